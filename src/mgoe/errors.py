@@ -1,0 +1,47 @@
+"""Every error a user can mend: one root, one subclass a concern.
+
+A message names the place (file, column, row or config key), the rule, what was found, and the mend. The command line prints it
+as one sentence and exits with code 2; anything that is not a `MgoeError` is a defect of this library and keeps its traceback.
+"""
+
+
+class MgoeError(Exception):
+    """Root of all errors that the user can mend.
+
+    Args:
+        place: Where: a file, a column, a row or a config key.
+        message: The rule, what was found, and the mend.
+    """
+
+    def __init__(self, place: object, message: str):
+        self.place = str(place)
+        self.message = message
+        super().__init__(f"{self.place}: {message}")
+
+
+class ConfigError(MgoeError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(MgoeError):
+    """A log or a side table cannot be read, or breaks its schema."""
+
+
+class GraphError(MgoeError):
+    """A macro graph cannot be built, opened or read."""
+
+
+class TrainingError(MgoeError):
+    """Training cannot start or go on."""
+
+
+class BundleError(MgoeError):
+    """A bundle is missing, damaged, of another version, or asked for what it does not hold."""
+
+
+class OutputError(MgoeError):
+    """An output folder cannot be written, is finished already, or belongs to other settings."""
+
+
+class MissingExtra(MgoeError):
+    """An optional part of the library is not installed."""
