@@ -7,6 +7,7 @@ key; the resolved settings are saved with every result, so that a result can be 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -114,7 +115,7 @@ class SplitSettings(Settings):
         cuts: Sequence[Any] = self.cuts
         if len(cuts) < 3:
             raise ValueError(f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}")
-        if any(a >= b for a, b in zip(cuts, cuts[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(cuts)):
             raise ValueError(f"cuts must rise, found {cuts}")
         if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):
             raise ValueError(f"quantiles lie between 0 and 1, found {cuts}")
@@ -143,7 +144,7 @@ class GraphSettings(Settings):
     code: Literal["sum", "bits"] = "sum"
     """How the ranks of several tasks on one pair merge: their sum, or the bit mask read as a number (POGCN)."""
     resolutions: Annotated[Literal["auto"] | list[tuple[int, int]], BeforeValidator(_resolutions)] = "auto"
-    """Macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100, 300/300 and drops what the log is too small for."""
+    """Macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100, 300/300, less what the log is too small for."""
     dense: int = Field(default=1, ge=0)
     """Which resolution the experts aggregate; stored dense. The last one where `auto` kept fewer."""
     rank: int = Field(default=64, ge=1)
