@@ -1,0 +1,125 @@
+"""The saved macro graph: a versioned folder of snapshots that reopens memory-mapped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgoe.errors import GraphError
+from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
+from mgoe.graph.snapshot import Snapshot
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MacroGraph:
+    """Snapshots in the order of time; the last one holds all history.
+
+    Attributes:
+        path: Its folder.
+        meta: Format, settings, sizes, cuts and the seconds of each stage.
+    """
+
+    path: Path
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path | str) -> MacroGraph:
+        """Reopen a graph.
+
+        Raises:
+            GraphError: The folder holds no graph, or one of another format.
+        """
+        path = Path(path)
+        try:
+            meta = json.loads((path / "graph.json").read_text())
+        except FileNotFoundError:
+            raise GraphError(path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one") from None
+        except (OSError, ValueError) as error:
+            raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None
+        if meta.get("format") != FORMAT:
+            raise GraphError(
+                path,
+                f"this version reads graph format {FORMAT}, found {meta.get('format')}; build it again, or use the version that wrote it",
+            )
+        return cls(path, meta)
+
+    @cached_property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Opened once, memory-mapped."""
+        return tuple(
+            Snapshot.open(self.path / "snapshots" / f"{s:02d}", self.meta["dense"], cut) for s, cut in enumerate(self.meta["cuts"])
+        )
+
+    @property
+    def latest(self) -> Snapshot:
+        """The snapshot of all history, which serves."""
+        return self.snapshots[-1]
+
+    @property
+    def code_scores(self) -> tuple[float, ...]:
+        """Merging score of every task code. Shape (2^T,)."""
+        return tuple(self.meta["code_scores"])
+
+    @property
+    def feature_names(self) -> dict[str, list[str]]:
+        """Column names of each dense input group."""
+        tasks = len(self.meta["ranks"])
+        counts = [*(f"pairs.task{t}" for t in range(tasks)), "pairs", "recent", "idle", *(f"rate.task{t}" for t in range(tasks))]
+        ranks = sketch_ranks(self.meta["settings"]["rank"])
+        return {
+            "counts": [f"{side}.{name}" for side in ("user", "item") for name in counts],
+            "pair": [*(f"pair.task{t}" for t in range(tasks)), "pair.freshness"],
+            "sketch": [
+                *(f"sketch.cosine.{r}" for r in ranks),
+                *(f"sketch.product.{r}" for r in ranks),
+                *(f"sketch.{side}.{form}" for side in ("recent_items", "recent_users") for form in ("max", "mean")),
+            ],
+            "edges": [f"edge.{ku}x{ki}.{kind}.{form}" for ku, ki in self.meta["resolutions"] for kind in EDGE_KINDS for form in EDGE_FORMS],
+        }
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Columns of each dense input group."""
+        return {group: len(names) for group, names in self.feature_names.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What `mgoe graph describe` prints: sizes, edges and balance of the latest snapshot, and the seconds of the build."""
+        latest = self.latest
+        return {
+            "format": self.meta["format"],
+            "snapshots": len(self.meta["cuts"]),
+            "users": latest.n_users,
+            "items": latest.n_items,
+            "pairs": self.meta["pairs"][-1],
+            "resolutions": [
+                {
+                    "macro users": ku,
+                    "macro items": ki,
+                    "largest user share": _largest(part.user_macro, ku),
+                    "largest item share": _largest(part.item_macro, ki),
+                    "user edges a node": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
+                    "item edges a node": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
+                }
+                for (ku, ki), part in zip(self.meta["resolutions"], latest.resolutions, strict=True)
+            ],
+            "seconds": self.meta["seconds"],
+        }
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.meta["resolutions"])
+        return (
+            f"MacroGraph({self.meta['users'][-1]:,} users, {self.meta['items'][-1]:,} items, {self.meta['pairs'][-1]:,} pairs, "
+            f"{len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
+        )
+
+
+def _largest(macro: np.ndarray, k: int) -> float:
+    sizes = np.bincount(macro, minlength=k + 1)[:k]
+    return round(float(sizes.max() / max(1, sizes.sum())), 4)

@@ -1,0 +1,113 @@
+"""From history to distinct pairs: which tasks a user did on an item, snapshot by snapshot.
+
+A *step* is a moment at which a pair's task code (or its last time) changes: one row a pair and snapshot interval in which it has events.
+Codes are running unions, so the pairs of snapshot `s` are the steps with `since <= s < until`, whatever the engine.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
+
+
+def pair_steps(history: ir.Table, snapshots: int, scores: NDArray[np.int64]) -> ir.Table:
+    """Running task codes of every pair, as an Ibis expression.
+
+    Args:
+        history: One row an event and task: `user`, `item`, `time`, `bucket`, `snapshot` (the first that holds it), `task`.
+        snapshots: How many snapshots there are.
+        scores: Fixed-point score of every code. Shape (2^T,).
+
+    Returns:
+        `user, item, since, until, code, score, time, bucket, events`: the code, score, last time and last bucket of a pair in
+        snapshots `[since, until)`, and the events that came with this step.
+    """
+    bit = ibis.literal(1, "int64") << history.task.cast("int64")
+    events = history.mutate(bit=bit).group_by(["user", "item", "snapshot"])
+    steps = events.agg(
+        code=lambda t: t.bit.bit_or(), time=lambda t: t.time.max(), bucket=lambda t: t.bucket.max(), events=lambda t: t.count()
+    )
+    earlier = ibis.window(group_by=["user", "item"], order_by="snapshot", preceding=None, following=0)
+    pair = ibis.window(group_by=["user", "item"], order_by="snapshot")
+    running = steps.select(
+        "user",
+        "item",
+        since=steps.snapshot,
+        until=ibis.coalesce(steps.snapshot.lead().over(pair), snapshots),
+        code=steps.code.bit_or().over(earlier),
+        time=steps.time.max().over(earlier),
+        bucket=steps.bucket.max().over(earlier),
+        events=steps.events,
+    )
+    table = ibis.memtable({"done": np.arange(len(scores)), "score": scores})
+    return running.join(table, running.code == table.done).drop("done")
+
+
+def pairs_at(steps: ir.Table, snapshot: int) -> ir.Table:
+    """The steps that hold at a snapshot: one row a pair."""
+    return steps.filter(steps.since <= snapshot, steps.until > snapshot)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The distinct pairs of one snapshot, sorted by user, then item.
+
+    Attributes:
+        indptr: Where each user's pairs start. Shape (U + 1,).
+        user, item: Shape (E,).
+        code: Tasks done, as bits. Shape (E,).
+        score: Fixed-point merging score. Shape (E,).
+        time, bucket: Of the last event. Shape (E,).
+        by_item: Order of the pairs by item, then user. Shape (E,).
+        item_indptr: Where each item's pairs start in that order. Shape (I + 1,).
+    """
+
+    indptr: NDArray[np.int64]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    code: NDArray[np.int64]
+    score: NDArray[np.int64]
+    time: NDArray[np.int64]
+    bucket: NDArray[np.int32]
+    by_item: NDArray[np.int64]
+    item_indptr: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @classmethod
+    def at(cls, steps: dict[str, NDArray], snapshot: int, n_users: int, n_items: int) -> Self:
+        """Select the steps that hold at a snapshot.
+
+        Args:
+            steps: Columns of `pair_steps`, sorted by user, item, since.
+            snapshot: Its index.
+            n_users, n_items: Nodes known by then.
+        """
+        now = (steps["since"] <= snapshot) & (steps["until"] > snapshot)
+        user, item = steps["user"][now], steps["item"][now]
+        by_item = np.argsort(item, kind="stable")
+        return cls(
+            indptr=_indptr(user, n_users),
+            user=user,
+            item=item,
+            code=steps["code"][now],
+            score=steps["score"][now],
+            time=steps["time"][now],
+            bucket=steps["bucket"][now].astype(np.int32),
+            by_item=by_item,
+            item_indptr=_indptr(item, n_items),
+        )
+
+
+def _indptr(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+
+
+def read_steps(expression: ir.Table) -> dict[str, NDArray]:
+    """Run `pair_steps` and bring its columns to memory, sorted by user, item, since."""
+    table = expression.order_by(["user", "item", "since"]).to_pyarrow()
+    return {name: table[name].to_numpy() for name in table.column_names}

@@ -1,0 +1,164 @@
+"""One snapshot of the macro graph: arrays a node, memory-mapped, and what a model reads of a (user, item) pair from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import InputGroup
+from mgoe.errors import GraphError
+from mgoe.graph import gather
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Macro nodes of one fineness and the edges to them. Scores are in units of the merging score.
+
+    Attributes:
+        user_macro, item_macro: Own macro node; `Ku` or `Ki` is the cold node. Shape (U,), (I,).
+        user_edges, item_edges: 1st-order edges `(indptr, macro, score)`, a row a node.
+        user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
+        user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
+        user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
+        user_centres, item_centres: Unit rows in the sketch's space. Shape (Ku, rank), (Ki, rank).
+        macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
+    """
+
+    user_macro: NDArray[np.int32]
+    item_macro: NDArray[np.int32]
+    user_edges: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+    item_edges: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+    user_second: NDArray[np.float32]
+    item_second: NDArray[np.float32]
+    user_mass: NDArray[np.float32]
+    item_mass: NDArray[np.float32]
+    user_second_mass: NDArray[np.float32]
+    item_second_mass: NDArray[np.float32]
+    user_centres: NDArray[np.float32]
+    item_centres: NDArray[np.float32]
+    macro_edges: NDArray[np.float32]
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Name to array, edges as three."""
+        out: dict[str, NDArray] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, tuple):
+                out |= {f"{name}.{part}": array for part, array in zip(("indptr", "macro", "score"), value, strict=True)}
+            else:
+                out[name] = value
+        return out
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray]) -> Resolution:
+        """The reverse of `arrays`."""
+        edges = {
+            f"{side}_edges": tuple(arrays[f"{side}_edges.{part}"] for part in ("indptr", "macro", "score")) for side in ("user", "item")
+        }
+        plain = {name: array for name, array in arrays.items() if "." not in name}
+        return cls(**plain, **edges)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The macro graph as of a moment.
+
+    Attributes:
+        arrays: Per-node arrays by name (see `mgoe.graph.build`).
+        resolutions: Coarse to fine.
+        dense: Which of them the experts aggregate.
+        cut: The last bucket it holds.
+    """
+
+    arrays: Mapping[str, NDArray]
+    resolutions: tuple[Resolution, ...]
+    dense: int
+    cut: int
+
+    @property
+    def n_users(self) -> int:
+        return len(self.arrays["user_sum"])
+
+    @property
+    def n_items(self) -> int:
+        return len(self.arrays["item_sum"])
+
+    @property
+    def macro_users(self) -> int:
+        """Ku of the dense resolution."""
+        return len(self.resolutions[self.dense].user_mass)
+
+    @property
+    def macro_items(self) -> int:
+        """Ki of the dense resolution."""
+        return len(self.resolutions[self.dense].item_mass)
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of all scores."""
+        return float(np.asarray(self.arrays["user_sum"]).sum(dtype=np.float64))
+
+    @cached_property
+    def second_total(self) -> tuple[float, float]:
+        """Sums of all 2nd-order scores, of users and of items."""
+        return float(self.arrays["user_second_sum"].sum(dtype=np.float64)), float(self.arrays["item_second_sum"].sum(dtype=np.float64))
+
+    def gather(self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]) -> dict[str, NDArray]:
+        """What a model reads of each pair.
+
+        Args:
+            users, items: Codes; one beyond the snapshot (or negative) is a node without history. Shape (B,) each.
+            groups: Which inputs to bring.
+
+        Returns:
+            Arrays by name, all of B rows: `counts`, `pair`, `sketch` and `edges` as raw float32 columns; for `aggregates` log1p edge scores
+            `u1`, `u2`, `i1`, `i2`, the macro task table and own macro nodes; for `recents` neighbours, task codes and their macro nodes.
+
+        Raises:
+            GraphError: The two lists differ in length.
+        """
+        if users.shape != items.shape:
+            raise GraphError("gather", f"users and items must be of one length, found {users.shape} and {items.shape}")
+        u = np.where((users >= 0) & (users < self.n_users), users, -1).astype(np.int64)
+        i = np.where((items >= 0) & (items < self.n_items), items, -1).astype(np.int64)
+        out: dict[str, NDArray] = dict(gather.own_macro(self, u, i))
+        for group in groups:
+            if group in gather.READERS:
+                out |= gather.READERS[group](self, u, i)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write every array as its own `.npy`."""
+        folder.mkdir(parents=True)
+        named = dict(self.arrays) | {
+            f"r{r}.{name}": array for r, part in enumerate(self.resolutions) for name, array in part.arrays().items()
+        }
+        for name, array in named.items():
+            np.save(folder / f"{name}.npy", array)
+
+    @classmethod
+    def open(cls, folder: Path, dense: int, cut: int) -> Snapshot:
+        """Reopen a saved snapshot, memory-mapped.
+
+        Raises:
+            GraphError: The folder is missing or an array is damaged.
+        """
+        arrays: dict[str, NDArray] = {}
+        fine: dict[int, dict[str, NDArray]] = {}
+        for file in sorted(folder.glob("*.npy")):
+            try:
+                array = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (ValueError, OSError, EOFError) as error:
+                raise GraphError(file, f"the array is damaged ({error}); build the graph again") from None
+            head, _, tail = file.stem.partition(".")
+            if head[0] == "r" and head[1:].isdigit():
+                fine.setdefault(int(head[1:]), {})[tail] = np.asarray(array)
+            else:
+                arrays[file.stem] = np.asarray(array)
+        if not arrays or not fine:
+            raise GraphError(folder, "holds no snapshot; build the graph again")
+        return cls(arrays, tuple(Resolution.of(fine[r]) for r in sorted(fine)), dense, cut)
