@@ -243,7 +243,7 @@ class RunSettings(Settings):
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:
                 raise ValueError(
-                    f"tasks.{task.name}.given must name a weaker task listed before it, found {task.given!r}{_nearest(task.given, names)}"
+                    f"tasks.{task.name}.given must name a weaker task listed before, found {task.given!r}{did_you_mean(task.given, names)}"
                 )
             if task.label is None and self.form == "exposures":
                 raise ValueError(f"tasks.{task.name}.label is needed: an exposure log has a label column a task")
@@ -337,7 +337,7 @@ def _describe(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "literal["))) or "settings"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(str(first['loc'][-1]), _names_at(first['loc'][:-1]))}{more}"
+        return f"unknown key {key!r}{did_you_mean(str(first['loc'][-1]), _names_at(first['loc'][:-1]))}{more}"
     if first["type"] == "missing":
         return f"{key} is needed and missing{more}"
     found = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f", found {first['input']!r}"
@@ -359,6 +359,7 @@ def _leaves(annotation: object) -> list[object]:
     return [leaf for part in inner for leaf in _leaves(part)] if inner else [annotation]
 
 
-def _nearest(name: str, valid: Sequence[str]) -> str:
+def did_you_mean(name: str, valid: Sequence[str]) -> str:
+    """End of a message about an unknown name: the nearest valid one, or all of them."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid))}"
