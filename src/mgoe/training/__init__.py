@@ -1,0 +1,35 @@
+"""Training: batches from examples and graph, row-wise optimisers, the loop, checkpoints.
+
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` width, `H` aggregate width, `R` recents,
+`E` distinct pairs, `N` examples.
+"""
+
+from mgoe.training.assemble import assemble
+from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.feed import Batch, Feed
+from mgoe.training.loop import FitResult, fit
+from mgoe.training.monitor import Monitor, measure
+from mgoe.training.optim import RowwiseAdagrad
+from mgoe.training.predict import predict
+from mgoe.training.progress import FitProgress, OnProgress, progress_bar
+
+__all__ = [
+    "Batch",
+    "Feed",
+    "FitProgress",
+    "FitResult",
+    "Monitor",
+    "OnProgress",
+    "RowwiseAdagrad",
+    "assemble",
+    "fit",
+    "load_checkpoint",
+    "load_weights",
+    "measure",
+    "predict",
+    "progress_bar",
+    "resolve_device",
+    "save_checkpoint",
+    "uses_bfloat16",
+]

@@ -1,0 +1,90 @@
+"""Weights on disk: one safetensors file with its own description and checksum, complete or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mgoe.errors import TrainingError
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and a description; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file; its folder exists.
+        tensors: By name.
+        meta: Anything JSON holds; kept in the file's header.
+
+    Raises:
+        TrainingError: The file cannot be written, for want of space or rights.
+    """
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    described = json.dumps(meta, sort_keys=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)})
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(path, f"the checkpoint cannot be written: {error}; free space or choose another output folder") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a checkpoint.
+
+    Raises:
+        TrainingError: The file is missing, truncated, changed, or no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise TrainingError(path, "no such checkpoint; train the model first") from None
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(path, f"the checkpoint is damaged ({error}); train the model again") from None
+    if header.get("sha256") != _checksum(tensors, header.get("meta", "")):
+        raise TrainingError(path, "the checkpoint is damaged: its checksum does not match its contents; train the model again")
+    return tensors, json.loads(header["meta"])
+
+
+def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Put the weights of a checkpoint into a model of the same make; returns the description.
+
+    Raises:
+        TrainingError: As `load_checkpoint`, or the checkpoint is of another model or graph.
+    """
+    tensors, meta = load_checkpoint(path)
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if own != found:
+        name = min(own.items() ^ found.items())[0]
+        raise TrainingError(
+            path,
+            f"holds the weights of another model or graph: {name!r} is {found.get(name, 'missing')} there and "
+            f"{own.get(name, 'missing')} here; use the settings it was trained with",
+        )
+    model.load_state_dict(tensors)
+    return meta
+
+
+def _checksum(tensors: Mapping[str, Tensor], described: str) -> str:
+    digest = hashlib.sha256(described.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()

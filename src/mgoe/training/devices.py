@@ -1,0 +1,39 @@
+"""Where a model computes and how precisely."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from mgoe.errors import TrainingError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `training.device`; `auto` takes a GPU where there is one.
+
+    Raises:
+        TrainingError: The name is no device, or this machine has none of it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise TrainingError("training.device", f"must be auto, cpu, cuda or cuda:N, found {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            "training.device", f"{name!r} needs a GPU that is not there ({torch.cuda.device_count()} found); use auto or cpu"
+        )
+    return device
+
+
+def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16. `auto`: only where the hardware multiplies it; elsewhere it is emulated and slower."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

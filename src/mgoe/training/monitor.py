@@ -1,0 +1,103 @@
+"""What validation watches: metrics a task, and the one number that picks the epoch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mgoe import metrics
+from mgoe.errors import TrainingError
+
+Scores = dict[str, dict[str, float]]
+"""Task -> metric -> value; NaN where a metric is not defined, such as AUC on one class."""
+
+
+class Task(Protocol):
+    """What a monitor needs to know of a task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+
+_MEASURES: dict[str, dict[str, Measure]] = {
+    "binary": {
+        "auc": lambda labels, values, users: metrics.auc(labels, values),
+        "gauc": lambda labels, values, users: metrics.gauc(labels, values, users).value,
+        "logloss": lambda labels, values, users: metrics.log_loss(labels, values),
+    },
+    "regression": {
+        "rmse": lambda labels, values, users: metrics.rmse(labels, values),
+        "mae": lambda labels, values, users: metrics.mae(labels, values),
+    },
+}
+_NAMES = {"binary": ["auc", "gauc", "ranking", "logloss"], "regression": ["rmse", "mae"]}
+_LOWER_IS_BETTER = frozenset({"logloss", "rmse", "mae"})
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """`task.metric`, or `all.metric`: the mean over the tasks that have the metric."""
+
+    tasks: tuple[str, ...]
+    metric: str
+    text: str
+
+    @classmethod
+    def parse(cls, text: str, tasks: Sequence[Task]) -> Monitor:
+        """Read a monitor.
+
+        Raises:
+            TrainingError: No such task or metric; the message names the nearest.
+        """
+        who, _, metric = text.partition(".")
+        valid = {f"{task.name}.{name}" for task in tasks for name in _NAMES[task.kind]}
+        valid |= {f"all.{name}" for kind in {task.kind for task in tasks} for name in _NAMES[kind]}
+        if text not in valid:
+            close = difflib.get_close_matches(text, sorted(valid), n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
+            raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}; {hint}")
+        chosen = tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind])
+        return cls(chosen, metric, text)
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.metric in _LOWER_IS_BETTER
+
+    def value(self, scores: Scores) -> float:
+        """The monitored number: the mean over the tasks where it is defined; NaN where it is nowhere."""
+        parts = ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
+        return _mean([_mean([scores[task][part] for part in parts]) for task in self.tasks])
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best so far."""
+        return best is None or (value < best if self.lower_is_better else value > best)
+
+
+def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, users: np.ndarray) -> Scores:
+    """Every metric of every task, over its labels that are not missing.
+
+    Args:
+        tasks: In the order of the columns.
+        labels: NaN where missing. Shape (N, T).
+        predictions: Probabilities or values. Shape (N, T).
+        users: Groups of GAUC. Shape (N,).
+    """
+    scores: Scores = {}
+    for column, task in enumerate(tasks):
+        known = ~np.isnan(labels[:, column])
+        of_task = labels[known, column], predictions[known, column], users[known]
+        scores[task.name] = {name: float(function(*of_task)) if known.any() else np.nan for name, function in _MEASURES[task.kind].items()}
+    return scores
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else np.nan

@@ -1,0 +1,66 @@
+"""Run an iterator ahead of its consumer, in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_POLL_SECONDS = 0.05
+
+
+class _End:
+    def __init__(self, error: BaseException | None = None):
+        self.error = error
+
+
+def prefetch(source: Iterable[Item], depth: int = 1) -> Iterator[Item]:
+    """Yield what `source` yields, made by a thread that keeps `depth` items ready.
+
+    An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception of the consumer) ends
+    the thread before it returns.
+    """
+    queue: Queue[Item | _End] = Queue(depth)
+    closed = Event()
+
+    def put(item: Item | _End) -> bool:
+        while not closed.is_set():
+            try:
+                queue.put(item, timeout=_POLL_SECONDS)
+                return True
+            except Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in source:
+                if not put(item):
+                    return
+            put(_End())
+        except BaseException as error:
+            put(_End(error))
+
+    thread = Thread(target=work, name="mgoe-feed", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := queue.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        closed.set()
+        _drain(queue)
+        thread.join()
+
+
+def _drain(queue: Queue[Item]) -> None:
+    """Make room, so that a waiting thread wakes at once."""
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return

@@ -1,0 +1,133 @@
+"""A small world with the shapes of the real one: snapshots, examples, side features and a model, all made from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mgoe.training import Feed
+
+TASKS = (
+    SimpleNamespace(name="click", kind="binary", weight=1.0, given=None, mean=0.0, std=1.0),
+    SimpleNamespace(name="buy", kind="binary", weight=1.0, given=None, mean=0.0, std=1.0),
+)
+USERS, ITEMS, SNAPSHOTS = 60, 40, 4
+
+
+@dataclass(frozen=True)
+class Examples:
+    user: np.ndarray
+    item: np.ndarray
+    bucket: np.ndarray
+    snapshot: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    context: dict[str, np.ndarray] = field(default_factory=dict)
+    position: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: np.ndarray) -> Examples:
+        def of(value):
+            return {k: v[rows] for k, v in value.items()} if isinstance(value, dict) else None if value is None else value[rows]
+
+        return Examples(**{part.name: of(getattr(self, part.name)) for part in fields(self)})
+
+
+class Snapshot:
+    """Knows the first nodes only, and stamps its own number on what it gives."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.n_users, self.n_items = USERS * (number + 1) // SNAPSHOTS, ITEMS * (number + 1) // SNAPSHOTS
+
+    def gather(self, users: np.ndarray, items: np.ndarray, groups) -> dict[str, np.ndarray]:
+        u, i = np.where(users < self.n_users, users, -1), np.where(items < self.n_items, items, -1)
+        inputs = {"user_macro": np.where(u < 0, 5, u % 5), "item_macro": np.where(i < 0, 4, i % 4)}
+        if "counts" in groups:
+            inputs["counts"] = np.stack([u, i, np.full(len(u), self.number)], axis=1).astype(np.float32) / 10
+        if "recents" in groups:
+            inputs["recent_items"] = np.stack([i, np.full(len(u), -1)], axis=1)
+            inputs["recent_users"] = np.stack([u, np.full(len(u), -1)], axis=1)
+        return inputs
+
+
+class Side:
+    """One category and one number a node."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.categorical, self.multi = {"kind": np.arange(size) % 3 + 1}, {}
+        self.numeric = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+        self.sizes = {"kind": 4}
+
+    def gather(self, codes: np.ndarray) -> dict[str, np.ndarray]:
+        known = (codes >= 0) & (codes < self.size)
+        at = np.where(known, codes, 0)
+        return {"kind": self.categorical["kind"][at] * known, "numeric": self.numeric[at] * known[:, None]}
+
+
+GRAPH = SimpleNamespace(snapshots=[Snapshot(number) for number in range(SNAPSHOTS)])
+PREPARED = SimpleNamespace(user_side=Side(USERS), item_side=Side(ITEMS))
+SPEC = SimpleNamespace(tasks=TASKS, n_users=USERS - 10, n_items=ITEMS - 5)
+NEEDS = frozenset({"ids", "side", "context", "counts", "recents"})
+
+
+def make_examples(count: int, seed: int = 0, snapshots: int = SNAPSHOTS) -> Examples:
+    """Labels that follow users and items, so that there is something to learn; some are missing."""
+    rng = np.random.default_rng(seed)
+    user, item = rng.integers(0, USERS, count), rng.integers(0, ITEMS, count)
+    logit = np.sin(user)[:, None] + np.cos(item)[:, None] * [2.0, 1.0] - [0.0, 0.5]
+    labels = (rng.random((count, 2)) < 1 / (1 + np.exp(-2 * logit))).astype(np.float32)
+    labels[rng.random((count, 2)) < 0.05] = np.nan
+    snapshot = rng.integers(0, snapshots, count).astype(np.int16)
+    context = {"hour": rng.integers(0, 24, count), "numeric": rng.random((count, 2), np.float32)}
+    weight = np.arange(1, count + 1, dtype=np.float32)
+    return Examples(user, item, snapshot.astype(np.int32), snapshot, labels, weight, context, rng.integers(0, 9, count))
+
+
+def make_feed(count: int, seed: int = 0, snapshots: int = SNAPSHOTS, needs: frozenset[str] = NEEDS) -> Feed:
+    return Feed(PREPARED, GRAPH, make_examples(count, seed, snapshots), needs, SPEC)  # type: ignore[arg-type]
+
+
+class Model(nn.Module):
+    """Two tables with sparse gradients and a linear head, on the contract of all models."""
+
+    needs = NEEDS
+
+    def __init__(self, seed: int = 0, dropout: float = 0.0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.users = nn.Embedding(SPEC.n_users + 1, 8, sparse=True)
+            self.items = nn.Embedding(SPEC.n_items + 1, 8, sparse=True)
+            self.head = nn.Linear(8 + 8 + 3, len(TASKS))
+            self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        inputs = [self.users(batch["user"]), self.items(batch["item"]), batch["counts"]]
+        return self.head(self.dropout(torch.cat(inputs, dim=1)))
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        labels = batch["labels"]
+        known = ~labels.isnan()
+        each = nn.functional.binary_cross_entropy_with_logits(self(batch).float(), labels.nan_to_num(), reduction="none")
+        of_tasks = (each * known).sum(0) / known.sum(0).clamp(min=1)
+        return of_tasks.sum(), of_tasks
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.sigmoid(self(batch))
+
+    def tables(self) -> list[nn.Parameter]:
+        return [self.users.weight, self.items.weight]
+
+    def dense(self) -> list[nn.Parameter]:
+        return list(self.head.parameters())
+
+    def watch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"bias": self.head.bias.detach()}

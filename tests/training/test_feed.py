@@ -1,0 +1,122 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgoe.training import assemble
+from mgoe.training.feed import epoch_order
+from mgoe.training.prefetch import prefetch
+from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def joined(batches):
+    batches = list(batches)
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 300), batch_size=st.integers(1, 80), seed=SEEDS, epoch=st.integers(1, 5), block=st.integers(1, 200))
+def test_every_example_once_an_epoch_with_its_own_inputs(count, batch_size, seed, epoch, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
+        batches = list(make_feed(count).batches(batch_size, shuffle_seed=(seed, epoch)))
+    assert [len(batch["weight"]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    found = joined(batches)
+    rows = found["weight"].numpy().astype(int) - 1  # the fake's weights number the rows
+    np.testing.assert_array_equal(np.sort(rows), np.arange(count))
+    expected = direct(make_examples(count), rows)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name].numpy(), values, err_msg=name)
+
+
+def direct(examples, rows):
+    """Row by row, straight from each row's own snapshot."""
+    parts = []
+    for row in rows:
+        one = examples.take(np.array([row]))
+        part = assemble(
+            GRAPH.snapshots[one.snapshot[0]],
+            one.user,
+            one.item,
+            one.context,
+            needs=NEEDS,
+            spec=SPEC,
+            user_side=PREPARED.user_side,
+            item_side=PREPARED.item_side,
+        )
+        parts.append(part | {"labels": one.labels, "weight": one.weight, "position": one.position})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(8, 400), seed=SEEDS, epoch=st.integers(1, 50))
+def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
+    order = epoch_order(count, (seed, epoch))
+    np.testing.assert_array_equal(order, epoch_order(count, (seed, epoch)))
+    assert (order != epoch_order(count, (seed, epoch + 1))).any()
+    assert (order != epoch_order(count, (seed + 1, epoch))).any()
+
+
+def test_in_order_without_a_seed():
+    found = joined(make_feed(500).batches(64))
+    np.testing.assert_array_equal(found["weight"], np.arange(1, 501))
+
+
+def test_only_needed_groups_are_gathered():
+    batch = next(iter(make_feed(10, needs=frozenset({"counts"})).batches(10)))
+    assert set(batch) == {"user", "item", "user_macro", "item_macro", "counts", "labels", "weight", "position"}
+
+
+def test_inputs_of_a_prediction_hold_no_label():
+    users, items = np.array([0, 3, -1, USERS_BEYOND]), np.array([0, 39, 2, -1])
+    inputs = assemble(GRAPH.snapshots[-1], users, items, {}, needs=NEEDS, spec=SPEC, **sides())
+    assert not set(inputs) & {"labels", "weight", "position", "snapshot", "bucket"}
+    np.testing.assert_array_equal(inputs["user"], [0, 3, SPEC.n_users, SPEC.n_users])
+    np.testing.assert_array_equal(inputs["item"], [0, SPEC.n_items, 2, SPEC.n_items])
+    assert inputs["recent_items"].max() <= SPEC.n_items
+    np.testing.assert_array_equal(inputs["recent_items"][:, 1], -1)  # padding stays
+
+
+USERS_BEYOND = 10_000
+
+
+def sides():
+    return {"user_side": PREPARED.user_side, "item_side": PREPARED.item_side}
+
+
+def feed_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "mgoe-feed"]
+
+
+def test_the_thread_ends_when_the_consumer_stops_early():
+    for batch in make_feed(5000).batches(1):
+        assert len(batch["weight"]) == 1
+        break
+    assert not feed_threads()
+
+
+def test_the_thread_ends_when_the_consumer_fails():
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is the thing tested
+        for _ in prefetch(range(10**6)):
+            raise ZeroDivisionError
+    assert not feed_threads()
+
+
+def test_an_error_in_the_source_reaches_the_consumer_in_its_turn():
+    def source():
+        yield 1
+        yield 2
+        raise KeyError("gone")
+
+    seen = []
+    with pytest.raises(KeyError, match="gone"):  # noqa: PT012 - what came before the error counts
+        for item in prefetch(source()):
+            seen.append(item)
+    assert seen == [1, 2]
+    assert not feed_threads()
