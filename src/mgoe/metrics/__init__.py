@@ -1,0 +1,27 @@
+"""Measures of predictions: arrays in, numbers out. Knows nothing of the rest of the library.
+
+A missing label (NaN) drops its row. Where a measure does not exist (one class, no rows) it is NaN, without a warning; so it is
+where a prediction is NaN, since a model that predicts NaN must not look measured.
+
+Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
+"""
+
+from mgoe.metrics.probability import Calibration, calibration, log_loss
+from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
+from mgoe.metrics.regression import mae, rmse, spearman
+
+__all__ = [
+    "Calibration",
+    "Gauc",
+    "auc",
+    "calibration",
+    "gauc",
+    "group_auc",
+    "hit_rate_at",
+    "log_loss",
+    "mae",
+    "ndcg_at",
+    "placements",
+    "rmse",
+    "spearman",
+]

@@ -1,0 +1,82 @@
+"""How far probabilities can be believed: log loss and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted beside observed.
+
+    Attributes:
+        error: Expected calibration error: mean over bins, weighted by rows, of |predicted - observed|.
+        ratio: Sum of predictions over number of positives; NaN without positives.
+        rows: Rows of each bin, none empty. Shape (bins,), or fewer where predictions are tied.
+        predicted: Mean prediction of each bin, rising.
+        observed: Share of positives of each bin.
+    """
+
+    error: float
+    ratio: float
+    rows: NDArray[np.int64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+
+
+def log_loss(labels: ArrayLike, probs: ArrayLike) -> float:
+    """Mean negative log likelihood of binary labels.
+
+    Probabilities are kept one epsilon of their own precision away from 0 and 1, as in scikit-learn.
+
+    Args:
+        labels: Positive where above 0, missing where NaN. Shape (N,).
+        probs: Shape (N,).
+    """
+    positive, probs = _valid(labels, probs)
+    if len(probs) == 0:
+        return np.nan
+    eps = np.finfo(probs.dtype).eps if probs.dtype.kind == "f" else np.finfo(np.float64).eps
+    right = np.where(positive, probs, 1 - probs.astype(np.float64))
+    return float(-np.log(np.clip(right, eps, 1 - eps)).mean())
+
+
+def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibration:
+    """Expected calibration error over bins of equally many rows (Nguyen and O'Connor, 2015).
+
+    Equal widths would put nearly all rows of a rare task into one bin. Equal predictions share a bin, so that the order of rows
+    changes nothing.
+
+    Args:
+        labels: Positive where above 0, missing where NaN. Shape (N,).
+        probs: Shape (N,).
+        bins: At most so many.
+    """
+    positive, probs = _valid(labels, probs)
+    probs = probs.astype(np.float64)
+    if len(probs) == 0 or np.isnan(probs).any():
+        return Calibration(np.nan, np.nan, np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    order = np.argsort(probs)
+    probs, positive = probs[order], positive[order]
+    edges = probs[np.arange(1, bins) * len(probs) // bins]
+    starts = np.unique(np.concatenate([[0], np.searchsorted(probs, edges)]))
+    rows = np.diff(starts, append=len(probs))
+    predicted = np.add.reduceat(probs, starts) / rows
+    observed = np.add.reduceat(positive, starts, dtype=np.int64) / rows
+    total = int(positive.sum())
+    return Calibration(
+        error=float(rows @ np.abs(predicted - observed) / len(probs)),
+        ratio=float(probs.sum() / total) if total else np.nan,
+        rows=rows,
+        predicted=predicted,
+        observed=observed,
+    )
+
+
+def _valid(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.bool_], NDArray]:
+    labels, probs = np.asarray(labels), np.asarray(probs)
+    keep = ~np.isnan(labels)
+    return labels[keep] > 0, probs[keep]

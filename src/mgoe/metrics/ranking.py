@@ -1,0 +1,161 @@
+"""How well scores order: AUC, GAUC, and positions in a ranked catalogue.
+
+Ties are exact everywhere: a tied pair counts one half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Gauc:
+    """AUC within groups, and how many groups it speaks for.
+
+    Attributes:
+        value: Mean of the groups' AUC, weighted by their rows; NaN where no group has both classes.
+        groups_used: Groups with both classes.
+        groups_skipped: Groups with rows of one class only.
+    """
+
+    value: float
+    groups_used: int
+    groups_skipped: int
+
+
+def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Probability that a positive is scored above a negative, ties one half (Mann-Whitney).
+
+    Args:
+        labels: Positive where above 0, missing where NaN. Shape (N,).
+        scores: Any monotone scale. Shape (N,).
+        weights: Of the rows, not negative. Shape (N,).
+
+    Returns:
+        The AUC; NaN with one class only or a NaN score.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    keep = ~np.isnan(labels)
+    labels, scores = labels[keep], scores[keep]
+    if len(scores) == 0 or np.isnan(scores).any():
+        return np.nan
+    order = np.argsort(scores)
+    positive = (labels > 0)[order]
+    weight = np.ones(len(order)) if weights is None else np.asarray(weights, np.float64)[keep][order]
+    starts = _starts(scores[order])
+    up = np.add.reduceat(weight * positive, starts)
+    down = np.add.reduceat(weight * ~positive, starts)
+    pairs = up.sum() * down.sum()
+    return float(up @ (np.cumsum(down) - down / 2) / pairs) if pairs > 0 else np.nan
+
+
+def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
+    """AUC within each group, weighted by the group's rows (impressions), over groups with both classes (Zhu et al., KDD 2017).
+
+    Args:
+        labels: Positive where above 0, missing where NaN. Shape (N,).
+        scores: Any monotone scale. Shape (N,).
+        groups: Group of each row, usually the user. Shape (N,).
+    """
+    _, areas, rows = group_auc(labels, scores, groups)
+    used = ~np.isnan(areas)
+    spoilt = bool(np.isnan(np.asarray(scores)[~np.isnan(np.asarray(labels))]).any())
+    value = np.nan if spoilt or not used.any() else float(areas[used] @ rows[used] / rows[used].sum())
+    return Gauc(value, int(used.sum()), int(len(areas) - used.sum()))
+
+
+def group_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> tuple[NDArray, NDArray[np.float64], NDArray[np.int64]]:
+    """AUC of every group that has rows, by one sort.
+
+    Returns:
+        Groups, rising; their AUC, NaN with one class only; their rows with a label. Each of shape (G,).
+    """
+    labels, scores, groups = np.asarray(labels), np.asarray(scores), np.asarray(groups)
+    keep = ~np.isnan(labels)
+    labels, scores, groups = labels[keep], scores[keep], groups[keep]
+    if len(groups) == 0:
+        return groups, np.zeros(0), np.zeros(0, np.int64)
+    order = np.lexsort((scores, groups))
+    positive, scores, groups = (labels > 0)[order], scores[order], groups[order]
+    heads = _starts(groups)
+    starts = _starts(scores, groups)
+    up = np.add.reduceat(positive, starts, dtype=np.int64)
+    down = np.diff(starts, append=len(groups)) - up
+    first = np.searchsorted(starts, heads)  # the first run of equal scores of each group
+    downs = np.add.reduceat(down, first)
+    ups = np.add.reduceat(up, first)
+    before = np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))  # negatives below, same group
+    twice = np.add.reduceat(up * (2 * before + down), first)  # whole numbers, so that ties are exact
+    pairs = ups * downs
+    areas = np.divide(twice, 2 * pairs, out=np.full(len(heads), np.nan), where=pairs > 0)
+    return groups[heads], areas, np.diff(heads, append=len(groups))
+
+
+def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+    """Share of the other class that each row is on the right side of, ties one half (DeLong et al., 1988).
+
+    The mean over positives and the mean over negatives both equal the AUC.
+
+    Args:
+        labels: Positive where above 0; none missing. Shape (N,).
+        scores: Any monotone scale. Shape (N,).
+
+    Returns:
+        For a positive, the share of negatives below it; for a negative, the share of positives above it. All NaN with one class
+        only or a NaN score. Shape (N,).
+    """
+    positive, scores = np.asarray(labels) > 0, np.asarray(scores)
+    n_up = int(positive.sum())
+    n_down = len(positive) - n_up
+    if n_up == 0 or n_down == 0 or np.isnan(scores).any():
+        return np.full(len(positive), np.nan)
+    order = np.argsort(scores)
+    starts = _starts(scores[order])
+    up = np.add.reduceat(positive[order], starts, dtype=np.int64)
+    size = np.diff(starts, append=len(order))
+    down = size - up
+    below = (np.cumsum(down) - down / 2) / n_down
+    above = (n_up - np.cumsum(up) + up / 2) / n_up
+    result = np.empty(len(positive))
+    result[order] = np.where(positive[order], np.repeat(below, size), np.repeat(above, size))
+    return result
+
+
+def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
+    """Share of queries with a relevant item among the first k (HR@k).
+
+    Args:
+        ranks: Rank of each relevant item in its query's list, from 1; a half where it is tied. Shape (N,).
+        queries: Query of each. Every query has a relevant item. Shape (N,).
+        k: Depth.
+    """
+    _, query = np.unique(np.asarray(queries), return_inverse=True)
+    if len(query) == 0:
+        return np.nan
+    return float((np.bincount(query, weights=np.asarray(ranks) <= k) > 0).mean())
+
+
+def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
+    """Mean over queries of the discounted gain of relevant items among the first k, over the best reachable (Järvelin, 2002).
+
+    Gains are 0 or 1 and the discount is 1 / log2(1 + rank). Arguments as for `hit_rate_at`.
+    """
+    _, query = np.unique(np.asarray(queries), return_inverse=True)
+    if len(query) == 0:
+        return np.nan
+    ranks = np.asarray(ranks, np.float64)
+    found = np.bincount(query, weights=(ranks <= k) / np.log2(1 + ranks))
+    best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+    return float((found / best[np.minimum(np.bincount(query), k) - 1]).mean())
+
+
+def _starts(*columns: NDArray) -> NDArray[np.int64]:
+    """Where a run of equal rows begins, in sorted columns."""
+    change = np.zeros(len(columns[0]), bool)
+    change[:1] = True
+    for column in columns:
+        change[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(change)
