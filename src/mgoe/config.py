@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +30,9 @@ class Settings(BaseModel):
     """Frozen, and strict about names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class FeatureSettings(Settings):
@@ -298,10 +301,19 @@ def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSet
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key.
     """
+    return check_settings(RunSettings, raw, place)
+
+
+def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "settings") -> S:
+    """Check a mapping and make it settings of one kind.
+
+    Raises:
+        ConfigError: A key is unknown or a value breaks its rule; the message names the key.
+    """
     try:
-        return RunSettings.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(place, _describe(error)) from None
+        raise ConfigError(place, _describe(error, kind)) from None
 
 
 def dump_settings(settings: BaseModel) -> str:
@@ -332,21 +344,20 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}", f"the value is no YAML: {value!r}") from None
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "literal["))) or "settings"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{did_you_mean(str(first['loc'][-1]), _names_at(first['loc'][:-1]))}{more}"
+        return f"unknown key {key!r}{did_you_mean(str(first['loc'][-1]), _names_at(kind, first['loc'][:-1]))}{more}"
     if first["type"] == "missing":
         return f"{key} is needed and missing{more}"
     found = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f", found {first['input']!r}"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
 
 
-def _names_at(location: tuple[int | str, ...]) -> list[str]:
+def _names_at(here: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Valid keys of the settings that lie at a location of a validation error."""
-    here: type[BaseModel] = RunSettings
     for part in location:
         field = here.model_fields.get(str(part))
         if field is not None:
