@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from mgoe import metrics
+from mgoe.config import did_you_mean
 from mgoe.errors import TrainingError
 
 Scores = dict[str, dict[str, float]]
@@ -61,9 +61,8 @@ class Monitor:
         valid = {f"{task.name}.{name}" for task in tasks for name in _NAMES[task.kind]}
         valid |= {f"all.{name}" for kind in {task.kind for task in tasks} for name in _NAMES[kind]}
         if text not in valid:
-            close = difflib.get_close_matches(text, sorted(valid), n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
-            raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}; {hint}")
+            hint = did_you_mean(text, sorted(valid))
+            raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}")
         chosen = tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind])
         return cls(chosen, metric, text)
 
@@ -90,12 +89,10 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
         predictions: Probabilities or values. Shape (N, T).
         users: Groups of GAUC. Shape (N,).
     """
-    scores: Scores = {}
-    for column, task in enumerate(tasks):
-        known = ~np.isnan(labels[:, column])
-        of_task = labels[known, column], predictions[known, column], users[known]
-        scores[task.name] = {name: float(function(*of_task)) if known.any() else np.nan for name, function in _MEASURES[task.kind].items()}
-    return scores
+    return {
+        task.name: {name: float(function(labels[:, t], predictions[:, t], users)) for name, function in _MEASURES[task.kind].items()}
+        for t, task in enumerate(tasks)
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

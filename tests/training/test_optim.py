@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mgoe.config import TrainingSettings
+from mgoe.training import RowwiseAdagrad
+from mgoe.training.optim import make_optimizers, set_rates
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, rows=st.integers(1, 12), width=st.integers(1, 5), steps=st.integers(1, 4))
+def test_rowwise_adagrad_is_its_dense_form_on_touched_rows_and_nothing_elsewhere(seed, rows, width, steps):
+    rng = np.random.default_rng(seed)
+    table = nn.Embedding(rows, width, sparse=True)
+    nn.init.normal_(table.weight, generator=torch.Generator().manual_seed(seed % 2**31))
+    expected, accumulated = table.weight.detach().double().numpy().copy(), np.zeros(rows)
+    optimizer = RowwiseAdagrad([table.weight], lr=0.1)
+    for _ in range(steps):
+        touched = rng.integers(0, rows, rng.integers(1, 6))  # repeats must add up before they are squared
+        weights = rng.normal(size=(len(touched), width)).astype(np.float32)
+        before = table.weight.detach().clone()
+        optimizer.zero_grad()
+        (table(torch.from_numpy(touched)) * torch.from_numpy(weights)).sum().backward()
+        optimizer.step()
+        gradient = np.zeros((rows, width))
+        np.add.at(gradient, touched, weights)
+        accumulated += (gradient**2).mean(1)
+        expected -= 0.1 * gradient / (np.sqrt(accumulated) + 1e-8)[:, None]
+        untouched = np.setdiff1d(np.arange(rows), touched)
+        np.testing.assert_allclose(table.weight.detach()[touched], expected[touched], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(table.weight.detach()[untouched], before[untouched])
+
+
+@pytest.mark.parametrize(("schedule", "factors"), [("linear", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1])])
+def test_rates_are_a_function_of_the_step(schedule, factors):
+    training = TrainingSettings(schedule=schedule, learning_rate=0.01, table_learning_rate=0.1)
+    optimizers = make_optimizers([nn.Parameter(torch.zeros(2, 2))], [nn.Parameter(torch.zeros(2))], training)
+    for step, factor in enumerate(factors):
+        set_rates(optimizers, training, step, 4)
+        assert [group["lr"] for o in optimizers for group in o.param_groups] == pytest.approx([0.01 * factor, 0.1 * factor])
+
+
+def test_a_model_without_tables_has_one_optimizer():
+    assert len(make_optimizers([], [nn.Parameter(torch.zeros(2))], TrainingSettings())) == 1
