@@ -1,0 +1,102 @@
+"""The one contract that the trainer, the comparison and the exporter know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup, Settings
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class RankingModel(nn.Module, ABC):
+    """A multi-task ranking model over named batches.
+
+    A model of one's own sets `Options` (its switches), takes `(spec, inputs, options)` and defines `logits`. It must treat each row
+    of a batch alone: a prediction may not depend on its batch mates.
+
+    Args:
+        spec: What the batches hold.
+        inputs: The input groups to read.
+        options: The model's switches.
+    """
+
+    Options: ClassVar[type[Settings]] = Settings
+    of_tasks: ClassVar[tuple[str, ...]] = ("gates", "towers", "table", "bias")
+    """Submodules whose parameters each serve one task; all others are shared."""
+    means: Tensor
+    stds: Tensor
+    task_weights: Tensor
+    regression: Tensor
+
+    def __init__(self, spec: FeatureSpec, inputs: Iterable[InputGroup], options: Settings):
+        super().__init__()
+        self.spec = spec
+        self.options = options
+        self.needs: frozenset[InputGroup] = frozenset(inputs)
+        tasks = spec.tasks
+        self.register_buffer("means", torch.tensor([t.mean for t in tasks]), persistent=False)
+        self.register_buffer("stds", torch.tensor([t.std or 1.0 for t in tasks]), persistent=False)
+        self.register_buffer("task_weights", torch.tensor([t.weight for t in tasks]), persistent=False)
+        self.register_buffer("regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False)
+        self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias.weight)
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """Logit of each binary task, standardised value of each regression. Shape (B, T)."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """`logits` in float32, plus the bias of the shown position where the batch has one. Shape (B, T)."""
+        raw = self.logits(batch).float()
+        position = batch.get("position")
+        if self.bias is None or position is None:
+            return raw
+        return raw + self.bias(position.clamp(0, self.spec.positions - 1))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over tasks of task weight times mean loss over that task's valid labels (spec 4).
+
+        The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid label loses 0.
+
+        Returns:
+            The total, a scalar, and the loss of each task before its weight, (T,).
+        """
+        raw, labels = self(batch), batch["labels"]
+        valid = ~labels.isnan()
+        labels = torch.where(valid, labels, 0.0)
+        each = F.binary_cross_entropy_with_logits(raw, labels.clamp(0, 1), reduction="none")
+        if self.regression.any():
+            each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
+        weight = batch["weight"][:, None] * valid
+        losses = (each * weight).sum(0) / weight.sum(0).clamp_min(1e-12)
+        return (losses * self.task_weights).sum(), losses
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """Probability of each binary task, value of each regression in the label's own unit. Shape (B, T)."""
+        raw = self(batch)
+        return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """What the report shows of the model's inside, e.g. `gates` (T, experts); nothing by default."""
+        return {}
+
+    def tables(self) -> list[nn.Parameter]:
+        """Embedding tables, whose gradients are sparse row by row."""
+        return [p for m in self.modules() if isinstance(m, nn.Embedding) and m.sparse for p in m.parameters()]
+
+    def dense(self) -> list[nn.Parameter]:
+        """All parameters but the tables."""
+        tables = {id(p) for p in self.tables()}
+        return [p for p in self.parameters() if id(p) not in tables]
+
+    def shared(self) -> list[nn.Parameter]:
+        """Parameters that all tasks move."""
+        return [p for name, p in self.named_parameters() if name.partition(".")[0] not in self.of_tasks]

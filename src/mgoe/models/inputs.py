@@ -1,0 +1,152 @@
+"""From a batch to vectors: dense features, side and context categories, and what stands for a user or an item."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup
+from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
+
+CLIP = 10.0
+"""Standardised values are clipped here: a drifting count may not outweigh everything else."""
+SPREAD = 0.05
+"""Standard deviation of fresh embeddings."""
+
+
+def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:
+    """Embeddings with one last row, of zeros, for what training never saw; `rows` counts it."""
+    embedding = nn.Embedding(rows, width, sparse=sparse)
+    with torch.no_grad():
+        embedding.weight.normal_(0, SPREAD)[-1] = 0
+    return embedding
+
+
+class Category(nn.Module):
+    """Embedding of one categorical feature; several categories give their mean, none gives zero."""
+
+    def __init__(self, feature: CategoricalSpec, width: int):
+        super().__init__()
+        self.size, self.multi = feature.size, feature.multi
+        self.codes = table(feature.size + feature.multi, width) if feature.multi else nn.Embedding(feature.size, width, sparse=True)
+        if not feature.multi:
+            nn.init.normal_(self.codes.weight, 0, SPREAD)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B,) or, several a row, (B, L) padded with -1 -> (B, width)."""
+        if not self.multi:
+            return self.codes(codes)
+        codes = torch.where(codes < 0, self.size, codes)
+        return F.embedding_bag(codes, self.codes.weight, mode="mean", sparse=True, padding_idx=self.size)
+
+
+class DenseInputs(nn.Module):
+    """All features of a row as one vector: standardised and clipped floats, then embedded categories.
+
+    Args:
+        spec: What the batches hold.
+        groups: Input groups to read; those without dense features or categories are passed over.
+        width: Of each category's embedding.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], width: int):
+        super().__init__()
+        self.keys = [key for group, keys in DENSE_KEYS.items() if group in groups for key in keys if spec.widths.get(key)]
+        self.embedded = [
+            (f"{kind}.{feature.name}", feature)
+            for kind, group, features in (
+                ("user_side", "side", spec.user_side),
+                ("item_side", "side", spec.item_side),
+                ("context", "context", spec.context),
+            )
+            if group in groups
+            for feature in features
+        ]
+        self.categories = nn.ModuleList(Category(feature, width) for _, feature in self.embedded)
+        mean: list[float] = []
+        std: list[float] = []
+        for key in self.keys:
+            columns = spec.widths[key]
+            of_key = spec.moments.get(key, ((0.0,) * columns, (1.0,) * columns))
+            mean.extend(of_key[0])
+            std.extend(of_key[1])
+        deviation = torch.tensor(std, dtype=torch.float32)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 1.0))  # a constant column stays finite
+        self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [key for key, _ in self.embedded for _ in range(width)]
+        self.width = len(self.names)
+
+    def columns(self, *prefixes: str) -> list[int]:
+        """Columns of the features whose batch key starts with one of the prefixes."""
+        return [column for column, name in enumerate(self.names) if name.startswith(prefixes)]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (B, width)."""
+        parts: list[Tensor] = []
+        if self.keys:
+            raw = torch.cat([batch[key] for key in self.keys], 1)
+            parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
+        parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
+        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((len(batch["user"]), 0), dtype=torch.float32)
+
+
+class Nodes(nn.Module):
+    """What stands for a single user or item: the row of its id or, with ids off, its macro node's embedding.
+
+    Args:
+        spec: What the batches hold.
+        by_id: Whether ids are on.
+        width: Of a row.
+    """
+
+    def __init__(self, spec: FeatureSpec, by_id: bool, width: int):
+        super().__init__()
+        self.suffix = "" if by_id else "_macro"
+        self.width = width
+        users, items = (spec.n_users, spec.n_items) if by_id else (spec.macro_users, spec.macro_items)
+        self.users = table(users + 1, width, sparse=by_id)
+        self.items = table(items + 1, width, sparse=by_id)
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The row's own user and item, (B, width) each."""
+        return self.users(batch[f"user{self.suffix}"]), self.items(batch[f"item{self.suffix}"])
+
+    def recents(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The user's recent items and the item's recent users, (B, R, width) each; padding reads the last row."""
+        items, users = batch[f"recent_items{self.suffix}"], batch[f"recent_users{self.suffix}"]
+        last_item, last_user = self.items.num_embeddings - 1, self.users.num_embeddings - 1
+        return self.items(torch.where(items < 0, last_item, items)), self.users(torch.where(users < 0, last_user, users))
+
+
+class ProjectedNodes(nn.Module):
+    """`e_u` and `e_i` with ids off: learned projections of side features and counts, of width 0 where there are none (spec 3).
+
+    Args:
+        inputs: The dense inputs to project.
+        copies: Vectors a node.
+        width: Of each vector.
+    """
+
+    user_columns: Tensor
+    item_columns: Tensor
+
+    def __init__(self, inputs: DenseInputs, copies: int, width: int):
+        super().__init__()
+        user, item = inputs.columns("user_side", "counts"), inputs.columns("item_side", "counts")
+        self.register_buffer("user_columns", torch.tensor(user, dtype=torch.int64), persistent=False)
+        self.register_buffer("item_columns", torch.tensor(item, dtype=torch.int64), persistent=False)
+        self.user = nn.Linear(len(user), copies * width) if user else None
+        self.item = nn.Linear(len(item), copies * width) if item else None
+        self.widths = (width * bool(user), width * bool(item))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, inputs) -> (B, copies * width) each."""
+        user = x[:, :0] if self.user is None else self.user(x[:, self.user_columns])
+        item = x[:, :0] if self.item is None else self.item(x[:, self.item_columns])
+        return user, item

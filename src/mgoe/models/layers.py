@@ -1,0 +1,71 @@
+"""Layers that hold several copies side by side (one an expert, or one a task) and run them as one product."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """A parameter drawn like `nn.Linear`'s: uniform within 1/sqrt(fan_in)."""
+    bound = 1 / math.sqrt(max(fan_in, 1))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class StackedLinear(nn.Module):
+    """`copies` linear layers, each on its own slice: (copies, B, inputs) -> (copies, B, outputs)."""
+
+    def __init__(self, copies: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = uniform(copies, inputs, outputs, fan_in=inputs)
+        self.bias = uniform(copies, 1, outputs, fan_in=inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    def one(self, copy: int, x: Tensor) -> Tensor:
+        """One copy alone: (..., inputs) -> (..., outputs)."""
+        return F.linear(x, self.weight[copy].T, self.bias[copy, 0])
+
+
+class StackedMLP(nn.Module):
+    """`copies` MLPs, ReLU after every layer, each over [inputs common to all, inputs of its own].
+
+    The first layers of all copies are one product on the common inputs, (B, common) x (common, copies * hidden[0]).
+
+    Args:
+        copies: How many, side by side.
+        common: Width of the inputs that all read; 0 for none.
+        own: Width of the inputs that each has for itself; 0 for none.
+        hidden: Widths of the layers.
+    """
+
+    def __init__(self, copies: int, common: int, own: int, hidden: Sequence[int]):
+        super().__init__()
+        self.copies, self.width = copies, hidden[-1]
+        fan_in = common + own
+        self.common = uniform(common, copies * hidden[0], fan_in=fan_in) if common else None
+        self.own = uniform(copies, own, hidden[0], fan_in=fan_in) if own else None
+        self.bias = uniform(copies, 1, hidden[0], fan_in=fan_in)
+        self.deeper = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
+
+    def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
+        """The first layers before their ReLU: (B, common) and (copies, B, own) -> (copies, B, hidden[0])."""
+        h: Tensor = self.bias
+        if self.own is not None and own is not None:
+            h = torch.baddbmm(h, own, self.own)
+        if self.common is not None and common is not None:
+            h = h + (common @ self.common).unflatten(1, (self.copies, -1)).transpose(0, 1)
+        return h
+
+    def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
+        """(B, common) and (copies, B, own) -> (copies, B, hidden[-1])."""
+        h = self.first(common, own).relu()
+        for layer in self.deeper:
+            h = layer(h).relu()
+        return h

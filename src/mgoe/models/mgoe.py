@@ -1,0 +1,161 @@
+"""MGOE, the Macro Graph of Experts (arXiv 2506.10520), with every choice that the paper leaves open as a switch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mgoe.config import InputGroup, Settings
+from mgoe.errors import ConfigError
+from mgoe.models.base import RankingModel
+from mgoe.models.experts import MacroExperts
+from mgoe.models.gates import Gates, mix
+from mgoe.models.inputs import DenseInputs, Nodes, ProjectedNodes
+from mgoe.models.layers import StackedMLP
+from mgoe.models.recents import Recents
+from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.towers import MacroTaskTable, Towers, Transfer
+
+
+class MGOEOptions(Settings):
+    """Switches of MGOE; the defaults are the configuration that led the design search (spec 10)."""
+
+    form: Literal["mlp", "paper"] = "mlp"
+    """What expert t puts out: `paper`, MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2] itself; `mlp`, an MLP over [all dense inputs, MGE_t]."""
+    width: int = Field(default=16, ge=1)
+    """D: of id, category, macro node and table embeddings."""
+    aggregate: int = Field(default=16, ge=1)
+    """H: of each order's aggregate and of the recents' summaries; 2D in the paper's form."""
+    hidden: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    """Layers of the experts of form `mlp`."""
+    tower_hidden: tuple[int, ...] = Field(default=(64, 32), min_length=1)
+    tau: float = Field(default=1.3, gt=0)
+    """Temperature of the edge weights."""
+    mask_empty: bool = True
+    """No weight for macro nodes without an edge."""
+    attention: Literal["none", "target"] = "none"
+    """`none` keeps aggregates free of the candidate, so that serving can cache them."""
+    second_order: bool = True
+    shared_macro: bool = False
+    """All experts read the same macro node embeddings."""
+    task_ids: bool = True
+    """`e_u` and `e_i` a task, or one for all."""
+    gate_query: Literal["inputs", "ids", "experts"] = "inputs"
+    """What gates read: every input, `[e_u, e_i]` or, as Figure 2 draws it, the experts' outputs. The next one present, in the order
+    ids, inputs, experts, stands in for one that the inputs leave empty."""
+    one_gate: bool = False
+    """One gate for all tasks."""
+    table: bool = False
+    """Towers read the macro task table (with the input group `aggregates`)."""
+    transfer: Transfer = "concat"
+    """What tower t hears of tower t-1."""
+
+
+class MGOE(RankingModel):
+    """One macro graph expert a task, mixed by a gate a task, read by towers that pass on what they know (spec 3 and 4).
+
+    Expert t sees `MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2]`; with ids off, `e_u` and `e_i` are projections of side features and counts
+    (in form `paper`, or as targets of attention; an MLP reads those features anyhow). Tower t reads its mix, summaries of the recent
+    neighbours, its two macro task table entries, what tower t-1 passes on and, in form `paper`, any dense inputs.
+    """
+
+    Options = MGOEOptions
+    options: MGOEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
+        super().__init__(spec, inputs, options)
+        tasks, o = len(spec.tasks), options
+        by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs
+        copies = tasks if o.task_ids else 1
+        self.inputs = DenseInputs(spec, inputs, o.width)
+        self.nodes = Nodes(spec, by_id, copies * o.width if by_id else o.width) if by_id or recents else None
+        self.projected = (
+            ProjectedNodes(self.inputs, copies, o.width) if not by_id and (o.form == "paper" or o.attention == "target") else None
+        )
+        widths = (o.width, o.width) if by_id else self.projected.widths if self.projected else (0, 0)
+        if graph and o.attention == "target" and not all(widths):
+            raise ConfigError(
+                "options.attention", "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
+            )
+        self.reads_nodes = by_id or o.form == "paper"
+        self.macro = (
+            MacroExperts(
+                spec,
+                tasks,
+                width=o.width,
+                aggregate=o.aggregate,
+                tau=o.tau,
+                mask_empty=o.mask_empty,
+                second_order=o.second_order,
+                shared_macro=o.shared_macro,
+                target=o.width if o.attention == "target" else 0,
+            )
+            if graph
+            else None
+        )
+        own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
+        paper = o.form == "paper"
+        if not own and (paper or not self.inputs.width):
+            raise ConfigError("inputs", f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`")
+        self.experts = None if paper else StackedMLP(tasks, self.inputs.width, own, o.hidden)
+        out = self.experts.width if self.experts else own
+        queries = {"ids": 2 * copies * o.width * by_id, "inputs": self.inputs.width + 2 * copies * o.width * by_id, "experts": tasks * out}
+        self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
+        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate)
+        self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
+        self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
+        common = (self.inputs.width if paper else 0) + (self.recents.width if self.recents else 0)
+        self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer)
+
+    def logits(self, batch: Batch) -> Tensor:
+        x, experts, gates = self._bottom(batch)
+        own = mix(gates, experts)
+        if self.table is not None:
+            own = torch.cat([own, self.table(batch["table_user"], batch["table_item"])], 2)
+        common = [x] if self.experts is None else []
+        if self.recents is not None and self.nodes is not None:
+            common.append(self.recents(batch, self.nodes))
+        return self.towers(torch.cat(common, 1) if common else None, own)
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """`gates`: the mean weight of each expert for each task, (T, S)."""
+        with torch.no_grad():
+            return {"gates": self._bottom(batch)[2].mean(0)}
+
+    def _bottom(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Dense inputs (B, X), experts (S, B, W) and gates (B, T, S)."""
+        x = self.inputs(batch)
+        user, item = self._targets(batch, x)
+        parts = [user, item] if self.reads_nodes else []
+        if self.macro is not None:
+            of_user, of_item = self.macro(batch, user, item)
+            parts = [user, of_user, item, of_item] if self.reads_nodes else [of_user, of_item]
+        own = torch.cat(parts, 2) if parts else None
+        experts = own if self.experts is None else self.experts(x, own)
+        assert experts is not None
+        return x, experts, self.gates(self._query(batch, x, experts))
+
+    def _targets(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`e_u` and `e_i` of each expert, (S, B, D), of width 0 where there is none."""
+        if "ids" in self.needs and self.nodes is not None:
+            user, item = self.nodes.targets(batch)
+        elif self.projected is not None:
+            user, item = self.projected(x)
+        else:
+            user = item = x[:, :0]
+        return self._of_experts(user), self._of_experts(item)
+
+    def _of_experts(self, rows: Tensor) -> Tensor:
+        """(B, copies * D) -> (S, B, D)."""
+        tasks = len(self.spec.tasks)
+        return rows.unflatten(1, (tasks if self.options.task_ids else 1, -1)).transpose(0, 1).expand(tasks, -1, -1)
+
+    def _query(self, batch: Batch, x: Tensor, experts: Tensor) -> Tensor:
+        if self.query == "experts":
+            return experts.transpose(0, 1).flatten(1)
+        ids = self.nodes.targets(batch) if self.nodes is not None and "ids" in self.needs else ()
+        return torch.cat([*ids] if self.query == "ids" else [x, *ids], 1)

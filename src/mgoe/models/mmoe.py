@@ -1,0 +1,50 @@
+"""MMoE (Ma et al., KDD 2018): experts that all read every input, and a gate a task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mgoe.config import InputGroup
+from mgoe.models.base import RankingModel
+from mgoe.models.gates import Gates, mix
+from mgoe.models.layers import StackedMLP
+from mgoe.models.rivals import FlatInputs, RivalOptions
+from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.towers import Towers
+
+
+class MMoEOptions(RivalOptions):
+    """Switches of MMoE."""
+
+    experts: int | None = Field(default=None, ge=1)
+    """As many as tasks where not given, as in MGOE."""
+    hidden: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    """Layers of an expert."""
+
+
+class MMoE(RankingModel):
+    """Multi-gate mixture of experts."""
+
+    Options = MMoEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MMoEOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        experts = options.experts or tasks
+        self.inputs = FlatInputs(spec, inputs, options)
+        self.experts = StackedMLP(experts, self.inputs.width, 0, options.hidden)
+        self.gates = Gates(tasks, experts, self.inputs.width)
+        self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
+
+    def logits(self, batch: Batch) -> Tensor:
+        x = self.inputs(batch)
+        return self.towers(None, mix(self.gates(x), self.experts(x)))
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """`gates`: the mean weight of each expert for each task, (T, S)."""
+        with torch.no_grad():
+            return {"gates": self.gates(self.inputs(batch)).mean(0)}

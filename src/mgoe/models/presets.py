@@ -1,0 +1,98 @@
+"""Models by name: the rows of a comparison, and the bases that they and models of one's own start from."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, check_settings, did_you_mean
+from mgoe.errors import ConfigError
+from mgoe.models.base import RankingModel
+from mgoe.models.mgoe import MGOE
+from mgoe.models.mmoe import MMoE
+from mgoe.models.shared_bottom import SharedBottom
+from mgoe.models.spec import FeatureSpec
+
+BASES: dict[str, type[RankingModel]] = {"mgoe": MGOE, "mmoe": MMoE, "shared-bottom": SharedBottom}
+"""Model classes by name; `module:Class` reaches any other."""
+
+_PLAIN: tuple[InputGroup, ...] = ("ids", "side", "context", "recents")
+_COUNTS: tuple[InputGroup, ...] = ("side", "context", "counts", "pair")
+_EDGES: tuple[InputGroup, ...] = (*_COUNTS, "sketch", "edges")
+_GRAPH: tuple[InputGroup, ...] = (*_EDGES, "aggregates")
+INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES, "graph": _GRAPH}
+"""Inputs that the second part of a name, as in `mmoe+edges`, stands for."""
+
+PRESETS: dict[str, ModelSettings] = {
+    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=_GRAPH),
+    "mgoe-paper": ModelSettings(
+        name="mgoe-paper",
+        base="mgoe",
+        inputs=(*_PLAIN, "aggregates"),
+        options={"form": "paper", "aggregate": 32, "mask_empty": False, "gate_query": "experts", "table": True, "transfer": "aitm"},
+    ),
+    "mmoe": ModelSettings(name="mmoe", base="mmoe", inputs=_PLAIN),
+    "shared-bottom": ModelSettings(name="shared-bottom", base="shared-bottom", inputs=_PLAIN),
+}
+"""`mgoe`, the best configuration; `mgoe-paper`, the faithful reading of the paper; the rivals as published."""
+
+
+def resolve(model: str | ModelSettings) -> ModelSettings:
+    """Settings with nothing left open: a base that is a class, its inputs, and options that the class accepts.
+
+    Args:
+        model: A preset's name, with `+counts`, `+edges` or `+graph` for other inputs, or settings whose `base` is such a name or the
+            import path `module:Class` of a model of one's own. Options given are laid over the preset's.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or the class cannot be imported.
+    """
+    given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
+    place = f"models.{given.name}"
+    base, plus, suffix = given.base.partition("+")
+    if ":" in base:
+        preset = ModelSettings(name=base, base=base, inputs=_GRAPH)
+    elif base in PRESETS:
+        preset = PRESETS[base]
+    else:
+        hint = did_you_mean(base, [*PRESETS])
+        raise ConfigError(place, f"unknown model {base!r}{hint}; a model of your own is named by its import path, `module:Class`")
+    if plus and suffix not in INPUTS:
+        raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
+    inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
+    options = {**preset.options, **given.options}
+    check_settings(_load(preset.base, place).Options, options, f"{place}.options")
+    ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
+    return given.model_copy(update={"base": preset.base, "inputs": ordered, "options": options})
+
+
+def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> RankingModel:
+    """A fresh model; the same seed gives the same parameters, and torch's own generator is left as it was.
+
+    Raises:
+        ConfigError: See `resolve`; or the inputs leave the model nothing to read.
+    """
+    resolved = resolve(settings)
+    place = f"models.{resolved.name}"
+    kind = _load(resolved.base, place)
+    options = check_settings(kind.Options, resolved.options, f"{place}.options")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return kind(spec, resolved.inputs or (), options)
+        except ConfigError as error:
+            raise ConfigError(f"{place}.{error.place}", error.message) from None
+
+
+def _load(base: str, place: str) -> type[RankingModel]:
+    if base in BASES:
+        return BASES[base]
+    module, _, name = base.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ConfigError(place, f"{module!r} cannot be imported ({error}); put its folder on PYTHONPATH") from None
+    if not (isinstance(kind, type) and issubclass(kind, RankingModel)):
+        raise ConfigError(place, f"{base!r} must name a subclass of mgoe.models.RankingModel, found {kind!r}")
+    return kind

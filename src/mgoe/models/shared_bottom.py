@@ -1,0 +1,38 @@
+"""Shared-Bottom (Caruana, 1997): one MLP for all tasks, and a tower a task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydantic import Field
+from torch import Tensor
+
+from mgoe.config import InputGroup
+from mgoe.models.base import RankingModel
+from mgoe.models.layers import StackedMLP
+from mgoe.models.rivals import FlatInputs, RivalOptions
+from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.towers import Towers
+
+
+class SharedBottomOptions(RivalOptions):
+    """Switches of Shared-Bottom."""
+
+    hidden: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
+
+
+class SharedBottom(RankingModel):
+    """A bottom that all towers read."""
+
+    Options = SharedBottomOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.inputs = FlatInputs(spec, inputs, options)
+        self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
+        self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.towers(self.bottom(self.inputs(batch)).squeeze(0), None)
