@@ -1,0 +1,49 @@
+"""Checks on the rows of a table: all of them in one scan, and the first row that breaks one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ibis.expr.types as ir
+
+from mgoe.errors import DataError
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule that every row keeps.
+
+    Args:
+        column: The log's own column, for the message.
+        bad: True where a row breaks the rule.
+        value: What to show of such a row.
+        rule: What must hold.
+        mend: What to do about it.
+    """
+
+    column: str
+    bad: ir.BooleanValue
+    value: ir.Value
+    rule: str
+    mend: str
+
+
+def enforce(table: ir.Table, checks: Sequence[Check], place: str) -> None:
+    """Refuse a staged table with a row that breaks a rule; the first rule broken is named, with its first row and the count.
+
+    Raises:
+        DataError: A row breaks a rule.
+    """
+    if not checks:
+        return
+    broken = table.aggregate([c.bad.fill_null(False).cast("int64").sum().name(f"check{i}") for i, c in enumerate(checks)])
+    counts = [int(column[0].as_py() or 0) for column in broken.to_pyarrow().columns]
+    for check, count in zip(checks, counts, strict=True):
+        if count:
+            rows = table.filter(check.bad).select(row=table.rowid(), value=check.value.cast("string"))
+            first = rows.order_by("row").limit(1).to_pyarrow().to_pylist()[0]
+            found = "null" if first["value"] is None else repr(first["value"])
+            more = f" and {count - 1} more rows" if count > 1 else ""
+            message = f"{check.rule}, found {found} in row {first['row'] + 1}{more}; {check.mend}"
+            raise DataError(f"{place}, column {check.column!r}", message)

@@ -1,0 +1,131 @@
+"""What each kind of column may hold, and how it is read: ids, times, behaviours, labels, weights, positions."""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+from mgoe.data.checks import Check
+from mgoe.errors import DataError
+
+_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds
+_EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
+
+
+@ibis.udf.scalar.builtin
+def epoch_us(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportReturnType, reportInvalidTypeForm]
+    """DuckDB's own function: microseconds since 1970, UTC."""
+
+
+def read_id(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+    """An id as int64, uint64 or string; nothing is rounded."""
+    kind = column.type()
+    checks = [
+        Check(name, column.isnull(), column, "an id must not be null", "leave such rows out of the log, or give them an id of their own")
+    ]
+    if kind.is_floating():
+        whole = column.isnull() | ((column == column.floor()) & (column.abs() < _EXACT))
+        mend = "write ids as integers or strings"
+        return column.try_cast("int64"), [
+            *checks,
+            Check(name, ~whole, column, "an id held as a float must be a whole number below 2^53", mend),
+        ]
+    if kind.is_integer():
+        return column.cast("uint64" if kind.is_unsigned_integer() and kind.nbytes == 8 else "int64"), checks
+    if kind.is_string():
+        return column, checks
+    if kind.is_date() or kind.is_timestamp() or kind.is_uuid() or kind.is_decimal():
+        return column.cast("string"), checks
+    raise wrong_type(place, name, kind, "an id must be an integer or a string")
+
+
+def read_time(column: ir.Column, name: str, unit: str, place: str, key: str = "data.time_unit") -> ir.Value:
+    """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read."""
+    kind = column.type()
+    if kind.is_string():
+        return epoch_us(column.try_cast("timestamp(6)"))
+    if kind.is_date() or kind.is_timestamp():
+        zoned = kind.is_timestamp() and kind.timezone is not None
+        return epoch_us(column if zoned else column.cast("timestamp(6)"))
+    if not (kind.is_integer() or kind.is_floating()):
+        raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
+    finite = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
+    if unit == "auto":
+        unit = _unit(finite, name, place, key)
+    if unit == "ns":
+        return (finite // 1000).cast("int64")
+    return (finite * _UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * _UNITS[unit]
+
+
+def time_check(column: ir.Column, moment: ir.Value, name: str) -> Check:
+    """Every row has a time that could be read."""
+    rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970)"
+    return Check(name, moment.isnull(), column, rule, "mend or leave out such rows")
+
+
+def read_label(column: ir.Column, name: str, binary: bool, place: str) -> tuple[ir.Value, list[Check]]:
+    """A label as float32, null where missing."""
+    number = _number(column, name, place, "a label must be a number or a boolean")
+    if binary:
+        mend = "map the column to 0 and 1, leave unknown labels null, or say `kind: regression`"
+        return number.cast("float32"), [
+            Check(name, ~number.isin([0.0, 1.0]), column, "a binary label must be 0, 1 or null (missing)", mend)
+        ]
+    mend = "mend the column, or leave unknown labels null"
+    return number.cast("float32"), [
+        Check(name, ~_finite_from_zero(number), column, "a regression label must be finite and at least 0, or null (missing)", mend)
+    ]
+
+
+def read_weight(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+    """A sample weight as float32."""
+    number = _number(column, name, place, "a weight must be a number")
+    bad = number.isnull() | ~_finite_from_zero(number)
+    return number.cast("float32"), [
+        Check(name, bad, column, "a weight must be finite and at least 0", "mend the column; 0 leaves a row out of the loss")
+    ]
+
+
+def read_position(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+    """A shown position as int64."""
+    number = _number(column, name, place, "a position must be a whole number")
+    bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor())
+    return number.try_cast("int64"), [
+        Check(name, bad, column, "a position must be a whole number, at least 0", "mend the column or drop `data.position`")
+    ]
+
+
+def read_numeric(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+    """A numeric feature as float64, null where missing (null or NaN)."""
+    number = _number(column, name, place, "a numeric feature must be a number")
+    value = ibis.ifelse(number.isnan(), None, number)
+    return value, [Check(name, number.isinf(), column, "a numeric feature must be finite, or null (missing)", "mend the column")]
+
+
+def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:
+    """A column whose type cannot do."""
+    return DataError(f"{place}, column {name!r}", f"{rule}, found the type {kind}; convert it or name another column")
+
+
+def _number(column: ir.Column, name: str, place: str, rule: str) -> ir.FloatingValue:
+    kind = column.type()
+    if kind.is_numeric() or kind.is_boolean():
+        return column.cast("float64")  # pyright: ignore[reportReturnType]
+    raise wrong_type(place, name, kind, rule)
+
+
+def _finite_from_zero(number: ir.FloatingValue) -> ir.BooleanValue:
+    return (number >= 0) & ~number.isnan() & ~number.isinf()
+
+
+def _unit(column: ir.Value, name: str, place: str, key: str) -> str:
+    """The unit of numeric times by their magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
+    low, high = column.min().to_pyarrow().as_py(), column.max().to_pyarrow().as_py()
+    if low is not None and low >= 19_000_101 and high <= 21_001_231:
+        mend = f"write them as dates, or set {key} if they are numbers since 1970"
+        raise DataError(
+            f"{place}, column {name!r}", f"a numeric time counts from 1970, found {low}, which looks like a day written YYYYMMDD; {mend}"
+        )
+    size = max(abs(low or 0), abs(high or 0))
+    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"

@@ -1,0 +1,91 @@
+"""Event logs: what happened, one behaviour a row. Negatives are sampled."""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from ibis.backends.duckdb import Backend
+from numpy.typing import NDArray
+
+from mgoe.config import NegativeSettings, RunSettings, did_you_mean
+from mgoe.data.examples import ExampleWriter
+from mgoe.data.negatives import blocks, sample_negatives
+from mgoe.data.schema import Log
+from mgoe.errors import DataError
+
+BLOCK = 1_000_000  # positives whose negatives are drawn at once
+
+
+def task_events(log: Log, settings: RunSettings) -> tuple[ir.Table, dict[str, int]]:
+    """The rows whose behaviour does a task, with `code`, the bit mask of the tasks that it does; and the count of every other behaviour.
+
+    Raises:
+        DataError: A behaviour that a task names never happens.
+    """
+    table = log.table
+    counted = table.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
+    counts = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
+    masks: dict[str, int] = {}
+    for t, task in enumerate(settings.tasks):
+        for behavior in task.behaviors or [task.name]:
+            if behavior not in counts:
+                found = f"found none of {behavior!r} in column {settings.data.behavior!r}{did_you_mean(behavior, list(counts))}"
+                raise DataError(log.place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
+            masks[behavior] = masks.get(behavior, 0) | 1 << t
+    code = ibis.cases(*((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items()))
+    events = table.filter(table.behavior.isin(list(masks))).mutate(code=code).drop("behavior")
+    return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
+
+
+def task_history(coded: ir.Table, tasks: int) -> ir.Table:
+    """One row an event and task. Columns user, item, time, bucket, task."""
+    return ibis.union(
+        *(
+            coded.filter((coded.code & 1 << t) != 0).select("user", "item", "time", "bucket", task=ibis.literal(t, "int64").cast("int8"))
+            for t in range(tasks)
+        )
+    )
+
+
+def positives(con: Backend, coded: ir.Table) -> ir.Table:
+    """Events of a user on an item in a bucket as one row, with the union of their codes."""
+    return con.create_table("positives", coded.group_by(["bucket", "user", "item"]).aggregate(code=coded.code.bit_or().cast("int32")))
+
+
+def write_event_examples(
+    found: ir.Table,
+    buckets: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    first: int,
+    settings: NegativeSettings,
+    tasks: int,
+    writer: ExampleWriter,
+) -> None:
+    """Positives and their sampled negatives, block by block of whole buckets.
+
+    Args:
+        found: What `positives` made.
+        buckets: Buckets with positives, rising. Shape (b,).
+        counts: Positives in each. Shape (b,).
+        first: The last bucket that has no examples.
+        settings: Of the negatives.
+        tasks: Their number.
+        writer: Where the examples go.
+    """
+    counts, buckets = counts[buckets > first], buckets[buckets > first]
+    for low, high in blocks(counts, BLOCK):
+        block = (
+            found.filter(found.bucket.between(int(buckets[low]), int(buckets[high - 1]))).order_by(["bucket", "user", "item"]).to_pyarrow()
+        )
+        user, item, bucket, code = (block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code"))
+        source, drawn = sample_negatives(user, item, bucket, settings)
+        users, items, all_buckets = (
+            np.concatenate([user, user[source]]),
+            np.concatenate([item, drawn]),
+            np.concatenate([bucket, bucket[source]]),
+        )
+        codes = np.concatenate([code, np.zeros(len(source), np.int64)])
+        order = np.lexsort((codes == 0, items, users, all_buckets))
+        labels = (codes[order, None] >> np.arange(tasks) & 1).astype(np.float32)
+        writer.write(users[order], items[order], all_buckets[order], labels)

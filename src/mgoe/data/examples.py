@@ -1,0 +1,152 @@
+"""Examples: the rows that a model trains or is evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mgoe.config import TaskSettings
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one split, sorted by bucket, user and item, positives first.
+
+    Args:
+        user: Codes. Shape (N,).
+        item: Codes. Shape (N,).
+        bucket: Time buckets. int32, shape (N,).
+        snapshot: The snapshot whose history each row reads. int16, shape (N,).
+        labels: float32, NaN where missing. Shape (N, T).
+        weight: float32. Shape (N,).
+        context: Encoded context features by name: codes (N,), padded codes (N, L), or float32 (N,).
+        position: Shown position, int64, shape (N,); None where the log has none.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    bucket: NDArray[np.int32]
+    snapshot: NDArray[np.int16]
+    labels: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    context: dict[str, NDArray] = field(default_factory=dict)
+    position: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: NDArray) -> Examples:
+        """The rows named by numbers or by a mask."""
+        context = {name: values[rows] for name, values in self.context.items()}
+        position = None if self.position is None else self.position[rows]
+        columns = (self.user, self.item, self.bucket, self.snapshot, self.labels, self.weight)
+        return Examples(*(column[rows] for column in columns), context=context, position=position)  # pyright: ignore[reportArgumentType]
+
+
+def mask_given(labels: NDArray[np.float32], tasks: Sequence[TaskSettings]) -> NDArray[np.float32]:
+    """Labels outside their task's sample space become missing: those whose `given` task's label is not 1. Shape (N, T)."""
+    labels = labels.copy()
+    names = [task.name for task in tasks]
+    for t, task in enumerate(tasks):  # a given task lies before, so its own space is cut already
+        if task.given is not None:
+            labels[labels[:, names.index(task.given)] != 1, t] = np.nan
+    return labels
+
+
+class ExampleWriter:
+    """Writes examples to one Parquet file a split as they come, whole sorted runs at a time.
+
+    Args:
+        folder: Where `train.parquet`, `valid.parquet` and `test.parquet` go.
+        cuts: Bucket number of each cut. Shape (n,).
+        tasks: In label order.
+    """
+
+    def __init__(self, folder: Path, cuts: NDArray[np.int32], tasks: Sequence[TaskSettings]):
+        self._folder, self._cuts, self._tasks = folder, cuts, tasks
+        self._writers: dict[Split, pq.ParquetWriter] = {}
+
+    def write(
+        self,
+        user: NDArray,
+        item: NDArray,
+        bucket: NDArray,
+        labels: NDArray[np.float32],
+        weight: NDArray | None = None,
+        position: NDArray | None = None,
+        context: Mapping[str, NDArray] | None = None,
+    ) -> None:
+        """Write rows of any windows; those before the first cut are history only and left out."""
+        snapshot = np.searchsorted(self._cuts, bucket, side="left") - 1
+        labels = mask_given(labels, self._tasks)
+        columns: dict[str, pa.Array] = {
+            "user": pa.array(user, pa.int64()),
+            "item": pa.array(item, pa.int64()),
+            "bucket": pa.array(bucket, pa.int32()),
+            "snapshot": pa.array(snapshot, pa.int16()),
+            "weight": pa.array(np.ones(len(user), np.float32) if weight is None else weight, pa.float32()),
+        }
+        columns |= {f"label.{task.name}": pa.array(labels[:, t], pa.float32(), from_pandas=True) for t, task in enumerate(self._tasks)}
+        if position is not None:
+            columns["position"] = pa.array(position, pa.int64())
+        columns |= {f"context.{name}": _column(values) for name, values in (context or {}).items()}
+        table = pa.table(columns)
+        last = len(self._cuts) - 1
+        for split, held in {
+            "train": (snapshot >= 0) & (snapshot < last - 1),
+            "valid": snapshot == last - 1,
+            "test": snapshot == last,
+        }.items():
+            self._writer(split, table.schema).write_table(table.filter(pa.array(held)))  # pyright: ignore[reportArgumentType]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, split: Split, schema: pa.Schema) -> pq.ParquetWriter:
+        if split not in self._writers:
+            self._writers[split] = pq.ParquetWriter(self._folder / f"{split}.parquet", schema, compression="zstd")
+        return self._writers[split]
+
+
+def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
+    """Read one split's file."""
+    table = pq.read_table(path)
+    columns = {name: _array(table[name].combine_chunks()) for name in table.column_names}
+    labels = [columns[f"label.{task}"] for task in tasks]
+    return Examples(
+        user=columns["user"],
+        item=columns["item"],
+        bucket=columns["bucket"],
+        snapshot=columns["snapshot"],
+        labels=np.stack(labels, axis=1),
+        weight=columns["weight"],
+        context={name.removeprefix("context."): values for name, values in columns.items() if name.startswith("context.")},
+        position=columns.get("position"),
+    )
+
+
+def _column(values: NDArray) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _array(column: pa.Array) -> NDArray:
+    if isinstance(column, pa.FixedSizeListArray):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    values = column.to_numpy(zero_copy_only=False)
+    return values if values.flags.writeable else values.copy()

@@ -1,0 +1,166 @@
+"""Opening a log: Parquet or CSV files, folders, globs, or any Ibis table, as one lazy table on DuckDB."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
+
+from mgoe.config import did_you_mean
+from mgoe.errors import DataError
+
+_PARQUET = (".parquet", ".pq")
+_CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
+_MAGIC = b"PAR1"
+
+
+def connect(folder: Path) -> Backend:
+    """A DuckDB database in a folder, which also takes what does not fit in memory."""
+    return ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+
+
+def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
+    """One lazy table over files, folders and globs; columns go by name.
+
+    Args:
+        con: Where the table is made.
+        paths: Files, folders (every Parquet and CSV file below) or globs. All Parquet or all CSV.
+        key: The setting that named them, for messages.
+
+    Raises:
+        DataError: Nothing is there, or it is no Parquet or CSV that can be read.
+    """
+    files = [file for path in paths for file in _files(str(path), key)]
+    kinds = {_kind(file, key) for file in files}
+    if len(kinds) > 1:
+        raise DataError(
+            key, f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); convert one or name one kind"
+        )
+    for file in files:
+        _check_whole(file, parquet=kinds == {"parquet"})
+    names = [str(file) for file in files]
+    try:
+        if kinds == {"parquet"}:
+            return con.read_parquet(names, union_by_name=len(names) > 1)
+        return con.read_csv(names, union_by_name=len(names) > 1)
+    except duckdb.Error as error:
+        raise unreadable(_place(names), error) from None
+
+
+def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
+    """Copy the columns that are needed into the work database, under names of our own; rows keep their order.
+
+    Args:
+        con: The work database.
+        table: A table of any Ibis backend.
+        columns: New name to the table's own.
+        name: Of the copy.
+        place: What the table is, for messages.
+    """
+    wanted = table.select(**{new: table[old] for new, old in columns.items()})
+    try:
+        if table.get_backend() is con:
+            return con.create_table(name, wanted)
+        con.con.register("foreign_rows", wanted.to_pyarrow_batches())
+        con.con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM foreign_rows')
+        con.con.unregister("foreign_rows")
+        return con.table(name)
+    except duckdb.Error as error:
+        raise unreadable(place, error) from None
+
+
+def drop(con: Backend, name: str) -> None:
+    """Free a staged table (Ibis's own `drop_table` writes no name with sqlglot 30)."""
+    con.con.execute(f'DROP TABLE "{name}"')
+
+
+def require_columns(table: ir.Table, columns: Mapping[str, str], place: str) -> None:
+    """Refuse a table that lacks a column, with the nearest name it has.
+
+    Args:
+        table: The table.
+        columns: Setting (`data.user`) to the column that it names.
+        place: What the table is, for messages.
+    """
+    for key, column in columns.items():
+        if column not in table.columns:
+            raise DataError(
+                place, f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; set {key} to a column it has"
+            )
+
+
+def unreadable(place: str, error: duckdb.Error) -> DataError:
+    """DuckDB's complaint about a file as one sentence of ours."""
+    text = str(error)
+    found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
+    line = re.search(r"CSV Error on Line: (\d+)", text)
+    if found:
+        column, value, kind = found.groups()
+        where = f" in line {line.group(1)}" if line else ""
+        return DataError(
+            f"{place}, column {column!r}",
+            f"the values before are {kind}, found {value!r}{where}; mend that row, or write the column as Parquet",
+        )
+    reason = " ".join(text.split("\n\n")[0].split())
+    return DataError(place, f"cannot be read: {reason}; write the file again")
+
+
+def _files(path: str, key: str) -> list[Path]:
+    here = Path(path)
+    if here.is_file():
+        return [here]
+    if here.is_dir():
+        found = sorted(f for f in here.rglob("*") if f.name.endswith(_PARQUET + _CSV) and not f.name.startswith((".", "_")) and f.is_file())
+        if not found:
+            raise DataError(
+                f"{key} {path}", "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder"
+            )
+        return found
+    if glob.has_magic(path):
+        found = sorted(Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file())
+        if not found:
+            raise DataError(f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}")
+        return found
+    near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
+    raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+
+
+def _kind(file: Path, key: str) -> str:
+    if file.name.lower().endswith(_PARQUET):
+        return "parquet"
+    if file.name.lower().endswith(_CSV):
+        return "csv"
+    raise DataError(
+        f"{key} {file}",
+        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; rename or convert it",
+    )
+
+
+def _check_whole(file: Path, parquet: bool) -> None:
+    try:
+        size = file.stat().st_size
+        if size == 0:
+            raise DataError(file, "the file is empty (0 bytes); write it again or leave it out")
+        if parquet:
+            with file.open("rb") as f:
+                head = f.read(4)
+                f.seek(max(0, size - 4))
+                tail = f.read(4)
+            if head != _MAGIC:
+                raise DataError(file, f"a Parquet file starts with {_MAGIC!r}, found {head!r}; it is of another format or damaged")
+            if tail != _MAGIC or size < 12:
+                raise DataError(
+                    file, f"the Parquet file is truncated: it ends without its footer after {size} bytes; copy or write it again"
+                )
+    except OSError as error:
+        raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _place(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"

@@ -1,0 +1,87 @@
+"""Sampled negatives of event logs, from the same bucket, seeded so that what happens later changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import NegativeSettings
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1), each a function of (seed, bucket, draw) alone (SplitMix64, Steele et al. 2014, as a counter).
+
+    A stream that does not depend on what was drawn before: buckets need no loop, and later events change no earlier draw.
+
+    Args:
+        seed: Of the run.
+        buckets: Bucket number. Shape (n,).
+        draws: Number of the draw within its bucket. Shape (n,).
+    """
+    keys = _mix(_mix(np.full(1, seed, dtype=np.int64).astype(np.uint64)) + buckets.astype(np.uint64) * _GOLDEN)
+    bits = _mix(keys + draws.astype(np.uint64) * _GOLDEN)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def sample_negatives(
+    user: NDArray[np.int64], item: NDArray[np.int64], bucket: NDArray[np.int64], settings: NegativeSettings
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw items of the same bucket for each positive; drop a draw that the user did in that bucket.
+
+    Args:
+        user: Of each positive, which are distinct and sorted by bucket, user, item; whole buckets only. Shape (n,).
+        item: Likewise.
+        bucket: Likewise.
+        settings: Ratio, distribution and seed.
+
+    Returns:
+        For each negative that stays, the row of its positive (whose user and bucket it has) and its item. Shape (m,) each.
+    """
+    _, start, count = np.unique(bucket, return_index=True, return_counts=True)
+    group = np.repeat(np.arange(len(start)), count)  # (n,) ordinal of the bucket
+    pool, pool_start, pool_count = _pool(item, group, start, count, settings.distribution)
+    source = np.repeat(np.arange(len(user)), settings.ratio)
+    draw = np.arange(len(source)) - start[group[source]] * settings.ratio
+    place = (uniforms(settings.seed, bucket[source], draw) * pool_count[group[source]]).astype(np.int64)
+    drawn = pool[pool_start[group[source]] + place]
+    done = _pair_keys(group, user, item, group[source], user[source], drawn)
+    stays = ~np.isin(done[len(user) :], done[: len(user)])
+    return source[stays], drawn[stays]
+
+
+def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Split buckets into runs [from, to) of about `size` rows, so that memory does not grow with the log."""
+    block = (np.cumsum(counts) - 1) // size
+    edges = np.flatnonzero(np.diff(block, prepend=-1))
+    yield from zip(edges.tolist(), [*edges[1:].tolist(), len(counts)], strict=True)
+
+
+def _pool(
+    item: NDArray[np.int64], group: NDArray[np.int64], start: NDArray[np.int64], count: NDArray[np.int64], distribution: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Items to draw from, bucket by bucket: where each bucket's part starts, and how long it is."""
+    if distribution == "popularity":
+        return item, start, count
+    order = np.lexsort((item, group))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(item[order]) != 0) | (np.diff(group[order]) != 0)
+    kept = np.bincount(group[order][first], minlength=len(start))
+    return item[order][first], np.cumsum(kept) - kept, kept
+
+
+def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One number for each distinct (bucket, user, item) of the positives followed by the negatives."""
+    group, user, item = (np.concatenate(pair) for pair in zip(columns[:3], columns[3:], strict=True))
+    _, pair = np.unique(user * (item.max() + 1) + item, return_inverse=True)
+    return group * (pair.max() + 1) + pair
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

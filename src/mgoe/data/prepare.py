@@ -1,0 +1,127 @@
+"""From a log to a prepared folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+from numpy.typing import NDArray
+
+from mgoe.config import RunSettings
+from mgoe.data.events import positives, task_events, task_history, write_event_examples
+from mgoe.data.examples import ExampleWriter
+from mgoe.data.log import connect, drop, open_log
+from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
+from mgoe.data.schema import read_log
+from mgoe.data.summary import summarise
+from mgoe.data.windows import make_cuts, snapshot_of
+from mgoe.errors import OutputError
+
+
+def prepare(settings: RunSettings, out: Path | str, table: ir.Table | None = None) -> Prepared:
+    """Check a log, number its users and items, split it by time, and write examples and history.
+
+    The folder appears whole or not at all: it is built beside and renamed.
+
+    Args:
+        settings: Of the run; `data`, `tasks`, `split` and `negatives` are read.
+        out: The folder to write; must not exist.
+        table: The log as a table of any Ibis backend, instead of the files that `data.log` names.
+
+    Raises:
+        DataError: The log cannot be read or breaks a rule.
+        OutputError: The folder exists or cannot be written.
+    """
+    out = Path(out)
+    if out.exists():
+        raise OutputError(out, "prepared data are written to a new folder, found one that exists; remove it or name another")
+    building = out.with_name(f".{out.name}.building")
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        (building / "work").mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(out, f"the folder cannot be written: {error.strerror}; check its permissions or name another") from None
+    con = connect(building / "work")
+    try:
+        manifest = _build(con, settings, building, table)
+        con.disconnect()
+        shutil.rmtree(building / "work")
+        manifest["files"] = {
+            file.relative_to(building).as_posix(): file.stat().st_size for file in sorted(building.rglob("*")) if file.is_file()
+        }
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        building.rename(out)
+    finally:
+        con.disconnect()
+        shutil.rmtree(building, ignore_errors=True)
+    return Prepared.open(out)
+
+
+def _build(con: Backend, settings: RunSettings, folder: Path, table: ir.Table | None) -> dict[str, Any]:
+    place = "the table" if table is not None else ", ".join(settings.data.log)
+    source = table if table is not None else open_log(con, settings.data.log)
+    log = read_log(con, source, settings, place)
+    rows, ignored = task_events(log, settings)
+    first = {node: _number(con, rows, node, folder) for node in ("user", "item")}
+    coded = _encode(con, rows)
+    found = positives(con, coded)
+    buckets, counts = _counts(found)
+    cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
+    _write_history(task_history(coded, len(settings.tasks)), cuts, folder / "history.parquet")
+    with ExampleWriter(folder, cuts, settings.tasks) as writer:
+        write_event_examples(found, buckets, counts, int(cuts[0]), settings.negatives, len(settings.tasks), writer)
+    return {
+        "format": FORMAT,
+        "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
+        "tasks": list(settings.task_names),
+        "cuts": cuts.tolist(),
+        "users_at": _known(first["user"], cuts),
+        "items_at": _known(first["item"], cuts),
+        "summary": summarise(con, folder, settings, log, ignored, cuts),
+    }
+
+
+def _number(con: Backend, rows: ir.Table, node: str, folder: Path) -> NDArray[np.int64]:
+    """Codes by first bucket, then id; the vocabulary is written. Returns the first bucket of each code, rising."""
+    first = rows.group_by(node).aggregate(first=rows.bucket.min())
+    code = ibis.row_number().over(order_by=[first["first"], first[node]])
+    numbered = con.create_table(f"{node}s", first.mutate(code=code))
+    ordered = numbered.order_by("code").select(id=numbered[node], first=numbered["first"]).to_pyarrow()
+    pq.write_table(ordered.select(["id"]), folder / f"{node}s.parquet", compression="zstd")
+    return ordered["first"].to_numpy().astype(np.int64)
+
+
+def _encode(con: Backend, rows: ir.Table) -> ir.Table:
+    """The rows with codes in place of ids."""
+    users, items = con.table("users"), con.table("items")
+    joined = rows.join(users, rows.user == users.user).join(items, rows.item == items.item)
+    rest = [name for name in rows.columns if name not in ("user", "item")]
+    coded = con.create_table("coded", joined.select(*rest, user=users.code, item=items.code))
+    drop(con, "log")
+    return coded
+
+
+def _counts(found: ir.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Buckets with positives, rising, and how many each has."""
+    counted: pa.Table = found.group_by("bucket").aggregate(n=ibis._.count()).order_by("bucket").to_pyarrow()
+    return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
+
+
+def _write_history(events: ir.Table, cuts: NDArray[np.int32], path: Path) -> None:
+    history = events.select(
+        "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
+    )
+    history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
+
+
+def _known(first: NDArray[np.int64], cuts: NDArray[np.int32]) -> list[int]:
+    """Nodes known at each snapshot, and in all."""
+    return [*np.searchsorted(first, cuts, side="right").tolist(), len(first)]

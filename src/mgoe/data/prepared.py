@@ -1,0 +1,86 @@
+"""Prepared data: a folder with all that the graph, training and a bundle need of a log."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.data.examples import Examples, Split, read_examples
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.errors import DataError
+
+FORMAT = 1
+MANIFEST = "data.json"
+
+
+class Prepared:
+    """A prepared log, opened with `Prepared.open`; nothing large is read before it is asked for.
+
+    Args:
+        path: The folder.
+        manifest: What its `data.json` holds.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.settings: dict[str, Any] = manifest["settings"]
+        self.summary: dict[str, Any] = manifest["summary"]
+        self.tasks: tuple[str, ...] = tuple(manifest["tasks"])
+        self.cuts: NDArray[np.int32] = np.array(manifest["cuts"], dtype=np.int32)
+        self.users_at: NDArray[np.int64] = np.array(manifest["users_at"], dtype=np.int64)
+        self.items_at: NDArray[np.int64] = np.array(manifest["items_at"], dtype=np.int64)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Prepared:
+        """Open a folder that `prepare` wrote.
+
+        Raises:
+            DataError: It is none, of another version, or a file of it is missing or cut short.
+        """
+        path = Path(path)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(path, f"prepared data hold a {MANIFEST}, found none; make them again from the log") from None
+        except (OSError, ValueError) as error:
+            raise DataError(path / MANIFEST, f"cannot be read: {error}; make the prepared data again from the log") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+            raise DataError(
+                path / MANIFEST, f"this version reads format {FORMAT}, found {found}; make the prepared data again from the log"
+            )
+        for name, size in manifest["files"].items():
+            held = (path / name).stat().st_size if (path / name).is_file() else None
+            if held != size:
+                found = "it is missing" if held is None else f"found {held} bytes"
+                raise DataError(path / name, f"must hold {size} bytes, {found}; make the prepared data again from the log")
+        return cls(path, manifest)
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """User ids by code."""
+        return Vocabulary.load(self.path / "users.parquet")
+
+    @cached_property
+    def items(self) -> Vocabulary:
+        """Item ids by code."""
+        return Vocabulary.load(self.path / "items.parquet")
+
+    @cached_property
+    def history(self) -> ir.Table:
+        """One row an event and task, on DuckDB: user, item, time int64, bucket int32, snapshot int16, task int8.
+
+        `time` is microseconds since 1970; `snapshot` the first that contains the event, the number of cuts standing for the latest alone.
+        """
+        return ibis.duckdb.connect().read_parquet(self.path / "history.parquet")
+
+    def examples(self, split: Split) -> Examples:
+        """The examples of a split."""
+        return read_examples(self.path / f"{split}.parquet", self.tasks)

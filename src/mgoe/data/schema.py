@@ -1,0 +1,143 @@
+"""A log in one form: our column names, checked values, buckets, no duplicates, no rows outside the time that counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
+
+from mgoe.config import RunSettings
+from mgoe.data.checks import Check, enforce
+from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
+from mgoe.data.log import drop, require_columns, stage
+from mgoe.data.windows import bucket_of, microseconds
+from mgoe.errors import DataError
+
+
+@dataclass(frozen=True)
+class Log:
+    """A checked log in the work database.
+
+    Args:
+        table: user, item (ids), time (microseconds), bucket; events: behavior; exposures: label_<task>, known_<task> (microseconds),
+            weight, position, context_<name> as far as the settings name them.
+        place: What the log is, for messages.
+        rows: Rows read.
+        dropped: Rows left out, by reason.
+    """
+
+    table: ir.Table
+    place: str
+    rows: int
+    dropped: dict[str, int]
+
+
+def read_log(con: Backend, source: ir.Table, settings: RunSettings, place: str) -> Log:
+    """Check every row of a log and bring it into one form.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
+    """
+    columns = _wanted(settings)
+    require_columns(source, dict(columns.values()), place)
+    raw = stage(con, source, {ours: column for ours, (_, column) in columns.items()}, "raw", place)
+    rows = int(raw.count().to_pyarrow().as_py())
+    if not rows:
+        raise DataError(place, "the log must hold rows, found a header alone; name another file")
+    values, checks = _read(raw, settings, {ours: column for ours, (_, column) in columns.items()}, place)
+    enforce(raw, checks, place)
+    every = raw.select(**values)
+    every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
+    counted = every
+    if settings.data.start is not None:
+        counted = counted.filter(counted.time >= microseconds(settings.data.start))
+    if settings.data.end is not None:
+        counted = counted.filter(counted.time < microseconds(settings.data.end))
+    log = con.create_table("log", counted.distinct())
+    inside, kept = int(counted.count().to_pyarrow().as_py()), int(log.count().to_pyarrow().as_py())
+    if not inside:
+        span = f"from {settings.data.start or 'the first'} to {settings.data.end or 'the last'}"
+        raise DataError(place, f"some rows must lie between data.start and data.end, found none of {rows} {span}; move them")
+    if settings.data.duplicates == "refuse" and inside > kept:
+        _refuse_duplicates(counted, inside - kept, place)
+    drop(con, "raw")
+    _check_buckets(log, settings.data.bucket, place)
+    return Log(log, place, rows, {"outside_time": rows - inside, "duplicates": inside - kept})
+
+
+def _wanted(settings: RunSettings) -> dict[str, tuple[str, str]]:
+    """Our name of a column to the setting that names the log's column, and that column."""
+    data = settings.data
+    columns = {"user": ("data.user", data.user), "item": ("data.item", data.item), "time": ("data.time", data.time)}
+    if settings.form == "events":
+        return columns | {"behavior": ("data.behavior", data.behavior)}
+    for task in settings.tasks:
+        columns[f"label_{task.name}"] = (f"tasks.{task.name}.label", str(task.label))
+        if task.known_at is not None:
+            columns[f"known_{task.name}"] = (f"tasks.{task.name}.known_at", task.known_at)
+    if data.weight is not None:
+        columns["weight"] = ("data.weight", data.weight)
+    if data.position is not None:
+        columns["position"] = ("data.position", data.position)
+    return columns | {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
+
+
+def _read(raw: ir.Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, ir.Value], list[Check]]:
+    """The value of each of our columns, and what must hold of it."""
+    values: dict[str, ir.Value] = {}
+    checks: list[Check] = []
+    for node in ("user", "item"):
+        values[node], more = read_id(raw[node], names[node], place)
+        checks += more
+    values["time"] = read_time(raw["time"], names["time"], settings.data.time_unit, place)
+    checks.append(time_check(raw["time"], values["time"], names["time"]))
+    if settings.form == "events":
+        values["behavior"] = _read_behavior(raw["behavior"], names["behavior"], place)
+        return values, checks
+    for task in settings.tasks:
+        label, known = f"label_{task.name}", f"known_{task.name}"
+        values[label], more = read_label(raw[label], names[label], task.kind == "binary", place)
+        checks += more
+        if known in names:
+            values[known] = read_time(raw[known], names[known], settings.data.time_unit, place)
+            late = values[known].isnull() | (values[known] < values["time"])  # pyright: ignore[reportOperatorIssue]
+            rule = f"a label above 0 of task {task.name} must be known at some time, and not before its exposure"
+            checks.append(Check(names[known], (values[label] > 0) & late, raw[known], rule, "mend the column, or use `delay` instead"))  # pyright: ignore[reportOperatorIssue]
+    for name, read in (("weight", read_weight), ("position", read_position)):
+        if name in names:
+            values[name], more = read(raw[name], names[name], place)
+            checks += more
+    return values | {ours: raw[ours] for ours in names if ours.startswith("context_")}, checks
+
+
+def _read_behavior(column: ir.Column, name: str, place: str) -> ir.Value:
+    kind = column.type()
+    if kind.is_string() or kind.is_integer() or kind.is_boolean():
+        return column.cast("string").fill_null("null")  # pyright: ignore[reportReturnType]
+    raise wrong_type(place, name, kind, "a behaviour must be a string or an integer")
+
+
+def _refuse_duplicates(table: ir.Table, count: int, place: str) -> None:
+    repeated = table.group_by(table.columns).aggregate(times=ibis._.count())
+    first = repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1).to_pyarrow().to_pylist()[0]
+    shown = ", ".join(f"{name} {first[name]}" for name in ("user", "item") if name in first)
+    raise DataError(
+        place,
+        f"no row may repeat every column, found {count} repeats, the first of {shown}; remove them or set data.duplicates: drop",
+    )
+
+
+def _check_buckets(log: ir.Table, length: str, place: str) -> None:
+    low, high = log.bucket.min().to_pyarrow().as_py(), log.bucket.max().to_pyarrow().as_py()
+    far = max(low, high, key=abs)
+    if abs(far) >= 2**31:
+        raise DataError(
+            place,
+            f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; take longer buckets or mend the times",
+        )
+    for node in ("user", "item"):
+        if int(log[node].nunique().to_pyarrow().as_py()) < 2:
+            only = log[node].min().to_pyarrow().as_py()
+            raise DataError(place, f"at least two {node}s are needed to rank, found only {only!r}; is data.{node} the right column?")
