@@ -71,7 +71,7 @@ class RankingModel(nn.Module, ABC):
         raw, labels = self(batch), batch["labels"]
         valid = ~labels.isnan()
         labels = torch.where(valid, labels, 0.0)
-        each = F.binary_cross_entropy_with_logits(raw, labels.clamp(0, 1), reduction="none")
+        each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
         if self.regression.any():
             each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
         weight = batch["weight"][:, None] * valid

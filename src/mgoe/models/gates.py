@@ -31,10 +31,5 @@ class Gates(nn.Module):
 
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:
-    """(B, T, S), (S, B, W) -> (T, B, W)."""
-    return torch.stack([sum_weighted(weights[:, t], experts) for t in range(weights.shape[1])])
-
-
-def sum_weighted(weights: Tensor, experts: Tensor) -> Tensor:
-    """(B, S), (S, B, W) -> (B, W)."""
-    return (weights.T[:, :, None].to(experts.dtype) * experts).sum(0)
+    """Each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W)."""
+    return torch.bmm(weights.to(experts.dtype), experts.transpose(0, 1)).transpose(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -96,32 +97,49 @@ class DenseInputs(nn.Module):
         return torch.cat(parts, 1) if parts else batch["user"].new_zeros((len(batch["user"]), 0), dtype=torch.float32)
 
 
+class NodeRows(NamedTuple):
+    """What stands for the users and items of a batch; R is 0 where the recents are not read."""
+
+    user: Tensor
+    """(B, width)."""
+    item: Tensor
+    recent_items: Tensor
+    """Of the user, (B, R, width); padding reads the last row."""
+    recent_users: Tensor
+    """Of the item."""
+
+
 class Nodes(nn.Module):
-    """What stands for a single user or item: the row of its id or, with ids off, its macro node's embedding.
+    """Rows that stand for single users and items: those of their ids or, with ids off, their macro nodes' embeddings.
 
     Args:
         spec: What the batches hold.
         by_id: Whether ids are on.
+        recents: Whether the recent neighbours are read.
         width: Of a row.
     """
 
-    def __init__(self, spec: FeatureSpec, by_id: bool, width: int):
+    def __init__(self, spec: FeatureSpec, by_id: bool, recents: bool, width: int):
         super().__init__()
         self.suffix = "" if by_id else "_macro"
-        self.width = width
+        self.recents, self.width = recents, width
         users, items = (spec.n_users, spec.n_items) if by_id else (spec.macro_users, spec.macro_items)
         self.users = table(users + 1, width, sparse=by_id)
         self.items = table(items + 1, width, sparse=by_id)
 
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The row's own user and item, (B, width) each."""
-        return self.users(batch[f"user{self.suffix}"]), self.items(batch[f"item{self.suffix}"])
+    def forward(self, batch: Batch) -> NodeRows:
+        user, recent_users = self._rows(self.users, batch, "user")
+        item, recent_items = self._rows(self.items, batch, "item")
+        return NodeRows(user, item, recent_items, recent_users)
 
-    def recents(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The user's recent items and the item's recent users, (B, R, width) each; padding reads the last row."""
-        items, users = batch[f"recent_items{self.suffix}"], batch[f"recent_users{self.suffix}"]
-        last_item, last_user = self.items.num_embeddings - 1, self.users.num_embeddings - 1
-        return self.items(torch.where(items < 0, last_item, items)), self.users(torch.where(users < 0, last_user, users))
+    def _rows(self, rows: nn.Embedding, batch: Batch, node: str) -> tuple[Tensor, Tensor]:
+        """One look-up a table: the sparse gradients of several would have to be added."""
+        codes = batch[f"{node}{self.suffix}"][:, None]
+        if self.recents:
+            recents = batch[f"recent_{node}s{self.suffix}"]
+            codes = torch.cat([codes, torch.where(recents < 0, rows.num_embeddings - 1, recents)], 1)
+        target, recents = rows(codes).split([1, codes.shape[1] - 1], 1)
+        return target.squeeze(1), recents
 
 
 class ProjectedNodes(nn.Module):

@@ -65,7 +65,7 @@ class StackedMLP(nn.Module):
 
     def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
         """(B, common) and (copies, B, own) -> (copies, B, hidden[-1])."""
-        h = self.first(common, own).relu()
+        h = self.first(common, own).relu_()
         for layer in self.deeper:
-            h = layer(h).relu()
+            h = layer(h).relu_()
         return h

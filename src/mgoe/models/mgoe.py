@@ -14,7 +14,7 @@ from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.gates import Gates, mix
-from mgoe.models.inputs import DenseInputs, Nodes, ProjectedNodes
+from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
 from mgoe.models.layers import StackedMLP
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec
@@ -72,7 +72,8 @@ class MGOE(RankingModel):
         by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs
         copies = tasks if o.task_ids else 1
         self.inputs = DenseInputs(spec, inputs, o.width)
-        self.nodes = Nodes(spec, by_id, copies * o.width if by_id else o.width) if by_id or recents else None
+        self.by_id = by_id
+        self.nodes = Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
         self.projected = (
             ProjectedNodes(self.inputs, copies, o.width) if not by_id and (o.form == "paper" or o.attention == "target") else None
         )
@@ -112,24 +113,34 @@ class MGOE(RankingModel):
         self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer)
 
     def logits(self, batch: Batch) -> Tensor:
-        x, experts, gates = self._bottom(batch)
+        x, rows = self._read(batch)
+        experts, gates = self._bottom(batch, x, rows)
         own = mix(gates, experts)
         if self.table is not None:
             own = torch.cat([own, self.table(batch["table_user"], batch["table_item"])], 2)
         common = [x] if self.experts is None else []
-        if self.recents is not None and self.nodes is not None:
-            common.append(self.recents(batch, self.nodes))
+        if self.recents is not None and rows is not None:
+            common.append(self.recents(batch, rows))
         return self.towers(torch.cat(common, 1) if common else None, own)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._bottom(batch)[2].mean(0)}
+            return {"gates": self._bottom(batch, *self._read(batch))[1].mean(0)}
 
-    def _bottom(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Dense inputs (B, X), experts (S, B, W) and gates (B, T, S)."""
-        x = self.inputs(batch)
-        user, item = self._targets(batch, x)
+    def _read(self, batch: Batch) -> tuple[Tensor, NodeRows | None]:
+        """Dense inputs, (B, X), and what stands for single users and items."""
+        return self.inputs(batch), None if self.nodes is None else self.nodes(batch)
+
+    def _bottom(self, batch: Batch, x: Tensor, rows: NodeRows | None) -> tuple[Tensor, Tensor]:
+        """Experts (S, B, W) and gates (B, T, S)."""
+        if rows is not None and self.by_id:
+            nodes = rows.user, rows.item
+        elif self.projected is not None:
+            nodes = self.projected(x)
+        else:
+            nodes = x[:, :0], x[:, :0]
+        user, item = (self._a_task(node) for node in nodes)
         parts = [user, item] if self.reads_nodes else []
         if self.macro is not None:
             of_user, of_item = self.macro(batch, user, item)
@@ -137,25 +148,14 @@ class MGOE(RankingModel):
         own = torch.cat(parts, 2) if parts else None
         experts = own if self.experts is None else self.experts(x, own)
         assert experts is not None
-        return x, experts, self.gates(self._query(batch, x, experts))
-
-    def _targets(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`e_u` and `e_i` of each expert, (S, B, D), of width 0 where there is none."""
-        if "ids" in self.needs and self.nodes is not None:
-            user, item = self.nodes.targets(batch)
-        elif self.projected is not None:
-            user, item = self.projected(x)
-        else:
-            user = item = x[:, :0]
-        return self._of_experts(user), self._of_experts(item)
-
-    def _of_experts(self, rows: Tensor) -> Tensor:
-        """(B, copies * D) -> (S, B, D)."""
-        tasks = len(self.spec.tasks)
-        return rows.unflatten(1, (tasks if self.options.task_ids else 1, -1)).transpose(0, 1).expand(tasks, -1, -1)
-
-    def _query(self, batch: Batch, x: Tensor, experts: Tensor) -> Tensor:
         if self.query == "experts":
-            return experts.transpose(0, 1).flatten(1)
-        ids = self.nodes.targets(batch) if self.nodes is not None and "ids" in self.needs else ()
-        return torch.cat([*ids] if self.query == "ids" else [x, *ids], 1)
+            query = experts.transpose(0, 1).flatten(1)
+        else:
+            ids = nodes if self.by_id else ()
+            query = torch.cat(ids if self.query == "ids" else (x, *ids), 1)
+        return experts, self.gates(query)
+
+    def _a_task(self, node: Tensor) -> Tensor:
+        """(B, copies * D) -> (S, B, D), S = T; one copy serves all tasks."""
+        tasks = len(self.spec.tasks)
+        return node.unflatten(1, (tasks if self.options.task_ids else 1, -1)).transpose(0, 1).expand(tasks, -1, -1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.inputs import Nodes
+from mgoe.models.inputs import NodeRows
 from mgoe.models.layers import uniform
 from mgoe.models.spec import Batch, FeatureSpec
 
@@ -45,11 +45,9 @@ class Recents(nn.Module):
         self.users = TargetAttention(nodes_width, width)
         self.register_buffer("gain", torch.tensor(spec.code_scores).log1p(), persistent=False)
 
-    def forward(self, batch: Batch, nodes: Nodes) -> Tensor:
-        user, item = nodes.targets(batch)
-        recent_items, recent_users = nodes.recents(batch)
-        of_user = self.items(item, recent_items, self._bonus(batch["recent_items_code"]), batch["recent_items"] >= 0)
-        of_item = self.users(user, recent_users, self._bonus(batch["recent_users_code"]), batch["recent_users"] >= 0)
+    def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
+        of_user = self.items(rows.item, rows.recent_items, self._bonus(batch["recent_items_code"]), batch["recent_items"] >= 0)
+        of_item = self.users(rows.user, rows.recent_users, self._bonus(batch["recent_users_code"]), batch["recent_users"] >= 0)
         return torch.cat([of_user, of_item], 1)
 
     def _bonus(self, codes: Tensor) -> Tensor:

@@ -39,8 +39,9 @@ class FlatInputs(nn.Module):
         self.dense = DenseInputs(spec, groups, o.width)
         self.by_id = "ids" in groups
         nodes_width = o.width * len(spec.tasks) if self.by_id else o.width
-        self.nodes = Nodes(spec, self.by_id, nodes_width) if self.by_id or "recents" in groups else None
-        self.recents = Recents(spec, nodes_width, o.aggregate) if "recents" in groups else None
+        recents = "recents" in groups
+        self.nodes = Nodes(spec, self.by_id, recents, nodes_width) if self.by_id or recents else None
+        self.recents = Recents(spec, nodes_width, o.aggregate) if recents else None
         self.macro = (
             MacroExperts(spec, 1, width=o.width, aggregate=o.aggregate, tau=o.tau, mask_empty=o.mask_empty)
             if "aggregates" in groups
@@ -59,10 +60,11 @@ class FlatInputs(nn.Module):
         """-> (B, width)."""
         parts = [self.dense(batch)]
         if self.nodes is not None:
+            rows = self.nodes(batch)
             if self.by_id:
-                parts += self.nodes.targets(batch)
+                parts += [rows.user, rows.item]
             if self.recents is not None:
-                parts.append(self.recents(batch, self.nodes))
+                parts.append(self.recents(batch, rows))
         if self.macro is not None:
             parts += [aggregate.squeeze(0) for aggregate in self.macro(batch)]
         return torch.cat(parts, 1)
