@@ -47,15 +47,22 @@ class RowwiseAdagrad(Optimizer):
         state: dict[str, Any] = self.state[table]
         if not state:
             state["accumulator"] = table.new_zeros(table.shape[0], dtype=torch.float32)
-        gradient = table.grad
-        assert gradient is not None
-        if not gradient.is_sparse:
-            gradient = gradient.to_sparse(1)
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values().float()
+        assert table.grad is not None
+        rows, values = _by_row(table.grad)
         accumulated = state["accumulator"][rows] + values.square().mean(1)
         state["accumulator"][rows] = accumulated
-        table.index_add_(0, rows, (values / (accumulated.sqrt() + eps)[:, None]).to(table.dtype), alpha=-rate)
+        table[rows] -= rate * (values / (accumulated.sqrt() + eps)[:, None]).to(table.dtype)
+
+
+def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
+    """Rows that have a gradient and its sum for each, (n,) and (n, D). All rows, most of them zero, where that is less work than sorting."""
+    if not gradient.is_sparse:
+        return slice(None), gradient.float()
+    if gradient._nnz() < gradient.shape[0]:
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values().float()
+    summed = torch.zeros(gradient.shape, device=gradient.device)
+    return slice(None), summed.index_add_(0, gradient._indices()[0], gradient._values().float())
 
 
 def make_optimizers(tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings) -> list[Optimizer]:
