@@ -6,7 +6,7 @@ where a prediction is NaN, since a model that predicts NaN must not look measure
 Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 """
 
-from mgoe.metrics.probability import Calibration, calibration, log_loss
+from mgoe.metrics.probability import Calibration, calibration, log_loss, log_losses
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
 from mgoe.metrics.regression import mae, rmse, spearman
 
@@ -19,6 +19,7 @@ __all__ = [
     "group_auc",
     "hit_rate_at",
     "log_loss",
+    "log_losses",
     "mae",
     "ndcg_at",
     "placements",

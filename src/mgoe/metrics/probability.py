@@ -28,7 +28,13 @@ class Calibration:
 
 
 def log_loss(labels: ArrayLike, probs: ArrayLike) -> float:
-    """Mean negative log likelihood of binary labels.
+    """Mean negative log likelihood of binary labels (see `log_losses`)."""
+    losses = log_losses(labels, probs)
+    return float(losses.mean()) if len(losses) else np.nan
+
+
+def log_losses(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
+    """Negative log likelihood of each row that has a label.
 
     Probabilities are kept one epsilon of their own precision away from 0 and 1, as in scikit-learn.
 
@@ -37,11 +43,9 @@ def log_loss(labels: ArrayLike, probs: ArrayLike) -> float:
         probs: Shape (N,).
     """
     positive, probs = _valid(labels, probs)
-    if len(probs) == 0:
-        return np.nan
-    eps = np.finfo(probs.dtype).eps if probs.dtype.kind == "f" else np.finfo(np.float64).eps
-    right = np.where(positive, probs, 1 - probs.astype(np.float64))
-    return float(-np.log(np.clip(right, eps, 1 - eps)).mean())
+    eps = np.finfo(probs.dtype if probs.dtype.kind == "f" else np.float64).eps
+    probs = probs.astype(np.float64)
+    return -np.log(np.clip(np.where(positive, probs, 1 - probs), eps, 1 - eps))
 
 
 def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibration:

@@ -1,0 +1,40 @@
+"""Evaluation: every metric of a model, over slices; comparison with intervals over users and seeds; tables and the report.
+
+Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` batch, `C` users of a split, `M` metrics, `E` events.
+"""
+
+from mgoe.evaluation.catalogue import draw_queries, rank_catalogue
+from mgoe.evaluation.compare import Estimate, compare, compare_rows, estimate
+from mgoe.evaluation.evaluate import Task, measure, reliability
+from mgoe.evaluation.influence import Influence, user_influence
+from mgoe.evaluation.rows import ALL, Row, read_rows, write_rows
+from mgoe.evaluation.slices import activity, events_before, history_age, make_slices, new_pairs, unseen
+from mgoe.evaluation.table import Summary, markdown_table, rich_table, summarise
+
+__all__ = [
+    "ALL",
+    "Estimate",
+    "Influence",
+    "Row",
+    "Summary",
+    "Task",
+    "activity",
+    "compare",
+    "compare_rows",
+    "draw_queries",
+    "estimate",
+    "events_before",
+    "history_age",
+    "make_slices",
+    "markdown_table",
+    "measure",
+    "new_pairs",
+    "rank_catalogue",
+    "read_rows",
+    "reliability",
+    "rich_table",
+    "summarise",
+    "unseen",
+    "user_influence",
+    "write_rows",
+]

@@ -1,0 +1,129 @@
+"""Ranking of the whole catalogue: HR@k and NDCG@k for a seeded sample of users.
+
+A query is one user of the split; relevant are the items that this user did the task on in the split. The catalogue is every item
+known at the snapshot, those the user knows already included, since people do come back. An item that came later cannot be ranked
+by anyone and is no relevant item either. Equal scores share their mean rank, so that a model gains nothing by scoring all items alike.
+
+Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `Q` queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.evaluation.evaluate import Task
+from mgoe.evaluation.rows import ALL, Row
+from mgoe.metrics import hit_rate_at, ndcg_at
+
+Score = Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.floating]]
+"""Users (B,), items (B,) and the snapshot they read, to scores (B, T)."""
+
+BLOCK = 65_536
+
+
+def rank_catalogue(
+    score: Score,
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    tasks: Sequence[Task],
+    *,
+    snapshot: int,
+    catalogue: int,
+    queries: int,
+    k: Sequence[int],
+    model: str,
+    seed: int,
+    split: str,
+    query_seed: int = 0,
+    block: int = BLOCK,
+) -> list[Row]:
+    """Rows `hr@k`, `ndcg@k` and `queries` of each binary task, and the means of the first two over tasks.
+
+    Args:
+        score: The model.
+        labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,).
+        tasks: T of them.
+        snapshot: What the split reads.
+        catalogue: Items known at the snapshot: codes below it.
+        queries: Users drawn among those with something relevant; all of them if they are fewer.
+        k: Depths.
+        model, seed, split: Written into the rows.
+        query_seed: Of the draw; the same for all models.
+        block: Pairs scored at a time.
+    """
+    binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
+    relevant = (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
+    chosen = draw_queries(users[relevant.any(1)], queries, query_seed)
+    kept = relevant.any(1) & np.isin(users, chosen)
+    found: list[tuple[NDArray, NDArray]] = [(np.zeros(0), np.zeros(0, np.int64)) for _ in binary]
+    if len(chosen):
+        ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, snapshot, catalogue, block)
+        found = [(ranks[:, column], users[kept]) for column in range(len(binary))]
+    rows: list[Row] = []
+    measured: dict[str, list[float]] = {}
+    for t, (rank, query) in zip(binary, found, strict=True):
+        rank, query = rank[~np.isnan(rank)], query[~np.isnan(rank)]
+        values = {f"hr@{depth}": hit_rate_at(rank, query, depth) for depth in k} | {
+            f"ndcg@{depth}": ndcg_at(rank, query, depth) for depth in k
+        }
+        for metric, value in values.items():
+            measured.setdefault(metric, []).append(value)
+        values["queries"] = float(len(np.unique(query)))
+        rows += [Row(model=model, seed=seed, split=split, slice=ALL, task=tasks[t].name, metric=m, value=v) for m, v in values.items()]
+    for metric, values in measured.items():
+        there = [value for value in values if not np.isnan(value)]
+        mean = float(np.mean(there)) if there else np.nan
+        rows.append(Row(model=model, seed=seed, split=split, slice=ALL, task=ALL, metric=metric, value=mean))
+    return rows
+
+
+def draw_queries(users: NDArray[np.integer], queries: int, seed: int) -> NDArray[np.int64]:
+    """A seeded sample of distinct users, rising; all of them if there are no more than `queries`."""
+    distinct = np.unique(users).astype(np.int64)
+    if len(distinct) <= queries:
+        return distinct
+    return np.sort(np.random.default_rng(seed).choice(distinct, queries, replace=False))
+
+
+def _ranks(
+    score: Score,
+    chosen: NDArray[np.int64],
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    relevant: NDArray[np.bool_],
+    binary: Sequence[int],
+    snapshot: int,
+    catalogue: int,
+    block: int,
+) -> NDArray[np.float64]:
+    """Rank of each relevant pair in its user's list, from 1; NaN where it is not relevant or repeats. Shape (pairs, binary)."""
+    ranks = np.full(relevant.shape, np.nan)
+    at_once = max(1, block // catalogue)
+    for start in range(0, len(chosen), at_once):
+        group = chosen[start : start + at_once]
+        scores = _score_all(score, group, snapshot, catalogue, block)[:, :, binary]  # (group, I, binary)
+        for user, lists in zip(group, scores, strict=True):
+            mine = np.flatnonzero(users == user)
+            for column in range(len(binary)):
+                rows = mine[relevant[mine, column]]
+                wanted, first = np.unique(items[rows], return_index=True)
+                ordered = np.sort(lists[:, column])
+                own = lists[wanted, column]
+                above = catalogue - np.searchsorted(ordered, own, side="right")
+                tied = catalogue - above - np.searchsorted(ordered, own, side="left")
+                ranks[rows[first], column] = above + (tied + 1) / 2
+    return ranks
+
+
+def _score_all(score: Score, users: NDArray[np.int64], snapshot: int, catalogue: int, block: int) -> NDArray[np.floating]:
+    """Scores of every item for each user. Shape (users, I, T)."""
+    size = len(users) * catalogue
+    parts = []
+    for start in range(0, size, block):
+        flat = np.arange(start, min(start + block, size))
+        parts.append(score(users[flat // catalogue], flat % catalogue, snapshot))
+    return np.concatenate(parts).reshape(len(users), catalogue, -1)

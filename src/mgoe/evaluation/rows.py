@@ -1,0 +1,50 @@
+"""The rows of `metrics.json`: one number a row, the same shape for every model, seed, split, slice, task and metric."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypedDict
+
+from mgoe.errors import OutputError
+
+ALL = "all"
+"""The slice of every row, and the task that stands for the mean over tasks."""
+
+
+class Row(TypedDict):
+    """One measured number. A value that does not exist is NaN here and null in the file."""
+
+    model: str
+    seed: int
+    split: str
+    slice: str
+    task: str
+    metric: str
+    value: float
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write `metrics.json`, whole or not at all; a row a line, so that two runs can be compared line by line."""
+    lines = [json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows]
+    part = path.with_name(path.name + ".part")
+    part.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read `metrics.json`.
+
+    Raises:
+        OutputError: The file is missing, or not what `write_rows` writes.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [Row(**{**row, "value": math.nan if row["value"] is None else float(row["value"])}) for row in rows]
+    except FileNotFoundError:
+        raise OutputError(path, "no such file; `mgoe evaluate` writes it") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(path, f"holds no metrics ({type(error).__name__}: {error}); `mgoe evaluate` writes it anew") from None

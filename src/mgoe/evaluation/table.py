@@ -1,0 +1,129 @@
+"""Rows of metrics as a table: the mean over seeds and its spread, on the terminal or as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from mgoe.evaluation.rows import ALL, Row
+
+Column = tuple[str, str]
+"""Task and metric."""
+
+LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
+UNJUDGED = re.compile(r"examples|positives|queries|gauc_users.*|.*_users|.*_count")
+SHOWN = ("auc", "gauc", "rmse", "spearman")
+TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "ranking": "mean",
+    "logloss": "log loss",
+    "calibration_error": "calibration error",
+    "predicted_over_observed": "predicted / observed",
+    "gauc_users": "users",
+    "gauc_users_skipped": "users of one class",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "spearman": "Spearman",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds, their standard deviation (NaN with one) and their number."""
+
+    mean: float
+    std: float
+    seeds: int
+
+
+def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
+    """Mean and spread over seeds, by model and by task and metric, both in order of appearance."""
+    values: dict[str, dict[Column, list[float]]] = {}
+    for row in rows:
+        if row["split"] == split and row["slice"] == slice:
+            values.setdefault(row["model"], {}).setdefault((row["task"], row["metric"]), []).append(row["value"])
+    return {model: {column: _summary(v) for column, v in columns.items()} for model, columns in values.items()}
+
+
+def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
+    """AUC and GAUC (or RMSE and rank correlation) of each task, then the mean of AUC and GAUC over tasks."""
+    present = list(dict.fromkeys(column for columns in summaries.values() for column in columns))
+    return [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == (ALL, "ranking")]
+
+
+def title(metric: str) -> str:
+    """A metric's name for people."""
+    name, at, depth = metric.partition("@")
+    return f"{name.upper()}@{depth}" if at else TITLES.get(metric, metric.replace("_", " "))
+
+
+def distance(metric: str, value: float) -> float:
+    """How far a value is from the best possible, up to a constant: smaller is better; NaN for metrics that are only counts."""
+    if UNJUDGED.fullmatch(metric):
+        return np.nan
+    if metric == "predicted_over_observed":
+        return abs(np.log(value)) if value > 0 else np.inf
+    return value if LOWER.fullmatch(metric) else -value
+
+
+def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
+    """Models whose mean is the best of a column, to the four digits shown; none if there is only one model."""
+    distances = {m: round(distance(column[1], columns[column].mean), 4) for m, columns in summaries.items() if column in columns}
+    there = {m: d for m, d in distances.items() if not np.isnan(d)}
+    return {m for m, d in there.items() if d == min(there.values())} if len(there) > 1 else set()
+
+
+def show(summary: Summary | None, metric: str) -> str:
+    """A number as printed: four digits and the spread; counts whole; `-` for what does not exist."""
+    if summary is None or np.isnan(summary.mean):
+        return "-"
+    if UNJUDGED.fullmatch(metric):
+        return f"{summary.mean:,.0f}"
+    return f"{summary.mean:.4f}" + ("" if np.isnan(summary.std) else f" ±{summary.std:.4f}")
+
+
+def markdown_table(rows: Iterable[Row], columns: Sequence[Column] | None = None, split: str = "test", slice: str = ALL) -> str:
+    """A Markdown table, a model a line, the best of each column in bold."""
+    summaries = summarise(rows, split, slice)
+    columns = columns or main_columns(summaries)
+    lines = [["model", *_heads(columns)], ["---", *["---:"] * len(columns)]]
+    lines += [[model, *cells] for model, cells in _cells(summaries, columns, lambda text: f"**{text}**").items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def rich_table(
+    rows: Iterable[Row], columns: Sequence[Column] | None = None, split: str = "test", slice: str = ALL, name: str | None = None
+) -> Table:
+    """The same for the terminal."""
+    summaries = summarise(rows, split, slice)
+    columns = columns or main_columns(summaries)
+    table = Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for head in _heads(columns):
+        table.add_column(head, justify="right")
+    for model, cells in _cells(summaries, columns, lambda text: f"[bold green]{text}[/]").items():
+        table.add_row(model, *cells)
+    return table
+
+
+def _summary(values: Sequence[float]) -> Summary:
+    return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan, len(values))
+
+
+def _heads(columns: Sequence[Column]) -> list[str]:
+    return [f"{title(metric)}" if task == ALL else f"{task} {title(metric)}" for task, metric in columns]
+
+
+def _cells(
+    summaries: Mapping[str, Mapping[Column, Summary]], columns: Sequence[Column], mark: Callable[[str], str]
+) -> dict[str, list[str]]:
+    leaders = {column: best(summaries, column) for column in columns}
+    return {
+        model: [mark(text) if model in leaders[c] else text for c in columns for text in [show(found.get(c), c[1])]]
+        for model, found in summaries.items()
+    }

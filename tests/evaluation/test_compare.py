@@ -1,0 +1,139 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from mgoe import metrics
+from mgoe.errors import OutputError
+from mgoe.evaluation import Influence, compare, compare_rows, estimate, measure, user_influence
+
+from .made_up import TASKS, made_up
+
+SEEDS = st.integers(0, 2**32 - 1)
+NAMES = [("click", "auc"), ("click", "gauc"), ("click", "logloss"), ("buy", "auc"), ("stay", "rmse"), ("stay", "mae"), ("all", "ranking")]
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_values_are_those_measured_and_influences_sum_to_nothing(seed):
+    labels, scores, users = made_up(seed, rows=300)
+    found = user_influence(scores, labels, users, TASKS)
+    measured = {(r["task"], r["metric"]): r["value"] for r in measure(scores, labels, users, TASKS, model="m", seed=0, split="test")}
+    assert_allclose(found.values, [measured[name] for name in found.names])
+    there = ~np.isnan(found.values)
+    assert_allclose(found.parts[:, there].sum(0), 0, atol=1e-5)
+    assert np.isnan(found.parts[:, ~there]).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_influence_is_the_effect_of_drawing_a_user_again(seed):
+    labels, scores, users = made_up(seed, users=300, rows=3000)
+    found = user_influence(scores, labels, users, TASKS)
+    busiest = int(np.bincount(users).argmax())
+    again = np.concatenate([np.arange(3000), np.flatnonzero(users == busiest)])
+    twin = np.where(np.arange(len(again)) < 3000, users[again], 10_000)
+    moved = user_influence(scores[again], labels[again], twin, TASKS).values - found.values
+    row = found.parts[np.searchsorted(found.users, busiest)]
+    assert_allclose(moved, row, atol=0.1 * np.abs(row).max() + 1e-5, rtol=0.25)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_spread_is_that_of_a_bootstrap_over_users(seed):
+    labels, good, users = made_up(seed, users=150, rows=2000)
+    poor = good.copy()
+    rng = np.random.default_rng(seed)
+    poor[:, :2] = 1 / (1 + np.exp(-np.log(good[:, :2] / (1 - good[:, :2])) - rng.normal(size=(2000, 2))))
+    a, b = (user_influence(scores, labels, users, TASKS) for scores in (good, poor))
+    users_n = len(a.users)
+    closed = np.sqrt((((a - b).parts ** 2).sum(0)) * users_n / (users_n - 1))
+    order = np.argsort(users, kind="stable")
+    blocks = np.split(order, np.flatnonzero(np.diff(users[order])) + 1)
+    drawn = []
+    for _ in range(400):
+        picks = rng.integers(0, len(blocks), len(blocks))
+        rows = np.concatenate([blocks[p] for p in picks])
+        names = np.repeat(np.arange(len(picks)), [len(blocks[p]) for p in picks])
+        both = [user_influence(scores[rows], labels[rows], names, TASKS).values for scores in (good, poor)]
+        drawn.append(both[0] - both[1])
+    judged = [a.names.index(name) for name in NAMES if name[0] != "stay"]  # both predict the same for the regression
+    assert_allclose(closed[judged], np.std(drawn, axis=0)[judged], rtol=0.2)
+
+
+def test_intervals_cover_the_truth_at_their_level():
+    """Two models of equal skill differ by 0; new users and new seeds each time."""
+    inside, narrow = [], []
+    for world in range(120):
+        labels, scores, users = made_up(world, users=80, rows=500, missing=0)
+        rng = np.random.default_rng(world)
+        logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
+        seeds = [[user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2]) for _ in range(3)] for _ in "ab"]
+        found = {(e.task, e.metric): e for e in compare("a", seeds[0], "b", seeds[1])}
+        whole = found["all", "ranking"]
+        inside.append(whole.low <= 0 <= whole.high)
+        narrow.append(whole.high - whole.low)
+    assert np.mean(inside) >= 0.92
+    assert np.mean(narrow) < 0.2
+
+
+def test_one_seed_speaks_of_users_alone():
+    labels, scores, users = made_up(0)
+    one = user_influence(scores, labels, users, TASKS)
+    found = {(e.task, e.metric): e for e in estimate("m", [one])}["click", "auc"]
+    assert found.low < found.value < found.high
+    assert np.isnan([found.seeds_low, found.seeds_high]).all()
+    same = compare("m", [one], "m", [one])
+    assert all((e.value, e.low, e.high) == (0, 0, 0) for e in same)
+
+
+def test_seeds_interval_is_the_paired_t_test():
+    rows = [
+        {"model": m, "seed": s, "split": "test", "slice": "all", "task": "all", "metric": "ranking", "value": v}
+        for m, values in {"a": [0.72, 0.73, 0.75], "b": [0.70, 0.72, 0.71, 0.9]}.items()
+        for s, v in enumerate(values)
+    ]
+    found = compare_rows(rows, "a", "b")
+    assert_allclose([found.value, found.low, found.high], [0.07 / 3, -0.01461, 0.06128], atol=1e-4)
+    assert found.users == 0
+    assert np.isnan(compare_rows(rows, "a", "nobody").value)
+
+
+def test_a_task_of_one_class_gives_nan_not_a_crash():
+    labels, scores, users = made_up(0)
+    labels[:, 1] = 0
+    found = {(e.task, e.metric): e for e in estimate("m", [user_influence(scores, labels, users, TASKS)] * 2)}
+    assert np.isnan([found["buy", "auc"].value, found["buy", "auc"].low]).all()
+    assert found["all", "auc"].value == found["click", "auc"].value
+
+
+def test_influence_comes_back_from_its_file(tmp_path):
+    labels, scores, users = made_up(0)
+    found = user_influence(scores, labels, users, TASKS)
+    found.save(tmp_path / "influence.safetensors")
+    back = Influence.load(tmp_path / "influence.safetensors")
+    assert back.names == found.names
+    assert not (back - found).parts.any()
+    (tmp_path / "influence.safetensors").write_bytes(b"no such format")
+    with pytest.raises(OutputError):
+        Influence.load(tmp_path / "influence.safetensors")
+    with pytest.raises(OutputError):
+        Influence.load(tmp_path / "missing.safetensors")
+
+
+def test_other_users_are_refused():
+    labels, scores, users = made_up(0)
+    a = user_influence(scores, labels, users, TASKS)
+    with pytest.raises(ValueError, match="same tasks and users"):
+        a - user_influence(scores[:50], labels[:50], users[:50], TASKS)
+
+
+def test_half_a_million_rows_take_seconds():
+    labels, scores, users = made_up(0, users=50_000, rows=450_000)
+    start = time.process_time()
+    one = user_influence(scores, labels, users, TASKS)
+    compare("a", [one] * 5, "b", [one] * 5)
+    assert time.process_time() - start < 5
+    assert_allclose(one.values[0], metrics.auc(labels[:, 0], scores[:, 0]))
