@@ -213,8 +213,8 @@ class EvaluationSettings(Settings):
     ranking_queries: int = Field(default=100, ge=0)
     """Seeded test users whose whole catalogue is ranked; 0 leaves it out."""
     slices: bool = True
-    bootstrap: int = Field(default=2000, ge=100)
     seed: int = 0
+    """Of the draw of those users."""
 
 
 class RunSettings(Settings):
