@@ -8,6 +8,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
+from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
@@ -20,10 +21,12 @@ __all__ = [
     "Batch",
     "CategoricalSpec",
     "FeatureSpec",
+    "FlatInputs",
     "MGOEOptions",
     "MMoE",
     "MMoEOptions",
     "RankingModel",
+    "RivalOptions",
     "SharedBottom",
     "SharedBottomOptions",
     "TaskSpec",

@@ -80,8 +80,11 @@ class RankingModel(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of each binary task, value of each regression in the label's own unit. Shape (B, T)."""
-        raw = self(batch)
+        """Probability of each binary task, value of each regression in the label's own unit, whatever the position. Shape (B, T).
+
+        A task with a sample space (`given`) is predicted within it.
+        """
+        raw = self.logits(batch).float()
         return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:

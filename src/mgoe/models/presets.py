@@ -89,6 +89,8 @@ def _load(base: str, place: str) -> type[RankingModel]:
     if base in BASES:
         return BASES[base]
     module, _, name = base.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise ConfigError(place, f"an import path has the form `module:Class`, found {base!r}")
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:

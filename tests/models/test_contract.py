@@ -1,0 +1,186 @@
+"""What must hold for every model under every choice of inputs and switches."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.models import FeatureSpec, TaskSpec, make_model
+from tests.models.batches import make_spec, random_batch, take
+
+GRAPH_ONLY = ("recents", "aggregates")
+MODELS = {
+    name: ModelSettings(name=name, base=base, **more)
+    for name, base, more in [
+        ("mgoe", "mgoe", {}),
+        ("mgoe-paper", "mgoe-paper", {}),
+        ("mgoe+counts", "mgoe+counts", {}),
+        ("everything", "mgoe", {"inputs": INPUT_GROUPS, "options": {"table": True, "transfer": "add", "gate_query": "ids"}}),
+        ("one for all", "mgoe", {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}}),
+        ("target", "mgoe", {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}}),
+        ("paper, target", "mgoe-paper", {"options": {"attention": "target", "mask_empty": True, "gate_query": "inputs"}}),
+        ("paper without ids", "mgoe-paper", {"inputs": ("side", "recents", "aggregates", "counts")}),
+        ("paper of the graph alone", "mgoe-paper", {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}}),
+        ("mgoe of the graph alone", "mgoe", {"inputs": GRAPH_ONLY}),
+        ("mmoe", "mmoe", {}),
+        ("mmoe+graph", "mmoe+graph", {"options": {"experts": 4}}),
+        ("mmoe+counts", "mmoe+counts", {}),
+        ("shared-bottom", "shared-bottom", {}),
+        ("shared-bottom+edges", "shared-bottom+edges", {"options": {"hidden": [16, 8, 4]}}),
+        ("shared-bottom without ids", "shared-bottom", {"inputs": GRAPH_ONLY}),
+    ]
+}
+SPEC = make_spec()
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+
+
+@every_model
+@pytest.mark.parametrize("tasks", [1, 2, 4])
+def test_every_parameter_gets_gradient(model, tasks):
+    spec = make_spec(tasks)
+    built = make_model(model, spec, seed=0)
+    built.loss(random_batch(spec, 256))[0].backward()
+    gradients = {name: p.grad for name, p in built.named_parameters()}
+    assert [name for name, g in gradients.items() if g is None or not g.to_dense().any()] == []
+
+
+@every_model
+@settings(max_examples=5, deadline=None)
+@given(rows=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_prediction_is_independent_of_its_batch_mates(model, rows, seed):
+    built = make_model(model, SPEC, seed=0)
+    batch = random_batch(SPEC, rows, seed)
+    together = built.predict(batch)
+    torch.testing.assert_close(torch.cat([built.predict(take(batch, slice(i, i + 1))) for i in range(rows)]), together, atol=1e-6, rtol=0)
+    backwards = torch.arange(rows - 1, -1, -1)
+    torch.testing.assert_close(built.predict(take(batch, backwards))[backwards], together, atol=1e-6, rtol=0)
+
+
+@every_model
+def test_the_same_seed_gives_the_same_model_and_leaves_torch_alone(model):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, two, other = (make_model(model, SPEC, seed) for seed in (0, 0, 1))
+    assert torch.rand(1) == expected
+    pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(one(random_batch(SPEC)), other(random_batch(SPEC)))
+
+
+@every_model
+def test_cold_nodes_and_empty_lists_give_finite_predictions(model):
+    batch = random_batch(SPEC, 8)
+    cold = {"user": SPEC.n_users, "item": SPEC.n_items, "user_macro": SPEC.macro_users, "item_macro": SPEC.macro_items}
+    cold |= {"recent_items": -1, "recent_users": -1, "recent_items_macro": SPEC.macro_items, "recent_users_macro": SPEC.macro_users}
+    cold |= {"recent_items_code": 0, "recent_users_code": 0, "table_user": SPEC.macro_items, "table_item": SPEC.macro_users}
+    cold |= {"u1": 0, "u2": 0, "i1": 0, "i2": 0, "user_side.tags": -1}
+    for key, value in cold.items():
+        batch[key] = torch.full_like(batch[key], value)
+    built = make_model(model, SPEC, seed=0)
+    loss, _ = built.loss(batch)
+    loss.backward()
+    assert built.predict(batch).isfinite().all()
+    assert all(p.grad is None or p.grad.to_dense().isfinite().all() for p in built.parameters())
+
+
+@every_model
+def test_only_the_needed_groups_are_read(model):
+    built = make_model(model, SPEC, seed=0)
+    keys = {
+        "ids": ("user", "item"),
+        "side": ("user_side", "item_side"),
+        "context": ("context",),
+        "recents": ("recent_",),
+        "aggregates": ("u1", "u2", "i1", "i2", "table_"),
+    }
+    needed = {"user", "item", "user_macro", "item_macro"}  # always there
+    batch = {
+        key: value
+        for key, value in random_batch(SPEC).items()
+        if key in needed or any(key.startswith(keys.get(group, (group,))) for group in built.needs)
+    }
+    assert built.predict(batch).shape == (64, 3)
+
+
+@every_model
+def test_bfloat16_is_close_to_float32(model):
+    built, batch = make_model(model, SPEC, seed=0), random_batch(SPEC, 256)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = built.loss(batch)
+        low = built.predict(batch)
+    loss.backward()
+    assert loss.dtype == low.dtype == torch.float32
+    torch.testing.assert_close(low, built.predict(batch), atol=0.02, rtol=0)
+    assert all(p.grad is not None and p.grad.to_dense().isfinite().all() for p in built.parameters())
+
+
+@every_model
+def test_parameters_are_tables_with_sparse_gradients_or_dense(model):
+    built = make_model(model, SPEC, seed=0)
+    built.loss(random_batch(SPEC))[0].backward()
+    tables, dense, everything = ({id(p) for p in ps} for ps in (built.tables(), built.dense(), built.parameters()))
+    assert tables | dense == everything
+    assert not tables & dense
+    assert all(p.grad.is_sparse for p in built.tables())
+    assert not any(p.grad.is_sparse for p in built.dense())
+    assert {id(p) for p in built.shared()} < everything
+
+
+@every_model
+def test_weights_reload_into_a_model_made_from_json(model):
+    built = make_model(model, SPEC, seed=0)
+    again = make_model(model, FeatureSpec.from_json(SPEC.to_json()), seed=1)
+    again.load_state_dict(built.state_dict())
+    assert torch.equal(again.predict(random_batch(SPEC)), built.predict(random_batch(SPEC)))
+
+
+@every_model
+def test_gates_are_shares(model):
+    built = make_model(model, SPEC, seed=0)
+    for gates in built.watch(random_batch(SPEC)).values():
+        assert gates.shape[0] == 3
+        torch.testing.assert_close(gates.sum(1), torch.ones(3))
+
+
+def test_any_two_options_go_together():
+    batch = random_batch(SPEC, 4)
+    switches = {
+        "form": ["mlp", "paper"],
+        "attention": ["none", "target"],
+        "transfer": ["none", "add", "aitm", "concat"],
+        "gate_query": ["inputs", "ids", "experts"],
+        "second_order": [True, False],
+        "table": [True, False],
+    }
+    for first in switches:
+        for second in list(switches)[list(switches).index(first) + 1 :]:
+            for a in switches[first]:
+                for b in switches[second]:
+                    built = make_model(ModelSettings(name="x", base="mgoe", inputs=INPUT_GROUPS, options={first: a, second: b}), SPEC, 0)
+                    assert built.predict(batch).isfinite().all(), (first, a, second, b)
+
+
+def test_without_attention_the_user_side_ignores_the_candidate():
+    built = make_model("mgoe", SPEC, seed=0)
+    batch = random_batch(SPEC)
+    other = batch | {key: batch[key].flip(0) for key in ("i1", "i2", "item", "item_macro")}
+    assert torch.equal(built.macro(batch)[0], built.macro(other)[0])
+
+
+def test_mixed_tasks_train_together():
+    spec = make_spec((TaskSpec("click"), TaskSpec("buy", given=0), TaskSpec("stay", kind="regression", mean=50.0, std=20.0)))
+    batch = random_batch(spec)
+    batch["labels"][:, 2] = torch.rand(64) * 100
+    batch["labels"][:, 1] = torch.where(batch["labels"][:, 0] == 1, batch["labels"][:, 1], torch.nan)
+    built = make_model("mgoe", spec, seed=0)
+    optimiser = torch.optim.AdamW(built.dense(), 2e-2)
+    first = built.loss(batch)[1]
+    for _ in range(40):
+        optimiser.zero_grad()
+        built.loss(batch)[0].backward()
+        optimiser.step()
+    assert (built.loss(batch)[1] < first / 2).all()
+    stay, known = built.predict(batch)[:, 2], ~batch["labels"][:, 2].isnan()
+    assert (stay - batch["labels"][:, 2])[known].square().mean().sqrt() < 15

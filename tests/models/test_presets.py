@@ -1,0 +1,104 @@
+"""Models by name."""
+
+import pytest
+
+from mgoe.config import ModelSettings
+from mgoe.errors import ConfigError
+from mgoe.models import MGOE, PRESETS, MMoE, SharedBottom, TaskSpec, make_model, resolve
+from mgoe.models.spec import FeatureSpec
+from tests.models.batches import make_spec, random_batch
+
+NAMES = [base + suffix for base in PRESETS for suffix in ("", "+counts", "+edges", "+graph")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
+    settings = resolve(name)
+    assert settings.name == name
+    assert resolve(settings) == settings
+    assert resolve(ModelSettings(name=name, base=name)) == settings
+    assert make_model(name, make_spec(), 0).needs == set(settings.inputs)
+
+
+def test_names_stand_for_inputs():
+    inputs = {name: set(resolve(name).inputs) for name in NAMES}
+    assert inputs["mmoe"] == inputs["shared-bottom"] == {"ids", "side", "context", "recents"}
+    assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
+    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges"}
+    assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"]
+    assert inputs["mgoe-paper"] == {"ids", "side", "context", "recents", "aggregates"}
+
+
+def test_the_paper_preset_reads_the_paper():
+    spec = FeatureSpec(**(vars(make_spec()) | {"user_side": (), "item_side": (), "context": (), "widths": {}, "moments": {}}))
+    model = make_model("mgoe-paper", spec, 0)
+    assert isinstance(model, MGOE)
+    options = model.options
+    assert (options.form, options.attention, options.transfer, options.table) == ("paper", "none", "aitm", True)
+    assert options.aggregate == 2 * options.width
+    assert model.inputs.width == 0
+    assert model.towers.mlp.own.shape[1] == 2 * options.width + 4 * options.aggregate + 2 * options.width  # MGE_t and two table entries
+    assert model.towers.mlp.common.shape[0] == 2 * options.aggregate  # micro neighbours bypass the experts
+
+
+def test_own_options_lie_over_the_preset_s():
+    settings = resolve(ModelSettings(name="mine", base="mgoe-paper", options={"tau": 0.5}, inputs=("aggregates", "ids")))
+    assert settings.base == "mgoe"
+    assert settings.options["tau"] == 0.5
+    assert settings.options["form"] == "paper"
+    assert settings.inputs == ("ids", "aggregates")
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_rivals_have_the_same_capacity(tasks):
+    spec = make_spec(tasks)
+    sizes = {kind: sum(p.numel() for p in make_model(kind, spec, 0).dense()) for kind in ("mmoe+edges", "shared-bottom+edges")}
+    gates = sum(p.numel() for p in make_model("mmoe+edges", spec, 0).gates.parameters())
+    assert sizes["mmoe+edges"] - gates == pytest.approx(sizes["shared-bottom+edges"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("mmeo", "did you mean 'mmoe'"),
+        ("mmoe+count", "did you mean 'counts'"),
+        (ModelSettings(name="x", base="mgoe", options={"attenton": "none"}), "did you mean 'attention'"),
+        (
+            ModelSettings(name="x", base="mgoe", options={"attention": "some"}),
+            "models.x.options: attention: Input should be 'none' or 'target'",
+        ),
+        (ModelSettings(name="x", base="mmoe", options={"experts": 0}), "experts: Input should be greater than or equal to 1"),
+        (ModelSettings(name="x", base="mgoe", inputs=()), "nothing to read"),
+        (ModelSettings(name="x", base="mmoe", inputs=()), "nothing to read"),
+        (ModelSettings(name="x", base="mgoe-paper", inputs=("edges",)), "nothing to read"),
+        (ModelSettings(name="x", base="mgoe", inputs=("pair", "aggregates"), options={"attention": "target"}), "`target` needs inputs"),
+        (ModelSettings(name="x", base="no_such_module:Model"), "cannot be imported"),
+        (ModelSettings(name="x", base="mgoe.models:FeatureSpec"), "must name a subclass"),
+        (ModelSettings(name="x", base="mgoe.models:Nothing"), "must name a subclass"),
+        (ModelSettings(name="x", base=":"), "has the form `module:Class`"),
+    ],
+)
+def test_a_wrong_choice_is_refused_in_one_sentence(model, says):
+    with pytest.raises(ConfigError) as error:
+        make_model(model, make_spec(), 0)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bases_are_classes():
+    assert {"mgoe": MGOE, "mgoe-paper": MGOE, "mmoe": MMoE, "shared-bottom": SharedBottom} == {
+        name: type(make_model(name, make_spec(), 0)) for name in PRESETS
+    }
+
+
+def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):
+    monkeypatch.syspath_prepend(str(request.config.rootpath / "examples"))
+    settings = ModelSettings(name="mine", base="own_model:CrossNetwork", options={"crosses": 3})
+    spec = make_spec((TaskSpec("click"), TaskSpec("buy")))
+    model = make_model(settings, spec, 0)
+    assert len(model.crosses) == 3
+    loss, _ = model.loss(random_batch(spec))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.to_dense().any() for p in model.parameters())
+    with pytest.raises(ConfigError, match="did you mean 'crosses'"):
+        resolve(settings.model_copy(update={"options": {"croses": 3}}))
