@@ -75,7 +75,7 @@ def _measure(scores: NDArray, labels: NDArray, users: NDArray, tasks: Sequence[T
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}
         found += [(ALL, metric, _mean(values)) for metric, values in areas.items()]
-        found.append((ALL, "ranking", _mean(areas["auc"] + areas["gauc"])))
+        found.append((ALL, "ranking", _mean([_mean(pair) for pair in zip(*areas.values(), strict=True)])))
     return found
 
 

@@ -100,10 +100,11 @@ def user_influence(
             square, parts = _mean(error**2, c, len(names))
             found[task.name, "rmse"] = np.sqrt(square), parts / (2 * np.sqrt(square)) if square > 0 else parts
             found[task.name, "mae"] = _mean(np.abs(error), c, len(names))
-    for name, parts in (("auc", ("auc",)), ("gauc", ("gauc",)), ("ranking", ("auc", "gauc"))):
-        columns = [found[task.name, part] for task in tasks if task.kind == "binary" for part in parts]
-        if columns:
-            found[ALL, name] = _average(columns, len(names))
+    binary = [task.name for task in tasks if task.kind == "binary"]
+    if binary:
+        pairs = [(found[name, "auc"], found[name, "gauc"]) for name in binary]
+        found[ALL, "auc"], found[ALL, "gauc"] = (_average(columns, len(names)) for columns in zip(*pairs, strict=True))
+        found[ALL, "ranking"] = _average([_average(pair, len(names)) for pair in pairs], len(names))
     values = np.array([value for value, _ in found.values()])
     return Influence(tuple(found), values, names, np.stack([part for _, part in found.values()], axis=1).astype(np.float32))
 
