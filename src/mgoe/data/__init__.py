@@ -5,8 +5,10 @@ pairs, `N` examples.
 """
 
 from mgoe.data.examples import SPLITS, Examples, Split
+from mgoe.data.features import FeatureEncoders
 from mgoe.data.prepare import prepare
-from mgoe.data.prepared import Prepared
+from mgoe.data.prepared import Encoders, Prepared
+from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 
-__all__ = ["SPLITS", "Examples", "Prepared", "Split", "Vocabulary", "prepare"]
+__all__ = ["SPLITS", "Encoders", "Examples", "FeatureEncoders", "Prepared", "SideFeatures", "Split", "Vocabulary", "prepare"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
 
 from mgoe.data.checks import Check
 from mgoe.errors import DataError
@@ -100,7 +104,24 @@ def read_numeric(column: ir.Column, name: str, place: str) -> tuple[ir.Value, li
     """A numeric feature as float64, null where missing (null or NaN)."""
     number = _number(column, name, place, "a numeric feature must be a number")
     value = ibis.ifelse(number.isnan(), None, number)
-    return value, [Check(name, number.isinf(), column, "a numeric feature must be finite, or null (missing)", "mend the column")]
+    rule = "a numeric feature must be finite and within 1e100, or null (missing)"
+    return value, [Check(name, ~number.isnan() & (number.abs() > 1e100), column, rule, "mend the column")]
+
+
+def to_arrow(values: Any) -> pa.Array:
+    """A column of any library as one Arrow array; values that no single type holds become strings."""
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    if hasattr(values, "to_arrow"):
+        return to_arrow(values.to_arrow())
+    if isinstance(values, str | bytes | int | float):
+        values = [values]
+    try:
+        return to_arrow(pa.array(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
 
 
 def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from mgoe.config import did_you_mean
@@ -67,12 +69,22 @@ def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, 
     try:
         if table.get_backend() is con:
             return con.create_table(name, wanted)
-        con.con.register("foreign_rows", wanted.to_pyarrow_batches())
+        con.con.register("foreign_rows", pa.RecordBatchReader.from_batches(wanted.schema().to_pyarrow(), batches(wanted)))
         con.con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM foreign_rows')
         con.con.unregister("foreign_rows")
         return con.table(name)
     except duckdb.Error as error:
         raise unreadable(place, error) from None
+
+
+def batches(table: ir.Table) -> Iterator[pa.RecordBatch]:
+    """A table's rows as they come, never all in memory (Ibis's own stream asks DuckDB 2 for a method that it lost)."""
+    backend = table.get_backend()
+    if not isinstance(backend, Backend):
+        return iter(table.to_pyarrow_batches())
+    if table.op().find(ops.InMemoryTable):
+        return iter(table.to_pyarrow().to_batches())
+    return iter(pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table)))))
 
 
 def drop(con: Backend, name: str) -> None:

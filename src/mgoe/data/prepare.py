@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.events import positives, task_events, task_history, write_event_examples
 from mgoe.data.examples import ExampleWriter
+from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
+from mgoe.data.fit import fit_encoders
 from mgoe.data.log import connect, drop, open_log
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
+from mgoe.data.side import read_side
 from mgoe.data.summary import summarise
+from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import make_cuts, snapshot_of
 from mgoe.errors import OutputError
 
@@ -69,15 +73,26 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: ir.Table | 
     place = "the table" if table is not None else ", ".join(settings.data.log)
     source = table if table is not None else open_log(con, settings.data.log)
     log = read_log(con, source, settings, place)
-    rows, ignored = task_events(log, settings)
+    events = settings.form == "events"
+    if events:
+        rows, ignored = task_events(log, settings)
+    else:
+        check_labels(log, settings)
+        rows, ignored = log.table, {}
     first = {node: _number(con, rows, node, folder) for node in ("user", "item")}
     coded = _encode(con, rows)
-    found = positives(con, coded)
+    found = positives(con, coded) if events else coded.filter(any_positive(coded, settings))
     buckets, counts = _counts(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
-    _write_history(task_history(coded, len(settings.tasks)), cuts, folder / "history.parquet")
+    sides = _write_sides(con, settings, folder)
+    context = fit_encoders(coded.filter(coded.bucket <= int(cuts[-2])), _context_columns(settings), settings.data.context, order="bucket")
+    context.save(folder / "context")
+    _write_history(task_history(coded, len(settings.tasks)) if events else label_history(coded, settings), cuts, folder / "history.parquet")
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
-        write_event_examples(found, buckets, counts, int(cuts[0]), settings.negatives, len(settings.tasks), writer)
+        if events:
+            write_event_examples(found, buckets, counts, int(cuts[0]), settings.negatives, len(settings.tasks), writer)
+        else:
+            write_exposure_examples(coded, settings, int(cuts[0]), context, writer)
     return {
         "format": FORMAT,
         "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
@@ -85,8 +100,20 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: ir.Table | 
         "cuts": cuts.tolist(),
         "users_at": _known(first["user"], cuts),
         "items_at": _known(first["item"], cuts),
-        "summary": summarise(con, folder, settings, log, ignored, cuts),
+        "summary": summarise(con, folder, settings, log, ignored, cuts) | {"side": sides},
     }
+
+
+def _write_sides(con: Backend, settings: RunSettings, folder: Path) -> dict[str, dict[str, int]]:
+    counts = {}
+    for node, table in {"user": settings.data.users, "item": settings.data.items}.items():
+        side, counts[f"{node}s"] = read_side(con, table, Vocabulary.load(folder / f"{node}s.parquet"), f"data.{node}s")
+        side.save(folder / f"{node}_side")
+    return counts
+
+
+def _context_columns(settings: RunSettings) -> dict[str, str]:
+    return {feature.name: f"context_{feature.name}" for feature in settings.data.context}
 
 
 def _number(con: Backend, rows: ir.Table, node: str, folder: Path) -> NDArray[np.int64]:

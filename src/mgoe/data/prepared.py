@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.data.examples import Examples, Split, read_examples
+from mgoe.data.features import FeatureEncoders
+from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
@@ -20,7 +23,59 @@ FORMAT = 1
 MANIFEST = "data.json"
 
 
-class Prepared:
+class Encoders:
+    """All that turns a log's ids and columns into codes and features, in a folder: what prediction needs of prepared data.
+
+    Args:
+        path: The folder.
+    """
+
+    FILES = ("users.parquet", "items.parquet")
+    FOLDERS = ("user_side", "item_side", "context")
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """User ids by code."""
+        return Vocabulary.load(self.path / "users.parquet")
+
+    @cached_property
+    def items(self) -> Vocabulary:
+        """Item ids by code."""
+        return Vocabulary.load(self.path / "items.parquet")
+
+    @cached_property
+    def user_side(self) -> SideFeatures:
+        """Features by user code."""
+        return SideFeatures.load(self.path / "user_side")
+
+    @cached_property
+    def item_side(self) -> SideFeatures:
+        """Features by item code."""
+        return SideFeatures.load(self.path / "item_side")
+
+    @cached_property
+    def context_features(self) -> FeatureEncoders:
+        """Encoders of the context features of an exposure."""
+        return FeatureEncoders.load(self.path / "context")
+
+    @classmethod
+    def open_encoders(cls, path: Path | str) -> Encoders:
+        """Open what `save_encoders` wrote."""
+        return Encoders(Path(path))
+
+    def save_encoders(self, folder: Path) -> None:
+        """Copy the files of the encoders alone into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self.FILES:
+            shutil.copyfile(self.path / name, folder / name)
+        for name in self.FOLDERS:
+            shutil.copytree(self.path / name, folder / name)
+
+
+class Prepared(Encoders):
     """A prepared log, opened with `Prepared.open`; nothing large is read before it is asked for.
 
     Args:
@@ -29,7 +84,7 @@ class Prepared:
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
-        self.path = path
+        super().__init__(path)
         self.settings: dict[str, Any] = manifest["settings"]
         self.summary: dict[str, Any] = manifest["summary"]
         self.tasks: tuple[str, ...] = tuple(manifest["tasks"])
@@ -62,16 +117,6 @@ class Prepared:
                 found = "it is missing" if held is None else f"found {held} bytes"
                 raise DataError(path / name, f"must hold {size} bytes, {found}; make the prepared data again from the log")
         return cls(path, manifest)
-
-    @cached_property
-    def users(self) -> Vocabulary:
-        """User ids by code."""
-        return Vocabulary.load(self.path / "users.parquet")
-
-    @cached_property
-    def items(self) -> Vocabulary:
-        """Item ids by code."""
-        return Vocabulary.load(self.path / "items.parquet")
 
     @cached_property
     def history(self) -> ir.Table:

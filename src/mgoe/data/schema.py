@@ -11,9 +11,10 @@ from ibis.backends.duckdb import Backend
 from mgoe.config import RunSettings
 from mgoe.data.checks import Check, enforce
 from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
+from mgoe.data.fit import check_names, read_feature
 from mgoe.data.log import drop, require_columns, stage
 from mgoe.data.windows import bucket_of, microseconds
-from mgoe.errors import DataError
+from mgoe.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ def read_log(con: Backend, source: ir.Table, settings: RunSettings, place: str) 
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
     columns = _wanted(settings)
-    require_columns(source, dict(columns.values()), place)
-    raw = stage(con, source, {ours: column for ours, (_, column) in columns.items()}, "raw", place)
+    for key, column in columns.values():
+        require_columns(source, {key: column}, place)
+    names = {ours: column for ours, (_, column) in columns.items()}
+    raw = stage(con, source, names, "raw", place)
     rows = int(raw.count().to_pyarrow().as_py())
     if not rows:
         raise DataError(place, "the log must hold rows, found a header alone; name another file")
-    values, checks = _read(raw, settings, {ours: column for ours, (_, column) in columns.items()}, place)
+    values, checks = _read(raw, settings, names, place)
     enforce(raw, checks, place)
     every = raw.select(**values)
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
@@ -72,7 +75,9 @@ def _wanted(settings: RunSettings) -> dict[str, tuple[str, str]]:
     data = settings.data
     columns = {"user": ("data.user", data.user), "item": ("data.item", data.item), "time": ("data.time", data.time)}
     if settings.form == "events":
+        _refuse_exposure_keys(settings)
         return columns | {"behavior": ("data.behavior", data.behavior)}
+    check_names(data.context, "data.context")
     for task in settings.tasks:
         columns[f"label_{task.name}"] = (f"tasks.{task.name}.label", str(task.label))
         if task.known_at is not None:
@@ -109,7 +114,20 @@ def _read(raw: ir.Table, settings: RunSettings, names: dict[str, str], place: st
         if name in names:
             values[name], more = read(raw[name], names[name], place)
             checks += more
-    return values | {ours: raw[ours] for ours in names if ours.startswith("context_")}, checks
+    for feature in settings.data.context:
+        ours = f"context_{feature.name}"
+        values[ours], more = read_feature(raw[ours], feature, place)
+        checks += more
+    return values, checks
+
+
+def _refuse_exposure_keys(settings: RunSettings) -> None:
+    data = settings.data
+    used = [key for key, value in {"weight": data.weight, "context": data.context, "position": data.position}.items() if value]
+    if used:
+        raise ConfigError(
+            f"data.{used[0]}", "belongs to an exposure log, found an event log (data.form); leave it out, or give each task a label column"
+        )
 
 
 def _read_behavior(column: ir.Column, name: str, place: str) -> ir.Value:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe.data.columns import to_arrow
 from mgoe.errors import DataError
 
 
@@ -92,22 +93,6 @@ class Vocabulary:
         if values.null_count:
             codes[values.is_null().to_numpy(zero_copy_only=False)] = -1
         return codes
-
-
-def to_arrow(values: Any) -> pa.Array:
-    """A column of any library as one Arrow array; values that no single type holds become strings."""
-    if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
-    if isinstance(values, pa.Array):
-        return values
-    if hasattr(values, "to_arrow"):
-        return to_arrow(values.to_arrow())
-    if isinstance(values, str | bytes | int | float):
-        values = [values]
-    try:
-        return to_arrow(pa.array(values))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
 
 
 def _whole(values: pa.Array) -> pa.Array:

@@ -1,0 +1,106 @@
+"""Fitting feature encoders on a staged table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgoe.config import FeatureSettings
+from mgoe.data.checks import Check
+from mgoe.data.columns import read_numeric, wrong_type
+from mgoe.data.features import LONGEST, FeatureEncoders
+from mgoe.data.log import batches
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.errors import ConfigError
+
+
+def check_names(features: Sequence[FeatureSettings], key: str) -> None:
+    """Refuse features of one name, or of the name that all numbers share.
+
+    Raises:
+        ConfigError: A name is taken.
+    """
+    names = [feature.name for feature in features]
+    for name in names:
+        if names.count(name) > 1 or name == "numeric":
+            raise ConfigError(key, f"each feature needs a name of its own, and `numeric` is taken, found {name!r}; rename the column")
+
+
+def read_feature(column: ir.Column, feature: FeatureSettings, place: str) -> tuple[ir.Value, list[Check]]:
+    """A feature's column, and what must hold of its rows."""
+    kind = column.type()
+    if feature.kind == "numeric":
+        return read_numeric(column, feature.name, place)
+    nested = kind.is_array() or kind.is_map() or kind.is_struct() or kind.is_binary()
+    if feature.kind == "categorical" and nested:
+        raise wrong_type(place, feature.name, kind, "a categorical feature holds one value a row (`kind: multi` holds several)")
+    if feature.kind == "multi" and not (kind.is_string() or (kind.is_array() and not kind.value_type.is_nested())):
+        raise wrong_type(place, feature.name, kind, "a several-valued feature is a list or a string cut at its separator")
+    return column, []
+
+
+def fit_encoders(
+    table: ir.Table, columns: dict[str, str], features: Sequence[FeatureSettings], order: str | None = None
+) -> FeatureEncoders:
+    """Fit on every row of a table; the result does not depend on their order.
+
+    Args:
+        table: Staged.
+        columns: Feature to its column there.
+        features: Which.
+        order: Column by whose least value categories are numbered, so that later rows renumber none; else by themselves.
+    """
+    vocabularies: dict[str, Vocabulary] = {}
+    lengths: dict[str, int] = {}
+    moments: dict[str, tuple[float, float]] = {}
+    for feature in features:
+        column = table[columns[feature.name]]
+        if feature.kind == "numeric":
+            moments[feature.name] = _moments(table.filter(column.notnull()).select(value=column))
+            continue
+        several = feature.kind == "multi"
+        listed = column.split(feature.separator) if several and column.type().is_string() else column
+        if several:
+            lengths[feature.name] = max(1, min(LONGEST, int(listed.length().max().to_pyarrow().as_py() or 0)))
+        first = ibis.literal(0) if order is None else table[order]
+        values = table.select(value=listed.unnest() if several else column, first=first)
+        if several and values.value.type().is_string():
+            values = values.mutate(value=values.value.strip())
+            values = values.filter(values.value != "")
+        vocabularies[feature.name] = _categories(values, feature.min_count)
+    return FeatureEncoders(tuple(features), vocabularies, lengths, moments)
+
+
+def _categories(values: ir.Table, min_count: int) -> Vocabulary:
+    counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count(), first=values["first"].min())
+    found = counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"].combine_chunks()
+    kind = found.type
+    if pa.types.is_floating(kind):
+        found = found.filter(pc.is_finite(found))
+        whole = pc.all(pc.equal(pc.floor(found), found)).as_py() is not False and (pc.max(pc.abs(found)).as_py() or 0) < 2**53
+        found = found.cast(pa.int64() if whole else pa.string())
+    elif pa.types.is_integer(kind):
+        found = found.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
+    elif not pa.types.is_string(kind):
+        found = found.cast(pa.string())
+    return Vocabulary(found)
+
+
+def _moments(values: ir.Table) -> tuple[float, float]:
+    """Mean and deviation by exactly rounded sums, which no order of rows changes."""
+    count = int(values.count().to_pyarrow().as_py())
+    if not count:
+        return 0.0, 1.0
+    mean = math.fsum(_numbers(values)) / count
+    std = math.sqrt(math.fsum((x - mean) ** 2 for x in _numbers(values)) / count)
+    return mean, std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
+
+
+def _numbers(values: ir.Table) -> Iterator[float]:
+    return itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches(values))
