@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgoe.models import FeatureSpec, TaskSpec
 from mgoe.training import Feed
 
-TASKS = (
-    SimpleNamespace(name="click", kind="binary", weight=1.0, given=None, mean=0.0, std=1.0),
-    SimpleNamespace(name="buy", kind="binary", weight=1.0, given=None, mean=0.0, std=1.0),
-)
+TASKS = (TaskSpec("click"), TaskSpec("buy"))
 USERS, ITEMS, SNAPSHOTS = 60, 40, 4
 
 
@@ -45,6 +43,7 @@ class Snapshot:
     def __init__(self, number: int):
         self.number = number
         self.n_users, self.n_items = USERS * (number + 1) // SNAPSHOTS, ITEMS * (number + 1) // SNAPSHOTS
+        self.macro_users, self.macro_items = 5, 4
 
     def gather(self, users: np.ndarray, items: np.ndarray, groups) -> dict[str, np.ndarray]:
         u, i = np.where(users < self.n_users, users, -1), np.where(items < self.n_items, items, -1)
@@ -57,24 +56,45 @@ class Snapshot:
         return inputs
 
 
+def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:
+    """Names and sizes of features: kind and number of codes by name."""
+    return SimpleNamespace(
+        features=[SimpleNamespace(name=name, kind=kind) for name, (kind, _) in features.items()],
+        sizes={name: size for name, (kind, size) in features.items() if kind != "numeric"},
+    )
+
+
 class Side:
     """One category and one number a node."""
 
     def __init__(self, size: int):
         self.size = size
-        self.categorical, self.multi = {"kind": np.arange(size) % 3 + 1}, {}
+        self.kind = np.arange(size) % 3 + 1
         self.numeric = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
-        self.sizes = {"kind": 4}
+        self.encoders = make_encoders(kind=("categorical", 4), price=("numeric", 0))
 
     def gather(self, codes: np.ndarray) -> dict[str, np.ndarray]:
         known = (codes >= 0) & (codes < self.size)
         at = np.where(known, codes, 0)
-        return {"kind": self.categorical["kind"][at] * known, "numeric": self.numeric[at] * known[:, None]}
+        return {"kind": self.kind[at] * known, "numeric": self.numeric[at] * known[:, None]}
 
 
-GRAPH = SimpleNamespace(snapshots=[Snapshot(number) for number in range(SNAPSHOTS)])
-PREPARED = SimpleNamespace(user_side=Side(USERS), item_side=Side(ITEMS))
-SPEC = SimpleNamespace(tasks=TASKS, n_users=USERS - 10, n_items=ITEMS - 5)
+GRAPH = SimpleNamespace(
+    snapshots=[Snapshot(number) for number in range(SNAPSHOTS)],
+    meta={"settings": {"recents": 2}},
+    code_scores=(0.0, 1.0, 2.0, 3.0),
+)
+PREPARED = SimpleNamespace(
+    user_side=Side(USERS),
+    item_side=Side(ITEMS),
+    context_features=make_encoders(hour=("categorical", 24), tags=("multi", 7), speed=("numeric", 0)),
+    cuts=np.arange(SNAPSHOTS - 1, dtype=np.int32),
+    users_at=np.array([snapshot.n_users for snapshot in GRAPH.snapshots]),
+    items_at=np.array([snapshot.n_items for snapshot in GRAPH.snapshots]),
+    settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},
+    examples=lambda split: make_examples(500, seed=3),
+)
+SPEC = FeatureSpec(TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={})
 NEEDS = frozenset({"ids", "side", "context", "counts", "recents"})
 
 

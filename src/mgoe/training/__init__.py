@@ -13,6 +13,7 @@ from mgoe.training.monitor import Monitor, measure
 from mgoe.training.optim import RowwiseAdagrad
 from mgoe.training.predict import predict
 from mgoe.training.progress import FitProgress, OnProgress, progress_bar
+from mgoe.training.spec import make_spec
 
 __all__ = [
     "Batch",
@@ -26,6 +27,7 @@ __all__ = [
     "fit",
     "load_checkpoint",
     "load_weights",
+    "make_spec",
     "measure",
     "predict",
     "progress_bar",

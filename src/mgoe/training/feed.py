@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mgoe.models import FeatureSpec
 
 Batch = dict[str, Tensor]
+CPU = torch.device("cpu")
 
 BLOCK_ROWS = 65_536
 """Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter."""
@@ -49,22 +50,21 @@ class Feed:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def batches(self, batch_size: int, shuffle_seed: int | Sequence[int] | None = None, pin: bool = False) -> Iterator[Batch]:
+    def batches(self, batch_size: int, shuffle_seed: int | Sequence[int] | None = None, device: torch.device = CPU) -> Iterator[Batch]:
         """Every example once, in order or in the order of a seed; the last batch may be smaller.
 
         Args:
             batch_size: Rows a batch.
             shuffle_seed: Key of the permutation, such as (seed, epoch). In order where not given.
-            pin: Page-locked memory, for copies to a GPU that overlap with computing.
+            device: Where the batches are to be. The thread copies a block at once, from page-locked memory, without waiting.
         """
         order = epoch_order(len(self), shuffle_seed)
         size = max(1, BLOCK_ROWS // batch_size) * batch_size
-        blocks = (self.block(order[start : start + size]) for start in range(0, len(order), size))
+        blocks = (to_device(self.block(order[start : start + size]), device) for start in range(0, len(order), size))
         with closing(prefetch(blocks)) as ready:
             for block in ready:
                 for start in range(0, len(block["weight"]), batch_size):
-                    batch = {name: tensor[start : start + batch_size] for name, tensor in block.items()}
-                    yield {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
+                    yield {name: tensor[start : start + batch_size] for name, tensor in block.items()}
 
     def block(self, rows: np.ndarray) -> Batch:
         """The given examples in the given order. Rows of one snapshot are gathered together."""
@@ -97,6 +97,15 @@ class Feed:
             spec=self.spec,
             **self._sides,
         )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; itself on a CPU."""
+    if device.type == "cpu":
+        return batch
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def epoch_order(count: int, shuffle_seed: int | Sequence[int] | None) -> np.ndarray:

@@ -5,8 +5,6 @@ Axes: `N` examples, `B` batch, `T` tasks.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +18,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.files import write_json
 from mgoe.training.checkpoint import load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.feed import Feed
 from mgoe.training.monitor import Monitor, Task, measure
 from mgoe.training.optim import MAX_GRADIENT_NORM, make_optimizers, set_rates
-from mgoe.training.predict import device_of, evaluating, predict, to_device
+from mgoe.training.predict import predict, watch
 from mgoe.training.progress import FitProgress, OnProgress
 from mgoe.training.trouble import LossGuard, first_not_finite
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 CURVES = "curves.json"
 REPORT_STEPS = 20
-WATCH_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,8 @@ class _Run:
         total = torch.zeros(len(self.tasks), device=self.device)
         since_report = torch.zeros((), device=self.device)
         self.model.train()
-        batches = self.train.batches(self.settings.batch_size, shuffle_seed=(self.seed, epoch), pin=self.device.type == "cuda")
+        batches = self.train.batches(self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device)
         for number, batch in enumerate(batches, 1):
-            batch = to_device(batch, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 loss, of_tasks = self.model.loss(batch)
             guard.check(batch, loss, of_tasks, last=number == self.steps_an_epoch)
@@ -210,7 +207,7 @@ class _Run:
             self.best, self.best_epoch = self.last, epoch
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": self.last, "seed": self.seed}
             save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
-        _write_json(self.out / CURVES, {"monitor": self.monitor.text, "best_epoch": self.best_epoch, "epochs": self.curves})
+        write_json(self.out / CURVES, {"monitor": self.monitor.text, "best_epoch": self.best_epoch, "epochs": self.curves})
 
     @contextmanager
     def best_weights_at_end(self) -> Iterator[None]:
@@ -237,14 +234,6 @@ class _Run:
         )
 
 
-def watch(model: RankingModel, feed: Feed) -> dict[str, Any]:
-    """What a model shows of itself (gate use a task) on a seeded sample of a feed, as lists."""
-    rows = np.random.default_rng(0).permutation(len(feed))[:WATCH_ROWS]
-    with evaluating(model):
-        shown = model.watch(to_device(feed.block(rows), device_of(model)))
-        return {name: tensor.float().tolist() for name, tensor in shown.items()}
-
-
 def _check_defined(monitor: Monitor, tasks: Sequence[Task], valid: Feed) -> None:
     """Refuse before training what could not be measured after it."""
     labels = valid.examples.labels
@@ -253,18 +242,3 @@ def _check_defined(monitor: Monitor, tasks: Sequence[Task], valid: Feed) -> None
             "training.monitor",
             f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; choose another or move split.cuts",
         )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(_plain(value), indent=1, allow_nan=False))
-    os.replace(unfinished, path)
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN: it becomes null."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

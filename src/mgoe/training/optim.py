@@ -55,7 +55,7 @@ class RowwiseAdagrad(Optimizer):
 
 
 def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
-    """Rows that have a gradient and its sum for each, (n,) and (n, D). All rows, most of them zero, where that is less work than sorting."""
+    """Rows that have a gradient, (n,), and its sum for each, (n, D). Where that is less work than sorting: all rows, some zero."""
     if not gradient.is_sparse:
         return slice(None), gradient.float()
     if gradient._nnz() < gradient.shape[0]:

@@ -1,21 +1,22 @@
-"""Predictions of a model for every example of a feed."""
+"""Looking at a model without training it: predictions for every example of a feed, and what it shows of its inside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mgoe.training.feed import Batch, Feed
+from mgoe.training.feed import Feed, to_device
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
 
 PREDICT_ROWS = 8192
+WATCH_ROWS = 8192
 
 
 def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> np.ndarray:
@@ -28,11 +29,19 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
     predictions = np.empty((len(feed), len(feed.spec.tasks)), np.float32)
     start = 0
     with evaluating(model):
-        for batch in feed.batches(batch_size, pin=device.type == "cuda"):
-            values = model.predict(to_device(batch, device)).float().cpu().numpy()
+        for batch in feed.batches(batch_size, device=device):
+            values = model.predict(batch).float().cpu().numpy()
             predictions[start : start + len(values)] = values
             start += len(values)
     return predictions
+
+
+def watch(model: RankingModel, feed: Feed) -> dict[str, Any]:
+    """What a model shows of itself (gate use a task) on a seeded sample of a feed, as lists."""
+    rows = np.random.default_rng(0).permutation(len(feed))[:WATCH_ROWS]
+    with evaluating(model):
+        shown = model.watch(to_device(feed.block(rows), device_of(model)))
+        return {name: tensor.float().tolist() for name, tensor in shown.items()}
 
 
 @contextmanager
@@ -45,11 +54,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, copied without waiting; the batch itself where it is there already."""
-    return batch if device.type == "cpu" else {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -17,7 +17,7 @@ class _End:
         self.error = error
 
 
-def prefetch(source: Iterable[Item], depth: int = 1) -> Iterator[Item]:
+def prefetch(source: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
     """Yield what `source` yields, made by a thread that keeps `depth` items ready.
 
     An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception of the consumer) ends
