@@ -9,6 +9,6 @@ from mgoe.data.features import FeatureEncoders
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.side import SideFeatures
-from mgoe.data.vocabulary import Vocabulary
+from mgoe.data.vocabulary import Vocabulary, to_arrow
 
-__all__ = ["SPLITS", "Encoders", "Examples", "FeatureEncoders", "Prepared", "SideFeatures", "Split", "Vocabulary", "prepare"]
+__all__ = ["SPLITS", "Encoders", "Examples", "FeatureEncoders", "Prepared", "SideFeatures", "Split", "Vocabulary", "prepare", "to_arrow"]

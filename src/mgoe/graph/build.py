@@ -1,7 +1,7 @@
 """Building a macro graph: history in, one folder of snapshots out.
 
-For each snapshot: pairs, sketch, macro nodes at every resolution (warm-started from the snapshot before), edges, neighbours, counts. Only the
-first step and the 1st-order sums touch the log's engine; the rest is arrays.
+For each snapshot: pairs, sketch, macro nodes at every resolution (warm-started from the snapshot before), edges, neighbours, counts.
+Only the first step and the 1st-order sums touch the log's engine; the rest is arrays.
 """
 
 from __future__ import annotations

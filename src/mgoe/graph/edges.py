@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.types as ir
 import numba
 import numpy as np
+from ibis import _
 from numpy.typing import NDArray
 
 from mgoe.graph.pairs import Pairs
@@ -48,11 +49,10 @@ def first_order(pairs: ir.Table, members: ir.Table, node: str, other: str) -> ir
         other: The other one.
 
     Returns:
-        `node, macro, score`, sorted.
+        `row, macro, score`, sorted.
     """
-    joined = pairs.join(members, pairs[other] == members.node)
-    edges = joined.group_by([joined[node].name("row"), joined.macro]).agg(score=joined.score.sum().cast("int64"))
-    return edges.order_by(["row", "macro"])
+    joined = pairs.select(row=_[node], node=_[other], score=_.score).join(members, "node")
+    return joined.group_by(["row", "macro"]).agg(score=_.score.sum().cast("int64")).order_by(["row", "macro"])
 
 
 def read_edges(expression: ir.Table, rows: int) -> SparseEdges:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,13 @@ class MacroGraph:
     def latest(self) -> Snapshot:
         """The snapshot of all history, which serves."""
         return self.snapshots[-1]
+
+    def save_latest(self, folder: Path) -> None:
+        """Copy the graph with its latest snapshot alone."""
+        (folder / "snapshots").mkdir(parents=True)
+        shutil.copytree(self.path / "snapshots" / f"{len(self.meta['cuts']) - 1:02d}", folder / "snapshots" / "00")
+        per_snapshot = {name: self.meta[name][-1:] for name in ("cuts", "users", "items", "pairs")}
+        (folder / "graph.json").write_text(json.dumps(self.meta | per_snapshot, indent=1))
 
     @property
     def code_scores(self) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import Self
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+from ibis import _
 from numpy.typing import NDArray
 
 
@@ -25,30 +26,27 @@ def pair_steps(history: ir.Table, snapshots: int, scores: NDArray[np.int64]) -> 
         `user, item, since, until, code, score, time, bucket, events`: the code, score, last time and last bucket of a pair in
         snapshots `[since, until)`, and the events that came with this step.
     """
-    bit = ibis.literal(1, "int64") << history.task.cast("int64")
-    events = history.mutate(bit=bit).group_by(["user", "item", "snapshot"])
-    steps = events.agg(
-        code=lambda t: t.bit.bit_or(), time=lambda t: t.time.max(), bucket=lambda t: t.bucket.max(), events=lambda t: t.count()
-    )
+    bits = history.mutate(bit=2 ** _.task.cast("int64")).mutate(bit=_.bit.cast("int64"))
+    steps = bits.group_by(["user", "item", "snapshot"]).agg(code=_.bit.bit_or(), time=_.time.max(), bucket=_.bucket.max(), events=_.count())
     earlier = ibis.window(group_by=["user", "item"], order_by="snapshot", preceding=None, following=0)
     pair = ibis.window(group_by=["user", "item"], order_by="snapshot")
     running = steps.select(
         "user",
         "item",
-        since=steps.snapshot,
-        until=ibis.coalesce(steps.snapshot.lead().over(pair), snapshots),
-        code=steps.code.bit_or().over(earlier),
-        time=steps.time.max().over(earlier),
-        bucket=steps.bucket.max().over(earlier),
-        events=steps.events,
+        since=_.snapshot,
+        until=ibis.coalesce(_.snapshot.lead().over(pair), snapshots),
+        code=_.code.bit_or().over(earlier),
+        time=_.time.max().over(earlier),
+        bucket=_.bucket.max().over(earlier),
+        events=_.events,
     )
-    table = ibis.memtable({"done": np.arange(len(scores)), "score": scores})
-    return running.join(table, running.code == table.done).drop("done")
+    table = ibis.memtable({"code": np.arange(len(scores)), "score": scores})
+    return running.join(table, "code")
 
 
 def pairs_at(steps: ir.Table, snapshot: int) -> ir.Table:
     """The steps that hold at a snapshot: one row a pair."""
-    return steps.filter(steps.since <= snapshot, steps.until > snapshot)
+    return steps.filter(_.since <= snapshot, _.until > snapshot)
 
 
 @dataclass(frozen=True)

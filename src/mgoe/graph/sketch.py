@@ -56,9 +56,10 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
         scale: Power of the singular values.
         seed: Of the range finder.
     """
-    rank = max(1, min(rank, *matrix.shape))
-    width = min(rank + OVERSAMPLING, *matrix.shape)
-    draw = np.random.default_rng(seed).standard_normal((matrix.shape[1], width), dtype=np.float32)
+    users, items = matrix.shape or (0, 0)
+    rank = max(1, min(rank, users, items))
+    width = min(rank + OVERSAMPLING, users, items)
+    draw = np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
     transposed = matrix.T.tocsr()
     basis = _orthonormal(matrix @ draw)
     for _ in range(power_iterations):

@@ -131,6 +131,11 @@ class Snapshot:
                 out |= gather.READERS[group](self, u, i)
         return out
 
+    def known_items(self, user: int) -> NDArray[np.int32]:
+        """Items in a user's history, rising."""
+        start, end = self.arrays["pairs.indptr"][user : user + 2]
+        return self.arrays["pairs.item"][start:end]
+
     def save(self, folder: Path) -> None:
         """Write every array as its own `.npy`."""
         folder.mkdir(parents=True)

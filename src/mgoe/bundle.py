@@ -1,0 +1,247 @@
+"""The one artefact that a service needs: a folder that scores without the training data.
+
+bundle.json          format, versions, checksums, the model's settings, tasks
+settings.yaml        of the run that made it
+users.parquet, items.parquet, side and context encoders
+graph/               the latest snapshot, with the pair codes that updates need
+model.safetensors    weights;  spec.json: what the model reads
+prior.npy            log-odds of the negative sampling, an item
+metrics.json         what it measured on validation and test
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from mgoe import __version__
+from mgoe.calibration import recalibrate, sampling_prior
+from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
+from mgoe.data import Encoders, Prepared, to_arrow
+from mgoe.errors import BundleError
+from mgoe.files import sha256, whole_folder, write_json, write_text
+from mgoe.graph import MacroGraph
+from mgoe.models import FeatureSpec, RankingModel, make_model
+from mgoe.training import load_weights
+from mgoe.training.pairs import PairScorer
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+BLOCK = 1 << 16
+"""Pairs scored at once."""
+
+
+def write_bundle(
+    out: Path,
+    *,
+    settings: RunSettings,
+    model: ModelSettings,
+    cell: Path,
+    prepared: Prepared,
+    graph: MacroGraph,
+    metrics: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a bundle; it appears when it is whole.
+
+    Args:
+        out: Folder to write, replaced if there.
+        settings: Of the run.
+        model: Resolved settings of the model.
+        cell: Folder with its `model.safetensors` and `spec.json`.
+        prepared, graph: What it was trained on; the latest snapshot goes along.
+        metrics: Rows to keep with it.
+    """
+    with whole_folder(out) as folder:
+        prepared.save_encoders(folder)
+        graph.save_latest(folder / "graph")
+        np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))
+        for name in ("model.safetensors", "spec.json"):
+            (folder / name).write_bytes((cell / name).read_bytes())
+        write_text(folder / "settings.yaml", dump_settings(settings))
+        write_json(folder / "metrics.json", list(metrics))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_json(
+            folder / MANIFEST,
+            {
+                "format": FORMAT,
+                "versions": {"mgoe": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+                "model": model.model_dump(mode="json"),
+                "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
+                "log": prepared.summary,
+                "checksums": {str(path.relative_to(folder)): sha256(path) for path in files},
+            },
+        )
+
+
+class Bundle:
+    """A model with all it needs to score: `mgoe.load(path)` opens one."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.manifest = manifest
+        self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
+        self._binary = np.array([task["kind"] == "binary" for task in manifest["tasks"]])
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+        """Open a bundle.
+
+        Args:
+            path: Its folder.
+            verify: Check every file against its checksum.
+
+        Raises:
+            BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
+        """
+        path = Path(path)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(path, f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder") from None
+        except (OSError, ValueError) as error:
+            raise BundleError(path / MANIFEST, f"cannot be read ({error}); write the bundle again") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format") if isinstance(manifest, dict) else None
+            raise BundleError(path, f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that wrote it")
+        for name, checksum in manifest["checksums"].items():
+            if not (path / name).is_file():
+                raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
+            if verify and sha256(path / name) != checksum:
+                raise BundleError(path / name, "does not match its checksum; copy the bundle again")
+        return cls(path, manifest)
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """Of the run that made it."""
+        return load_settings(self.path / "settings.yaml")
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Vocabularies, side features and context encoders."""
+        return Encoders.open_encoders(self.path)
+
+    @cached_property
+    def graph(self) -> MacroGraph:
+        """The latest snapshot."""
+        return MacroGraph.open(self.path / "graph")
+
+    @cached_property
+    def model(self) -> RankingModel:
+        """With its weights, ready to score."""
+        spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
+        model = make_model(check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0)
+        load_weights(model, self.path / "model.safetensors")
+        return model.eval()
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """What was measured: model, seed, split, slice, task, metric, value."""
+        return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
+
+    @cached_property
+    def _prior(self) -> NDArray[np.float32]:
+        return np.load(self.path / "prior.npy", allow_pickle=False)
+
+    @cached_property
+    def _scorer(self) -> PairScorer:
+        return PairScorer(self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side)
+
+    def predict(
+        self, users: ArrayLike, items: ArrayLike, context: Mapping[str, ArrayLike] | None = None, recalibrated: bool = True
+    ) -> pd.DataFrame:
+        """Score pairs.
+
+        Args:
+            users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or Arrow columns. Unseen ids
+                are scored as nodes without history.
+            context: Context features by name, as in the log; a missing one is unknown.
+            recalibrated: Undo the sampling of negatives (see `sampling_prior`).
+
+        Returns:
+            One row a pair: `user`, `item`, and the probability (or value) of each task.
+
+        Raises:
+            BundleError: The lists differ in length, or a context feature is unknown.
+        """
+        user_ids, item_ids = self._paired(users, items)
+        scores = self.score_codes(
+            self.encoders.users.codes(user_ids), self.encoders.items.codes(item_ids), self._encode(context, len(user_ids)), recalibrated
+        )
+        columns = {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
+        return pd.DataFrame(columns | {task: scores[:, t] for t, task in enumerate(self.tasks)})
+
+    def recommend(
+        self,
+        user: object,
+        k: int = 10,
+        task: str | None = None,
+        context: Mapping[str, ArrayLike] | None = None,
+        exclude_known: bool = False,
+    ) -> pd.DataFrame:
+        """The best items of the whole catalogue for a user.
+
+        Args:
+            user: An id.
+            k: How many.
+            task: What to rank by; the strongest binary task by default.
+            context: One value a context feature.
+            exclude_known: Leave out items the user has a history with.
+
+        Returns:
+            `item` and each task's probability, best first. At most k rows.
+
+        Raises:
+            BundleError: The task is unknown or k is not positive.
+        """
+        task = task if task is not None else self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
+        if task not in self.tasks:
+            raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
+        if k < 1:
+            raise BundleError("k", f"must be at least 1, found {k}")
+        code = int(self.encoders.users.codes([user])[0])
+        candidates = np.arange(self.encoders.items.size)
+        if exclude_known and 0 <= code < self.graph.latest.n_users:
+            candidates = np.setdiff1d(candidates, self.graph.latest.known_items(code))
+        scores = self.score_codes(np.full(len(candidates), code), candidates, self._encode(context, len(candidates)), recalibrated=True)
+        best = np.argsort(-scores[:, self.tasks.index(task)], kind="stable")[:k]
+        items = self.encoders.items.ids(candidates[best]).to_pandas()
+        return pd.DataFrame({"item": items} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
+
+    def score_codes(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None, recalibrated: bool = True
+    ) -> NDArray[np.float32]:
+        """Score pairs of codes, in blocks. Shape (B, T)."""
+        scores = self._scorer(users, items, context or {})
+        if not recalibrated:
+            return scores
+        return recalibrate(scores, self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)], self._binary)
+
+    def describe(self) -> dict[str, Any]:
+        """What `mgoe describe BUNDLE` prints."""
+        return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {"graph": self.graph.describe()}
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {self.encoders.users.size:,} users, {self.encoders.items.size:,} items)"
+
+    def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
+        left, right = to_arrow(users), to_arrow(items)
+        if len(left) == 1 and len(right) != 1:
+            left = left.take(pa.array(np.zeros(len(right), np.int64)))
+        elif len(right) == 1 and len(left) != 1:
+            right = right.take(pa.array(np.zeros(len(left), np.int64)))
+        if len(left) != len(right):
+            raise BundleError("predict", f"users and items must be of one length, found {len(left)} and {len(right)}")
+        return left, right
+
+    def _encode(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
+        return self.encoders.context_features.encode({name: to_arrow(values) for name, values in (context or {}).items()}, n)

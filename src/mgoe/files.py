@@ -1,0 +1,71 @@
+"""Writing files so that a reader sees the old one or the new one, never a part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mgoe.errors import OutputError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
+    finally:
+        if unfinished.exists():
+            unfinished.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole; NaN becomes null, which is what JSON has."""
+    write_text(path, json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill beside its final place; it moves there when the block ends well, and is removed otherwise.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,155 @@
+"""One cell of a run: a model, fitted with a seed and measured. Cells know nothing of each other, so they can run side by side."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.calibration import recalibrate, sampling_prior
+from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
+from mgoe.data import SPLITS, Prepared
+from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
+from mgoe.files import write_json, write_text
+from mgoe.graph import MacroGraph
+from mgoe.models import FeatureSpec, RankingModel, make_model
+from mgoe.training import Feed, fit, make_spec, predict, progress_bar
+from mgoe.training.pairs import PairScorer
+
+DONE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model and a seed of a run."""
+
+    run: Path
+    model: ModelSettings
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.run / "cells" / self.model.name / str(self.seed)
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell is finished: its metrics are written last."""
+        return (self.folder / DONE).exists()
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name}, seed {self.seed}"
+
+
+class Inputs:
+    """What every cell of a run reads: opened once a process."""
+
+    def __init__(self, run: Path, settings: RunSettings):
+        self.form, self.negatives = settings.form, settings.negatives
+        self.prepared = Prepared.open(run / "data")
+        self.graph = MacroGraph.open(run / "graph")
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """What every model of the run is made for."""
+        return make_spec(self.prepared, self.graph)
+
+    @cached_property
+    def prior(self) -> NDArray[np.float32]:
+        """Log-odds of the negative sampling, an item."""
+        return sampling_prior(self.prepared, self.form, self.negatives)
+
+    @cached_property
+    def slices(self) -> dict[str, NDArray[np.bool_]]:
+        """Parts of the test examples that are measured apart."""
+        test = self.prepared.examples("test")
+        history = self.prepared.history.select("user", "item", "snapshot").to_pyarrow()
+        return make_slices(
+            test.user,
+            test.item,
+            test.bucket,
+            test.snapshot,
+            cuts=self.prepared.cuts,
+            users_at=self.prepared.users_at,
+            items_at=self.prepared.items_at,
+            history=(history["user"].to_numpy(), history["item"].to_numpy(), history["snapshot"].to_numpy()),
+        )
+
+
+def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: bool = True) -> dict[str, Any]:
+    """Fit, measure and write one cell. Validation picks the epoch; test is read once, at the end.
+
+    Returns:
+        Facts about the fit: seconds, samples a second, best epoch, parameters.
+    """
+    started = time.perf_counter()
+    spec = inputs.spec
+    model = make_model(cell.model, spec, cell.seed)
+    training = training_of(settings.training, cell.model)
+    train, valid, test = (Feed(inputs.prepared, inputs.graph, inputs.prepared.examples(split), model.needs, spec) for split in SPLITS)
+    with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
+        fitted = fit(model, train, valid, training, cell.folder, on_progress, cell.seed)
+    rows: list[Row] = []
+    for split, feed in (("valid", valid), ("test", test)):
+        scores, examples = predict(model, feed), feed.examples
+        slices = inputs.slices if settings.evaluation.slices and split == "test" else None
+        rows += measure(scores, examples.labels, examples.user, spec.tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
+        user_influence(scores, examples.labels, examples.user, spec.tasks).save(cell.folder / f"{split}.npz")
+        if split == "test":
+            write_json(cell.folder / "reliability.json", reliability(scores, examples.labels, spec.tasks))
+    if settings.evaluation.ranking_queries:
+        rows += catalogue(cell, settings, inputs, model)
+    facts = {
+        "model": cell.model.name,
+        "seed": cell.seed,
+        "inputs": list(cell.model.inputs or ()),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "best_epoch": fitted.best_epoch,
+        "best_value": fitted.best_value,
+        "training_seconds": round(fitted.seconds, 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "samples_per_second": round(fitted.samples_per_second),
+        "precision": fitted.precision,
+    }
+    write_text(cell.folder / "spec.json", spec.to_json())
+    write_json(cell.folder / "fit.json", facts)
+    write_rows(cell.folder / DONE, rows)
+    return facts
+
+
+def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingModel) -> list[Row]:
+    """HR@k and NDCG@k on test over the whole catalogue, scored as a bundle scores: with the sampling of negatives undone."""
+    prepared, test, snapshot = inputs.prepared, inputs.prepared.examples("test"), len(inputs.prepared.cuts) - 1
+    scorer = PairScorer(model, inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
+    unknown = prepared.context_features
+
+    def score(users: NDArray[np.int64], items: NDArray[np.int64], _: int) -> NDArray[np.float32]:
+        probabilities = scorer(users, items, unknown.encode({}, len(users)))
+        return recalibrate(probabilities, inputs.prior[items], np.array([task.kind == "binary" for task in settings.tasks]))
+
+    return rank_catalogue(
+        score,
+        test.labels,
+        test.user,
+        test.item,
+        model.spec.tasks,
+        snapshot=snapshot,
+        catalogue=int(prepared.items_at[snapshot]),
+        queries=settings.evaluation.ranking_queries,
+        k=settings.evaluation.k,
+        model=cell.model.name,
+        seed=cell.seed,
+        split="test",
+        query_seed=settings.evaluation.seed,
+    )
+
+
+def training_of(settings: TrainingSettings, model: ModelSettings) -> TrainingSettings:
+    """Training settings with what differs for a model."""
+    return check_settings(TrainingSettings, settings.model_dump() | model.training, f"models.{model.name}.training")
