@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ibis.expr.types as ir
-
+from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
 
 
@@ -23,13 +22,13 @@ class Check:
     """
 
     column: str
-    bad: ir.BooleanValue
-    value: ir.Value
+    bad: Expr
+    value: Expr
     rule: str
     mend: str
 
 
-def enforce(table: ir.Table, checks: Sequence[Check], place: str) -> None:
+def enforce(table: Table, checks: Sequence[Check], place: str) -> None:
     """Refuse a staged table with a row that breaks a rule; the first rule broken is named, with its first row and the count.
 
     Raises:

@@ -6,11 +6,11 @@ from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
-import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 
 from mgoe.data.checks import Check
+from mgoe.data.expr import Expr
 from mgoe.errors import DataError
 
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds
@@ -18,11 +18,11 @@ _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
 @ibis.udf.scalar.builtin
-def epoch_us(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportReturnType, reportInvalidTypeForm]
+def epoch_us(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportInvalidTypeForm]
     """DuckDB's own function: microseconds since 1970, UTC."""
 
 
-def read_id(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """An id as int64, uint64 or string; nothing is rounded."""
     kind = column.type()
     checks = [
@@ -44,7 +44,7 @@ def read_id(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Ch
     raise wrong_type(place, name, kind, "an id must be an integer or a string")
 
 
-def read_time(column: ir.Column, name: str, unit: str, place: str, key: str = "data.time_unit") -> ir.Value:
+def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit") -> Expr:
     """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read."""
     kind = column.type()
     if kind.is_string():
@@ -54,7 +54,7 @@ def read_time(column: ir.Column, name: str, unit: str, place: str, key: str = "d
         return epoch_us(column if zoned else column.cast("timestamp(6)"))
     if not (kind.is_integer() or kind.is_floating()):
         raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
-    finite = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
+    finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
     if unit == "auto":
         unit = _unit(finite, name, place, key)
     if unit == "ns":
@@ -62,13 +62,13 @@ def read_time(column: ir.Column, name: str, unit: str, place: str, key: str = "d
     return (finite * _UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * _UNITS[unit]
 
 
-def time_check(column: ir.Column, moment: ir.Value, name: str) -> Check:
+def time_check(column: Expr, moment: Expr, name: str) -> Check:
     """Every row has a time that could be read."""
     rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970)"
     return Check(name, moment.isnull(), column, rule, "mend or leave out such rows")
 
 
-def read_label(column: ir.Column, name: str, binary: bool, place: str) -> tuple[ir.Value, list[Check]]:
+def read_label(column: Expr, name: str, binary: bool, place: str) -> tuple[Expr, list[Check]]:
     """A label as float32, null where missing."""
     number = _number(column, name, place, "a label must be a number or a boolean")
     if binary:
@@ -82,7 +82,7 @@ def read_label(column: ir.Column, name: str, binary: bool, place: str) -> tuple[
     ]
 
 
-def read_weight(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A sample weight as float32."""
     number = _number(column, name, place, "a weight must be a number")
     bad = number.isnull() | ~_finite_from_zero(number)
@@ -91,7 +91,7 @@ def read_weight(column: ir.Column, name: str, place: str) -> tuple[ir.Value, lis
     ]
 
 
-def read_position(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A shown position as int64."""
     number = _number(column, name, place, "a position must be a whole number")
     bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor())
@@ -100,7 +100,7 @@ def read_position(column: ir.Column, name: str, place: str) -> tuple[ir.Value, l
     ]
 
 
-def read_numeric(column: ir.Column, name: str, place: str) -> tuple[ir.Value, list[Check]]:
+def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A numeric feature as float64, null where missing (null or NaN)."""
     number = _number(column, name, place, "a numeric feature must be a number")
     value = ibis.ifelse(number.isnan(), None, number)
@@ -129,18 +129,18 @@ def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:
     return DataError(f"{place}, column {name!r}", f"{rule}, found the type {kind}; convert it or name another column")
 
 
-def _number(column: ir.Column, name: str, place: str, rule: str) -> ir.FloatingValue:
+def _number(column: Expr, name: str, place: str, rule: str) -> Expr:
     kind = column.type()
     if kind.is_numeric() or kind.is_boolean():
-        return column.cast("float64")  # pyright: ignore[reportReturnType]
+        return column.cast("float64")
     raise wrong_type(place, name, kind, rule)
 
 
-def _finite_from_zero(number: ir.FloatingValue) -> ir.BooleanValue:
+def _finite_from_zero(number: Expr) -> Expr:
     return (number >= 0) & ~number.isnan() & ~number.isinf()
 
 
-def _unit(column: ir.Value, name: str, place: str, key: str) -> str:
+def _unit(column: Expr, name: str, place: str, key: str) -> str:
     """The unit of numeric times by their magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
     low, high = column.min().to_pyarrow().as_py(), column.max().to_pyarrow().as_py()
     if low is not None and low >= 19_000_101 and high <= 21_001_231:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ibis
-import ibis.expr.types as ir
 import numpy as np
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
 from mgoe.data.examples import ExampleWriter
+from mgoe.data.expr import Table
 from mgoe.data.negatives import blocks, sample_negatives
 from mgoe.data.schema import Log
 from mgoe.errors import DataError
@@ -17,7 +17,7 @@ from mgoe.errors import DataError
 BLOCK = 1_000_000  # positives whose negatives are drawn at once
 
 
-def task_events(log: Log, settings: RunSettings) -> tuple[ir.Table, dict[str, int]]:
+def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]:
     """The rows whose behaviour does a task, with `code`, the bit mask of the tasks that it does; and the count of every other behaviour.
 
     Raises:
@@ -38,7 +38,7 @@ def task_events(log: Log, settings: RunSettings) -> tuple[ir.Table, dict[str, in
     return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
 
 
-def task_history(coded: ir.Table, tasks: int) -> ir.Table:
+def task_history(coded: Table, tasks: int) -> Table:
     """One row an event and task. Columns user, item, time, bucket, task."""
     return ibis.union(
         *(
@@ -48,13 +48,13 @@ def task_history(coded: ir.Table, tasks: int) -> ir.Table:
     )
 
 
-def positives(con: Backend, coded: ir.Table) -> ir.Table:
+def positives(con: Backend, coded: Table) -> Table:
     """Events of a user on an item in a bucket as one row, with the union of their codes."""
     return con.create_table("positives", coded.group_by(["bucket", "user", "item"]).aggregate(code=coded.code.bit_or().cast("int32")))
 
 
 def write_event_examples(
-    found: ir.Table,
+    found: Table,
     buckets: NDArray[np.int64],
     counts: NDArray[np.int64],
     first: int,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ibis
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
 from mgoe.config import RunSettings, seconds
 from mgoe.data.examples import ExampleWriter
+from mgoe.data.expr import Expr, Table
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.log import batches
 from mgoe.data.schema import Log
@@ -36,25 +36,25 @@ def check_labels(log: Log, settings: RunSettings) -> None:
             )
 
 
-def label_history(coded: ir.Table, settings: RunSettings) -> ir.Table:
+def label_history(coded: Table, settings: RunSettings) -> Table:
     """One row a task done, at the moment it was known. Columns user, item, time, bucket, task."""
     parts = []
     for t, task in enumerate(settings.tasks):
         done = coded.filter(coded[f"label_{task.name}"] > 0)
         known = done[f"known_{task.name}"] if task.known_at is not None else done.time + seconds(task.delay) * 1_000_000
         parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
-    history = ibis.union(*parts) if len(parts) > 1 else parts[0]
+    history: Table = ibis.union(*parts) if len(parts) > 1 else parts[0]
     if settings.data.end is not None:
         history = history.filter(history.time < microseconds(settings.data.end))
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 
 
-def any_positive(table: ir.Table, settings: RunSettings) -> ir.BooleanValue:
+def any_positive(table: Table, settings: RunSettings) -> Expr:
     """Whether a row has a label above 0."""
     return ibis.or_(*(table[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks))
 
 
-def write_exposure_examples(coded: ir.Table, settings: RunSettings, first: int, context: FeatureEncoders, writer: ExampleWriter) -> None:
+def write_exposure_examples(coded: Table, settings: RunSettings, first: int, context: FeatureEncoders, writer: ExampleWriter) -> None:
     """Every exposure after the first cut as an example, sorted so that the log's order changes nothing.
 
     Args:

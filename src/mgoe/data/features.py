@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import compute
 
 from mgoe.config import FeatureSettings
 from mgoe.data.columns import to_arrow
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
+
+pc: Any = compute  # most of its functions are made at import, out of a type checker's sight
 
 LONGEST = 50
 """Categories of a several-valued feature that are kept a row; the rest are cut off."""

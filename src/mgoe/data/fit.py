@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 import ibis
-import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mgoe.config import FeatureSettings
 from mgoe.data.checks import Check
 from mgoe.data.columns import read_numeric, wrong_type
+from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
 from mgoe.data.log import batches
 from mgoe.data.vocabulary import Vocabulary
@@ -32,7 +32,7 @@ def check_names(features: Sequence[FeatureSettings], key: str) -> None:
             raise ConfigError(key, f"each feature needs a name of its own, and `numeric` is taken, found {name!r}; rename the column")
 
 
-def read_feature(column: ir.Column, feature: FeatureSettings, place: str) -> tuple[ir.Value, list[Check]]:
+def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Expr, list[Check]]:
     """A feature's column, and what must hold of its rows."""
     kind = column.type()
     if feature.kind == "numeric":
@@ -45,9 +45,7 @@ def read_feature(column: ir.Column, feature: FeatureSettings, place: str) -> tup
     return column, []
 
 
-def fit_encoders(
-    table: ir.Table, columns: dict[str, str], features: Sequence[FeatureSettings], order: str | None = None
-) -> FeatureEncoders:
+def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[FeatureSettings], order: str | None = None) -> FeatureEncoders:
     """Fit on every row of a table; the result does not depend on their order.
 
     Args:
@@ -77,14 +75,15 @@ def fit_encoders(
     return FeatureEncoders(tuple(features), vocabularies, lengths, moments)
 
 
-def _categories(values: ir.Table, min_count: int) -> Vocabulary:
+def _categories(values: Table, min_count: int) -> Vocabulary:
     counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count(), first=values["first"].min())
     found = counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"].combine_chunks()
     kind = found.type
     if pa.types.is_floating(kind):
-        found = found.filter(pc.is_finite(found))
-        whole = pc.all(pc.equal(pc.floor(found), found)).as_py() is not False and (pc.max(pc.abs(found)).as_py() or 0) < 2**53
-        found = found.cast(pa.int64() if whole else pa.string())
+        numbers = found.to_numpy(zero_copy_only=False)
+        numbers = numbers[np.isfinite(numbers)]
+        whole = bool((np.floor(numbers) == numbers).all() and (np.abs(numbers) < 2.0**53).all())
+        found = pa.array(numbers.astype(np.int64)) if whole else pa.array(numbers).cast(pa.string())
     elif pa.types.is_integer(kind):
         found = found.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
     elif not pa.types.is_string(kind):
@@ -92,7 +91,7 @@ def _categories(values: ir.Table, min_count: int) -> Vocabulary:
     return Vocabulary(found)
 
 
-def _moments(values: ir.Table) -> tuple[float, float]:
+def _moments(values: Table) -> tuple[float, float]:
     """Mean and deviation by exactly rounded sums, which no order of rows changes."""
     count = int(values.count().to_pyarrow().as_py())
     if not count:
@@ -102,5 +101,5 @@ def _moments(values: ir.Table) -> tuple[float, float]:
     return mean, std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
 
 
-def _numbers(values: ir.Table) -> Iterator[float]:
+def _numbers(values: Table) -> Iterator[float]:
     return itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches(values))

@@ -24,7 +24,7 @@ def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) ->
     """
     keys = _mix(_mix(np.full(1, seed, dtype=np.int64).astype(np.uint64)) + buckets.astype(np.uint64) * _GOLDEN)
     bits = _mix(keys + draws.astype(np.uint64) * _GOLDEN)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def sample_negatives(

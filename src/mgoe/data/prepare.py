@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ibis
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from mgoe.config import RunSettings
 from mgoe.data.events import positives, task_events, task_history, write_event_examples
 from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
+from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
 from mgoe.data.log import connect, drop, open_log
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
@@ -30,7 +30,7 @@ from mgoe.data.windows import make_cuts, snapshot_of
 from mgoe.errors import OutputError
 
 
-def prepare(settings: RunSettings, out: Path | str, table: ir.Table | None = None) -> Prepared:
+def prepare(settings: RunSettings, out: Path | str, table: Table | None = None) -> Prepared:
     """Check a log, number its users and items, split it by time, and write examples and history.
 
     The folder appears whole or not at all: it is built beside and renamed.
@@ -69,7 +69,7 @@ def prepare(settings: RunSettings, out: Path | str, table: ir.Table | None = Non
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: ir.Table | None) -> dict[str, Any]:
+def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None) -> dict[str, Any]:
     place = "the table" if table is not None else ", ".join(settings.data.log)
     source = table if table is not None else open_log(con, settings.data.log)
     log = read_log(con, source, settings, place)
@@ -116,7 +116,7 @@ def _context_columns(settings: RunSettings) -> dict[str, str]:
     return {feature.name: f"context_{feature.name}" for feature in settings.data.context}
 
 
-def _number(con: Backend, rows: ir.Table, node: str, folder: Path) -> NDArray[np.int64]:
+def _number(con: Backend, rows: Table, node: str, folder: Path) -> NDArray[np.int64]:
     """Codes by first bucket, then id; the vocabulary is written. Returns the first bucket of each code, rising."""
     first = rows.group_by(node).aggregate(first=rows.bucket.min())
     code = ibis.row_number().over(order_by=[first["first"], first[node]])
@@ -126,7 +126,7 @@ def _number(con: Backend, rows: ir.Table, node: str, folder: Path) -> NDArray[np
     return ordered["first"].to_numpy().astype(np.int64)
 
 
-def _encode(con: Backend, rows: ir.Table) -> ir.Table:
+def _encode(con: Backend, rows: Table) -> Table:
     """The rows with codes in place of ids."""
     users, items = con.table("users"), con.table("items")
     joined = rows.join(users, rows.user == users.user).join(items, rows.item == items.item)
@@ -136,13 +136,13 @@ def _encode(con: Backend, rows: ir.Table) -> ir.Table:
     return coded
 
 
-def _counts(found: ir.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _counts(found: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Buckets with positives, rising, and how many each has."""
     counted: pa.Table = found.group_by("bucket").aggregate(n=ibis._.count()).order_by("bucket").to_pyarrow()
     return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
 
 
-def _write_history(events: ir.Table, cuts: NDArray[np.int32], path: Path) -> None:
+def _write_history(events: Table, cuts: NDArray[np.int32], path: Path) -> None:
     history = events.select(
         "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import ibis
-import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
 from mgoe.config import RunSettings
 from mgoe.data.checks import Check, enforce
 from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
+from mgoe.data.expr import Expr, Table
 from mgoe.data.fit import check_names, read_feature
 from mgoe.data.log import drop, require_columns, stage
 from mgoe.data.windows import bucket_of, microseconds
@@ -29,13 +29,13 @@ class Log:
         dropped: Rows left out, by reason.
     """
 
-    table: ir.Table
+    table: Table
     place: str
     rows: int
     dropped: dict[str, int]
 
 
-def read_log(con: Backend, source: ir.Table, settings: RunSettings, place: str) -> Log:
+def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> Log:
     """Check every row of a log and bring it into one form.
 
     Raises:
@@ -51,7 +51,7 @@ def read_log(con: Backend, source: ir.Table, settings: RunSettings, place: str) 
         raise DataError(place, "the log must hold rows, found a header alone; name another file")
     values, checks = _read(raw, settings, names, place)
     enforce(raw, checks, place)
-    every = raw.select(**values)
+    every: Table = raw.select(**values)
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
     counted = every
     if settings.data.start is not None:
@@ -89,9 +89,9 @@ def _wanted(settings: RunSettings) -> dict[str, tuple[str, str]]:
     return columns | {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
 
 
-def _read(raw: ir.Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, ir.Value], list[Check]]:
+def _read(raw: Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, Expr], list[Check]]:
     """The value of each of our columns, and what must hold of it."""
-    values: dict[str, ir.Value] = {}
+    values: dict[str, Expr] = {}
     checks: list[Check] = []
     for node in ("user", "item"):
         values[node], more = read_id(raw[node], names[node], place)
@@ -107,9 +107,9 @@ def _read(raw: ir.Table, settings: RunSettings, names: dict[str, str], place: st
         checks += more
         if known in names:
             values[known] = read_time(raw[known], names[known], settings.data.time_unit, place)
-            late = values[known].isnull() | (values[known] < values["time"])  # pyright: ignore[reportOperatorIssue]
+            late = values[known].isnull() | (values[known] < values["time"])
             rule = f"a label above 0 of task {task.name} must be known at some time, and not before its exposure"
-            checks.append(Check(names[known], (values[label] > 0) & late, raw[known], rule, "mend the column, or use `delay` instead"))  # pyright: ignore[reportOperatorIssue]
+            checks.append(Check(names[known], (values[label] > 0) & late, raw[known], rule, "mend the column, or use `delay` instead"))
     for name, read in (("weight", read_weight), ("position", read_position)):
         if name in names:
             values[name], more = read(raw[name], names[name], place)
@@ -130,14 +130,14 @@ def _refuse_exposure_keys(settings: RunSettings) -> None:
         )
 
 
-def _read_behavior(column: ir.Column, name: str, place: str) -> ir.Value:
+def _read_behavior(column: Expr, name: str, place: str) -> Expr:
     kind = column.type()
     if kind.is_string() or kind.is_integer() or kind.is_boolean():
-        return column.cast("string").fill_null("null")  # pyright: ignore[reportReturnType]
+        return column.cast("string").fill_null("null")
     raise wrong_type(place, name, kind, "a behaviour must be a string or an integer")
 
 
-def _refuse_duplicates(table: ir.Table, count: int, place: str) -> None:
+def _refuse_duplicates(table: Table, count: int, place: str) -> None:
     repeated = table.group_by(table.columns).aggregate(times=ibis._.count())
     first = repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1).to_pyarrow().to_pylist()[0]
     shown = ", ".join(f"{name} {first[name]}" for name in ("user", "item") if name in first)
@@ -147,7 +147,7 @@ def _refuse_duplicates(table: ir.Table, count: int, place: str) -> None:
     )
 
 
-def _check_buckets(log: ir.Table, length: str, place: str) -> None:
+def _check_buckets(log: Table, length: str, place: str) -> None:
     low, high = log.bucket.min().to_pyarrow().as_py(), log.bucket.max().to_pyarrow().as_py()
     far = max(low, high, key=abs)
     if abs(far) >= 2**31:

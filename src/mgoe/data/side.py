@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.config import SideTableSettings
 from mgoe.data.checks import enforce
 from mgoe.data.columns import read_id
+from mgoe.data.expr import Table
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.fit import check_names, fit_encoders, read_feature
 from mgoe.data.log import batches, drop, open_log, require_columns, stage
@@ -135,7 +136,7 @@ def read_side(con: Backend, settings: SideTableSettings | None, nodes: Vocabular
     return SideFeatures(encoders, arrays), {"rows": rows, "in_log": matched, "nodes_without": nodes.size - matched}
 
 
-def _refuse_repeats(side: Any, settings: SideTableSettings) -> None:
+def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
     counted = side.group_by("id").aggregate(n=side.count())
     repeated = counted.filter(counted.n > 1).order_by("id")
     count = int(repeated.count().to_pyarrow().as_py())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import RunSettings
 from mgoe.data.examples import SPLITS
+from mgoe.data.expr import Table
 from mgoe.data.schema import Log
 from mgoe.data.windows import moment_of
 
@@ -46,7 +47,7 @@ def summarise(
 
 
 def _split(con: Backend, path: Path, settings: RunSettings, cuts: NDArray[np.int32]) -> dict[str, Any]:
-    table = con.read_parquet(path)
+    table: Table = con.read_parquet(path)
     labels = {task.name: table[f"label.{task.name}"] for task in settings.tasks}
     positive = ibis.or_(*(label.fill_null(0) > 0 for label in labels.values()))
     count = {f"valid_{name}": label.count() for name, label in labels.items()}

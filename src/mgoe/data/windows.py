@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
-import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import SplitSettings, seconds
+from mgoe.data.expr import Expr
 from mgoe.errors import DataError
 
 _DAY = 86_400_000_000  # microseconds
@@ -28,14 +28,15 @@ def microseconds(moment: date | datetime) -> int:
     return since.days * _DAY + since.seconds * 1_000_000 + since.microseconds
 
 
-def bucket_of(moment: ir.Value, length: str) -> ir.Value:
+def bucket_of(moment: Expr, length: str) -> Expr:
     """Bucket number of a moment in microseconds. int64."""
-    return (moment // (seconds(length) * 1_000_000)).cast("int64")  # pyright: ignore[reportOperatorIssue]
+    return (moment // (seconds(length) * 1_000_000)).cast("int64")
 
 
-def snapshot_of(bucket: ir.Value, cuts: NDArray[np.int32]) -> ir.Value:
+def snapshot_of(bucket: Expr, cuts: NDArray[np.int32]) -> Expr:
     """First snapshot that contains a bucket: the number of cuts before it. int16."""
-    return sum(((bucket > int(cut)).cast("int16") for cut in cuts), start=0 * bucket).cast("int16")  # pyright: ignore
+    before: Expr = sum((bucket > int(cut)).cast("int16") for cut in cuts)
+    return before.cast("int16")
 
 
 def make_cuts(settings: SplitSettings, length: str, buckets: NDArray[np.int64], positives: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -61,7 +62,7 @@ def make_cuts(settings: SplitSettings, length: str, buckets: NDArray[np.int64], 
         cuts = buckets[np.searchsorted(np.cumsum(positives), reached)]
     else:
         size = seconds(length) * 1_000_000
-        cuts = np.array([(microseconds(cut) - 1) // size for cut in settings.cuts])  # pyright: ignore[reportArgumentType]
+        cuts = np.array([(microseconds(cut) - 1) // size for cut in settings.cuts if isinstance(cut, date)])
     _check_windows(settings.cuts, cuts, length, buckets)
     return cuts.astype(np.int32)
 
