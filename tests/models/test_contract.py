@@ -19,6 +19,7 @@ MODELS = {
         ("everything", "mgoe", {"inputs": INPUT_GROUPS, "options": {"table": True, "transfer": "add", "gate_query": "ids"}}),
         ("one for all", "mgoe", {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}}),
         ("target", "mgoe", {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}}),
+        ("target of nothing", "mgoe+counts", {"options": {"attention": "target", "table": True}}),
         ("paper, target", "mgoe-paper", {"options": {"attention": "target", "mask_empty": True, "gate_query": "inputs"}}),
         ("paper without ids", "mgoe-paper", {"inputs": ("side", "recents", "aggregates", "counts")}),
         ("paper of the graph alone", "mgoe-paper", {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}}),

@@ -68,6 +68,8 @@ def test_rivals_have_the_same_capacity(tasks):
             "models.x.options: attention: Input should be 'none' or 'target'",
         ),
         (ModelSettings(name="x", base="mmoe", options={"experts": 0}), "experts: Input should be greater than or equal to 1"),
+        (ModelSettings(name="x", base="shared-bottom", options={"hidden": [0]}), "greater than 0, found 0"),
+        (ModelSettings(name="x", base="mgoe", options={"tower_hidden": []}), "at least 1 item"),
         (ModelSettings(name="x", base="mgoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mmoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mgoe-paper", inputs=("edges",)), "nothing to read"),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+"""Of an MLP's layers, as an option."""
 
 
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:

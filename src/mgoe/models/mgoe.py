@@ -15,7 +15,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.gates import Gates, mix
 from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
-from mgoe.models.layers import StackedMLP
+from mgoe.models.layers import StackedMLP, Widths
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec
 from mgoe.models.towers import MacroTaskTable, Towers, Transfer
@@ -30,10 +30,10 @@ class MGOEOptions(Settings):
     """D: of id, category, macro node and table embeddings."""
     aggregate: int = Field(default=16, ge=1)
     """H: of each order's aggregate and of the recents' summaries; 2D in the paper's form."""
-    hidden: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    hidden: Widths = (128, 64)
     """Layers of the experts of form `mlp`."""
-    tower_hidden: tuple[int, ...] = Field(default=(64, 32), min_length=1)
-    tau: float = Field(default=1.3, gt=0)
+    tower_hidden: Widths = (64, 32)
+    tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights."""
     mask_empty: bool = True
     """No weight for macro nodes without an edge."""
@@ -70,36 +70,19 @@ class MGOE(RankingModel):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs
+        paper, target = o.form == "paper", graph and o.attention == "target"
         copies = tasks if o.task_ids else 1
         self.inputs = DenseInputs(spec, inputs, o.width)
-        self.by_id = by_id
+        self.by_id, self.reads_nodes = by_id, by_id or paper
         self.nodes = Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
-        self.projected = (
-            ProjectedNodes(self.inputs, copies, o.width) if not by_id and (o.form == "paper" or o.attention == "target") else None
-        )
+        self.projected = ProjectedNodes(self.inputs, copies, o.width) if not by_id and (paper or target) else None
         widths = (o.width, o.width) if by_id else self.projected.widths if self.projected else (0, 0)
-        if graph and o.attention == "target" and not all(widths):
-            raise ConfigError(
-                "options.attention", "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
-            )
-        self.reads_nodes = by_id or o.form == "paper"
-        self.macro = (
-            MacroExperts(
-                spec,
-                tasks,
-                width=o.width,
-                aggregate=o.aggregate,
-                tau=o.tau,
-                mask_empty=o.mask_empty,
-                second_order=o.second_order,
-                shared_macro=o.shared_macro,
-                target=o.width if o.attention == "target" else 0,
-            )
-            if graph
-            else None
-        )
+        if target and not all(widths):
+            rule = "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
+            raise ConfigError("options.attention", rule)
+        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
+        self.macro = MacroExperts(spec, tasks, **switches, target=o.width if target else 0) if graph else None
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
-        paper = o.form == "paper"
         if not own and (paper or not self.inputs.width):
             raise ConfigError("inputs", f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`")
         self.experts = None if paper else StackedMLP(tasks, self.inputs.width, own, o.hidden)

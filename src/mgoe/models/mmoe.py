@@ -11,7 +11,7 @@ from torch import Tensor
 from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.gates import Gates, mix
-from mgoe.models.layers import StackedMLP
+from mgoe.models.layers import StackedMLP, Widths
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
 from mgoe.models.towers import Towers
@@ -22,7 +22,7 @@ class MMoEOptions(RivalOptions):
 
     experts: int | None = Field(default=None, ge=1)
     """As many as tasks where not given, as in MGOE."""
-    hidden: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    hidden: Widths = (128, 64)
     """Layers of an expert."""
 
 

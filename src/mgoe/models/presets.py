@@ -43,7 +43,8 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
 
     Args:
         model: A preset's name, with `+counts`, `+edges` or `+graph` for other inputs, or settings whose `base` is such a name or the
-            import path `module:Class` of a model of one's own. Options given are laid over the preset's.
+            import path `module:Class` of a model of one's own, which reads every group but ids and recents by default. Options given
+            are laid over the preset's.
 
     Raises:
         ConfigError: The name or an option is unknown, or the class cannot be imported.

@@ -12,6 +12,7 @@ from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.experts import MacroExperts
 from mgoe.models.inputs import DenseInputs, Nodes
+from mgoe.models.layers import Widths
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec
 
@@ -23,8 +24,8 @@ class RivalOptions(Settings):
     """Of category and macro node embeddings, and of ids a task: a node's id row has T times as much, the budget of MGOE's ids."""
     aggregate: int = Field(default=16, ge=1)
     """Of each order's aggregate and of the recents' summaries."""
-    tower_hidden: tuple[int, ...] = Field(default=(64, 32), min_length=1)
-    tau: float = Field(default=1.3, gt=0)
+    tower_hidden: Widths = (64, 32)
+    tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights (input group `aggregates`)."""
     mask_empty: bool = True
     """No weight for macro nodes without an edge."""

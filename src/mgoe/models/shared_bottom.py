@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pydantic import Field
 from torch import Tensor
 
 from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
-from mgoe.models.layers import StackedMLP
+from mgoe.models.layers import StackedMLP, Widths
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
 from mgoe.models.towers import Towers
@@ -18,7 +17,7 @@ from mgoe.models.towers import Towers
 class SharedBottomOptions(RivalOptions):
     """Switches of Shared-Bottom."""
 
-    hidden: tuple[int, ...] | None = Field(default=None, min_length=1)
+    hidden: Widths | None = None
     """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
 
 
