@@ -1,0 +1,24 @@
+"""Logs with known truth: communities, funnel, popularity, drift, arrivals; and the best that any model can reach on them.
+
+Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
+"""
+
+from mgoe.simulate.reachable import best_reachable, reachable
+from mgoe.simulate.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
+from mgoe.simulate.simulate import Form, SimulationSummary, simulate
+from mgoe.simulate.truth import Truth
+from mgoe.simulate.world import make_truth
+
+__all__ = [
+    "DEVICES",
+    "BehaviourSettings",
+    "Form",
+    "SimulationSummary",
+    "StaySettings",
+    "Truth",
+    "WorldSettings",
+    "best_reachable",
+    "make_truth",
+    "reachable",
+    "simulate",
+]
