@@ -82,6 +82,8 @@ class DataSettings(Settings):
     """Column of the shown position: a bias in training only (exposures only)."""
     users: SideTableSettings | None = None
     items: SideTableSettings | None = None
+    truth: str | None = None
+    """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
     duplicates: Literal["drop", "refuse"] = "drop"
     """Rows that repeat every column of the schema."""
 
@@ -177,8 +179,7 @@ class ModelSettings(Settings):
     inputs: tuple[InputGroup, ...] | None = None
     """The base's own where not given."""
     ids: Literal["auto", "on", "off"] = "auto"
-    """`auto` switches ids off on logs where they only overfit: where the median user or item of the training examples has
-    fewer than `ids_min_positives` of them."""
+    """`auto` switches ids off on logs where they only overfit: where the median user or item has few training positives."""
     options: dict[str, Any] = {}
     """Switches of the base, checked by the base itself."""
     training: dict[str, Any] = {}

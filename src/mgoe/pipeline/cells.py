@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliabili
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
-from mgoe.training import Feed, fit, make_spec, predict, progress_bar
+from mgoe.training import Feed, Monitor, fit, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -41,6 +42,12 @@ class Cell:
     def done(self) -> bool:
         """Whether the cell is finished: its metrics are written last."""
         return (self.folder / DONE).exists()
+
+    @property
+    def standing(self) -> float:
+        """What validation says of the finished cell, higher is better."""
+        fit = json.loads((self.folder / "fit.json").read_text(encoding="utf-8"))
+        return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
 
     @property
     def title(self) -> str:
@@ -112,6 +119,7 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "parameters": sum(p.numel() for p in model.parameters()),
         "best_epoch": fitted.best_epoch,
         "best_value": fitted.best_value,
+        "lower_is_better": Monitor.parse(training.monitor, spec.tasks).lower_is_better,
         "training_seconds": round(fitted.seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "samples_per_second": round(fitted.samples_per_second),

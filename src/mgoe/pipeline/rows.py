@@ -1,0 +1,42 @@
+"""Which models a run compares, with nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mgoe.config import ModelSettings, RunSettings
+from mgoe.data import Prepared
+from mgoe.errors import ConfigError
+from mgoe.models import resolve
+
+IDS_MIN_POSITIVES = 50
+"""Positives of the median training user and item from which on `ids: auto` keeps ids: on a log with 19 and 9 they overfit."""
+
+
+def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]:
+    """Resolve the models of a run: inputs and options filled in, ids decided.
+
+    Raises:
+        ConfigError: A model or an option is unknown, or two rows share a name.
+    """
+    models = [resolve(model) for model in settings.models]
+    names = [model.name for model in models]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise ConfigError("models", f"each row needs a name of its own, found {repeated!r} twice; give one another `name`")
+    keep = {"on": True, "off": False, "auto": ids_pay(prepared) if any(model.ids == "auto" for model in models) else True}
+    return [model if keep[model.ids] else model.model_copy(update={"inputs": _without_ids(model.inputs or ())}) for model in models]
+
+
+def ids_pay(prepared: Prepared) -> bool:
+    """Whether the median user and the median item have enough training positives to learn an embedding from (ours)."""
+    train = prepared.examples("train")
+    done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+    medians = [np.median(np.unique(codes[done], return_counts=True)[1]) if done.any() else 0 for codes in (train.user, train.item)]
+    return bool(min(medians) >= IDS_MIN_POSITIVES)
+
+
+def _without_ids(inputs: Sequence[str]) -> tuple[str, ...]:
+    return tuple(group for group in inputs if group != "ids")

@@ -1,0 +1,182 @@
+"""The whole line: prepare, build, train every model with every seed, compare, bundle, report."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import pandas as pd
+
+from mgoe.bundle import Bundle, write_bundle
+from mgoe.config import ModelSettings, RunSettings
+from mgoe.data import Prepared, prepare
+from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
+from mgoe.files import write_text
+from mgoe.graph import MacroGraph, build_graph
+from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.pipeline.output import claim, mark
+from mgoe.pipeline.references import reference_rows
+from mgoe.pipeline.rows import model_rows
+from mgoe.pipeline.summary import write_report
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: Its folder.
+        rows: Of `metrics.json`.
+    """
+
+    path: Path
+    rows: list[Row]
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Tidy: model, seed, split, slice, task, metric, value."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def bundle(self) -> Bundle:
+        """Of the first model, at its best seed on validation."""
+        return Bundle.open(self.path / "bundle")
+
+    def __repr__(self) -> str:
+        return f"RunResult({self.path})\n{markdown_table(self.rows)}"
+
+
+def run(
+    settings: RunSettings,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    table: ir.Table | None = None,
+    say: Say = lambda line: None,
+    show_progress: bool = True,
+    command: str = "",
+) -> RunResult:
+    """Run everything, or go on with what an interrupted run of the same settings left.
+
+    Args:
+        settings: Of the run.
+        out: Folder of the results.
+        overwrite: Replace a finished run, or one of other settings.
+        table: An Ibis table to read instead of `data.log`.
+        say: Called with a line a stage.
+        show_progress: Progress bars, where standard error is a terminal.
+        command: What to print in the report as the way to make it again.
+
+    Raises:
+        MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
+    """
+    out, started = Path(out), time.perf_counter()
+    if claim(out, settings, overwrite):
+        say(f"going on with the unfinished run in {out}")
+    prepared = prepare_data(settings, out, table, say)
+    graph = build(settings, out, prepared, say)
+    models = model_rows(settings, prepared)
+    train_cells(settings, out, models, say, show_progress)
+    rows = collect(settings, out, models)
+    rows += reference_rows(settings, prepared)
+    write_rows(out / "metrics.json", rows)
+    write_text(out / "table.md", markdown_table(rows) + "\n")
+    best = best_cell(out, models[0], settings)
+    lead = [row for row in rows if row["model"] == models[0].name]
+    write_bundle(out / "bundle", settings=settings, model=models[0], cell=best.folder, prepared=prepared, graph=graph, metrics=lead)
+    write_report(settings, out, prepared, graph, models, rows, best, command, seconds=time.perf_counter() - started)
+    mark(out, "finished", seconds=round(time.perf_counter() - started, 1), command=command)
+    say(f"done in {time.perf_counter() - started:,.0f} s: {out / 'report.html'}")
+    return RunResult(out, rows)
+
+
+def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None, say: Say = lambda line: None) -> Prepared:
+    """The prepared log below `out`, made unless it is there."""
+    if not (out / "data").exists():
+        started = time.perf_counter()
+        say("preparing the log")
+        prepare(settings, out / "data", table)
+        summary = Prepared.open(out / "data").summary
+        examples = sum(split["examples"] for split in summary["splits"].values())
+        say(
+            f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, {examples:,} examples "
+            f"in {time.perf_counter() - started:.1f} s"
+        )
+    return Prepared.open(out / "data")
+
+
+def build(settings: RunSettings, out: Path, prepared: Prepared, say: Say = lambda line: None) -> MacroGraph:
+    """The macro graph below `out`, built unless it is there."""
+    if not (out / "graph").exists():
+        started = time.perf_counter()
+        say("building the macro graph")
+        graph = build_graph(
+            prepared.history, prepared.cuts, prepared.users_at, prepared.items_at, settings.ranks, settings.graph, out / "graph"
+        )
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in graph.meta["seconds"].items())
+        say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
+    return MacroGraph.open(out / "graph")
+
+
+def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], say: Say, show_progress: bool) -> None:
+    """Every model with every seed that is not finished yet, seed by seed, so that an interrupted run is a fair one of fewer seeds."""
+    cells = [Cell(out, model, seed) for seed in settings.seeds for model in models]
+    waiting = [cell for cell in cells if not cell.done]
+    say(f"training {len(waiting)} of {len(cells)} cells ({len(models)} models, {len(settings.seeds)} seeds)")
+    for number, facts in enumerate(_finish(waiting, settings, show_progress), len(cells) - len(waiting) + 1):
+        say(
+            f"  [{number}/{len(cells)}] {facts['model']}, seed {facts['seed']}: {settings.training.monitor} {facts['best_value']:.4f} "
+            f"on validation, epoch {facts['best_epoch']}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
+        )
+
+
+def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> Iterator[dict[str, Any]]:
+    if settings.jobs == 1 or len(cells) <= 1:
+        inputs = Inputs(cells[0].run, settings) if cells else None
+        for cell in cells:
+            assert inputs is not None
+            yield run_cell(cell, settings, inputs, show_progress)
+        return
+    os.environ["OMP_NUM_THREADS"] = str(settings.training.threads)  # read by a child at its start
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(settings.jobs, context, _open_inputs, (cells[0].run, settings)) as pool:
+        waiting = [pool.submit(_run_in_child, cell, settings) for cell in cells]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_inputs: Inputs | None = None  # of a child process, opened once
+
+
+def _open_inputs(run: Path, settings: RunSettings) -> None:
+    global _inputs
+    _inputs = Inputs(run, settings)
+
+
+def _run_in_child(cell: Cell, settings: RunSettings) -> dict[str, Any]:
+    assert _inputs is not None
+    return run_cell(cell, settings, _inputs, show_progress=False)
+
+
+def collect(settings: RunSettings, out: Path, models: list[ModelSettings]) -> list[Row]:
+    """Rows of all cells, models in the order of the settings."""
+    return [row for model in models for seed in settings.seeds for row in read_rows(Cell(out, model, seed).folder / "metrics.json")]
+
+
+def best_cell(out: Path, model: ModelSettings, settings: RunSettings) -> Cell:
+    """The seed of a model that validation prefers."""
+    cells = [Cell(out, model, seed) for seed in settings.seeds]
+    return max(cells, key=lambda cell: cell.standing)
