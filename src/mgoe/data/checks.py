@@ -28,16 +28,17 @@ class Check:
     mend: str
 
 
-def enforce(table: Table, checks: Sequence[Check], place: str) -> None:
+def enforce(table: Table, checks: Sequence[Check], place: str) -> int:
     """Refuse a staged table with a row that breaks a rule; the first rule broken is named, with its first row and the count.
+
+    Returns:
+        The table's rows.
 
     Raises:
         DataError: A row breaks a rule.
     """
-    if not checks:
-        return
-    broken = table.aggregate([c.bad.fill_null(False).cast("int64").sum().name(f"check{i}") for i, c in enumerate(checks)])
-    counts = [int(column[0].as_py() or 0) for column in broken.to_pyarrow().columns]
+    broken = [check.bad.fill_null(False).cast("int64").sum().name(f"check{k}") for k, check in enumerate(checks)]
+    rows, *counts = (int(column[0].as_py() or 0) for column in table.aggregate([table.count().name("rows"), *broken]).to_pyarrow().columns)
     for check, count in zip(checks, counts, strict=True):
         if count:
             rows = table.filter(check.bad).select(row=table.rowid(), value=check.value.cast("string"))
@@ -46,3 +47,4 @@ def enforce(table: Table, checks: Sequence[Check], place: str) -> None:
             more = f" and {count - 1} more rows" if count > 1 else ""
             message = f"{check.rule}, found {found} in row {first['row'] + 1}{more}; {check.mend}"
             raise DataError(f"{place}, column {check.column!r}", message)
+    return rows

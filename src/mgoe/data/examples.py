@@ -63,6 +63,43 @@ def mask_given(labels: NDArray[np.float32], tasks: Sequence[TaskSettings]) -> ND
     return labels
 
 
+@dataclass
+class Tally:
+    """Counts of one split's rows, as they come in order.
+
+    Args:
+        examples: Rows.
+        positives: Rows with a task done.
+        user_buckets: Distinct users and buckets of these.
+        age: Sum over rows of the buckets between a row and the end of the history that it reads.
+        labels: Labels that are not missing. Shape (T,).
+        done: Of these, above 0. Shape (T,).
+    """
+
+    labels: NDArray[np.int64]
+    done: NDArray[np.int64]
+    examples: int = 0
+    positives: int = 0
+    user_buckets: int = 0
+    age: int = 0
+    _last: tuple[int, int] | None = None
+
+    def add(self, user: NDArray, bucket: NDArray, labels: NDArray[np.float32], age: NDArray[np.int64]) -> None:
+        """Count rows sorted by bucket and user, which follow those before."""
+        self.examples += len(user)
+        self.age += int(age.sum())
+        self.labels += (~np.isnan(labels)).sum(axis=0)
+        self.done += (labels > 0).sum(axis=0)
+        positive = (labels > 0).any(axis=1)
+        user, bucket = user[positive], bucket[positive]
+        if not len(user):
+            return
+        self.positives += len(user)
+        changes = int(((np.diff(user) != 0) | (np.diff(bucket) != 0)).sum())
+        self.user_buckets += changes + (self._last != (int(user[0]), int(bucket[0])))
+        self._last = int(user[-1]), int(bucket[-1])
+
+
 class ExampleWriter:
     """Writes examples to one Parquet file a split as they come, whole sorted runs at a time.
 
@@ -75,6 +112,9 @@ class ExampleWriter:
     def __init__(self, folder: Path, cuts: NDArray[np.int32], tasks: Sequence[TaskSettings]):
         self._folder, self._cuts, self._tasks = folder, cuts, tasks
         self._writers: dict[Split, pq.ParquetWriter] = {}
+        self.tallies: dict[Split, Tally] = {
+            split: Tally(np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)) for split in SPLITS
+        }
 
     def write(
         self,
@@ -102,12 +142,15 @@ class ExampleWriter:
         columns |= {f"context.{name}": _column(values) for name, values in (context or {}).items()}
         table = pa.table(columns)
         last = len(self._cuts) - 1
-        for split, held in {
+        age = bucket.astype(np.int64) - self._cuts[snapshot]
+        parts: dict[Split, NDArray[np.bool_]] = {
             "train": (snapshot >= 0) & (snapshot < last - 1),
             "valid": snapshot == last - 1,
             "test": snapshot == last,
-        }.items():
+        }
+        for split, held in parts.items():
             self._writer(split, table.schema).write_table(table.filter(pa.array(held)))  # pyright: ignore[reportArgumentType]
+            self.tallies[split].add(user[held], bucket[held], labels[held], age[held])
 
     def __enter__(self) -> Self:
         return self

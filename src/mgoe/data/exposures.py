@@ -16,8 +16,8 @@ from mgoe.data.windows import bucket_of, microseconds
 from mgoe.errors import DataError
 
 
-def check_labels(log: Log, settings: RunSettings) -> None:
-    """Refuse a task that never or always happens.
+def check_labels(log: Log, settings: RunSettings) -> Table:
+    """The log's rows, unless a task never or always happens.
 
     Raises:
         DataError: Its labels are all missing, or all the same.
@@ -34,6 +34,7 @@ def check_labels(log: Log, settings: RunSettings) -> None:
             raise DataError(
                 place, f"a task must happen in some rows and not in others, {task.name} {often}: {found}; leave it out or mend the column"
             )
+    return log.table
 
 
 def label_history(coded: Table, settings: RunSettings) -> Table:

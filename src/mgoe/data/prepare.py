@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from mgoe.data.side import read_side
 from mgoe.data.summary import summarise
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import make_cuts, snapshot_of
-from mgoe.errors import OutputError
+from mgoe.errors import DataError, OutputError
+from mgoe.files import whole_folder, write_json
 
 
 def prepare(settings: RunSettings, out: Path | str, table: Table | None = None) -> Prepared:
@@ -47,61 +48,58 @@ def prepare(settings: RunSettings, out: Path | str, table: Table | None = None) 
     out = Path(out)
     if out.exists():
         raise OutputError(out, "prepared data are written to a new folder, found one that exists; remove it or name another")
-    building = out.with_name(f".{out.name}.building")
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        (building / "work").mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(out, f"the folder cannot be written: {error.strerror}; check its permissions or name another") from None
-    con = connect(building / "work")
-    try:
-        manifest = _build(con, settings, building, table)
-        con.disconnect()
-        shutil.rmtree(building / "work")
+    with whole_folder(out) as folder:
+        work = folder / "work"
+        work.mkdir()
+        con = connect(work)
+        try:
+            manifest = _build(con, settings, folder, table)
+        finally:
+            con.disconnect()
+            shutil.rmtree(work)
         manifest["files"] = {
-            file.relative_to(building).as_posix(): file.stat().st_size for file in sorted(building.rglob("*")) if file.is_file()
+            file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
         }
-        (building / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        building.rename(out)
-    finally:
-        con.disconnect()
-        shutil.rmtree(building, ignore_errors=True)
+        write_json(folder / MANIFEST, manifest)
     return Prepared.open(out)
 
 
 def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None) -> dict[str, Any]:
     place = "the table" if table is not None else ", ".join(settings.data.log)
-    source = table if table is not None else open_log(con, settings.data.log)
-    log = read_log(con, source, settings, place)
+    log = read_log(con, table if table is not None else open_log(con, settings.data.log), settings, place)
     events = settings.form == "events"
-    if events:
-        rows, ignored = task_events(log, settings)
-    else:
-        check_labels(log, settings)
-        rows, ignored = log.table, {}
-    first = {node: _number(con, rows, node, folder) for node in ("user", "item")}
+    rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
+    first = {f"{node}s": _number(con, rows, node, column, folder, place) for node, column in _nodes(settings).items()}
     coded = _encode(con, rows)
     found = positives(con, coded) if events else coded.filter(any_positive(coded, settings))
     buckets, counts = _counts(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
     sides = _write_sides(con, settings, folder)
-    context = fit_encoders(coded.filter(coded.bucket <= int(cuts[-2])), _context_columns(settings), settings.data.context, order="bucket")
+    columns = {feature.name: f"context_{feature.name}" for feature in settings.data.context}
+    context = fit_encoders(coded.filter(coded.bucket <= int(cuts[-2])), columns, settings.data.context, order="bucket")
     context.save(folder / "context")
-    _write_history(task_history(coded, len(settings.tasks)) if events else label_history(coded, settings), cuts, folder / "history.parquet")
+    history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
+    done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
             write_event_examples(found, buckets, counts, int(cuts[0]), settings.negatives, len(settings.tasks), writer)
         else:
             write_exposure_examples(coded, settings, int(cuts[0]), context, writer)
+    known = {node: [*np.searchsorted(buckets, cuts, side="right").tolist(), len(buckets)] for node, buckets in first.items()}
+    counted = {"users": known["users"][-1], "items": known["items"][-1], "ignored_behaviors": ignored, "events": done, "side": sides}
     return {
         "format": FORMAT,
         "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
         "tasks": list(settings.task_names),
         "cuts": cuts.tolist(),
-        "users_at": _known(first["user"], cuts),
-        "items_at": _known(first["item"], cuts),
-        "summary": summarise(con, folder, settings, log, ignored, cuts) | {"side": sides},
+        "users_at": known["users"],
+        "items_at": known["items"],
+        "summary": summarise(settings, log, counted, cuts, writer.tallies),
     }
+
+
+def _nodes(settings: RunSettings) -> dict[str, str]:
+    return {"user": settings.data.user, "item": settings.data.item}
 
 
 def _write_sides(con: Backend, settings: RunSettings, folder: Path) -> dict[str, dict[str, int]]:
@@ -112,16 +110,17 @@ def _write_sides(con: Backend, settings: RunSettings, folder: Path) -> dict[str,
     return counts
 
 
-def _context_columns(settings: RunSettings) -> dict[str, str]:
-    return {feature.name: f"context_{feature.name}" for feature in settings.data.context}
-
-
-def _number(con: Backend, rows: Table, node: str, folder: Path) -> NDArray[np.int64]:
+def _number(con: Backend, rows: Table, node: str, column: str, folder: Path, place: str) -> NDArray[np.int64]:
     """Codes by first bucket, then id; the vocabulary is written. Returns the first bucket of each code, rising."""
     first = rows.group_by(node).aggregate(first=rows.bucket.min())
     code = ibis.row_number().over(order_by=[first["first"], first[node]])
     numbered = con.create_table(f"{node}s", first.mutate(code=code))
     ordered = numbered.order_by("code").select(id=numbered[node], first=numbered["first"]).to_pyarrow()
+    if len(ordered) < 2:
+        found = f"found only {ordered['id'][0].as_py()!r}"
+        raise DataError(
+            f"{place}, column {column!r}", f"at least two {node}s are needed to rank, {found}; is data.{node} the right column?"
+        )
     pq.write_table(ordered.select(["id"]), folder / f"{node}s.parquet", compression="zstd")
     return ordered["first"].to_numpy().astype(np.int64)
 
@@ -142,13 +141,12 @@ def _counts(found: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
 
 
-def _write_history(events: Table, cuts: NDArray[np.int32], path: Path) -> None:
+def _write_history(con: Backend, events: Table, cuts: NDArray[np.int32], path: Path, tasks: Sequence[str]) -> dict[str, int]:
+    """Write the events in one order whatever the log's. Returns how many each task has."""
     history = events.select(
         "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
     )
     history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
-
-
-def _known(first: NDArray[np.int64], cuts: NDArray[np.int32]) -> list[int]:
-    """Nodes known at each snapshot, and in all."""
-    return [*np.searchsorted(first, cuts, side="right").tolist(), len(first)]
+    written = con.read_parquet(path)
+    counts = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
+    return {task: next((row["n"] for row in counts if row["task"] == t), 0) for t, task in enumerate(tasks)}

@@ -46,11 +46,10 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
         require_columns(source, {key: column}, place)
     names = {ours: column for ours, (_, column) in columns.items()}
     raw = stage(con, source, names, "raw", place)
-    rows = int(raw.count().to_pyarrow().as_py())
-    if not rows:
-        raise DataError(place, "the log must hold rows, found a header alone; name another file")
     values, checks = _read(raw, settings, names, place)
-    enforce(raw, checks, place)
+    rows = enforce(raw, checks, place)
+    if not rows:
+        raise DataError(place, "the log must hold rows, found none but a header; name another file")
     every: Table = raw.select(**values)
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
     counted = every
@@ -58,15 +57,14 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
         counted = counted.filter(counted.time >= microseconds(settings.data.start))
     if settings.data.end is not None:
         counted = counted.filter(counted.time < microseconds(settings.data.end))
-    log = con.create_table("log", counted.distinct())
-    inside, kept = int(counted.count().to_pyarrow().as_py()), int(log.count().to_pyarrow().as_py())
+    log: Table = con.create_table("log", counted.distinct())
+    inside, kept = int(counted.count().to_pyarrow().as_py()), _check_buckets(log, settings.data.bucket, place)
     if not inside:
         span = f"from {settings.data.start or 'the first'} to {settings.data.end or 'the last'}"
         raise DataError(place, f"some rows must lie between data.start and data.end, found none of {rows} {span}; move them")
     if settings.data.duplicates == "refuse" and inside > kept:
         _refuse_duplicates(counted, inside - kept, place)
     drop(con, "raw")
-    _check_buckets(log, settings.data.bucket, place)
     return Log(log, place, rows, {"outside_time": rows - inside, "duplicates": inside - kept})
 
 
@@ -147,15 +145,11 @@ def _refuse_duplicates(table: Table, count: int, place: str) -> None:
     )
 
 
-def _check_buckets(log: Table, length: str, place: str) -> None:
-    low, high = log.bucket.min().to_pyarrow().as_py(), log.bucket.max().to_pyarrow().as_py()
-    far = max(low, high, key=abs)
+def _check_buckets(log: Table, length: str, place: str) -> int:
+    """Bucket numbers fit 32 bits. Returns the rows."""
+    held = log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()).to_pyarrow().to_pylist()[0]
+    far = max(held["low"] or 0, held["high"] or 0, key=abs)
     if abs(far) >= 2**31:
-        raise DataError(
-            place,
-            f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; take longer buckets or mend the times",
-        )
-    for node in ("user", "item"):
-        if int(log[node].nunique().to_pyarrow().as_py()) < 2:
-            only = log[node].min().to_pyarrow().as_py()
-            raise DataError(place, f"at least two {node}s are needed to rank, found only {only!r}; is data.{node} the right column?")
+        mend = "take longer buckets or mend the times"
+        raise DataError(place, f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; {mend}")
+    return int(held["rows"])
