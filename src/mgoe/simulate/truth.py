@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
@@ -168,8 +169,8 @@ class Truth:
 
     def _device_codes(self, device: ArrayLike) -> NDArray[np.int64]:
         names = np.asarray(device, object)
-        codes = np.select([names == name for name in DEVICES], range(len(DEVICES)), -1)
-        strange = names[(codes < 0) & ~np.equal(names, None)]
+        codes = pd.Index(DEVICES).get_indexer(names)
+        strange = names[(codes < 0) & ~pd.isna(names)]
         if len(strange):
             raise DataError("device", f"must be one of {', '.join(DEVICES)}, or null where it is not known, found {strange[0]!r}")
         return codes
