@@ -31,7 +31,7 @@ from mgoe.errors import DataError, OutputError
 from mgoe.files import whole_folder, write_json
 
 
-def prepare(settings: RunSettings, out: Path | str, table: Table | None = None) -> Prepared:
+def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = None) -> Prepared:
     """Check a log, number its users and items, split it by time, and write examples and history.
 
     The folder appears whole or not at all: it is built beside and renamed.
@@ -57,9 +57,8 @@ def prepare(settings: RunSettings, out: Path | str, table: Table | None = None) 
         finally:
             con.disconnect()
             shutil.rmtree(work)
-        manifest["files"] = {
-            file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
-        }
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        manifest["files"] = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
         write_json(folder / MANIFEST, manifest)
     return Prepared.open(out)
 

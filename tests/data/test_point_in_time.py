@@ -1,0 +1,116 @@
+"""What holds of every log: nothing that happens later changes what came before, and no example sees its own bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from mgoe.data import SPLITS, prepare
+from tests.data import logs
+
+few = settings(max_examples=6, deadline=None)
+FORMS = {
+    "events": (logs.event_settings(), logs.quiet_events, logs.events, logs.event_rows),
+    "exposures": (
+        logs.exposure_settings(data={"context": [{"name": "hour"}]}),
+        logs.quiet_exposures,
+        logs.exposures,
+        logs.exposure_rows,
+    ),
+}
+EPOCH_DAY = logs.START // logs.DAY
+
+
+@pytest.mark.parametrize("form", FORMS)
+@few
+@given(data=st.data(), day=st.integers(4, logs.DAYS - 1))
+def test_what_happens_later_changes_nothing_before(form, data, day):
+    run, quiet, build, rows = FORMS[form]
+    before = pd.concat([quiet(), build(data.draw(rows(most=20)))])
+    later = build(data.draw(rows(first=day, most=20)))
+    one, other = logs.prepared_twice(before, pd.concat([before, later]), run)
+    upto = EPOCH_DAY + day
+    assert (one["cuts"] == other["cuts"]).all()
+    known = int((one["cuts"] < upto).sum())
+    for nodes in ("users", "items"):
+        size = one[f"{nodes}_at"][:known]
+        assert (size == other[f"{nodes}_at"][:known]).all()
+        assert one[nodes][: size[-1]] == other[nodes][: size[-1]]
+    for table in ("history", "examples"):
+        old, new = ({"of": c[table][c[table].bucket < upto].reset_index(drop=True)} for c in (one, other))
+        assert_frame_equal(old["of"], new["of"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@few
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_the_order_of_the_log_changes_nothing(form, data, seed):
+    run, quiet, build, rows = FORMS[form]
+    log = pd.concat([quiet(), build(data.draw(rows()))])
+    with TemporaryDirectory() as folder:
+        one = logs.prepared(log, run, Path(folder) / "one").path
+        other = logs.prepared(log.sample(frac=1, random_state=seed), run, Path(folder) / "other").path
+        files = sorted(file.relative_to(one) for file in one.rglob("*") if file.is_file())
+        assert files == sorted(file.relative_to(other) for file in other.rglob("*") if file.is_file())
+        assert [file for file in files if (one / file).read_bytes() != (other / file).read_bytes()] == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+@few
+@given(data=st.data(), bucket=st.sampled_from(["12h", "1d"]))
+def test_no_example_reads_an_event_of_its_own_bucket(form, data, bucket):
+    run, quiet, build, rows = FORMS[form]
+    run = run.model_copy(update={"data": run.data.model_copy(update={"bucket": bucket})})
+    with TemporaryDirectory() as folder:
+        prepared = logs.prepared(pd.concat([quiet(), build(data.draw(rows()))]), run, Path(folder) / "out")
+        history = prepared.history.to_pandas()
+        last = {k: history.bucket[history.snapshot <= k].max() for k in range(len(prepared.cuts))}  # latest bucket in snapshot k
+        for split in SPLITS:
+            examples = prepared.examples(split)
+            assert (prepared.cuts[examples.snapshot] < examples.bucket).all()
+            assert (np.array([last[k] for k in examples.snapshot]) < examples.bucket).all()
+        assert (history.snapshot == np.searchsorted(prepared.cuts, history.bucket)).all()
+        for nodes, at in (("user", prepared.users_at), ("item", prepared.items_at)):
+            assert (history[nodes] < at[history.snapshot]).all()
+
+
+@few
+@given(rows=logs.exposure_rows())
+def test_a_label_is_history_only_once_it_is_known(rows):
+    log = pd.concat([logs.quiet_exposures(), logs.exposures(rows)])
+    log["known"] = log.timestamp + 5 * logs.DAY
+    tasks = [{"name": "click", "label": "clicked", "delay": "36h"}, {"name": "buy", "label": "bought", "known_at": "known"}]
+    with TemporaryDirectory() as folder:
+        history = logs.prepared(log, logs.exposure_settings(tasks=tasks), Path(folder) / "out").history.to_pandas()
+    kept = log.drop_duplicates()
+    for task, label, delay in ((0, "clicked", 36 * 3600), (1, "bought", 5 * logs.DAY)):
+        known = np.sort(kept.timestamp[kept[label] > 0].to_numpy() + delay)
+        assert (np.sort(history.time[history.task == task].to_numpy()) == known * 1_000_000).all()
+    assert (history.bucket == history.time // (logs.DAY * 1_000_000)).all()
+
+
+def test_the_same_log_from_files_and_from_a_table(tmp_path):
+    log = logs.quiet_events()
+    (tmp_path / "log").mkdir()
+    log[:10].to_parquet(tmp_path / "log" / "b.parquet")
+    log[10:].to_parquet(tmp_path / "log" / "a.parquet")
+    log.to_csv(tmp_path / "log.csv", index=False)
+    table = logs.contents(logs.prepared(log, logs.event_settings(), tmp_path / "table"))
+    paths = [
+        str(tmp_path / "log"),
+        str(tmp_path / "log" / "*.parquet"),
+        [str(f) for f in sorted((tmp_path / "log").iterdir())],
+        str(tmp_path / "log.csv"),
+    ]
+    for k, path in enumerate(paths):
+        files = logs.contents(prepare(logs.event_settings(data={"log": path}), tmp_path / f"files{k}"))
+        for name in ("history", "examples"):
+            assert_frame_equal(table[name], files[name])
+        assert table["users"] == files["users"]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.data import Vocabulary
+from mgoe.errors import DataError
+
+kinds = st.sampled_from(
+    [
+        (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+        (pa.uint64(), st.integers(0, 2**64 - 1)),
+        (pa.string(), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)),
+    ]
+)
+
+
+@given(data=st.data(), kind=kinds)
+def test_codes_and_ids_are_inverse_and_survive_the_disk(data, kind):
+    type_, values = kind
+    ids = data.draw(st.lists(values, unique=True, min_size=1))
+    others = [v for v in data.draw(st.lists(values)) if v not in ids]
+    with TemporaryDirectory() as folder:
+        made = Vocabulary(pa.array(ids, type_))
+        made.save(Path(folder) / "v.parquet")
+        vocabulary = Vocabulary.load(Path(folder) / "v.parquet")
+    assert vocabulary.size == len(ids)
+    assert vocabulary.codes(pa.array(ids, type_)).tolist() == list(range(len(ids)))
+    assert vocabulary.codes(pa.array(others, type_)).tolist() == [-1] * len(others)
+    assert vocabulary.ids(np.arange(len(ids))).to_pylist() == ids
+    assert vocabulary.ids([-1, 0]).to_pylist() == [None, ids[0]]
+
+
+@given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1))
+def test_an_id_is_found_however_it_is_given(ids):
+    vocabulary, codes = Vocabulary(pa.array(ids, pa.int64())), list(range(len(ids)))
+    for given_as in (ids, np.array(ids), pd.Series(ids), pl.Series(ids), pa.chunked_array([ids]), [str(i) for i in ids]):
+        assert vocabulary.codes(given_as).tolist() == codes
+
+
+def test_large_integers_are_not_rounded():
+    vocabulary = Vocabulary(pa.array([2**53, 2**53 + 1, 2**53 + 2]))
+    assert vocabulary.codes([2**53 + 1, 2**53 + 3]).tolist() == [1, -1]
+    assert vocabulary.codes(np.array([2**53 + 1], np.uint64)).tolist() == [1]
+    assert vocabulary.codes([2**64 + 5, -(2**63)]).tolist() == [-1, -1]
+
+
+def test_another_type_counts_only_where_nothing_is_lost():
+    numbers = Vocabulary(pa.array([7, 12]))
+    assert numbers.codes([7.0, 7.5, float("nan"), 1e300]).tolist() == [0, -1, -1, -1]
+    assert numbers.codes(["7", "07", " 7", "x", None]).tolist() == [0, -1, -1, -1, -1]
+    assert numbers.codes(np.array([-7, 7], np.int8)).tolist() == [-1, 0]
+    words = Vocabulary(pa.array(["7", "07", "naïve", "日本"]))
+    assert words.codes([7, 12]).tolist() == [0, -1]
+    assert words.codes(pd.Series(["日本", None, "naive"])).tolist() == [3, -1, -1]
+    assert words.codes(pd.Series(["07"], dtype="category")).tolist() == [1]
+    assert words.codes([7, "naïve", None]).tolist() == [0, 2, -1]
+    assert Vocabulary(pa.array([2**64 - 1], pa.uint64())).codes([-1, 2**64 - 1]).tolist() == [-1, 0]
+
+
+def test_nothing_to_look_up():
+    assert Vocabulary(pa.array([1, 2])).codes([]).tolist() == []
+    assert Vocabulary(pa.array([1, 2])).codes([None, None]).tolist() == [-1, -1]
+    assert Vocabulary(pa.array([], pa.string())).codes(["a"]).tolist() == [-1]
+
+
+@pytest.mark.parametrize("code", [2, -2])
+def test_a_code_out_of_range_is_refused(code):
+    with pytest.raises(DataError, match=f"between -1 and 1, found {code}"):
+        Vocabulary(pa.array([1, 2])).ids([0, code])

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mgoe.config import SplitSettings
+from mgoe.data.windows import make_cuts, microseconds
+from mgoe.errors import DataError
+
+DAY = 18_262  # 2020-01-01
+
+
+@given(
+    counts=st.lists(st.integers(1, 50), min_size=6, max_size=40),
+    quantiles=st.lists(st.integers(1, 19), min_size=3, max_size=6, unique=True),
+)
+def test_a_quantile_cut_is_the_first_bucket_that_reaches_its_share(counts, quantiles):
+    counts, buckets = np.array(counts), DAY + np.cumsum(np.array(counts) % 3 + 1)
+    named = [q / 20 for q in sorted(quantiles)]
+    try:
+        cuts = make_cuts(SplitSettings(cuts=named), "1d", buckets, counts)
+    except DataError:
+        assume(False)
+    for q, cut in zip(named, cuts, strict=True):
+        upto = counts[buckets <= cut].sum() / counts.sum()
+        before = counts[buckets < cut].sum() / counts.sum()
+        assert before < q + 1e-9 <= upto + 2e-9
+
+
+@given(days=st.lists(st.integers(1, 60), min_size=3, max_size=6, unique=True), more=st.integers(1, 9))
+def test_a_date_is_the_first_day_after_its_cut(days, more):
+    named = [date(2020, 1, 1) + timedelta(days=d) for d in sorted(days)]
+    buckets = np.arange(DAY, DAY + 62 + more)
+    cuts = make_cuts(SplitSettings(cuts=named), "1d", buckets, np.ones_like(buckets))
+    assert (cuts == [DAY + d - 1 for d in sorted(days)]).all()
+
+
+def test_a_date_inside_a_bucket_leaves_that_bucket_before_it():
+    cuts = [datetime(2020, 1, d, 3) for d in (3, 4, 5)]
+    assert make_cuts(SplitSettings(cuts=cuts), "6h", np.arange(4 * DAY, 4 * DAY + 40), np.ones(40, int)).tolist() == [
+        4 * (DAY + d) for d in (2, 3, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cuts", "message"),
+    [
+        ([0.15, 0.2, 0.9], r"cuts 0.15 and 0.2 both fall into bucket 2020-01-02 of 10 .* take fewer cuts, or a shorter data.bucket"),
+        (
+            [date(2019, 1, 1), date(2020, 1, 4), date(2020, 1, 8)],
+            "needs history before the cut 2019-01-01, found positives from 2020-01-01 to 2020-01-10",
+        ),
+        ([date(2020, 1, 4), date(2020, 1, 6), date(2021, 1, 1)], "every part needs positives, found none in test"),
+        ([date(2020, 1, 4), date(2021, 1, 6), date(2021, 1, 9)], "every part needs positives, found none in valid"),
+        ([0.5, 0.7, 0.999], "found none in test"),
+    ],
+)
+def test_a_part_without_examples_is_refused(cuts, message):
+    with pytest.raises(DataError, match=message):
+        make_cuts(SplitSettings(cuts=cuts), "1d", np.arange(DAY, DAY + 10), np.full(10, 5))
+
+
+def test_moments_are_utc():
+    assert microseconds(date(1970, 1, 2)) == 86_400_000_000
+    assert microseconds(datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == 0
+    assert microseconds(datetime(1969, 12, 31, 23, 59, 59, 999_999)) == -1
