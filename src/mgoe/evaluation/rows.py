@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
 from mgoe.errors import OutputError
+from mgoe.files import write_text
 
 ALL = "all"
 """The slice of every row, and the task that stands for the mean over tasks."""
@@ -30,9 +30,7 @@ class Row(TypedDict):
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write `metrics.json`, whole or not at all; a row a line, so that two runs can be compared line by line."""
     lines = [json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows]
-    part = path.with_name(path.name + ".part")
-    part.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,6 +16,8 @@ Column = tuple[str, str]
 
 LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
 UNJUDGED = re.compile(r"examples|positives|queries|gauc_users.*|.*_users|.*_count")
+BOUNDS = ("chance", "best-reachable")
+"""Rows of a comparison that are no rivals."""
 SHOWN = ("auc", "gauc", "rmse", "spearman")
 TITLES = {
     "auc": "AUC",
@@ -73,7 +75,9 @@ def distance(metric: str, value: float) -> float:
 
 def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
     """Models whose mean is the best of a column, to the four digits shown; none if there is only one model."""
-    distances = {m: round(distance(column[1], columns[column].mean), 4) for m, columns in summaries.items() if column in columns}
+    distances = {
+        m: round(distance(column[1], columns[column].mean), 4) for m, columns in summaries.items() if column in columns and m not in BOUNDS
+    }
     there = {m: d for m, d in distances.items() if not np.isnan(d)}
     return {m for m, d in there.items() if d == min(there.values())} if len(there) > 1 else set()
 

@@ -1,0 +1,9 @@
+"""The report: one self-contained HTML file from plain values.
+
+Axes: `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes.
+"""
+
+from mgoe.evaluation.report.data import MacroView, ReportData
+from mgoe.evaluation.report.render import render, write_report
+
+__all__ = ["MacroView", "ReportData", "render", "write_report"]

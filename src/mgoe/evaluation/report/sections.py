@@ -1,0 +1,213 @@
+"""From report data to what the template writes out: sentences, grids and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mgoe.evaluation.compare import Estimate
+from mgoe.evaluation.report import tables
+from mgoe.evaluation.report.charts import COLOURS, Mark, difference_plot, gate_bars, heat_map, interval_plot, line_chart, reliability_chart
+from mgoe.evaluation.report.data import ReportData
+from mgoe.evaluation.report.svg import Svg, finite
+from mgoe.evaluation.rows import ALL
+from mgoe.evaluation.table import BOUNDS, LOWER, Column, summarise, title
+
+MEAN = "Mean of AUC and GAUC over tasks"
+PLOTTED = ("auc", "gauc", "rmse", "spearman")
+RELIABLE_MODELS = 4
+"""Models drawn into a reliability diagram: more lines cannot be told apart."""
+
+
+def sections(data: ReportData) -> dict[str, Any]:
+    """Everything the template names; a part that has no data is empty."""
+    differences = [e for e in data.estimates if e.rival is not None and e.model == data.leader]
+    return {
+        "data": data,
+        "finding": finding(data, differences),
+        "facts": [(name.replace("_", " "), _fact(value)) for name, value in data.facts.items()],
+        "results": tables.result_grid(data),
+        "headline": _headline(data, differences),
+        "differences": tables.difference_grid(differences),
+        "tasks": [_task(data, task, differences) for task in data.tasks],
+        "curves": _curves(data),
+        "reliability": _reliability(data),
+        "macro": _macro(data),
+        "gates": _gates(data),
+        "slices": tables.slice_grid(data),
+        "catalogue": tables.catalogue_grid(data),
+        "ablations": _ablations(data),
+        "seeds": len({row["seed"] for row in data.rows}),
+    }
+
+
+def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
+    """The result in a sentence or two."""
+    column = (ALL, "ranking")
+    means = {m: found[column].mean for m, found in summarise(data.rows).items() if column in found}
+    means = {m: mean for m, mean in means.items() if math.isfinite(mean) and m not in BOUNDS}
+    if data.leader not in means:
+        return ""
+    rank = sum(value > means[data.leader] for value in means.values()) + 1
+    place = "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
+    tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
+    text = f"{data.leader} reaches {means[data.leader]:.4f} on test, as the mean of AUC and GAUC over {tasks}{place}."
+    rivals = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.low) and e.rival not in BOUNDS]
+    if rivals:
+        close = min(rivals, key=lambda e: e.value)
+        sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
+        text += f" Against {close.rival}, its strongest rival, the difference is {close.value:+.4f}, with a 95 % interval {sure}:"
+        text += f" {close.low:+.4f} to {close.high:+.4f}."
+    return text
+
+
+def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[str, Any]:
+    counts = {
+        row["metric"]: row["value"] for row in reversed(data.rows) if (row["task"], row["split"], row["slice"]) == (task, "test", ALL)
+    }
+    named = (
+        ("examples", "test examples"),
+        ("positives", "positive"),
+        ("gauc_users", "users with both classes"),
+        ("gauc_users_skipped", "users of one class left out of GAUC"),
+    )
+    plots = [(title(metric), plot) for metric in PLOTTED if (plot := _plot(data, (task, metric)))]
+    ahead = [(f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric))) for metric in PLOTTED]
+    return {
+        "name": task,
+        "counts": [f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))],
+        "grid": tables.task_grid(data, task),
+        "plots": plots + [(head, plot) for head, plot in ahead if plot],
+    }
+
+
+def _plot(data: ReportData, column: Column) -> Svg | None:
+    """One metric of all models."""
+    own = {e.model: e for e in data.estimates if e.rival is None and (e.task, e.metric) == column}
+    marks = []
+    for model, found in summarise(data.rows).items():
+        if column in found and math.isfinite(found[column].mean):
+            interval = own.get(model)
+            seeds = [
+                r["value"]
+                for r in data.rows
+                if (r["model"], r["task"], r["metric"], r["split"], r["slice"]) == (model, *column, "test", ALL)
+            ]
+            low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
+            marks.append(Mark(model, found[column].mean, low, high, seeds, model == data.leader))
+    label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
+    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1]))) if marks else None
+
+
+def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
+    column = (ALL, "ranking")
+    plots = [(MEAN, _plot(data, column)), (f"The same, {data.leader} minus each rival", _differences(differences, column))]
+    return [(head, plot) for head, plot in plots if plot]
+
+
+def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
+    """One metric's differences to all rivals."""
+    chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
+    marks = [Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=not e.low <= 0 <= e.high) for e in chosen]
+    return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
+
+
+def _ablations(data: ReportData) -> list[tuple[str, Svg]]:
+    plots = []
+    for task, metric in dict.fromkeys((e.task, e.metric) for e in data.ablations if e.metric in (*PLOTTED, "ranking")):
+        chosen = [e for e in data.ablations if (e.task, e.metric) == (task, metric) and math.isfinite(e.value)]
+        marks = [Mark(e.model, e.value, e.low, e.high, e.by_seed, strong=not e.low <= 0 <= e.high) for e in chosen]
+        head = MEAN if (task, metric) == (ALL, "ranking") else f"{task}, {title(metric)}"
+        if marks:
+            plots.append((head, difference_plot(marks, f"Ablations, {head}", bars=True)))
+    return plots
+
+
+def _curves(data: ReportData) -> list[dict[str, Any]]:
+    """Validation and training loss of each model, a thin line a seed."""
+    runs = {model: list(seeds.values()) for model, seeds in data.curves.items() if seeds}
+    watched = {model: [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in found] for model, found in runs.items()}
+    losses = {
+        model: [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in found] for model, found in runs.items()
+    }
+    cards = []
+    for model, found in runs.items():
+        best = [(run["best_epoch"], dict(line).get(run["best_epoch"], math.nan)) for run, line in zip(found, watched[model], strict=True)]
+        epochs = sorted({int(run["best_epoch"]) for run in found})
+        cards.append(
+            {
+                "model": model,
+                "best": ", ".join(map(str, epochs)),
+                "monitor": line_chart(watched[model], f"Validation of {model} by epoch", best),
+                "loss": line_chart(losses[model], f"Training loss of {model} by epoch"),
+                "name": found[0].get("monitor", "validation"),
+            }
+        )
+    return cards
+
+
+def _reliability(data: ReportData) -> dict[str, Any]:
+    column = (ALL, "ranking")
+    means = {m: found[column].mean for m, found in summarise(data.rows).items() if column in found}
+    order = sorted(data.models, key=lambda model: (model != data.leader, -means.get(model, 0)))
+    drawn = [model for model in order if data.reliability.get(model)][:RELIABLE_MODELS]
+    colours = {model: number % COLOURS + 1 for number, model in enumerate(drawn)}
+    charts = []
+    for task in data.tasks:
+        points = {m: data.reliability[m][task] for m in drawn if task in data.reliability[m] and data.reliability[m][task]["rows"]}
+        if points:
+            charts.append((task, reliability_chart(points, colours, f"Reliability of {task}")))
+    return {
+        "charts": charts,
+        "legend": list(colours.items()) if charts else [],
+        "left_out": sum(bool(v) for v in data.reliability.values()) - len(drawn),
+    }
+
+
+def _macro(data: ReportData) -> dict[str, Any] | None:
+    view = data.macro
+    if view is None:
+        return None
+    users, items = tables.macro_order(view)
+    return {
+        "chart": heat_map(view.lift, view.user_sizes, view.item_sizes, users, items),
+        "view": view,
+        "shown": (len(users), len(items)),
+        "size": view.lift.shape,
+        "user_table": tables.member_grid(view.user_sizes, view.user_members, view.lift, "item"),
+        "item_table": tables.member_grid(view.item_sizes, view.item_members, view.lift.T, "user"),
+    }
+
+
+def _gates(data: ReportData) -> list[dict[str, Any]]:
+    """Gate use at the best epoch, the mean over seeds."""
+    cards = []
+    for model, seeds in data.curves.items():
+        shown = [gates for run in seeds.values() if (gates := _best_gates(run)) is not None]
+        if not shown or len({gates.shape for gates in shown}) > 1:
+            continue
+        weights = np.mean(shown, axis=0)
+        tasks = data.tasks if len(data.tasks) == len(weights) else [str(t + 1) for t in range(len(weights))]
+        experts = [str(s + 1) for s in range(weights.shape[1])]
+        legend = [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)]
+        cards.append({"model": model, "chart": gate_bars(weights.tolist(), tasks, experts, f"Gate use of {model}"), "legend": legend})
+    return cards
+
+
+def _best_gates(run: Mapping[str, Any]) -> np.ndarray | None:
+    epoch = next((e for e in run["epochs"] if e["epoch"] == run["best_epoch"]), {})
+    gates = np.array(epoch.get("watch", {}).get("gates", []), np.float64)
+    return gates if gates.ndim == 2 and gates.size else None
+
+
+def _value(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

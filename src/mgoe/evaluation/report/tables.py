@@ -1,0 +1,149 @@
+"""The tables of a report, as grids that the template only has to write out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mgoe.evaluation.compare import Estimate
+from mgoe.evaluation.report.data import MacroView, ReportData
+from mgoe.evaluation.rows import ALL
+from mgoe.evaluation.table import UNJUDGED, Column, Summary, best, main_columns, summarise, title
+
+MEMBERS_SHOWN = 60
+DETAILS = ("auc", "gauc", "logloss", "calibration_error", "predicted_over_observed", "rmse", "mae", "spearman")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, what stands small beside it, and whether it is the best."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: groups of columns with their spans, the columns, and named lines. `strong` is the line of the report's model."""
+
+    groups: Sequence[tuple[str, int]]
+    columns: Sequence[str]
+    lines: Sequence[tuple[str, Sequence[Cell]]]
+    strong: str = ""
+    first: str = "model"
+
+
+def result_grid(data: ReportData) -> Grid | None:
+    """Every model by AUC and GAUC of each task, and their mean."""
+    summaries = summarise(data.rows)
+    return _grid(data, summaries, main_columns(summaries)) if summaries else None
+
+
+def task_grid(data: ReportData, task: str) -> Grid:
+    """Every model by all metrics of one task, with intervals where there are any."""
+    summaries = summarise(data.rows)
+    there = {column for columns in summaries.values() for column in columns}
+    return _grid(data, summaries, [(task, metric) for metric in DETAILS if (task, metric) in there], intervals=True)
+
+
+def catalogue_grid(data: ReportData) -> Grid | None:
+    """HR@k and NDCG@k of each task and their means."""
+    summaries = summarise(data.rows)
+    there = dict.fromkeys(c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@")))
+    columns = sorted(there, key=lambda column: column[0] == ALL)
+    return _grid(data, {m: s for m, s in summaries.items() if there.keys() & s.keys()}, columns) if columns else None
+
+
+def slice_grid(data: ReportData) -> Grid | None:
+    """Mean of AUC and GAUC of every model on each slice, and the examples it speaks for."""
+    slices = [name for name in dict.fromkeys(row["slice"] for row in data.rows if row["split"] == "test") if name != ALL]
+    if not slices:
+        return None
+    lines = []
+    for name in [ALL, *slices]:
+        summaries = summarise(data.rows, slice=name)
+        column = _headline(data)
+        leaders = best(summaries, column)
+        sizes = [s.mean for columns in summaries.values() for (_, metric), s in columns.items() if metric == "examples" and s.mean >= 0]
+        cells = [_number(summaries.get(model, {}).get(column), column[1], model in leaders) for model in data.models]
+        lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *cells]))
+    return Grid([], ["examples", *data.models], lines, ALL, "slice")
+
+
+def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
+    """Differences to each rival with half of their interval; marked where the interval leaves out 0 on the good side."""
+    columns = [c for c in dict.fromkeys((d.task, d.metric) for d in differences) if c[1] in ("auc", "gauc", "ranking", "rmse", "mae")]
+    columns = sorted((c for c in columns if c[0] != ALL or c[1] == "ranking"), key=lambda column: column[0] == ALL)
+    found = {(d.rival, d.task, d.metric): d for d in differences}
+    lines = [(rival or "", [_difference(found.get((rival, *c))) for c in columns]) for rival in dict.fromkeys(d.rival for d in differences)]
+    return Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="rival") if columns else None
+
+
+def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Grid:
+    """Macro nodes, largest first: members, their share, the three macro nodes of the other side they go with, and some ids."""
+    lines = []
+    for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
+        liked = np.argsort(-lift[node], kind="stable")[:3]
+        goes = ", ".join(f"{k} (×{lift[node, k]:.1f})" for k in liked if lift[node, k] > 1)
+        share = sizes[node] / max(sizes.sum(), 1)
+        lines.append(
+            (str(node), [Cell(f"{sizes[node]:,}"), Cell(f"{share:.1%}"), Cell(goes or "-"), Cell(", ".join(members[node]) or "-")])
+        )
+    return Grid([], ["members", "share", f"goes with {other} nodes", "examples"], lines, first="node")
+
+
+def macro_order(view: MacroView, most: int = MEMBERS_SHOWN) -> tuple[list[int], list[int]]:
+    """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items lie side by side."""
+    users, items = (np.sort(np.argsort(-sizes, kind="stable")[:most]) for sizes in (view.user_sizes, view.item_sizes))
+    if min(len(users), len(items)) < 2:
+        return users.tolist(), items.tolist()
+    depth = np.clip(np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9)), -3, 3)
+    left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
+    rows = np.argsort(left * np.sign(left[np.abs(left).argmax()]), kind="stable")
+    columns = np.argsort(depth[rows].argmax(0), kind="stable")
+    return users[rows].tolist(), items[columns].tolist()
+
+
+def _grid(data: ReportData, summaries: dict[str, dict[Column, Summary]], columns: Sequence[Column], intervals: bool = False) -> Grid:
+    own = {(e.model, e.task, e.metric): e for e in data.estimates if e.rival is None} if intervals else {}
+    leaders = {column: best(summaries, column) for column in columns}
+    lines = []
+    for model, found in summaries.items():
+        cells = [_number(found.get(c), c[1], model in leaders[c], own.get((model, *c))) for c in columns]
+        lines.append((model, cells))
+    several = len({task for task, _ in columns}) > 1
+    return Grid(_spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader)
+
+
+def _headline(data: ReportData) -> Column:
+    """The one column that stands for a model: the mean of AUC and GAUC, else the first task's first error."""
+    there = [(row["task"], row["metric"]) for row in data.rows]
+    return (ALL, "ranking") if (ALL, "ranking") in there else next((c for c in there if c[1] == "rmse"), (ALL, "ranking"))
+
+
+def _number(summary: Summary | None, metric: str, leads: bool, interval: Estimate | None = None) -> Cell:
+    if summary is None or math.isnan(summary.mean):
+        return Cell("–")
+    if UNJUDGED.fullmatch(metric):
+        return Cell(f"{summary.mean:,.0f}")
+    note = "" if math.isnan(summary.std) else f"± {summary.std:.4f}"
+    if interval is not None and math.isfinite(interval.low):
+        note = f"± {(interval.high - interval.low) / 2:.4f}"
+    return Cell(f"{summary.mean:.4f}", note, leads)
+
+
+def _difference(found: Estimate | None) -> Cell:
+    if found is None or math.isnan(found.value):
+        return Cell("–")
+    note = f"± {(found.high - found.low) / 2:.4f}" if math.isfinite(found.low) else ""
+    good = found.high < 0 if found.metric in ("rmse", "logloss") else found.low > 0
+    return Cell(f"{found.value:+.4f}", note, good)
+
+
+def _spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    tasks = list(dict.fromkeys(task for task, _ in columns))
+    return [("all tasks" if task == ALL else task, sum(t == task for t, _ in columns)) for task in tasks]

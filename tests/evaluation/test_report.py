@@ -1,0 +1,179 @@
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgoe.evaluation.report import MacroView, ReportData, render, write_report
+from mgoe.evaluation.report.svg import Scale
+
+from .made_up_report import SKILL, report_data
+
+VOID = {"meta", "br", "img", "input", "link", "hr", "base", "source"}
+HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Reads a page, and fails where a tag is not closed by its own end."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def check_alone(html):
+    """Nothing is loaded: no address, no element and no style that could."""
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "use", "image"} & set(page.tags)
+    assert "http" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    assert not re.search(r"\bsrc\s*=", html)
+    assert all(value.startswith("#") for name, value in page.attributes if name in ("href", "xlink:href"))
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    return page
+
+
+@pytest.fixture(scope="module")
+def page():
+    return check_alone(render(report_data()))
+
+
+def test_every_part_is_there(page):
+    ids = {value for name, value in page.attributes if name == "id"}
+    links = {value[1:] for name, value in page.attributes if name == "href"}
+    parts = {"results", "differences", "tasks", "slices", "catalogue", "ablations", "training", "reliability", "macro", "gates", "method"}
+    assert ids == links == parts
+    for words in (
+        "Tmall: click, fav, buy",
+        "mgoe reaches 0.73",
+        "17,435",
+        "shared-bottom+graph",
+        "days) after it",
+        "drawn from the events",
+    ):
+        assert words in page.text
+    assert page.tags.count("svg") > 20
+    assert "nan" not in re.findall(r"[a-z]+", page.text.lower())
+
+
+def test_the_best_is_marked_and_bounds_are_no_rivals():
+    data = report_data(models=["mgoe", "mmoe"], seeds=range(2))
+    bound = [{**row, "model": "best-reachable", "value": 0.99} for row in data.rows if row["model"] == "mgoe"]
+    html = render(report_data(models=["mgoe", "mmoe"], seeds=range(2), rows=[*data.rows, *bound]))
+    lines = re.findall(r'<tr[^>]*><th scope="row" title="([^"]*)">.*?</tr>', html)
+    best = re.findall(r'<th scope="row" title="([^"]*)">[^\n]*class="best"', html)
+    assert {"mgoe", "mmoe", "best-reachable"} <= set(lines)
+    assert "mgoe" in best
+    assert "best-reachable" not in best
+    assert "the best of 2 models" in html
+
+
+@pytest.mark.parametrize("where", ["title", "facts", "notes", "settings", "history_age", "negatives", "command"])
+def test_hostile_words_stay_words(where):
+    value = {"facts": {HOSTILE: HOSTILE}, "notes": [HOSTILE]}.get(where, HOSTILE)
+    html = render(report_data(models=["mgoe"], seeds=[0], **{where: value}))
+    assert "<script" not in html
+    assert "alert(1)" in check_alone(html).text
+    assert "{{ 7*7 }}" in html
+
+
+def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
+    data = report_data(models=["mgoe"], seeds=[0])
+    swap = {"mgoe": HOSTILE, "click": HOSTILE, "new-pairs": HOSTILE}
+    rows = [{**row, **{key: swap.get(row[key], row[key]) for key in ("model", "task", "slice")}} for row in data.rows]
+    macro = MacroView.of(
+        np.ones((1, 2)),
+        np.array([0, 1]),
+        np.array([0, 1, 2]),
+        np.ones(2),
+        np.ones(3),
+        lambda c: [HOSTILE] * len(c),
+        lambda c: [HOSTILE] * len(c),
+    )
+    changes = {"curves": {HOSTILE: data.curves["mgoe"]}, "reliability": {HOSTILE: {HOSTILE: data.reliability["mgoe"]["click"]}}}
+    html = render(report_data(models=["mgoe"], seeds=[0], rows=rows, macro=macro, estimates=(), **changes))
+    check_alone(html)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 10
+
+
+def test_rows_alone_make_a_report():
+    data = report_data(models=["mgoe"], seeds=[0])
+    page = check_alone(render(ReportData("one", data.rows)))
+    assert "One seed." in page.text
+    check_alone(render(ReportData("nothing", [])))
+
+
+def test_nan_everywhere_still_makes_a_report():
+    data = report_data(models=list(SKILL)[:2], seeds=range(2))
+    rows = [{**row, "value": math.nan} for row in data.rows]
+    curve = {"monitor": "all.ranking", "best_epoch": 1, "epochs": [{"epoch": 1, "losses": {"click": None}, "monitor": None, "watch": {}}]}
+    points = {"predicted": [], "observed": [], "rows": []}
+    html = render(
+        report_data(
+            models=list(SKILL)[:2],
+            rows=rows,
+            estimates=(),
+            curves={"mgoe": {0: curve}},
+            reliability={"mgoe": {"click": points, "fav": points}},
+        )
+    )
+    page = check_alone(html)
+    assert "–" in page.text
+    assert "nan" not in re.findall(r"[a-z]+", html.lower())
+
+
+def test_the_file_is_written_whole(tmp_path):
+    write_report(tmp_path / "report.html", report_data(models=["mgoe"], seeds=[0]))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
+def test_scales_keep_order_and_ticks_inside(low, width, log):
+    low = abs(low) + 1e-3 if log else low
+    scale = Scale((low, low + width), (10, 200), log)
+    assert 10 <= scale(low) <= scale(low + width / 2) <= scale(low + width) <= 200
+    assert all(10 <= scale(tick) <= 200 for tick in scale.ticks())
+    assert len(scale.ticks()) <= 12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5))
+def test_macro_view_names_the_heaviest_members(seed, ku, ki):
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, ku + 1, 30), rng.integers(0, ki + 1, 20)
+    sums = rng.random(30)
+    edges = rng.random((ku, ki)) * 100
+    view = MacroView.of(edges, users, items, sums, rng.random(20), lambda codes: [f"u{c}" for c in codes], list, examples=2)
+    assert view.user_sizes.sum() + view.cold_users == 30
+    assert view.item_sizes.sum() + view.cold_items == 20
+    for node, members in enumerate(view.user_members):
+        inside = np.flatnonzero(users == node)
+        assert members == [f"u{c}" for c in inside[np.argsort(-sums[inside])][:2]]
+    independent = MacroView.of(np.outer([1000, 2000], [3000, 500]), users % 2, items % 2, sums, rng.random(20), list, list)
+    assert np.allclose(independent.lift, 1)
