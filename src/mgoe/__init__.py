@@ -1,3 +1,44 @@
-"""MGOE, the Macro Graph of Experts: from behaviour logs to a served multi-task ranking model."""
+"""MGOE, the Macro Graph of Experts: from behaviour logs to a served multi-task ranking model.
+
+import mgoe
+
+result = mgoe.run("config.yaml", "runs/mine")
+bundle = mgoe.load("runs/mine/bundle")
+bundle.predict(users, items)
+bundle.recommend(user, k=10)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mgoe.bundle import Bundle
+    from mgoe.pipeline import run
 
 __version__ = "0.1.0"
+__all__ = ["Bundle", "__version__", "load", "run"]
+
+
+def load(path: "Path | str") -> "Bundle":
+    """Open a bundle.
+
+    Raises:
+        BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
+    """
+    from mgoe.bundle import Bundle
+
+    return Bundle.open(path)
+
+
+def __getattr__(name: str) -> Any:
+    """`run` and `Bundle` load torch, so they are imported when first asked for."""
+    if name == "run":
+        from mgoe.pipeline import run
+
+        return run
+    if name == "Bundle":
+        from mgoe.bundle import Bundle
+
+        return Bundle
+    raise AttributeError(f"module 'mgoe' has no attribute {name!r}")

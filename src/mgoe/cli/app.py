@@ -1,0 +1,56 @@
+"""The root command and the order of its parts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mgoe import __version__
+from mgoe.cli import stages
+from mgoe.cli.root import Root
+from mgoe.cli.show import examples
+
+app = typer.Typer(
+    cls=Root,
+    name="mgoe",
+    help="From behaviour logs to a multi-task ranking model that sees every task's graph.",
+    epilog=examples(
+        "mgoe init clicks.parquet > mine.yaml   [dim]a configuration for your log, with comments[/]",
+        "mgoe run mine.yaml --out runs/mine     [dim]bundle, table and report[/]",
+        "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
+        "mgoe run COMMAND --help                [dim]help of each command, with examples[/]",
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    """See the epilog."""
+
+
+app.command(
+    epilog=examples(
+        "mgoe run mine.yaml --out runs/mine",
+        "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
+        "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
+    )
+)(stages.run)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
