@@ -144,7 +144,7 @@ def _resolutions(value: object) -> object:
 class GraphSettings(Settings):
     """The macro task merging graph."""
 
-    beta: float = Field(default=1.0, ge=0, le=1)
+    beta: float = Field(default=0.0, ge=0, le=1)
     """Curvature of the merging score (eq. 6)."""
     code: Literal["sum", "bits"] = "sum"
     """How the ranks of several tasks on one pair merge: their sum, or the bit mask read as a number (POGCN)."""
@@ -152,7 +152,7 @@ class GraphSettings(Settings):
     """Macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100, 300/300, less what the log is too small for."""
     dense: int = Field(default=1, ge=0)
     """Which resolution the experts aggregate; stored dense. The last one where `auto` kept fewer."""
-    rank: int = Field(default=64, ge=1)
+    rank: int = Field(default=128, ge=1)
     power_iterations: int = Field(default=2, ge=0)
     scale: float = Field(default=1.0, ge=0, le=2)
     """Power of the singular values on the sketch: 1 did best, 2 is the paper's similarity of rows of S S^T."""

@@ -42,6 +42,8 @@ class MGOEOptions(Settings):
     second_order: bool = True
     shared_macro: bool = False
     """All experts read the same macro node embeddings."""
+    magnitude: bool = True
+    """Experts read the size of edges beside their shares."""
     task_ids: bool = True
     """`e_u` and `e_i` a task, or one for all."""
     gate_query: Literal["inputs", "ids", "experts"] = "inputs"

@@ -1,0 +1,57 @@
+"""Scoring pairs that share one snapshot, in blocks: what a bundle and a ranking of the whole catalogue do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgoe.training.assemble import assemble
+from mgoe.training.predict import device_of, evaluating, to_device
+
+if TYPE_CHECKING:
+    from mgoe.data import SideFeatures
+    from mgoe.graph import Snapshot
+    from mgoe.models import RankingModel
+
+BLOCK_ROWS = 16_384
+
+
+class PairScorer:
+    """Probabilities (or values) of pairs under a model, as of one snapshot.
+
+    Args:
+        model: With its weights.
+        snapshot: The history that every pair reads.
+        user_side, item_side: Encoded features by code.
+    """
+
+    def __init__(self, model: RankingModel, snapshot: Snapshot, user_side: SideFeatures, item_side: SideFeatures):
+        self._model = model
+        self._snapshot = snapshot
+        self._sides = {"user_side": user_side, "item_side": item_side}
+
+    def __call__(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+    ) -> NDArray[np.float32]:
+        """Score pairs of codes; -1 is unseen. Encoded context has one row a pair. Shape (B, T)."""
+        spec = self._model.spec
+        out = np.empty((len(users), len(spec.tasks)), np.float32)
+        with evaluating(self._model):
+            for start in range(0, len(users), BLOCK_ROWS):
+                part = slice(start, start + BLOCK_ROWS)
+                inputs = assemble(
+                    self._snapshot,
+                    users[part],
+                    items[part],
+                    {name: values[part] for name, values in (context or {}).items()},
+                    needs=self._model.needs,
+                    spec=spec,
+                    **self._sides,
+                )
+                batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
+                out[part] = self._model.predict(to_device(batch, device_of(self._model))).float().cpu().numpy()
+        return out
