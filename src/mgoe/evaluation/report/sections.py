@@ -85,7 +85,7 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
 
 
 def _plot(data: ReportData, column: Column) -> Svg | None:
-    """One metric of all models."""
+    """One metric of all models; nothing where there is no other to stand beside."""
     own = {e.model: e for e in data.estimates if e.rival is None and (e.task, e.metric) == column}
     marks = []
     for model, found in summarise(data.rows).items():
@@ -99,7 +99,7 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
             low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
             marks.append(Mark(model, found[column].mean, low, high, seeds, model == data.leader))
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
-    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1]))) if marks else None
+    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1]))) if len(marks) > 1 else None
 
 
 def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
