@@ -41,10 +41,10 @@ def enforce(table: Table, checks: Sequence[Check], place: str) -> int:
     rows, *counts = (int(column[0].as_py() or 0) for column in table.aggregate([table.count().name("rows"), *broken]).to_pyarrow().columns)
     for check, count in zip(checks, counts, strict=True):
         if count:
-            rows = table.filter(check.bad).select(row=table.rowid(), value=check.value.cast("string"))
-            first = rows.order_by("row").limit(1).to_pyarrow().to_pylist()[0]
+            marked = table.select(row=table.rowid(), value=check.value.cast("string"), bad=check.bad)
+            first = marked.filter(marked.bad).order_by("row").limit(1).to_pyarrow().to_pylist()[0]
             found = "null" if first["value"] is None else repr(first["value"])
-            more = f" and {count - 1} more rows" if count > 1 else ""
+            more = f" and {count - 1} more" if count > 1 else ""
             message = f"{check.rule}, found {found} in row {first['row'] + 1}{more}; {check.mend}"
             raise DataError(f"{place}, column {check.column!r}", message)
     return rows

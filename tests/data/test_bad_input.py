@@ -1,0 +1,306 @@
+"""Every way a log can be wrong ends in one sentence that names the place, the rule, what was found and the mend; nothing is left behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mgoe.data import Prepared, prepare
+from mgoe.errors import ConfigError, DataError, MgoeError, OutputError
+from tests.data import logs
+
+
+def refusal(log: pd.DataFrame | pa.Table, settings, folder: Path, kind: str = "parquet") -> str:
+    file = folder / f"log.{kind}"
+    if kind == "csv":
+        log.to_csv(file, index=False)
+    else:
+        pq.write_table(log if isinstance(log, pa.Table) else pa.Table.from_pandas(log, preserve_index=False), file)
+    return refusal_of(settings.model_copy(update={"data": settings.data.model_copy(update={"log": [str(file)]})}), folder)
+
+
+def refusal_of(settings, folder: Path, error: type[MgoeError] = DataError) -> str:
+    with pytest.raises(error) as caught:
+        prepare(settings, folder / "out")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not list(folder.glob("*out*")), "something is left behind"
+    return message
+
+
+def change(log: pd.DataFrame, column: str, values) -> pd.DataFrame:
+    """The first rows' values changed."""
+    log = log.copy()
+    changed = log[column].astype(object)
+    changed.iloc[2 : 2 + len(values)] = values
+    log[column] = changed.infer_objects()
+    return log
+
+
+EVENTS = logs.quiet_events()
+SHOWN = logs.quiet_exposures()
+SHOWN["weight"] = 1.0
+SHOWN["place"] = 1
+SHOWN["price"] = 2.5
+SHOWN["spent"] = SHOWN.clicked * 3.5
+RUN = logs.event_settings()
+RUN_SHOWN = logs.exposure_settings(data={"weight": "weight", "position": "place", "context": [{"name": "price", "kind": "numeric"}]})
+RUN_SPENT = logs.exposure_settings(tasks=[{"name": "spend", "label": "spent", "kind": "regression"}])
+
+ROWS = {
+    "misspelt column": (
+        EVENTS.rename(columns={"user_id": "userid"}),
+        RUN,
+        r"column 'user_id' \(data.user\) is missing; did you mean 'userid'\?; set data.user",
+    ),
+    "missing column": (EVENTS[["user_id", "item_id", "timestamp"]], RUN, r"column 'behavior' \(data.behavior\) is missing; "),
+    "missing label": (SHOWN.drop(columns="clicked"), RUN_SHOWN, r"column 'clicked' \(tasks.click.label\) is missing; "),
+    "missing weight": (SHOWN.drop(columns="weight"), RUN_SHOWN, r"column 'weight' \(data.weight\) is missing"),
+    "missing context": (SHOWN.drop(columns="price"), RUN_SHOWN, r"column 'price' \(data.context\) is missing"),
+    "null user": (
+        change(EVENTS, "user_id", [None, None]),
+        RUN,
+        r"log.parquet, column 'user_id': an id must not be null, found null in row 3 and 1 more; leave such rows out",
+    ),
+    "null item": (change(EVENTS, "item_id", [None]), RUN, r"column 'item_id': an id must not be null, found null in row 3; "),
+    "broken id": (
+        change(EVENTS, "item_id", [1.5]),
+        RUN,
+        r"column 'item_id': an id held as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
+    ),
+    "id of no type": (
+        EVENTS.assign(user_id=True),
+        RUN,
+        r"column 'user_id': an id must be an integer or a string, found the type boolean; convert it",
+    ),
+    "time of no type": (
+        EVENTS.assign(timestamp=True),
+        RUN,
+        r"column 'timestamp': a time must be a date, a timestamp, .* found the type boolean",
+    ),
+    "time no parser reads": (
+        change(EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").astype(str)), "timestamp", ["soon"]),
+        RUN,
+        r"column 'timestamp': a time must be given and readable .*, found 'soon' in row 3; mend or leave out",
+    ),
+    "missing time": (
+        change(EVENTS, "timestamp", [None, None, None]),
+        RUN,
+        r"column 'timestamp': a time must be given .*, found null in row 3 and 2 more",
+    ),
+    "time that is not a number": (change(EVENTS, "timestamp", [np.nan]), RUN, r"a time must be given .* row 3"),
+    "days as numbers": (
+        EVENTS.assign(timestamp=20200101 + EVENTS.index % 12),
+        RUN,
+        r"found 20200101, which looks like a day written YYYYMMDD; write them as dates",
+    ),
+    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
+    "behaviour of no type": (
+        EVENTS.assign(behavior=1.5),
+        RUN,
+        r"column 'behavior': a behaviour must be a string or an integer, found the type float64",
+    ),
+    "task never happens": (
+        EVENTS.replace({"behavior": {"buy": "buys"}}),
+        RUN,
+        r"every task must happen: found none of 'buy' in column 'behavior'; did you mean 'buys'\?; mend tasks.buy",
+    ),
+    "one user": (
+        EVENTS.assign(user_id=7),
+        RUN,
+        r"column 'user_id': at least two users are needed to rank, found only 7; is data.user the right column\?",
+    ),
+    "one item": (EVENTS.assign(item_id="a"), RUN, r"column 'item_id': at least two items are needed to rank, found only 'a'; is data.item"),
+    "label never": (
+        SHOWN.assign(clicked=0),
+        RUN_SHOWN,
+        r"column 'clicked': a task must happen in some rows and not in others, click never happens: found 0 in all 36 rows",
+    ),
+    "label always": (
+        SHOWN.assign(clicked=True),
+        RUN_SHOWN,
+        r"click always happens: found 1 in all 36 rows with a label; leave it out or mend the column",
+    ),
+    "label all missing": (
+        SHOWN.assign(clicked=pd.Series([None] * 36, dtype=float)),
+        RUN_SHOWN,
+        r"column 'clicked': task click needs labels, found every row null",
+    ),
+    "amount never varies": (SHOWN.assign(spent=2.0), RUN_SPENT, r"spend never varies: found 2 in all 36"),
+    "label of no type": (
+        SHOWN.assign(clicked="yes"),
+        RUN_SHOWN,
+        r"column 'clicked': a label must be a number or a boolean, found the type string",
+    ),
+    "label no 0 nor 1": (
+        change(SHOWN, "clicked", [2, 3]),
+        RUN_SHOWN,
+        r"column 'clicked': a binary label must be 0, 1 or null \(missing\), found '2.0' in row 3 and 1 more; map",
+    ),
+    "negative label": (
+        change(SHOWN, "clicked", [-1]),
+        RUN_SHOWN,
+        r"a binary label must be 0, 1 or null \(missing\), found '-1.0' in row 3; ",
+    ),
+    "negative amount": (
+        change(SHOWN, "spent", [-0.5]),
+        RUN_SPENT,
+        r"column 'spent': a regression label must be finite and at least 0, or null \(missing\), found '-0.5' in row 3",
+    ),
+    "infinite amount": (change(SHOWN, "spent", [np.inf]), RUN_SPENT, r"a regression label must be finite .* found 'inf' in row 3"),
+    "negative weight": (
+        change(SHOWN, "weight", [-1.0, -2.0]),
+        RUN_SHOWN,
+        r"column 'weight': a weight must be finite and at least 0, found '-1.0' in row 3 and 1 more",
+    ),
+    "missing weight value": (change(SHOWN, "weight", [None]), RUN_SHOWN, r"a weight must be finite and at least 0, found null in row 3"),
+    "weight of no type": (SHOWN.assign(weight="heavy"), RUN_SHOWN, r"a weight must be a number, found the type string"),
+    "infinite feature": (
+        change(SHOWN, "price", [np.inf]),
+        RUN_SHOWN,
+        r"column 'price': a numeric feature must be finite .*, found 'inf' in row 3; mend the column",
+    ),
+    "feature of no type": (
+        SHOWN.assign(price="dear"),
+        RUN_SHOWN,
+        r"column 'price': a numeric feature must be a number, found the type string",
+    ),
+    "negative position": (
+        change(SHOWN, "place", [-1]),
+        RUN_SHOWN,
+        r"column 'place': a position must be a whole number, at least 0, found '-1' in row 3",
+    ),
+    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, at least 0, found '1.5'"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_wrong_log_is_refused_in_one_sentence(case, tmp_path):
+    log, settings, message = ROWS[case]
+    found = refusal(log, settings, tmp_path)
+    assert found.startswith(str(tmp_path / "log.parquet"))
+    assert re.search(message, found), found
+
+
+def test_nan_is_no_missing_label_or_weight(tmp_path):
+    for column in ("clicked", "weight"):
+        values = pa.array([float("nan"), *[1.0] * 35])  # a true NaN, which pandas would write as null
+        table = pa.Table.from_pandas(SHOWN, preserve_index=False)
+        table = table.set_column(table.column_names.index(column), column, values)
+        assert "found 'nan' in row 1; " in refusal(table, RUN_SHOWN, tmp_path)
+
+
+def test_a_known_time_is_needed_and_not_before_the_exposure(tmp_path):
+    tasks = [{"name": "click", "label": "clicked", "known_at": "known"}]
+    run = logs.exposure_settings(tasks=tasks)
+    for shift, found in ((-1, f"found '{logs.START - 1}' in row 1 and 23 more"), (np.nan, "found null in row 1 and 23 more")):
+        known = (SHOWN.timestamp + shift).where(SHOWN.clicked > 0, SHOWN.timestamp).astype("Int64")
+        message = refusal(SHOWN.assign(known=known), run, tmp_path)
+        assert "a label above 0 of task click must be known at some time, and not before its exposure" in message
+        assert found in message
+
+
+def test_csv_rows_that_break_a_columns_type_are_named(tmp_path):
+    text = EVENTS.to_csv(index=False).splitlines()
+    long = [text[0], *(text[1:] * 1500), "oops,0,1577836800,click"]
+    (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
+    message = refusal_of(logs.event_settings(data={"log": str(tmp_path / "long.csv")}), tmp_path)
+    assert f"column 'user_id': the values before are BIGINT, found 'oops' in line {len(long)}; mend that row" in message
+
+
+def test_files_that_are_missing_empty_or_damaged(tmp_path):
+    whole = tmp_path / "whole.parquet"
+    EVENTS.to_parquet(whole)
+    bytes_ = whole.read_bytes()
+    (tmp_path / "short.parquet").write_bytes(bytes_[: len(bytes_) // 2])
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "other.parquet").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "rotten.parquet").write_bytes(bytes_[:4] + bytes(len(bytes_) - 12) + bytes_[-8:])
+    (tmp_path / "log.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "readme.md").write_text("nothing here")
+    (tmp_path / "some.csv").write_text("user_id,item_id\n")
+    wrong = {
+        "short.parquet": "short.parquet: the Parquet file is truncated: it ends without its footer after",
+        "empty.parquet": r"empty.parquet: the file is empty (0 bytes); write it again or leave it out",
+        "empty.csv": "empty.csv: the file is empty (0 bytes)",
+        "other.parquet": "other.parquet: a Parquet file starts with b'PAR1', found b'user'; it is of another format or damaged",
+        "rotten.parquet": "rotten.parquet: cannot be read: ",
+        "log.json": "a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found '.json'; rename or convert it",
+        "folder": "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder",
+        "wholes.parquet": "no such file or folder; did you mean 'whole.parquet'?; relative paths are looked up from",
+        "nowhere/log.parquet": "no such file or folder; relative paths are looked up from",
+        "*.feather": "the pattern matches no file; relative ones are looked up from",
+        "*o*.*": "a log is all Parquet or all CSV, found both",
+    }
+    for name, message in wrong.items():
+        if name == "*o*.*":
+            (tmp_path / "log.json").unlink()
+        found = refusal_of(logs.event_settings(data={"log": str(tmp_path / name)}), tmp_path)
+        assert name.split("/")[-1] in found or name == "*o*.*"
+        assert message in found, found
+
+
+def test_a_split_that_leaves_a_part_empty(tmp_path):
+    late = logs.event_settings(split={"cuts": ["2020-01-04", "2020-01-07", "2021-01-01"]})
+    assert "split.cuts: every part needs positives, found none in test" in refusal(EVENTS, late, tmp_path)
+    many = logs.event_settings(split={"cuts": [k / 40 for k in range(20, 40)]})
+    assert "split.cuts: every window needs a bucket of its own" in refusal(EVENTS, many, tmp_path)
+
+
+def test_times_outside_what_counts(tmp_path):
+    settings = logs.event_settings(data={"start": "2021-01-01"})
+    found = refusal(EVENTS, settings, tmp_path)
+    assert "some rows must lie between data.start and data.end, found none of 24 from 2021-01-01" in found
+    second = logs.event_settings(data={"bucket": "1s", "time_unit": "s"})
+    assert "bucket numbers must fit 32 bits, found 15787908010" in refusal(EVENTS.assign(timestamp=EVENTS.timestamp * 10), second, tmp_path)
+
+
+def test_repeated_rows_are_dropped_or_refused(tmp_path):
+    twice = pd.concat([EVENTS, EVENTS[:3]])
+    data = logs.prepared(twice, logs.event_settings(), tmp_path / "twice")
+    assert data.summary["dropped_rows"] == {"outside_time": 0, "duplicates": 3}
+    assert len(data.history.to_pandas()) == len(EVENTS)
+    found = refusal(twice, logs.event_settings(data={"duplicates": "refuse"}), tmp_path / "twice" / "..")
+    assert "no row may repeat every column, found 3 repeats, the first of user 0, item 0; remove them or set data.duplicates: drop" in found
+
+
+def test_settings_of_the_other_form_are_refused(tmp_path):
+    settings = logs.event_settings(data={"log": "x.parquet", "weight": "w"})
+    with pytest.raises(ConfigError, match=r"data.weight: belongs to an exposure log, found an event log"):
+        logs.prepared(EVENTS, settings, tmp_path / "out")
+    settings = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "hour"}]})
+    with pytest.raises(ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"):
+        logs.prepared(SHOWN, settings, tmp_path / "out")
+
+
+def test_prepared_folders_are_whole_or_refused(tmp_path):
+    data = logs.prepared(EVENTS, RUN, tmp_path / "out")
+    with pytest.raises(OutputError, match="written to a new folder, found one that exists"):
+        logs.prepared(EVENTS, RUN, tmp_path / "out")
+    assert Prepared.open(tmp_path / "out").summary == data.summary
+    file = tmp_path / "out" / "train.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"train.parquet: must hold \d+ bytes, found \d+ bytes; make the prepared data again"):
+        Prepared.open(tmp_path / "out")
+    file.unlink()
+    with pytest.raises(DataError, match="it is missing"):
+        Prepared.open(tmp_path / "out")
+    (tmp_path / "out" / "data.json").write_text('{"format": 99}')
+    with pytest.raises(DataError, match="this version reads format 1, found 99"):
+        Prepared.open(tmp_path / "out")
+    (tmp_path / "out" / "data.json").write_text('{"for')
+    with pytest.raises(DataError, match="cannot be read"):
+        Prepared.open(tmp_path / "out")
+    with pytest.raises(DataError, match=r"prepared data hold a data.json, found none"):
+        Prepared.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        logs.prepared(EVENTS, RUN, tmp_path / "file" / "out")

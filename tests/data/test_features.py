@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgoe.config import FeatureSettings
+from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.errors import ConfigError, DataError
+from tests.data import logs
+
+SIDE = pd.DataFrame(
+    {
+        "id": [1, 0, 9, 2],
+        "city": ["Kyiv", "Łódź", "Kyiv", None],
+        "age": [30.0, 40.0, 50.0, None],
+        "tags": ["a| b", "b||c|a", "", None],
+        "kinds": [[3, 1], [], None, [2, 2]],
+    }
+)
+FEATURES = [
+    {"name": "city"},
+    {"name": "age", "kind": "numeric"},
+    {"name": "tags", "kind": "multi"},
+    {"name": "kinds", "kind": "multi"},
+]
+
+
+def with_side(folder, side: pd.DataFrame = SIDE, features=FEATURES, run=logs.event_settings) -> Prepared:
+    side.to_parquet(folder / "side.parquet")
+    table = {"path": str(folder / "side.parquet"), "id": "id", "features": features}
+    return logs.prepared(logs.quiet_events(), run(data={"users": table}), folder / "out")
+
+
+def test_side_features_by_code(tmp_path):
+    data = with_side(tmp_path)  # users 0 and 1 have codes 0 and 1; 9 and 2 are not in the log
+    side = data.user_side
+    assert side.sizes == {"city": 3, "tags": 4, "kinds": 4}
+    assert side.categorical["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
+    assert side.multi["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
+    assert side.multi["kinds"].tolist() == [[-1, -1], [3, 1]]
+    np.testing.assert_allclose(side.numeric[:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
+    assert data.summary["side"]["users"] == {"rows": 4, "in_log": 2, "nodes_without": 0}
+    gathered = side.gather([1, -1, 2, 0])
+    assert gathered["city"].tolist() == [1, 0, 0, 2]
+    assert gathered["kinds"].tolist() == [[3, 1], [-1, -1], [-1, -1], [-1, -1]]
+    assert gathered["numeric"][1:3].tolist() == [[0.0], [0.0]]
+    assert data.item_side.gather([0, 1]) == {}
+
+
+def test_side_features_are_mapped_not_read(tmp_path):
+    assert isinstance(with_side(tmp_path).user_side.categorical["city"], np.memmap)
+
+
+def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
+    data = with_side(tmp_path, features=[{"name": "city", "min_count": 2}])
+    assert data.user_side.sizes == {"city": 2}
+    assert data.user_side.categorical["city"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("side", "features", "message"),
+    [
+        (
+            SIDE.assign(id=[1, 0, 1, 1]),
+            FEATURES,
+            r"side.parquet, column 'id': a side table has one row an id, found 1 in 3 rows; keep one of each",
+        ),
+        (SIDE.assign(id=[1, 0, None, 4]), FEATURES, r"column 'id': an id must not be null, found null in row 3"),
+        (
+            SIDE.assign(id=[100, 101, 102, 103]),
+            FEATURES,
+            r"some id must be one of the log's, found none of 4 .* is data.users.id the right column\?",
+        ),
+        (SIDE.assign(age=[1.0, np.inf, 2.0, 3.0]), FEATURES, r"column 'age': a numeric feature must be finite .* found 'inf' in row 2"),
+        (SIDE.assign(age="old"), FEATURES, r"column 'age': a numeric feature must be a number, found the type string"),
+        (SIDE.drop(columns="city"), FEATURES, r"column 'city' \(data.users.features\) is missing"),
+        (SIDE, [{"name": "kinds"}], r"column 'kinds': a categorical feature holds one value a row .* found the type array<int64>"),
+        (
+            SIDE,
+            [{"name": "age", "kind": "multi"}],
+            r"column 'age': a several-valued feature is a list or a string cut at its separator, found the type float64",
+        ),
+    ],
+)
+def test_a_wrong_side_table_is_refused(side, features, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        with_side(tmp_path, side, features)
+
+
+def test_a_feature_must_not_take_the_name_of_the_numbers(tmp_path):
+    with pytest.raises(ConfigError, match=r"data.users.features: each feature needs a name of its own, and `numeric` is taken"):
+        with_side(tmp_path, SIDE.rename(columns={"age": "numeric"}), [{"name": "numeric", "kind": "numeric"}])
+
+
+def test_ids_of_another_type_meet_where_nothing_is_lost(tmp_path):
+    data = with_side(tmp_path, SIDE.assign(id=["1", "0", "01", "x"]))
+    assert data.user_side.categorical["city"].tolist() == [2, 1]
+
+
+ENCODERS = FeatureEncoders(
+    features=tuple(FeatureSettings.model_validate(f) for f in FEATURES[:3]),
+    vocabularies={"city": Vocabulary(pa.array(["Kyiv", "Łódź"])), "tags": Vocabulary(pa.array(["a", "b"]))},
+    lengths={"tags": 2},
+    moments={"age": (40.0, 10.0)},
+)
+
+
+@settings(max_examples=30)
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from(["Kyiv", "Łódź", "?", None]), st.none() | st.floats(0, 99), st.sampled_from(["a|b", "z", "", None]))
+    )
+)
+def test_encoding_is_the_same_whatever_the_library(rows):
+    columns = {name: [row[k] for row in rows] for k, name in enumerate(("city", "age", "tags"))}
+    types = {"city": pa.string(), "age": pa.float64(), "tags": pa.string()}
+    arrow = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+    expected = ENCODERS.encode(columns, len(rows))
+    for table in (arrow, arrow.to_pandas(), pl.from_arrow(arrow)):
+        got = ENCODERS.encode({name: table[name] for name in columns}, len(rows))
+        assert {name: values.tolist() for name, values in got.items()} == {name: values.tolist() for name, values in expected.items()}
+    assert expected["numeric"].shape == (len(rows), 1)
+    assert np.isfinite(expected["numeric"]).all()
+
+
+def test_lists_and_missing_columns_are_encoded_too():
+    assert ENCODERS.encode({"tags": [["b", "z"], [], None, ["a", None]]}, 4)["tags"].tolist() == [[2, 0], [-1, -1], [-1, -1], [1, -1]]
+    nothing = ENCODERS.encode({}, 2)
+    assert (nothing["city"] == 0).all()
+    assert (nothing["tags"] == -1).all()
+    assert (nothing["numeric"] == 0).all()
+    with pytest.raises(DataError, match="feature 'city': must have a value for each of 2 rows, found 1"):
+        ENCODERS.encode({"city": ["Kyiv"]}, 2)
+    with pytest.raises(DataError, match="feature 'age': must be numbers, found string"):
+        ENCODERS.encode({"age": ["old", "x"]}, 2)
+
+
+def test_encoders_travel_alone(tmp_path):
+    run = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "price", "kind": "numeric"}]})
+    log = logs.quiet_exposures().assign(price=np.arange(36) % 5)
+    data = logs.prepared(log, run, tmp_path / "out")
+    data.save_encoders(tmp_path / "bundle")
+    alone = Prepared.open_encoders(tmp_path / "bundle")
+    assert alone.users.codes([0, 1, 2]).tolist() == [0, 1, -1]
+    for mine, theirs in zip(alone.context_features.encode(log, 36).values(), data.context_features.encode(log, 36).values(), strict=True):
+        assert (mine == theirs).all()
+    assert alone.context_features.sizes == {"hour": 3}
+    assert alone.user_side.gather([0]) == {}
