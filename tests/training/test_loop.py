@@ -35,13 +35,49 @@ def test_it_learns(tmp_path):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     runs = []
-    for seed in (5, 5, 6):
-        model = Model(seed=0, dropout=0.2)
+    for seed, dropout in ((5, 0.2), (5, 0.2), (6, 0.2), (5, 0.0), (6, 0.0)):
+        torch.rand(3)  # the world's random state is not the fit's
+        model = Model(seed=0, dropout=dropout)
         result = fit(model, TRAIN, VALID, training(precision="bfloat16"), tmp_path, seed=seed)
         runs.append((weights(model), result.best_value))
     assert equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
     assert not equal(runs[0][0], runs[2][0])
+    assert not equal(runs[3][0], runs[4][0])  # by the order of examples alone
+
+
+def test_an_epoch_is_the_plain_loop(tmp_path):
+    model, plain = Model(), Model()
+    fit(model, TRAIN, VALID, training(epochs=1), tmp_path, seed=4)
+    adam = torch.optim.AdamW(plain.dense(), lr=0.02, weight_decay=1e-5)
+    squares = [torch.zeros(len(table), 1) for table in plain.tables()]
+    for step, batch in enumerate(TRAIN.batches(256, shuffle_seed=(4, 1))):
+        rate = 1 - step / 12
+        gradients = torch.autograd.grad(plain.loss(batch)[0], plain.dense() + plain.tables())
+        for parameter, gradient in zip(plain.dense(), gradients, strict=False):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(plain.dense(), 1.0)
+        adam.param_groups[0]["lr"] = 0.02 * rate
+        adam.step()
+        with torch.no_grad():
+            for table, square, sparse in zip(plain.tables(), squares, gradients[-2:], strict=True):
+                gradient = sparse.to_dense()
+                square += gradient.square().mean(1, keepdim=True)
+                table -= 0.05 * rate * gradient / (square.sqrt() + 1e-8)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_dense_gradients_are_clipped(tmp_path):
+    class Steep(Model):
+        def loss(self, batch):
+            total, of_tasks = super().loss(batch)
+            return total * 1000, of_tasks
+
+    model = Steep()
+    fit(model, TRAIN, VALID, training(epochs=1), tmp_path)
+    norm = torch.cat([p.grad.flatten() for p in model.dense()]).norm()  # of the last step
+    assert norm == pytest.approx(1.0, rel=1e-3)
 
 
 def test_the_worlds_random_state_is_left_alone(tmp_path):

@@ -15,8 +15,8 @@ from torch.optim import AdamW, Optimizer
 
 from mgoe.config import TrainingSettings
 
-MAX_GRADIENT_NORM = 5.0
-"""Of all dense gradients together; tables need none, Adagrad divides by the size of the gradient."""
+MAX_GRADIENT_NORM = 1.0
+"""Of all dense gradients together (on the Tmall log the median is .08, the 99th percentile .5). Tables need none: Adagrad divides by it."""
 
 
 class RowwiseAdagrad(Optimizer):
