@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -117,7 +117,7 @@ class SplitSettings(Settings):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        cuts: Sequence[Any] = self.cuts
+        cuts = cast(list[Any], self.cuts)
         if len(cuts) < 3:
             raise ValueError(f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}")
         if any(a >= b for a, b in itertools.pairwise(cuts)):
@@ -292,7 +292,7 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
     if not isinstance(raw, dict):
         raise ConfigError(path, f"must hold a mapping with `data:` and `tasks:`, found {type(raw).__name__}")
     for override in overrides:
-        _override(raw, override)
+        apply_override(raw, override)
     return make_settings(raw, path)
 
 
@@ -327,7 +327,12 @@ def seconds(length: str) -> int:
     return int(length[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[length[-1]]
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one key of a mapping from `key.path=value`, the value read as YAML.
+
+    Raises:
+        ConfigError: It is no such text, or the path runs through what is no mapping.
+    """
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError("--set", f"takes key.path=value, found {override!r}")

@@ -4,6 +4,8 @@ A message names the place (file, column, row or config key), the rule, what was 
 as one sentence and exits with code 2; anything that is not a `MgoeError` is a defect of this library and keeps its traceback.
 """
 
+from __future__ import annotations
+
 
 class MgoeError(Exception):
     """Root of all errors that the user can mend.
@@ -17,6 +19,10 @@ class MgoeError(Exception):
         self.place = str(place)
         self.message = message
         super().__init__(f"{self.place}: {message}")
+
+    def __reduce__(self) -> tuple[type[MgoeError], tuple[str, str]]:
+        """So that an error of a training process arrives whole."""
+        return type(self), (self.place, self.message)
 
 
 class ConfigError(MgoeError):

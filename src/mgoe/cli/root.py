@@ -23,7 +23,7 @@ class Terminated(KeyboardInterrupt):
 class Root(TyperGroup):
     """The group of all commands. What is no `MgoeError` is a defect and keeps its traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             with _terminable():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -18,43 +19,73 @@ STATE = "run.json"
 SETTINGS = "settings.yaml"
 
 
-def claim(out: Path, settings: RunSettings, overwrite: bool) -> bool:
-    """Take an output folder for a run.
+@contextmanager
+def claim(out: Path, settings: RunSettings, overwrite: bool) -> Iterator[bool]:
+    """Take an output folder for a run. Prepare the log inside: if that fails, a run that was to be replaced is still there.
 
     Args:
         out: The folder.
-        settings: Resolved; an unfinished run goes on only under the same ones (the number of jobs and threads aside).
+        settings: Resolved; an unfinished run goes on only under the same ones (the number of jobs and threads aside), unless nothing
+            of it is finished yet.
         overwrite: Start anew over whatever run lies there.
 
-    Returns:
+    Yields:
         Whether an unfinished run is resumed.
 
     Raises:
         OutputError: The folder cannot be written, holds something else, or a run that is finished or of other settings.
     """
+    replaced = out.resolve().parent / f".{out.resolve().name}.replaced"
+    if replaced.exists():  # a process was killed below
+        _move(replaced, out)
+    there = _check(out, settings, overwrite)
+    if there and overwrite:
+        _move(out, replaced)
+    try:
+        _open(out, settings)
+        yield there and not overwrite and (out / "data").exists()
+    except BaseException:
+        if replaced.exists():
+            _move(replaced, out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _check(out: Path, settings: RunSettings, overwrite: bool) -> bool:
+    """Refuse a folder that is not free. Returns whether a run lies there."""
     if out.exists() and not out.is_dir():
         raise OutputError(out, "must be a folder, found a file; choose another --out")
-    resumed = False
-    if out.exists() and any(out.iterdir()):
-        if not (out / STATE).exists():
-            raise OutputError(out, "holds files that no run of mgoe wrote; choose an empty folder")
-        if overwrite:
-            shutil.rmtree(out)
-        elif _state(out) == "finished":
-            raise OutputError(out, "holds a finished run; choose another --out, or --overwrite to replace it")
-        elif _saved(out) != _comparable(settings):
-            raise OutputError(out, "holds an unfinished run of other settings; choose another --out, or --overwrite to replace it")
-        else:
-            resumed = True
+    try:
+        if not out.exists() or not any(out.iterdir()):
+            return False
+    except OSError as error:
+        raise OutputError(out, f"cannot be read: {error.strerror or error}; choose a folder you may read and write") from None
+    if not (out / STATE).exists():
+        raise OutputError(out, "holds files that no run of mgoe wrote; choose an empty folder")
+    if overwrite:
+        return True
+    if _state(out) == "finished":
+        raise OutputError(out, "holds a finished run; choose another --out, or --overwrite to replace it")
+    if (out / "data").exists() and _saved(out) != _comparable(settings):
+        raise OutputError(out, "holds an unfinished run of other settings; choose another --out, or --overwrite to replace it")
+    return True
+
+
+def _open(out: Path, settings: RunSettings) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(out, "cannot be written: permission denied; choose a folder you may write")
     write_text(out / SETTINGS, dump_settings(settings))
     mark(out, "unfinished")
-    return resumed
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        source.rename(target)
+    except OSError as error:
+        raise OutputError(target, f"cannot be replaced: {error.strerror or error}; choose a folder you may write") from None
 
 
 def mark(out: Path, state: str, **facts: object) -> None:

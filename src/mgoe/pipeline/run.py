@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,16 +16,18 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.config import ModelSettings, RunSettings
+from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared, prepare
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import write_text
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.models import resolve
+from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import model_rows
 from mgoe.pipeline.summary import write_report
+from mgoe.training import Monitor
 
 Say = Callable[[str], None]
 
@@ -56,7 +59,7 @@ class RunResult:
 
 
 def run(
-    settings: RunSettings,
+    settings: RunSettings | Path | str,
     out: Path | str,
     *,
     overwrite: bool = False,
@@ -68,7 +71,7 @@ def run(
     """Run everything, or go on with what an interrupted run of the same settings left.
 
     Args:
-        settings: Of the run.
+        settings: Of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace a finished run, or one of other settings.
         table: An Ibis table to read instead of `data.log`.
@@ -79,10 +82,8 @@ def run(
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
     """
-    out, started = Path(out), time.perf_counter()
-    if claim(out, settings, overwrite):
-        say(f"going on with the unfinished run in {out}")
-    prepared = prepare_data(settings, out, table, say)
+    started = time.perf_counter()
+    settings, out, prepared = begin(settings, out, overwrite, say, table)
     graph = build(settings, out, prepared, say)
     models = model_rows(settings, prepared)
     train_cells(settings, out, models, say, show_progress)
@@ -97,6 +98,19 @@ def run(
     mark(out, "finished", seconds=round(time.perf_counter() - started, 1), command=command)
     say(f"done in {time.perf_counter() - started:,.0f} s: {out / 'report.html'}")
     return RunResult(out, rows)
+
+
+def begin(
+    settings: RunSettings | Path | str, out: Path | str, overwrite: bool, say: Say, table: ir.Table | None = None
+) -> tuple[RunSettings, Path, Prepared]:
+    """Refuse what can be refused before any work is done, take the output folder and prepare the log."""
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    for model in settings.models:
+        Monitor.parse(training_of(settings.training, resolve(model)).monitor, settings.tasks)
+    with claim(out, settings, overwrite) as resumed:
+        if resumed:
+            say(f"going on with the unfinished run in {out}")
+        return settings, out, prepare_data(settings, out, table, say)
 
 
 def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None, say: Say = lambda line: None) -> Prepared:
@@ -147,13 +161,15 @@ def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> It
             yield run_cell(cell, settings, inputs, show_progress)
         return
     os.environ["OMP_NUM_THREADS"] = str(settings.training.threads)  # read by a child at its start
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(settings.jobs, context, _open_inputs, (cells[0].run, settings)) as pool:
         waiting = [pool.submit(_run_in_child, cell, settings) for cell in cells]
         try:
             for done in as_completed(waiting):
                 yield done.result()
         except BaseException:
+            for process in set(multiprocessing.active_children()) - set(others):  # its cell takes minutes, and is begun anew
+                process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -163,6 +179,7 @@ _inputs: Inputs | None = None  # of a child process, opened once
 
 def _open_inputs(run: Path, settings: RunSettings) -> None:
     global _inputs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     _inputs = Inputs(run, settings)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
-from mgoe.evaluation import Estimate, Influence, Row, compare, estimate
-from mgoe.evaluation import report
+from mgoe.evaluation import Estimate, Influence, Row, compare, estimate, report
 from mgoe.graph import MacroGraph
 from mgoe.pipeline.cells import Cell
 

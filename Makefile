@@ -1,0 +1,32 @@
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make check`, `make soak`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+JOBS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check soak clean
+
+demo: $(READY)  ## simulated logs, where the best reachable is known: runs/demo/report.html
+	$(BIN)/mgoe simulate --out runs/demo-log --overwrite
+	$(BIN)/mgoe run examples/demo.yaml --out runs/demo --overwrite --jobs $(JOBS)
+
+test: $(READY)  ## every test, in its short form
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: $(READY)  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+soak: $(READY)  ## every test, in its long form
+	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(JOBS)
+
+clean:
+	rm -rf .venv runs
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

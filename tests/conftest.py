@@ -1,0 +1,40 @@
+"""One thread a test process, and logs small enough for a second."""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("COLUMNS", "200")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from mgoe.config import RunSettings, make_settings  # noqa: E402
+from mgoe.simulate import WorldSettings, simulate  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated log in both forms, with its truth: 200 users, 100 items, 12,000 exposures."""
+    path = tmp_path_factory.mktemp("world") / "log"
+    simulate(WorldSettings(users=200, items=100, exposures=12_000, days=30, user_communities=4, item_communities=5), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(world: Path) -> RunSettings:
+    """Settings of a run on it of a few seconds."""
+    return make_settings(
+        {
+            "data": {"log": str(world / "events")},
+            "tasks": ["click", "buy"],
+            "split": {"cuts": [0.4, 0.6, 0.8]},
+            "models": ["mgoe", "shared-bottom"],
+            "training": {"epochs": 1, "batch_size": 1024},
+            "evaluation": {"ranking_queries": 10},
+            "graph": {"recents": 5, "rank": 8},
+        }
+    )
