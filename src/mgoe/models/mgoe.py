@@ -82,7 +82,7 @@ class MGOE(RankingModel):
         if target and not all(widths):
             rule = "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
             raise ConfigError("options.attention", rule)
-        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
+        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro", "magnitude"})
         self.macro = MacroExperts(spec, tasks, **switches, target=o.width if target else 0) if graph else None
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
         if not own and (paper or not self.inputs.width):
