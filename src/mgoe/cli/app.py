@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import stages
+from mgoe.cli import doctor, graph, score, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -19,7 +19,7 @@ app = typer.Typer(
         "mgoe init clicks.parquet > mine.yaml   [dim]a configuration for your log, with comments[/]",
         "mgoe run mine.yaml --out runs/mine     [dim]bundle, table and report[/]",
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
-        "mgoe run COMMAND --help                [dim]help of each command, with examples[/]",
+        "mgoe COMMAND --help                    [dim]help of each command, with examples[/]",
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -44,11 +44,40 @@ def root(
 
 app.command(
     epilog=examples(
+        "mgoe simulate --out runs/demo-log",
+        "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
+        "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
+    )
+)(simulate.simulate)
+app.add_typer(graph.graph, name="graph")
+app.command(
+    epilog=examples("mgoe train mine.yaml --out runs/mine", "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3"),
+)(stages.train)
+app.command(
+    epilog=examples(
+        "mgoe evaluate runs/mine",
+        "mgoe evaluate runs/mine --slice unseen_users",
+        "mgoe evaluate runs/mine/bundle --json",
+        "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
+    )
+)(score.evaluate)
+app.command(
+    epilog=examples(
+        "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
+        "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
+    )
+)(score.predict)
+app.command(
+    epilog=examples("mgoe recommend runs/mine/bundle 42", "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json"),
+)(score.recommend)
+app.command(
+    epilog=examples(
         "mgoe run mine.yaml --out runs/mine",
         "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
     )
 )(stages.run)
+app.command(epilog=examples("mgoe doctor", "mgoe doctor --json"))(doctor.doctor)
 
 
 def main() -> None:

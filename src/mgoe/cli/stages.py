@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mgoe.cli.score import show_leads
 from mgoe.cli.show import Config, Json, Overwrite, Set, say, show, show_json
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with.")]
@@ -33,6 +34,7 @@ def run(
         show_json({"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html"), "metrics": result.rows})
         return
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
+    show_leads(pipeline.leads(out))
     show(f"\nreport {out / 'report.html'}\nbundle {out / 'bundle'}\nnumbers {out / 'metrics.json'}")
 
 

@@ -3,7 +3,9 @@
 from mgoe.pipeline.cells import Cell, Inputs, run_cell
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.parts import macro_graph, train
+from mgoe.pipeline.results import leads, measured
 from mgoe.pipeline.run import RunResult, build, prepare_data, run, train_cells
+from mgoe.pipeline.score import measure_pairs, score_pairs, write_scores
 from mgoe.pipeline.summary import estimates
 
 __all__ = [
@@ -13,11 +15,16 @@ __all__ = [
     "build",
     "claim",
     "estimates",
+    "leads",
     "macro_graph",
     "mark",
+    "measure_pairs",
+    "measured",
     "prepare_data",
     "run",
     "run_cell",
+    "score_pairs",
     "train",
     "train_cells",
+    "write_scores",
 ]

@@ -1,0 +1,113 @@
+"""`evaluate`, `predict`, `recommend`: what a model is worth and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mgoe.cli.show import Json, say, show, show_json
+
+if TYPE_CHECKING:
+    from mgoe.evaluation import Estimate
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False)]
+
+
+def evaluate(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle, or the --out of a run, finished or not.", show_default=False)
+    ],
+    pairs: Annotated[
+        str | None, typer.Argument(help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="`test` or `valid`.")] = "test",
+    part: Annotated[str, typer.Option("--slice", help="`all`, or a part of the examples such as `new_pairs`.")] = "all",
+    as_json: Json = False,
+) -> None:
+    """Show what was measured, or measure a bundle on new labelled pairs."""
+    from mgoe import pipeline
+    from mgoe.bundle import Bundle
+    from mgoe.config import did_you_mean
+    from mgoe.errors import ConfigError
+    from mgoe.evaluation import rich_table
+
+    if pairs is not None:
+        rows, split = pipeline.measure_pairs(Bundle.open(path), pairs), "new"
+    else:
+        rows = pipeline.measured(path)
+    for option, value, name in (("--split", split, "split"), ("--slice", part, "slice")):
+        valid = sorted({row[name] for row in rows})
+        if value not in valid:
+            raise ConfigError(option, f"{value!r} was not measured{did_you_mean(value, valid)}")
+    leads = pipeline.leads(path) if (split, part) == ("test", "all") else []
+    if as_json:
+        chosen = [row for row in rows if (row["split"], row["slice"]) == (split, part)]
+        show_json({"metrics": chosen, "leads": [asdict(lead) for lead in leads]})
+        return
+    show(rich_table(rows, split=split, slice=part))
+    show_leads(leads)
+
+
+def predict(
+    bundle: BundlePath,
+    pairs: Annotated[str, typer.Argument(help="Parquet or CSV file, folder or glob with the log's user and item columns.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score pairs: one row a pair, one probability (or value) a task."""
+    import pyarrow.csv as csv
+
+    from mgoe import pipeline
+    from mgoe.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if out is not None:
+        rows = pipeline.write_scores(opened, pairs, out)
+        if as_json:
+            show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
+        else:
+            say(f"{rows:,} pairs scored: {out}")
+        return
+    blocks = pipeline.score_pairs(opened, pairs)
+    if as_json:
+        show_json([row for block in blocks for row in block.to_pylist()])
+        return
+    with typer.get_binary_stream("stdout") as stream:
+        for number, block in enumerate(blocks):
+            csv.write_csv(block, stream, csv.WriteOptions(include_header=number == 0))
+
+
+def recommend(
+    bundle: BundlePath,
+    user: Annotated[str, typer.Argument(help="An id, as in the log.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
+    task: Annotated[str | None, typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False)] = None,
+    new: Annotated[bool, typer.Option("--new", help="Leave out items the user has a history with.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The best items of the whole catalogue for a user."""
+    from rich.table import Table
+
+    from mgoe.bundle import Bundle
+
+    found = Bundle.open(bundle).recommend(user, k, task, exclude_known=new)
+    if as_json:
+        show_json(found.to_dict("records"))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in found.columns:
+        table.add_column(str(column), justify="left" if column == "item" else "right")
+    for item, *values in found.itertuples(index=False):
+        table.add_row(str(item), *(f"{value:.4g}" for value in values))
+    show(table)
+
+
+def show_leads(leads: list[Estimate]) -> None:
+    """How far the first model is ahead of each other, a line each."""
+    for lead in leads:
+        show(f"{lead.model} - {lead.rival}: {lead.value:+.4f} on the mean, 95 % interval {lead.low:+.4f} to {lead.high:+.4f}")

@@ -1,0 +1,68 @@
+"""`simulate`: logs with known truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
+
+
+def simulate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the logs and their truth.", show_default=False)],
+    users: Annotated[int | None, typer.Option(help="6,000 by default.", show_default=False)] = None,
+    items: Annotated[int | None, typer.Option(help="3,000 by default.", show_default=False)] = None,
+    exposures: Annotated[
+        int | None, typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False)
+    ] = None,
+    events: Annotated[int | None, typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False)] = None,
+    form: Annotated[str, typer.Option(help="`events`, `exposures` or `both`.")] = "both",
+    seed: Annotated[int, typer.Option(help="The same seed draws the same log.")] = 0,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw logs of communities, a funnel, popularity, drift and arrivals; print the best reachable AUC a task."""
+    from mgoe.config import apply_override, check_settings, did_you_mean
+    from mgoe.errors import ConfigError
+    from mgoe.simulate import Form, WorldSettings
+    from mgoe.simulate import simulate as draw
+
+    forms = ("events", "exposures", "both")
+    if form not in forms:
+        raise ConfigError("--form", f"{form!r} is no form of log{did_you_mean(form, forms)}")
+    raw: dict[str, Any] = {
+        name: value for name, value in {"users": users, "items": items, "exposures": exposures}.items() if value is not None
+    }
+    for override in sets or ():
+        apply_override(raw, override)
+    settings = check_settings(WorldSettings, raw | {"seed": seed}, "simulate")
+    with _bar() as on_progress:
+        summary = draw(settings, out, events=events, form=cast(Form, form), overwrite=overwrite, on_progress=on_progress)
+    if as_json:
+        show_json(asdict(summary))
+        return
+    say(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
+    show(facts(asdict(summary)))
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None] | None]:
+    """Progress on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("exposures", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

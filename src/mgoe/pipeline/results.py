@@ -1,0 +1,46 @@
+"""What a run or a bundle has measured so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mgoe.bundle import Bundle
+from mgoe.config import load_settings
+from mgoe.errors import OutputError
+from mgoe.evaluation import Estimate, Row, read_rows
+from mgoe.models import resolve
+from mgoe.pipeline.cells import Cell
+from mgoe.pipeline.output import SETTINGS, STATE
+from mgoe.pipeline.summary import estimates
+
+
+def measured(path: Path | str) -> list[Row]:
+    """Rows of a run, of its finished cells while it is unfinished, or of a bundle.
+
+    Raises:
+        OutputError: The folder holds neither, or nothing is measured yet.
+        BundleError: The bundle is damaged.
+    """
+    path = Path(path)
+    if (path / "bundle.json").exists():
+        return read_rows(Bundle.open(path).path / "metrics.json")
+    if not (path / STATE).exists():
+        raise OutputError(path, "holds neither a run nor a bundle; name the --out of `mgoe run`, or the `bundle` inside it")
+    if (path / "metrics.json").exists():
+        return read_rows(path / "metrics.json")
+    settings = load_settings(path / SETTINGS)
+    cells = [Cell(path, resolve(model), seed) for model in settings.models for seed in settings.seeds]
+    rows = [row for cell in cells if cell.done for row in read_rows(cell.folder / "metrics.json")]
+    if not rows:
+        raise OutputError(path, "holds a run that has measured nothing yet; give its command again to go on")
+    return rows
+
+
+def leads(path: Path | str) -> list[Estimate]:
+    """How far a finished run's first model is ahead of each other on the mean over tasks, with intervals; none elsewhere."""
+    path = Path(path)
+    if not ((path / STATE).exists() and (path / "metrics.json").exists()):
+        return []
+    settings = load_settings(path / SETTINGS)
+    found = estimates(settings, path, [resolve(model) for model in settings.models])
+    return [one for one in found if one.rival is not None and (one.task, one.metric) == ("all", "ranking")]

@@ -1,0 +1,131 @@
+"""Scoring a file of pairs with a bundle: to another file, block by block; or against its labels.
+
+Axes: `B` pairs, `T` tasks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from mgoe.bundle import Bundle
+from mgoe.config import did_you_mean
+from mgoe.data.log import batches, open_log
+from mgoe.errors import DataError, OutputError
+from mgoe.evaluation import Row, measure
+
+NEW = "new"
+"""The split of rows measured on pairs that a bundle was not made with."""
+
+
+def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
+    """Score a file (or folder, or glob) of pairs, block by block.
+
+    Columns are read under the names that the bundle's log had: user, item, and context features where there are any (a missing one is
+    unknown).
+
+    Yields:
+        The user's and the item's column, and each task's probability or value; rows in the order of the file.
+
+    Raises:
+        DataError: The file cannot be read or lacks a column.
+    """
+    for block in _blocks(bundle, pairs, ()):
+        yield _score(bundle, block)
+
+
+def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
+    """Score a file of pairs into another, Parquet or CSV by its ending; it appears when it is whole, and replaces what was there.
+
+    Returns:
+        Pairs scored.
+
+    Raises:
+        DataError: The pairs cannot be read or lack a column.
+        OutputError: The file cannot be written.
+    """
+    out = Path(out)
+    if out.suffix not in (".parquet", ".csv"):
+        raise OutputError(out, f"scores are written as .parquet or .csv, found {out.suffix or 'no ending'!r}; choose one of them")
+    unfinished, rows, writer = out.with_name(f".{out.name}.{os.getpid()}.tmp"), 0, None
+    blocks = score_pairs(bundle, pairs)
+    try:
+        for table in blocks:
+            if writer is None:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                kind = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
+                writer = kind(str(unfinished), table.schema)
+            writer.write_table(table)
+            rows += len(table)
+        if writer is not None:
+            writer.close()
+            os.replace(unfinished, out)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
+    """Measure a bundle on pairs with labels, in columns named like the tasks (or like the log's label columns).
+
+    Raises:
+        DataError: The file cannot be read, or lacks a column, or a label is none.
+    """
+    names = [_label(bundle, pairs, task.name, task.label) for task in bundle.settings.tasks]
+    scores, labels, users = [], [], []
+    for block in _blocks(bundle, pairs, names):
+        scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
+        labels.append(np.stack([_numbers(block[name], pairs, name) for name in names], 1))
+        users.append(block[bundle.settings.data.user].to_pandas())
+    if not scores:
+        raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
+    groups = pd.factorize(pd.concat(users, ignore_index=True))[0]
+    model = bundle.manifest["model"]["name"]
+    return measure(np.concatenate(scores), np.concatenate(labels), groups, bundle.settings.tasks, model=model, seed=0, split=NEW)
+
+
+def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    data = bundle.settings.data
+    table = open_log(ibis.duckdb.connect(), [pairs], "pairs")
+    for column in (data.user, data.item, *labels):
+        if column not in table.columns:
+            raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
+    context = [feature.name for feature in data.context if feature.name in table.columns]
+    for block in batches(table.select(dict.fromkeys((data.user, data.item, *context, *labels)))):
+        if len(block):
+            yield block
+
+
+def _score(bundle: Bundle, block: pa.RecordBatch) -> pa.Table:
+    data = bundle.settings.data
+    context = {feature.name: block[feature.name] for feature in data.context if feature.name in block.schema.names}
+    scored = bundle.predict(block[data.user], block[data.item], context)
+    ids = {name: block[name] for name in (data.user, data.item)}
+    return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
+
+
+def _label(bundle: Bundle, pairs: Path | str, task: str, column: str | None) -> str:
+    names = open_log(ibis.duckdb.connect(), [pairs], "pairs").columns
+    found = next((name for name in (task, column) if name in names), None)
+    if found is None:
+        raise DataError(pairs, f"needs a label column {task!r} for the bundle's task{did_you_mean(task, names)}")
+    return found
+
+
+def _numbers(column: pa.Array, pairs: Path | str, name: str) -> np.ndarray:
+    """Labels as float32, NaN where missing."""
+    try:
+        return pc.cast(column, pa.float32()).to_numpy(zero_copy_only=False)
+    except pa.ArrowException as error:
+        raise DataError(f"{pairs}, column {name!r}", f"a label must be a number or null ({error}); mend the column") from None
