@@ -3,9 +3,9 @@
 Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 """
 
+from mgoe.simulate.logs import Form, SimulationSummary, simulate
 from mgoe.simulate.reachable import best_reachable, reachable
 from mgoe.simulate.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
-from mgoe.simulate.simulate import Form, SimulationSummary, simulate
 from mgoe.simulate.truth import Truth
 from mgoe.simulate.world import make_truth
 

@@ -58,7 +58,7 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
     rows = np.ceil(share / share.sum() * _CALIBRATION_ROWS).astype(int)
     shown = [Day.of(truth, int(d), CALIBRATION, int(n)).exposures(0) for d, n in zip(days, rows, strict=True)]
     user, item, device, position = (np.concatenate([getattr(e, name) for e in shown]) for name in ("user", "item", "device", "position"))
-    logits = pair_logits(truth, user, item, np.repeat(days, rows))[:, :-1] + truth.device[:, device].T
+    logits = pair_logits(truth, user, item, np.repeat(days, [len(e.user) for e in shown]))[:, :-1] + truth.device[:, device].T
     logits[:, 0] -= position_losses(truth)[position - 1]
     intercept = truth.intercept.copy()
     reached = np.ones((len(s.behaviours) + 1, len(logits)))  # the last row is the parent of the first behaviour

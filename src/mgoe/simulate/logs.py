@@ -27,6 +27,7 @@ Form = Literal["events", "exposures", "both"]
 SHARD_ROWS = 8_000_000
 SUMMARY = "summary.json"
 _TIME = pa.timestamp("ms")
+_NEGATIVES = 3  # of each positive, where the best reachable on an event log is measured
 _CHECK_ROWS = 200_000  # of a fresh draw of the last tenth of the days: the AUC of a behaviour of 2 % is then right to about .003
 
 
@@ -185,19 +186,14 @@ def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
     settings = truth.settings
     days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
     rows = -(-_CHECK_ROWS // len(days))
-    shown = [(Day.of(truth, int(day), CHECK, rows).exposures(0), np.full(rows, day)) for day in days]
-    user = np.concatenate([s.user for s, _ in shown])
-    item = np.concatenate([s.item for s, _ in shown])
-    code = np.concatenate([s.code for s, _ in shown])
-    day = np.concatenate([d for _, d in shown])
+    shown = [Day.of(truth, int(day), CHECK, rows).exposures(0) for day in days]
+    user, item, code = (np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "code"))
+    day = np.repeat(days, [len(s.user) for s in shown])
     if form == "events":
         user, item, code, day = _with_negatives(user, item, code, day, np.random.default_rng([settings.seed, CHECK]))
     ids = truth.user_ids.of(user), truth.item_ids.of(item), np.datetime64(settings.start) + day
     best = truth.scores(*ids, _NEGATIVES) if form == "events" else truth.probability(*ids)
     return {name: auc(code >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
-
-
-_NEGATIVES = 3
 
 
 def _with_negatives(
