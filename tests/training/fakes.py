@@ -92,7 +92,7 @@ PREPARED = SimpleNamespace(
     users_at=np.array([snapshot.n_users for snapshot in GRAPH.snapshots]),
     items_at=np.array([snapshot.n_items for snapshot in GRAPH.snapshots]),
     settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},
-    examples=lambda split: make_examples(500, seed=3),
+    examples=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split]),
 )
 SPEC = FeatureSpec(TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={})
 NEEDS = frozenset({"ids", "side", "context", "counts", "recents"})

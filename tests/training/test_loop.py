@@ -1,11 +1,12 @@
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
 
 from mgoe.config import TrainingSettings
-from mgoe.errors import TrainingError
+from mgoe.errors import OutputError, TrainingError
 from mgoe.training import fit, load_weights, predict
 from mgoe.training.monitor import Monitor
 from tests.training.fakes import Model, make_feed
@@ -140,6 +141,7 @@ def test_the_best_weights_are_restored_when_a_later_epoch_breaks_off(tmp_path, s
     with pytest.raises(stop):
         fit(model, TRAIN, VALID, training(), tmp_path, on_progress=interrupt)
     assert equal(weights(model), asked[0])
+    assert not [thread for thread in threading.enumerate() if thread.name == "mgoe-feed"]
 
 
 def test_curves_and_progress_tell_the_whole_fit(tmp_path):
@@ -198,7 +200,7 @@ def test_an_input_that_is_no_number_is_named(tmp_path):
         fit(Model(), feed, VALID, training(batch_size=300), tmp_path)
 
 
-def test_a_monitor_that_validation_cannot_give_is_refused_before_training(tmp_path):
+def test_what_cannot_end_well_is_refused_before_training(tmp_path):
     one_class = make_feed(50)
     one_class.examples.labels[:] = 0
     with pytest.raises(TrainingError, match=r"'all.ranking' is not defined on validation"):
@@ -207,6 +209,9 @@ def test_a_monitor_that_validation_cannot_give_is_refused_before_training(tmp_pa
         fit(Model(), TRAIN, make_feed(0), training(), tmp_path)
     with pytest.raises(TrainingError, match=r"training.device: must be auto, cpu"):
         fit(Model(), TRAIN, VALID, training(device="gpuu"), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        fit(Model(), TRAIN, VALID, training(), tmp_path / "file" / "out")
 
 
 def test_fewer_examples_than_a_batch_are_one_batch(tmp_path):

@@ -26,7 +26,7 @@ def test_sizes_are_those_of_the_data():
 
 
 def test_moments_are_those_of_the_training_examples(monkeypatch):
-    block = make_feed(500, seed=3).block(np.arange(500))
+    block = make_feed(500, seed=3).block(np.arange(500))  # the seed of the fake's training examples
     spec = make_spec(PREPARED, GRAPH)
     for name, (mean, std) in spec.moments.items():
         values = block[name].double().numpy()

@@ -11,6 +11,7 @@ from mgoe.training.feed import Batch, Feed
 from mgoe.training.loop import FitResult, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.optim import RowwiseAdagrad
+from mgoe.training.pairs import PairScorer
 from mgoe.training.predict import predict
 from mgoe.training.progress import FitProgress, OnProgress, progress_bar
 from mgoe.training.spec import make_spec
@@ -22,6 +23,7 @@ __all__ = [
     "FitResult",
     "Monitor",
     "OnProgress",
+    "PairScorer",
     "RowwiseAdagrad",
     "assemble",
     "fit",

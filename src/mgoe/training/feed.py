@@ -5,7 +5,7 @@ Axes: `N` examples, `B` batch, `T` tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mgoe.models import FeatureSpec
 
 Batch = dict[str, Tensor]
+Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
 
 BLOCK_ROWS = 65_536
@@ -50,7 +51,7 @@ class Feed:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def batches(self, batch_size: int, shuffle_seed: int | Sequence[int] | None = None, device: torch.device = CPU) -> Iterator[Batch]:
+    def batches(self, batch_size: int, shuffle_seed: int | Sequence[int] | None = None, device: torch.device = CPU) -> Batches:
         """Every example once, in order or in the order of a seed; the last batch may be smaller.
 
         Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,7 @@ def fit(
 
     Raises:
         TrainingError: There is nothing to train on, the monitor is not defined on validation, or a loss is not finite.
+        OutputError: The folder cannot be written.
     """
     torch.set_num_threads(settings.threads)
     run = _Run(model, train, valid, settings, out, on_progress, seed)
@@ -120,7 +121,6 @@ class _Run:
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
         self.model, self.train, self.valid = model.to(self.device), train, valid
         self.settings, self.out, self.on_progress, self.seed = settings, out, on_progress, seed
-        out.mkdir(parents=True, exist_ok=True)
         self.dense = model.dense()
         self.optimizers = make_optimizers(model.tables(), self.dense, settings)
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
@@ -130,6 +130,7 @@ class _Run:
         self.best: float | None = None
         self.last: float | None = None
         self.curves: list[dict[str, Any]] = []
+        self._write_curves()  # a folder that cannot be written is refused before training
 
     @property
     def steps(self) -> int:
@@ -143,17 +144,18 @@ class _Run:
         total = torch.zeros(len(self.tasks), device=self.device)
         since_report = torch.zeros((), device=self.device)
         self.model.train()
-        batches = self.train.batches(self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device)
-        for number, batch in enumerate(batches, 1):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                loss, of_tasks = self.model.loss(batch)
-            guard.check(batch, loss, of_tasks, last=number == self.steps_an_epoch)
-            self._step(loss)
-            total += of_tasks.detach().float()
-            since_report += loss.detach().float()
-            if self.on_progress and (number % REPORT_STEPS == 0 or number == self.steps_an_epoch):
-                self._report(epoch, started, float(since_report) / ((number - 1) % REPORT_STEPS + 1))
-                since_report.zero_()
+        feeding = self.train.batches(self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device)
+        with closing(feeding) as batches:
+            for number, batch in enumerate(batches, 1):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    loss, of_tasks = self.model.loss(batch)
+                guard.check(batch, loss, of_tasks, last=number == self.steps_an_epoch)
+                self._step(loss)
+                total += of_tasks.detach().float()
+                since_report += loss.detach().float()
+                if self.on_progress and (number % REPORT_STEPS == 0 or number == self.steps_an_epoch):
+                    self._report(epoch, started, float(since_report) / ((number - 1) % REPORT_STEPS + 1))
+                    since_report.zero_()
         means = (total / self.steps_an_epoch).tolist()
         seconds = time.perf_counter() - started
         self.train_seconds += seconds
@@ -207,6 +209,9 @@ class _Run:
             self.best, self.best_epoch = self.last, epoch
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": self.last, "seed": self.seed}
             save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
+        self._write_curves()
+
+    def _write_curves(self) -> None:
         write_json(self.out / CURVES, {"monitor": self.monitor.text, "best_epoch": self.best_epoch, "epochs": self.curves})
 
     @contextmanager
