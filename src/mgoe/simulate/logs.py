@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mgoe.config import check_settings
 from mgoe.errors import OutputError
 from mgoe.files import whole_folder, write_json
 from mgoe.metrics import auc
@@ -93,8 +94,8 @@ def simulate(
     out = Path(out)
     _check_free(out, overwrite)
     if events is not None:
-        exposures = max(1, round(events / sum(settings.rates)))
-        settings = settings.model_copy(update={"exposures": exposures})
+        wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}
+        settings = check_settings(WorldSettings, wanted, "simulate")
     truth = make_truth(settings)
     with whole_folder(out) as folder:
         truth.save(folder / "truth")

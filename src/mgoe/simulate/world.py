@@ -15,7 +15,7 @@ from mgoe.simulate.settings import DEVICES, WorldSettings
 from mgoe.simulate.truth import Nodes, Truth
 
 _CALIBRATION_DAYS = 8
-_CALIBRATION_ROWS = 200_000
+_CALIBRATION_ROWS = 100_000
 
 
 def make_truth(settings: WorldSettings) -> Truth:
