@@ -12,6 +12,7 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
+from mgoe import pipeline  # noqa: E402
 from mgoe.config import RunSettings, make_settings  # noqa: E402
 from mgoe.simulate import WorldSettings, simulate  # noqa: E402
 
@@ -38,3 +39,44 @@ def small(world: Path) -> RunSettings:
             "graph": {"recents": 5, "rank": 8},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def finished(small: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on the event log. Read it only."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    pipeline.run(small, path, command="mgoe run small.yaml")
+    return path
+
+
+@pytest.fixture(scope="session")
+def exposures(world: Path) -> RunSettings:
+    """Settings of a run on the exposure log: context, position, a sample space, a regression, a side table."""
+    return make_settings(
+        {
+            "data": {
+                "log": str(world / "exposures"),
+                "context": [{"name": "device"}],
+                "position": "position",
+                "users": {"path": str(world / "truth" / "users.parquet"), "id": "user_id", "features": [{"name": "community"}]},
+            },
+            "tasks": [
+                {"name": "click", "label": "click"},
+                {"name": "buy", "label": "buy", "given": "click"},
+                {"name": "stay", "label": "stay", "kind": "regression"},
+            ],
+            "split": {"cuts": [0.4, 0.6, 0.8]},
+            "models": ["mgoe"],
+            "training": {"epochs": 1, "batch_size": 1024},
+            "evaluation": {"ranking_queries": 5},
+            "graph": {"recents": 5, "rank": 8},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def shown(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on the exposure log. Read it only."""
+    path = tmp_path_factory.mktemp("shown") / "run"
+    pipeline.run(exposures, path)
+    return path

@@ -37,8 +37,8 @@ from mgoe.training.pairs import PairScorer
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-BLOCK = 1 << 16
-"""Pairs scored at once."""
+KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
+"""What a manifest holds."""
 
 
 def write_bundle(
@@ -113,6 +113,8 @@ class Bundle:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             found = manifest.get("format") if isinstance(manifest, dict) else None
             raise BundleError(path, f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that wrote it")
+        if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
+            raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
         for name, checksum in manifest["checksums"].items():
             if not (path / name).is_file():
                 raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
@@ -164,7 +166,7 @@ class Bundle:
         Args:
             users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or Arrow columns. Unseen ids
                 are scored as nodes without history.
-            context: Context features by name, as in the log; a missing one is unknown.
+            context: Context features by name, as in the log, a value a pair or one for all; a missing one is unknown.
             recalibrated: Undo the sampling of negatives (see `sampling_prior`).
 
         Returns:
@@ -231,17 +233,25 @@ class Bundle:
         return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {"graph": self.graph.describe()}
 
     def __repr__(self) -> str:
-        return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {self.encoders.users.size:,} users, {self.encoders.items.size:,} items)"
+        sizes = f"{self.encoders.users.size:,} users, {self.encoders.items.size:,} items"
+        return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {sizes})"
 
     def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
         left, right = to_arrow(users), to_arrow(items)
-        if len(left) == 1 and len(right) != 1:
-            left = left.take(pa.array(np.zeros(len(right), np.int64)))
-        elif len(right) == 1 and len(left) != 1:
-            right = right.take(pa.array(np.zeros(len(left), np.int64)))
+        left, right = _repeat(left, len(right)), _repeat(right, len(left))
         if len(left) != len(right):
             raise BundleError("predict", f"users and items must be of one length, found {len(left)} and {len(right)}")
         return left, right
 
     def _encode(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
-        return self.encoders.context_features.encode({name: to_arrow(values) for name, values in (context or {}).items()}, n)
+        known = [feature.name for feature in self.settings.data.context]
+        for name in context or {}:
+            if name not in known:
+                raise BundleError("context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
+        columns = {name: to_arrow(values) for name, values in (context or {}).items()}
+        return self.encoders.context_features.encode({name: _repeat(values, n) for name, values in columns.items()}, n)
+
+
+def _repeat(values: pa.Array, n: int) -> pa.Array:
+    """One value n times; more as they are."""
+    return values.take(pa.array(np.zeros(n, np.int64))) if len(values) == 1 != n else values

@@ -379,4 +379,4 @@ def _leaves(annotation: object) -> list[object]:
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
     """End of a message about an unknown name: the nearest valid one, or all of them."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"

@@ -56,7 +56,7 @@ app.command(
 app.command(
     epilog=examples(
         "mgoe evaluate runs/mine",
-        "mgoe evaluate runs/mine --slice unseen_users",
+        "mgoe evaluate runs/mine --slice unseen-users",
         "mgoe evaluate runs/mine/bundle --json",
         "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
     )

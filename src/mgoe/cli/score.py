@@ -21,10 +21,11 @@ def evaluate(
         Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle, or the --out of a run, finished or not.", show_default=False)
     ],
     pairs: Annotated[
-        str | None, typer.Argument(help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[PAIRS]", help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.", show_default=False),
     ] = None,
     split: Annotated[str, typer.Option(help="`test` or `valid`.")] = "test",
-    part: Annotated[str, typer.Option("--slice", help="`all`, or a part of the examples such as `new_pairs`.")] = "all",
+    part: Annotated[str, typer.Option("--slice", help="`all`, or a part of the examples such as `new-pairs`.")] = "all",
     as_json: Json = False,
 ) -> None:
     """Show what was measured, or measure a bundle on new labelled pairs."""
@@ -53,7 +54,9 @@ def evaluate(
 
 def predict(
     bundle: BundlePath,
-    pairs: Annotated[str, typer.Argument(help="Parquet or CSV file, folder or glob with the log's user and item columns.")],
+    pairs: Annotated[
+        str, typer.Argument(metavar="PAIRS", help="Parquet or CSV file, folder or glob with the log's user and item columns.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default.")
     ] = None,
@@ -84,7 +87,7 @@ def predict(
 
 def recommend(
     bundle: BundlePath,
-    user: Annotated[str, typer.Argument(help="An id, as in the log.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="An id, as in the log.")],
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
     task: Annotated[str | None, typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False)] = None,
     new: Annotated[bool, typer.Option("--new", help="Leave out items the user has a history with.")] = False,

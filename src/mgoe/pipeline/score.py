@@ -102,7 +102,7 @@ def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterato
         if column not in table.columns:
             raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
     context = [feature.name for feature in data.context if feature.name in table.columns]
-    for block in batches(table.select(dict.fromkeys((data.user, data.item, *context, *labels)))):
+    for block in batches(table.select(list(dict.fromkeys((data.user, data.item, *context, *labels))))):
         if len(block):
             yield block
 

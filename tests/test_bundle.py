@@ -1,0 +1,243 @@
+"""One folder that scores without the training data, exactly as the model did."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import mgoe
+import mgoe.errors
+from mgoe.calibration import recalibrate, sampling_prior
+from mgoe.config import NegativeSettings, RunSettings, load_settings
+from mgoe.data import Prepared
+from mgoe.errors import BundleError
+from mgoe.graph import MacroGraph
+from mgoe.pipeline import Inputs
+from mgoe.training import assemble
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Path) -> mgoe.Bundle:
+    return mgoe.load(finished / "bundle")
+
+
+def by_hand(run: Path, bundle: mgoe.Bundle, users: np.ndarray, items: np.ndarray, context: dict[str, np.ndarray]) -> np.ndarray:
+    """The model's own answer, from the folders that training wrote."""
+    prepared, graph = Prepared.open(run / "data"), MacroGraph.open(run / "graph")
+    inputs = assemble(
+        graph.latest, users, items, context, needs=bundle.model.needs, spec=bundle.model.spec,
+        user_side=prepared.user_side, item_side=prepared.item_side,
+    )  # fmt: skip
+    with torch.no_grad():
+        return bundle.model.predict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}).numpy()
+
+
+def test_predictions_equal_the_models(finished: Path, bundle: mgoe.Bundle):
+    test = Prepared.open(finished / "data").examples("test")
+    users, items = bundle.encoders.users.ids(test.user), bundle.encoders.items.ids(test.item)
+    found = bundle.predict(users, items, recalibrated=False)
+    assert_allclose(found[list(bundle.tasks)].to_numpy(), by_hand(finished, bundle, test.user, test.item, {}), atol=1e-6)
+
+
+def test_predictions_equal_the_models_with_context_and_side_features(shown: Path):
+    bundle, prepared = mgoe.load(shown / "bundle"), Prepared.open(shown / "data")
+    test = prepared.examples("test")
+    devices = pa.array(np.resize(["phone", "desktop", "never seen"], len(test)).tolist())
+    users, items = bundle.encoders.users.ids(test.user), bundle.encoders.items.ids(test.item)
+    found = bundle.predict(users, items, {"device": devices})
+    encoded = prepared.context_features.encode({"device": devices}, len(test))
+    assert_allclose(found[list(bundle.tasks)].to_numpy(), by_hand(shown, bundle, test.user, test.item, encoded), atol=1e-6)
+    assert found["click"].between(0, 1).all()
+
+
+def test_a_bundle_needs_nothing_but_itself(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    moved = mgoe.load(shutil.copytree(finished / "bundle", tmp_path / "moved"))
+    users, items = bundle.encoders.users.ids([0, 1]), bundle.encoders.items.ids([3, 2])
+    pd.testing.assert_frame_equal(moved.predict(users, items), bundle.predict(users, items))
+    assert not moved.metrics.empty
+
+
+def test_every_kind_of_column_is_read_alike(bundle: mgoe.Bundle):
+    users, items = bundle.encoders.users.ids(np.arange(5)).to_numpy(), bundle.encoders.items.ids(np.arange(5, 10)).to_numpy()
+    expected = bundle.predict(users, items)[list(bundle.tasks)]
+    kinds = [
+        lambda ids: ids.tolist(),
+        pd.Series,
+        pl.Series,
+        pa.array,
+        lambda ids: pa.chunked_array([ids[:2], ids[2:]]),
+        lambda ids: [str(one) for one in ids],
+        lambda ids: ids.astype(np.float64),
+        lambda ids: pd.Series(ids, dtype="Int64"),
+    ]
+    for kind in kinds:
+        pd.testing.assert_frame_equal(bundle.predict(kind(users), kind(items))[list(bundle.tasks)], expected)
+
+
+def test_one_id_against_many(bundle: mgoe.Bundle):
+    user, items = bundle.encoders.users.ids([7]).to_pylist()[0], bundle.encoders.items.ids(np.arange(9))
+    found = bundle.predict([user], items)
+    pd.testing.assert_frame_equal(found, bundle.predict([user] * 9, items))
+    assert len(bundle.predict(bundle.encoders.users.ids(np.arange(4)), items.slice(0, 1))) == 4
+
+
+def test_lists_of_different_lengths_are_refused(bundle: mgoe.Bundle):
+    with pytest.raises(BundleError, match="one length, found 2 and 3"):
+        bundle.predict([1, 2], [1, 2, 3])
+
+
+def test_no_pair_gives_no_row(bundle: mgoe.Bundle):
+    assert list(bundle.predict([], []).columns) == ["user", "item", *bundle.tasks]
+
+
+@given(strange=st.lists(st.one_of(st.none(), st.text(), st.integers(-(2**63), 2**63 - 1).map(str)), min_size=1, max_size=4))
+def test_what_was_never_seen_is_scored_as_a_node_without_history(bundle: mgoe.Bundle, strange: list[str | None]):
+    known = set(map(str, bundle.encoders.users.ids(np.arange(bundle.encoders.users.size)).to_pylist()))
+    strange = [None if one in known else one for one in strange]
+    item = bundle.encoders.items.ids([0])
+    found = bundle.predict(strange, item)[list(bundle.tasks)].to_numpy()
+    assert_allclose(found, np.broadcast_to(bundle.score_codes(np.array([-1]), np.array([0])), found.shape), atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+def test_the_recommended_are_the_best_of_the_whole_catalogue(bundle: mgoe.Bundle):
+    user = bundle.encoders.users.ids([3]).to_pylist()[0]
+    every = bundle.encoders.items.ids(np.arange(bundle.encoders.items.size))
+    scores = bundle.predict([user], every)
+    found = bundle.recommend(user, k=7, task="click")
+    assert_allclose(found["click"], np.sort(scores["click"])[::-1][:7], atol=1e-6)
+    assert list(bundle.recommend(user, k=10_000).columns) == ["item", "click", "buy"]
+    assert len(bundle.recommend(user, k=10_000)) == len(every)
+
+
+def test_known_items_can_be_left_out(bundle: mgoe.Bundle):
+    user = bundle.encoders.users.ids([3]).to_pylist()[0]
+    known = set(bundle.encoders.items.ids(bundle.graph.latest.known_items(3)).to_pylist())
+    assert known
+    assert not known & set(bundle.recommend(user, k=10_000, exclude_known=True)["item"])
+
+
+def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
+    assert len(bundle.recommend("nobody", k=5)) == 5
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [({"task": "by"}, "did you mean 'buy'"), ({"k": 0}, "at least 1, found 0")])
+def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):
+    with pytest.raises(BundleError, match=sentence):
+        bundle.recommend(1, **arguments)
+
+
+def test_an_unknown_context_feature_is_refused(shown: Path):
+    with pytest.raises(mgoe.errors.MgoeError, match="device"):
+        mgoe.load(shown / "bundle").predict([1], [1], {"devise": ["phone"]})
+
+
+def test_one_context_is_enough_for_all_pairs(shown: Path):
+    bundle = mgoe.load(shown / "bundle")
+    items = bundle.encoders.items.ids(np.arange(6))
+    one = bundle.predict([1], items, {"device": ["phone"]})
+    pd.testing.assert_frame_equal(one, bundle.predict([1], items, {"device": ["phone"] * 6}))
+    assert not np.allclose(one["click"], bundle.predict([1], items, {"device": ["desktop"]})["click"], atol=1e-9)
+    assert len(bundle.recommend(1, k=3, context={"device": ["phone"]})) == 3
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished / "bundle", tmp_path / "bundle")
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path):
+    with pytest.raises(BundleError, match="holds no bundle"):
+        mgoe.load(tmp_path)
+
+
+def test_every_damaged_or_missing_file_is_named(copy: Path):
+    for name in json.loads((copy / "bundle.json").read_text())["checksums"]:
+        file = copy / name
+        whole = file.read_bytes()
+        file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(BundleError, match="does not match its checksum") as error:
+            mgoe.load(copy)
+        assert name in str(error.value)
+        file.unlink()
+        with pytest.raises(BundleError, match="is missing"):
+            mgoe.load(copy)
+        file.write_bytes(whole)
+    mgoe.load(copy)
+
+
+def test_another_format_is_refused(copy: Path):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(BundleError, match="reads bundle format 1, found 99"):
+        mgoe.load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 1}'])
+def test_a_manifest_that_is_none_is_refused(copy: Path, text: str):
+    (copy / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match="bundle"):
+        mgoe.load(copy)
+
+
+@given(
+    odds=st.floats(1e-4, 1e4),
+    shift=st.floats(-8, 8),
+)
+def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift: float):
+    p = np.array([[odds / (1 + odds), 2.5]], np.float32)
+    found = recalibrate(p, np.array([shift], np.float32), np.array([True, False]))
+    assert_allclose(found[0, 0], 1 / (1 + np.exp(-(np.log(odds) + shift))), rtol=1e-3)
+    assert found[0, 1] == 2.5
+
+
+class _World:
+    """A log of which everything is known: each user is active in a bucket with `rate` items drawn from `share`, one example each."""
+
+    def __init__(self, share: np.ndarray, buckets: int, rate: int, ratio: int, seed: int):
+        rng = np.random.default_rng(seed)
+        self.item = rng.choice(len(share), buckets * rate, p=share)
+        negatives = rng.choice(self.item, len(self.item) * ratio)
+        self.items = type("Items", (), {"size": len(share)})
+        self.labels = np.concatenate([np.ones(len(self.item)), np.zeros(len(negatives))]).astype(np.float32)[:, None]
+        self.all_items = np.concatenate([self.item, negatives])
+        self.summary = {"negatives_per_positive": float(ratio), "positives_per_user_bucket": float(rate)}
+
+    def examples(self, split: str):
+        return type("Train", (), {"item": self.all_items, "labels": self.labels})
+
+
+@given(seed=st.integers(0, 1000), ratio=st.integers(1, 5), rate=st.integers(1, 4))
+def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rate: int):
+    """The best model of the sampled examples, recalibrated, gives each item the rate at which an active user does it in a bucket."""
+    share = np.random.default_rng(seed).dirichlet(np.full(8, 3.0)) * 0.9 + 0.1 / 8
+    world = _World(share, 4000, rate, ratio, seed)
+    positives = np.bincount(world.all_items, world.labels[:, 0], 8)
+    learned = positives / np.bincount(world.all_items, minlength=8)
+    prior = sampling_prior(world, "events", NegativeSettings(ratio=ratio))  # pyright: ignore[reportArgumentType]
+    found = recalibrate(learned[:, None].astype(np.float32), prior[:8], np.array([True]))[:, 0]
+    odds = found / (1 - found)
+    assert_allclose(odds, rate * share, rtol=0.25)
+    assert_allclose(odds.sum(), rate, rtol=0.05)
+
+
+def test_exposures_are_left_as_they_are(shown: Path):
+    settings = load_settings(shown / "settings.yaml")
+    assert not Inputs(shown, settings).prior.any()
+
+
+def test_a_bundle_says_what_it_is(bundle: mgoe.Bundle, small: RunSettings):
+    assert "mgoe" in repr(bundle)
+    assert bundle.settings == small
+    assert bundle.describe()["tasks"] == [{"name": "click", "kind": "binary"}, {"name": "buy", "kind": "binary"}]
