@@ -51,8 +51,6 @@ class MacroExperts(nn.Module):
         mask_empty: See `edge_weights`.
         second_order: Read users' edges to user macro nodes, and items' to item macro nodes, too.
         shared_macro: All experts read the same E.
-        magnitude: Read the size of edges beside their shares: `h^s_o = w_o (E^s V^s_o) + log(n_o + 1) (E^s M^s_o)` (ours). The softmax
-            keeps proportions alone, and how much a node has of everything tells tasks apart.
         target: Width of the targets' vectors where attention reads them; 0 for attention `none`.
     """
 
@@ -67,7 +65,6 @@ class MacroExperts(nn.Module):
         mask_empty: bool,
         second_order: bool = True,
         shared_macro: bool = False,
-        magnitude: bool = False,
         target: int = 0,
     ):
         super().__init__()
@@ -79,9 +76,6 @@ class MacroExperts(nn.Module):
         copies = 1 if shared_macro else experts
         self.nodes = nn.ParameterDict({side: torch.randn(copies, size, width) * SPREAD for side, size in sizes.items()})
         self.value = nn.ParameterDict({order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders})
-        self.magnitude = nn.ParameterDict()
-        if magnitude:
-            self.magnitude.update({order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders})
         self.query = nn.ParameterDict()
         self.key = nn.ParameterDict()
         self.scale = 1 / math.sqrt(aggregate)
@@ -107,12 +101,11 @@ class MacroExperts(nn.Module):
     def _order(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
         nodes = self.nodes[SIDES[order]]  # (S or 1, K, D)
         values = nodes @ self.value[order]  # (S, K, H)
-        size = self._folded(edges, nodes @ self.magnitude[order]) if order in self.magnitude else 0
         if order not in self.key or target is None:
-            return self._folded(edge_weights(edges, self.tau, self.mask_empty), values) + size
+            return self._folded(edge_weights(edges, self.tau, self.mask_empty), values)
         affinity = torch.bmm(torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2))  # (S, B, K)
         logits = affinity.float() * self.scale + edges / self.tau
-        return torch.bmm(masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1), values) + size
+        return torch.bmm(masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1), values)
 
     def _folded(self, weights: Tensor, values: Tensor) -> Tensor:
         """`weights` (B, K) times the values of every expert (S, K, H), in one product. Shape (S, B, H)."""

@@ -51,14 +51,16 @@ class DenseInputs(nn.Module):
         spec: What the batches hold.
         groups: Input groups to read; those without dense features or categories are passed over.
         width: Of each category's embedding.
+        edge_vectors: Read the macro edges of `aggregates` as numbers too, one a macro node.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], width: int):
+    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], width: int, edge_vectors: bool = False):
         super().__init__()
-        self.keys = [key for group, keys in DENSE_KEYS.items() if group in groups for key in keys if spec.widths.get(key)]
+        read = {group for group in groups if group != "aggregates" or edge_vectors}
+        self.keys = [key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)]
         self.embedded = [
             (f"{kind}.{feature.name}", feature)
             for kind, group, features in (

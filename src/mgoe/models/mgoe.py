@@ -42,8 +42,9 @@ class MGOEOptions(Settings):
     second_order: bool = True
     shared_macro: bool = False
     """All experts read the same macro node embeddings."""
-    magnitude: bool = True
-    """Experts read the size of edges beside their shares."""
+    edge_vectors: bool = True
+    """Experts and gates read the macro edges as numbers beside their aggregates: the softmax keeps proportions alone, and how much a
+    node has of everything tells tasks apart."""
     task_ids: bool = True
     """`e_u` and `e_i` a task, or one for all."""
     gate_query: Literal["inputs", "ids", "experts"] = "inputs"
@@ -74,7 +75,7 @@ class MGOE(RankingModel):
         by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs
         paper, target = o.form == "paper", graph and o.attention == "target"
         copies = tasks if o.task_ids else 1
-        self.inputs = DenseInputs(spec, inputs, o.width)
+        self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors)
         self.by_id, self.reads_nodes = by_id, by_id or paper
         self.nodes = Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
         self.projected = ProjectedNodes(self.inputs, copies, o.width) if not by_id and (paper or target) else None
@@ -82,7 +83,7 @@ class MGOE(RankingModel):
         if target and not all(widths):
             rule = "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
             raise ConfigError("options.attention", rule)
-        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro", "magnitude"})
+        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
         self.macro = MacroExperts(spec, tasks, **switches, target=o.width if target else 0) if graph else None
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
         if not own and (paper or not self.inputs.width):

@@ -34,7 +34,7 @@ PRESETS: dict[str, ModelSettings] = {
             "form": "paper",
             "aggregate": 32,
             "mask_empty": False,
-            "magnitude": False,
+            "edge_vectors": False,
             "gate_query": "experts",
             "table": True,
             "transfer": "aitm",

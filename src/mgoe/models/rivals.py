@@ -29,6 +29,8 @@ class RivalOptions(Settings):
     """Temperature of the edge weights (input group `aggregates`)."""
     mask_empty: bool = True
     """No weight for macro nodes without an edge."""
+    edge_vectors: bool = True
+    """Read the macro edges as numbers beside their aggregates, as MGOE does."""
 
 
 class FlatInputs(nn.Module):
@@ -37,7 +39,7 @@ class FlatInputs(nn.Module):
     def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: RivalOptions):
         super().__init__()
         o = options
-        self.dense = DenseInputs(spec, groups, o.width)
+        self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors)
         self.by_id = "ids" in groups
         nodes_width = o.width * len(spec.tasks) if self.by_id else o.width
         recents = "recents" in groups

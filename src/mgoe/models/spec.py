@@ -19,6 +19,7 @@ DENSE_KEYS: dict[InputGroup, tuple[str, ...]] = {
     "pair": ("pair",),
     "sketch": ("sketch",),
     "edges": ("edges",),
+    "aggregates": ("u1", "u2", "i1", "i2"),
 }
 """Batch keys of the dense float features of each input group; the other groups have none."""
 
