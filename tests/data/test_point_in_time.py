@@ -34,6 +34,7 @@ EPOCH_DAY = logs.START // logs.DAY
 def test_what_happens_later_changes_nothing_before(form, data, day):
     run, quiet, build, rows = FORMS[form]
     before = pd.concat([quiet(), build(data.draw(rows(most=20)))])
+    before[["user_id", "item_id"]] += 2  # so that who comes later may have a smaller id
     later = build(data.draw(rows(first=day, most=20)))
     one, other = logs.prepared_twice(before, pd.concat([before, later]), run)
     upto = EPOCH_DAY + day

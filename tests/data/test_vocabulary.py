@@ -47,9 +47,10 @@ def test_an_id_is_found_however_it_is_given(ids):
 
 
 def test_large_integers_are_not_rounded():
-    vocabulary = Vocabulary(pa.array([2**53, 2**53 + 1, 2**53 + 2]))
+    vocabulary = Vocabulary(pa.array([2**53, 2**53 + 1, 2**53 + 2, 0]))
     assert vocabulary.codes([2**53 + 1, 2**53 + 3]).tolist() == [1, -1]
     assert vocabulary.codes(np.array([2**53 + 1], np.uint64)).tolist() == [1]
+    assert vocabulary.codes(np.array([2**64 - 1, 0], np.uint64)).tolist() == [-1, 3]
     assert vocabulary.codes([2**64 + 5, -(2**63)]).tolist() == [-1, -1]
 
 
