@@ -1,0 +1,124 @@
+"""What the documentation says is so: settings, links and commands. Prose is for people to check."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from mgoe import config
+from mgoe.cli import app
+from mgoe.models import BASES, PRESETS, resolve
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+YAML = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+SETTINGS = {
+    "Top level": config.RunSettings,
+    "`data`": config.DataSettings,
+    "`data.users`, `data.items`": config.SideTableSettings,
+    "A feature": config.FeatureSettings,
+    "A task": config.TaskSettings,
+    "`split`": config.SplitSettings,
+    "`negatives`": config.NegativeSettings,
+    "`graph`": config.GraphSettings,
+    "A model": config.ModelSettings,
+    "`training`": config.TrainingSettings,
+    "`evaluation`": config.EvaluationSettings,
+}
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading, without its head."""
+    below = (ROOT / "docs" / page).read_text().split(f"\n### {heading}\n", 1)[1].split("\n### ", 1)[0]
+    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)[0].splitlines()
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def written(field: Any) -> str:
+    """A default as the tables write it."""
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return "see below"
+    return "none" if field.default is None else flow(field.default)
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line, in code quotes."""
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return f"`{text}`".replace("'", '"')
+
+
+@pytest.mark.parametrize("heading", SETTINGS)
+def test_every_setting_is_listed_with_its_default(heading):
+    listed = {key.strip("`"): default for key, default, _ in table("data.md", heading)}
+    assert listed == {name: written(field) for name, field in SETTINGS[heading].model_fields.items()}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_switch_of_a_model_is_listed_with_its_default(base):
+    listed = {key.strip("`"): default for key, default, *_ in table("method.md", f"`{base}`")}
+    assert listed == {name: written(field) for name, field in BASES[base].Options.model_fields.items()}
+
+
+def test_the_paper_s_preset_is_listed_as_it_is():
+    listed = {key.strip("`"): cell for key, default, cell, _ in table("method.md", "`mgoe`") if cell != default}
+    assert listed == {name: flow(value) for name, value in PRESETS["mgoe-paper"].options.items()}
+
+
+def test_every_row_is_listed_with_its_inputs():
+    listed = {row[0].strip("`"): set(re.findall(r"`([a-z]+)`", row[1])) for row in table("method.md", "Rows")}
+    assert listed == {name: set(resolve(name).inputs or ()) for name in listed}
+    assert {name.partition("+")[0] for name in listed} == set(PRESETS)
+
+
+@pytest.mark.parametrize("block", YAML)
+def test_configurations_are_valid(block):
+    raw = yaml.safe_load(block)
+    if isinstance(raw, dict) and "data" in raw:
+        for model in config.make_settings(raw).models:
+            own = not isinstance(model, str) and ":" in model.base
+            if not own:
+                resolve(model)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text()):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    command = typer.main.get_command(app)
+    for line in re.findall(r"^ *(?:\$ )?mgoe ([^\n]*)", page.read_text(), re.MULTILINE) + re.findall(r"`mgoe ([^`]+)`", page.read_text()):
+        words = line.split()
+        here: Any = command
+        while words and hasattr(here, "commands") and not words[0].startswith("-"):
+            assert words[0] in here.commands, f"mgoe {line}"
+            here = here.commands[words.pop(0)]
+        options = {name for parameter in here.params for name in parameter.opts} | {"--help", "-h"}
+        assert {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z].*", word)} <= options, f"mgoe {line}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
