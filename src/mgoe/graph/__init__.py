@@ -5,7 +5,8 @@ Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`K
 
 from mgoe.graph.build import build_graph
 from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.place import Place, place
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
 
-__all__ = ["MacroGraph", "Resolution", "Snapshot", "build_graph", "merging_score"]
+__all__ = ["MacroGraph", "Place", "Resolution", "Snapshot", "build_graph", "merging_score", "place"]

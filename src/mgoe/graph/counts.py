@@ -9,40 +9,32 @@ PRIOR = 5.0
 """Pairs of prior weight in a smoothed rate."""
 
 
-def node_counts(
-    pairs: Pairs, steps: dict[str, NDArray], snapshot: int, cut: int, side: str, tasks: int
-) -> tuple[NDArray[np.float32], list[str]]:
-    """Counts, freshness and task rates of each node at a snapshot.
+def count_names(tasks: int) -> list[str]:
+    """Names of the columns of `node_counts`."""
+    return [*(f"pairs.task{t}" for t in range(tasks)), "pairs", "recent", "idle", *(f"rate.task{t}" for t in range(tasks))]
+
+
+def node_counts(pairs: Pairs, side: str, cut: int, tasks: int) -> NDArray[np.float32]:
+    """Counts, freshness and task rates of each node at a snapshot. A node without history reads zeros.
 
     Args:
         pairs: Of the snapshot.
-        steps: Columns of `pair_steps`, for the events since the cut before.
-        snapshot: Its index.
-        cut: Its last bucket.
         side: `user` or `item`.
+        cut: Last bucket of the snapshot.
         tasks: T.
 
     Returns:
-        Natural logarithms of 1 + pairs a task (T), pairs, events since the cut before, and buckets since the last event; then the
-        smoothed log rate of each task among the node's pairs (T). Shape (U, 2T + 3) or (I, 2T + 3), and the names.
+        Natural logarithms: of 1 + pairs a task (T), pairs, events since the cut before, and buckets since the last event; then of the
+        smoothed share of each task among the node's pairs, over its share among all pairs (T). Shape (U, 2T + 3) or (I, 2T + 3).
     """
-    node = getattr(pairs, side)
-    n = (len(pairs.indptr) if side == "user" else len(pairs.item_indptr)) - 1
-    done = np.stack([np.bincount(node, pairs.code >> t & 1, n) for t in range(tasks)], axis=1)  # (n, T)
-    degree = np.bincount(node, minlength=n)
-    fresh = steps["since"] == snapshot
-    recent = np.bincount(steps[side][fresh], steps["events"][fresh], minlength=n)
-    last = np.full(n, np.iinfo(np.int32).min, np.int64)
-    np.maximum.at(last, node, pairs.bucket)
-    age = np.where(degree > 0, cut - last, 0)
-    overall = (done.sum(axis=0) + 1.0) / (degree.sum() + 2.0)
-    rate = np.log((done + PRIOR * overall) / (degree[:, None] + PRIOR))
-    columns = np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(recent), np.log1p(np.maximum(age, 0)), rate])
-    names = [
-        *(f"{side}.pairs.task{t}" for t in range(tasks)),
-        f"{side}.pairs",
-        f"{side}.recent",
-        f"{side}.idle",
-        *(f"{side}.rate.task{t}" for t in range(tasks)),
-    ]
-    return columns.astype(np.float32), names
+    indptr, _, order = pairs.by(side)
+    node, degree = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), np.diff(indptr)
+    done = np.stack([np.bincount(node, pairs.code[order] >> t & 1, len(degree)) for t in range(tasks)], axis=1)  # (n, T)
+    recent = np.bincount(node, pairs.events[order], len(degree))
+    last = np.full(len(degree), cut, np.int64)
+    linked = degree > 0
+    last[linked] = np.maximum.reduceat(pairs.bucket[order], indptr[:-1][linked]) if linked.any() else cut
+    share = (done.sum(axis=0) + 1.0) / (degree.sum() + 2.0)
+    rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
+    columns = [np.log1p(done), np.log1p(degree), np.log1p(recent), np.log1p(cut - last), rate]
+    return np.column_stack(columns).astype(np.float32)

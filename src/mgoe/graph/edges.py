@@ -80,17 +80,17 @@ def second_order(pairs: Pairs, edges: NDArray[np.int64], own: NDArray[np.int32],
     Returns:
         Fixed-point scores of unit 2^-24. Shape (U, Ku) or (I, Ki).
     """
-    indptr, other, score = _by(pairs, side)
+    indptr, other, order = pairs.by(side)
     out = np.zeros((len(own), edges.shape[1]), np.int64)
-    _second_order(indptr, other, score, edges, own, out)
+    _second_order(indptr, other, pairs.score[order], edges, own, out)
     return out
 
 
 def second_order_own(pairs: Pairs, edges: SparseEdges, own: NDArray[np.int32], side: str) -> NDArray[np.int64]:
     """The entry of `second_order` at each node's own macro node, without forming the rest: O(E log K). Shape (U,) or (I,)."""
-    indptr, other, score = _by(pairs, side)
+    indptr, other, order = pairs.by(side)
     out = np.zeros(len(own), np.int64)
-    _second_order_own(indptr, other, score, edges.indptr, edges.macro, edges.score, own, out)
+    _second_order_own(indptr, other, pairs.score[order], edges.indptr, edges.macro, edges.score, own, out)
     return out
 
 
@@ -106,23 +106,16 @@ def masses(pairs: Pairs, macro: dict[str, NDArray[np.int32]], ku: int, ki: int) 
         `macro_edges` (Ku, Ki), `user_mass` and `user_second_mass` (Ku,), `item_mass` and `item_second_mass` (Ki,).
     """
     score = pairs.score / UNIT
-    user, item = macro["user"][pairs.user], macro["item"][pairs.item]
-    user_sum, item_sum = np.bincount(pairs.user, score, len(macro["user"])), np.bincount(pairs.item, score, len(macro["item"]))
-    # sum over the other users of an item of the score that a user's member gives: column sums of N_u2 without forming it
+    user, item = macro["user"][pairs.user].astype(np.int64), macro["item"][pairs.item]
     out = {
-        "macro_edges": np.bincount(user.astype(np.int64) * (ki + 1) + item, score, (ku + 1) * (ki + 1)).reshape(ku + 1, ki + 1)[:ku, :ki],
-        "user_mass": np.bincount(user, score, ku + 1)[:ku],
-        "item_mass": np.bincount(item, score, ki + 1)[:ki],
-        "user_second_mass": np.bincount(user, score * (item_sum[pairs.item] - score), ku + 1)[:ku],
-        "item_second_mass": np.bincount(item, score * (user_sum[pairs.user] - score), ki + 1)[:ki],
+        "macro_edges": np.bincount(user * ki + item, score, ku * ki).reshape(ku, ki),
+        "user_mass": np.bincount(user, score, ku),
+        "item_mass": np.bincount(item, score, ki),
+        # column sums of N_u2 and N_i2 without forming them
+        "user_second_mass": np.bincount(user, pairs.second["user"], ku),
+        "item_second_mass": np.bincount(item, pairs.second["item"], ki),
     }
     return {name: array.astype(np.float32) for name, array in out.items()}
-
-
-def _by(pairs: Pairs, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    if side == "user":
-        return pairs.indptr, pairs.item, pairs.score
-    return pairs.item_indptr, pairs.user[pairs.by_item], pairs.score[pairs.by_item]
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mgoe.errors import GraphError
+from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.snapshot import Snapshot
 
@@ -44,10 +45,10 @@ class MacroGraph:
             raise GraphError(path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one") from None
         except (OSError, ValueError) as error:
             raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None
-        if meta.get("format") != FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else None
+        if found != FORMAT:
             raise GraphError(
-                path,
-                f"this version reads graph format {FORMAT}, found {meta.get('format')}; build it again, or use the version that wrote it",
+                path, f"this version reads graph format {FORMAT}, found {found}; build it again, or use the version that wrote it"
             )
         return cls(path, meta)
 
@@ -55,7 +56,8 @@ class MacroGraph:
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Opened once, memory-mapped."""
         return tuple(
-            Snapshot.open(self.path / "snapshots" / f"{s:02d}", self.meta["dense"], cut) for s, cut in enumerate(self.meta["cuts"])
+            Snapshot.open(self.path / "snapshots" / f"{s:02d}", len(self.meta["resolutions"]), self.meta["dense"], cut)
+            for s, cut in enumerate(self.meta["cuts"])
         )
 
     @property
@@ -79,10 +81,9 @@ class MacroGraph:
     def feature_names(self) -> dict[str, list[str]]:
         """Column names of each dense input group."""
         tasks = len(self.meta["ranks"])
-        counts = [*(f"pairs.task{t}" for t in range(tasks)), "pairs", "recent", "idle", *(f"rate.task{t}" for t in range(tasks))]
         ranks = sketch_ranks(self.meta["settings"]["rank"])
         return {
-            "counts": [f"{side}.{name}" for side in ("user", "item") for name in counts],
+            "counts": [f"{side}.{name}" for side in ("user", "item") for name in count_names(tasks)],
             "pair": [*(f"pair.task{t}" for t in range(tasks)), "pair.freshness"],
             "sketch": [
                 *(f"sketch.cosine.{r}" for r in ranks),

@@ -15,7 +15,7 @@ def recent(pairs: Pairs, side: str, length: int) -> tuple[NDArray[np.int32], NDA
     Returns:
         Neighbours, -1 where there are fewer, and their task codes. Shape (U, R) or (I, R) each.
     """
-    indptr, other, order = _by(pairs, side)
+    indptr, other, order = pairs.by(side)
     neighbours = np.full((len(indptr) - 1, length), -1, np.int32)
     codes = np.zeros((len(indptr) - 1, length), np.int32)
     _recent(indptr, other, pairs.code[order], pairs.score[order], pairs.time[order], neighbours, codes)
@@ -38,16 +38,10 @@ def task_table(pairs: Pairs, side: str, macro: NDArray[np.int32], width: int, ta
     Returns:
         Shape (U, T) or (I, T).
     """
-    indptr, other, order = _by(pairs, side)
+    indptr, other, order = pairs.by(side)
     out = np.full((len(indptr) - 1, tasks), width, np.int32)
     _task_table(indptr, macro[other], pairs.code[order], pairs.score[order], width, out)
     return out
-
-
-def _by(pairs: Pairs, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | slice]:
-    if side == "user":
-        return pairs.indptr, pairs.item, slice(None)
-    return pairs.item_indptr, pairs.user[pairs.by_item], pairs.by_item
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)

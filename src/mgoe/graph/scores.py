@@ -36,17 +36,21 @@ def merging_score(codes: NDArray[np.integer], ranks: NDArray[np.floating], beta:
 
 
 def score_table(ranks: NDArray[np.floating], beta: float, code: str = "sum") -> NDArray[np.int64]:
-    """Fixed-point merging score of every code. Shape (2^T,), unit 2^-12."""
-    codes = np.arange(1 << len(ranks))
-    return np.rint(merging_score(codes, ranks, beta, code) * UNIT).astype(np.int64)
+    """Fixed-point merging score of every code. Shape (2^T,), unit 2^-12.
+
+    Raises:
+        GraphError: Products of two scores would overflow.
+    """
+    scores = np.rint(merging_score(np.arange(1 << len(ranks)), ranks, beta, code) * UNIT)
+    check_overflow(scores, scores)
+    return scores.astype(np.int64)
 
 
-def check_overflow(degrees: NDArray[np.int64], edges: NDArray[np.int64], place: str) -> None:
-    """Refuse a graph whose 2nd-order sums could leave int64.
+def check_overflow(one: NDArray[np.floating], other: NDArray[np.floating]) -> None:
+    """Refuse scores whose 2nd-order sums could leave int64: none exceeds the largest sum of one side times that of the other.
 
     Args:
-        degrees: Score sums of the nodes of one side. Shape (U,) or (I,).
-        edges: Largest 1st-order edge of the other side. Shape ().
+        one, other: Fixed-point score sums of the nodes of each side. Shape (U,), (I,).
     """
-    if float(degrees.max(initial=0)) * float(edges.max(initial=0)) >= 2.0**62:
-        raise GraphError(place, "2nd-order sums would overflow 64 bits; use a smaller graph.beta or smaller task ranks")
+    if not one.max(initial=0) * other.max(initial=0) < 2.0**62:
+        raise GraphError("graph.beta", "2nd-order sums of scores would overflow 64 bits; use a smaller graph.beta or smaller task ranks")

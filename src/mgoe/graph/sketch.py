@@ -14,14 +14,16 @@ from mgoe.graph.pairs import Pairs
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
+NOISE = 1e-5
+"""A direction this much weaker than the strongest is rounding of single precision, and left out."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """Vectors of users and items in one space.
+    """Vectors of users and items in one space. Columns beyond the rank of the graph itself are zero.
 
     Attributes:
-        users: `P Sigma^scale`; a node without edges is zero. Shape (U, rank).
+        users: `S Q Sigma^(scale - 1)`, the profile of a user's items; a node without edges is zero. Shape (U, rank).
         items: `Q Sigma^scale`. Shape (I, rank).
         singular: Singular values, falling. Shape (rank,).
     """
@@ -37,8 +39,8 @@ def score_matrix(pairs: Pairs, normalize: str) -> sp.csr_array:
     Returns:
         Shape (U, I).
     """
-    shape = (len(pairs.indptr) - 1, len(pairs.item_indptr) - 1)
-    score = pairs.score.astype(np.float64) / UNIT
+    shape = pairs.shape
+    score = pairs.score / UNIT
     if normalize == "degree":
         score /= np.sqrt(np.bincount(pairs.user, score, shape[0])[pairs.user] * np.bincount(pairs.item, score, shape[1])[pairs.item])
     return sp.csr_array((score.astype(np.float32), pairs.item.astype(np.int32), pairs.indptr), shape=shape)
@@ -47,36 +49,52 @@ def score_matrix(pairs: Pairs, normalize: str) -> sp.csr_array:
 def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int) -> Sketch:
     """Randomised truncated singular value decomposition, scaled by a power of the singular values.
 
-    Random draws go by item number, so items that arrive later change nothing. Signs are fixed by the largest entry of each item vector.
+    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item
+    number, so items that arrive later change nothing. Signs are fixed by the largest entry of each item vector.
 
     Args:
         matrix: Shape (U, I).
-        rank: Columns kept; fewer where the matrix is smaller.
+        rank: Columns of the result.
         power_iterations: Each multiplies the spectrum's decay; without any, sparse logs give noise.
         scale: Power of the singular values.
         seed: Of the range finder.
     """
-    users, items = matrix.shape or (0, 0)
-    rank = max(1, min(rank, users, items))
-    width = min(rank + OVERSAMPLING, users, items)
-    draw = np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
+    n_users, n_items = matrix.shape or (0, 0)
+    width = min(rank + OVERSAMPLING, n_users, n_items)
     transposed = matrix.T.tocsr()
-    basis = _orthonormal(matrix @ draw)
+    basis = _orthonormal(matrix @ np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32))
     for _ in range(power_iterations):
         basis = _orthonormal(matrix @ _orthonormal(transposed @ basis))
-    left, singular, right = np.linalg.svd((transposed @ basis).T, full_matrices=False)
-    left, singular, right = (basis @ left)[:, :rank], singular[:rank], right[:rank].T
-    sign = np.sign(right[np.abs(right).argmax(axis=0), np.arange(rank)])
-    sign[sign == 0] = 1
-    stretch = sign * singular**scale
-    return Sketch((left * stretch).astype(np.float32), (right * stretch).astype(np.float32), singular.astype(np.float32))
-
-
-def _orthonormal(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.linalg.qr(matrix)[0]
+    profile = transposed @ basis  # (I, width): the matrix is close to basis @ profile.T
+    rotation, strength = _principal(profile)
+    rotation, strength = rotation[:, :rank], strength[:rank]
+    right = profile @ (rotation / strength).astype(np.float32)  # Q
+    sign = np.where(right[np.abs(right).argmax(axis=0), np.arange(len(strength))] < 0, -1, 1) if n_items else np.ones(0)
+    stretch = (sign * strength**scale).astype(np.float32)
+    pad = (0, rank - len(strength))
+    return Sketch(
+        users=np.pad((matrix @ right) * (stretch / strength.astype(np.float32)), ((0, 0), pad)),
+        items=np.pad(right * stretch, ((0, 0), pad)),
+        singular=np.pad(strength.astype(np.float32), pad),
+    )
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows divided by their length, zero rows left alone: else popularity fills the first direction."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An orthonormal basis of the columns' span. As wide as the span, so columns that add nothing are left out."""
+    rotation, strength = _principal(columns)
+    return columns @ (rotation / strength).astype(np.float32)
+
+
+def _principal(columns: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right singular vectors and singular values, falling, from the small Gram matrix. Shapes (width, span), (span,)."""
+    wide = columns.astype(np.float64)
+    squares, rotation = np.linalg.eigh(wide.T @ wide)
+    strength = np.sqrt(np.maximum(squares[::-1], 0))
+    span = int((strength > NOISE * strength.max(initial=0)).sum())
+    return rotation[:, ::-1][:, :span], strength[:span]

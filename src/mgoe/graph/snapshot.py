@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,18 @@ from numpy.typing import NDArray
 from mgoe.config import InputGroup
 from mgoe.errors import GraphError
 from mgoe.graph import gather
+
+EDGE_PARTS = ("indptr", "macro", "score")
+ARRAYS = (
+    *(f"pairs.{name}" for name in ("indptr", "item", "code", "bucket")),  # distinct pairs, sorted by user, then item: (U + 1,), (E,) ...
+    *("recent_items", "recent_items_code", "recent_users", "recent_users_code"),  # newest first, -1 at the end: (U, R), (I, R)
+    *("user_counts", "user_sum", "user_second_sum"),  # (U, 2T + 3), (U,), (U,): counts, score sum, and what comes back over two steps
+    *("item_counts", "item_sum", "item_second_sum"),
+    *("user_vectors", "item_vectors", "singular"),  # the sketch: (U, rank), (I, rank), (rank,)
+    *("u1", "u2", "i1", "i2"),  # edges of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
+    *("user_table", "item_table"),  # macro task table: (U, T), (I, T)
+)
+"""What a snapshot holds beside its resolutions. Scores are in units of the merging score."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +60,16 @@ class Resolution:
         out: dict[str, NDArray] = {}
         for name, value in vars(self).items():
             if isinstance(value, tuple):
-                out |= {f"{name}.{part}": array for part, array in zip(("indptr", "macro", "score"), value, strict=True)}
+                out |= {f"{name}.{part}": array for part, array in zip(EDGE_PARTS, value, strict=True)}
             else:
                 out[name] = value
         return out
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray]) -> Resolution:
-        """The reverse of `arrays`."""
-        edges = {
-            f"{side}_edges": tuple(arrays[f"{side}_edges.{part}"] for part in ("indptr", "macro", "score")) for side in ("user", "item")
-        }
-        plain = {name: array for name, array in arrays.items() if "." not in name}
+    def read(cls, array: Callable[[str], NDArray]) -> Resolution:
+        """The reverse of `arrays`, from a reader of one of them."""
+        edges = {name: tuple(array(f"{name}.{part}") for part in EDGE_PARTS) for name in ("user_edges", "item_edges")}
+        plain = {field.name: array(field.name) for field in fields(cls) if field.name not in edges}
         return cls(**plain, **edges)  # type: ignore[arg-type]
 
 
@@ -68,7 +78,7 @@ class Snapshot:
     """The macro graph as of a moment.
 
     Attributes:
-        arrays: Per-node arrays by name (see `mgoe.graph.build`).
+        arrays: By the names of `ARRAYS`.
         resolutions: Coarse to fine.
         dense: Which of them the experts aggregate.
         cut: The last bucket it holds.
@@ -132,7 +142,9 @@ class Snapshot:
         return out
 
     def known_items(self, user: int) -> NDArray[np.int32]:
-        """Items in a user's history, rising."""
+        """Items in a user's history, rising; none for a user that the snapshot has not seen."""
+        if not 0 <= user < self.n_users:
+            return np.empty(0, np.int32)
         start, end = self.arrays["pairs.indptr"][user : user + 2]
         return self.arrays["pairs.item"][start:end]
 
@@ -146,24 +158,21 @@ class Snapshot:
             np.save(folder / f"{name}.npy", array)
 
     @classmethod
-    def open(cls, folder: Path, dense: int, cut: int) -> Snapshot:
+    def open(cls, folder: Path, resolutions: int, dense: int, cut: int) -> Snapshot:
         """Reopen a saved snapshot, memory-mapped.
 
         Raises:
-            GraphError: The folder is missing or an array is damaged.
+            GraphError: An array is missing or damaged.
         """
-        arrays: dict[str, NDArray] = {}
-        fine: dict[int, dict[str, NDArray]] = {}
-        for file in sorted(folder.glob("*.npy")):
+
+        def read(name: str) -> NDArray:
+            file = folder / f"{name}.npy"
             try:
-                array = np.load(file, mmap_mode="r", allow_pickle=False)
+                return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+            except FileNotFoundError:
+                raise GraphError(file, "the graph is damaged: this array is missing; build the graph again") from None
             except (ValueError, OSError, EOFError) as error:
-                raise GraphError(file, f"the array is damaged ({error}); build the graph again") from None
-            head, _, tail = file.stem.partition(".")
-            if head[0] == "r" and head[1:].isdigit():
-                fine.setdefault(int(head[1:]), {})[tail] = np.asarray(array)
-            else:
-                arrays[file.stem] = np.asarray(array)
-        if not arrays or not fine:
-            raise GraphError(folder, "holds no snapshot; build the graph again")
-        return cls(arrays, tuple(Resolution.of(fine[r]) for r in sorted(fine)), dense, cut)
+                raise GraphError(file, f"the graph is damaged: this array cannot be read ({error}); build the graph again") from None
+
+        parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in range(resolutions))
+        return cls({name: read(name) for name in ARRAYS}, parts, dense, cut)
