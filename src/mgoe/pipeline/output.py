@@ -76,6 +76,8 @@ def _open(out: Path, settings: RunSettings) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
+    for left in [path for ending in ("partial", "part", "tmp") for path in out.rglob(f"*.{ending}")]:  # by a process that was killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     write_text(out / SETTINGS, dump_settings(settings))
     mark(out, "unfinished")
 

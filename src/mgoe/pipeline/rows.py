@@ -15,8 +15,8 @@ IDS_MIN_POSITIVES = 50
 """Positives of the median training user and item from which on `ids: auto` keeps ids: on a log with 19 and 9 they overfit."""
 
 
-def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]:
-    """Resolve the models of a run: inputs and options filled in, ids decided.
+def named_models(settings: RunSettings) -> list[ModelSettings]:
+    """The models of a run, inputs and options filled in.
 
     Raises:
         ConfigError: A model or an option is unknown, or two rows share a name.
@@ -26,6 +26,12 @@ def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
         raise ConfigError("models", f"each row needs a name of its own, found {repeated!r} twice; give one another `name`")
+    return models
+
+
+def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]:
+    """The same with ids decided: nothing is left open."""
+    models = named_models(settings)
     keep = {"on": True, "off": False, "auto": ids_pay(prepared) if any(model.ids == "auto" for model in models) else True}
     return [model if keep[model.ids] else model.model_copy(update={"inputs": _without_ids(model.inputs or ())}) for model in models]
 

@@ -21,11 +21,10 @@ from mgoe.data import Prepared, prepare
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import write_text
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.models import resolve
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
-from mgoe.pipeline.rows import model_rows
+from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.pipeline.summary import write_report
 from mgoe.training import Monitor
 
@@ -105,8 +104,8 @@ def begin(
 ) -> tuple[RunSettings, Path, Prepared]:
     """Refuse what can be refused before any work is done, take the output folder and prepare the log."""
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
-    for model in settings.models:
-        Monitor.parse(training_of(settings.training, resolve(model)).monitor, settings.tasks)
+    for model in named_models(settings):
+        Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
     with claim(out, settings, overwrite) as resumed:
         if resumed:
             say(f"going on with the unfinished run in {out}")
