@@ -50,8 +50,8 @@ class MGOEOptions(Settings):
     gate_query: Literal["inputs", "ids", "experts"] = "inputs"
     """What gates read: every input, `[e_u, e_i]` or, as Figure 2 draws it, the experts' outputs. The next one present, in the order
     ids, inputs, experts, stands in for one that the inputs leave empty."""
-    one_gate: bool = False
-    """One gate for all tasks."""
+    one_gate: bool = True
+    """One gate for all tasks; towers and transfer still tell them apart. A gate a task, as in the paper, fits noise on small logs."""
     table: bool = False
     """Towers read the macro task table (with the input group `aggregates`)."""
     transfer: Transfer = "concat"

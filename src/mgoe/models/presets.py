@@ -25,25 +25,28 @@ INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES,
 """Inputs that the second part of a name, as in `mmoe+edges`, stands for."""
 
 PRESETS: dict[str, ModelSettings] = {
-    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=_GRAPH),
+    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=("ids", *_GRAPH)),
     "mgoe-paper": ModelSettings(
         name="mgoe-paper",
         base="mgoe",
         inputs=(*_PLAIN, "aggregates"),
+        ids="on",
         options={
             "form": "paper",
             "aggregate": 32,
             "mask_empty": False,
             "edge_vectors": False,
             "gate_query": "experts",
+            "one_gate": False,
             "table": True,
             "transfer": "aitm",
         },
     ),
-    "mmoe": ModelSettings(name="mmoe", base="mmoe", inputs=_PLAIN),
-    "shared-bottom": ModelSettings(name="shared-bottom", base="shared-bottom", inputs=_PLAIN),
+    "mmoe": ModelSettings(name="mmoe", base="mmoe", inputs=_PLAIN, ids="on"),
+    "shared-bottom": ModelSettings(name="shared-bottom", base="shared-bottom", inputs=_PLAIN, ids="on"),
 }
-"""`mgoe`, the best configuration; `mgoe-paper`, the faithful reading of the paper; the rivals as published."""
+"""`mgoe`, the best configuration (with ids where the log has enough of each); `mgoe-paper`, the faithful reading of the paper; the rivals
+as published."""
 
 
 def resolve(model: str | ModelSettings) -> ModelSettings:
@@ -73,7 +76,8 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     options = {**preset.options, **given.options}
     check_settings(_load(preset.base, place).Options, options, f"{place}.options")
     ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
-    return given.model_copy(update={"base": preset.base, "inputs": ordered, "options": options})
+    ids = given.ids if "ids" in given.model_fields_set else preset.ids
+    return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
 
 
 def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> RankingModel:
