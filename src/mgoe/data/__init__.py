@@ -6,9 +6,24 @@ pairs, `N` examples.
 
 from mgoe.data.examples import SPLITS, Examples, Split
 from mgoe.data.features import FeatureEncoders
+from mgoe.data.guess import guess
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
+from mgoe.data.profile import profile
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary, to_arrow
 
-__all__ = ["SPLITS", "Encoders", "Examples", "FeatureEncoders", "Prepared", "SideFeatures", "Split", "Vocabulary", "prepare", "to_arrow"]
+__all__ = [
+    "SPLITS",
+    "Encoders",
+    "Examples",
+    "FeatureEncoders",
+    "Prepared",
+    "SideFeatures",
+    "Split",
+    "Vocabulary",
+    "guess",
+    "prepare",
+    "profile",
+    "to_arrow",
+]

@@ -41,12 +41,12 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
-    columns = _wanted(settings)
+    columns = wanted_columns(settings)
     for key, column in columns.values():
         require_columns(source, {key: column}, place)
     names = {ours: column for ours, (_, column) in columns.items()}
     raw = stage(con, source, names, "raw", place)
-    values, checks = _read(raw, settings, names, place)
+    values, checks = read_columns(raw, settings, names, place)
     rows = enforce(raw, checks, place)
     if not rows:
         raise DataError(place, "the log must hold rows, found none but a header; name another file")
@@ -68,7 +68,7 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
     return Log(log, place, rows, {"outside_time": rows - inside, "duplicates": inside - kept})
 
 
-def _wanted(settings: RunSettings) -> dict[str, tuple[str, str]]:
+def wanted_columns(settings: RunSettings) -> dict[str, tuple[str, str]]:
     """Our name of a column to the setting that names the log's column, and that column."""
     data = settings.data
     columns = {"user": ("data.user", data.user), "item": ("data.item", data.item), "time": ("data.time", data.time)}
@@ -87,7 +87,7 @@ def _wanted(settings: RunSettings) -> dict[str, tuple[str, str]]:
     return columns | {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
 
 
-def _read(raw: Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, Expr], list[Check]]:
+def read_columns(raw: Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, Expr], list[Check]]:
     """The value of each of our columns, and what must hold of it."""
     values: dict[str, Expr] = {}
     checks: list[Check] = []

@@ -1,0 +1,120 @@
+"""What the columns of an unknown log may be, told from their names, types and values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mgoe.data.expr import Table
+
+SAMPLE = 200_000
+"""Rows that are looked at."""
+
+USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|player|session"
+ITEM = r"item|iid|product|sku|goods|article|video|movie|film|song|track|book|news|content|asset|offer|listing|business|merchant|ad"
+TIME = r"time|timestamp|ts|date|datetime|day|when|created"
+BEHAVIOR = r"behaviou?r|action|event|interaction|activity|operation|type|verb"
+POSITION = r"position|pos|slot|rank|place"
+WEIGHT = r"weight"
+AMOUNT = r"rating|stars|score|amount|spent|revenue|gmv|price|duration|dwell|stay|watch|play|seconds|minutes"
+
+STRENGTH: tuple[str, ...] = (
+    r"impression|show|expos\w*",
+    r"view|pv|visit|browse|open|detail",
+    r"click|clk|tap",
+    r"long_?view|play|watch|finish|read",
+    r"like|thumb|fav|favou?rite|collect|save|bookmark|wish\w*|star",
+    r"comment|forward|share|follow|subscribe",
+    r"cart|basket|add\w*|checkout",
+    r"buy|purchase|order|pay|paid|conversion|convert|transaction|sale|bought|deposit",
+)
+"""Names of behaviours, weakest to strongest."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known of a column.
+
+    Args:
+        name: Its name.
+        kind: `integer`, `float`, `boolean`, `string`, `time`, `list` or `other`.
+        distinct: Different values in the sample.
+        nulls: Of the sample.
+        low, high: Least and greatest value.
+        parses: Strings that can be read as a time.
+    """
+
+    name: str
+    kind: str
+    distinct: int
+    nulls: int
+    low: Any
+    high: Any
+    parses: bool
+
+    def named(self, words: str) -> bool:
+        """Whether a part of the name is one of the words."""
+        parts = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
+        return any(re.fullmatch(f"(?:{words})s?(?:id)?", part) for part in parts)
+
+    @property
+    def binary(self) -> bool:
+        """Whether it holds 0 and 1, and both."""
+        return self.kind == "boolean" or (self.kind in ("integer", "float") and self.distinct == 2 and self.low == 0 and self.high == 1)
+
+    @property
+    def moment(self) -> bool:
+        """Whether it can be read as a time."""
+        if self.kind in ("integer", "float") and self.distinct > 2:  # 1998 to 2039, in one of four units
+            return any(9e8 * scale <= self.low and self.high <= 2.2e9 * scale for scale in (1, 1e3, 1e6, 1e9))
+        return self.kind == "time" or self.parses
+
+    @property
+    def id(self) -> bool:
+        """Whether it can name users or items."""
+        return self.kind in ("integer", "string") and self.distinct > 1 and (not self.binary or self.named(f"{USER}|{ITEM}"))
+
+
+def look(sample: Table) -> list[Column]:
+    """Measure every column of a staged sample in one scan."""
+    measures = {}
+    for k, name in enumerate(sample.columns):
+        column, kind = sample[name], _kind(sample[name].type())
+        measures[f"nulls{k}"] = column.isnull().sum()
+        if kind not in ("list", "other"):
+            measures[f"distinct{k}"] = column.nunique()
+            measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
+        if kind == "string":
+            measures[f"read{k}"] = column.try_cast("timestamp(6)").count()
+    rows = "rows"
+    held = sample.aggregate(**measures, **{rows: sample.count()}).to_pyarrow().to_pylist()[0]
+    found = []
+    for k, name in enumerate(sample.columns):
+        given = held[rows] - (held[f"nulls{k}"] or 0)
+        parses = 0 < given == held.get(f"read{k}")
+        kind = _kind(sample[name].type())
+        found.append(
+            Column(name, kind, held.get(f"distinct{k}") or 0, held[f"nulls{k}"] or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses)
+        )
+    return found
+
+
+def pick(columns: Sequence[Column], words: str, taken: Sequence[str]) -> Column | None:
+    """The column that is named like one of the words; `..._id` and the one with most values come first."""
+    named = [column for column in columns if column.named(words) and column.name not in taken]
+    return max(named, key=lambda column: (column.name.lower().endswith("id"), column.distinct), default=None)
+
+
+def strength(name: str) -> int | None:
+    """Place of a behaviour in the order from weak to strong; None where the name says nothing."""
+    parts = re.split(r"[^a-z]+", name.lower())
+    places = [place for place, words in enumerate(STRENGTH) for part in parts if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)]
+    return max(places, default=None)
+
+
+def _kind(kind: Any) -> str:
+    tests = {"boolean": kind.is_boolean(), "integer": kind.is_integer(), "float": kind.is_floating() or kind.is_decimal()}
+    tests |= {"string": kind.is_string(), "time": kind.is_date() or kind.is_timestamp(), "list": kind.is_array()}
+    return next((name for name, holds in tests.items() if holds), "other")

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mgoe.config import load_settings, make_settings
+from mgoe.data import guess, prepare, profile
+from mgoe.errors import DataError
+from tests.data import logs
+from tests.data.test_examples import real
+
+
+def odd_log(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
+    """A pandas log as a shop may have it: names of its own, an index, a nullable column."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(["AddToCart", "view", "Purchase", "remove_from_cart"], rows, p=[0.2, 0.7, 0.0995, 0.0005])
+    return pd.DataFrame(
+        {
+            "Event Name": kinds,
+            "Customer ID": [f"c-{k}" for k in rng.integers(0, 80, rows)],
+            "Price: paid": rng.random(rows).round(2),
+            "SKU#": rng.integers(10**6, 10**6 + 60, rows),
+            "Occurred at": pd.Timestamp("2024-03-01") + pd.to_timedelta(rng.integers(0, 40 * 86_400, rows), unit="s"),
+        },
+        index=pd.Index(range(7, rows + 7), name="row"),
+    )
+
+
+def test_a_guess_runs_as_it_is(tmp_path):
+    odd_log().to_parquet(tmp_path / "my log.parquet")
+    (tmp_path / "mine.yaml").write_text(text := guess(tmp_path / "my log.parquet"))
+    settings = load_settings(tmp_path / "mine.yaml")
+    assert settings.form == "events"
+    assert (settings.data.user, settings.data.item, settings.data.time) == ("Customer ID", "SKU#", "Occurred at")
+    assert settings.data.behavior == "Event Name"
+    assert [(task.name, task.behaviors) for task in settings.tasks] == [
+        ("view", []),
+        ("addtocart", ["AddToCart"]),
+        ("purchase", ["Purchase"]),
+    ]
+    assert settings.data.bucket == "1d"
+    assert "# left out as too rare: remove_from_cart (" in text
+    assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
+    data = prepare(settings, tmp_path / "out")
+    assert data.summary["splits"]["test"]["examples"] > 0
+
+
+def test_an_exposure_log_is_told_by_its_labels(tmp_path):
+    rng = np.random.default_rng(1)
+    log = pd.DataFrame(
+        {
+            "user_id": rng.integers(0, 50, 3000),
+            "video_id": rng.integers(0, 90, 3000),
+            "user_active_degree": rng.choice(["full", "low", "new"], 3000),
+            "time_ms": 1_650_000_000_000 + rng.integers(0, 5 * 86_400_000, 3000),
+            "is_follow": rng.random(3000) < 0.05,
+            "is_click": (rng.random(3000) < 0.4).astype(int),
+            "position": rng.integers(0, 10, 3000),
+            "play_time_ms": rng.exponential(9000, 3000),
+        }
+    )
+    log.to_csv(tmp_path / "log.csv", index=False)
+    text = guess(str(tmp_path / "log.csv"))
+    settings = make_settings(yaml.safe_load(text))
+    assert settings.form == "exposures"
+    assert (settings.data.user, settings.data.item, settings.data.time, settings.data.position) == (
+        "user_id",
+        "video_id",
+        "time_ms",
+        "position",
+    )
+    assert [(task.name, task.label) for task in settings.tasks] == [("click", "is_click"), ("follow", "is_follow")]
+    assert settings.data.bucket == "1h"
+    assert "#   - {name: user_active_degree, kind: categorical}" in text
+    assert "#   - {name: play_time_ms, kind: numeric}" in text
+    uncommented = text.replace("  # context:", "  context:").replace("  #   - {name", "    - {name")
+    assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {"user_active_degree": 4}
+
+
+def test_a_rating_is_a_regression(tmp_path):
+    log = logs.quiet_exposures().assign(rating=np.arange(36) % 5 + 1).drop(columns=["clicked", "bought", "hour"])
+    log.to_parquet(tmp_path / "log.parquet")
+    settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
+    assert [(task.name, task.label, task.kind) for task in settings.tasks] == [("rating", "rating", "regression")]
+
+
+def test_codes_of_behaviours_are_ordered_by_rarity(tmp_path):
+    rng = np.random.default_rng(2)
+    log = logs.events([(u, i, d, "") for u in range(5) for i in range(9) for d in range(logs.DAYS)])
+    log["behavior"] = rng.choice([3, 0, 1], len(log), p=[0.1, 0.6, 0.3])
+    log.to_parquet(tmp_path / "log.parquet")
+    settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
+    assert [(task.name, task.behaviors) for task in settings.tasks] == [("task_0", ["0"]), ("task_1", ["1"]), ("task_3", ["3"])]
+    assert prepare(settings, tmp_path / "out").summary["ignored_behaviors"] == {}
+
+
+@pytest.mark.parametrize(
+    ("drop", "message"),
+    [
+        (["timestamp"], r"log.parquet: a log needs a time .*, found none among user_id, item_id, behavior; add one"),
+        (["user_id", "item_id"], r"a log needs a user and an item, found no column like them among timestamp, behavior; write"),
+        (["behavior"], r"a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one"),
+    ],
+)
+def test_what_a_log_does_not_tell_is_asked_for(drop, message, tmp_path):
+    log = logs.quiet_events().assign(user_id=np.arange(24), item_id=np.arange(24) % 7)
+    log.drop(columns=drop).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=message):
+        guess(tmp_path / "log.parquet")
+
+
+def test_real_logs_are_guessed():
+    settings = make_settings(yaml.safe_load(guess(real("tmall.parquet"))))
+    assert (settings.form, settings.task_names, settings.data.bucket) == ("events", ("click", "fav", "buy"), "1d")
+    settings = make_settings(yaml.safe_load(guess(real("zozo.parquet"))))
+    assert (settings.form, settings.task_names, settings.data.position) == ("exposures", ("click",), "position")
+
+
+def test_a_profile_counts_what_is_there(tmp_path):
+    rows = [(0, 0, 0, "click"), (0, 0, 1, "buy"), (0, 1, 2, "click"), (1, 1, 4, "click"), (1, 1, 4, "click"), (2, 2, 9, "cart")]
+    log = logs.events(rows).astype({"user_id": "Int64"})
+    wrong = log[:2].assign(user_id=pd.array([None, 5], "Int64"), timestamp=[logs.START, logs.START - 10 * logs.DAY])
+    pd.concat([log, wrong]).to_parquet(tmp_path / "log.parquet")
+    run = logs.event_settings(data={"log": str(tmp_path / "log.parquet"), "start": "2020-01-01"})
+    found = profile(run)
+    assert {key: found[key] for key in ("rows", "outside_time", "duplicates", "users", "items", "pairs")} == {
+        "rows": 8,
+        "outside_time": 1,
+        "duplicates": 1,
+        "users": 3,
+        "items": 3,
+        "pairs": 4,
+    }
+    assert found["nulls"] == {"user_id": 1, "item_id": 0, "timestamp": 0, "behavior": 0}
+    assert found["density"] == pytest.approx(4 / 9)
+    assert found["span"] == {
+        "first": "2020-01-01",
+        "last": "2020-01-10",
+        "bucket": "1d",
+        "buckets": 5,
+        "empty_buckets": 5,
+        "busiest": {"bucket": "2020-01-05", "share": 2 / 6},
+    }
+    assert found["behaviors"]["click"] == {"rows": 4, "users": 2, "items": 2}
+    assert found["tasks"]["click"] == {"done": 4, "pairs": 3, "rate": pytest.approx(4 / 6)}
+    assert found["funnel"] == [{"from": "click", "to": "buy", "share": pytest.approx(1 / 3)}]
+    assert found["activity"]["user"]["max"] == 3
+    drift = found["drift"]
+    assert drift["first"] == {"upto": "2020-01-02", "click": 1.0, "buy": 0.0}
+    assert drift["last"] == {"from": "2020-01-10", "click": 0.0, "buy": 0.0}
+    assert (drift["popularity_shift"], drift["new_users"], drift["new_items"], drift["new_pairs"]) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_profile_of_exposures_counts_labels(tmp_path):
+    log = logs.quiet_exposures()
+    log.loc[0, "clicked"] = None
+    log.to_csv(tmp_path / "log.csv", index=False)
+    found = profile(logs.exposure_settings(data={"log": str(tmp_path / "log.csv")}))
+    assert found["nulls"]["clicked"] == 1
+    assert found["tasks"]["click"] == {"done": 23, "pairs": 2, "rate": pytest.approx(23 / 35)}
+    assert found["behaviors"] == {}
+    assert found["drift"]["new_users"] == 0
+
+
+def test_an_empty_profile_is_refused(tmp_path):
+    logs.quiet_events()[:0].to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="some row must have a user, an item and a time"):
+        profile(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}))
