@@ -80,9 +80,8 @@ def predict(
     if as_json:
         show_json([row for block in blocks for row in block.to_pylist()])
         return
-    with typer.get_binary_stream("stdout") as stream:
-        for number, block in enumerate(blocks):
-            csv.write_csv(block, stream, csv.WriteOptions(include_header=number == 0))
+    for number, block in enumerate(blocks):
+        csv.write_csv(block, typer.get_binary_stream("stdout"), csv.WriteOptions(include_header=number == 0))
 
 
 def recommend(

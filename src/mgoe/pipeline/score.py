@@ -5,6 +5,7 @@ Axes: `B` pairs, `T` tasks.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,19 +57,16 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
     out = Path(out)
     if out.suffix not in (".parquet", ".csv"):
         raise OutputError(out, f"scores are written as .parquet or .csv, found {out.suffix or 'no ending'!r}; choose one of them")
-    unfinished, rows, writer = out.with_name(f".{out.name}.{os.getpid()}.tmp"), 0, None
+    unfinished, rows = out.with_name(f".{out.name}.{os.getpid()}.tmp"), 0
     blocks = score_pairs(bundle, pairs)
+    first = next(blocks)
     try:
-        for table in blocks:
-            if writer is None:
-                out.parent.mkdir(parents=True, exist_ok=True)
-                kind = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
-                writer = kind(str(unfinished), table.schema)
-            writer.write_table(table)
-            rows += len(table)
-        if writer is not None:
-            writer.close()
-            os.replace(unfinished, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter)(str(unfinished), first.schema) as writer:
+            for table in itertools.chain([first], blocks):
+                writer.write_table(table)
+                rows += len(table)
+        os.replace(unfinished, out)
     except OSError as error:
         raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
     finally:
@@ -88,28 +86,31 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
         scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
         labels.append(np.stack([_numbers(block[name], pairs, name) for name in names], 1))
         users.append(block[bundle.settings.data.user].to_pandas())
-    if not scores:
+    if not sum(map(len, scores)):
         raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
     groups = pd.factorize(pd.concat(users, ignore_index=True))[0]
     model = bundle.manifest["model"]["name"]
     return measure(np.concatenate(scores), np.concatenate(labels), groups, bundle.settings.tasks, model=model, seed=0, split=NEW)
 
 
-def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.Table]:
+    """The columns that are needed; the first block is empty, so that a file without rows has columns too."""
     data = bundle.settings.data
     table = open_log(ibis.duckdb.connect(), [pairs], "pairs")
     for column in (data.user, data.item, *labels):
         if column not in table.columns:
             raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
     context = [feature.name for feature in data.context if feature.name in table.columns]
-    for block in batches(table.select(list(dict.fromkeys((data.user, data.item, *context, *labels))))):
-        if len(block):
-            yield block
+    wanted = table.select(list(dict.fromkeys((data.user, data.item, *context, *labels))))
+    schema = wanted.schema().to_pyarrow()
+    yield schema.empty_table()
+    for block in batches(wanted):
+        yield pa.Table.from_batches([block]).cast(schema)
 
 
-def _score(bundle: Bundle, block: pa.RecordBatch) -> pa.Table:
+def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
     data = bundle.settings.data
-    context = {feature.name: block[feature.name] for feature in data.context if feature.name in block.schema.names}
+    context = {feature.name: block[feature.name] for feature in data.context if feature.name in block.column_names}
     scored = bundle.predict(block[data.user], block[data.item], context)
     ids = {name: block[name] for name in (data.user, data.item)}
     return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
@@ -123,9 +124,9 @@ def _label(bundle: Bundle, pairs: Path | str, task: str, column: str | None) -> 
     return found
 
 
-def _numbers(column: pa.Array, pairs: Path | str, name: str) -> np.ndarray:
+def _numbers(column: pa.ChunkedArray, pairs: Path | str, name: str) -> np.ndarray:
     """Labels as float32, NaN where missing."""
     try:
-        return pc.cast(column, pa.float32()).to_numpy(zero_copy_only=False)
+        return pc.cast(column, pa.float32()).to_numpy()
     except pa.ArrowException as error:
         raise DataError(f"{pairs}, column {name!r}", f"a label must be a number or null ({error}); mend the column") from None

@@ -1,0 +1,346 @@
+"""Every mistake ends in one sentence with its place and its mend, and exit code 2; nothing that was written is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import Result
+
+from tests.cli.conftest import Mgoe
+
+Frame = pd.DataFrame
+Config = dict[str, Any]
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    *stages, sentence = result.stderr.splitlines()
+    assert sentence.startswith("mgoe: ")
+    assert not any(line.startswith("mgoe: ") or "Traceback" in line for line in stages)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.fixture(scope="module")
+def events(world: Path) -> Frame:
+    return pd.read_parquet(world / "events").astype({"behavior": str})
+
+
+@pytest.fixture(scope="module")
+def exposed(world: Path) -> Frame:
+    return pd.read_parquet(world / "exposures").astype({"device": str})
+
+
+def run_on(mgoe: Mgoe, folder: Path, log: Frame | Path | str, config: Config) -> Result:
+    if isinstance(log, Frame):
+        log.to_parquet(folder / "log.parquet", index=False)
+        log = folder / "log.parquet"
+    raw = {"tasks": ["click", "buy"], "split": {"cuts": [0.4, 0.6, 0.8]}, **config}
+    raw["data"] = {"log": str(log), **raw.get("data", {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    return mgoe("run", folder / "config.yaml", "--out", folder / "run")
+
+
+def put(column: str, row: int, value: Any) -> Callable[[Frame], Frame]:
+    """A log with one strange value."""
+
+    def change(log: Frame) -> Frame:
+        log[column] = log[column].astype(object) if isinstance(value, str) or value is None else log[column].astype(type(value))
+        log.loc[row, column] = value
+        return log
+
+    return change
+
+
+EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
+    "missing column": (lambda log: log.drop(columns="user_id"), {}, ("'user_id'", "data.user", "missing")),
+    "misspelt column": (lambda log: log, {"data": {"item": "itm_id"}}, ("data.item", "did you mean 'item_id'")),
+    "behaviour of a wrong type": (lambda log: log.assign(behavior=1.5), {}, ("'behavior'", "string or an integer")),
+    "id of a wrong type": (lambda log: log.assign(item_id=True), {}, ("'item_id'", "integer or a string")),
+    "id that is no whole number": (put("item_id", 4, 3.5), {}, ("'item_id'", "3.5", "row 5")),
+    "id that is null": (put("user_id", 7, None), {}, ("'user_id'", "null", "row 8")),
+    "id that is NaN": (put("user_id", 7, float("nan")), {}, ("'user_id'", "row 8")),
+    "time of a wrong type": (lambda log: log.assign(timestamp=True), {}, ("'timestamp'", "a time must be")),
+    "time that cannot be read": (
+        lambda log: put("timestamp", 2, "soon")(log.assign(timestamp=log["timestamp"].astype(str))),
+        {},
+        ("'timestamp'", "'soon'", "row 3"),
+    ),
+    "time that is missing": (
+        lambda log: log.assign(timestamp=log["timestamp"].where(log.index != 1)),
+        {},
+        ("'timestamp'", "null", "row 2"),
+    ),
+    "no rows": (lambda log: log.head(0), {}, ("found none",)),
+    "no rows in the time that counts": (lambda log: log, {"data": {"start": "2031-01-01"}}, ("data.start", "move them")),
+    "task that never happens": (lambda log: log, {"tasks": ["click", "gift"]}, ("gift",)),
+    "one user": (lambda log: log.assign(user_id=3), {}, ("'user_id'", "at least two users", "3")),
+    "one item": (lambda log: log.assign(item_id=3), {}, ("'item_id'", "at least two items", "3")),
+    "duplicate rows": (
+        lambda log: pd.concat([log, log.head(2)]),
+        {"data": {"duplicates": "refuse"}},
+        ("found 2 repeats", "data.duplicates"),
+    ),
+    "too many macro nodes": (lambda log: log, {"graph": {"resolutions": [[100_000, 4]]}}, ("graph.resolutions", "100000", "ask for fewer")),
+    "split of one day": (lambda log: log.assign(timestamp=pd.Timestamp("2025-03-01")), {}, ("split.cuts", "fewer cuts")),
+    "split that leaves test empty": (
+        lambda log: log,
+        {"split": {"cuts": ["2025-03-10", "2025-03-20", "2026-01-01"]}},
+        ("split.cuts", "found none in test"),
+    ),
+    "split that leaves train empty": (
+        lambda log: log,
+        {"split": {"cuts": ["2025-03-10", "2025-03-10T00:00:01", "2025-03-20"]}},
+        ("split.cuts",),
+    ),
+    "split that leaves no history": (lambda log: log, {"split": {"cuts": ["2024-01-01", "2025-03-10", "2025-03-20"]}}, ("split.cuts",)),
+    "cuts that do not rise": (lambda log: log, {"split": {"cuts": [0.5, 0.4, 0.6]}}, ("split", "must rise")),
+    "unknown key": (lambda log: log, {"graph": {"bet": 1}}, ("graph.bet", "did you mean 'beta'")),
+    "unknown section": (lambda log: log, {"grahp": {}}, ("did you mean 'graph'",)),
+    "value of a wrong type": (lambda log: log, {"training": {"epochs": "many"}}, ("training.epochs", "'many'")),
+    "negative number": (lambda log: log, {"training": {"learning_rate": -1}}, ("training.learning_rate", "-1")),
+    "number that is none": (lambda log: log, {"training": {"learning_rate": float("nan")}}, ("training.learning_rate",)),
+    "unknown task in given": (
+        lambda log: log,
+        {"tasks": [{"name": "click"}, {"name": "buy", "given": "clik"}]},
+        ("tasks.buy.given", "did you mean 'click'"),
+    ),
+    "unknown task to monitor": (lambda log: log, {"training": {"monitor": "by.auc"}}, ("training.monitor", "did you mean 'buy.auc'")),
+    "unknown model": (lambda log: log, {"models": ["mmeo"]}, ("mmeo", "did you mean 'mmoe'")),
+    "two tasks of one name": (lambda log: log, {"tasks": ["click", "click"]}, ("click", "twice")),
+    "no tasks": (lambda log: log, {"tasks": []}, ("tasks",)),
+    "a column of exposures": (lambda log: log, {"data": {"position": "position"}}, ("data.position", "event log")),
+    "a truth that is none": (lambda log: log, {"data": {"truth": "nowhere"}}, ("nowhere", "mgoe simulate")),
+}
+
+CLICK: Config = {"tasks": [{"name": "click", "label": "click"}]}
+EXPOSURES: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
+    "task that always happens": (lambda log: log.assign(click=1), CLICK, ("click", "always")),
+    "task that never happens": (lambda log: log.assign(click=0), CLICK, ("click",)),
+    "label that is no number": (lambda log: log.assign(click="yes"), CLICK, ("'click'", "a label must be")),
+    "label that is negative": (lambda log: log.assign(click=log["click"] - 1), CLICK, ("'click'", "-1", "0, 1 or null")),
+    "missing label column": (lambda log: log, {"tasks": [{"name": "click", "label": "clicks"}]}, ("'clicks'", "did you mean 'click'")),
+    "weight that is negative": (lambda log: log.assign(w=-1.0), {**CLICK, "data": {"weight": "w"}}, ("'w'", "-1")),
+    "weight that is NaN": (lambda log: log.assign(w=np.nan), {**CLICK, "data": {"weight": "w"}}, ("'w'",)),
+    "label known before it happened": (
+        lambda log: log.assign(known=log["timestamp"] - pd.Timedelta("1h")),
+        {"tasks": [{"name": "click", "label": "click", "known_at": "known"}]},
+        ("'known'", "not before"),
+    ),
+    "side table that is missing": (
+        lambda log: log,
+        {**CLICK, "data": {"users": {"path": "no.parquet", "id": "user_id", "features": [{"name": "age"}]}}},
+        ("data.users", "no.parquet"),
+    ),
+    "context that is missing": (
+        lambda log: log,
+        {**CLICK, "data": {"context": [{"name": "devise"}]}},
+        ("'devise'", "did you mean 'device'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EVENTS)
+def test_event_log(mgoe: Mgoe, events: Frame, tmp_path: Path, case: str):
+    change, config, words = EVENTS[case]
+    assert_refused(run_on(mgoe, tmp_path, change(events.copy()), config), *words)
+
+
+@pytest.mark.parametrize("case", EXPOSURES)
+def test_exposure_log(mgoe: Mgoe, exposed: Frame, tmp_path: Path, case: str):
+    change, config, words = EXPOSURES[case]
+    assert_refused(run_on(mgoe, tmp_path, change(exposed.copy()), config), *words)
+
+
+def test_duplicate_rows_are_dropped_and_counted_by_default(mgoe: Mgoe, events: Frame, tmp_path: Path):
+    pd.concat([events, events]).to_parquet(tmp_path / "log.parquet")
+    raw = {"data": {"log": str(tmp_path / "log.parquet")}, "tasks": ["click", "buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    assert mgoe("graph", "build", tmp_path / "config.yaml", "--out", tmp_path / "run").exit_code == 0
+    summary = json.loads((tmp_path / "run" / "data" / "data.json").read_text())["summary"]
+    assert summary["dropped_rows"]["duplicates"] >= len(events)
+
+
+def truncated(folder: Path, events: Frame) -> Path:
+    events.to_parquet(folder / "cut.parquet")
+    whole = (folder / "cut.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    return folder / "cut.parquet"
+
+
+def damaged(folder: Path, events: Frame) -> Path:
+    """Whole at both ends, spoilt between."""
+    pq.write_table(pa.Table.from_pandas(events), folder / "bad.parquet")
+    whole = bytearray((folder / "bad.parquet").read_bytes())
+    whole[100:-5000] = b"\xff" * len(whole[100:-5000])
+    (folder / "bad.parquet").write_bytes(whole)
+    return folder / "bad.parquet"
+
+
+def named(name: str, text: str = "") -> Callable[[Path, Frame], Path]:
+    def write(folder: Path, _: Frame) -> Path:
+        (folder / name).write_text(text)
+        return folder / name
+
+    return write
+
+
+FILES: dict[str, tuple[Callable[[Path, Frame], Path | str], tuple[str, ...]]] = {
+    "empty Parquet file": (named("log.parquet"), ("log.parquet", "empty")),
+    "empty CSV file": (named("log.csv"), ("log.csv", "empty")),
+    "CSV with a header alone": (named("log.csv", "user_id,item_id,timestamp,behavior\n"), ("log.csv", "found none")),
+    "CSV that is none": (named("log.csv", "\x00\x01\x02,\n\n\x00"), ("log.csv",)),
+    "text called Parquet": (named("log.parquet", "hello, this is no parquet"), ("log.parquet", "damaged")),
+    "truncated Parquet file": (truncated, ("cut.parquet", "truncated", "copy or write it again")),
+    "damaged Parquet file": (damaged, ("bad.parquet",)),
+    "glob that matches nothing": (lambda folder, _: f"{folder}/*.parquet", ("*.parquet", "matches no file")),
+    "folder without a log": (lambda folder, _: folder, ("folder must hold", "found none")),
+    "file that is missing": (lambda folder, _: folder / "none.parquet", ("none.parquet", "no such file")),
+    "file of another kind": (named("log.xlsx", "x"), ("log.xlsx", ".parquet")),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_file(mgoe: Mgoe, events: Frame, tmp_path: Path, case: str):
+    write, words = FILES[case]
+    (tmp_path / "logs").mkdir()
+    assert_refused(run_on(mgoe, tmp_path, write(tmp_path / "logs", events), {}), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ("no such file", "mgoe init")),
+        ("data: [", ("YAML",)),
+        ("- a\n- b", ("mapping", "list")),
+        ("", ("mapping",)),
+        ("tasks: [click]", ("data is needed",)),
+        ("data: {log: x}", ("tasks is needed",)),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["train"], ["graph", "build"]])
+def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str | None, words: tuple[str, ...]):
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    assert_refused(mgoe(*command, tmp_path / "c.yaml", "--out", tmp_path / "run"), "c.yaml", *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("graph.beta", ("--set", "key.path=value")),
+        ("graph.bta=1", ("bta", "did you mean 'beta'")),
+        ("graph.beta=2", ("graph.beta", "found 2")),
+        ("tasks.0.name=x", ("--set", "no mapping")),
+        ("graph=[", ("--set", "YAML")),
+    ],
+)
+def test_override(mgoe: Mgoe, config: Path, tmp_path: Path, override: str, words: tuple[str, ...]):
+    assert_refused(mgoe("run", config, "--out", tmp_path / "run", "--set", override), *words)
+
+
+def test_finished_folder(mgoe: Mgoe, config: Path, finished: Path):
+    before = (finished / "metrics.json").read_bytes()
+    for command in (["run"], ["train"], ["graph", "build"]):
+        assert_refused(mgoe(*command, config, "--out", finished), "finished run", "--overwrite")
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_overwrite_with_a_bad_log_keeps_the_old_run(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    assert_refused(mgoe("run", config, "--out", out, "--overwrite", "--set", "data.log=no.parquet"), "no.parquet")
+    assert (out / "bundle" / "bundle.json").exists()
+    assert json.loads((out / "run.json").read_text())["state"] == "finished"
+
+
+def test_unwritable_folder(mgoe: Mgoe, config: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert_refused(mgoe("run", config, "--out", tmp_path / "file"), "must be a folder")
+    assert_refused(mgoe("run", config, "--out", tmp_path / "file" / "run"), "choose a folder you may write")
+    assert_refused(mgoe("simulate", "--out", tmp_path / "file" / "log"), "file")
+    assert_refused(mgoe("simulate", "--out", tmp_path / "file"), "file")
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        assert_refused(mgoe("run", config, "--out", tmp_path / "run"), "choose a folder you may write")
+
+
+def test_folder_of_somebody_else(mgoe: Mgoe, config: Path, tmp_path: Path):
+    (tmp_path / "thesis.tex").touch()
+    assert_refused(mgoe("run", config, "--out", tmp_path, "--overwrite"), "no run of mgoe wrote")
+    assert_refused(mgoe("simulate", "--out", tmp_path, "--overwrite"), "no simulation wrote")
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.fixture
+def pairs(events: Frame, tmp_path: Path) -> Path:
+    events[["user_id", "item_id"]].head(5).to_parquet(tmp_path / "pairs.parquet")
+    return tmp_path / "pairs.parquet"
+
+
+def test_bundle_that_is_none(mgoe: Mgoe, finished: Path, pairs: Path, tmp_path: Path):
+    for command in (["predict", tmp_path, pairs], ["recommend", tmp_path, 3], ["evaluate", tmp_path, pairs]):
+        assert_refused(mgoe(*command), "holds no bundle")
+    assert_refused(mgoe("evaluate", tmp_path), "neither a run nor a bundle")
+    assert_refused(mgoe("graph", "describe", tmp_path), "holds no macro graph")
+    copy = shutil.copytree(finished / "bundle", tmp_path / "bundle")
+    (copy / "spec.json").write_text("{}")
+    assert_refused(mgoe("predict", copy, pairs), "spec.json", "checksum", "copy the bundle again")
+
+
+def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tmp_path: Path):
+    bundle, out = finished / "bundle", tmp_path / "scores.csv"
+    assert mgoe("predict", bundle, pairs, "--out", out).exit_code == 0
+    before = out.read_bytes()
+    pd.DataFrame({"user": [1], "item_id": [2]}).to_parquet(tmp_path / "bad.parquet")
+    assert_refused(mgoe("predict", bundle, tmp_path / "bad.parquet", "--out", out), "bad.parquet", "did you mean 'user'")
+    assert_refused(mgoe("predict", bundle, tmp_path / "none.parquet", "--out", out), "none.parquet", "no such file")
+    assert_refused(mgoe("predict", bundle, tmp_path / "none.parquet"), "none.parquet", "no such file")
+    assert_refused(mgoe("predict", bundle, pairs, "--out", tmp_path / "scores.xlsx"), "scores.xlsx", ".parquet or .csv")
+    assert_refused(mgoe("evaluate", bundle, pairs), "pairs.parquet", "label column 'click'")
+    assert out.read_bytes() == before
+
+
+def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
+    assert_refused(mgoe("evaluate", finished, "--slice", "unsen-users"), "--slice", "did you mean 'unseen-users'")
+    assert_refused(mgoe("evaluate", finished, "--split", "tset"), "--split", "did you mean 'test'")
+    assert_refused(mgoe("recommend", finished / "bundle", 1, "--task", "clik"), "did you mean 'click'")
+    assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
+    assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'")
+    assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--set", "popularty=1"), "did you mean 'popularity'")
+    assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--form", "event"), "did you mean 'events'")
+    assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--users", -3), "users", "-3")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "mgoe", "run", str(config), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / "graph").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(sent)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert stdout == ""
+    assert stderr.splitlines()[-1].startswith("mgoe: stopped; what was finished is kept")
+    assert "Traceback" not in stderr
+    assert mgoe("run", config, "--out", out).exit_code == 0
+    assert (out / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()

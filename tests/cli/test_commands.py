@@ -1,0 +1,161 @@
+"""Every command: what it prints for people, for programs, and as help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mgoe as library
+from mgoe.cli import app
+from tests.cli.conftest import Mgoe
+
+COMMANDS = [
+    ["simulate"],
+    ["graph", "build"],
+    ["graph", "describe"],
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["recommend"],
+    ["run"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches_by_example(mgoe: Mgoe, command: list[str]):
+    result = mgoe(*command, "--help")
+    assert result.exit_code == 0
+    assert f"mgoe {' '.join(command)}" in result.stdout.split("Examples")[1]
+
+
+def test_every_command_is_tested():
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names |= {group.name for group in app.registered_groups if group.name}
+    assert {command[0] for command in COMMANDS} == names
+
+
+def test_help_and_version_are_fast():
+    """Neither loads torch, pandas or DuckDB."""
+    code = (
+        "import sys; from mgoe.cli import app; assert not {'torch', 'pandas', 'duckdb', 'pyarrow', 'numpy'} & set(sys.modules), sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    version = subprocess.run([sys.executable, "-m", "mgoe", "--version"], check=True, capture_output=True, text=True)
+    assert version.stdout.strip() == library.__version__
+
+
+def test_run(mgoe: Mgoe, config: Path, tmp_path: Path):
+    result = mgoe("run", config, "--out", tmp_path / "run", "--set", "models=[shared-bottom, mgoe]")
+    assert result.exit_code == 0
+    assert "shared-bottom - mgoe" in result.stdout
+    assert "95 % interval" in result.stdout
+    assert "\x1b" not in result.output
+    assert "training 2 of 2 cells" in result.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_run_prints_json_alone(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
+    result = mgoe("run", config, "--out", tmp_path / "run", "--json")
+    found = json.loads(result.stdout)
+    assert found["metrics"] == json.loads((finished / "metrics.json").read_text())
+    assert Path(found["bundle"], "bundle.json").exists()
+
+
+def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    built = json.loads(mgoe("graph", "build", config, "--out", out, "--json").stdout)
+    assert built == json.loads(mgoe("graph", "describe", out, "--json").stdout)
+    assert "macro users" in mgoe("graph", "describe", out / "graph").stdout
+    trained = mgoe("train", config, "--out", out, "--model", "shared-bottom")
+    assert "shared-bottom" in trained.stdout
+    assert "going on" in trained.stderr
+    assert "shared-bottom" in mgoe("evaluate", out).stdout
+    assert "training 1 of 2 cells" in mgoe("run", config, "--out", out).stderr
+
+
+def test_evaluate_shows_what_was_measured(mgoe: Mgoe, finished: Path):
+    rows = json.loads((finished / "metrics.json").read_text())
+    found = json.loads(mgoe("evaluate", finished, "--slice", "new-pairs", "--json").stdout)
+    assert found["metrics"] == [row for row in rows if row["split"] == "test" and row["slice"] == "new-pairs"]
+    assert json.loads(mgoe("evaluate", finished, "--json").stdout)["leads"][0]["rival"] == "shared-bottom"
+    assert "shared-bottom" not in mgoe("evaluate", finished / "bundle").stdout
+
+
+def test_evaluate_on_new_pairs(mgoe: Mgoe, finished: Path, world: Path, tmp_path: Path):
+    pairs = pd.read_parquet(world / "exposures").tail(300)[["user_id", "item_id", "click", "buy"]]
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    found = json.loads(mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet", "--json").stdout)["metrics"]
+    values = {(row["task"], row["metric"]): row["value"] for row in found}
+    scores = library.load(finished / "bundle").predict(pairs["user_id"], pairs["item_id"])
+    assert values["click", "examples"] == 300
+    assert values["click", "auc"] == pytest.approx(library_auc(pairs["click"].to_numpy(), scores["click"].to_numpy()))
+    assert "click AUC" in mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet").stdout
+
+
+def library_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    from mgoe.metrics import auc
+
+    return auc(labels, scores)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_predict(mgoe: Mgoe, finished: Path, world: Path, tmp_path: Path, ending: str):
+    pairs = pd.read_parquet(world / "exposures").head(50)[["item_id", "user_id", "position"]]
+    getattr(pairs, f"to_{ending}")(tmp_path / f"pairs.{ending}", index=False)
+    out = tmp_path / "deep" / f"scores.{ending}"
+    assert mgoe("predict", finished / "bundle", tmp_path / f"pairs.{ending}", "--out", out).exit_code == 0
+    found = getattr(pd, f"read_{ending}")(out)
+    expected = library.load(finished / "bundle").predict(pairs["user_id"], pairs["item_id"])
+    assert list(found.columns) == ["user_id", "item_id", "click", "buy"]
+    np.testing.assert_array_equal(found["user_id"], pairs["user_id"])
+    np.testing.assert_allclose(found[["click", "buy"]], expected[["click", "buy"]], rtol=1e-6)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_predict_prints_csv_or_json(mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path):
+    pd.read_parquet(world / "exposures").head(3).to_parquet(tmp_path / "pairs.parquet")
+    printed = mgoe("predict", shown / "bundle", tmp_path / "pairs.parquet").stdout.splitlines()
+    assert printed[0] == '"user_id","item_id","click","buy","stay"'
+    assert len(printed) == 4
+    assert len(json.loads(mgoe("predict", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)) == 3
+
+
+def test_predict_of_no_pair_writes_no_row(mgoe: Mgoe, finished: Path, world: Path, tmp_path: Path):
+    pd.read_parquet(world / "exposures").head(0).to_parquet(tmp_path / "pairs.parquet")
+    assert mgoe("predict", finished / "bundle", tmp_path / "pairs.parquet", "--out", tmp_path / "scores.parquet").exit_code == 0
+    assert list(pd.read_parquet(tmp_path / "scores.parquet").columns) == ["user_id", "item_id", "click", "buy"]
+
+
+def test_recommend(mgoe: Mgoe, finished: Path):
+    bundle = library.load(finished / "bundle")
+    user = bundle.encoders.users.ids([0]).to_pylist()[0]
+    found = json.loads(mgoe("recommend", finished / "bundle", user, "-k", 4, "--json").stdout)
+    assert [row["item"] for row in found] == bundle.recommend(user, 4)["item"].tolist()
+    assert len(mgoe("recommend", finished / "bundle", user, "-k", 4, "--new").stdout.splitlines()) == 5
+
+
+def test_simulate(mgoe: Mgoe, tmp_path: Path):
+    world = ["--users", 50, "--items", 20, "--exposures", 3000, "--set", "user_communities=2", "--set", "item_communities=2"]
+    result = mgoe("simulate", "--out", tmp_path / "log", *world, "--json")
+    assert json.loads(result.stdout)["exposures"] == 3000
+    assert len(pd.read_parquet(tmp_path / "log" / "exposures")) == 3000
+    again = mgoe("simulate", "--out", tmp_path / "log", *world, "--overwrite")
+    assert "best_auc.click" in again.stdout
+    assert mgoe("simulate", "--out", tmp_path / "log", *world).exit_code == 2
+
+
+def test_doctor(mgoe: Mgoe):
+    result = mgoe("doctor", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == (1 if found["amiss"] else 0)
+    assert found["versions"]["mgoe"] == library.__version__
+    assert found["versions"]["torch"]
+    assert found["threads"]["cores"] >= 1
+    assert "memory" in mgoe("doctor").stdout
