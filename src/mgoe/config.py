@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast, get_args
 
@@ -120,11 +120,19 @@ class SplitSettings(Settings):
         cuts = cast(list[Any], self.cuts)
         if len(cuts) < 3:
             raise ValueError(f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}")
-        if any(a >= b for a, b in itertools.pairwise(cuts)):
+        if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
             raise ValueError(f"cuts must rise, found {cuts}")
         if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):
             raise ValueError(f"quantiles lie between 0 and 1, found {cuts}")
         return self
+
+
+def _moment(cut: Any) -> Any:
+    """Dates and times with or without a zone on one scale; numbers as they are."""
+    if not isinstance(cut, date):
+        return cut
+    moment = cut if isinstance(cut, datetime) else datetime(cut.year, cut.month, cut.day)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class NegativeSettings(Settings):

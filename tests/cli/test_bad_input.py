@@ -318,6 +318,18 @@ def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tm
     assert out.read_bytes() == before
 
 
+def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
+    log = tmp_path / "log.parquet"
+    events.drop(columns="timestamp").to_parquet(log)
+    for command in ("init", "describe"):
+        assert_refused(mgoe(command, log), "log.parquet", "time")
+        assert_refused(mgoe(command, tmp_path / "none.parquet"), "none.parquet", "no such file")
+    events.to_parquet(log)
+    (tmp_path / "mine.yaml").write_text("mine")
+    assert_refused(mgoe("init", log, "--out", tmp_path / "mine.yaml"), "mine.yaml", "--overwrite")
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+
+
 def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
     assert_refused(mgoe("evaluate", finished, "--slice", "unsen-users"), "--slice", "did you mean 'unseen-users'")
     assert_refused(mgoe("evaluate", finished, "--split", "tset"), "--split", "did you mean 'test'")

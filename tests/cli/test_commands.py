@@ -13,6 +13,7 @@ import pytest
 
 import mgoe as library
 from mgoe.cli import app
+from mgoe.config import load_settings
 from tests.cli.conftest import Mgoe
 
 COMMANDS = [
@@ -139,6 +140,30 @@ def test_recommend(mgoe: Mgoe, finished: Path):
     found = json.loads(mgoe("recommend", finished / "bundle", user, "-k", 4, "--json").stdout)
     assert [row["item"] for row in found] == bundle.recommend(user, 4)["item"].tolist()
     assert len(mgoe("recommend", finished / "bundle", user, "-k", 4, "--new").stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize("form", ["events", "exposures"])
+def test_init_writes_a_configuration_that_runs(mgoe: Mgoe, world: Path, tmp_path: Path, form: str):
+    result = mgoe("init", world / form)
+    (tmp_path / "mine.yaml").write_text(result.stdout)
+    settings = load_settings(tmp_path / "mine.yaml")
+    assert settings.form == form
+    assert "#" in result.stdout
+    assert json.loads(mgoe("init", world / form, "--json").stdout)["data"]["user"] == "user_id"
+    said = mgoe("init", world / form, "--out", tmp_path / "same.yaml").stderr
+    assert f"mgoe run {tmp_path / 'same.yaml'}" in said
+    assert (tmp_path / "same.yaml").read_text() == result.stdout
+    assert mgoe("graph", "build", tmp_path / "mine.yaml", "--out", tmp_path / "run").exit_code == 0
+
+
+def test_describe(mgoe: Mgoe, config: Path, world: Path, finished: Path):
+    found = json.loads(mgoe("describe", config, "--json").stdout)
+    assert found["rows"] == len(pd.read_parquet(world / "events"))
+    assert set(found["tasks"]) == {"click", "buy"}
+    assert json.loads(mgoe("describe", world / "events", "--json").stdout)["rows"] == found["rows"]
+    assert "funnel" in mgoe("describe", world / "exposures").stdout
+    for path in (finished, finished / "bundle"):
+        assert json.loads(mgoe("describe", path, "--json").stdout)["model"]["name"] == "mgoe"
 
 
 def test_simulate(mgoe: Mgoe, tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import doctor, graph, score, simulate, stages
+from mgoe.cli import doctor, graph, logs, score, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -16,7 +16,7 @@ app = typer.Typer(
     name="mgoe",
     help="From behaviour logs to a multi-task ranking model that sees every task's graph.",
     epilog=examples(
-        "mgoe init clicks.parquet > mine.yaml   [dim]a configuration for your log, with comments[/]",
+        "mgoe init clicks.parquet -o mine.yaml  [dim]a configuration for your log, with comments[/]",
         "mgoe run mine.yaml --out runs/mine     [dim]bundle, table and report[/]",
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe COMMAND --help                    [dim]help of each command, with examples[/]",
@@ -42,6 +42,19 @@ def root(
     """See the epilog."""
 
 
+app.command(
+    epilog=examples(
+        "mgoe init clicks.parquet --out mine.yaml",
+        "mgoe init 'logs/2025-*.csv' > mine.yaml",
+    )
+)(logs.init)
+app.command(
+    epilog=examples(
+        "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",
+        "mgoe describe mine.yaml --json       [dim]columns as configured[/]",
+        "mgoe describe runs/mine/bundle",
+    )
+)(logs.describe)
 app.command(
     epilog=examples(
         "mgoe simulate --out runs/demo-log",
