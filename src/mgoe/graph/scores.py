@@ -52,5 +52,5 @@ def check_overflow(one: NDArray[np.floating], other: NDArray[np.floating]) -> No
     Args:
         one, other: Fixed-point score sums of the nodes of each side. Shape (U,), (I,).
     """
-    if not one.max(initial=0) * other.max(initial=0) < 2.0**62:
+    if not float(one.max(initial=0)) * float(other.max(initial=0)) < 2.0**62:
         raise GraphError("graph.beta", "2nd-order sums of scores would overflow 64 bits; use a smaller graph.beta or smaller task ranks")

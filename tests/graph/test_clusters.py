@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import normalized_mutual_info_score
+
+from mgoe.graph import clusters
+from mgoe.graph.sketch import unit_rows
+
+settings.register_profile("graph clusters", max_examples=30, deadline=None)
+settings.load_profile("graph clusters")
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def cloud(seed, n=60, k=4, spread=0.2, rank=6):
+    """Rows around `k` directions, some of them without edges; the true direction of each."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, k, n)
+    rows = np.eye(rank)[truth] + rng.normal(0, spread, (n, rank))
+    linked = rng.random(n) < 0.9
+    return unit_rows((rows * linked[:, None]).astype(np.float32)), linked, truth
+
+
+@given(seed=seeds, k=st.integers(1, 70))
+def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, k):
+    rows, linked, _ = cloud(seed)
+    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    assert ((macro >= 0) & (macro < k))[linked].all()
+    assert (macro[~linked] == k).all()
+    assert centres.shape == (k, rows.shape[1])
+    length = np.linalg.norm(centres, axis=1)
+    assert (np.isclose(length, 1, atol=1e-5) | (length == 0)).all()
+
+
+@given(seed=seeds, k=st.integers(1, 6))
+def test_a_node_belongs_to_the_macro_node_with_the_nearest_centre(seed, k):
+    rows, linked, _ = cloud(seed, spread=1.0)
+    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    cosine = rows @ centres.T
+    assert_allclose(cosine[linked, macro[linked]], cosine[linked].max(axis=1), atol=1e-5)
+
+
+def test_planted_groups_are_found():
+    rows, linked, truth = cloud(0, n=400)
+    macro, _ = clusters.cluster(rows, linked, linked.astype(np.float32), 4, None, 20, 0)
+    assert normalized_mutual_info_score(truth[linked], macro[linked]) > 0.95
+
+
+@given(seed=seeds)
+def test_inactive_nodes_belong_but_do_not_move_centres(seed):
+    rows, linked, _ = cloud(seed)
+    active = linked & (np.arange(len(rows)) % 2 == 0)
+    moved = rows.copy()
+    moved[~active] = unit_rows(np.random.default_rng(seed).normal(size=rows.shape).astype(np.float32))[~active] * linked[~active, None]
+    one = clusters.cluster(rows, linked, active.astype(np.float32), 4, None, 5, 0)
+    other = clusters.cluster(moved, linked, active.astype(np.float32), 4, None, 5, 0)
+    assert_array_equal(one[1], other[1])
+    assert_array_equal(one[0][active], other[0][active])
+    assert (other[0][linked] < 4).all()
+
+
+@given(seed=seeds, permutation=st.permutations(range(4)))
+def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
+    rows, linked, truth = cloud(seed, n=200)
+    before = np.where(linked, np.array(permutation)[truth], 4).astype(np.int32)[:150]  # the last 50 are new
+    macro, _ = clusters.cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
+    assert (macro[linked] == np.array(permutation)[truth[linked]]).mean() > 0.95
+
+
+@given(seed=seeds)
+def test_a_start_seeds_what_has_no_members_any_more(seed):
+    rows, linked, truth = cloud(seed, n=200)
+    before = np.where(linked, np.where(truth < 2, truth, 0), 4).astype(np.int32)
+    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
+    assert centres.any(axis=1).all()
+    assert len(np.unique(macro[linked])) == 4
+
+
+@given(seed=seeds)
+def test_kept_macro_nodes_keep_their_members_and_take_newcomers_by_the_nearest_centre(seed):
+    rows, linked, _ = cloud(seed, n=200)
+    rng = np.random.default_rng(seed)
+    before = np.where(linked, rng.integers(0, 4, 200), 4).astype(np.int32)[:150]
+    before[rng.random(150) < 0.2] = 4  # had no edges yet
+    macro, centres = clusters.keep(rows, linked, 4, before)
+    assert_array_equal(macro[:150][before < 4], before[before < 4])
+    new = linked & np.append(before == 4, np.ones(50, bool))
+    assert_array_equal(macro[new], (rows @ centres.T).argmax(axis=1)[new])
+    assert (macro[~linked] == 4).all()
+
+
+def test_a_macro_node_without_a_centre_takes_nobody():
+    """A centre of zeros would have cosine 0, larger than any negative one."""
+    rows, centres = unit_rows(np.float32([[-1, 0.1], [0, 0]])), np.float32([[1, 0], [0, 0], [0.6, -0.8]])
+    assert_array_equal(clusters.nearest(rows, np.array([True, False]), centres), [2, 3])
+
+
+@given(seed=seeds)
+def test_member_means_by_definition(seed):
+    rows, linked, truth = cloud(seed)
+    macro = np.where(linked, truth, 5).astype(np.int32)  # macro node 4 has no member
+    means = clusters.member_means(rows, macro, 5)
+    for k in range(5):
+        total = rows[macro == k].sum(axis=0)
+        assert_allclose(means[k], total / max(np.linalg.norm(total), 1e-9), atol=1e-5)
+
+
+def test_random_groups_are_even_the_same_at_every_snapshot_and_differ_between_sides():
+    rows, linked, _ = cloud(0, n=4000)
+    macro, _ = clusters.random_groups(rows, linked, 4, (0, 0))
+    sizes = np.bincount(macro[linked], minlength=4)
+    assert sizes.min() > 0.9 * linked.sum() / 4
+    assert (macro[~linked] == 4).all()
+    assert_array_equal(clusters.random_groups(rows[:1000], linked[:1000], 4, (0, 0))[0], macro[:1000])
+    other, _ = clusters.random_groups(rows, linked, 4, (0, 1))
+    assert (macro[linked] == other[linked]).mean() < 0.3
+
+
+@pytest.mark.parametrize("low", [0.0, 0.3])
+@given(sums=st.lists(st.floats(0, 100), min_size=1, max_size=30).map(np.array), threshold=st.floats(0, 0.99))
+def test_preference_weights_by_definition(low, sums, threshold):
+    weights = clusters.preference_weights(sums, threshold, low)
+    linked = np.sort(sums[sums > 0])
+    for w, total in zip(weights, sums, strict=True):
+        if total == 0:
+            assert w == 0
+        else:
+            assert w == np.float32(1.0 if total >= linked[int(threshold * (len(linked) - 1))] else low)

@@ -1,0 +1,39 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from mgoe.graph.neighbours import recent, task_table
+from tests.graph.naive import recent_of, table_of
+from tests.graph.random_pairs import TASKS, macro_nodes, pairs
+
+settings.register_profile("graph neighbours", max_examples=60, deadline=None)
+settings.load_profile("graph neighbours")
+
+sides = st.sampled_from(["user", "item"])
+
+
+def neighbours_of(graph, side):
+    """For each node, its neighbours with code, time and score."""
+    found = [{} for _ in graph.sums[side]]
+    other = "item" if side == "user" else "user"
+    for node, j, code, time, score in zip(getattr(graph, side), getattr(graph, other), graph.code, graph.time, graph.score, strict=True):
+        found[node][int(j)] = (int(code), int(time), int(score))
+    return found
+
+
+@given(graph=pairs, side=sides, length=st.integers(1, 6))
+def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
+    neighbours, codes = recent(graph, side, length)
+    for node, others in enumerate(neighbours_of(graph, side)):
+        row = recent_of(others, length)
+        row += [(-1, 0)] * (length - len(row))
+        assert_array_equal(neighbours[node], [j for j, _ in row])
+        assert_array_equal(codes[node], [code for _, code in row])
+
+
+@given(graph=pairs, side=sides, width=st.integers(1, 3), seed=st.integers(0, 1000))
+def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
+    macro = macro_nodes(graph, width, width, seed)["item" if side == "user" else "user"]
+    table = task_table(graph, side, macro, width, TASKS)
+    for node, others in enumerate(neighbours_of(graph, side)):
+        assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])
