@@ -14,7 +14,7 @@ from mgoe.simulate.settings import DEVICE_SHARES
 if TYPE_CHECKING:
     from mgoe.simulate.truth import Truth
 
-_GRID = 0.5  # step of the tables over biases, in standard deviations: curves are smooth, so chances err by less than .001
+_GRID = 0.5  # step of the tables over biases, in standard deviations: in the default world no chance errs by more than .002
 
 
 def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
