@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -279,6 +281,16 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
     settings = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "hour"}]})
     with pytest.raises(ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"):
         logs.prepared(SHOWN, settings, tmp_path / "out")
+
+
+def test_a_full_disk_is_no_traceback(tmp_path, monkeypatch):
+    def full(*_):
+        raise duckdb.IOException("IO Error: Could not write\nNo space left on device")
+
+    monkeypatch.setattr(sys.modules["mgoe.data.prepare"], "_build", full)
+    with pytest.raises(OutputError, match="out: cannot be written: IO Error: Could not write No space left on device; free space"):
+        logs.prepared(EVENTS, RUN, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_prepared_folders_are_whole_or_refused(tmp_path):

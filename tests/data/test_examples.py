@@ -36,6 +36,8 @@ def test_events_of_a_bucket_become_one_example(tmp_path):
     assert pair.labels.tolist() == [[1, 1], [1, 0]]
     assert pair.snapshot.tolist() == [0, 1]
     assert (train.weight == 1).all()
+    kinds = [column.dtype for column in (train.user, train.item, train.bucket, train.snapshot, train.labels, train.weight)]
+    assert kinds == ["int64", "int64", "int32", "int16", "float32", "float32"]
     assert train.position is None
     assert [set(data.examples(split).snapshot.tolist()) for split in SPLITS] == [{0, 1}, {2}, {3}]
 

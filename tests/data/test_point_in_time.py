@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ibis
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,16 +106,49 @@ def test_the_same_log_from_files_and_from_a_table(tmp_path):
     (tmp_path / "log").mkdir()
     log[:10].to_parquet(tmp_path / "log" / "b.parquet")
     log[10:].to_parquet(tmp_path / "log" / "a.parquet")
-    log.to_csv(tmp_path / "log.csv", index=False)
+    log.to_csv(tmp_path / "log.csv.gz", index=False)
+    log.to_csv(tmp_path / "log.tsv", index=False, sep="\t")
     table = logs.contents(logs.prepared(log, logs.event_settings(), tmp_path / "table"))
-    paths = [
-        str(tmp_path / "log"),
-        str(tmp_path / "log" / "*.parquet"),
-        [str(f) for f in sorted((tmp_path / "log").iterdir())],
-        str(tmp_path / "log.csv"),
+    folder = tmp_path / "log"
+    logs_of = [
+        str(folder),
+        str(folder / "*.parquet"),
+        [str(f) for f in folder.iterdir()],
+        str(tmp_path / "log.csv.gz"),
+        str(tmp_path / "log.tsv"),
     ]
-    for k, path in enumerate(paths):
-        files = logs.contents(prepare(logs.event_settings(data={"log": path}), tmp_path / f"files{k}"))
+    elsewhere = ibis.duckdb.connect().read_parquet(str(folder / "*.parquet"))
+    polars = ibis.polars.connect({"log": pl.from_pandas(log)}).table("log")
+    sources = [({"log": str(path)}, None) for path in paths] + [({}, elsewhere), ({}, polars)]
+    sources.append(({"log": [str(file) for file in folder.iterdir()]}, None))
+    for k, (data, source) in enumerate(sources):
+        files = logs.contents(prepare(logs.event_settings(data=data), tmp_path / f"files{k}", source))
         for name in ("history", "examples"):
             assert_frame_equal(table[name], files[name])
         assert table["users"] == files["users"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        (["ß", "", "日本 9", "x" * 300], "string"),
+        ([2**53 + 1, 2**53, -(2**63), 2**63 - 1], "int64"),
+        (np.array([2**64 - 1, 2**63, 0, 7], np.uint64), "uint64"),
+        (np.array([9, 5, 3, 1], np.int8), "int64"),
+        ([4.0, 2.0, 1e15, -7.0], "int64"),
+        ([uuid.UUID(int=k) for k in range(4)], "string"),
+        (list(pd.date_range("2020-01-01", periods=4).date), "string"),
+        ([Decimal(2**70), Decimal(2**70 + 1), Decimal(3), Decimal(4)], "string"),
+        (pd.Categorical(["b", "a", "d", "c"]), "string"),
+    ],
+)
+def test_ids_of_any_type_come_back(ids, kind, tmp_path):
+    log = logs.events([(k, 3 - k, day, ["click", "buy"][k % 2]) for day in range(logs.DAYS) for k in range(4)])
+    log["user_id"] = pd.Series(ids).take(log.user_id).to_numpy() if not isinstance(ids, list) else [ids[k] for k in log.user_id]
+    if isinstance(ids, list) and isinstance(ids[0], uuid.UUID):
+        log["user_id"] = log.user_id.astype(str)
+    log.to_parquet(tmp_path / "log.parquet")
+    data = prepare(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}), tmp_path / "out")
+    assert data.users.type == kind
+    assert sorted(data.users.codes(log.user_id[:4])) == [0, 1, 2, 3]
+    assert {str(x) for x in data.users.ids([0, 1, 2, 3]).to_pylist()} == {str(int(x) if isinstance(x, float) else x) for x in ids}

@@ -11,7 +11,7 @@ import ibis
 
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
-from mgoe.data.log import connect, open_log, stage
+from mgoe.data.log import connect, open_log, place_of, stage
 from mgoe.data.roles import AMOUNT, BEHAVIOR, ITEM, POSITION, SAMPLE, TIME, USER, WEIGHT, Column, look, pick, strength
 from mgoe.errors import DataError
 
@@ -33,8 +33,8 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
         try:
             source = open_log(con, named, "LOG")
             columns = look(stage(con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0]))
-            draft = _roles(columns, source, ", ".join(named))
-            return write_draft(named, draft, measure(draft, source, ", ".join(named)))
+            draft = _roles(columns, source, place_of(named))
+            return write_draft(named, draft, measure(draft, source, place_of(named)))
         finally:
             con.disconnect()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -52,7 +52,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
             return con.read_parquet(names, union_by_name=len(names) > 1)
         return con.read_csv(names, union_by_name=len(names) > 1)
     except duckdb.Error as error:
-        raise unreadable(_place(names), error) from None
+        raise unreadable(place_of(names), error) from None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
@@ -69,7 +69,7 @@ def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, 
     try:
         if table.get_backend() is con:
             return con.create_table(name, wanted)
-        con.con.register("foreign_rows", pa.RecordBatchReader.from_batches(wanted.schema().to_pyarrow(), batches(wanted)))
+        con.con.register("foreign_rows", batches(wanted))
         con.con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM foreign_rows')
         con.con.unregister("foreign_rows")
         return con.table(name)
@@ -77,14 +77,14 @@ def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, 
         raise unreadable(place, error) from None
 
 
-def batches(table: ir.Table) -> Iterator[pa.RecordBatch]:
+def batches(table: ir.Table) -> pa.RecordBatchReader:
     """A table's rows as they come, never all in memory (Ibis's own stream asks DuckDB 2 for a method that it lost)."""
     backend = table.get_backend()
     if not isinstance(backend, Backend):
-        return iter(table.to_pyarrow_batches())
+        return table.to_pyarrow_batches()
     if table.op().find(ops.InMemoryTable):
-        return iter(table.to_pyarrow().to_batches())
-    return iter(pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table)))))
+        return table.to_pyarrow().to_reader()
+    return pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table))))
 
 
 def drop(con: Backend, name: str) -> None:
@@ -105,6 +105,11 @@ def require_columns(table: ir.Table, columns: Mapping[str, str], place: str) -> 
             raise DataError(
                 place, f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; set {key} to a column it has"
             )
+
+
+def place_of(paths: Sequence[str]) -> str:
+    """A log's name in messages."""
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def unreadable(place: str, error: duckdb.Error) -> DataError:
@@ -172,7 +177,3 @@ def _check_whole(file: Path, parquet: bool) -> None:
                 )
     except OSError as error:
         raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None
-
-
-def _place(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"

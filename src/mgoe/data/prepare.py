@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
-from mgoe.data.log import connect, drop, open_log
+from mgoe.data.log import connect, drop, open_log, place_of
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
@@ -54,6 +55,9 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
         con = connect(work)
         try:
             manifest = _build(con, settings, folder, table)
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            reason = " ".join(str(error).split())
+            raise OutputError(out, f"cannot be written: {reason}; free space, or choose another disk") from None
         finally:
             con.disconnect()
             shutil.rmtree(work)
@@ -64,7 +68,7 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
 
 
 def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None) -> dict[str, Any]:
-    place = "the table" if table is not None else ", ".join(settings.data.log)
+    place = "the table" if table is not None else place_of(settings.data.log)
     log = read_log(con, table if table is not None else open_log(con, settings.data.log), settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})

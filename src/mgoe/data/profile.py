@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
-from mgoe.data.log import connect, open_log, require_columns, stage
+from mgoe.data.log import connect, open_log, place_of, require_columns, stage
 from mgoe.data.schema import read_columns, wanted_columns
 from mgoe.data.windows import bucket_of, microseconds, moment_of
 from mgoe.errors import DataError
@@ -36,7 +36,7 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
     Raises:
         DataError: The log cannot be read, lacks a column, or has no row that counts.
     """
-    place = "the table" if table is not None else ", ".join(settings.data.log)
+    place = "the table" if table is not None else place_of(settings.data.log)
     with TemporaryDirectory(prefix="mgoe-") as folder:
         con = connect(Path(folder))
         try:
