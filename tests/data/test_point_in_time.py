@@ -110,13 +110,7 @@ def test_the_same_log_from_files_and_from_a_table(tmp_path):
     log.to_csv(tmp_path / "log.tsv", index=False, sep="\t")
     table = logs.contents(logs.prepared(log, logs.event_settings(), tmp_path / "table"))
     folder = tmp_path / "log"
-    logs_of = [
-        str(folder),
-        str(folder / "*.parquet"),
-        [str(f) for f in folder.iterdir()],
-        str(tmp_path / "log.csv.gz"),
-        str(tmp_path / "log.tsv"),
-    ]
+    paths = [folder, folder / "*.parquet", tmp_path / "log.csv.gz", tmp_path / "log.tsv"]
     elsewhere = ibis.duckdb.connect().read_parquet(str(folder / "*.parquet"))
     polars = ibis.polars.connect({"log": pl.from_pandas(log)}).table("log")
     sources = [({"log": str(path)}, None) for path in paths] + [({}, elsewhere), ({}, polars)]
