@@ -106,9 +106,14 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         ("split.cuts", "found none in test"),
     ),
     "split that leaves train empty": (
+        lambda log: log[~log["timestamp"].between("2025-03-10", "2025-03-12")],
+        {"split": {"cuts": ["2025-03-10", "2025-03-12", "2025-03-20"]}},
+        ("split.cuts", "found none in train"),
+    ),
+    "split by date and time that falls back": (
         lambda log: log,
-        {"split": {"cuts": ["2025-03-10", "2025-03-10T00:00:01", "2025-03-20"]}},
-        ("split.cuts",),
+        {"split": {"cuts": ["2025-03-10", "2025-03-09T12:00:00+00:00", "2025-03-20"]}},
+        ("split", "must rise"),
     ),
     "split that leaves no history": (lambda log: log, {"split": {"cuts": ["2024-01-01", "2025-03-10", "2025-03-20"]}}, ("split.cuts",)),
     "cuts that do not rise": (lambda log: log, {"split": {"cuts": [0.5, 0.4, 0.6]}}, ("split", "must rise")),
