@@ -1,6 +1,6 @@
 # Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make check`, `make soak`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
