@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import Vocabulary
+from mgoe.data import Vocabulary, to_arrow
 from mgoe.errors import DataError
 
 kinds = st.sampled_from(
@@ -77,3 +78,14 @@ def test_nothing_to_look_up():
 def test_a_code_out_of_range_is_refused(code):
     with pytest.raises(DataError, match=f"between -1 and 1, found {code}"):
         Vocabulary(pa.array([1, 2])).ids([0, code])
+
+
+@pytest.mark.parametrize("one", [np.int64(7), 7, np.datetime64("2020-01-01"), datetime.date(2020, 1, 1), "seven", np.str_("seven")])
+def test_one_value_is_a_column_of_one(one):
+    column = to_arrow(one)
+    assert len(column) == 1
+    assert column[0].as_py() == (one.item() if isinstance(one, np.generic) else one)
+
+
+def test_lists_of_several_lengths_stay_lists():
+    assert to_arrow([["a"], ["a", "b"], []]).to_pylist() == [["a"], ["a", "b"], []]

@@ -6,6 +6,7 @@ from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -109,15 +110,15 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
 
 
 def to_arrow(values: Any) -> pa.Array:
-    """A column of any library as one Arrow array; values that no single type holds become strings."""
+    """A column of any library, or one value, as one Arrow array; values that no single type holds become strings."""
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
     if isinstance(values, pa.Array):
         return values
     if hasattr(values, "to_arrow"):
         return to_arrow(values.to_arrow())
-    if isinstance(values, str | bytes | int | float):
-        values = [values]
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+        values = [values.item() if isinstance(values, np.generic) else values]
     try:
         return to_arrow(pa.array(values))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
