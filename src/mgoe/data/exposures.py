@@ -12,7 +12,7 @@ from mgoe.data.expr import Expr, Table
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.log import batches
 from mgoe.data.schema import Log
-from mgoe.data.windows import bucket_of, microseconds
+from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
 
 
@@ -45,8 +45,7 @@ def label_history(coded: Table, settings: RunSettings) -> Table:
         known = done[f"known_{task.name}"] if task.known_at is not None else done.time + seconds(task.delay) * 1_000_000
         parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
     history: Table = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    if settings.data.end is not None:
-        history = history.filter(history.time < microseconds(settings.data.end))
+    history = within(history, None, settings.data.end)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 import ibis
 
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
-from mgoe.data.log import connect, open_log, place_of, stage
+from mgoe.data.log import connect, open_log, place_of, stage, unreadable
 from mgoe.data.roles import AMOUNT, BEHAVIOR, ITEM, POSITION, SAMPLE, TIME, USER, WEIGHT, Column, look, pick, strength
 from mgoe.errors import DataError
 
@@ -35,6 +36,8 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
             columns = look(stage(con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0]))
             draft = _roles(columns, source, place_of(named))
             return write_draft(named, draft, measure(draft, source, place_of(named)))
+        except duckdb.Error as error:
+            raise unreadable(place_of(named), error) from None
         finally:
             con.disconnect()
 

@@ -17,7 +17,7 @@ from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
 from mgoe.data.log import connect, open_log, place_of, require_columns, stage
 from mgoe.data.schema import read_columns, wanted_columns
-from mgoe.data.windows import bucket_of, microseconds, moment_of
+from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
 
 
@@ -58,11 +58,7 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
 def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]:
     """The rows that count, and how many there are of the others."""
     whole = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
-    inside = whole
-    if settings.data.start is not None:
-        inside = inside.filter(inside.time >= microseconds(settings.data.start))
-    if settings.data.end is not None:
-        inside = inside.filter(inside.time < microseconds(settings.data.end))
+    inside = within(whole, settings.data.start, settings.data.end)
     sizes = {name: int(part.count().to_pyarrow().as_py()) for name, part in {"read": read, "whole": whole, "inside": inside}.items()}
     distinct = int(inside.distinct().count().to_pyarrow().as_py())
     counts = {"rows": sizes["read"], "outside_time": sizes["whole"] - sizes["inside"], "duplicates": sizes["inside"] - distinct}

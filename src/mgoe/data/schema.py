@@ -13,7 +13,7 @@ from mgoe.data.columns import read_id, read_label, read_position, read_time, rea
 from mgoe.data.expr import Expr, Table
 from mgoe.data.fit import check_names, read_feature
 from mgoe.data.log import drop, require_columns, stage
-from mgoe.data.windows import bucket_of, microseconds
+from mgoe.data.windows import bucket_of, within
 from mgoe.errors import ConfigError, DataError
 
 
@@ -52,11 +52,7 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
         raise DataError(place, "the log must hold rows, found none but a header; name another file")
     every: Table = raw.select(**values)
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
-    counted = every
-    if settings.data.start is not None:
-        counted = counted.filter(counted.time >= microseconds(settings.data.start))
-    if settings.data.end is not None:
-        counted = counted.filter(counted.time < microseconds(settings.data.end))
+    counted = within(every, settings.data.start, settings.data.end)
     log: Table = con.create_table("log", counted.distinct())
     inside, kept = int(counted.count().to_pyarrow().as_py()), _check_buckets(log, settings.data.bucket, place)
     if not inside:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import SplitSettings, seconds
-from mgoe.data.expr import Expr
+from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
 
 _DAY = 86_400_000_000  # microseconds
@@ -26,6 +26,13 @@ def microseconds(moment: date | datetime) -> int:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     since = aware - datetime(1970, 1, 1, tzinfo=UTC)
     return since.days * _DAY + since.seconds * 1_000_000 + since.microseconds
+
+
+def within(rows: Table, start: datetime | None, end: datetime | None) -> Table:
+    """Rows whose `time` is not before the start, and before the end."""
+    if start is not None:
+        rows = rows.filter(rows.time >= microseconds(start))
+    return rows if end is None else rows.filter(rows.time < microseconds(end))
 
 
 def bucket_of(moment: Expr, length: str) -> Expr:
