@@ -247,7 +247,8 @@ def test_twenty_events_build_in_less_than_a_second_of_work(graph, tmp_path):
     assert time.process_time() - start < 1
 
 
-def test_scores_that_would_overflow_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 1e5))  # a pair's product fits, the sums' does not
+def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 1e5))  # the product of two pairs' scores fits
+    crowd = [(user, item, 100, 2) for user in range(20) for item in range(20)]
     with pytest.raises(GraphError, match=r"graph.beta: 2nd-order sums of scores would overflow 64 bits"):
-        history(planted(users=20, items=20, events=5000)).build(tmp_path / "graph", beta=1.0)
+        history([(0, 0, 0, 0), *crowd]).build(tmp_path / "graph", beta=1.0)
