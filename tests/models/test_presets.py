@@ -25,8 +25,13 @@ def test_names_stand_for_inputs():
     assert inputs["mmoe"] == inputs["shared-bottom"] == {"ids", "side", "context", "recents"}
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
     assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges"}
-    assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"]
+    assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
     assert inputs["mgoe-paper"] == {"ids", "side", "context", "recents", "aggregates"}
+
+
+def test_rivals_keep_the_ids_they_are_published_with_and_mgoe_goes_by_the_log():
+    assert {name: resolve(name).ids for name in PRESETS} == {"mgoe": "auto", "mgoe-paper": "on", "mmoe": "on", "shared-bottom": "on"}
+    assert resolve(ModelSettings(name="mmoe", base="mmoe", ids="off")).ids == "off"
 
 
 def test_the_paper_preset_reads_the_paper():
