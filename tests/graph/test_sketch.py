@@ -18,7 +18,8 @@ def test_at_full_rank_it_is_the_singular_value_decomposition(graph, scale, norma
     found = sketch(s, 12, 2, scale, seed=0)
     _, singular, _ = np.linalg.svd(s.toarray())
     top = singular.max(initial=0)
-    assert_allclose(found.singular[: len(singular)], singular[:12], atol=1e-5 * max(1, top))
+    # a power iteration squares the spectrum: below 1e-3 of the strongest, single precision keeps nothing of it
+    assert_allclose(found.singular[: len(singular)], singular[:12], atol=1e-3 * max(1, top))
     # similarities do not depend on signs, nor on the basis that equal singular values leave open
     for vectors, square in ((found.users, s @ s.T), (found.items, s.T @ s)):
         assert_allclose(vectors @ vectors.T, _power(square.toarray(), scale), atol=1e-3 * max(1, top) ** (2 * scale))
