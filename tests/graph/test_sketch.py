@@ -18,13 +18,20 @@ def test_at_full_rank_it_is_the_singular_value_decomposition(graph, scale, norma
     found = sketch(s, 12, 2, scale, seed=0)
     _, singular, _ = np.linalg.svd(s.toarray())
     top = singular.max(initial=0)
-    # a power iteration squares the spectrum: below 1e-3 of the strongest, single precision keeps nothing of it
-    assert_allclose(found.singular[: len(singular)], singular[:12], atol=1e-3 * max(1, top))
+    assert_allclose(found.singular[: len(singular)], singular[:12], atol=1e-5 * max(1, top))
     # similarities do not depend on signs, nor on the basis that equal singular values leave open
     for vectors, square in ((found.users, s @ s.T), (found.items, s.T @ s)):
         assert_allclose(vectors @ vectors.T, _power(square.toarray(), scale), atol=1e-3 * max(1, top) ** (2 * scale))
     assert not found.users[graph.sums["user"] == 0].any()
     assert not found.items[graph.sums["item"] == 0].any()
+
+
+def test_no_draw_loses_a_direction():
+    """Of 500 small graphs, unlucky draws of the range finder among them."""
+    for seed in range(500):
+        s = score_matrix(draw(seed, 2 + seed % 11, 2 + seed % 9, 0.1 + seed % 7 / 8), "degree")
+        exact = np.linalg.svd(s.toarray(), compute_uv=False)
+        assert_allclose(sketch(s, 12, 2, 1.0, seed=0).singular[: len(exact)], exact, atol=1e-5)
 
 
 def _power(square, scale):
