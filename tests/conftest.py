@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from mgoe import pipeline  # noqa: E402
 from mgoe.config import RunSettings, make_settings  # noqa: E402
 from mgoe.simulate import WorldSettings, simulate  # noqa: E402
+from tests.effort import MANY, SOAK  # noqa: E402
 
 # Machines differ in speed, so no example has a deadline; `make soak` draws many more of them.
 _slow = [HealthCheck.too_slow]
 settings.register_profile("test", deadline=None, suppress_health_check=_slow)
-settings.register_profile("soak", deadline=None, suppress_health_check=_slow, max_examples=2000)
-settings.load_profile("soak" if os.environ.get("MGOE_SOAK") else "test")
+settings.register_profile("soak", deadline=None, suppress_health_check=_slow, max_examples=MANY)
+settings.load_profile("soak" if SOAK else "test")
 
 
 @pytest.fixture(scope="session")

@@ -88,10 +88,9 @@ def test_every_row_is_listed_with_its_inputs():
 def test_configurations_are_valid(block):
     raw = yaml.safe_load(block)
     if isinstance(raw, dict) and "data" in raw:
-        for model in config.make_settings(raw).models:
-            own = not isinstance(model, str) and ":" in model.base
-            if not own:
-                resolve(model)
+        models = config.make_settings(raw).models
+        own = [model for model in models if not isinstance(model, str) and ":" in model.base]
+        assert all(resolve(model).inputs for model in models if model not in own)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

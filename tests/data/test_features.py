@@ -5,13 +5,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import FeatureSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.errors import ConfigError, DataError
 from tests.data import logs
+from tests.effort import up_to
 
 SIDE = pd.DataFrame(
     {
@@ -110,7 +111,7 @@ ENCODERS = FeatureEncoders(
 )
 
 
-@settings(max_examples=30)
+@up_to(30)
 @given(
     rows=st.lists(
         st.tuples(st.sampled_from(["Kyiv", "Łódź", "?", None]), st.none() | st.floats(0, 99), st.sampled_from(["a|b", "z", "", None]))

@@ -47,6 +47,17 @@ def test_a_guess_runs_as_it_is(tmp_path):
     assert data.summary["splits"]["test"]["examples"] > 0
 
 
+@pytest.mark.parametrize("spelling", ["fav", "favour", "favor", "favourite", "favorite"])
+def test_a_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
+    rng = np.random.default_rng(0)
+    labels = {name: rng.integers(0, 2, 2000) for name in ("click", spelling, "buy")}
+    times = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.sort(rng.integers(0, 30 * 86_400, 2000)), unit="s")
+    nodes = {"user_id": rng.integers(0, 50, 2000), "item_id": rng.integers(0, 60, 2000), "timestamp": times}
+    pd.DataFrame(nodes | labels).to_parquet(tmp_path / "log.parquet")
+    tasks = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet"))).tasks
+    assert [task.label for task in tasks] == ["click", spelling, "buy"]
+
+
 def test_an_exposure_log_is_told_by_its_labels(tmp_path):
     rng = np.random.default_rng(1)
     log = pd.DataFrame(

@@ -1,9 +1,10 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe.evaluation import draw_queries, rank_catalogue
+from tests.effort import up_to
 
 from .made_up import TASKS
 
@@ -25,7 +26,7 @@ def worlds(draw):
     return scores, labels, rng.integers(-1, 7, n), rng.integers(-1, 11, n)
 
 
-@settings(max_examples=50, deadline=None)
+@up_to(50)
 @given(worlds(), st.integers(1, 40))
 def test_measures_are_those_of_lists_written_out(world, block):
     scores, labels, users, items = world

@@ -2,13 +2,14 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe import metrics
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, compare, compare_rows, estimate, measure, user_influence
+from tests.effort import up_to
 
 from .made_up import TASKS, made_up
 
@@ -16,7 +17,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 NAMES = [("click", "auc"), ("click", "gauc"), ("click", "logloss"), ("buy", "auc"), ("stay", "rmse"), ("stay", "mae"), ("all", "ranking")]
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(SEEDS)
 def test_values_are_those_measured_and_influences_sum_to_nothing(seed):
     labels, scores, users = made_up(seed, rows=300)
@@ -28,7 +29,7 @@ def test_values_are_those_measured_and_influences_sum_to_nothing(seed):
     assert np.isnan(found.parts[:, ~there]).all()
 
 
-@settings(max_examples=10, deadline=None)
+@up_to(10)
 @given(SEEDS)
 def test_influence_is_the_effect_of_drawing_a_user_again(seed):
     labels, scores, users = made_up(seed, users=300, rows=3000)

@@ -3,13 +3,14 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe import metrics
 from mgoe.errors import OutputError
 from mgoe.evaluation import measure, read_rows, reliability, write_rows
+from tests.effort import up_to
 
 from .made_up import TASKS, made_up
 
@@ -21,7 +22,7 @@ def values(rows, slice="all"):
     return {(row["task"], row["metric"]): row["value"] for row in rows if row["slice"] == slice}
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(SEEDS)
 def test_a_slice_is_measured_as_if_alone(seed):
     labels, scores, users = made_up(seed, rows=200)
@@ -32,7 +33,7 @@ def test_a_slice_is_measured_as_if_alone(seed):
     assert_allclose(list(sliced.values()), list(alone.values()))
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(SEEDS)
 def test_ranking_is_the_mean_of_auc_and_gauc(seed):
     labels, scores, users = made_up(seed)
@@ -84,7 +85,7 @@ def test_rows_come_back_from_the_file_with_what_does_not_exist_as_null(tmp_path)
 def test_a_file_of_something_else_is_one_clear_error(tmp_path, text):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(OutputError, match="mgoe evaluate"):
+    with pytest.raises(OutputError, match="mgoe run"):
         read_rows(tmp_path / "metrics.json")
 
 

@@ -4,11 +4,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation.report import MacroView, ReportData, render, write_report
 from mgoe.evaluation.report.svg import Scale
+from tests.effort import up_to
 
 from .made_up_report import SKILL, report_data
 
@@ -152,7 +153,7 @@ def test_the_file_is_written_whole(tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
 
 
-@settings(max_examples=100, deadline=None)
+@up_to(100)
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
 def test_scales_keep_order_and_ticks_inside(low, width, log):
     low = abs(low) + 1e-3 if log else low
@@ -162,7 +163,7 @@ def test_scales_keep_order_and_ticks_inside(low, width, log):
     assert len(scale.ticks()) <= 12
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5))
 def test_macro_view_names_the_heaviest_members(seed, ku, ki):
     rng = np.random.default_rng(seed)

@@ -1,8 +1,9 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import activity, events_before, history_age, make_slices, new_pairs, unseen
+from tests.effort import up_to
 
 
 @st.composite
@@ -15,7 +16,7 @@ def logs(draw):
     return history, examples
 
 
-@settings(max_examples=50, deadline=None)
+@up_to(50)
 @given(logs())
 def test_history_is_what_the_snapshot_holds(log):
     (hu, hi, hs), (users, items, snapshots) = log
@@ -26,7 +27,7 @@ def test_history_is_what_the_snapshot_holds(log):
         assert new[n] == (not ((hu == u) & (hi == i) & (hs <= s)).any())
 
 
-@settings(max_examples=50, deadline=None)
+@up_to(50)
 @given(logs())
 def test_activity_and_age_split_all_rows(log):
     (hu, hi, hs), (users, items, snapshots) = log

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import normalized_mutual_info_score
 
 from mgoe.graph import clusters
 from mgoe.graph.sketch import unit_rows
+from tests.effort import up_to
 
-settings.register_profile("graph clusters", max_examples=30, deadline=None)
-settings.load_profile("graph clusters")
+bounded = up_to(30)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -23,6 +23,7 @@ def cloud(seed, n=60, k=4, spread=0.2, rank=6):
     return unit_rows((rows * linked[:, None]).astype(np.float32)), linked, truth
 
 
+@bounded
 @given(seed=seeds, k=st.integers(1, 70))
 def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, k):
     rows, linked, _ = cloud(seed)
@@ -34,6 +35,7 @@ def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, 
     assert (np.isclose(length, 1, atol=1e-5) | (length == 0)).all()
 
 
+@bounded
 @given(seed=seeds, k=st.integers(1, 6))
 def test_a_node_belongs_to_the_macro_node_with_the_nearest_centre(seed, k):
     rows, linked, _ = cloud(seed, spread=1.0)
@@ -48,6 +50,7 @@ def test_planted_groups_are_found():
     assert normalized_mutual_info_score(truth[linked], macro[linked]) > 0.95
 
 
+@bounded
 @given(seed=seeds)
 def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     rows, linked, _ = cloud(seed)
@@ -61,6 +64,7 @@ def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     assert (other[0][linked] < 4).all()
 
 
+@bounded
 @given(seed=seeds, permutation=st.permutations(range(4)))
 def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
     rows, linked, truth = cloud(seed, n=200)
@@ -69,6 +73,7 @@ def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
     assert (macro[linked] == np.array(permutation)[truth[linked]]).mean() > 0.95
 
 
+@bounded
 @given(seed=seeds)
 def test_a_start_seeds_what_has_no_members_any_more(seed):
     rows, linked, truth = cloud(seed, n=200)
@@ -78,6 +83,7 @@ def test_a_start_seeds_what_has_no_members_any_more(seed):
     assert len(np.unique(macro[linked])) == 4
 
 
+@bounded
 @given(seed=seeds)
 def test_kept_macro_nodes_keep_their_members_and_take_newcomers_by_the_nearest_centre(seed):
     rows, linked, _ = cloud(seed, n=200)
@@ -97,6 +103,7 @@ def test_a_macro_node_without_a_centre_takes_nobody():
     assert_array_equal(clusters.nearest(rows, np.array([True, False]), centres), [2, 3])
 
 
+@bounded
 @given(seed=seeds)
 def test_member_means_by_definition(seed):
     rows, linked, truth = cloud(seed)
@@ -119,6 +126,7 @@ def test_random_groups_are_even_the_same_at_every_snapshot_and_differ_between_si
 
 
 @pytest.mark.parametrize("low", [0.0, 0.3])
+@bounded
 @given(sums=st.lists(st.floats(0, 100), min_size=1, max_size=30).map(np.array), threshold=st.floats(0, 0.99))
 def test_preference_weights_by_definition(low, sums, threshold):
     weights = clusters.preference_weights(sums, threshold, low)

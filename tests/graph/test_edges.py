@@ -1,15 +1,15 @@
 import ibis
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
 from mgoe.graph.scores import UNIT
+from tests.effort import up_to
 from tests.graph.random_pairs import macro_nodes, matrix, members, pairs
 
-settings.register_profile("graph edges", max_examples=25, deadline=None)
-settings.load_profile("graph edges")
+bounded = up_to(25)
 
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 1000)
@@ -24,6 +24,7 @@ def first(graph, macro):
     )
 
 
+@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
     macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph)
@@ -35,6 +36,7 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
         assert_array_equal(np.lexsort((sparse.macro, row)), np.arange(len(row)))  # columns rise, as the binary search needs
 
 
+@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki, seed):
     macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph)
@@ -48,6 +50,7 @@ def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki
         assert not own[~linked].any()
 
 
+@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
     macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph) / UNIT
@@ -61,6 +64,7 @@ def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
     assert_allclose(found["item_second_mass"], (alone["item"] @ ci).sum(axis=0), rtol=1e-6, atol=1e-9)
 
 
+@bounded
 @given(graph=pairs)
 def test_what_a_pair_adds_over_two_steps_sums_to_the_rows_of_the_explicit_product(graph):
     s = matrix(graph) / UNIT

@@ -3,19 +3,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.errors import GraphError
 from mgoe.graph.edges import find
+from tests.effort import up_to
 from tests.graph.histories import histories, history, planted
 from tests.graph.naive import TASKS, Reading, recent_of, table_of
 
 GROUPS = ("counts", "pair", "sketch", "edges", "aggregates", "recents")
 
 
-@settings(max_examples=10, deadline=None)
+@up_to(10)
 @given(log=histories(30), beta=st.sampled_from([0.0, 0.5, 1.0]), snapshot=st.integers(0, 3))
 def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapshot):
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +127,7 @@ def test_known_items_are_those_of_the_history(graph):
     assert len(graph.latest.known_items(-1)) == len(graph.latest.known_items(10**6)) == 0
 
 
-@settings(max_examples=50, deadline=None)
+@up_to(50)
 @given(
     rows=st.lists(st.dictionaries(st.integers(0, 12), st.integers(1, 99), max_size=8), min_size=1, max_size=5), column=st.integers(0, 13)
 )

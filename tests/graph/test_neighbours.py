@@ -1,13 +1,13 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.graph.neighbours import recent, task_table
+from tests.effort import up_to
 from tests.graph.naive import recent_of, table_of
 from tests.graph.random_pairs import TASKS, macro_nodes, pairs
 
-settings.register_profile("graph neighbours", max_examples=60, deadline=None)
-settings.load_profile("graph neighbours")
+bounded = up_to(60)
 
 sides = st.sampled_from(["user", "item"])
 
@@ -21,6 +21,7 @@ def neighbours_of(graph, side):
     return found
 
 
+@bounded
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
     neighbours, codes = recent(graph, side, length)
@@ -31,6 +32,7 @@ def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, l
         assert_array_equal(codes[node], [code for _, code in row])
 
 
+@bounded
 @given(graph=pairs, side=sides, width=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
     macro = macro_nodes(graph, width, width, seed)["item" if side == "user" else "user"]

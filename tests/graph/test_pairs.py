@@ -3,17 +3,17 @@ from pathlib import Path
 
 import ibis
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.graph.pairs import Pairs, pair_steps, read_steps
 from mgoe.graph.scores import UNIT, score_table
+from tests.effort import up_to
 from tests.graph.histories import CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of, score_of
 
-settings.register_profile("graph pairs", max_examples=12, deadline=None)
-settings.load_profile("graph pairs")
+bounded = up_to(12)
 
 
 def steps_of(log: History, threads: int = 1) -> dict[str, np.ndarray]:
@@ -25,6 +25,7 @@ def steps_of(log: History, threads: int = 1) -> dict[str, np.ndarray]:
         return read_steps(out)
 
 
+@bounded
 @given(log=histories())
 def test_at_every_snapshot_pairs_are_the_history_grouped_from_scratch(log):
     steps = steps_of(log)
@@ -38,6 +39,7 @@ def test_at_every_snapshot_pairs_are_the_history_grouped_from_scratch(log):
         assert_array_equal(pairs.events, [new.get(pair, 0) for pair in sorted(naive)])
 
 
+@bounded
 @given(log=histories())
 def test_both_orders_of_the_pairs_hold_the_same_pairs(log):
     pairs = Pairs.at(steps_of(log), 2, log.users_at[2], log.items_at[2])
@@ -49,6 +51,7 @@ def test_both_orders_of_the_pairs_hold_the_same_pairs(log):
         assert_array_equal(np.lexsort((other, node)), np.arange(len(pairs)))
 
 
+@bounded
 @given(log=histories(), seed=st.integers(0, 1000))
 def test_steps_do_not_depend_on_the_order_of_events(log, seed):
     one, other = steps_of(log), steps_of(log.shuffled(seed))

@@ -5,15 +5,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import MacroGraph
+from tests.effort import up_to
 from tests.graph import two_threads
 from tests.graph.histories import CUTS, contents, differences, event_lists, history
 
 
-@settings(max_examples=8, deadline=None)
+@up_to(8)
 @given(early=event_lists(3, 30, last=2), middle=event_lists(0, 20, first=3, last=7), data=st.data())
 def test_later_events_change_nothing_of_a_snapshot(early, middle, data):
     """Events, users and items after a cut leave every array of its snapshot as it is: clusters and sketches included."""

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph.sketch import score_matrix, sketch, unit_rows
+from tests.effort import up_to
 from tests.graph.random_pairs import draw, matrix, pairs
 
-settings.register_profile("graph sketch", max_examples=40, deadline=None)
-settings.load_profile("graph sketch")
+bounded = up_to(40)
 
 
+@bounded
 @given(graph=pairs, scale=st.sampled_from([0.5, 1.0, 2.0]), normalize=st.sampled_from(["degree", "none"]))
 def test_at_full_rank_it_is_the_singular_value_decomposition(graph, scale, normalize):
     s = score_matrix(graph, normalize)
@@ -40,6 +41,7 @@ def _power(square, scale):
     return (vectors[:, kept] * values[kept] ** scale) @ vectors[:, kept].T
 
 
+@bounded
 @given(graph=pairs, seed=st.integers(0, 100))
 def test_rows_of_the_paper_are_as_far_apart_as_those_of_the_explicit_similarity(graph, seed):
     """Spec section 2: with scale 2 and no normalisation, rows keep the distances of rows of S S^T."""
@@ -59,6 +61,7 @@ def test_a_low_rank_keeps_the_leading_directions():
     assert (np.diff(found.singular) <= 0).all()
 
 
+@bounded
 @given(graph=pairs)
 def test_signs_are_fixed_by_the_largest_entry_of_each_item_direction(graph):
     items = sketch(score_matrix(graph, "degree"), 12, 2, 1.0, 0).items
@@ -66,6 +69,7 @@ def test_signs_are_fixed_by_the_largest_entry_of_each_item_direction(graph):
     assert (largest >= 0).all()
 
 
+@bounded
 @given(graph=pairs, normalize=st.sampled_from(["degree", "none"]))
 def test_normalised_scores_by_definition(graph, normalize):
     s = matrix(graph) / 4096

@@ -1,10 +1,11 @@
 import numpy as np
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe.metrics import calibration, log_loss
+from tests.effort import up_to
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -18,7 +19,7 @@ def draws(seed, n=200, missing=True):
     return labels, probs
 
 
-@settings(max_examples=30)
+@up_to(30)
 @given(SEEDS)
 def test_log_loss_is_that_of_scikit_learn(seed):
     labels, probs = draws(seed)
@@ -27,7 +28,7 @@ def test_log_loss_is_that_of_scikit_learn(seed):
     assert_allclose(log_loss(labels, probs), sklearn.metrics.log_loss(labels[seen], probs[seen], labels=[0, 1]))
 
 
-@settings(max_examples=30)
+@up_to(30)
 @given(SEEDS, st.integers(1, 30))
 def test_bins_hold_every_row_once(seed, bins):
     labels, probs = draws(seed)
@@ -43,7 +44,7 @@ def test_bins_hold_every_row_once(seed, bins):
     assert_allclose(result.ratio, probs[seen].sum() / labels[seen].sum())
 
 
-@settings(max_examples=30)
+@up_to(30)
 @given(SEEDS, SEEDS)
 def test_order_changes_nothing(seed, other):
     labels, probs = draws(seed)

@@ -1,14 +1,15 @@
 import numpy as np
 import scipy.stats
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe.metrics import mae, rmse, spearman
+from tests.effort import up_to
 
 
-@settings(max_examples=30)
+@up_to(30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40))
 def test_measures_are_those_of_scikit_learn_and_scipy(seed, levels):
     rng = np.random.default_rng(seed)

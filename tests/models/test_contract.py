@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import INPUT_GROUPS, ModelSettings
 from mgoe.models import FeatureSpec, TaskSpec, make_model
+from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
 GRAPH_ONLY = ("recents", "aggregates")
@@ -47,7 +48,7 @@ def test_every_parameter_gets_gradient(model, tasks):
 
 
 @every_model
-@settings(max_examples=5, deadline=None)
+@up_to(5)
 @given(rows=st.integers(1, 9), seed=st.integers(0, 99))
 def test_a_prediction_is_independent_of_its_batch_mates(model, rows, seed):
     built = make_model(model, SPEC, seed=0)

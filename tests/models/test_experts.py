@@ -3,10 +3,11 @@
 import math
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.models.experts import SIDES, MacroExperts, edge_weights
+from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
 sizes = st.integers(1, 6)
@@ -32,7 +33,7 @@ def naive(module: MacroExperts, batch, targets) -> dict[str, torch.Tensor]:
     return out
 
 
-@settings(max_examples=40, deadline=None)
+@up_to(40)
 @given(
     experts=sizes,
     width=sizes,

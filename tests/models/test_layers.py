@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.models.gates import Gates, mix
@@ -12,12 +12,13 @@ from mgoe.models.layers import StackedMLP
 from mgoe.models.recents import Recents, TargetAttention
 from mgoe.models.spec import CategoricalSpec
 from mgoe.models.towers import MacroTaskTable, Towers
+from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 
 small = st.integers(1, 5)
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(copies=small, common=st.integers(0, 4), own=st.integers(0, 4), hidden=st.lists(small, min_size=1, max_size=3), rows=small)
 def test_stacked_mlps_equal_separate_ones(copies, common, own, hidden, rows):
     mlp = StackedMLP(copies, common, own, hidden)
@@ -104,7 +105,7 @@ def test_table_entries_of_each_task_are_its_own():
     torch.testing.assert_close(found[1, 0], torch.cat([table.of_user.weight[5 + 4], table.of_item.weight[4 + 0]]))
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(rows=small, recents=st.integers(1, 6), seed=st.integers(0, 999))
 def test_recents_in_any_order_give_the_same_summary(rows, recents, seed):
     g = torch.Generator().manual_seed(seed)

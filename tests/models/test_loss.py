@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import Settings
 from mgoe.models import RankingModel, TaskSpec, make_model
+from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
 
@@ -25,7 +26,7 @@ class Constant(RankingModel):
 SPEC = make_spec((TaskSpec("a", weight=2.0), TaskSpec("b", weight=0.5), TaskSpec("c", kind="regression", mean=3.0, std=2.0)))
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(seed=st.integers(0, 10_000), missing=st.floats(0, 1))
 def test_a_missing_label_gives_neither_loss_nor_gradient(seed, missing):
     batch = random_batch(SPEC, 12, seed)

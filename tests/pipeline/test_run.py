@@ -22,6 +22,7 @@ from mgoe.config import RunSettings, dump_settings
 from mgoe.data import SPLITS
 from mgoe.errors import ConfigError, DataError, OutputError, TrainingError
 from mgoe.models import resolve
+from tests.effort import SOAK
 
 SAME = ("metrics.json", "table.md", "bundle/spec.json", "bundle/users.parquet")
 
@@ -178,7 +179,6 @@ def test_an_error_in_a_training_process_arrives_whole(small: RunSettings, tmp_pa
 
 
 STAGES = ("data", "graph.partial", "graph", "cells/mgoe/0/model.safetensors", "cells/mgoe/0/metrics.json", "metrics.json", "report.html")
-SOAK = bool(os.environ.get("MGOE_SOAK"))
 
 
 @pytest.mark.parametrize("stage", STAGES if SOAK else ("graph", "cells/mgoe/0/metrics.json"))

@@ -3,17 +3,18 @@
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe.simulate.alias import alias_table, pick, uniform
 from mgoe.simulate.ids import Ids
+from tests.effort import up_to
 
 weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), min_size=1, max_size=30).filter(any)
 
 
-@settings(max_examples=60, deadline=None)
+@up_to(60)
 @given(groups=st.lists(weights, min_size=1, max_size=4))
 def test_a_table_holds_its_law_exactly_and_never_draws_weight_zero(groups):
     flat, offsets = np.concatenate(groups), np.cumsum([0, *map(len, groups)])

@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 from mgoe.simulate import make_truth
 from mgoe.simulate.draw import Day
+from tests.effort import up_to
 from tests.simulate.worlds import SMALL, Drawn, drawn, worlds
 
 
@@ -35,7 +36,7 @@ def test_every_world_keeps_its_rules(world):
     assert ((shown.chance[:, :-1] > 0) & (shown.chance[:, :-1] < 1)).all()
 
 
-@settings(max_examples=10, deadline=None)
+@up_to(10)
 @given(world=worlds())
 def test_events_are_the_behaviours_of_the_exposures(world):
     truth = make_truth(world)
@@ -57,14 +58,14 @@ def test_the_rates_are_those_asked_for(small):
 def test_the_truth_is_the_empirical_rate_in_every_cell(small):
     users, items = small.truth.users.community[small.shown.user], small.truth.items.community[small.shown.item]
     cell = (users * SMALL.item_communities + items) * 3 + small.shown.device
-    _agree(small.truth.probability(*small.ids, np.array(["phone", "desktop", "tablet"])[small.shown.device]), small, cell)
-    _agree(small.truth.probability(*small.ids), small, cell // 3)  # device unknown
-    _agree(small.shown.chance[:, :-1], small, small.shown.position.astype(int))  # as written: device and position known
+    check_agreement(small.truth.probability(*small.ids, np.array(["phone", "desktop", "tablet"])[small.shown.device]), small, cell)
+    check_agreement(small.truth.probability(*small.ids), small, cell // 3)  # device unknown
+    check_agreement(small.shown.chance[:, :-1], small, small.shown.position.astype(int))  # as written: device and position known
     for t in range(4):
-        _agree(small.shown.chance[:, :-1], small, np.argsort(np.argsort(small.shown.chance[:, t])) * 20 // len(cell))
+        check_agreement(small.shown.chance[:, :-1], small, np.argsort(np.argsort(small.shown.chance[:, t])) * 20 // len(cell))
 
 
-def _agree(chance, log, group):
+def check_agreement(chance, log, group):
     """Sums of outcomes less chances are within binomial error: their squares sum to a chi-square number."""
     for t in range(chance.shape[1]):
         p = chance[:, t]
@@ -80,17 +81,17 @@ def test_users_come_by_activity_and_items_by_popularity_in_their_community(small
     day = Day.of(truth, 6, rows=1_000_000)
     shown = day.exposures(0)
     activity = truth.activity * (truth.users.arrival <= 6)
-    _follows(shown.user, activity)
+    check_law(shown.user, activity)
     popularity = truth.popularity(6)
     aim = truth.aim(6, popularity)
     offsets = truth.items.offsets(SMALL.item_communities)
     mass = np.add.reduceat(popularity, offsets[:-1])
     for community in range(SMALL.user_communities):
         mine = truth.users.community[shown.user] == community
-        _follows(shown.item[mine], aim[community][truth.items.community] * popularity / mass[truth.items.community])
+        check_law(shown.item[mine], aim[community][truth.items.community] * popularity / mass[truth.items.community])
 
 
-def _follows(drawn, weights):
+def check_law(drawn, weights):
     expected = weights / weights.sum() * len(drawn)
     enough = expected > 5
     counts = np.bincount(drawn, minlength=len(weights))

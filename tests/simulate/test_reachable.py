@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logit
 from scipy.stats import chi2
@@ -12,6 +12,7 @@ from mgoe.errors import ConfigError
 from mgoe.metrics import auc
 from mgoe.simulate import best_reachable, reachable
 from mgoe.simulate.logs import _with_negatives
+from tests.effort import up_to
 from tests.simulate.worlds import SMALL, drawn
 
 WORLD = SMALL.model_copy(update={"exposures": 150_000, "users": 3_000, "items": 1_500})
@@ -49,7 +50,7 @@ def test_best_predictions_are_calibrated(examples, best):
         assert squares < chi2.ppf(1 - 1e-6, 20)
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(seed=st.integers(0, 1_000), scale=st.floats(0.3, 2), t=st.integers(0, len(NAMES) - 1))
 def test_a_perturbed_score_ranks_worse(examples, best, seed, scale, t):
     score = logit(best[:, t])

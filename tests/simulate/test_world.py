@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.config import check_settings
 from mgoe.errors import ConfigError, DataError
 from mgoe.simulate import Truth, WorldSettings, make_truth
+from tests.effort import up_to
 from tests.simulate.worlds import SMALL, worlds
 
 
@@ -15,7 +16,7 @@ def changed(**settings) -> Truth:
     return make_truth(SMALL.model_copy(update=settings))
 
 
-@settings(max_examples=12, deadline=None)
+@up_to(12)
 @given(world=worlds())
 def test_a_world_is_drawn_again_from_its_settings_and_reopened_from_its_folder(world, tmp_path_factory):
     truth, again = make_truth(world), make_truth(world)
@@ -33,7 +34,7 @@ def test_a_world_is_drawn_again_from_its_settings_and_reopened_from_its_folder(w
     assert_array_equal(reopened.stay(users, items, times), truth.stay(users, items, times))
 
 
-@settings(max_examples=12, deadline=None)
+@up_to(12)
 @given(world=worlds())
 def test_no_community_is_empty_and_days_hold_all_exposures(world):
     truth = make_truth(world)

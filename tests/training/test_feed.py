@@ -3,12 +3,13 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.training import assemble
 from mgoe.training.feed import epoch_order
 from mgoe.training.prefetch import prefetch
+from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -19,7 +20,7 @@ def joined(batches):
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(count=st.integers(1, 300), batch_size=st.integers(1, 80), seed=SEEDS, epoch=st.integers(1, 5), block=st.integers(1, 200))
 def test_every_example_once_an_epoch_with_its_own_inputs(count, batch_size, seed, epoch, block):
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +55,7 @@ def direct(examples, rows):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(count=st.integers(8, 400), seed=SEEDS, epoch=st.integers(1, 50))
 def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
     order = epoch_order(count, (seed, epoch))

@@ -1,18 +1,19 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.training import RowwiseAdagrad
 from mgoe.training.optim import make_optimizers, set_rates
+from tests.effort import up_to
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@up_to(40)
 @given(seed=SEEDS, rows=st.integers(1, 12), width=st.integers(1, 5), steps=st.integers(1, 4))
 def test_rowwise_adagrad_is_its_dense_form_on_touched_rows_and_nothing_elsewhere(seed, rows, width, steps):
     rng = np.random.default_rng(seed)

@@ -1,16 +1,17 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import TrainingError
 from mgoe.training.trouble import LossGuard
+from tests.effort import up_to
 from tests.training.fakes import Model
 
 BAD = ["nan", "inf"]
 
 
-@settings(max_examples=40, deadline=None)
+@up_to(40)
 @given(every=st.integers(1, 5), first=st.integers(1, 12), later=st.integers(0, 4), task=st.integers(0, 1), bad=st.sampled_from(BAD))
 def test_the_first_bad_step_is_named_however_seldom_one_looks(every, first, later, task, bad):
     guard = LossGuard(Model(), ["click", "buy"], epoch=2, every=every)

@@ -25,7 +25,7 @@ STRENGTH: tuple[str, ...] = (
     r"view|pv|visit|browse|open|detail",
     r"click|clk|tap",
     r"long_?view|play|watch|finish|read",
-    r"like|thumb|fav|favou?rite|collect|save|bookmark|wish\w*|star",
+    r"like|thumb|fav|favou?r(?:ite)?|collect|save|bookmark|wish\w*|star",
     r"comment|forward|share|follow|subscribe",
     r"cart|basket|add\w*|checkout",
     r"buy|purchase|order|pay|paid|conversion|convert|transaction|sale|bought|deposit",

@@ -68,9 +68,9 @@ class Influence:
                 names = tuple((task, metric) for task, metric in json.loads(file.metadata()["names"]))
                 return cls(names, *(file.get_tensor(name) for name in ("values", "users", "parts")))
         except FileNotFoundError:
-            raise OutputError(path, "no such file; `mgoe evaluate` writes it") from None
+            raise OutputError(path, "no such file; `mgoe run` writes it") from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise OutputError(path, f"cannot be read ({error}); `mgoe evaluate` writes it anew") from None
+            raise OutputError(path, f"cannot be read ({error}); `mgoe run` writes it anew") from None
 
 
 def user_influence(

@@ -1,0 +1,15 @@
+"""How many examples a property test draws: few in the short form, many in the long one."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+SOAK = bool(os.environ.get("MGOE_SOAK"))
+MANY = 2000
+
+
+def up_to(few: int) -> settings:
+    """Settings of a test whose examples are costly: `few` of them, and all in the long form."""
+    return settings(max_examples=MANY if SOAK else few)
