@@ -176,6 +176,12 @@ class GraphSettings(Settings):
     recents: int = Field(default=20, ge=1)
     iterations: int = Field(default=20, ge=1)
     """Of k-means."""
+    sample: int = Field(default=200_000, ge=1)
+    """Users that the sketch, and nodes that the macro nodes, are learned from at most; all of them are assigned."""
+    snapshots: Literal["all", "last"] = "all"
+    """`all`: one before every window, which training reads. `last`: one of the whole log, without examples, for `mgoe graph build` alone."""
+    memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
+    """Limit of anonymous memory, GiB; what exceeds it is spilled to disk."""
     seed: int = 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mgoe.errors import OutputError
+
+LOCK = "lock"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,6 +58,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process alone. Ends with the process, however it ends.
+
+    Args:
+        folder: It exists.
+        what: Is written there, for the message.
+
+    Raises:
+        OutputError: Another process holds it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f" (number {found})" if (found := file.read().strip()) else ""
+            raise OutputError(
+                folder, f"another process{holder} is writing {what} there; wait until it ends, or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ pairs, `N` examples.
 from mgoe.data.examples import SPLITS, Examples, Split
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
+from mgoe.data.log import batches
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
@@ -22,6 +23,7 @@ __all__ = [
     "SideFeatures",
     "Split",
     "Vocabulary",
+    "batches",
     "guess",
     "prepare",
     "profile",

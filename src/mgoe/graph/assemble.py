@@ -1,41 +1,48 @@
-"""One snapshot from the pairs it holds: sketch, macro nodes at every resolution, edges, neighbours, counts."""
+"""One snapshot from its pairs: counts, sketch, macro nodes, edges, neighbours. Every stage reads files and writes files."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
-from mgoe.graph import clusters, edges, neighbours
-from mgoe.graph.counts import node_counts
-from mgoe.graph.pairs import Pairs
-from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import score_matrix, sketch, unit_rows
-from mgoe.graph.snapshot import Resolution, Snapshot
+from mgoe.graph import clusters, edges
+from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side
+from mgoe.graph.counts import OwnPairs, node_counts, task_share
+from mgoe.graph.learned import Learned, read_sketch
+from mgoe.graph.pairs import Moments, starts
+from mgoe.graph.scores import UNIT, check_overflow
+from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
+from mgoe.graph.stages import Stages
 
-SIDES = ("user", "item")
-BySide = dict[str, NDArray]
+Advance = Callable[[int], None]
+ROWS = 1 << 18
+"""Nodes whose counts are finished at once."""
 
 
-@dataclass
-class Stages:
-    """Seconds spent in each stage, over all snapshots."""
+class Engine(Protocol):
+    """Where pairs lie and readings run."""
 
-    report: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
+    name: str
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self.report(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+        """Fold the history into the pairs of every snapshot, by user."""
+        ...
+
+    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """Bring the pairs of a snapshot in the order of item; a reading by item on the way, in the order of items, times included."""
+        ...
+
+    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """A reading of all nodes of one side, in order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,117 +52,213 @@ class Assembler:
     Attributes:
         settings: Of the graph.
         tasks: T.
+        scores: Fixed-point score of every code. Shape (2^T,).
+        bucket: Length of a bucket, microseconds.
         sizes: Macro nodes (users, items) of each resolution.
         dense: Which of them the experts aggregate.
-        stages: Where seconds are noted.
+        stages: Record of the build.
+        engine: Where pairs lie and readings run.
     """
 
     settings: GraphSettings
     tasks: int
+    scores: NDArray[np.int64]
+    bucket: int
     sizes: tuple[tuple[int, int], ...]
     dense: int
     stages: Stages
+    engine: Engine
 
-    def snapshot(self, pairs: Pairs, table: ir.Table, cut: int, before: Snapshot | None) -> Snapshot:
-        """Everything a model reads as of one moment.
+    def snapshot(self, number: int, folder: Path, work: Path, cut: int, before: Path | None, learned: Learned | None) -> None:
+        """Write everything that a model reads as of one moment.
 
         Args:
-            pairs: Of the snapshot.
-            table: The same pairs where the engine can sum their scores.
+            number: Of the snapshot.
+            folder: Where its pairs lie and its arrays go.
+            work: For arrays that only the build reads.
             cut: Last bucket of the snapshot.
             before: The snapshot before, whose macro nodes are the start of this one's.
+            learned: Macro nodes to keep, instead of learning them.
         """
-        s = self.settings
-        with self.stages("sketch"):
-            found = sketch(score_matrix(pairs, s.normalize), s.rank, s.power_iterations, s.scale, s.seed)
-            rows = {"user": unit_rows(found.users), "item": unit_rows(found.items)}
-        arrays = self._own_pairs(pairs, cut) | {"user_vectors": found.users, "item_vectors": found.items, "singular": found.singular}
-        parts = []
-        for r, (ku, ki) in enumerate(self.sizes):
-            with self.stages("clusters"):
-                macro, centres = self._macro_nodes(pairs, rows, {"user": ku, "item": ki}, before.resolutions[r] if before else None)
-            first = self._first_order(pairs, table, macro)
-            with self.stages("2nd order"):
-                parts.append(_resolution(pairs, macro, centres, first, ku, ki))
-                if r == self.dense:
-                    arrays |= _dense_edges(pairs, macro, first, ku, ki)
-            if r == self.dense:
-                with self.stages("neighbours"):
-                    arrays["user_table"] = neighbours.task_table(pairs, "user", macro["item"], ki, self.tasks)
-                    arrays["item_table"] = neighbours.task_table(pairs, "item", macro["user"], ku, self.tasks)
-        return Snapshot(arrays, tuple(parts), self.dense, cut)
+        at = _At(self, number, folder, work, cut)
+        n = at.pairs
+        at.run("nodes", 2 * n, at.read_nodes)
+        at.run("sketch", 0, lambda advance: at.learn_sketch() if learned is None else at.keep_sketch(learned))
+        at.run("vectors", 2 * n, at.project)
+        at.run("clusters", at.nodes * len(self.sizes), lambda advance: at.find_macro_nodes(before, learned, advance), unit="nodes")
+        at.run("1st order", 2 * n * len(self.sizes), at.read_first_order)
+        at.run("2nd order", 2 * n * (len(self.sizes) + 1), at.read_second_order)
 
-    def _own_pairs(self, pairs: Pairs, cut: int) -> dict[str, NDArray]:
-        """What depends on a node's own pairs alone."""
-        arrays: dict[str, NDArray] = {
-            "pairs.indptr": pairs.indptr,
-            "pairs.item": pairs.item.astype(np.int32),
-            "pairs.code": pairs.code.astype(np.int32),
-            "pairs.bucket": pairs.bucket,
-        }
-        with self.stages("neighbours"):
-            arrays["recent_items"], arrays["recent_items_code"] = neighbours.recent(pairs, "user", self.settings.recents)
-            arrays["recent_users"], arrays["recent_users_code"] = neighbours.recent(pairs, "item", self.settings.recents)
-        with self.stages("counts"):
+
+@dataclass(frozen=True)
+class _At:
+    """The stages of one snapshot."""
+
+    graph: Assembler
+    number: int
+    folder: Path
+    work: Path
+    cut: int
+
+    def run(self, name: str, total: int, work: Callable[[Advance], None], unit: str = "pairs") -> None:
+        self.graph.stages.run(f"{self.number:02d}: {name}", total, work, unit)
+
+    @property
+    def pairs(self) -> int:
+        return len(mapped(self.folder / "pairs.item.npy"))
+
+    @property
+    def nodes(self) -> int:
+        return sum(len(mapped(self.folder / f"pairs.{name}.npy")) - 1 for name in ("indptr", "item_indptr"))
+
+    def sums(self, side: Side) -> NDArray[np.int64]:
+        return mapped(self.work / f"{side}.sum.npy")
+
+    def macro(self, r: int, side: Side) -> NDArray[np.int32]:
+        return mapped(self.folder / f"r{r}.{side}_macro.npy")
+
+    def read(self, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        return self.graph.engine.read(self.folder, self.work, side, reading, advance)
+
+    def read_nodes(self, advance: Advance) -> None:
+        """Own pairs of every node: sums, counts and recent neighbours. Pairs are brought in the order of item on the way."""
+        own = OwnPairs(self.graph.scores, self.graph.tasks, self.graph.settings.recents)
+        with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as held:
             for side in SIDES:
-                arrays[f"{side}_counts"] = node_counts(pairs, side, cut, self.tasks)
-                arrays[f"{side}_sum"] = pairs.sums[side].astype(np.float32)
-                second = np.bincount(getattr(pairs, side), pairs.second[side], len(pairs.sums[side]))
-                arrays[f"{side}_second_sum"] = second.astype(np.float32)
-        return arrays
+                parts = self.read(side, own, advance) if side == "user" else self.graph.engine.turn(self.folder, self.work, own, advance)
+                for part in parts:
+                    recent, code = part.pop("recent"), part.pop("recent_code")
+                    out.append({f"recent_{OTHER[side]}s": recent, f"recent_{OTHER[side]}s_code": code})
+                    held.append({f"{side}.{name}": array for name, array in part.items()})
+        check_overflow(*(self.sums(side) for side in SIDES))
+        for side in SIDES:
+            self._finish_counts(side)
 
-    def _macro_nodes(self, pairs: Pairs, rows: BySide, k: dict[str, int], before: Resolution | None) -> tuple[BySide, BySide]:
-        """Macro node of each node of both sides, and the centres."""
-        s = self.settings
-        macro, centres = {}, {}
-        for number, side in enumerate(SIDES):
-            linked = pairs.sums[side] > 0
-            start = None if before is None else getattr(before, f"{side}_macro")
-            if s.clusters == "random":
-                found = clusters.random_groups(rows[side], linked, k[side], (s.seed, number))
-            elif start is not None and not s.refresh:
-                found = clusters.keep(rows[side], linked, k[side], start)
-            else:
-                weights = clusters.preference_weights(pairs.sums[side], s.threshold, s.low_weight)
-                found = clusters.cluster(rows[side], linked, weights, k[side], start, s.iterations, s.seed)
-            macro[side], centres[side] = found
-        return macro, centres
+    def _finish_counts(self, side: Side) -> None:
+        done, events, last, total = (mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last", "sum"))
+        degree = np.diff(mapped(self.folder / ("pairs.indptr.npy" if side == "user" else "pairs.item_indptr.npy")))
+        share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
+        with ArrayFolder(self.folder) as out:
+            for first in range(0, len(degree), ROWS):
+                rows = slice(first, first + ROWS)
+                idle = np.where(degree[rows] > 0, self.cut - last[rows] // self.graph.bucket, 0)
+                counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
+                out.append({f"{side}_counts": counts, f"{side}_sum": edges.to_units(total[rows], UNIT)})
 
-    def _first_order(self, pairs: Pairs, table: ir.Table, macro: BySide) -> dict[str, edges.SparseEdges]:
-        with self.stages("1st order"):
-            members = {side: edges.members_table(macro[side]) for side in SIDES}
-            return {
-                "user": edges.read_edges(edges.first_order(table, members["item"], "user", "item"), pairs.shape[0]),
-                "item": edges.read_edges(edges.first_order(table, members["user"], "item", "user"), pairs.shape[1]),
-            }
+    def learn_sketch(self) -> None:
+        """Learn what projects users and items, from a sample of the users. Items of a sketch of all users need no projection."""
+        s, rows = self.graph.settings, Rows.by_user(self.folder)
+        linked = np.flatnonzero(np.diff(rows.indptr))
+        users, share = None, 1.0
+        if len(linked) > s.sample:
+            users = np.sort(np.random.default_rng(s.seed).choice(linked, s.sample, replace=False))
+            share = s.sample / len(linked)
+        matrix = score_matrix(rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize)
+        found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share)
+        save_arrays(self.folder, {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")})
+        save_arrays(self.work, {"given_vectors": found.items if users is None else found.basis[:0]})
 
+    def keep_sketch(self, learned: Learned) -> None:
+        """Take over what projects users, and the items that it knows; those that came later are projected."""
+        save_arrays(self.folder, {"basis": learned.sketch.basis, "singular": learned.sketch.singular, "basis_sum": learned.item_sums})
+        save_arrays(self.work, {"given_vectors": learned.items})
 
-def _resolution(pairs: Pairs, macro: BySide, centres: BySide, first: dict[str, edges.SparseEdges], ku: int, ki: int) -> Resolution:
-    """Sparse edges of one resolution, in units of the merging score."""
-    u1, i1 = first["user"], first["item"]
-    return Resolution(
-        user_macro=macro["user"],
-        item_macro=macro["item"],
-        user_edges=(u1.indptr, u1.macro, _scores(u1.score, UNIT)),
-        item_edges=(i1.indptr, i1.macro, _scores(i1.score, UNIT)),
-        user_second=_scores(edges.second_order_own(pairs, i1, macro["user"], "user"), UNIT**2),
-        item_second=_scores(edges.second_order_own(pairs, u1, macro["item"], "item"), UNIT**2),
-        **edges.masses(pairs, macro, ku, ki),
-        user_centres=centres["user"],
-        item_centres=centres["item"],
-    )
+    def project(self, advance: Advance) -> None:
+        """Vectors of all users, and of the items that were not given one."""
+        found = read_sketch(self.folder, self.graph.settings.scale)
+        with ArrayFolder(self.folder) as out:
+            for part in self._projected("user", mapped(self.folder / "basis_sum.npy"), found.basis, found.stretch, advance):
+                out.append({"user_vectors": part})
+        given, n_items = mapped(self.work / "given_vectors.npy"), len(self.sums("item"))
+        with ArrayFolder(self.folder) as out:
+            out.append({"item_vectors": given})
+            if len(given) == n_items:
+                return
+            users, inverse = mapped(self.folder / "user_vectors.npy"), divided(np.ones_like(found.singular), found.singular)
+            first = 0
+            for part in self._projected("item", self.sums("user"), users, inverse, advance):
+                out.append({"item_vectors": part[max(0, len(given) - first) :]})
+                first += len(part)
 
+    def _projected(
+        self, side: Side, other_sums: NDArray[np.int64], vectors: NDArray[np.float32], stretch: NDArray[np.float32], advance: Advance
+    ) -> Iterator[NDArray[np.float32]]:
+        scores, sums, normalize = self.graph.scores / UNIT, self.sums(side) / UNIT, self.graph.settings.normalize
+        for part in self.read(side, Projection(scores, sums, other_sums / UNIT, vectors, stretch, normalize), advance):
+            yield part["vectors"]
 
-def _dense_edges(pairs: Pairs, macro: BySide, first: dict[str, edges.SparseEdges], ku: int, ki: int) -> dict[str, NDArray[np.float32]]:
-    """Edges of both orders as matrices, for the experts, in units of the merging score."""
-    u1, i1 = first["user"].dense(ki), first["item"].dense(ku)
-    return {
-        "u1": _scores(u1, UNIT),
-        "i1": _scores(i1, UNIT),
-        "u2": _scores(edges.second_order(pairs, i1, macro["user"], "user"), UNIT**2),
-        "i2": _scores(edges.second_order(pairs, u1, macro["item"], "item"), UNIT**2),
-    }
+    def find_macro_nodes(self, before: Path | None, learned: Learned | None, advance: Advance) -> None:
+        """Macro node of every node at every resolution, and their centres."""
+        for r, sizes in enumerate(self.graph.sizes):
+            for side, k in zip(SIDES, sizes, strict=True):
+                start = mapped(before / f"r{r}.{side}_macro.npy") if before else None
+                kept = (learned.macro[r][side], learned.centres[r][side]) if learned else None
+                macro, centres = self._macro_nodes(side, k, start, kept, advance)
+                save_arrays(self.folder, {f"r{r}.{side}_macro": macro, f"r{r}.{side}_centres": centres})
 
+    def _macro_nodes(
+        self, side: Side, k: int, start: NDArray | None, kept: tuple[NDArray, NDArray] | None, advance: Advance
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        s, vectors, sums = self.graph.settings, mapped(self.folder / f"{side}_vectors.npy"), self.sums(side)
+        linked = sums > 0
+        if s.clusters == "random":
+            macro = clusters.random_groups(linked, k, (s.seed, SIDES.index(side)))
+            advance(len(macro))
+            return macro, clusters.member_means(vectors, macro, k)
+        if kept is not None:
+            return clusters.assign(vectors, linked, kept[1], kept[0], advance), kept[1]
+        if start is not None and not s.refresh:
+            centres = clusters.member_means(vectors, start, k)
+            return clusters.assign(vectors, linked, centres, start, advance), centres
+        weights = clusters.moving_weights(clusters.preference_weights(sums, s.threshold, s.low_weight), linked, k)
+        centres = clusters.learn_centres(vectors, weights, k, start, s.iterations, s.seed, s.sample)
+        return clusters.assign(vectors, linked, centres, None, advance), centres
 
-def _scores(fixed: NDArray[np.int64], unit: int) -> NDArray[np.float32]:
-    return (fixed / unit).astype(np.float32)
+    def read_first_order(self, advance: Advance) -> None:
+        """1st-order edges at every resolution; dense ones and the task table at one."""
+        for r, sizes in enumerate(self.graph.sizes):
+            k = dict(zip(SIDES, sizes, strict=True))
+            for side in SIDES:
+                self._first_order(r, side, k[OTHER[side]], advance)
+            macro = {side: self.macro(r, side) for side in SIDES}
+            arrays = {f"{side}_mass": edges.by_macro(macro[side], self.sums(side), k[side]) for side in SIDES}
+            arrays["macro_edges"] = edges.between(self.edges(r, "user"), macro["user"], k["user"], k["item"])
+            save_arrays(self.folder, {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()})
+
+    def _first_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
+        score_type = np.uint32 if int(self.sums(side).max(initial=0)) < 1 << 32 else np.int64
+        tasks = self.graph.tasks if r == self.graph.dense else 0
+        degrees = []
+        with ArrayFolder(self.folder) as out:
+            for part in self.read(side, edges.FirstOrder(self.graph.scores, self.macro(r, OTHER[side]), width, score_type, tasks), advance):
+                degrees.append(part["degree"])
+                out.append({f"r{r}.{side}_edges.{name}": part[name] for name in ("macro", "score")})
+                if tasks:
+                    out.append({f"{side}_table": part["table"], f"{side[0]}1": part["dense"]})
+        save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(np.concatenate(degrees))})
+
+    def edges(self, r: int, side: Side) -> edges.SparseEdges:
+        """Saved 1st-order edges."""
+        return edges.SparseEdges(*(mapped(self.folder / f"r{r}.{side}_edges.{name}.npy") for name in ("indptr", "macro", "score")))
+
+    def read_second_order(self, advance: Advance) -> None:
+        """2nd-order edges: to the own macro node at every resolution, all of them at one; and their sums."""
+        for side in SIDES:
+            with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as held:
+                for part in self.read(side, edges.SecondSums(self.graph.scores, self.sums(OTHER[side])), advance):
+                    held.append({f"{side}.second_sum": part["second_sum"]})
+                    out.append({f"{side}_second_sum": edges.to_units(part["second_sum"], UNIT**2)})
+        for r, sizes in enumerate(self.graph.sizes):
+            for side, width in zip(SIDES, sizes, strict=True):
+                self._second_order(r, side, width, advance)
+
+    def _second_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
+        own = self.macro(r, side)
+        reading = edges.SecondOrder(self.graph.scores, self.edges(r, OTHER[side]), own, width, r == self.graph.dense)
+        with ArrayFolder(self.folder) as out:
+            for part in self.read(side, reading, advance):
+                out.append({f"r{r}.{side}_second": part["own"]})
+                if "dense" in part:
+                    out.append({f"{side[0]}2": part["dense"]})
+        mass = edges.by_macro(own, mapped(self.work / f"{side}.second_sum.npy"), width)
+        save_arrays(self.folder, {f"r{r}.{side}_second_mass": edges.to_units(mass, UNIT**2)})

@@ -1,95 +1,142 @@
 """Building a macro graph: history in, one folder of snapshots out.
 
-Task codes of all snapshots come from one pass over the log, in its own engine. Then each snapshot in turn starts from the macro nodes of
-the one before. Nothing a snapshot holds depends on later events.
+Pairs of all snapshots come from one pass over the log, in the order of its engine. Then each snapshot in turn starts from the macro nodes of
+the one before. Nothing a snapshot holds depends on later events. A build works in a folder of its own, which takes its place when it is
+whole; one that was cut off goes on after the last stage that was done.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.arrays import mapped
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import Assembler, Stages
+from mgoe.graph.assemble import Assembler, Engine
+from mgoe.graph.disk import disk_needed
+from mgoe.graph.embedded import Embedded
+from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
-from mgoe.graph.pairs import Pairs, pair_steps, pairs_at, read_steps
-from mgoe.graph.scores import UNIT, check_overflow, merging_score, score_table
+from mgoe.graph.pairs import MOST_TASKS, Moments
+from mgoe.graph.scores import merging_score, score_table
+from mgoe.graph.stages import Observer, Silent, Stages
+from mgoe.graph.workplace import finish, workplace
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
 NODES_A_MACRO_NODE = 10
 """`auto` keeps a resolution only where the first snapshot has so many nodes a macro node."""
+MOST_MACRO_NODES = (1 << 16) - 2
+"""Macro nodes are stored in 16 bits."""
+DAY = 86_400_000_000
 
 
-def build_graph(
-    history: ir.Table,
-    cuts: NDArray[np.int32],
-    users_at: NDArray[np.int64],
-    items_at: NDArray[np.int64],
-    ranks: Sequence[float],
-    settings: GraphSettings,
-    out: Path,
-    report: Callable[[str], None] = lambda stage: None,
-) -> MacroGraph:
-    """Build every snapshot and save the graph.
+@dataclass(frozen=True)
+class Source:
+    """What a graph is built of, beside its settings.
 
-    Args:
-        history: One row an event and task: `user`, `item`, `time`, `bucket`, `snapshot`, `task`.
+    Attributes:
+        history: One row an event and task: `user`, `item`, `time` (microseconds), `task`. A table of any Ibis backend.
         cuts: Last bucket of each snapshot but the latest. Shape (n,).
         users_at, items_at: Nodes known at each snapshot. Shape (n + 1,).
         ranks: Of the tasks, weakest first. Shape (T,).
+        bucket: Its length, microseconds.
+        files: Kept with the graph, by name: the vocabularies that an update needs.
+        log: How the log was read, which an update repeats.
+    """
+
+    history: ir.Table
+    cuts: NDArray[np.int32]
+    users_at: NDArray[np.int64]
+    items_at: NDArray[np.int64]
+    ranks: Sequence[float]
+    bucket: int = DAY
+    files: Mapping[str, Path] = field(default_factory=dict)
+    log: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Counts, time window and a checksum that does not depend on the order of rows."""
+        h = self.history
+        mixed = (h.time // 1000 + h.user * 31 + h.item * 17 + h.task * 7) % 1_000_003
+        told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mixed.cast("int64").sum().cast("int64"))
+        return told.to_pyarrow().to_pylist()[0]
+
+
+def build_graph(
+    source: Source, settings: GraphSettings, out: Path, observer: Observer | None = None, keep: MacroGraph | None = None
+) -> MacroGraph:
+    """Build every snapshot and save the graph, or go on with a build of the same that was cut off.
+
+    Args:
+        source: What to build it of.
         settings: Of the graph.
-        out: Folder to write; it appears only when it is whole.
-        report: Called with the name of each stage as it starts.
+        out: Folder to write; it appears only when it is whole. Beside it, `<name>.building` holds what is done.
+        observer: Told how far the build is.
+        keep: A graph whose macro nodes are kept, snapshot by snapshot, instead of learning them.
 
     Raises:
-        GraphError: There is no history, an explicit number of macro nodes exceeds the nodes, or a sum would overflow.
+        GraphError: There is no history, an explicit number of macro nodes exceeds the nodes, a sum would overflow, the memory does not
+            suffice, or the log or the settings changed since the build was begun.
+        OutputError: The disk is full, or another process builds the same graph.
     """
-    stages = Stages(report)
-    scores = score_table(np.asarray(ranks, float), settings.beta, settings.code)
-    with whole(out) as folder:
-        with stages("scores"):
-            file = folder / "steps.parquet"
-            pair_steps(history, len(users_at), scores).to_parquet(file)
-            steps = read_steps(file)
-        if len(steps["user"]) == 0:
+    observer = observer or Silent()
+    with workplace(out) as folder:
+        facts = source.facts()
+        if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: no event of any task lies in the log")
-        snapshots = [Pairs.at(steps, s, int(users), int(items)) for s, (users, items) in enumerate(zip(users_at, items_at, strict=True))]
-        check_overflow(*(snapshots[-1].sums[side] * UNIT for side in ("user", "item")))
-        last = [*map(int, cuts), int(steps["bucket"].max())]
-        sizes = choose_resolutions(settings, *(int((snapshots[0].sums[side] > 0).sum()) for side in ("user", "item")))
-        assembler = Assembler(settings, len(ranks), sizes, min(settings.dense, len(sizes) - 1), stages)
-        engine = ibis.duckdb.connect()
-        table, before = engine.read_parquet(file), None
-        for s, pairs in enumerate(snapshots):
-            before = assembler.snapshot(pairs, pairs_at(table, s), last[s], before)
-            with stages("saving"):
-                before.save(folder / "snapshots" / f"{s:02d}")
-        engine.disconnect()
-        file.unlink()
+        begun = _begun(source, settings, facts, keep)
+        stages = Stages(folder, observer, begun)
+        _check_source(stages.source, begun, out)
+        engine = make_engine(folder, settings)
+        scores = score_table(np.asarray(source.ranks, float), settings.beta, settings.code)
+        snapshots = [folder / "snapshots" / f"{s:02d}" for s in range(len(source.users_at))]
+        moments = Moments((source.cuts.astype(np.int64) + 1) * source.bucket, source.users_at, source.items_at)
+        needed = disk_needed(facts["events"], moments, settings, len(source.ranks))
+        observer.note(f"up to {needed / 1e9:,.1f} GB of disk are needed in {out.parent}")
+        stages.run(
+            "pairs",
+            facts["events"],
+            lambda advance: engine.write_pairs(source.history, moments, len(source.ranks), snapshots, advance),
+            unit="events",
+        )
+        sizes = choose_resolutions(settings, *_linked(snapshots[0])) if keep is None else keep.sizes
+        dense = min(settings.dense, len(sizes) - 1)
+        assembler = Assembler(settings, len(source.ranks), scores, source.bucket, sizes, dense, stages, engine)
+        cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
+        for s, snapshot in enumerate(snapshots):
+            learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
+            assembler.snapshot(s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
         meta = {
             "format": FORMAT,
+            "engine": engine.name,
             "settings": settings.model_dump(mode="json"),
-            "ranks": list(ranks),
-            "code_scores": merging_score(np.arange(len(scores)), np.asarray(ranks, float), settings.beta, settings.code).tolist(),
+            "log": dict(source.log),
+            "ranks": list(source.ranks),
+            "bucket": source.bucket,
+            "code_scores": merging_score(np.arange(len(scores)), np.asarray(source.ranks, float), settings.beta, settings.code).tolist(),
             "resolutions": [list(size) for size in sizes],
-            "dense": assembler.dense,
-            "cuts": last,
-            "users": users_at.tolist(),
-            "items": items_at.tolist(),
-            "pairs": [len(pairs) for pairs in snapshots],
-            "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
+            "dense": dense,
+            "cuts": cuts,
+            "users": source.users_at.tolist(),
+            "items": source.items_at.tolist(),
+            "pairs": [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots],
+            "since": None,
+            **facts,
         }
-        (folder / "graph.json").write_text(json.dumps(meta, indent=1))
+        finish(folder, out, meta, source.files, stages)
     return MacroGraph.open(out)
+
+
+def make_engine(folder: Path, settings: GraphSettings) -> Engine:
+    """The engine that the settings ask for."""
+    return Embedded(folder, settings.memory)
 
 
 def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
@@ -108,8 +155,8 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
         return tuple(fits) or (small,)
     for ku, ki in settings.resolutions:
         for name, k, n in (("user", ku, users), ("item", ki, items)):
-            if k < 1:
-                raise GraphError("graph.resolutions", f"needs at least one {name} macro node, found {k}")
+            if not 1 <= k <= MOST_MACRO_NODES:
+                raise GraphError("graph.resolutions", f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s")
             if k > n:
                 raise GraphError(
                     "graph.resolutions",
@@ -118,15 +165,31 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
     return tuple(settings.resolutions)
 
 
-@contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write to, which takes its place when all went well and is removed otherwise."""
-    folder = out.with_name(out.name + ".partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        shutil.rmtree(out, ignore_errors=True)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _linked(snapshot: Path) -> tuple[int, int]:
+    """Users and items with history."""
+    indptr = (mapped(snapshot / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
+    users, items = (int((np.diff(starts) > 0).sum()) for starts in indptr)
+    return users, items
+
+
+def _begun(source: Source, settings: GraphSettings, facts: dict[str, Any], keep: MacroGraph | None) -> dict[str, Any]:
+    """What must be the same for a build to go on."""
+    if len(source.ranks) > MOST_TASKS:
+        raise GraphError("tasks", f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out")
+    return {
+        "log": facts,
+        "nodes": [source.users_at.tolist(), source.items_at.tolist()],
+        "settings": settings.model_dump(mode="json", exclude={"memory"})
+        | {"cuts": source.cuts.tolist(), "ranks": list(source.ranks), "bucket": source.bucket},
+        "keep": None if keep is None else keep.checksum,
+    }
+
+
+def _check_source(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    mend = f"remove {out.name}.building (or use --overwrite) to begin anew"
+    if before["log"] != now["log"] or before["nodes"] != now["nodes"]:
+        found = f"{before['log']['events']:,} events then, {now['log']['events']:,} now"
+        raise GraphError(out, f"the log changed since this build was begun ({found}); {mend}, or restore the log")
+    if before != now:
+        changed = [key for key in now["settings"] if before["settings"].get(key) != now["settings"][key]] or ["the macro nodes to keep"]
+        raise GraphError(out, f"an unfinished build had other settings ({', '.join(changed)}); {mend}, or restore them")

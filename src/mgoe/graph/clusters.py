@@ -1,10 +1,15 @@
 """Macro nodes: spherical k-means over the sketch, weighted by preference, warm-started from the snapshot before.
 
 Similar rows of `S S^T` belong together (paper); nodes whose score sum stays below a threshold belong to a macro node but do not move its
-centre (eq. 8). Numbers keep their meaning from snapshot to snapshot because each centre starts as the mean of its former members.
+centre (eq. 8). Centres are learned on a sample and every node is assigned in one pass. Numbers keep their meaning from snapshot to snapshot
+because each centre starts as the mean of its former members.
 
-`rows` are unit rows of the sketch; `linked` says which nodes have edges. One without belongs to the cold node, number `k`.
+A node without edges belongs to the cold node, number `k`.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import faiss
 import numpy as np
@@ -16,9 +21,11 @@ from mgoe.graph.sketch import unit_rows
 
 SEEDING_SAMPLE = 50_000
 """Nodes that k-means++ looks at; its cost is sample x K."""
+ROWS = 1 << 16
+"""Nodes assigned at once."""
 
 
-def preference_weights(sums: NDArray[np.floating], threshold: float, low_weight: float) -> NDArray[np.float32]:
+def preference_weights(sums: NDArray[np.number], threshold: float, low_weight: float) -> NDArray[np.float32]:
     """Weight of each node in its macro node's centre (eq. 8; threshold as a quantile of the sums is ours).
 
     Args:
@@ -33,67 +40,86 @@ def preference_weights(sums: NDArray[np.floating], threshold: float, low_weight:
     return np.where(linked, np.where(active, 1.0, low_weight), 0.0).astype(np.float32)
 
 
-def cluster(
-    rows: NDArray[np.float32],
-    linked: NDArray[np.bool_],
+def learn_centres(
+    vectors: NDArray[np.float32],
     weights: NDArray[np.float32],
     k: int,
     before: NDArray[np.int32] | None,
     iterations: int,
     seed: int,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Assign every node to one of `k` macro nodes.
+    sample: int,
+) -> NDArray[np.float32]:
+    """Centres of `k` macro nodes.
 
     Args:
-        rows: Shape (U, rank).
-        linked: Shape (U,).
+        vectors: Of every node; those without edges weigh nothing. Shape (U, rank).
         weights: Of each node in the centres. Shape (U,).
         k: Macro nodes.
         before: Assignment at the snapshot before, of the nodes known then, to start from. Shape (at most U,).
         iterations: Of k-means.
-        seed: Of the k-means++ start.
+        seed: Of the draws.
+        sample: Nodes to learn from, at most.
 
     Returns:
-        Macro node of each node, shape (U,), and the centres, unit rows, shape (k, rank); a centre of zeros has no member.
+        Unit rows; a centre of zeros has no member. Shape (k, rank).
     """
     moving = np.flatnonzero(weights > 0)
-    if len(moving) < k:
-        moving = np.flatnonzero(linked)
-        weights = np.ones_like(weights)
-    centres = _start(rows, moving, k, before, seed)
-    if len(moving) > k:
-        kmeans = faiss.Kmeans(
-            rows.shape[1], k, niter=iterations, spherical=True, seed=seed, max_points_per_centroid=1 << 30, min_points_per_centroid=1
-        )
-        kmeans.train(np.ascontiguousarray(rows[moving]), weights=np.ascontiguousarray(weights[moving]), init_centroids=centres)
-        centres = np.asarray(kmeans.centroids, np.float32)
-    return nearest(rows, linked, centres), centres
+    rng = np.random.default_rng(seed)
+    seeding = moving if len(moving) <= SEEDING_SAMPLE else np.sort(rng.choice(moving, SEEDING_SAMPLE, replace=False))
+    learning = moving if len(moving) <= sample else np.sort(rng.choice(moving, sample, replace=False))
+    centres = _start(vectors, seeding, k, before, seed)
+    if len(learning) <= k:
+        return centres
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], k, niter=iterations, spherical=True, seed=seed, max_points_per_centroid=1 << 30, min_points_per_centroid=1
+    )
+    kmeans.train(unit_rows(vectors[learning]), weights=np.ascontiguousarray(weights[learning]), init_centroids=centres)
+    return np.asarray(kmeans.centroids, np.float32)
 
 
-def keep(
-    rows: NDArray[np.float32], linked: NDArray[np.bool_], k: int, before: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The macro nodes of the snapshot before, and the nearest of them for nodes that are new or were cold."""
-    centres = member_means(rows, before, k)
-    macro = nearest(rows, linked, centres)
-    known = np.flatnonzero(before < k)
-    macro[known] = before[known]
-    return macro, centres
+def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: int) -> NDArray[np.float32]:
+    """The weights, or all linked nodes alike where fewer than `k` would move a centre."""
+    return weights if (weights > 0).sum() >= k else linked.astype(np.float32)
 
 
-def random_groups(
-    rows: NDArray[np.float32], linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Groups of nearly equal size, for ablations. Drawn by node number, so a node keeps its group from snapshot to snapshot."""
-    macro = np.where(linked, np.random.default_rng(seed).integers(0, k, len(rows)), k).astype(np.int32)
-    return macro, member_means(rows, macro, k)
-
-
-def member_means(rows: NDArray[np.float32], macro: NDArray[np.int32], k: int) -> NDArray[np.float32]:
+def member_means(vectors: NDArray[np.float32], macro: NDArray[np.int32], k: int) -> NDArray[np.float32]:
     """Unit mean of the members of each macro node; zero for one without. Shape (k, rank)."""
-    n = len(macro)
-    membership = sp.csc_array((np.ones(n, np.float32), macro, np.arange(n + 1)), shape=(k + 1, n))
-    return unit_rows((membership @ rows[:n])[:k])
+    total = np.zeros((k + 1, vectors.shape[1]), np.float32)
+    for first in range(0, len(macro), ROWS):
+        part = macro[first : first + ROWS]
+        membership = sp.csc_array((np.ones(len(part), np.float32), part, np.arange(len(part) + 1)), shape=(k + 1, len(part)))
+        total += membership @ unit_rows(vectors[first : first + len(part)])
+    return unit_rows(total[:k])
+
+
+def assign(
+    vectors: NDArray[np.float32],
+    linked: NDArray[np.bool_],
+    centres: NDArray[np.float32],
+    kept: NDArray[np.int32] | None = None,
+    advance: Callable[[int], None] = lambda nodes: None,
+) -> NDArray[np.int32]:
+    """Macro node of every node: the one it had where that is to be kept, else the nearest.
+
+    Args:
+        vectors: Shape (U, rank).
+        linked: Whether a node has edges. Shape (U,).
+        centres: Shape (k, rank).
+        kept: Former macro nodes; the cold one is not kept. Shape (at most U,).
+        advance: Called with the nodes done.
+
+    Returns:
+        Shape (U,).
+    """
+    macro = np.empty(len(vectors), np.int32)
+    for first in range(0, len(vectors), ROWS):
+        rows = slice(first, first + ROWS)
+        macro[rows] = nearest(unit_rows(vectors[rows]), linked[rows], centres)
+        advance(len(macro[rows]))
+    if kept is not None:
+        known = np.flatnonzero((kept < len(centres)) & linked[: len(kept)])
+        macro[known] = kept[known]
+    return macro
 
 
 def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -107,14 +133,18 @@ def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArr
     return np.where(linked, filled[closest], len(centres)).astype(np.int32)
 
 
+def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> NDArray[np.int32]:
+    """Groups of nearly equal size, for ablations. Drawn by node number, so a node keeps its group from snapshot to snapshot."""
+    return np.where(linked, np.random.default_rng(seed).integers(0, k, len(linked)), k).astype(np.int32)
+
+
 def _start(
-    rows: NDArray[np.float32], moving: NDArray[np.int64], k: int, before: NDArray[np.int32] | None, seed: int
+    vectors: NDArray[np.float32], seeding: NDArray[np.int64], k: int, before: NDArray[np.int32] | None, seed: int
 ) -> NDArray[np.float32]:
     """Means of the former members where there are any, k-means++ seeds elsewhere; zero where the nodes do not suffice. Shape (k, rank)."""
-    centres = np.zeros((k, rows.shape[1]), np.float32) if before is None else member_means(rows, before, k)
+    centres = np.zeros((k, vectors.shape[1]), np.float32) if before is None else member_means(vectors, before, k)
     empty = np.flatnonzero(~centres.any(axis=1))
-    sample = moving if len(moving) <= SEEDING_SAMPLE else np.random.default_rng(seed).choice(moving, SEEDING_SAMPLE, replace=False)
-    seeds = min(len(empty), len(sample))
+    seeds = min(len(empty), len(seeding))
     if seeds:
-        centres[empty[:seeds]] = kmeans_plusplus(rows[sample].astype(np.float64), seeds, random_state=seed)[0]
+        centres[empty[:seeds]] = kmeans_plusplus(unit_rows(vectors[seeding]).astype(np.float64), seeds, random_state=seed)[0]
     return centres

@@ -1,19 +1,19 @@
 """Macro edges: how strongly a node is tied to each macro node, over one and over two steps.
 
-1st order: `N_u1 = S C_i`, a grouped sum, which an engine does well. 2nd order: `N_u2 = S N_i1` less the way back to the node itself,
-which is sparse linear algebra and runs here. Everything is an integer sum: the same in any order, engine or number of threads.
+1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. Each row needs its own pairs and arrays of the
+other side alone. Everything is an integer sum: the same in any order, engine or number of threads.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ibis
-import ibis.expr.types as ir
 import numba
 import numpy as np
-from ibis import _
 from numpy.typing import NDArray
 
-from mgoe.graph.pairs import Pairs
+from mgoe.graph.blocks import Block
+from mgoe.graph.neighbours import task_table
 from mgoe.graph.scores import UNIT
 
 
@@ -22,136 +22,239 @@ class SparseEdges:
     """1st-order edges of one side, a row a node, columns rising. Scores are fixed-point.
 
     Attributes:
-        indptr: Shape (U + 1,) or (I + 1,).
+        indptr: Shape (n + 1,).
         macro: Macro node of the other side. Shape (edges,).
         score: Shape (edges,).
     """
 
     indptr: NDArray[np.int64]
-    macro: NDArray[np.int32]
-    score: NDArray[np.int64]
+    macro: NDArray[np.uint16]
+    score: NDArray[np.integer]
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def rows(self, first: int, last: int) -> SparseEdges:
+        """Of nodes `first` to `last - 1`."""
+        edges = slice(int(self.indptr[first]), int(self.indptr[last]))
+        return SparseEdges(self.indptr[first : last + 1] - self.indptr[first], self.macro[edges], self.score[edges])
 
     def dense(self, width: int) -> NDArray[np.int64]:
-        """The same as a matrix. Shape (rows, width)."""
-        out = np.zeros((len(self.indptr) - 1, width), np.int64)
-        rows = np.repeat(np.arange(len(out)), np.diff(self.indptr))
-        out[rows, self.macro] = self.score
+        """The same as a matrix. Shape (n, width)."""
+        out = np.zeros((len(self), width), np.int64)
+        out[np.repeat(np.arange(len(self)), np.diff(self.indptr)), self.macro] = self.score
         return out
 
 
-def first_order(pairs: ir.Table, members: ir.Table, node: str, other: str) -> ir.Table:
-    """Sum the scores between each node and each macro node of the other side (`N_u1 = S C_i`), as an Ibis expression.
+@dataclass(frozen=True)
+class FirstOrder:
+    """Reads 1st-order edges (`N_u1 = S C_i`) and the macro task table.
 
-    Args:
-        pairs: `user`, `item`, `score` of one snapshot.
-        members: `node`, `macro` of the other side.
-        node: `user` or `item`, the rows.
-        other: The other one.
-
-    Returns:
-        `row, macro, score`, sorted.
+    Attributes:
+        scores: Fixed-point score of every code. Shape (2^T,).
+        macro: Macro node of each node of the other side; `width` is the cold node. Shape (I,) or (U,).
+        width: Macro nodes of the other side.
+        score_type: Of the edges' scores; wide enough for the largest sum.
+        tasks: T, where the task table and dense edges are wanted; else 0.
     """
-    joined = pairs.select(row=_[node], node=_[other], score=_.score).join(members, "node")
-    return joined.group_by(["row", "macro"]).agg(score=_.score.sum().cast("int64")).order_by(["row", "macro"])
+
+    scores: NDArray[np.int64]
+    macro: NDArray[np.int32]
+    width: int
+    score_type: type[np.integer]
+    tasks: int
+
+    def __call__(self, block: Block) -> dict[str, NDArray]:
+        """`degree`, edges of each node (n,); `macro` and `score` of the edges; with tasks, `table` (n, T) and `dense`, log1p (n, width)."""
+        edges = self.edges(block)
+        out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
+        if self.tasks:
+            out["table"] = task_table(block, self.scores, self.macro, self.width, self.tasks)
+            out["dense"] = log_scores(edges.dense(self.width), UNIT)
+        return out
+
+    def edges(self, block: Block) -> SparseEdges:
+        """Of the block's nodes."""
+        degree = np.zeros(len(block), np.int64)
+        _first_order_degrees(block.indptr, block.other, self.macro, self.width, degree)
+        indptr = np.concatenate([[0], np.cumsum(degree)])
+        macro, score = np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], self.score_type)
+        _first_order(block.indptr, block.other, block.code, self.scores, self.macro, self.width, indptr, macro, score)
+        return SparseEdges(indptr, macro, score)
 
 
-def read_edges(expression: ir.Table, rows: int) -> SparseEdges:
-    """Run `first_order` and bring it to memory."""
-    table = expression.to_pyarrow()
-    row = table["row"].to_numpy()
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
-    return SparseEdges(indptr, table["macro"].to_numpy().astype(np.int32), table["score"].to_numpy().astype(np.int64))
+@dataclass(frozen=True)
+class SecondOrder:
+    """Reads edges over two steps without the way back: `N_u2[u] = sum_i s_ui N_i1[i]`, then `N_u2[u, c(u)] -= sum_i s_ui^2` (REPAIR).
 
-
-def members_table(macro: NDArray[np.int32]) -> ir.Table:
-    """Macro node of every node as a table an engine can join."""
-    return ibis.memtable({"node": np.arange(len(macro)), "macro": macro.astype(np.int64)})
-
-
-def second_order(pairs: Pairs, edges: NDArray[np.int64], own: NDArray[np.int32], side: str) -> NDArray[np.int64]:
-    """Edges over two steps without the way back: `N_u2[u] = sum_i s_ui N_i1[i]`, then `N_u2[u, c(u)] -= sum_i s_ui^2` (REPAIR).
-
-    Args:
-        pairs: Of the snapshot.
-        edges: 1st-order edges of the other side. Shape (I, Ku) for users, (U, Ki) for items.
-        own: Macro node of each node; a number beyond the width is the cold node. Shape (U,) or (I,).
-        side: `user` or `item`.
-
-    Returns:
-        Fixed-point scores of unit 2^-24. Shape (U, Ku) or (I, Ki).
+    Attributes:
+        scores: Fixed-point score of every code. Shape (2^T,).
+        edges: 1st-order edges of the other side.
+        own: Macro node of every node of this side; `width` is the cold node. Shape (U,) or (I,).
+        width: Macro nodes of this side.
+        dense: Whether every edge is wanted, or the one to a node's own macro node alone.
     """
-    indptr, other, order = pairs.by(side)
-    out = np.zeros((len(own), edges.shape[1]), np.int64)
-    _second_order(indptr, other, pairs.score[order], edges, own, out)
-    return out
+
+    scores: NDArray[np.int64]
+    edges: SparseEdges
+    own: NDArray[np.int32]
+    width: int
+    dense: bool
+
+    def __call__(self, block: Block) -> dict[str, NDArray]:
+        """`own` (n,), in units of the merging score squared; where it is `dense`, also `dense`, log1p (n, width)."""
+        fixed = self.all(block) if self.dense else None
+        own = self.own[block.first : block.first + len(block)]
+        if fixed is None:
+            return {"own": to_units(self.own_alone(block), UNIT**2)}
+        linked = np.flatnonzero(own < self.width)
+        back = np.zeros(len(block), np.int64)
+        back[linked] = fixed[linked, own[linked]]
+        return {"own": to_units(back, UNIT**2), "dense": log_scores(fixed, UNIT**2)}
+
+    def all(self, block: Block) -> NDArray[np.int64]:
+        """Every edge of the block's nodes, in fixed point of unit 2^-24. Shape (n, width)."""
+        out = np.zeros((len(block), self.width), np.int64)
+        own = self.own[block.first : block.first + len(block)]
+        _second_order(block.indptr, block.other, block.code, self.scores, self.edges.indptr, self.edges.macro, self.edges.score, own, out)
+        return out
+
+    def own_alone(self, block: Block) -> NDArray[np.int64]:
+        """The edge of each node to its own macro node, without forming the rest: O(E log K). Shape (n,)."""
+        out = np.zeros(len(block), np.int64)
+        own = self.own[block.first : block.first + len(block)]
+        _second_order_own(
+            block.indptr, block.other, block.code, self.scores, self.edges.indptr, self.edges.macro, self.edges.score, own, out
+        )
+        return out
 
 
-def second_order_own(pairs: Pairs, edges: SparseEdges, own: NDArray[np.int32], side: str) -> NDArray[np.int64]:
-    """The entry of `second_order` at each node's own macro node, without forming the rest: O(E log K). Shape (U,) or (I,)."""
-    indptr, other, order = pairs.by(side)
-    out = np.zeros(len(own), np.int64)
-    _second_order_own(indptr, other, pairs.score[order], edges.indptr, edges.macro, edges.score, own, out)
-    return out
+@dataclass(frozen=True)
+class SecondSums:
+    """Reads what comes back to a node over two steps, to all macro nodes together.
 
-
-def masses(pairs: Pairs, macro: dict[str, NDArray[np.int32]], ku: int, ki: int) -> dict[str, NDArray[np.float32]]:
-    """Score between macro nodes, and what reaches each macro node over one and over two steps.
-
-    Args:
-        pairs: Of the snapshot.
-        macro: Macro node of each `user` and `item`.
-        ku, ki: Macro nodes.
-
-    Returns:
-        `macro_edges` (Ku, Ki), `user_mass` and `user_second_mass` (Ku,), `item_mass` and `item_second_mass` (Ki,).
+    Attributes:
+        scores: Fixed-point score of every code. Shape (2^T,).
+        sums: Fixed-point score sum of each node of the other side. Shape (I,) or (U,).
     """
-    score = pairs.score / UNIT
-    user, item = macro["user"][pairs.user].astype(np.int64), macro["item"][pairs.item]
-    out = {
-        "macro_edges": np.bincount(user * ki + item, score, ku * ki).reshape(ku, ki),
-        "user_mass": np.bincount(user, score, ku),
-        "item_mass": np.bincount(item, score, ki),
-        # column sums of N_u2 and N_i2 without forming them
-        "user_second_mass": np.bincount(user, pairs.second["user"], ku),
-        "item_second_mass": np.bincount(item, pairs.second["item"], ki),
-    }
-    return {name: array.astype(np.float32) for name, array in out.items()}
+
+    scores: NDArray[np.int64]
+    sums: NDArray[np.int64]
+
+    def __call__(self, block: Block) -> dict[str, NDArray]:
+        """`second_sum`, in fixed point of unit 2^-24 (n,)."""
+        out = np.zeros(len(block), np.int64)
+        _second_sums(block.indptr, block.other, block.code, self.scores, self.sums, out)
+        return {"second_sum": out}
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _second_order(indptr, other, score, edges, own, out):  # pragma: no cover - compiled
+def to_units(fixed: NDArray[np.int64], unit: int) -> NDArray[np.float32]:
+    """Scores in units of the merging score (or its square)."""
+    return (fixed / unit).astype(np.float32)
+
+
+def log_scores(fixed: NDArray[np.int64], unit: int) -> NDArray[np.float16]:
+    """log(1 + score), which half precision holds to .05 % up to the largest sums."""
+    scores = fixed.astype(np.float32)
+    scores *= np.float32(1 / unit)
+    return np.log1p(scores, out=scores).astype(np.float16)
+
+
+def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> NDArray[np.int64]:
+    """Score between each user macro node and each item macro node, from the users' edges. Shape (Ku, Ki)."""
+    out = np.zeros((ku + 1, ki), np.int64)
+    _between(edges.indptr, edges.macro, edges.score, macro, out)
+    return out[:ku]
+
+
+def by_macro(macro: NDArray[np.int32], fixed: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Sums over the members of each macro node. Shape (k,)."""
+    out = np.zeros(k + 1, np.int64)
+    _by_macro(macro, fixed, out)
+    return out[:k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_order_degrees(indptr, other, macro, width, degree):  # pragma: no cover - compiled
+    seen = np.full(width + 1, -1, np.int64)
+    for row in range(len(indptr) - 1):
+        n = 0
+        for e in range(indptr[row], indptr[row + 1]):
+            k = macro[other[e]]
+            n += seen[k] != row
+            seen[k] = row
+        degree[row] = n
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_order(indptr, other, code, scores, macro, width, to, to_macro, to_score):  # pragma: no cover - compiled
+    sums = np.zeros(width + 1, np.int64)
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            sums[macro[other[e]]] += scores[code[e]]
+        at = to[row]
+        for k in range(width + 1):
+            if sums[k]:
+                to_macro[at], to_score[at] = k, sums[k]
+                sums[k] = 0
+                at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _second_order(indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
     width = out.shape[1]
-    for row in numba.prange(len(indptr) - 1):
+    for row in range(len(indptr) - 1):
         back = np.int64(0)
         for e in range(indptr[row], indptr[row + 1]):
-            s, j = score[e], other[e]
+            s, j = scores[code[e]], other[e]
             back += s * s
-            for k in range(width):
-                out[row, k] += s * edges[j, k]
+            for q in range(edge_indptr[j], edge_indptr[j + 1]):
+                out[row, edge_macro[q]] += s * np.int64(edge_score[q])
         if own[row] < width:
             out[row, own[row]] -= back
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _second_order_own(indptr, other, score, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
-    for row in numba.prange(len(indptr) - 1):
+@numba.njit(cache=True, nogil=True)
+def _second_order_own(indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
+    for row in range(len(indptr) - 1):
         total = np.int64(0)
         for e in range(indptr[row], indptr[row + 1]):
-            s = score[e]
-            total += s * (find(edge_indptr, edge_macro, edge_score, other[e], own[row]) - s)
+            s = scores[code[e]]
+            total += s * (np.int64(find(edge_indptr, edge_macro, edge_score, other[e], own[row])) - s)
         out[row] = total
 
 
+@numba.njit(cache=True, nogil=True)
+def _second_sums(indptr, other, code, scores, sums, out):  # pragma: no cover - compiled
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            s = scores[code[e]]
+            out[row] += s * (sums[other[e]] - s)
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(indptr, edge_macro, score, macro, out):  # pragma: no cover - compiled
+    for row in range(len(indptr) - 1):
+        for q in range(indptr[row], indptr[row + 1]):
+            out[macro[row], edge_macro[q]] += np.int64(score[q])
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_macro(macro, values, out):  # pragma: no cover - compiled
+    for row in range(len(macro)):
+        out[macro[row]] += values[row]
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
-def find(indptr, macro, score, row, column):  # pragma: no cover - compiled
+def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
     """The entry of a sparse row at a column, 0 where there is none (binary search)."""
     low, high = indptr[row], indptr[row + 1]
     while low < high:
         middle = (low + high) >> 1
-        if macro[middle] < column:
+        if columns[middle] < column:
             low = middle + 1
         else:
             high = middle
-    if low < indptr[row + 1] and macro[low] == column:
-        return score[low]
+    if low < indptr[row + 1] and columns[low] == column:
+        return values[low]
     return 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import InputGroup
 from mgoe.graph.edges import find
+from mgoe.graph.scores import UNIT
 
 if TYPE_CHECKING:
     from mgoe.graph.snapshot import Snapshot
@@ -51,7 +52,7 @@ def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict
     arrays = snapshot.arrays
     tasks = arrays["user_table"].shape[1]
     out = np.zeros((len(u), tasks + 1), np.float32)
-    _pair(arrays["pairs.indptr"], arrays["pairs.item"], arrays["pairs.code"], arrays["pairs.bucket"], snapshot.cut, u, i, out)
+    _pair(arrays["pairs.indptr"], arrays["pairs.item"], arrays["pairs.code"], arrays["pairs.time"], snapshot.cut, snapshot.bucket, u, i, out)
     return {"pair": out}
 
 
@@ -116,7 +117,7 @@ def edges(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dic
 def aggregates(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict[str, NDArray]:
     """Dense macro edges as log1p, and the macro task table. Shapes (B, Ki), (B, Ku), (B, Ku), (B, Ki), (B, T), (B, T)."""
     arrays = snapshot.arrays
-    out = {name: np.log1p(rows(arrays[name], node)) for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))}
+    out = {name: rows(arrays[name], node).astype(np.float32) for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))}
     out["table_user"] = rows(arrays["user_table"], u, snapshot.macro_items).astype(np.int64)
     out["table_item"] = rows(arrays["item_table"], i, snapshot.macro_users).astype(np.int64)
     return out
@@ -148,7 +149,7 @@ READERS: dict[InputGroup, Reader] = {
 
 
 @numba.njit(cache=True, nogil=True)
-def _pair(indptr, item, code, bucket, cut, u, i, out):  # pragma: no cover - compiled
+def _pair(indptr, item, code, time, cut, bucket, u, i, out):  # pragma: no cover - compiled
     tasks = out.shape[1] - 1
     for row in range(len(u)):
         if u[row] < 0 or i[row] < 0:
@@ -157,7 +158,7 @@ def _pair(indptr, item, code, bucket, cut, u, i, out):  # pragma: no cover - com
         if done:
             for t in range(tasks):
                 out[row, t] = done >> t & 1
-            out[row, tasks] = 1 / (1 + max(0, cut - find(indptr, item, bucket, u[row], i[row])))
+            out[row, tasks] = 1 / (1 + max(0, cut - find(indptr, item, time, u[row], i[row]) // bucket))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -230,8 +231,8 @@ def _edges(
         sum_i = item_sum[b] if b >= 0 else 0.0
         mass_u = user_mass[cu] if cu < ku else 0.0
         mass_i = item_mass[ci] if ci < ki else 0.0
-        _forms(out, row, 0, find(u_indptr, u_column, u_score, a, ci) if a >= 0 else 0.0, sum_u, mass_i, total, ki)
-        _forms(out, row, 3, find(i_indptr, i_column, i_score, b, cu) if b >= 0 else 0.0, sum_i, mass_u, total, ku)
+        _forms(out, row, 0, find(u_indptr, u_column, u_score, a, ci) / UNIT if a >= 0 else 0.0, sum_u, mass_i, total, ki)
+        _forms(out, row, 3, find(i_indptr, i_column, i_score, b, cu) / UNIT if b >= 0 else 0.0, sum_i, mass_u, total, ku)
         second_u = user_second_mass[cu] if cu < ku else 0.0
         second_i = item_second_mass[ci] if ci < ki else 0.0
         _forms(out, row, 6, user_second[a] if a >= 0 else 0.0, user_second_sum[a] if a >= 0 else 0.0, second_u, user_total, ku)

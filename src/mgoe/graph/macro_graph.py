@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from mgoe.errors import GraphError
+from mgoe.files import sha256, write_json
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.snapshot import Snapshot
 
-FORMAT = 1
+FORMAT = 2
+"""1: until version 0.1, without the times of pairs that an update needs."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class MacroGraph:
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
             raise GraphError(
-                path, f"this version reads graph format {FORMAT}, found {found}; build it again, or use the version that wrote it"
+                path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}"
             )
         return cls(path, meta)
 
@@ -56,9 +59,18 @@ class MacroGraph:
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Opened once, memory-mapped."""
         return tuple(
-            Snapshot.open(self.path / "snapshots" / f"{s:02d}", len(self.meta["resolutions"]), self.meta["dense"], cut)
+            Snapshot.open(self.folder(s), len(self.meta["resolutions"]), self.meta["dense"], cut, self.meta["bucket"])
             for s, cut in enumerate(self.meta["cuts"])
         )
+
+    def folder(self, snapshot: int) -> Path:
+        """Where the arrays of a snapshot lie."""
+        return self.path / "snapshots" / f"{snapshot % len(self.meta['cuts']):02d}"
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Macro nodes (users, items) of each resolution."""
+        return tuple((ku, ki) for ku, ki in self.meta["resolutions"])
 
     @property
     def latest(self) -> Snapshot:
@@ -68,9 +80,35 @@ class MacroGraph:
     def save_latest(self, folder: Path) -> None:
         """Copy the graph with its latest snapshot alone."""
         (folder / "snapshots").mkdir(parents=True)
-        shutil.copytree(self.path / "snapshots" / f"{len(self.meta['cuts']) - 1:02d}", folder / "snapshots" / "00")
+        shutil.copytree(self.folder(-1), folder / "snapshots" / "00")
+        latest, files = f"snapshots/{len(self.meta['cuts']) - 1:02d}/", {}
+        for name, facts in self.meta["files"].items():
+            if name.startswith(latest):
+                files[f"snapshots/00/{name.removeprefix(latest)}"] = facts
+            elif not name.startswith("snapshots/"):
+                shutil.copyfile(self.path / name, folder / name)
+                files[name] = facts
+        since = {"since": self.meta["cuts"][-2] if len(self.meta["cuts"]) > 1 else self.meta["since"]}
         per_snapshot = {name: self.meta[name][-1:] for name in ("cuts", "users", "items", "pairs")}
-        (folder / "graph.json").write_text(json.dumps(self.meta | per_snapshot, indent=1))
+        write_json(folder / "graph.json", self.meta | per_snapshot | since | {"files": files})
+
+    @property
+    def checksum(self) -> str:
+        """Of all files together."""
+        listed = json.dumps({name: facts["sha256"] for name, facts in self.meta["files"].items()}, sort_keys=True)
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            GraphError: One is missing or differs.
+        """
+        for name, facts in self.meta["files"].items():
+            file = self.path / name
+            if not file.is_file() or sha256(file) != facts["sha256"]:
+                found = "it differs" if file.is_file() else "it is missing"
+                raise GraphError(file, f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again")
 
     @property
     def code_scores(self) -> tuple[float, ...]:
@@ -127,6 +165,12 @@ class MacroGraph:
             f"MacroGraph({self.meta['users'][-1]:,} users, {self.meta['items'][-1]:,} items, {self.meta['pairs'][-1]:,} pairs, "
             f"{len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
         )
+
+
+def _mend(found: object) -> str:
+    if isinstance(found, int) and found > FORMAT:
+        return "install the version of mgoe that wrote it, or a newer one"
+    return "an older graph is converted by building it again: `mgoe graph build CONFIG --out OUT --overwrite`"
 
 
 def _largest(macro: np.ndarray, k: int) -> float:

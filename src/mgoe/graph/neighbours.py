@@ -4,60 +4,64 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.pairs import Pairs
+from mgoe.graph.blocks import Block
 
 
-def recent(pairs: Pairs, side: str, length: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def recent(block: Block, scores: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
     """The last `length` neighbours of each node and the tasks done with them, newest first.
 
     One entry a neighbour, at the time of its last event; ties go to the higher score, then to the smaller number.
 
+    Args:
+        block: Of n nodes.
+        scores: Of every code. Shape (2^T,).
+        length: R.
+
     Returns:
-        Neighbours, -1 where there are fewer, and their task codes. Shape (U, R) or (I, R) each.
+        Neighbours, -1 where there are fewer, and their task codes. Shape (n, R) each.
     """
-    indptr, other, order = pairs.by(side)
-    neighbours = np.full((len(indptr) - 1, length), -1, np.int32)
-    codes = np.zeros((len(indptr) - 1, length), np.int32)
-    _recent(indptr, other, pairs.code[order], pairs.score[order], pairs.time[order], neighbours, codes)
+    neighbours = np.full((len(block), length), -1, np.int32)
+    codes = np.zeros((len(block), length), block.code.dtype)
+    _recent(block.indptr, block.other, block.code, scores, block.time, neighbours, codes)
     return neighbours, codes
 
 
-def task_table(pairs: Pairs, side: str, macro: NDArray[np.int32], width: int, tasks: int) -> NDArray[np.int32]:
+def task_table(block: Block, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int) -> NDArray[np.int32]:
     """The macro node of the other side that each node prefers under each task (paper, Figure 2; the rule is ours).
 
     The one with most distinct neighbours under the task, ties to the higher merged score, then to the lower number. A node without the task
     takes its merged favourite; one without history the cold node, number `width`.
 
     Args:
-        pairs: Of the snapshot.
-        side: `user` or `item`, the rows.
+        block: Of n nodes.
+        scores: Of every code. Shape (2^T,).
         macro: Macro node of each node of the other side. Shape (I,) or (U,).
         width: Macro nodes of the other side.
         tasks: T.
 
     Returns:
-        Shape (U, T) or (I, T).
+        Shape (n, T).
     """
-    indptr, other, order = pairs.by(side)
-    out = np.full((len(indptr) - 1, tasks), width, np.int32)
-    _task_table(indptr, macro[other], pairs.code[order], pairs.score[order], width, out)
+    out = np.full((len(block), tasks), width, np.int32)
+    _task_table(block.indptr, block.other, block.code, scores, macro, width, out)
     return out
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _recent(indptr, other, code, score, time, neighbours, codes):  # pragma: no cover - compiled
+@numba.njit(cache=True, nogil=True)
+def _recent(indptr, other, code, scores, time, neighbours, codes):  # pragma: no cover - compiled
     length = neighbours.shape[1]
-    for row in numba.prange(len(indptr) - 1):
-        kept = np.empty(length, np.int64)
+    kept = np.empty(length, np.int64)
+    for row in range(len(indptr) - 1):
         n = 0
         for e in range(indptr[row], indptr[row + 1]):
+            score = scores[code[e]]
             if n == length:
                 last = kept[n - 1]
-                if time[e] < time[last] or (time[e] == time[last] and score[e] <= score[last]):
+                if time[e] < time[last] or (time[e] == time[last] and score <= scores[code[last]]):
                     continue  # pairs come by rising number, so an equal one that comes later loses
                 n -= 1
             at = n
-            while at > 0 and (time[e] > time[kept[at - 1]] or (time[e] == time[kept[at - 1]] and score[e] > score[kept[at - 1]])):
+            while at > 0 and (time[e] > time[kept[at - 1]] or (time[e] == time[kept[at - 1]] and score > scores[code[kept[at - 1]]])):
                 kept[at] = kept[at - 1]
                 at -= 1
             kept[at] = e
@@ -67,28 +71,33 @@ def _recent(indptr, other, code, score, time, neighbours, codes):  # pragma: no 
             codes[row, position] = code[kept[position]]
 
 
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _task_table(indptr, macro, code, score, width, out):  # pragma: no cover - compiled
+@numba.njit(cache=True, nogil=True)
+def _task_table(indptr, other, code, scores, macro, width, out):  # pragma: no cover - compiled
     tasks = out.shape[1]
-    for row in numba.prange(len(indptr) - 1):
+    merged, count = np.zeros(width + 1, np.int64), np.zeros((tasks, width + 1), np.int32)
+    for row in range(len(indptr) - 1):
         start, end = indptr[row], indptr[row + 1]
         if start == end:
             continue
-        merged = np.zeros(width + 1, np.int64)
-        count = np.zeros((tasks, width + 1), np.int64)
         for e in range(start, end):
-            merged[macro[e]] += score[e]
+            k = macro[other[e]]
+            merged[k] += scores[code[e]]
             for t in range(tasks):
-                count[t, macro[e]] += code[e] >> t & 1
-        favourite = 0
-        for k in range(1, width):
-            if merged[k] > merged[favourite]:
-                favourite = k
+                count[t, k] += code[e] >> t & 1
+        favourite = _largest(merged, merged, width)
         for t in range(tasks):
-            best = favourite
-            if count[t].any():
-                best = 0
-                for k in range(1, width):
-                    if count[t, k] > count[t, best] or (count[t, k] == count[t, best] and merged[k] > merged[best]):
-                        best = k
-            out[row, t] = best
+            best = _largest(count[t], merged, width)
+            out[row, t] = best if count[t, best] else favourite
+        for e in range(start, end):
+            k = macro[other[e]]
+            merged[k] = 0
+            count[:, k] = 0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _largest(values, ties, width):  # pragma: no cover - compiled
+    best = 0
+    for k in range(1, width):
+        if values[k] > values[best] or (values[k] == values[best] and ties[k] > ties[best]):
+            best = k
+    return best

@@ -1,145 +1,209 @@
-"""From history to distinct pairs: which tasks a user did on an item, snapshot by snapshot.
+"""From history to distinct pairs: which tasks a user did on an item, as of every snapshot.
 
-A *step* is a moment at which a pair's task code (or its last time) changes: one row a pair and snapshot interval in which it has events.
-Codes are running unions, so the pairs of snapshot `s` are the steps with `since <= s < until`, whatever the engine.
+Events come in the order of pair, then time, from whatever engine holds them. One pass over them folds each pair's events and writes it to
+every snapshot that holds it, so that memory depends neither on events nor on snapshots.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Self
+from __future__ import annotations
 
-import ibis
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
 import ibis.expr.types as ir
+import numba
 import numpy as np
-import pyarrow.parquet as pq
-from ibis import _
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe.graph.scores import UNIT
+from mgoe.arrays import ArrayFolder, save_arrays
+
+CHUNK = 1 << 19
+"""Events folded at once."""
+MOST_TASKS = 16
+"""A task code fits 16 bits, and a task's number the lowest four bits of an event."""
+_USER = 1 << 32
 
 
-def pair_steps(history: ir.Table, snapshots: int, scores: NDArray[np.int64]) -> ir.Table:
-    """Running task codes of every pair, as an Ibis expression.
+def in_order(history: ir.Table) -> ir.Table:
+    """Events in the order in which they are folded, as an Ibis expression.
 
     Args:
-        history: One row an event and task: `user`, `item`, `time`, `bucket`, `snapshot` (the first that holds it), `task`.
-        snapshots: How many snapshots there are.
-        scores: Fixed-point score of every code. Shape (2^T,).
+        history: One row an event and task: `user`, `item` (codes below 2^31), `time` (microseconds), `task`.
 
     Returns:
-        `user, item, since, until, code, score, time, bucket, events`: the code, score, last time and last bucket of a pair in
-        snapshots `[since, until)`, and the events that came with this step. Sorted by user, item, since.
+        `key`, the user in the upper and the item in the lower half, and `event`, the time with the task in its lowest four bits. Sorted.
     """
-    bits = history.mutate(bit=(2 ** _.task.cast("int64")).cast("int64"))
-    steps = bits.group_by(["user", "item", "snapshot"]).agg(code=_.bit.bit_or(), time=_.time.max(), bucket=_.bucket.max(), events=_.count())
-    earlier = ibis.window(group_by=["user", "item"], order_by="snapshot", preceding=None, following=0)
-    pair = ibis.window(group_by=["user", "item"], order_by="snapshot")
-    running = steps.select(
-        "user",
-        "item",
-        since=_.snapshot,
-        until=ibis.coalesce(_.snapshot.lead().over(pair), snapshots),
-        code=_.code.bit_or().over(earlier),
-        time=_.time.max().over(earlier),
-        bucket=_.bucket.max().over(earlier),
-        events=_.events,
-    )
-    table = ibis.memtable({"code": np.arange(len(scores)), "score": scores})
-    return running.join(table, "code").order_by(["user", "item", "since"])
+    return packed(history).order_by(["key", "event"])
 
 
-def pairs_at(steps: ir.Table, snapshot: int) -> ir.Table:
-    """The steps that hold at a snapshot: one row a pair."""
-    return steps.filter(_.since <= snapshot, _.until > snapshot)
+def packed(history: ir.Table) -> ir.Table:
+    """`in_order` without the order, for an engine that sorts by itself."""
+    key = history.user.cast("int64") * _USER + history.item.cast("int64")
+    event = history.time.cast("int64") * MOST_TASKS + history.task.cast("int64")
+    return history.select(key=key, event=event)
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The distinct pairs of one snapshot, sorted by user, then item.
+class Moments:
+    """What the snapshots of a graph hold.
 
     Attributes:
-        indptr: Where each user's pairs start. Shape (U + 1,).
-        user, item: Shape (E,).
-        code: Tasks done, as bits. Shape (E,).
-        score: Fixed-point merging score. Shape (E,).
-        time, bucket: Of the last event. Shape (E,).
-        events: Since the snapshot before. Shape (E,).
-        by_item: Order of the pairs by item, then user. Shape (E,).
-        item_indptr: Where each item's pairs start in that order. Shape (I + 1,).
+        ends: First moment (microseconds) after each snapshot but the latest. Shape (n - 1,).
+        users, items: Nodes known at each snapshot. Shape (n,).
     """
 
-    indptr: NDArray[np.int64]
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    code: NDArray[np.int64]
-    score: NDArray[np.int64]
-    time: NDArray[np.int64]
-    bucket: NDArray[np.int32]
-    events: NDArray[np.int64]
-    by_item: NDArray[np.int64]
-    item_indptr: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.item)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(U, I)."""
-        return len(self.indptr) - 1, len(self.item_indptr) - 1
-
-    @cached_property
-    def sums(self) -> dict[str, NDArray]:
-        """Score sum of each `user` and `item`, in units of the merging score. Shape (U,), (I,)."""
-        score = self.score / UNIT
-        return {"user": np.bincount(self.user, score, self.shape[0]), "item": np.bincount(self.item, score, self.shape[1])}
-
-    @cached_property
-    def second(self) -> dict[str, NDArray]:
-        """2nd-order score each pair gives its `user` and its `item`: what comes back over the other node, without the pair itself. (E,)."""
-        score = self.score / UNIT
-        return {
-            "user": score * (self.sums["item"][self.item] - score),
-            "item": score * (self.sums["user"][self.user] - score),
-        }
-
-    def by(self, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | slice]:
-        """Pairs grouped by one side: where each node starts (n + 1,), the other nodes (E,), and what brings columns to that order."""
-        if side == "user":
-            return self.indptr, self.item, slice(None)
-        return self.item_indptr, self.user[self.by_item], self.by_item
-
-    @classmethod
-    def at(cls, steps: dict[str, NDArray], snapshot: int, n_users: int, n_items: int) -> Self:
-        """Select the steps that hold at a snapshot.
-
-        Args:
-            steps: Columns of `pair_steps`, sorted by user, item, since.
-            snapshot: Its index.
-            n_users, n_items: Nodes known by then.
-        """
-        now = (steps["since"] <= snapshot) & (steps["until"] > snapshot)
-        user, item = steps["user"][now], steps["item"][now]
-        by_item = np.argsort(item, kind="stable")
-        return cls(
-            indptr=_indptr(user, n_users),
-            user=user,
-            item=item,
-            code=steps["code"][now],
-            score=steps["score"][now],
-            time=steps["time"][now],
-            bucket=steps["bucket"][now].astype(np.int32),
-            events=np.where(steps["since"][now] == snapshot, steps["events"][now], 0),
-            by_item=by_item,
-            item_indptr=_indptr(item, n_items),
-        )
+        return len(self.users)
 
 
-def _indptr(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+@dataclass(frozen=True)
+class Folded:
+    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each.
+
+    Attributes:
+        user, item: Codes.
+        code: Tasks done, as bits.
+        time: Of the last event, microseconds.
+        events: Since the snapshot before; counting stops at 65,535.
+    """
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    code: NDArray[np.unsignedinteger]
+    time: NDArray[np.int64]
+    events: NDArray[np.uint16]
 
 
-def read_steps(file: Path) -> dict[str, NDArray]:
-    """The columns of `pair_steps` as they were written."""
-    table = pq.read_table(file)
-    return {name: table[name].to_numpy() for name in table.column_names}
+def code_type(tasks: int) -> type[np.unsignedinteger]:
+    """The smallest integer that holds every task code."""
+    return np.uint8 if tasks <= 8 else np.uint16
+
+
+def fold(keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.int64], tasks: int) -> list[Folded]:
+    """Pairs of every snapshot from events of whole pairs in order. An event that repeats another counts once.
+
+    Args:
+        keys, events: Columns of `in_order`. Shape (n,) each.
+        ends: Of `Moments`.
+        tasks: T.
+
+    Returns:
+        One a snapshot.
+    """
+    snapshots = len(ends) + 1
+    key = np.empty((snapshots, len(keys)), np.int64)
+    code = np.empty((snapshots, len(keys)), code_type(tasks))
+    time = np.empty((snapshots, len(keys)), np.int64)
+    count = np.empty((snapshots, len(keys)), np.uint16)
+    filled = np.zeros(snapshots, np.int64)
+    _fold(keys, events, ends, filled, key, code, time, count)
+    return [
+        Folded((key[s, :n] >> 32).astype(np.int32), key[s, :n].astype(np.int32), code[s, :n], time[s, :n], count[s, :n])
+        for s, n in enumerate(filled)
+    ]
+
+
+def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Keys and events of `in_order` in chunks that never cut a pair."""
+    held: list[tuple[NDArray, NDArray]] = []
+    rows = 0
+    for batch in batches:
+        held.append((_column(batch, "key"), _column(batch, "event")))
+        rows += len(batch)
+        if rows >= CHUNK:
+            keys, events = (np.concatenate(parts) for parts in zip(*held, strict=True))
+            end = int(np.searchsorted(keys, keys[-1]))  # where the last pair starts
+            if end:
+                yield keys[:end], events[:end]
+            held, rows = [(keys[end:], events[end:])], len(keys) - end
+    if rows:
+        keys, events = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        yield keys, events
+
+
+def write_pairs(
+    chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    moments: Moments,
+    tasks: int,
+    folders: list[Path],
+    advance: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Fold chunks of events and write the pairs of every snapshot, by user.
+
+    Args:
+        chunks: Of `whole_pairs`.
+        moments: Of the snapshots.
+        tasks: T.
+        folders: Of the snapshots: `pairs.item`, `pairs.code`, `pairs.time`, `pairs.events` (E,), `pairs.indptr` (U + 1,) and, where the
+            pairs of each item start, `pairs.item_indptr` (I + 1,).
+        advance: Called with the events done.
+    """
+    degree = [(np.zeros(u, np.int64), np.zeros(i, np.int64)) for u, i in zip(moments.users, moments.items, strict=True)]
+    writers = [ArrayFolder(folder) for folder in folders]
+    try:
+        for keys, events in chunks:
+            for writer, pairs, (by_user, by_item) in zip(writers, fold(keys, events, moments.ends, tasks), degree, strict=True):
+                writer.append({"pairs.item": pairs.item, "pairs.code": pairs.code, "pairs.time": pairs.time, "pairs.events": pairs.events})
+                _tally(pairs.user, by_user)
+                _tally(pairs.item, by_item)
+            advance(len(keys))
+    finally:
+        for writer in writers:
+            writer.__exit__(None, None, None)
+    for folder, (by_user, by_item) in zip(folders, degree, strict=True):
+        save_arrays(folder, {"pairs.indptr": starts(by_user), "pairs.item_indptr": starts(by_item)})
+
+
+def starts(degree: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each node's pairs start, and where the last one's end. Shape (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
+    return batch.column(name).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+
+
+@numba.njit(cache=True, nogil=True)
+def _tally(nodes, degree):  # pragma: no cover - compiled
+    for node in nodes:
+        degree[node] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _fold(keys, events, ends, filled, key, code, time, count):  # pragma: no cover - compiled
+    n, latest = len(keys), len(ends)
+    row = 0
+    while row < n:
+        pair, done, last, since, at = keys[row], 0, np.int64(0), 0, 0
+        before = events[row] - 1
+        while row < n and keys[row] == pair:
+            event = events[row]
+            row += 1
+            if event == before:
+                continue
+            before = event
+            moment = event >> 4
+            while at < latest and moment >= ends[at]:
+                if done:
+                    _emit(at, pair, done, last, since, filled, key, code, time, count)
+                at += 1
+                since = 0
+            done |= 1 << (event & 15)
+            last = moment
+            since = min(since + 1, 65535)
+        while at <= latest:
+            _emit(at, pair, done, last, since, filled, key, code, time, count)
+            at += 1
+            since = 0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _emit(at, pair, done, last, since, filled, key, code, time, count):  # pragma: no cover - compiled
+    to = filled[at]
+    key[at, to], code[at, to], time[at, to], count[at, to] = pair, done, last, since
+    filled[at] = to + 1

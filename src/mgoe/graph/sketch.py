@@ -1,16 +1,20 @@
 """A low-rank sketch of the merged graph: a few dozen numbers a node that keep who is similar to whom.
 
 With `S = P Sigma Q^T` the rows of `S S^T` are as far apart as rows of `P Sigma^2`, so similarity never has to be formed. A randomised range
-finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm 4.4) finds the leading part from products with `S` alone.
+finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm 4.4) finds the leading part from products with `S` alone. It learns
+from a sample of the users; every node is then projected by its own pairs.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mgoe.graph.pairs import Pairs
+from mgoe.graph.blocks import Block, Rows
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
@@ -19,48 +23,77 @@ NOISE = 1e-5
 ROUNDING = 5e-8
 """The same for a basis on the way there. Less is left out: a random draw can make a direction weak that the graph does not, and one that
 is left out cannot come back (singular values were wrong by up to .005 of the largest)."""
+GRAM_ROWS = 1 << 18
+"""Rows brought to double precision at once."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """Vectors of users and items in one space. Columns beyond the rank of the graph itself are zero.
+    """What projects a user by its items. Columns beyond the rank of the graph itself are zero.
 
     Attributes:
-        users: `S Q Sigma^(scale - 1)`, the profile of a user's items; a node without edges is zero. Shape (U, rank).
-        items: `Q Sigma^scale`. Shape (I, rank).
+        basis: `Q`. Shape (I, rank).
         singular: Singular values, falling. Shape (rank,).
+        scale: Power of the singular values on the vectors.
     """
 
-    users: NDArray[np.float32]
-    items: NDArray[np.float32]
+    basis: NDArray[np.float32]
     singular: NDArray[np.float32]
+    scale: float
+
+    @property
+    def items(self) -> NDArray[np.float32]:
+        """`Q Sigma^scale`. Shape (I, rank)."""
+        return self.basis * self.singular**self.scale
+
+    @property
+    def stretch(self) -> NDArray[np.float32]:
+        """`Sigma^(scale - 1)`, which makes `S Q` a user's vector. Shape (rank,)."""
+        return divided(self.singular**self.scale, self.singular)
 
 
-def score_matrix(pairs: Pairs, normalize: str) -> sp.csr_array:
-    """The merged graph as a sparse matrix, each score divided by the root of both its nodes' sums if `normalize` is `degree`.
+def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One over the other, zero where the other is."""
+    return np.divide(one, other, out=np.zeros_like(one), where=other > 0).astype(np.float32)
+
+
+def score_matrix(
+    rows: Rows, users: NDArray[np.int64] | None, scores: NDArray[np.int64], sums: dict[str, NDArray[np.int64]], normalize: str
+) -> sp.csr_array:
+    """Rows of the merged graph as a sparse matrix, each score divided by the root of both its nodes' sums if `normalize` is `degree`.
+
+    Args:
+        rows: By user.
+        users: Which, rising; all by default.
+        scores: Fixed-point score of every code. Shape (2^T,).
+        sums: Fixed-point score sum of each `user` and `item`.
+        normalize: `degree` or `none`.
 
     Returns:
-        Shape (U, I).
+        Shape (users, I).
     """
-    shape = pairs.shape
-    score = pairs.score / UNIT
-    if normalize == "degree":
-        score /= np.sqrt(np.bincount(pairs.user, score, shape[0])[pairs.user] * np.bincount(pairs.item, score, shape[1])[pairs.item])
-    return sp.csr_array((score.astype(np.float32), pairs.item.astype(np.int32), pairs.indptr), shape=shape)
+    users = np.arange(len(rows)) if users is None else users
+    degree = np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users])
+    indptr = np.concatenate([[0], np.cumsum(degree)])
+    item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    own, other = (sums[side] / UNIT for side in ("user", "item"))
+    _values(rows.indptr, rows.other, rows.code, users, scores / UNIT, own, other, normalize == "degree", indptr, item, value)
+    return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
 
 
-def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int) -> Sketch:
-    """Randomised truncated singular value decomposition, scaled by a power of the singular values.
+def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0) -> Sketch:
+    """Randomised truncated singular value decomposition.
 
     Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item
     number, so items that arrive later change nothing. Signs are fixed by the largest entry of each item vector.
 
     Args:
-        matrix: Shape (U, I).
+        matrix: Shape (users, I).
         rank: Columns of the result.
         power_iterations: Each multiplies the spectrum's decay; without any, sparse logs give noise.
         scale: Power of the singular values.
         seed: Of the range finder.
+        share: Of all users that the matrix holds: singular values are those of all.
     """
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
@@ -72,14 +105,39 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
     rotation, strength = _principal(profile, NOISE)
     rotation, strength = rotation[:, :rank], strength[:rank]
     right = profile @ (rotation / strength).astype(np.float32)  # Q
-    sign = np.where(right[np.abs(right).argmax(axis=0), np.arange(len(strength))] < 0, -1, 1) if n_items else np.ones(0)
-    stretch = (sign * strength**scale).astype(np.float32)
+    if n_items:
+        right *= np.where(right[np.abs(right).argmax(axis=0), np.arange(len(strength))] < 0, -1, 1).astype(np.float32)
     pad = (0, rank - len(strength))
-    return Sketch(
-        users=np.pad((matrix @ right) * (stretch / strength.astype(np.float32)), ((0, 0), pad)),
-        items=np.pad(right * stretch, ((0, 0), pad)),
-        singular=np.pad(strength.astype(np.float32), pad),
-    )
+    return Sketch(np.pad(right, ((0, 0), pad)), np.pad((strength / np.sqrt(share)).astype(np.float32), pad), scale)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector, times a stretch.
+
+    Attributes:
+        scores: Score of every code. Shape (2^T,).
+        sums: Score sum of every node of this side. Shape (U,) or (I,).
+        other_sums: Of the other side's nodes, as when the sketch was learned. Shape (at most I,) or (at most U,).
+        vectors: Of the same nodes; a pair with a node beyond them is passed over. Shape (as other_sums, rank).
+        stretch: Shape (rank,).
+        normalize: `degree` or `none`.
+    """
+
+    scores: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    other_sums: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+    stretch: NDArray[np.float32]
+    normalize: str
+
+    def __call__(self, block: Block) -> dict[str, NDArray]:
+        """`vectors` (n, rank)."""
+        out = np.zeros((len(block), self.vectors.shape[1]), np.float32)
+        own = self.sums[block.first : block.first + len(block)]
+        degree = self.normalize == "degree"
+        _project(block.indptr, block.other, block.code, self.scores, own, self.other_sums, degree, self.vectors, out)
+        return {"vectors": out * self.stretch}
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,8 +154,39 @@ def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Right singular vectors and singular values above the noise, falling, from the small Gram matrix. Shapes (width, span), (span,)."""
-    wide = columns.astype(np.float64)
-    squares, rotation = np.linalg.eigh(wide.T @ wide)
+    gram = np.zeros((columns.shape[1], columns.shape[1]))
+    for first in range(0, len(columns), GRAM_ROWS):
+        wide = columns[first : first + GRAM_ROWS].astype(np.float64)
+        gram += wide.T @ wide
+    squares, rotation = np.linalg.eigh(gram)
     strength = np.sqrt(np.maximum(squares[::-1], 0))
     span = int((strength > noise * strength.max(initial=0)).sum())
     return rotation[:, ::-1][:, :span], strength[:span]
+
+
+@numba.njit(cache=True, nogil=True)
+def _values(indptr, other, code, users, scores, sums, other_sums, degree, to, to_item, to_value):  # pragma: no cover - compiled
+    for row in range(len(users)):
+        at = to[row]
+        for e in range(indptr[users[row]], indptr[users[row] + 1]):
+            value = scores[code[e]]
+            if degree:
+                value /= np.sqrt(sums[users[row]] * other_sums[other[e]])
+            to_item[at], to_value[at] = other[e], value
+            at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _project(indptr, other, code, scores, sums, other_sums, degree, vectors, out):  # pragma: no cover - compiled
+    known, rank = len(other_sums), vectors.shape[1]
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            j = other[e]
+            if j >= known or other_sums[j] <= 0:
+                continue
+            value = scores[code[e]]
+            if degree:
+                value /= np.sqrt(sums[row] * other_sums[j])
+            value = np.float32(value)
+            for d in range(rank):
+                out[row, d] += value * vectors[j, d]

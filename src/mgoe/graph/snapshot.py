@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.arrays import mapped
 from mgoe.config import InputGroup
 from mgoe.errors import GraphError
 from mgoe.graph import gather
 
 EDGE_PARTS = ("indptr", "macro", "score")
 ARRAYS = (
-    *(f"pairs.{name}" for name in ("indptr", "item", "code", "bucket")),  # distinct pairs, sorted by user, then item: (U + 1,), (E,) ...
+    *(f"pairs.{name}" for name in ("indptr", "item", "code", "time", "events")),  # distinct pairs, by user, then item: (U + 1,), (E,) ...
+    "pairs.item_indptr",  # where each item's pairs start, by item: (I + 1,)
     *("recent_items", "recent_items_code", "recent_users", "recent_users_code"),  # newest first, -1 at the end: (U, R), (I, R)
     *("user_counts", "user_sum", "user_second_sum"),  # (U, 2T + 3), (U,), (U,): counts, score sum, and what comes back over two steps
     *("item_counts", "item_sum", "item_second_sum"),
     *("user_vectors", "item_vectors", "singular"),  # the sketch: (U, rank), (I, rank), (rank,)
-    *("u1", "u2", "i1", "i2"),  # edges of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
+    *("basis", "basis_sum"),  # what projects users, and the fixed-point item sums it was learned with: (I, rank), (I,)
+    *("u1", "u2", "i1", "i2"),  # log(1 + edge) of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
     *("user_table", "item_table"),  # macro task table: (U, T), (I, T)
 )
-"""What a snapshot holds beside its resolutions. Scores are in units of the merging score."""
+"""What a snapshot holds beside its resolutions. Scores are in units of the merging score unless said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Resolution:
 
     Attributes:
         user_macro, item_macro: Own macro node; `Ku` or `Ki` is the cold node. Shape (U,), (I,).
-        user_edges, item_edges: 1st-order edges `(indptr, macro, score)`, a row a node.
+        user_edges, item_edges: 1st-order edges `(indptr, macro, score)`, a row a node; scores in fixed point of unit 2^-12.
         user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
         user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
         user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
@@ -43,8 +46,8 @@ class Resolution:
 
     user_macro: NDArray[np.int32]
     item_macro: NDArray[np.int32]
-    user_edges: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
-    item_edges: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+    user_edges: tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.integer]]
+    item_edges: tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.integer]]
     user_second: NDArray[np.float32]
     item_second: NDArray[np.float32]
     user_mass: NDArray[np.float32]
@@ -82,12 +85,14 @@ class Snapshot:
         resolutions: Coarse to fine.
         dense: Which of them the experts aggregate.
         cut: The last bucket it holds.
+        bucket: Length of a bucket, microseconds.
     """
 
     arrays: Mapping[str, NDArray]
     resolutions: tuple[Resolution, ...]
     dense: int
     cut: int
+    bucket: int
 
     @property
     def n_users(self) -> int:
@@ -148,17 +153,8 @@ class Snapshot:
         start, end = self.arrays["pairs.indptr"][user : user + 2]
         return self.arrays["pairs.item"][start:end]
 
-    def save(self, folder: Path) -> None:
-        """Write every array as its own `.npy`."""
-        folder.mkdir(parents=True)
-        named = dict(self.arrays) | {
-            f"r{r}.{name}": array for r, part in enumerate(self.resolutions) for name, array in part.arrays().items()
-        }
-        for name, array in named.items():
-            np.save(folder / f"{name}.npy", array)
-
     @classmethod
-    def open(cls, folder: Path, resolutions: int, dense: int, cut: int) -> Snapshot:
+    def open(cls, folder: Path, resolutions: int, dense: int, cut: int, bucket: int) -> Snapshot:
         """Reopen a saved snapshot, memory-mapped.
 
         Raises:
@@ -168,11 +164,11 @@ class Snapshot:
         def read(name: str) -> NDArray:
             file = folder / f"{name}.npy"
             try:
-                return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+                return mapped(file)
             except FileNotFoundError:
                 raise GraphError(file, "the graph is damaged: this array is missing; build the graph again") from None
             except (ValueError, OSError, EOFError) as error:
                 raise GraphError(file, f"the graph is damaged: this array cannot be read ({error}); build the graph again") from None
 
         parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in range(resolutions))
-        return cls({name: read(name) for name in ARRAYS}, parts, dense, cut)
+        return cls({name: read(name) for name in ARRAYS}, parts, dense, cut, bucket)

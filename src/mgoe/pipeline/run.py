@@ -16,16 +16,17 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.config import ModelSettings, RunSettings, load_settings
+from mgoe.config import ModelSettings, RunSettings, load_settings, seconds
 from mgoe.data import Prepared, prepare
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import write_text
-from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.pipeline.summary import write_report
+from mgoe.pipeline.watch import Watch
 from mgoe.training import Monitor
 
 Say = Callable[[str], None]
@@ -132,12 +133,24 @@ def build(settings: RunSettings, out: Path, prepared: Prepared, say: Say = lambd
     if not (out / "graph").exists():
         started = time.perf_counter()
         say("building the macro graph")
-        graph = build_graph(
-            prepared.history, prepared.cuts, prepared.users_at, prepared.items_at, settings.ranks, settings.graph, out / "graph"
-        )
-        stages = ", ".join(f"{name} {value:.1f}" for name, value in graph.meta["seconds"].items())
+        graph = build_graph(source_of(settings, prepared), settings.graph, out / "graph", Watch(say))
+        stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
         say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return MacroGraph.open(out / "graph")
+
+
+def source_of(settings: RunSettings, prepared: Prepared) -> Source:
+    """What the graph of a prepared log is built of."""
+    return Source(
+        history=prepared.history,
+        cuts=prepared.cuts,
+        users_at=prepared.users_at,
+        items_at=prepared.items_at,
+        ranks=settings.ranks,
+        bucket=seconds(settings.data.bucket) * 1_000_000,
+        files={name: prepared.path / name for name in prepared.FILES},
+        log=settings.model_dump(mode="json", include={"data", "tasks"}),
+    )
 
 
 def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], say: Say, show_progress: bool) -> None:

@@ -1,0 +1,86 @@
+"""The same events as codes, and the library's build on them: where a comparison with kernels starts, ids aside.
+
+As a command: build the graph of a coded history and print the seconds from its pairs to the saved arrays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.world import MACRO_NODES, TASKS, World
+from mgoe.config import GraphSettings
+from mgoe.simulate import Truth
+
+
+class Codes:
+    """Numbers nodes by first appearance, table after table.
+
+    Args:
+        size: Indices there are.
+    """
+
+    def __init__(self, size: int):
+        self._code = np.full(size, -1, np.int32)
+        self._known = 0
+
+    def of(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Codes of indices, new ones for those not seen before."""
+        distinct, first = np.unique(index, return_index=True)
+        new = distinct[np.argsort(first)]
+        new = new[self._code[new] < 0]
+        self._code[new] = np.arange(self._known, self._known + len(new), dtype=np.int32)
+        self._known += len(new)
+        return self._code[index]
+
+
+def write_history(world: World, file: Path, most: int | None = None) -> Path:
+    """Write a log's events in their order as `user`, `item` (codes), `time` (microseconds) and `task`.
+
+    Args:
+        world: The log.
+        file: Parquet to write.
+        most: Events to write; all where not given.
+    """
+    truth = Truth.open(world.folder)
+    users, items = Codes(len(truth.users)), Codes(len(truth.items))
+    schema = pa.schema({"user": pa.int32(), "item": pa.int32(), "time": pa.int64(), "task": pa.int8()})
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["task"]) as writer:
+        for shard in sorted(world.log.glob("*.parquet")):
+            events = pq.read_table(shard)[:most]
+            user, item = users.of(truth.user_ids.index(events["user_id"])), items.of(truth.item_ids.index(events["item_id"]))
+            moment = events["timestamp"].cast(pa.timestamp("us")).cast(pa.int64())
+            task = pc.index_in(events["behavior"].cast(pa.string()), value_set=pa.array(TASKS)).cast(pa.int8())
+            writer.write_table(pa.table([pa.array(user), pa.array(item), moment, task], schema=schema))
+            if most is not None:
+                break
+    return file
+
+
+def build(history: Path, out: Path, macro_nodes: int) -> float:
+    """Seconds of the library's build of one snapshot at one resolution."""
+    raise NotImplementedError
+
+
+def main() -> None:
+    """Build once from a little that brings compiled code to memory, then once to measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("history", type=Path)
+    parser.add_argument("warm_up", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    build(options.warm_up, options.out / "warm-up", 2)
+    print(json.dumps({"seconds": build(options.history, options.out / "graph", MACRO_NODES)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the floor and from rivals.
+
+    python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows
+    python benchmarks/graph.py --events 5e7 --nmi            # do macro nodes find the planted communities?
+    python benchmarks/graph.py --kernels --macgnn --more     # rivals at 5e7 and 1e6, what more settings add at 1e7
+
+Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item communities: one snapshot of the
+whole log, one resolution of 100/100. Users are a 50th of the events, items a fifth of the users (a tenth from 1e9 on). Two cores.
+
+A line a figure, `{name, value, unit, against, ratio}`, N the events:
+
+- `graph.seconds.N`: the command, the start of Python and reading and numbering the ids included; `graph.events_per_s.N` likewise;
+  `graph.build_events_per_s.N` without the stage that numbers ids. `graph.slope`: of log seconds over log events, by least squares.
+- `graph.seconds.STAGE.N`, `graph.stage_events_per_s.STAGE.N`, `graph.peak_gib.STAGE.N`: as the build notes them.
+- `graph.peak_gib.N`: anonymous memory; `graph.peak_file_gib.N`: file pages in the address space; `graph.mapped_gib.N`: the artefact.
+- `graph.floor_seconds.N`: reading the log's four columns; against the whole command, the ratio says how many times longer that takes.
+- `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have edges.
+- `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against `benchmarks/kernels.py`; ratio ours over
+  theirs. `graph.kernels.seconds.STAGE.N`: theirs.
+- `graph.vs_macgnn_preparation.N`: our stages' seconds, from log to saved graph, against `benchmarks/macgnn.py` with every event a sample;
+  `..._last_fifth.N` with its own protocol's samples alone; ratio theirs over ours.
+- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second snapshot at 90 % of the time;
+  against the build, ratio added over build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.metrics import normalized_mutual_info_score
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import coded
+from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, use_cores
+from benchmarks.world import MACRO_NODES, Build, World, built, simulated
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.graph import MacroGraph
+from mgoe.simulate import Truth
+
+SIZES = "1e7,1e8,1e9"
+NUMBERING = "ids"
+"""The stage that numbers users and items."""
+WARM_UP = 20_000
+"""Events that bring compiled code to memory before a comparison with kernels."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        work: Where logs and outputs go.
+        keep: Leave them there.
+        rounds: Of comparisons.
+        sets: `--set` options of every build.
+    """
+
+    work: Path
+    keep: bool
+    rounds: int
+    sets: Sequence[str]
+
+
+def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
+    """Build once and print its figures. Returns the events of the log and the seconds of the command."""
+    with simulated(plan.work, events, plan.keep) as world, built(world, plan.keep, plan.sets) as build:
+        print_build(world, build)
+        floor = floor_seconds(world)
+        line(f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor)
+        for side, value in (agreement(world, build) if nmi else {}).items():
+            line(f"graph.nmi.{side}.{world.name}", value, "1")
+        return world.events, build.spent.seconds
+
+
+def print_build(world: World, build: Build) -> None:
+    """Seconds, rates and memory of the whole command and of each stage."""
+    seconds, stages = build.spent.seconds, build.meta["stages"]
+    line(f"graph.seconds.{world.name}", seconds, "s")
+    line(f"graph.events_per_s.{world.name}", world.events / seconds, "events/s")
+    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages[NUMBERING]["seconds"]), "events/s")
+    line(f"graph.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
+    line(f"graph.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
+    line(f"graph.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
+    for name, spent in stages.items():
+        stage = f"{name.replace(' ', '_')}.{world.name}"
+        line(f"graph.seconds.{stage}", spent["seconds"], "s")
+        line(f"graph.stage_events_per_s.{stage}", world.events / max(spent["seconds"], 1e-3), "events/s")
+        line(f"graph.peak_gib.{stage}", spent["peak_gib"], "GiB")
+
+
+def floor_seconds(world: World) -> float:
+    """Seconds to read the columns of the log that a build uses, shard by shard, with as many threads."""
+    pa.set_cpu_count(THREADS)
+    started = time.perf_counter()
+    for shard in sorted(world.log.glob("*.parquet")):
+        pq.read_table(shard, columns=["user_id", "item_id", "timestamp", "behavior"])
+    return time.perf_counter() - started
+
+
+def agreement(world: World, build: Build) -> dict[str, float]:
+    """Normalised mutual information of macro nodes and planted communities, nodes without edges left out."""
+    truth, finest = Truth.open(world.folder), MacroGraph.open(build.out / "graph").latest.resolutions[-1]
+    sides = {
+        "user": (truth.users, truth.user_ids, finest.user_macro, len(finest.user_mass)),
+        "item": (truth.items, truth.item_ids, finest.item_macro, len(finest.item_mass)),
+    }
+    found = {}
+    for side, (nodes, ids, macro, k) in sides.items():
+        linked = np.flatnonzero(np.asarray(macro) < k)
+        community = nodes.community[ids.index(Vocabulary.load(build.out / "data" / f"{side}s.parquet").ids(linked))]
+        found[side] = float(normalized_mutual_info_score(community, macro[linked]))
+    return found
+
+
+def print_slope(measured: Sequence[tuple[int, float]]) -> None:
+    """How time grows: 1 is linear."""
+    events, seconds = np.log(measured).T
+    line("graph.slope", float(np.polyfit(events, seconds, 1)[0]), "log s / log events")
+
+
+def compare_kernels(plan: Plan, events: float) -> None:
+    """The library's build of coded events and bare kernels on the same file, in turn, compiled code warm on both sides."""
+    with simulated(plan.work, events, plan.keep) as world, tempfile.TemporaryDirectory(dir=plan.work) as folder:
+        history = coded.write_history(world, Path(folder) / "history.parquet")
+        warm_up = coded.write_history(world, Path(folder) / "warm-up.parquet", WARM_UP)
+        stages: list[dict[str, float]] = []
+
+        def ours() -> float:
+            out = Path(folder) / "ours"
+            seconds = json.loads(child("-m", "benchmarks.coded", history, warm_up, out).output)["seconds"]
+            shutil.rmtree(out)
+            return seconds
+
+        def theirs() -> float:
+            stages.append(json.loads(child("-m", "benchmarks.kernels", history, warm_up).output))
+            return sum(stages[-1].values())
+
+        seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
+    for name in stages[0]:
+        line(f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}", float(np.median([run[name] for run in stages])), "s")
+    line(f"graph.vs_kernels.{world.name}", seconds["ours"], "s", seconds["theirs"], seconds["ours"] / seconds["theirs"])
+
+
+def compare_macgnn(plan: Plan, events: float) -> None:
+    """Our build, from log to saved graph, and MacGNN's preparation of the same log, in turn; the start of Python counts on neither side."""
+    with simulated(plan.work, events, plan.keep) as world:
+        fifths: list[float] = []
+
+        def ours() -> float:
+            with built(world, sets=plan.sets) as build:
+                return float(build.meta["seconds"])
+
+        def theirs() -> float:
+            took = json.loads(child("-m", "benchmarks.macgnn", world.folder, "--macro-nodes", str(MACRO_NODES)).output)
+            fifths.append(took["graph"] + took["last_fifth"])
+            return took["graph"] + took["all"]
+
+        seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
+    for name, theirs_took in {"": seconds["theirs"], "_last_fifth": float(np.median(fifths))}.items():
+        line(f"graph.vs_macgnn_preparation{name}.{world.name}", seconds["ours"], "s", theirs_took, theirs_took / seconds["ours"])
+
+
+def measure_more(plan: Plan, events: float) -> None:
+    """What a second resolution and a second snapshot add to the command's seconds."""
+    with simulated(plan.work, events, plan.keep) as world:
+        more = {
+            "build": {},
+            "resolution": {"resolutions": [[MACRO_NODES, MACRO_NODES], [300, 300]]},
+            "snapshot": {"snapshots": [world.late]},
+        }
+
+        def seconds_of(graph: dict) -> float:
+            with built(world, sets=plan.sets, **graph) as build:
+                return build.spent.seconds
+
+        seconds = in_turn({name: lambda graph=graph: seconds_of(graph) for name, graph in more.items()}, plan.rounds)
+    for name in ("resolution", "snapshot"):
+        added = seconds[name] - seconds["build"]
+        line(f"graph.seconds_added.{name}.{world.name}", added, "s", seconds["build"], added / seconds["build"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, measure, print."""
+    options = _parser().parse_args(arguments)
+    others = options.kernels, options.macgnn, options.more
+    sizes = options.events or (SIZES if not any(others) else "")
+    with tempfile.TemporaryDirectory() as temporary:
+        sets = [*options.sets, *([] if options.rank is None else [f"graph.rank={options.rank}"])]
+        plan = Plan(options.work or Path(temporary), options.keep, options.rounds, sets)
+        plan.work.mkdir(parents=True, exist_ok=True)
+        measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
+        if len(measured) > 1:
+            print_slope(measured)
+        for compare, events in zip((compare_kernels, compare_macgnn, measure_more), others, strict=True):
+            if events:
+                compare(plan, events)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", help=f"sizes to build, comma between; {SIZES} where nothing else is asked for")
+    parser.add_argument("--nmi", action="store_true", help="compare macro nodes with planted communities after each build")
+    for name, size in {"kernels": 5e7, "macgnn": 1e6, "more": 1e7}.items():
+        parser.add_argument(f"--{name}", nargs="?", type=float, const=size, metavar="EVENTS", help=f"at {size:g} events, or so many")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of every comparison, whose medians count; {ROUNDS} by default")
+    parser.add_argument("--rank", type=int, help="of the sketch, instead of the default")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="a setting of every build")
+    parser.add_argument("--work", type=Path, help="folder for logs and outputs, which are used again; a temporary one by default")
+    parser.add_argument("--keep", action="store_true", help="leave logs and outputs in --work")
+    return parser
+
+
+if __name__ == "__main__":
+    use_cores()
+    main()

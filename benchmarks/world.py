@@ -1,0 +1,125 @@
+"""A simulated log of any size, and `mgoe graph build` on it as a black box."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.measure import Spent, as_options, child, folder_bytes, size_name
+from mgoe.simulate import WorldSettings
+
+TASKS = ("click", "favour", "cart", "buy")
+COMMUNITIES = MACRO_NODES = 100
+"""Planted on either side, and asked for."""
+
+
+def nodes(events: float) -> tuple[int, int]:
+    """Users and items of a log: 50 events a user; 5 users an item, and 10 from a billion events on.
+
+    So 1e8 has 2 M users and 400 k items, 1e9 20 M and 2 M, and 5e7 1 M and 200 k.
+    """
+    users = max(round(events / 50), 1000)
+    return users, users // (10 if events >= 1e9 else 5)
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulated log.
+
+    Attributes:
+        folder: Its shards and their truth.
+        name: Of its size.
+    """
+
+    folder: Path
+    name: str
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "events"
+
+    @cached_property
+    def events(self) -> int:
+        """Rows of the log, which are about as many as were asked for."""
+        return int(json.loads((self.folder / "summary.json").read_text())["events"])
+
+    @property
+    def late(self) -> date:
+        """The day that ends nine tenths of the log's time."""
+        settings = WorldSettings.model_validate(json.loads((self.folder / "truth" / "world.json").read_text())["settings"])
+        return date.fromordinal(settings.start.toordinal() + round(settings.days * 0.9))
+
+
+@contextmanager
+def simulated(work: Path, events: float, keep: bool) -> Iterator[World]:
+    """A log of about so many events below `work`. One that lies there is taken as it is; a new one is removed after, unless it is kept."""
+    world = World(work / f"log-{size_name(events)}", size_name(events))
+    known = (world.folder / "summary.json").exists()
+    if not known:
+        users, items = nodes(events)
+        communities = as_options([f"{side}_communities={COMMUNITIES}" for side in ("user", "item")])
+        sizes = ["--users", str(users), "--items", str(items), "--events", str(round(events))]
+        child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", "events", *communities)
+    try:
+        yield world
+    finally:
+        if not known and not keep:
+            shutil.rmtree(world.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished `mgoe graph build`.
+
+    Attributes:
+        out: Its output folder.
+        spent: By the command.
+        meta: What `graph.json` holds.
+        artefact_bytes: Of the graph on disk.
+    """
+
+    out: Path
+    spent: Spent
+    meta: dict[str, Any]
+    artefact_bytes: int
+
+
+@contextmanager
+def built(world: World, keep: bool = False, sets: Sequence[str] = (), name: str = "build", **graph: Any) -> Iterator[Build]:
+    """Build the graph of a log by the command, in a process of its own; the output is removed after, unless it is kept.
+
+    Args:
+        world: The log.
+        keep: The output.
+        sets: `--set` options of the command.
+        name: Of the output, beside the log.
+        graph: Settings of the graph that differ from one snapshot at one resolution of 100/100.
+    """
+    out = world.folder.with_name(f"{name}-{world.name}")
+    config = out.with_suffix(".yaml")
+    shutil.rmtree(out, ignore_errors=True)
+    config.write_text(yaml.safe_dump(settings(world, **graph), sort_keys=False))
+    try:
+        spent = child("-m", "mgoe", "graph", "build", config, "--out", out, "--json", *as_options(sets))
+        meta = json.loads((out / "graph" / "graph.json").read_text())
+        yield Build(out, spent, meta, folder_bytes(out / "graph"))
+    finally:
+        if not keep:
+            shutil.rmtree(out, ignore_errors=True)
+            config.unlink()
+
+
+def settings(world: World, **graph: Any) -> dict[str, Any]:
+    """The run's configuration, as YAML holds it."""
+    data = {"log": str(world.log), "user": "user_id", "item": "item_id", "time": "timestamp", "behavior": "behavior"}
+    plain = {"snapshots": "last", "resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
+    return {"data": data, "tasks": list(TASKS), "graph": plain | graph}

@@ -1,0 +1,84 @@
+"""The engine in the process: DuckDB brings events in order and spills what its share of the memory does not hold; readings run on threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import ibis.expr.types as ir
+from ibis.backends.duckdb import Backend
+from numpy.typing import NDArray
+
+from mgoe.data import batches
+from mgoe.graph.blocks import Block, Reading, Rows, Side, write_by_item
+from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
+
+Advance = Callable[[int], None]
+GIB = 1 << 30
+SORT_SHARE, TURN_SHARE = 0.6, 0.25
+"""Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
+
+
+class Embedded:
+    """Builds on one machine, out of core.
+
+    Args:
+        folder: Of the graph being built.
+        memory: Limit of anonymous memory, GiB.
+        threads: Side by side; as many as there are processors by default.
+    """
+
+    name = "embedded"
+
+    def __init__(self, folder: Path, memory: float, threads: int | None = None):
+        self.folder, self.memory = folder, memory
+        self.threads = threads or available_threads()
+
+    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+        """Sort the events and fold them; see `pairs.write_pairs`."""
+        backend = history.get_backend()
+        if isinstance(backend, Backend):
+            spill = self.folder / "spill"
+            backend.con.execute(f"SET memory_limit = '{self.memory * SORT_SHARE:.2f}GiB'")
+            backend.con.execute(f"SET threads = {self.threads}")
+            backend.con.execute("SET preserve_insertion_order = false")
+            backend.con.execute(f"SET temp_directory = '{spill}'")
+        write_pairs(whole_pairs(batches(in_order(history))), moments, tasks, folders, advance)
+
+    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""
+        rows = Rows.by_user(snapshot)
+        indptr = Rows.item_indptr(snapshot)
+        yield from self._map(write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB)), reading, advance)
+
+    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """A reading of every block of one side, in order. Items are read without times, once they were turned."""
+        rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
+        yield from self._map(rows.blocks(), reading, advance)
+
+    def _map(self, blocks: Iterable[Block], reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        waiting: deque[tuple[Future[dict[str, NDArray]], int]] = deque()
+
+        def done() -> dict[str, NDArray]:
+            future, pairs = waiting.popleft()
+            result = future.result()
+            advance(pairs)
+            return result
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for block in blocks:
+                waiting.append((pool.submit(reading, block), len(block.other)))
+                if len(waiting) > self.threads:
+                    yield done()
+            while waiting:
+                yield done()
+
+
+def available_threads() -> int:
+    """Processors of this process, or what OMP_NUM_THREADS allows."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, int(asked)) if asked.isdigit() and int(asked) else here

@@ -1,0 +1,59 @@
+"""What a snapshot has learned: the sketch that projects nodes, and the macro nodes. Kept, it makes a build depend on events alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.arrays import mapped
+from mgoe.graph.blocks import SIDES, Side
+from mgoe.graph.sketch import Sketch
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Of one snapshot.
+
+    Attributes:
+        sketch: Projects users by their items.
+        item_sums: Fixed-point score sum of each item when the sketch was learned, which normalises a user's pairs. Shape (I,).
+        items: Item vectors. Shape (I, rank).
+        macro: Macro node of each node, a mapping by side for each resolution. Shape (U,), (I,).
+        centres: Of the macro nodes. Shape (Ku, rank), (Ki, rank).
+    """
+
+    sketch: Sketch
+    item_sums: NDArray[np.int64]
+    items: NDArray[np.float32]
+    macro: tuple[dict[Side, NDArray[np.int32]], ...]
+    centres: tuple[dict[Side, NDArray[np.float32]], ...]
+
+    @classmethod
+    def of(cls, snapshot: Path, resolutions: int, scale: float) -> Self:
+        """Read it from a saved snapshot.
+
+        Args:
+            snapshot: Its folder.
+            resolutions: How many it has.
+            scale: Power of the singular values on the vectors.
+        """
+
+        def by_side(r: int, name: str) -> dict[Side, NDArray]:
+            return {side: mapped(snapshot / f"r{r}.{side}_{name}.npy") for side in SIDES}
+
+        return cls(
+            read_sketch(snapshot, scale),
+            mapped(snapshot / "basis_sum.npy"),
+            mapped(snapshot / "item_vectors.npy"),
+            tuple(by_side(r, "macro") for r in range(resolutions)),
+            tuple(by_side(r, "centres") for r in range(resolutions)),
+        )
+
+
+def read_sketch(snapshot: Path, scale: float) -> Sketch:
+    """The sketch of a snapshot's folder."""
+    return Sketch(mapped(snapshot / "basis.npy"), mapped(snapshot / "singular.npy"), scale)

@@ -1,0 +1,95 @@
+"""Where a graph is built: a folder beside its place, for one process at a time, that takes its place when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mgoe.errors import OutputError
+from mgoe.files import exclusive, sha256, write_json
+from mgoe.graph.stages import FILE as STAGES
+from mgoe.graph.stages import Stages
+
+MANIFEST = "graph.json"
+
+
+def building(out: Path) -> Path:
+    """The folder in which a graph is built."""
+    return out.with_name(f"{out.name}.building")
+
+
+@contextmanager
+def workplace(out: Path) -> Iterator[Path]:
+    """Take the folder in which a graph is built; what an earlier process finished is still there.
+
+    Raises:
+        OutputError: Another process holds it, it cannot be written, or the disk is full.
+    """
+    restore(out)
+    folder = building(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder, "the macro graph"):
+            yield folder
+    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        kept = "what is done is kept, and the same command goes on from there"
+        raise OutputError(out, f"cannot be written: {reason}; free space or memory, or choose another folder ({kept})") from None
+
+
+def finish(folder: Path, out: Path, meta: dict[str, Any], files: Mapping[str, Path], stages: Stages) -> None:
+    """Note what was made and move it to its place, over what lay there before."""
+    for name, file in files.items():
+        shutil.copyfile(file, folder / name)
+    shutil.rmtree(folder / "spill", ignore_errors=True)
+    stages.run("checksums", 0, lambda advance: write_json(folder / "checksums.json", _checksums(folder)))
+    spent = stages.spent
+    meta = meta | {
+        "files": json.loads((folder / "checksums.json").read_text()),
+        "stages": {name: {"seconds": round(took.seconds, 3), "peak_gib": round(took.peak_gib, 3)} for name, took in spent.items()},
+        "seconds": round(sum(took.seconds for took in spent.values()), 3),
+    }
+    write_json(folder / MANIFEST, meta)
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    for name in ("checksums.json", STAGES, "lock"):
+        (folder / name).unlink(missing_ok=True)
+    replaced = _replaced(out)
+    if out.exists():
+        os.replace(out, replaced)
+    os.replace(folder, out)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def restore(out: Path) -> None:
+    """Put back a graph that a process was about to replace when it was killed."""
+    replaced = _replaced(out)
+    if replaced.exists() and not out.exists():
+        os.replace(replaced, out)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and checksum of every file of the graph."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and _belongs(file.relative_to(folder)))
+    with ThreadPoolExecutor(2) as pool:
+        sums = list(pool.map(sha256, files))
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": checksum}
+        for file, checksum in zip(files, sums, strict=True)
+    }
+
+
+def _belongs(file: Path) -> bool:
+    return file.parts[0] not in ("work", "spill", STAGES, "lock", "checksums.json")
