@@ -8,18 +8,24 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from datetime import date
 from pathlib import Path
 
 import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.world import MACRO_NODES, TASKS, World
+from benchmarks.world import TASKS, World
 from mgoe.config import GraphSettings
+from mgoe.graph import Source, build_graph
 from mgoe.simulate import Truth
+
+DAY = 86_400_000_000
+"""Microseconds."""
 
 
 class Codes:
@@ -66,20 +72,45 @@ def write_history(world: World, file: Path, most: int | None = None) -> Path:
     return file
 
 
-def build(history: Path, out: Path, macro_nodes: int) -> float:
-    """Seconds of the library's build of one snapshot at one resolution."""
-    raise NotImplementedError
+def build(history: Path, out: Path, settings: GraphSettings, cut: date | None = None) -> float:
+    """Seconds of the library's build, from coded events to a saved graph.
+
+    Args:
+        history: What `write_history` wrote.
+        out: The graph's folder.
+        settings: Of the graph.
+        cut: First day after a second snapshot; one snapshot of everything where not given.
+    """
+    table = ibis.duckdb.connect().read_parquet(history)
+    days = [] if cut is None else [cut.toordinal() - date(1970, 1, 1).toordinal()]
+    known = [*(_known(table.filter(table.time < day * DAY)) for day in days), _known(table)]
+    users, items = np.array(known, np.int64).T
+    ranks = [float(rank) for rank in range(1, len(TASKS) + 1)]
+    source = Source(table, np.array(days, np.int32) - 1, users, items, ranks)
+    started = time.perf_counter()
+    build_graph(source, settings, out)
+    return time.perf_counter() - started
+
+
+def _known(table: ir.Table) -> tuple[int, int]:
+    """Users and items that the rows of a coded history know."""
+    largest = table.aggregate(user=table.user.max(), item=table.item.max()).to_pyarrow()
+    return largest["user"][0].as_py() + 1, largest["item"][0].as_py() + 1
 
 
 def main() -> None:
-    """Build once from a little that brings compiled code to memory, then once to measure."""
+    """Build once from a little, which brings compiled code to memory, then once to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("history", type=Path)
     parser.add_argument("warm_up", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--graph", type=json.loads, default={}, help="settings of the graph, as JSON")
+    parser.add_argument("--cut", type=date.fromisoformat, help="first day after a second snapshot")
     options = parser.parse_args()
-    build(options.warm_up, options.out / "warm-up", 2)
-    print(json.dumps({"seconds": build(options.history, options.out / "graph", MACRO_NODES)}))
+    settings = GraphSettings.model_validate(options.graph)
+    small = settings.model_copy(update={"resolutions": [(2, 2)] * len(settings.resolutions)})
+    build(options.warm_up, options.out / "warm-up", small, options.cut)
+    print(json.dumps({"seconds": build(options.history, options.out / "graph", settings, options.cut)}))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def scores(user, item, task, users, table):
 
 @numba.njit(cache=True, parallel=True)
 def transposed(indptr, other, score, columns):
+    """The same matrix, column after column."""
     rows = np.empty(len(other), np.int32)
     for row in numba.prange(len(indptr) - 1):
         rows[indptr[row] : indptr[row + 1]] = row
@@ -87,6 +88,7 @@ def transposed(indptr, other, score, columns):
 
 @numba.njit(cache=True, parallel=True)
 def rows_of(indptr, other, score, chosen):
+    """Some of the rows."""
     starts = np.zeros(len(chosen) + 1, np.int64)
     starts[1:] = (indptr[chosen + 1] - indptr[chosen]).cumsum()
     others, part = np.empty(starts[-1], other.dtype), np.empty(starts[-1], score.dtype)
@@ -99,6 +101,7 @@ def rows_of(indptr, other, score, chosen):
 
 @numba.njit(cache=True, parallel=True)
 def sums(indptr, score):
+    """Sum of each row."""
     out = np.zeros(len(indptr) - 1, np.float32)
     for row in numba.prange(len(out)):
         out[row] = score[indptr[row] : indptr[row + 1]].sum()
@@ -107,6 +110,7 @@ def sums(indptr, score):
 
 @numba.njit(cache=True, parallel=True)
 def product(indptr, other, score, dense):
+    """The sparse matrix times a dense one."""
     out = np.zeros((len(indptr) - 1, dense.shape[1]), np.float32)
     cuts = parts(indptr)
     for t in numba.prange(len(cuts) - 1):
@@ -120,6 +124,7 @@ def product(indptr, other, score, dense):
 
 @numba.njit(cache=True, parallel=True)
 def first_order(indptr, other, score, macro, width):
+    """Scores summed by the macro node of their column. Shape (rows, K)."""
     out = np.zeros((len(indptr) - 1, width), np.float32)
     cuts = parts(indptr)
     for t in numba.prange(len(cuts) - 1):
@@ -131,6 +136,7 @@ def first_order(indptr, other, score, macro, width):
 
 @numba.njit(cache=True, parallel=True)
 def take_way_back(indptr, score, own, out):
+    """Subtract each row's sum of squares at its own macro node."""
     for row in numba.prange(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
             out[row, own[row]] -= score[e] * score[e]

@@ -19,32 +19,35 @@ A line a figure, `{name, value, unit, against, ratio}`, N the events:
   theirs. `graph.kernels.seconds.STAGE.N`: theirs.
 - `graph.vs_macgnn_preparation.N`: our stages' seconds, from log to saved graph, against `benchmarks/macgnn.py` with every event a sample;
   `..._last_fifth.N` with its own protocol's samples alone; ratio theirs over ours.
-- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second snapshot at 90 % of the time;
-  against the build, ratio added over build.
+- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second snapshot at 90 % of the time, to
+  the library's build from coded events; against that build, ratio added over build.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from sklearn.metrics import normalized_mutual_info_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import coded
 from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, use_cores
-from benchmarks.world import MACRO_NODES, Build, World, built, simulated
+from benchmarks.world import MACRO_NODES, PLAIN, Build, World, built, simulated
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.simulate import Truth
@@ -52,6 +55,8 @@ from mgoe.simulate import Truth
 SIZES = "1e7,1e8,1e9"
 NUMBERING = "ids"
 """The stage that numbers users and items."""
+FINER = [300, 300]
+"""The second resolution."""
 WARM_UP = 20_000
 """Events that bring compiled code to memory before a comparison with kernels."""
 
@@ -64,18 +69,18 @@ class Plan:
         work: Where logs and outputs go.
         keep: Leave them there.
         rounds: Of comparisons.
-        sets: `--set` options of every build.
+        graph: Settings of every graph.
     """
 
     work: Path
     keep: bool
     rounds: int
-    sets: Sequence[str]
+    graph: Mapping[str, Any]
 
 
 def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
     """Build once and print its figures. Returns the events of the log and the seconds of the command."""
-    with simulated(plan.work, events, plan.keep) as world, built(world, plan.keep, plan.sets) as build:
+    with simulated(plan.work, events, plan.keep) as world, built(world, plan.graph, plan.keep) as build:
         print_build(world, build)
         floor = floor_seconds(world)
         line(f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor)
@@ -89,7 +94,7 @@ def print_build(world: World, build: Build) -> None:
     seconds, stages = build.spent.seconds, build.meta["stages"]
     line(f"graph.seconds.{world.name}", seconds, "s")
     line(f"graph.events_per_s.{world.name}", world.events / seconds, "events/s")
-    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages[NUMBERING]["seconds"]), "events/s")
+    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages.get(NUMBERING, {"seconds": 0})["seconds"]), "events/s")
     line(f"graph.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
     line(f"graph.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
     line(f"graph.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
@@ -130,26 +135,38 @@ def print_slope(measured: Sequence[tuple[int, float]]) -> None:
     line("graph.slope", float(np.polyfit(events, seconds, 1)[0]), "log s / log events")
 
 
+def seconds_from_codes(histories: tuple[Path, Path], graph: Mapping[str, Any], *more: str) -> float:
+    """Seconds of the library's build from coded events, in a process of its own.
+
+    Args:
+        histories: Of the log, and of the little that warms up.
+        graph: Settings of the graph.
+        more: Options of `benchmarks/coded.py`.
+    """
+    with tempfile.TemporaryDirectory(dir=histories[0].parent) as out:
+        return float(json.loads(child("-m", "benchmarks.coded", *histories, out, "--graph", json.dumps(graph), *more).output)["seconds"])
+
+
+@contextmanager
+def coded_histories(plan: Plan, events: float) -> Iterator[tuple[World, tuple[Path, Path]]]:
+    """A log as codes, and the beginning of it."""
+    with simulated(plan.work, events, plan.keep) as world, tempfile.TemporaryDirectory(dir=plan.work) as folder:
+        files = Path(folder) / "history.parquet", Path(folder) / "warm-up.parquet"
+        yield world, (coded.write_history(world, files[0]), coded.write_history(world, files[1], WARM_UP))
+
+
 def compare_kernels(plan: Plan, events: float) -> None:
     """The library's build of coded events and bare kernels on the same file, in turn, compiled code warm on both sides."""
-    with simulated(plan.work, events, plan.keep) as world, tempfile.TemporaryDirectory(dir=plan.work) as folder:
-        history = coded.write_history(world, Path(folder) / "history.parquet")
-        warm_up = coded.write_history(world, Path(folder) / "warm-up.parquet", WARM_UP)
-        stages: list[dict[str, float]] = []
-
-        def ours() -> float:
-            out = Path(folder) / "ours"
-            seconds = json.loads(child("-m", "benchmarks.coded", history, warm_up, out).output)["seconds"]
-            shutil.rmtree(out)
-            return seconds
+    stages: list[dict[str, float]] = []
+    with coded_histories(plan, events) as (world, histories):
 
         def theirs() -> float:
-            stages.append(json.loads(child("-m", "benchmarks.kernels", history, warm_up).output))
+            stages.append(json.loads(child("-m", "benchmarks.kernels", *histories).output))
             return sum(stages[-1].values())
 
-        seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
+        seconds = in_turn({"ours": lambda: seconds_from_codes(histories, plan.graph), "theirs": theirs}, plan.rounds)
     for name in stages[0]:
-        line(f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}", float(np.median([run[name] for run in stages])), "s")
+        line(f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}", median(run[name] for run in stages), "s")
     line(f"graph.vs_kernels.{world.name}", seconds["ours"], "s", seconds["theirs"], seconds["ours"] / seconds["theirs"])
 
 
@@ -159,7 +176,7 @@ def compare_macgnn(plan: Plan, events: float) -> None:
         fifths: list[float] = []
 
         def ours() -> float:
-            with built(world, sets=plan.sets) as build:
+            with built(world, plan.graph) as build:
                 return float(build.meta["seconds"])
 
         def theirs() -> float:
@@ -168,24 +185,20 @@ def compare_macgnn(plan: Plan, events: float) -> None:
             return took["graph"] + took["all"]
 
         seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
-    for name, theirs_took in {"": seconds["theirs"], "_last_fifth": float(np.median(fifths))}.items():
+    for name, theirs_took in {"": seconds["theirs"], "_last_fifth": median(fifths)}.items():
         line(f"graph.vs_macgnn_preparation{name}.{world.name}", seconds["ours"], "s", theirs_took, theirs_took / seconds["ours"])
 
 
 def measure_more(plan: Plan, events: float) -> None:
-    """What a second resolution and a second snapshot add to the command's seconds."""
-    with simulated(plan.work, events, plan.keep) as world:
-        more = {
-            "build": {},
-            "resolution": {"resolutions": [[MACRO_NODES, MACRO_NODES], [300, 300]]},
-            "snapshot": {"snapshots": [world.late]},
+    """What a second resolution and a second snapshot add to a build from coded events."""
+    finer = {**plan.graph, "resolutions": [*plan.graph["resolutions"], FINER]}
+    with coded_histories(plan, events) as (world, histories):
+        runs = {
+            "build": lambda: seconds_from_codes(histories, plan.graph),
+            "resolution": lambda: seconds_from_codes(histories, finer),
+            "snapshot": lambda: seconds_from_codes(histories, plan.graph, "--cut", world.late.isoformat()),
         }
-
-        def seconds_of(graph: dict) -> float:
-            with built(world, sets=plan.sets, **graph) as build:
-                return build.spent.seconds
-
-        seconds = in_turn({name: lambda graph=graph: seconds_of(graph) for name, graph in more.items()}, plan.rounds)
+        seconds = in_turn(runs, plan.rounds)
     for name in ("resolution", "snapshot"):
         added = seconds[name] - seconds["build"]
         line(f"graph.seconds_added.{name}.{world.name}", added, "s", seconds["build"], added / seconds["build"])
@@ -197,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = options.kernels, options.macgnn, options.more
     sizes = options.events or (SIZES if not any(others) else "")
     with tempfile.TemporaryDirectory() as temporary:
-        sets = [*options.sets, *([] if options.rank is None else [f"graph.rank={options.rank}"])]
-        plan = Plan(options.work or Path(temporary), options.keep, options.rounds, sets)
+        graph = PLAIN | dict(options.sets) | ({} if options.rank is None else {"rank": options.rank})
+        plan = Plan((options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph)
         plan.work.mkdir(parents=True, exist_ok=True)
         measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
         if len(measured) > 1:
@@ -216,10 +229,15 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", nargs="?", type=float, const=size, metavar="EVENTS", help=f"at {size:g} events, or so many")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of every comparison, whose medians count; {ROUNDS} by default")
     parser.add_argument("--rank", type=int, help="of the sketch, instead of the default")
-    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="a setting of every build")
+    parser.add_argument("--set", dest="sets", action="append", type=_setting, default=[], metavar="KEY=VALUE", help="of every graph")
     parser.add_argument("--work", type=Path, help="folder for logs and outputs, which are used again; a temporary one by default")
     parser.add_argument("--keep", action="store_true", help="leave logs and outputs in --work")
     return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    return key, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +140,3 @@ def use_cores(count: int = THREADS) -> None:
 def folder_bytes(folder: Path) -> int:
     """Size of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def as_options(values: Sequence[str]) -> list[str]:
-    """`--set` before each."""
-    return [part for value in values for part in ("--set", value)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -14,12 +14,14 @@ from typing import Any
 
 import yaml
 
-from benchmarks.measure import Spent, as_options, child, folder_bytes, size_name
+from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.simulate import WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
 COMMUNITIES = MACRO_NODES = 100
 """Planted on either side, and asked for."""
+PLAIN = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
+"""Settings of every graph, where not said otherwise."""
 
 
 def nodes(events: float) -> tuple[int, int]:
@@ -66,7 +68,7 @@ def simulated(work: Path, events: float, keep: bool) -> Iterator[World]:
     known = (world.folder / "summary.json").exists()
     if not known:
         users, items = nodes(events)
-        communities = as_options([f"{side}_communities={COMMUNITIES}" for side in ("user", "item")])
+        communities = [part for side in ("user", "item") for part in ("--set", f"{side}_communities={COMMUNITIES}")]
         sizes = ["--users", str(users), "--items", str(items), "--events", str(round(events))]
         child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", "events", *communities)
     try:
@@ -94,22 +96,20 @@ class Build:
 
 
 @contextmanager
-def built(world: World, keep: bool = False, sets: Sequence[str] = (), name: str = "build", **graph: Any) -> Iterator[Build]:
+def built(world: World, graph: Mapping[str, Any], keep: bool = False) -> Iterator[Build]:
     """Build the graph of a log by the command, in a process of its own; the output is removed after, unless it is kept.
 
     Args:
         world: The log.
+        graph: Settings of the graph.
         keep: The output.
-        sets: `--set` options of the command.
-        name: Of the output, beside the log.
-        graph: Settings of the graph that differ from one snapshot at one resolution of 100/100.
     """
-    out = world.folder.with_name(f"{name}-{world.name}")
+    out = world.folder.with_name(f"build-{world.name}")
     config = out.with_suffix(".yaml")
     shutil.rmtree(out, ignore_errors=True)
-    config.write_text(yaml.safe_dump(settings(world, **graph), sort_keys=False))
+    config.write_text(yaml.safe_dump(settings(world, graph), sort_keys=False))
     try:
-        spent = child("-m", "mgoe", "graph", "build", config, "--out", out, "--json", *as_options(sets))
+        spent = child("-m", "mgoe", "graph", "build", config, "--out", out, "--json")
         meta = json.loads((out / "graph" / "graph.json").read_text())
         yield Build(out, spent, meta, folder_bytes(out / "graph"))
     finally:
@@ -118,8 +118,7 @@ def built(world: World, keep: bool = False, sets: Sequence[str] = (), name: str 
             config.unlink()
 
 
-def settings(world: World, **graph: Any) -> dict[str, Any]:
+def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
     """The run's configuration, as YAML holds it."""
     data = {"log": str(world.log), "user": "user_id", "item": "item_id", "time": "timestamp", "behavior": "behavior"}
-    plain = {"snapshots": "last", "resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
-    return {"data": data, "tasks": list(TASKS), "graph": plain | graph}
+    return {"data": data, "tasks": list(TASKS), "graph": {**graph, "snapshots": "last"}}

@@ -1,0 +1,152 @@
+"""The benchmark runs on a log of twenty thousand events, prints what it says, and its rivals compute what the library does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from benchmarks import coded, graph, kernels, macgnn, measure, world
+from mgoe.graph.scores import merging_score
+from tests.effort import SOAK
+
+SIZE = 20_000
+TASKS = world.TASKS
+RANKS = np.arange(1.0, len(TASKS) + 1)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def log(work: Path) -> world.World:
+    with world.simulated(work, SIZE, keep=True) as simulated:
+        return simulated
+
+
+def lines(printed: str) -> dict[str, dict]:
+    figures = [json.loads(text) for text in printed.splitlines()]
+    assert all(list(figure) == ["name", "value", "unit", "against", "ratio"] for figure in figures)
+    return {figure["name"]: figure for figure in figures}
+
+
+def test_every_figure_of_a_build_has_its_line(log: world.World, work: Path, capsys: pytest.CaptureFixture[str]):
+    graph.main(["--events", f"{SIZE}", "--nmi", "--kernels", f"{SIZE}", "--rounds", "1", "--work", str(work)])
+    found = lines(capsys.readouterr().out)
+    whole = {"seconds", "events_per_s", "build_events_per_s", "peak_gib", "peak_file_gib", "mapped_gib", "floor_seconds"}
+    compared = {"nmi.user", "nmi.item", "vs_kernels"}
+    stages = {name.split(".")[2] for name in found if name.startswith("graph.seconds.")} - {"2e4"}
+    assert {"pairs", "sketch", "clusters", "1st_order", "2nd_order"} <= stages
+    of_stages = {f"{figure}.{stage}" for figure in ("seconds", "stage_events_per_s", "peak_gib") for stage in stages}
+    rivals = {f"kernels.seconds.{stage}" for stage in ("scores_and_1st_order", "sketch", "clusters", "2nd_order")}
+    assert set(found) == {f"graph.{name}.2e4" for name in whole | compared | of_stages | rivals}
+    assert all(figure["value"] > 0 for figure in found.values())
+    for name in ("floor_seconds", "vs_kernels"):
+        assert found[f"graph.{name}.2e4"]["against"] > 0
+        assert found[f"graph.{name}.2e4"]["ratio"] > 0
+    assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
+
+
+@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
+def test_every_comparison_has_its_line(work: Path, capsys: pytest.CaptureFixture[str]):
+    graph.main(["--macgnn", "5e4", "--more", "1e5", "--rounds", "1", "--work", str(work)])
+    found = lines(capsys.readouterr().out)
+    rival = {f"graph.vs_macgnn_preparation{part}.5e4" for part in ("", "_last_fifth")}
+    assert set(found) == rival | {f"graph.seconds_added.{what}.1e5" for what in ("resolution", "snapshot")}
+    assert all(figure["against"] > 0 for figure in found.values())
+
+
+def test_kernels_equal_explicit_products(log: world.World, tmp_path: Path):
+    history = coded.write_history(log, tmp_path / "history.parquet")
+    found, k = kernels.run(history, 7, rank=8), 7
+    user, item, task = kernels.read(history)
+    codes = np.zeros((user.max() + 1, item.max() + 1), np.int64)
+    np.bitwise_or.at(codes, (user, item), 1 << task.astype(np.int64))
+    scores = merging_score(codes.ravel(), RANKS, beta=0).reshape(codes.shape)
+    members = {side: np.eye(k)[macro] for side, macro in found.macro.items()}
+    first = {"user": scores @ members["item"], "item": scores.T @ members["user"]}
+    back = {"user": (scores**2).sum(1), "item": (scores**2).sum(0)}
+    for side, other, matrix in (("user", "item", scores), ("item", "user", scores.T)):
+        second = matrix @ first[other] - members[side] * back[side][:, None]
+        assert_allclose(found.first[side], first[side], rtol=1e-5, atol=1e-4)
+        assert_allclose(found.second[side], second, rtol=1e-4, atol=1e-2)
+
+
+def test_kernels_find_communities(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, 600, 30_000)
+    item = rng.integers(0, 50, len(user)) * 4 + np.where(rng.random(len(user)) < 0.8, user % 4, rng.integers(0, 4, len(user)))
+    columns = {"user": user.astype(np.int32), "item": item.astype(np.int32), "task": np.zeros(len(user), np.int8)}
+    pq.write_table(pa.table(columns), tmp_path / "history.parquet")
+    macro = kernels.run(tmp_path / "history.parquet", 4, rank=4).macro
+    for side, count in (("user", 600), ("item", 200)):
+        pairs = np.unique(np.stack([macro[side], np.arange(count) % 4]), axis=1)
+        assert pairs.shape[1] == 4, f"{side} macro nodes are the planted groups"
+
+
+def test_macgnn_counts_neighbours_over_one_and_two_steps():
+    items_of = {0: [0, 1, 1], 1: [2], 2: [0, 2]}
+    counts = np.array([[1, 2, 0], [0, 0, 1], [1, 0, 1]])
+    of_items = np.eye(2)[[0, 0, 1]]
+    user_first, user_second, item_first, item_second = macgnn.macro_edges(items_of, 3, np.array([0, 0, 1]), k=3)
+    assert_array_equal(user_first, counts @ of_items)
+    assert_array_equal(item_second, counts.T @ counts @ of_items)
+    assert_array_equal(user_second, counts @ item_first)
+    assert_array_equal(np.sort(item_first.sum(1)), np.sort(counts.sum(0)))
+
+
+def test_codes_go_by_first_appearance():
+    codes = coded.Codes(10)
+    assert_array_equal(codes.of(np.array([7, 3, 7])), [0, 1, 0])
+    assert_array_equal(codes.of(np.array([5, 3, 0])), [2, 1, 3])
+
+
+def test_a_history_holds_the_log_in_its_order(log: world.World, tmp_path: Path):
+    rows = pq.read_table(coded.write_history(log, tmp_path / "history.parquet")).to_pandas()
+    assert len(rows) == log.events
+    assert rows["time"].is_monotonic_increasing
+    for side in ("user", "item"):
+        assert_array_equal(rows[side].drop_duplicates(), np.arange(rows[side].max() + 1))
+    assert set(rows["task"]) == set(range(len(TASKS)))
+
+
+def test_slope_of_time_over_events(capsys: pytest.CaptureFixture[str]):
+    graph.print_slope([(10**7, 5.0), (10**8, 50.0), (10**9, 500.0)])
+    assert lines(capsys.readouterr().out)["graph.slope"]["value"] == 1
+
+
+def test_sizes():
+    assert [measure.size_name(size) for size in (1e9, 5e7, 20_000, 1.5e6)] == ["1e9", "5e7", "2e4", "1.5e6"]
+    assert [world.nodes(size) for size in (1e9, 1e8, 5e7)] == [(20_000_000, 2_000_000), (2_000_000, 400_000), (1_000_000, 200_000)]
+
+
+def test_rivals_run_in_turn_and_medians_count():
+    order: list[str] = []
+    seconds = iter([1.0, 10, 30, 3, 2, 20])
+
+    def run(name: str) -> float:
+        order.append(name)
+        return next(seconds)
+
+    assert measure.in_turn({"ours": lambda: run("ours"), "theirs": lambda: run("theirs")}, rounds=3) == {"ours": 2, "theirs": 20}
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_memory_of_a_child_counts_its_children():
+    holds = "import time; a = bytearray(200 << 20); time.sleep(.5)"
+    starts = f"import subprocess, sys; {holds.split(';')[1]}; subprocess.run([sys.executable, '-c', '{holds}']); print('done')"
+    spent = measure.child("-c", starts)
+    assert spent.output == "done\n"
+    assert 400 / 1024 <= spent.anonymous_gib < 500 * 2**20 / measure.GIB
+
+
+def test_a_failed_child_says_why():
+    with pytest.raises(RuntimeError, match="code 3: no luck"):
+        measure.child("-c", "import sys; sys.stderr.write('no luck'); sys.exit(3)")
