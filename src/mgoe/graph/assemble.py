@@ -20,9 +20,11 @@ from mgoe.graph.learned import Learned, read_sketch
 from mgoe.graph.pairs import Moments, starts
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
-from mgoe.graph.stages import Stages
+from mgoe.graph.stages import GIB, Stages
 
 Advance = Callable[[int], None]
+MATRIX_SHARE = 0.4
+"""Of the memory: what one side's 1st-order edges may take as a matrix."""
 ROWS = 1 << 18
 """Nodes whose counts are finished at once."""
 
@@ -109,10 +111,13 @@ class _At:
 
     @property
     def nodes(self) -> int:
-        return sum(len(mapped(self.folder / f"pairs.{name}.npy")) - 1 for name in ("indptr", "item_indptr"))
+        return sum(len(self.degree(side)) for side in SIDES)
 
     def sums(self, side: Side) -> NDArray[np.int64]:
         return mapped(self.work / f"{side}.sum.npy")
+
+    def degree(self, side: Side) -> NDArray[np.int64]:
+        return np.diff(mapped(self.folder / ("pairs.indptr.npy" if side == "user" else "pairs.item_indptr.npy")))
 
     def macro(self, r: int, side: Side) -> NDArray[np.int32]:
         return mapped(self.folder / f"r{r}.{side}_macro.npy")
@@ -136,7 +141,7 @@ class _At:
 
     def _finish_counts(self, side: Side) -> None:
         done, events, last, total = (mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last", "sum"))
-        degree = np.diff(mapped(self.folder / ("pairs.indptr.npy" if side == "user" else "pairs.item_indptr.npy")))
+        degree = self.degree(side)
         share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
         with ArrayFolder(self.folder) as out:
             for first in range(0, len(degree), ROWS):
@@ -253,8 +258,14 @@ class _At:
                 self._second_order(r, side, width, advance)
 
     def _second_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
-        own = self.macro(r, side)
-        reading = edges.SecondOrder(self.graph.scores, self.edges(r, OTHER[side]), own, width, r == self.graph.dense)
+        own, other, matrix = self.macro(r, side), self.edges(r, OTHER[side]), None
+        if r == self.graph.dense:
+            back = int(self.sums(side).max(initial=0)) * int(self.graph.scores.max())
+            largest = int(mapped(self.work / f"{side}.second_sum.npy").max(initial=0)) + back
+            memory = int(self.graph.settings.memory * MATRIX_SHARE * GIB)
+            kind = edges.use_matrix(other, self.degree(OTHER[side]), width, largest, memory)
+            matrix = other.dense(width, kind) if kind else None
+        reading = edges.SecondOrder(self.graph.scores, other, own, width, r == self.graph.dense, matrix)
         with ArrayFolder(self.folder) as out:
             for part in self.read(side, reading, advance):
                 out.append({f"r{r}.{side}_second": part["own"]})

@@ -6,6 +6,7 @@ Either side reads the same way: pairs lie sorted by user as they were written, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,39 +105,48 @@ def cuts(indptr: NDArray[np.int64], pairs: int, rows: int) -> Iterator[tuple[int
         first = last
 
 
-def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int) -> Iterator[Block]:
+def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int = 1) -> Iterator[Block]:
     """The same pairs by item, block by block. Each pass over the pairs collects as many items as the memory holds.
 
     Args:
         rows: By user.
         item_indptr: Where each item's pairs start. Shape (I + 1,).
         memory: Bytes.
+        threads: Each passes over all pairs and collects its share of the items.
     """
     for first, last in cuts(item_indptr, max(1, memory // BYTES_A_PAIR), len(item_indptr)):
         indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
-        n = int(indptr[-1])
-        taken = np.empty(n, np.int32), np.empty(n, rows.code.dtype), np.empty(n, np.int64), np.empty(n, np.uint16)
-        _take(rows.indptr, rows.other, rows.code, rows.time, rows.events, first, last, indptr[:-1].copy(), *taken)
-        collected = Rows(indptr, *taken)
-        for block in collected.blocks():
+        for block in _collect(rows, first, indptr, threads).blocks():
             yield Block(first + block.first, block.indptr, block.other, block.code, block.time, block.events)
 
 
-def write_by_item(folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memory: int) -> Iterator[Block]:
+def _collect(rows: Rows, first: int, indptr: NDArray[np.int64], threads: int) -> Rows:
+    """The pairs of consecutive items, by item."""
+    n, at = int(indptr[-1]), indptr[:-1].copy()
+    taken = np.empty(n, np.int32), np.empty(n, rows.code.dtype), np.empty(n, np.int64), np.empty(n, np.uint16)
+    with ThreadPoolExecutor(threads) as pool:
+        shares = cuts(indptr, max(1, -(-n // threads)), len(indptr))
+        args = rows.indptr, rows.other, rows.code, rows.time, rows.events
+        for done in [pool.submit(_take, *args, first, first + low, first + high, at, *taken) for low, high in shares]:
+            done.result()
+    return Rows(indptr, *taken)
+
+
+def write_by_item(folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int) -> Iterator[Block]:
     """`by_item`, writing users and codes as the blocks pass: `by_item.indptr` (I + 1,), `by_item.user` and `by_item.code` (E,)."""
     with ArrayFolder(folder) as out:
         out.append({"by_item.indptr": item_indptr, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]})
-        for block in by_item(rows, item_indptr, memory):
+        for block in by_item(rows, item_indptr, memory, threads):
             out.append({"by_item.user": block.other, "by_item.code": block.code})
             yield block
 
 
 @numba.njit(cache=True, nogil=True)
-def _take(indptr, item, code, time, events, first, last, at, to_user, to_code, to_time, to_events):  # pragma: no cover - compiled
+def _take(indptr, item, code, time, events, origin, first, last, at, to_user, to_code, to_time, to_events):  # pragma: no cover - compiled
     for user in range(len(indptr) - 1):
         for e in range(indptr[user], indptr[user + 1]):
             i = item[e]
             if first <= i < last:
-                to = at[i - first]
-                at[i - first] = to + 1
+                to = at[i - origin]
+                at[i - origin] = to + 1
                 to_user[to], to_code[to], to_time[to], to_events[to] = user, code[e], time[e], events[e]

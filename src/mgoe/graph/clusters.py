@@ -21,6 +21,8 @@ from mgoe.graph.sketch import unit_rows
 
 SEEDING_SAMPLE = 50_000
 """Nodes that k-means++ looks at; its cost is sample x K."""
+LEARNING_SAMPLE = 500
+"""Nodes a macro node that k-means learns from, where there are more."""
 ROWS = 1 << 16
 """Nodes assigned at once."""
 
@@ -66,7 +68,8 @@ def learn_centres(
     moving = np.flatnonzero(weights > 0)
     rng = np.random.default_rng(seed)
     seeding = moving if len(moving) <= SEEDING_SAMPLE else np.sort(rng.choice(moving, SEEDING_SAMPLE, replace=False))
-    learning = moving if len(moving) <= sample else np.sort(rng.choice(moving, sample, replace=False))
+    learned = min(sample, max(SEEDING_SAMPLE, LEARNING_SAMPLE * k))
+    learning = moving if len(moving) <= learned else np.sort(rng.choice(moving, learned, replace=False))
     centres = _start(vectors, seeding, k, before, seed)
     if len(learning) <= k:
         return centres

@@ -52,7 +52,8 @@ class Embedded:
         """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""
         rows = Rows.by_user(snapshot)
         indptr = Rows.item_indptr(snapshot)
-        yield from self._map(write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB)), reading, advance)
+        blocks = write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB), self.threads)
+        yield from self._map(blocks, reading, advance)
 
     def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
         """A reading of every block of one side, in order. Items are read without times, once they were turned."""
