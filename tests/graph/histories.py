@@ -13,7 +13,8 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from mgoe.config import GraphSettings
-from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph import MacroGraph, Source, build_graph
+from mgoe.graph.stages import Observer
 
 RANKS = (1.0, 2.0, 3.0)
 CUTS = (2, 5, 7)
@@ -28,12 +29,17 @@ class History:
     """Events as the graph reads them.
 
     Attributes:
-        rows: `user`, `item`, `time`, `bucket`, `snapshot`, `task`, in the order given.
+        rows: `user`, `item`, `time`, `task`, in the order given; and `bucket`, `snapshot`, which the graph has to find by itself.
         cuts: Last bucket of each snapshot but the latest.
     """
 
     rows: pd.DataFrame
     cuts: tuple[int, ...]
+
+    @cached_property
+    def distinct(self) -> pd.DataFrame:
+        """The rows, each once."""
+        return self.rows.drop_duplicates()
 
     @cached_property
     def users_at(self) -> np.ndarray:
@@ -54,13 +60,18 @@ class History:
     def shuffled(self, seed: int) -> History:
         return History(self.rows.sample(frac=1, random_state=seed), self.cuts)
 
-    def build(self, out: Path, threads: int = 1, **settings: Any) -> MacroGraph:
-        file = out.with_name(out.name + ".history.parquet")
-        self.rows.to_parquet(file)
+    def source(self, file: Path, threads: int = 1, **facts: Any) -> Source:
+        """Written to a file, as a table of an engine with so many threads."""
+        self.rows[["user", "item", "time", "task"]].to_parquet(file)
         table = ibis.duckdb.connect(threads=threads).read_parquet(file)
-        # ranks, seeds and the rest at their defaults, but for a sketch that fits the size of these logs
-        chosen = GraphSettings(**{"rank": 8, "recents": 4, **settings})
-        return build_graph(table, np.array(self.cuts, np.int32), self.users_at, self.items_at, RANKS, chosen, out)
+        return Source(table, np.array(self.cuts, np.int32), self.users_at, self.items_at, RANKS, BUCKET, **facts)
+
+    def build(
+        self, out: Path, threads: int = 1, observer: Observer | None = None, keep: MacroGraph | None = None, **settings: Any
+    ) -> MacroGraph:
+        """Settings at their defaults, but for a sketch that fits the size of these logs."""
+        source = self.source(out.with_name(out.name + ".history.parquet"), threads)
+        return build_graph(source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep)
 
 
 def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:

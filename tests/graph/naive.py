@@ -87,7 +87,7 @@ class Reading:
         if not others:
             return [0.0] * (2 * TASKS + 3)
         rows = self.history.until(self.number)
-        mine = rows[rows[side] == node]
+        mine = rows[rows[side] == node].drop_duplicates(["user", "item", "time", "task"])
         done = [sum(code >> t & 1 for code, *_ in others.values()) for t in range(TASKS)]
         share = [(sum(code >> t & 1 for code, *_ in self.pairs.values()) + 1) / (len(self.pairs) + 2) for t in range(TASKS)]
         return [

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from hypothesis import strategies as st
 
-from mgoe.graph.pairs import Pairs
+from mgoe.graph.blocks import OTHER, SIDES, Block, Reading, Rows, Side
+from mgoe.graph.pairs import starts
 
 TASKS = 3
+SCORES = np.array([0, *(7 * code + 1000 for code in range(1, 1 << TASKS))])
+"""Fixed-point score of every code."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distinct pairs in the order of user, then item. Arrays of shape (E,)."""
+
+    user: np.ndarray
+    item: np.ndarray
+    code: np.ndarray
+    time: np.ndarray
+    events: np.ndarray
+    shape: tuple[int, int]
+
+    def rows(self, side: Side) -> Rows:
+        """By one side, sorted anew."""
+        own, other = getattr(self, side), getattr(self, OTHER[side])
+        order = np.lexsort((other, own))
+        indptr = starts(np.bincount(own, minlength=self.nodes(side)))
+        return Rows(indptr, other[order].astype(np.int32), self.code[order], self.time[order], self.events[order])
+
+    def block(self, side: Side) -> Block:
+        """All nodes of one side."""
+        return self.rows(side).block(0, self.nodes(side))
+
+    def nodes(self, side: Side) -> int:
+        return self.shape[SIDES.index(side)]
+
+    @property
+    def sums(self) -> dict[Side, np.ndarray]:
+        """Fixed-point score sum of each node."""
+        s = matrix(self)
+        return {"user": s.sum(axis=1), "item": s.sum(axis=0)}
 
 
 def draw(seed: int, users: int, items: int, share: float) -> Pairs:
-    """Every pair with a probability; times have ties, scores are those of their codes."""
+    """Every pair with a probability; times have ties."""
     rng = np.random.default_rng(seed)
     user, item = np.nonzero(rng.random((users, items)) < share)
-    code = rng.integers(1, 1 << TASKS, len(user))
+    code = rng.integers(1, 1 << TASKS, len(user)).astype(np.uint8)
     time = rng.integers(0, 4, len(user))
-    steps = {"user": user, "item": item, "code": code, "score": 7 * code + 1000, "time": time, "bucket": time // 2}
-    steps |= {"since": np.zeros_like(user), "until": np.ones_like(user), "events": np.ones_like(user)}
-    return Pairs.at(steps, 0, users, items)
+    return Pairs(user, item, code, time, rng.integers(0, 9, len(user)).astype(np.uint16), (users, items))
 
 
 pairs = st.builds(draw, st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1))
@@ -27,18 +62,24 @@ pairs = st.builds(draw, st.integers(0, 2**32 - 1), st.integers(1, 9), st.integer
 def matrix(pairs: Pairs) -> np.ndarray:
     """S in fixed point. Shape (U, I)."""
     out = np.zeros(pairs.shape, np.int64)
-    out[pairs.user, pairs.item] = pairs.score
+    out[pairs.user, pairs.item] = SCORES[pairs.code]
     return out
 
 
-def macro_nodes(pairs: Pairs, ku: int, ki: int, seed: int) -> dict[str, np.ndarray]:
+def macro_nodes(pairs: Pairs, ku: int, ki: int, seed: int) -> dict[Side, np.ndarray]:
     """Any macro node for a node with pairs, the cold one for others."""
     rng = np.random.default_rng(seed)
     drawn = {"user": rng.integers(0, ku, pairs.shape[0]), "item": rng.integers(0, ki, pairs.shape[1])}
     cold = {"user": ku, "item": ki}
-    return {side: np.where(pairs.sums[side] > 0, node, cold[side]).astype(np.int32) for side, node in drawn.items()}
+    return {side: np.where(pairs.sums[side] > 0, drawn[side], cold[side]).astype(np.int32) for side in SIDES}
 
 
 def members(macro: np.ndarray, k: int) -> np.ndarray:
     """C as a 0/1 matrix; the cold node has no column. Shape (nodes, k)."""
     return np.eye(k + 1, dtype=np.int64)[macro][:, :k]
+
+
+def read(rows: Rows, reading: Reading, pairs: int, length: int) -> dict[str, np.ndarray]:
+    """A reading of all nodes by blocks of at most so many pairs and so many rows."""
+    parts = [reading(block) for block in rows.blocks(pairs, length)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,73 +1,171 @@
-import ibis
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
+from mgoe.graph.blocks import OTHER, SIDES
+from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, use_matrix
 from mgoe.graph.scores import UNIT
 from tests.effort import up_to
-from tests.graph.random_pairs import macro_nodes, matrix, members, pairs
+from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, pairs
 
 bounded = up_to(25)
 
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 1000)
+GB = 1 << 30
 
 
-def first(graph, macro):
-    """1st-order edges of users and of items, made by the engine."""
-    table = ibis.memtable({"user": graph.user, "item": graph.item, "score": graph.score})
-    return tuple(
-        edges.read_edges(edges.first_order(table, edges.members_table(macro[other]), node, other), n)
-        for node, other, n in (("user", "item", graph.shape[0]), ("item", "user", graph.shape[1]))
-    )
+def first(graph, macro, k, scores=SCORES):
+    """1st-order edges of users and of items."""
+    return {side: FirstOrder(scores, macro[OTHER[side]], k[OTHER[side]], np.int64, 0).edges(graph.block(side)) for side in SIDES}
+
+
+def explicit_second(graph, side):
+    """Over two steps, never back. Shape (nodes, nodes)."""
+    s = matrix(graph)
+    across = s @ s.T if side == "user" else s.T @ s
+    return across - np.diag(np.diag(across))
 
 
 @bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
     macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph)
-    u1, i1 = first(graph, macro)
-    assert_array_equal(u1.dense(ki), s @ members(macro["item"], ki))
-    assert_array_equal(i1.dense(ku), s.T @ members(macro["user"], ku))
-    for sparse in (u1, i1):
-        row = np.repeat(np.arange(len(sparse.indptr) - 1), np.diff(sparse.indptr))
+    found = first(graph, macro, {"user": ku, "item": ki})
+    assert_array_equal(found["user"].dense(ki), s @ members(macro["item"], ki))
+    assert_array_equal(found["item"].dense(ku), s.T @ members(macro["user"], ku))
+    for sparse in found.values():
+        row = np.repeat(np.arange(len(sparse)), np.diff(sparse.indptr))
         assert_array_equal(np.lexsort((sparse.macro, row)), np.arange(len(row)))  # columns rise, as the binary search needs
+        assert (sparse.score > 0).all()
+
+
+@pytest.mark.parametrize("score_type", [np.uint32, np.int64])
+@bounded
+@given(graph=pairs, ki=sizes, seed=seeds)
+def test_first_order_as_it_is_read_is_the_same_sparse_and_as_logarithms(score_type, graph, ki, seed):
+    macro = macro_nodes(graph, ki, ki, seed)["item"]
+    found = FirstOrder(SCORES, macro, ki, score_type, TASKS)(graph.block("user"))
+    product = matrix(graph) @ members(macro, ki)
+    indptr = np.concatenate([[0], np.cumsum(found["degree"])])
+    assert found["score"].dtype == score_type
+    assert_array_equal(SparseEdges(indptr, found["macro"], found["score"]).dense(ki), product)
+    assert found["dense"].dtype == np.float16
+    assert_allclose(found["dense"], np.log1p(product / UNIT), rtol=6e-4)
+    assert found["table"].shape == (graph.nodes("user"), TASKS)
 
 
 @bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki, seed):
-    macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph)
-    u1, i1 = first(graph, macro)
-    for side, far, across, k in (("user", i1, s @ s.T, ku), ("item", u1, s.T @ s, ki)):
-        explicit = (across - np.diag(np.diag(across))) @ members(macro[side], k)
-        assert_array_equal(edges.second_order(graph, far.dense(k), macro[side], side), explicit)
-        linked = macro[side] < k
-        own = edges.second_order_own(graph, far, macro[side], side)
-        assert_array_equal(own[linked], explicit[linked, macro[side][linked]])
-        assert not own[~linked].any()
+    k, macro = {"user": ku, "item": ki}, macro_nodes(graph, ku, ki, seed)
+    found = first(graph, macro, k)
+    for side in SIDES:
+        explicit = explicit_second(graph, side) @ members(macro[side], k[side])
+        linked = macro[side] < k[side]
+        own = np.zeros(len(linked), np.int64)
+        own[linked] = explicit[linked, macro[side][linked]]
+        for dense in (True, False):
+            reading = SecondOrder(SCORES, found[OTHER[side]], macro[side], k[side], dense)
+            block = graph.block(side)
+            assert_array_equal(reading.all(block), explicit)
+            assert_array_equal(reading.own_alone(block)[linked], own[linked])
+            read = reading(block)
+            assert_allclose(read["own"], own / UNIT**2, rtol=1e-6)
+            assert ("dense" in read) == dense
+            if dense:
+                assert_allclose(read["dense"], np.log1p(explicit / UNIT**2), rtol=6e-4, atol=1e-7)
+
+
+@bounded
+@given(graph=pairs, k=sizes, seed=seeds, largest=st.sampled_from([1, 100, 8000]), kind=st.sampled_from([np.int32, np.int64]))
+def test_second_order_by_a_matrix_is_the_same_to_the_last_bit(graph, k, seed, largest, kind):
+    """Up to sums just below 2^53: scores of 8 million make 81 pairs of products 5e15."""
+    scores = SCORES * largest
+    macro = macro_nodes(graph, k, k, seed)
+    found = first(graph, macro, {"user": k, "item": k}, scores)
+    for side in SIDES:
+        other = found[OTHER[side]]
+        if other.score.max(initial=0) > np.iinfo(kind).max:
+            continue
+        sparse = SecondOrder(scores, other, macro[side], k, True)
+        by_matrix = SecondOrder(scores, other, macro[side], k, True, other.dense(k, kind))
+        assert_array_equal(by_matrix.all(graph.block(side)), sparse.all(graph.block(side)))
+
+
+def full(score: int, nodes: int = 10, width: int = 4) -> tuple[SparseEdges, np.ndarray, int]:
+    """Edges of every node to every macro node, pairs of each node, and the width."""
+    indptr = np.arange(nodes + 1) * width
+    return SparseEdges(indptr, np.tile(np.arange(width, dtype=np.uint16), nodes), np.full(nodes * width, score)), np.full(nodes, 5), width
+
+
+def test_a_matrix_is_used_where_it_is_exact_and_fits_and_most_pairs_lead_to_full_rows():
+    assert use_matrix(*full(100), largest=2**53 - 1, memory=GB) is np.int32
+    assert use_matrix(*full(2**31 - 1), largest=2**53 - 1, memory=GB) is np.int32
+    assert use_matrix(*full(2**31), largest=2**53 - 1, memory=GB) is np.int64
+    assert use_matrix(*full(100), largest=2**53, memory=GB) is None  # double precision would round
+    assert use_matrix(*full(100), largest=1, memory=10 * 4 * 4) is np.int32
+    assert use_matrix(*full(100), largest=1, memory=10 * 4 * 4 - 1) is None
+    assert use_matrix(*full(2**31), largest=1, memory=10 * 4 * 4) is None
+    some = SparseEdges(np.arange(11), np.zeros(10, np.uint16), np.full(10, 100))
+    assert use_matrix(some, np.full(10, 5), 4, largest=1, memory=GB) is None
+    assert use_matrix(some, np.full(10, 5), 3, largest=1, memory=GB) is np.int32  # a third of all
+    none = SparseEdges(np.zeros(4, np.int64), np.empty(0, np.uint16), np.empty(0, np.int64))
+    assert use_matrix(none, np.zeros(3, np.int64), 4, largest=0, memory=GB) is None
+
+
+def test_beyond_what_double_precision_holds_a_matrix_would_be_wrong():
+    """The refusal above is needed: two odd products beyond 2^53 lose their last bit."""
+    graph = draw(0, 2, 3, 1.0)
+    scores = np.where(SCORES > 0, (1 << 27) + 1, 0)
+    macro = {side: np.zeros(graph.nodes(side), np.int32) for side in SIDES}
+    other = first(graph, macro, {"user": 1, "item": 1}, scores)["item"]
+    sparse = SecondOrder(scores, other, macro["user"], 1, True).all(graph.block("user"))
+    by_matrix = SecondOrder(scores, other, macro["user"], 1, True, other.dense(1)).all(graph.block("user"))
+    assert int(sparse[0, 0]) == 3 * ((1 << 27) + 1) ** 2
+    assert (by_matrix != sparse).any()
 
 
 @bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
-    macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph) / UNIT
-    cu, ci = members(macro["user"], ku), members(macro["item"], ki)
-    alone = {"user": s @ s.T * (1 - np.eye(len(s))), "item": s.T @ s * (1 - np.eye(s.shape[1]))}
-    found = edges.masses(graph, macro, ku, ki)
-    assert_allclose(found["macro_edges"], cu.T @ s @ ci, rtol=1e-6)
-    assert_allclose(found["user_mass"], (s.T @ cu).sum(axis=0), rtol=1e-6)
-    assert_allclose(found["item_mass"], (s @ ci).sum(axis=0), rtol=1e-6)
-    assert_allclose(found["user_second_mass"], (alone["user"] @ cu).sum(axis=0), rtol=1e-6, atol=1e-9)
-    assert_allclose(found["item_second_mass"], (alone["item"] @ ci).sum(axis=0), rtol=1e-6, atol=1e-9)
+    k, macro, s = {"user": ku, "item": ki}, macro_nodes(graph, ku, ki, seed), matrix(graph)
+    c = {side: members(macro[side], k[side]) for side in SIDES}
+    user_edges = first(graph, macro, k)["user"]
+    assert_array_equal(edges.between(user_edges, macro["user"], ku, ki), c["user"].T @ s @ c["item"])
+    assert_array_equal(edges.by_macro(macro["user"], graph.sums["user"], ku), (s.T @ c["user"]).sum(axis=0))
+    assert_array_equal(edges.by_macro(macro["item"], graph.sums["item"], ki), (s @ c["item"]).sum(axis=0))
+    for side in SIDES:
+        second = SecondSums(SCORES, graph.sums[OTHER[side]])(graph.block(side))["second_sum"]
+        column = (explicit_second(graph, side) @ c[side]).sum(axis=0)
+        assert_array_equal(edges.by_macro(macro[side], second, k[side]), column)
 
 
 @bounded
 @given(graph=pairs)
-def test_what_a_pair_adds_over_two_steps_sums_to_the_rows_of_the_explicit_product(graph):
-    s = matrix(graph) / UNIT
-    for side, across in (("user", s @ s.T), ("item", s.T @ s)):
-        rows = np.bincount(getattr(graph, side), graph.second[side], len(across))
-        assert_allclose(rows, (across - np.diag(np.diag(across))).sum(axis=1), atol=1e-9)
+def test_what_comes_back_over_two_steps_are_row_sums_of_the_explicit_product(graph):
+    for side in SIDES:
+        found = SecondSums(SCORES, graph.sums[OTHER[side]])(graph.block(side))["second_sum"]
+        assert_array_equal(found, explicit_second(graph, side).sum(axis=1))
+
+
+@bounded
+@given(graph=pairs, k=sizes, data=st.data())
+def test_some_rows_of_sparse_edges_are_those_rows(graph, k, data):
+    all_edges = first(graph, macro_nodes(graph, k, k, 0), {"user": k, "item": k})["user"]
+    begin = data.draw(st.integers(0, len(all_edges)))
+    end = data.draw(st.integers(begin, len(all_edges)))
+    assert_array_equal(all_edges.rows(begin, end).dense(k), all_edges.dense(k)[begin:end])
+
+
+@bounded
+@given(
+    fixed=st.lists(st.integers(0, 1 << 62), min_size=1).map(lambda values: np.array(values, np.int64)),
+    unit=st.sampled_from([UNIT, UNIT**2]),
+)
+def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixed, unit):
+    assert_allclose(edges.log_scores(fixed, unit).astype(float), np.log1p(fixed / unit), rtol=6e-4, atol=1e-7)
+    assert_allclose(edges.to_units(fixed, unit), fixed / unit, rtol=1e-6)

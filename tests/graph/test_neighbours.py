@@ -2,10 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from mgoe.graph.blocks import OTHER
 from mgoe.graph.neighbours import recent, task_table
 from tests.effort import up_to
 from tests.graph.naive import recent_of, table_of
-from tests.graph.random_pairs import TASKS, macro_nodes, pairs
+from tests.graph.random_pairs import SCORES, TASKS, macro_nodes, pairs
 
 bounded = up_to(60)
 
@@ -14,17 +15,16 @@ sides = st.sampled_from(["user", "item"])
 
 def neighbours_of(graph, side):
     """For each node, its neighbours with code, time and score."""
-    found = [{} for _ in graph.sums[side]]
-    other = "item" if side == "user" else "user"
-    for node, j, code, time, score in zip(getattr(graph, side), getattr(graph, other), graph.code, graph.time, graph.score, strict=True):
-        found[node][int(j)] = (int(code), int(time), int(score))
+    found = [{} for _ in range(graph.nodes(side))]
+    for node, j, code, time in zip(getattr(graph, side), getattr(graph, OTHER[side]), graph.code, graph.time, strict=True):
+        found[node][int(j)] = (int(code), int(time), int(SCORES[code]))
     return found
 
 
 @bounded
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
-    neighbours, codes = recent(graph, side, length)
+    neighbours, codes = recent(graph.block(side), SCORES, length)
     for node, others in enumerate(neighbours_of(graph, side)):
         row = recent_of(others, length)
         row += [(-1, 0)] * (length - len(row))
@@ -35,7 +35,7 @@ def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, l
 @bounded
 @given(graph=pairs, side=sides, width=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
-    macro = macro_nodes(graph, width, width, seed)["item" if side == "user" else "user"]
-    table = task_table(graph, side, macro, width, TASKS)
+    macro = macro_nodes(graph, width, width, seed)[OTHER[side]]
+    table = task_table(graph.block(side), SCORES, macro, width, TASKS)
     for node, others in enumerate(neighbours_of(graph, side)):
         assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])

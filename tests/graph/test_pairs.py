@@ -1,66 +1,190 @@
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ibis
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph.pairs import Pairs, pair_steps, read_steps
-from mgoe.graph.scores import UNIT, score_table
+from mgoe.data import batches
+from mgoe.graph import pairs as module
+from mgoe.graph.blocks import Rows
+from mgoe.graph.pairs import Moments, code_type, fold, in_order, starts, whole_pairs, write_pairs
 from tests.effort import up_to
-from tests.graph.histories import CUTS, RANKS, History, histories, history, planted
-from tests.graph.naive import pairs_of, score_of
+from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
+from tests.graph.naive import pairs_of
 
-bounded = up_to(12)
+bounded = up_to(40)
+
+Event = tuple[int, int, int, int]
+"""User, item, moment, task."""
+Pair = tuple[int, int, int, int, int]
+"""User, item, code, last moment, events since the snapshot before."""
+
+events = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-30, 30), st.integers(0, 2)), max_size=40)
+ends = st.lists(st.integers(-35, 35), max_size=4, unique=True).map(lambda moments: np.array(sorted(moments), np.int64))
 
 
-def steps_of(log: History, threads: int = 1) -> dict[str, np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "history.parquet", Path(folder) / "steps.parquet"
-        log.rows.to_parquet(source)
-        table = ibis.duckdb.connect(threads=threads).read_parquet(source)
-        pair_steps(table, len(log.cuts) + 1, score_table(np.array(RANKS), 1.0)).to_parquet(out)
-        return read_steps(out)
+def naive_fold(found: list[Event], moments: np.ndarray) -> list[list[Pair]]:
+    """Pairs of every snapshot, as a dictionary that is filled from the start for each."""
+    out = []
+    for s in range(len(moments) + 1):
+        begin, end = (moments[s - 1] if s else -np.inf), (moments[s] if s < len(moments) else np.inf)
+        of: dict[tuple[int, int], tuple[int, float, int]] = {}
+        for user, item, moment, task in set(found):
+            if moment < end:
+                code, last, since = of.get((user, item), (0, -np.inf, 0))
+                of[user, item] = (code | 1 << task, max(last, moment), since + (moment >= begin))
+        out.append([(*pair, *of[pair]) for pair in sorted(of)])
+    return out
+
+
+def in_columns(found: list[Event]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and events, in order."""
+    packed = sorted((user << 32 | item, moment * 16 + task) for user, item, moment, task in found)
+    keys, moments = np.array(packed, np.int64).reshape(-1, 2).T
+    return keys.copy(), moments.copy()
+
+
+def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    """Batches of these lengths, over and over, until all rows are out."""
+    first, lengths = 0, list(lengths)
+    while first < len(keys):
+        for length in lengths:
+            rows = slice(first, first + length)
+            yield pa.RecordBatch.from_pydict({"key": keys[rows], "event": moments[rows]})
+            first += length
+
+
+def listed(folded: module.Folded) -> list[Pair]:
+    return list(zip(*(getattr(folded, name).tolist() for name in ("user", "item", "code", "time", "events")), strict=True))
 
 
 @bounded
+@given(found=events, moments=ends)
+def test_folded_pairs_are_those_of_a_dictionary(found, moments):
+    assert [listed(folded) for folded in fold(*in_columns(found), moments, 3)] == naive_fold(found, moments)
+
+
+@bounded
+@given(found=events, moments=ends, copies=st.integers(2, 4))
+def test_an_event_that_repeats_another_counts_once(found, moments, copies):
+    one, other = fold(*in_columns(found), moments, 3), fold(*in_columns(found * copies), moments, 3)
+    assert [listed(folded) for folded in one] == [listed(folded) for folded in other]
+
+
+@bounded
+@given(found=events, lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(any), chunk=st.integers(1, 30))
+def test_chunks_hold_every_event_in_order_and_never_cut_a_pair(found, lengths, chunk):
+    keys, moments = in_columns(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        chunks = list(whole_pairs(as_batches(keys, moments, lengths)))
+    assert_array_equal(np.concatenate([np.empty(0, np.int64), *(k for k, _ in chunks)]), keys)
+    assert_array_equal(np.concatenate([np.empty(0, np.int64), *(e for _, e in chunks)]), moments)
+    seen = [set(k.tolist()) for k, _ in chunks]
+    assert sum(map(len, seen)) == len(set(keys.tolist()))  # no key in two chunks
+    assert all(seen)
+
+
+@bounded
+@given(found=events, moments=ends, length=st.integers(1, 7), chunk=st.integers(1, 30))
+def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, length, chunk):
+    keys, packed = in_columns(found)
+    known = np.full(len(moments) + 1, 6)  # one more than any user and item
+    naive = naive_fold(found, moments)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        folders = [Path(folder) / str(s) for s in range(len(known))]
+        done = []
+        chunks = list(whole_pairs(as_batches(keys, packed, [length]))) or [(keys, packed)]
+        write_pairs(chunks, Moments(moments, known, known), 3, folders, done.append)
+        assert sum(done) == len(found)
+        for snapshot, expected in zip(folders, naive, strict=True):
+            check_written(snapshot, expected, 6, 6)
+
+
+def check_written(folder: Path, expected: list[Pair], users: int, items: int):
+    rows = Rows.by_user(folder)
+    assert len(rows) == users
+    user = np.repeat(np.arange(users), np.diff(rows.indptr))
+    columns = (user, rows.other, rows.code, rows.time, rows.events)
+    assert list(zip(*(np.asarray(column).tolist() for column in columns), strict=True)) == expected
+    of_items = np.bincount([item for _, item, *_ in expected], minlength=items) if expected else np.zeros(items, int)
+    assert_array_equal(Rows.item_indptr(folder), np.concatenate([[0], np.cumsum(of_items)]))
+
+
+def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") -> list[Path]:
+    """Through the engine, from a file."""
+    folder.mkdir(parents=True)
+    log.rows[["user", "item", "time", "task"]].to_parquet(folder / "history.parquet")
+    engine = ibis.duckdb.connect(threads=threads, memory_limit=memory)
+    engine.con.execute("SET preserve_insertion_order = false")
+    table = engine.read_parquet(folder / "history.parquet")
+    moments = Moments((np.array(log.cuts, np.int64) + 1) * BUCKET, log.users_at, log.items_at)
+    folders = [folder / "pairs" / str(s) for s in range(len(log.users_at))]
+    write_pairs(whole_pairs(batches(in_order(table))), moments, len(RANKS), folders)
+    return folders
+
+
+def bytes_of(folders: list[Path]) -> dict[str, bytes]:
+    return {f"{s}/{file.name}": file.read_bytes() for s, folder in enumerate(folders) for file in sorted(folder.iterdir())}
+
+
+@up_to(12)
 @given(log=histories())
 def test_at_every_snapshot_pairs_are_the_history_grouped_from_scratch(log):
-    steps = steps_of(log)
-    for s in range(len(CUTS) + 1):
-        pairs, naive = Pairs.at(steps, s, log.users_at[s], log.items_at[s]), pairs_of(log, s)
-        assert list(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) == sorted(naive)
-        found = zip(pairs.code.tolist(), pairs.time.tolist(), pairs.bucket.tolist(), strict=True)
-        assert list(found) == [naive[pair] for pair in sorted(naive)]
-        assert_array_equal(pairs.score / UNIT, [score_of(naive[pair][0], 1.0) for pair in sorted(naive)])
-        new = log.rows[log.rows.snapshot == s].groupby(["user", "item"]).size()
-        assert_array_equal(pairs.events, [new.get(pair, 0) for pair in sorted(naive)])
+    with tempfile.TemporaryDirectory() as folder:
+        for s, snapshot in enumerate(write(log, Path(folder) / "log")):
+            new = log.distinct[log.distinct.snapshot == s].groupby(["user", "item"]).size()
+            naive = pairs_of(log, s)
+            expected = [(*pair, *naive[pair][:2], int(new.get(pair, 0))) for pair in sorted(naive)]
+            check_written(snapshot, expected, log.users_at[s], log.items_at[s])
 
 
-@bounded
-@given(log=histories())
-def test_both_orders_of_the_pairs_hold_the_same_pairs(log):
-    pairs = Pairs.at(steps_of(log), 2, log.users_at[2], log.items_at[2])
-    for side in ("user", "item"):
-        indptr, other, order = pairs.by(side)
-        node = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-        assert_array_equal(node, getattr(pairs, side)[order])
-        assert_array_equal(other, getattr(pairs, "item" if side == "user" else "user")[order])
-        assert_array_equal(np.lexsort((other, node)), np.arange(len(pairs)))
-
-
-@bounded
+@up_to(12)
 @given(log=histories(), seed=st.integers(0, 1000))
-def test_steps_do_not_depend_on_the_order_of_events(log, seed):
-    one, other = steps_of(log), steps_of(log.shuffled(seed))
-    for name in one:
-        assert_array_equal(one[name], other[name], err_msg=name)
+def test_files_do_not_depend_on_the_order_of_events(log, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = write(log, Path(folder) / "one"), write(log.shuffled(seed), Path(folder) / "other")
+        assert bytes_of(one) == bytes_of(other)
 
 
-def test_steps_do_not_depend_on_the_threads_of_the_engine():
+def test_files_do_not_depend_on_the_threads_of_the_engine_nor_on_its_memory(tmp_path):
     log = history(planted(users=3000, items=2000, events=150_000))  # beyond one row group of the engine, so threads share it
-    one, four = steps_of(log, threads=1), steps_of(log.shuffled(1), threads=4)
-    for name in one:
-        assert_array_equal(one[name], four[name], err_msg=name)
+    one, four = write(log, tmp_path / "one"), write(log.shuffled(1), tmp_path / "four", threads=4, memory="64MiB")
+    assert bytes_of(one) == bytes_of(four)
+    assert len(Rows.by_user(one[len(CUTS)]).other) == len(log.rows.drop_duplicates(["user", "item"]))
+
+
+def test_counting_events_stops_where_16_bits_end():
+    repeats = [(0, 0, moment, 0) for moment in range(70_000)] + [(0, 1, 0, 0)]
+    (latest,) = fold(*in_columns(repeats), np.empty(0, np.int64), 1)
+    assert listed(latest) == [(0, 0, 1, 69_999, 65_535), (0, 1, 1, 0, 1)]
+
+
+def test_the_largest_codes_users_and_items_are_kept():
+    most = 2**31 - 1
+    (latest,) = fold(*in_columns([(most, most, 2**50, 15), (most, most, -(2**50), 0)]), np.empty(0, np.int64), 16)
+    assert listed(latest) == [(most, most, 1 << 15 | 1, 2**50, 2)]
+    assert (code_type(8), code_type(9)) == (np.uint8, np.uint16)
+
+
+@given(degrees=st.lists(st.integers(0, 9)))
+def test_starts_are_running_sums(degrees):
+    assert starts(np.array(degrees, np.int64)).tolist() == [sum(degrees[:node]) for node in range(len(degrees) + 1)]
+
+
+def test_the_engine_packs_and_orders_events_as_they_are_folded():
+    """The expression of the order: the user in the upper half, the task in the lowest bits, times before 1970 too."""
+    found = [(3, 7, -5, 2), (0, 2**31 - 1, 8, 0), (3, 7, -6, 1)]
+    table = ibis.memtable(pd.DataFrame(found, columns=["user", "item", "time", "task"]))
+    ordered = in_order(table).to_pandas()
+    keys, moments = in_columns(found)
+    assert_array_equal(ordered.key, keys)
+    assert_array_equal(ordered.event, moments)

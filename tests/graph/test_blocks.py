@@ -1,0 +1,137 @@
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from mgoe.graph import blocks
+from mgoe.graph.blocks import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, write_by_item
+from mgoe.graph.counts import OwnPairs
+from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums
+from mgoe.graph.pairs import starts
+from mgoe.graph.scores import UNIT
+from mgoe.graph.sketch import Projection
+from tests.effort import up_to
+from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, pairs, read
+
+bounded = up_to(25)
+
+K = 3
+sides = st.sampled_from(["user", "item"])
+few = st.integers(1, 6)
+memories = st.integers(1, 100 * BYTES_A_PAIR)
+
+
+@bounded
+@given(degrees=st.lists(st.integers(0, 9), max_size=30), pairs=st.integers(1, 40), rows=st.integers(1, 40))
+def test_cuts_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows):
+    indptr = starts(np.array(degrees, np.int64))
+    found = list(cuts(indptr, pairs, rows))
+    assert [node for first, last in found for node in range(first, last)] == list(range(len(degrees)))
+    for first, last in found:
+        assert 1 <= last - first <= rows
+        assert indptr[last] - indptr[first] <= pairs or last == first + 1
+
+
+def own_pairs(graph, side):
+    return OwnPairs(SCORES, TASKS, recents=3)
+
+
+def first_order(graph, side):
+    return FirstOrder(SCORES, macro_nodes(graph, K, K, 0)[OTHER[side]], K, np.int64, TASKS)
+
+
+def first_order_alone(graph, side):
+    return FirstOrder(SCORES, macro_nodes(graph, K, K, 0)[OTHER[side]], K, np.uint32, 0)
+
+
+def second_order(graph, side, dense=True, matrix=False):
+    macro = macro_nodes(graph, K, K, 0)
+    edges = FirstOrder(SCORES, macro[side], K, np.int64, 0).edges(graph.block(OTHER[side]))
+    return SecondOrder(SCORES, edges, macro[side], K, dense, edges.dense(K) if matrix else None)
+
+
+def second_order_alone(graph, side):
+    return second_order(graph, side, dense=False)
+
+
+def second_order_by_matrix(graph, side):
+    return second_order(graph, side, matrix=True)
+
+
+def second_sums(graph, side):
+    return SecondSums(SCORES, graph.sums[OTHER[side]])
+
+
+def projection(graph, side):
+    vectors = np.random.default_rng(0).normal(size=(graph.nodes(OTHER[side]), 4)).astype(np.float32)
+    sums = {node: total / UNIT for node, total in graph.sums.items()}
+    return Projection(SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, np.float32([1, 2, 3, 0]), "degree")
+
+
+READINGS = (own_pairs, first_order, first_order_alone, second_order, second_order_alone, second_order_by_matrix, second_sums, projection)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@bounded
+@given(graph=pairs, side=sides, most=few, rows=few)
+def test_reading_by_blocks_of_any_size_equals_reading_at_once(reading, graph, side, most, rows):
+    made = reading(graph, side)
+    at_once, by_blocks = made(graph.block(side)), read(graph.rows(side), made, most, rows)
+    assert at_once.keys() == by_blocks.keys()
+    for name in at_once:
+        assert_array_equal(by_blocks[name], at_once[name], err_msg=name)
+        assert by_blocks[name].dtype == at_once[name].dtype
+
+
+def check_same_pairs(found: list[Block], expected: Rows):
+    """Blocks follow each other and hold every array of the rows."""
+    indptr = np.concatenate([[0], *(block.indptr[1:] + expected.indptr[block.first] for block in found)])
+    assert [block.first for block in found] == list(np.cumsum([0, *(len(block) for block in found)])[:-1])
+    assert_array_equal(indptr, expected.indptr)
+    for name in ("other", "code", "time", "events"):
+        assert_array_equal(np.concatenate([getattr(block, name) for block in found]), getattr(expected, name), err_msg=name)
+
+
+@bounded
+@given(graph=pairs, memory=memories, threads=st.integers(1, 4))
+def test_pairs_by_item_are_the_pairs_sorted_by_item_with_any_memory_and_threads(graph, memory, threads):
+    expected = graph.rows("item")
+    check_same_pairs(list(by_item(graph.rows("user"), expected.indptr, memory, threads)), expected)
+
+
+@bounded
+@given(graph=pairs, memory=memories, threads=st.integers(1, 3))
+def test_what_is_written_by_item_is_what_passed(graph, memory, threads):
+    expected = graph.rows("item")
+    with tempfile.TemporaryDirectory() as folder:
+        passed = list(write_by_item(Path(folder), graph.rows("user"), expected.indptr, memory, threads))
+        check_same_pairs(passed, expected)
+        written = Rows.by_item(Path(folder))
+        for name in ("indptr", "other", "code"):
+            assert_array_equal(getattr(written, name), getattr(expected, name), err_msg=name)
+
+
+def test_no_more_pairs_are_collected_than_the_memory_holds(monkeypatch):
+    collected, collect = [], blocks._collect
+    monkeypatch.setattr(
+        blocks, "_collect", lambda rows, first, indptr, threads: collected.append(indptr) or collect(rows, first, indptr, threads)
+    )
+    graph = draw(0, 200, 50, 0.3)
+    held = 300
+    list(by_item(graph.rows("user"), graph.rows("item").indptr, held * BYTES_A_PAIR, threads=2))
+    assert sum(indptr[-1] for indptr in collected) == len(graph.user)
+    assert max(indptr[-1] for indptr in collected) <= held
+    assert len(collected) < 2 * len(graph.user) / held + 1  # and passes are as few as fit
+
+
+def test_large_blocks_by_item_are_read_in_small_ones(monkeypatch):
+    """What the memory holds is handed on in blocks of the usual size."""
+    monkeypatch.setattr(blocks.Rows.blocks, "__defaults__", (100, 7))
+    graph = draw(1, 120, 40, 0.4)
+    found = list(by_item(graph.rows("user"), graph.rows("item").indptr, 1 << 30))
+    check_same_pairs(found, graph.rows("item"))
+    assert all(len(block) <= 7 for block in found)
