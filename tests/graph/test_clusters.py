@@ -23,11 +23,17 @@ def cloud(seed, n=60, k=4, spread=0.2, rank=6):
     return unit_rows((rows * linked[:, None]).astype(np.float32)), linked, truth
 
 
+def cluster(rows, linked, weights, k, before, iterations, seed):
+    """Macro nodes and centres, from all nodes that have weight."""
+    centres = clusters.learn_centres(rows, weights, k, before, iterations, seed, sample=len(rows))
+    return clusters.assign(rows, linked, centres), centres
+
+
 @bounded
 @given(seed=seeds, k=st.integers(1, 70))
 def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, k):
     rows, linked, _ = cloud(seed)
-    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    macro, centres = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
     assert ((macro >= 0) & (macro < k))[linked].all()
     assert (macro[~linked] == k).all()
     assert centres.shape == (k, rows.shape[1])
@@ -39,14 +45,14 @@ def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, 
 @given(seed=seeds, k=st.integers(1, 6))
 def test_a_node_belongs_to_the_macro_node_with_the_nearest_centre(seed, k):
     rows, linked, _ = cloud(seed, spread=1.0)
-    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    macro, centres = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
     cosine = rows @ centres.T
     assert_allclose(cosine[linked, macro[linked]], cosine[linked].max(axis=1), atol=1e-5)
 
 
 def test_planted_groups_are_found():
     rows, linked, truth = cloud(0, n=400)
-    macro, _ = clusters.cluster(rows, linked, linked.astype(np.float32), 4, None, 20, 0)
+    macro, _ = cluster(rows, linked, linked.astype(np.float32), 4, None, 20, 0)
     assert normalized_mutual_info_score(truth[linked], macro[linked]) > 0.95
 
 
@@ -57,8 +63,8 @@ def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     active = linked & (np.arange(len(rows)) % 2 == 0)
     moved = rows.copy()
     moved[~active] = unit_rows(np.random.default_rng(seed).normal(size=rows.shape).astype(np.float32))[~active] * linked[~active, None]
-    one = clusters.cluster(rows, linked, active.astype(np.float32), 4, None, 5, 0)
-    other = clusters.cluster(moved, linked, active.astype(np.float32), 4, None, 5, 0)
+    one = cluster(rows, linked, active.astype(np.float32), 4, None, 5, 0)
+    other = cluster(moved, linked, active.astype(np.float32), 4, None, 5, 0)
     assert_array_equal(one[1], other[1])
     assert_array_equal(one[0][active], other[0][active])
     assert (other[0][linked] < 4).all()
@@ -69,7 +75,7 @@ def test_inactive_nodes_belong_but_do_not_move_centres(seed):
 def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
     rows, linked, truth = cloud(seed, n=200)
     before = np.where(linked, np.array(permutation)[truth], 4).astype(np.int32)[:150]  # the last 50 are new
-    macro, _ = clusters.cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
+    macro, _ = cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
     assert (macro[linked] == np.array(permutation)[truth[linked]]).mean() > 0.95
 
 
@@ -78,7 +84,7 @@ def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
 def test_a_start_seeds_what_has_no_members_any_more(seed):
     rows, linked, truth = cloud(seed, n=200)
     before = np.where(linked, np.where(truth < 2, truth, 0), 4).astype(np.int32)
-    macro, centres = clusters.cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
+    macro, centres = cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
     assert centres.any(axis=1).all()
     assert len(np.unique(macro[linked])) == 4
 
@@ -90,11 +96,53 @@ def test_kept_macro_nodes_keep_their_members_and_take_newcomers_by_the_nearest_c
     rng = np.random.default_rng(seed)
     before = np.where(linked, rng.integers(0, 4, 200), 4).astype(np.int32)[:150]
     before[rng.random(150) < 0.2] = 4  # had no edges yet
-    macro, centres = clusters.keep(rows, linked, 4, before)
+    centres = clusters.member_means(rows, before, 4)
+    nearest = clusters.assign(rows, linked, centres)
+    macro = clusters.keep(nearest, before, linked, 4)
     assert_array_equal(macro[:150][before < 4], before[before < 4])
     new = linked & np.append(before == 4, np.ones(50, bool))
     assert_array_equal(macro[new], (rows @ centres.T).argmax(axis=1)[new])
     assert (macro[~linked] == 4).all()
+    lost = linked.copy()
+    lost[:50] = False  # whose edges were all taken away
+    assert (clusters.keep(clusters.assign(rows, lost, centres), before, lost, 4)[:50] == 4).all()
+
+
+@bounded
+@given(seed=seeds, part=st.integers(1, 70))
+def test_nodes_are_assigned_alike_in_parts_of_any_size_and_all_are_told(seed, part):
+    rows, linked, _ = cloud(seed)
+    centres = clusters.learn_centres(rows, linked.astype(np.float32), 4, None, 5, 0, sample=60)
+    whole, told = clusters.assign(rows, linked, centres), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "ROWS", part)
+        assert_array_equal(clusters.assign(rows, linked, centres, told.append), whole)
+        means = clusters.member_means(rows, whole, 4)
+    assert sum(told) == len(rows)
+    assert max(told) <= part
+    assert_allclose(means, clusters.member_means(rows, whole, 4), atol=1e-6)
+
+
+def test_centres_learned_from_a_sample_find_the_planted_groups():
+    rows, linked, truth = cloud(0, n=4000)
+    centres = clusters.learn_centres(rows, linked.astype(np.float32), 4, None, 20, 0, sample=200)
+    assert normalized_mutual_info_score(truth[linked], clusters.assign(rows, linked, centres)[linked]) > 0.95
+
+
+def test_drift_is_the_share_of_score_that_lies_nearer_to_another_centre():
+    macro, nearest, sums = np.array([0, 1, 2, 2]), np.array([0, 0, 2, 1]), np.array([5, 3, 1, 1])
+    assert clusters.drift(macro, nearest, sums) == 0.4
+    assert clusters.drift(macro, macro, sums) == 0
+    assert clusters.drift(macro, nearest, np.zeros(4, int)) == 0
+
+
+@bounded
+@given(weights=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12), k=st.integers(1, 12))
+def test_all_linked_nodes_move_centres_where_too_few_would(weights, k):
+    weights = np.array(weights, np.float32)
+    linked = np.arange(len(weights)) % 3 > 0
+    found = clusters.moving_weights(weights, linked, k)
+    assert_array_equal(found, weights if sum(weights > 0) >= k else linked)
 
 
 def test_a_macro_node_without_a_centre_takes_nobody():
@@ -115,13 +163,13 @@ def test_member_means_by_definition(seed):
 
 
 def test_random_groups_are_even_the_same_at_every_snapshot_and_differ_between_sides():
-    rows, linked, _ = cloud(0, n=4000)
-    macro, _ = clusters.random_groups(rows, linked, 4, (0, 0))
+    _, linked, _ = cloud(0, n=4000)
+    macro = clusters.random_groups(linked, 4, (0, 0))
     sizes = np.bincount(macro[linked], minlength=4)
     assert sizes.min() > 0.9 * linked.sum() / 4
     assert (macro[~linked] == 4).all()
-    assert_array_equal(clusters.random_groups(rows[:1000], linked[:1000], 4, (0, 0))[0], macro[:1000])
-    other, _ = clusters.random_groups(rows, linked, 4, (0, 1))
+    assert_array_equal(clusters.random_groups(linked[:1000], 4, (0, 0)), macro[:1000])
+    other = clusters.random_groups(linked, 4, (0, 1))
     assert (macro[linked] == other[linked]).mean() < 0.3
 
 

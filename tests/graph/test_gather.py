@@ -31,8 +31,8 @@ def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapsh
     assert_allclose(got["pair"], [reading.pair(u, i) for u, i in each], rtol=1e-6)
     assert_allclose(_powers(got["sketch"]), _powers(np.array([reading.sketch(u, i) for u, i in each])), atol=1e-5)
     assert_allclose(got["edges"], [reading.edges(u, i) for u, i in each], rtol=1e-4, atol=1e-5)
-    aggregates_agree(got, reading, each)
-    recents_agree(got, reading, each)
+    check_aggregates(got, reading, each)
+    check_recents(got, reading, each)
 
 
 def _powers(sketch):
@@ -42,7 +42,7 @@ def _powers(sketch):
     return np.concatenate([sketch[:, :n], np.sign(products) * products**4, sketch[:, 2 * n :]], axis=1)
 
 
-def aggregates_agree(got, reading, each):
+def check_aggregates(got, reading, each):
     r = reading.at.dense
     ku, ki = reading.width(r, "user"), reading.width(r, "item")
     for name, value in {
@@ -51,7 +51,7 @@ def aggregates_agree(got, reading, each):
         "i1": [[reading.first(r, "item", i, k) for k in range(ku)] for _, i in each],
         "i2": [[reading.second(r, "item", i, k) for k in range(ki)] for _, i in each],
     }.items():
-        assert_allclose(got[name], np.log1p(value), rtol=1e-5, atol=1e-6, err_msg=name)
+        assert_allclose(got[name], np.log1p(value), rtol=6e-4, atol=1e-7, err_msg=name)  # half precision
     part = reading.at.resolutions[r]
     assert_array_equal(got["user_macro"], [reading.macro(r, "user", u) for u, _ in each])
     assert_array_equal(got["item_macro"], [reading.macro(r, "item", i) for _, i in each])
@@ -60,7 +60,7 @@ def aggregates_agree(got, reading, each):
     assert_array_equal(got["table_item"], [[table_of(by["item"][i], part.user_macro, ku, t) for t in range(TASKS)] for _, i in each])
 
 
-def recents_agree(got, reading, each):
+def check_recents(got, reading, each):
     r, length = reading.at.dense, reading.recents
     for name, side, nodes in (("items", "user", [u for u, _ in each]), ("users", "item", [i for _, i in each])):
         cold = reading.width(r, name[:-1])
