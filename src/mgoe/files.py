@@ -10,11 +10,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mgoe.errors import OutputError
-
-LOCK = "lock"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,28 +60,49 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for this process alone. Ends with the process, however it ends.
+    """Hold a folder for this process alone, by a lock beside it. Ends with the process, however it ends.
 
     Args:
-        folder: It exists.
+        folder: It need not exist; the one above it is made.
         what: Is written there, for the message.
 
     Raises:
-        OutputError: Another process holds it.
+        OutputError: Another process holds it, or the lock cannot be written.
     """
-    with (folder / LOCK).open("a+") as file:
+    place = folder.resolve()
+    lock = place.parent / f".{place.name}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(lock)
+    except BlockingIOError:
+        holder = f" (number {found})" if (found := lock.read_text().strip()) else ""
+        raise OutputError(
+            folder, f"another process{holder} is writing {what} there; wait until it ends, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(lock: Path) -> IO[str]:
+    """Open and lock a file; once more where the process that held it has taken it away meanwhile."""
+    while True:
+        file = lock.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = f" (number {found})" if (found := file.read().strip()) else ""
-            raise OutputError(
-                folder, f"another process{holder} is writing {what} there; wait until it ends, or choose another folder"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            file.close()
+            raise
+        if lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()
 
 
 def sha256(path: Path) -> str:

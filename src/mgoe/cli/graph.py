@@ -1,44 +1,113 @@
-"""`graph build`, `graph describe`."""
+"""`graph build`, `graph describe`, `graph update`, `graph forget`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mgoe.cli.show import Config, Json, Overwrite, Set, examples, facts, say, show, show_json
 from mgoe.cli.stages import Out
 
-graph = typer.Typer(help="The macro graph: build it, or look at one.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from mgoe.graph import MacroGraph
+
+graph = typer.Typer(help="The macro graph: build it, look at one, add new events, take users out.", no_args_is_help=True)
+Graph = Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the run that holds it.", show_default=False)]
 
 
 @graph.command(
-    epilog=examples("mgoe graph build mine.yaml --out runs/mine", "mgoe graph build mine.yaml --set graph.beta=0 --out runs/beta0")
+    epilog=examples(
+        "mgoe graph build mine.yaml --out runs/mine",
+        "mgoe graph build mine.yaml --set graph.snapshots=last --out runs/all  [dim]the whole log, without examples[/]",
+        "mgoe graph build mine.yaml --set graph.memory=8 --set graph.beta=0.5 --out runs/beta",
+    )
 )
 def build(config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
-    """Prepare the log and build its macro graph in OUT/graph; `run` with the same --out goes on from there."""
+    """Build the macro graph of a log in OUT/graph; `run` with the same --out goes on from there. A build that was cut off is gone on with."""
     from mgoe import pipeline
     from mgoe.config import load_settings
 
     built = pipeline.macro_graph(load_settings(config, sets or ()), out, overwrite=overwrite, say=say)
-    _show(built.describe(), as_json)
+    _show(built, as_json)
 
 
-@graph.command(epilog=examples("mgoe graph describe runs/mine", "mgoe graph describe runs/mine/graph --json"))
+@graph.command(
+    epilog=examples(
+        "mgoe graph describe runs/mine",
+        "mgoe graph describe runs/mine/graph --json",
+        "mgoe graph describe runs/mine --plot graph.html  [dim]macro nodes, edges and sizes as pictures[/]",
+        "mgoe graph describe runs/mine --check            [dim]compare every file with its checksum[/]",
+    )
+)
 def describe(
     path: Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the run or bundle that holds one.", show_default=False)],
+    plot: Annotated[Path | None, typer.Option(help="Write a page of pictures there.", show_default=False)] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Sizes, edges and balance of the latest snapshot, and the seconds of the build."""
-    from mgoe.graph import MacroGraph
+    """What a graph is of, its sizes, edges, balance and drift, and what the build took."""
+    from mgoe import pipeline
 
-    inner = path / "graph"
-    _show(MacroGraph.open(inner if inner.is_dir() else path).describe(), as_json)
+    found = pipeline.open_graph(path)
+    if check:
+        found.verify()
+    if plot is not None:
+        from mgoe.evaluation.report import write_graph_page
+
+        write_graph_page(found, plot)
+        say(f"wrote {plot}")
+    _show(found, as_json)
 
 
-def _show(description: dict, as_json: bool) -> None:
+@graph.command(
+    epilog=examples(
+        "mgoe graph update runs/mine/graph today.parquet",
+        "mgoe graph update runs/mine 'logs/2025-06-*.parquet' --recluster",
+        "mgoe graph update runs/mine --recluster   [dim]the same events, new macro nodes[/]",
+    )
+)
+def update(
+    path: Graph,
+    log: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="LOG...", help="Files, folders or globs that hold the new events alone.", show_default=False),
+    ] = None,
+    recluster: Annotated[
+        bool, typer.Option("--recluster", help="Learn macro nodes again; they keep the numbers of those whose members they hold.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Add new events, users and items to the latest snapshot; macro nodes stay, and all else is as after a rebuild."""
+    from mgoe import pipeline
+    from mgoe.graph import DRIFT_LIMIT
+
+    updated = pipeline.update(path, log or (), recluster=recluster, say=say)
+    change = updated.meta["changes"][-1]
+    if change["late pairs"]:
+        say(
+            f"  {change['late pairs']:,} pairs have events from before the latest window: earlier snapshots, which training reads, lack them"
+        )
+    if updated.drift > DRIFT_LIMIT:
+        say(f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with `mgoe graph update {path} --recluster`")
+    _show(updated, as_json)
+
+
+@graph.command(epilog=examples("mgoe graph forget runs/mine/graph --user 4711", "mgoe graph forget runs/mine --user 4711 --user 4712"))
+def forget(
+    path: Graph,
+    user: Annotated[list[str], typer.Option(help="Id of a user. Repeatable.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take users out of every snapshot, as if they had never been there."""
+    from mgoe import pipeline
+
+    _show(pipeline.forget(path, user, say=say), as_json)
+
+
+def _show(found: MacroGraph, as_json: bool) -> None:
     if as_json:
-        show_json(description)
+        show_json(found.describe())
     else:
-        show(facts(description))
+        show(facts(found.describe()))

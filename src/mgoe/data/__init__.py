@@ -7,12 +7,13 @@ pairs, `N` examples.
 from mgoe.data.examples import SPLITS, Examples, Split
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
-from mgoe.data.log import batches
+from mgoe.data.log import batches, connect, open_log, place_of
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
 from mgoe.data.side import SideFeatures
-from mgoe.data.vocabulary import Vocabulary, to_arrow
+from mgoe.data.vocabulary import Vocabulary, to_arrow, without
+from mgoe.data.whole import WholeLog, whole_log
 
 __all__ = [
     "SPLITS",
@@ -23,9 +24,15 @@ __all__ = [
     "SideFeatures",
     "Split",
     "Vocabulary",
+    "WholeLog",
     "batches",
+    "connect",
     "guess",
+    "open_log",
+    "place_of",
     "prepare",
     "profile",
     "to_arrow",
+    "whole_log",
+    "without",
 ]

@@ -28,8 +28,14 @@ class Check:
     mend: str
 
 
-def enforce(table: Table, checks: Sequence[Check], place: str) -> int:
-    """Refuse a staged table with a row that breaks a rule; the first rule broken is named, with its first row and the count.
+def enforce(table: Table, checks: Sequence[Check], place: str, numbered: bool = True) -> int:
+    """Refuse a table with a row that breaks a rule; the first rule broken is named, with its first row and the count.
+
+    Args:
+        table: Staged, or lazy.
+        checks: The rules.
+        place: What the table is, for messages.
+        numbered: Whether rows have numbers, as those of a staged table do; else any such row is shown.
 
     Returns:
         The table's rows.
@@ -41,10 +47,12 @@ def enforce(table: Table, checks: Sequence[Check], place: str) -> int:
     rows, *counts = (int(column[0].as_py() or 0) for column in table.aggregate([table.count().name("rows"), *broken]).to_pyarrow().columns)
     for check, count in zip(checks, counts, strict=True):
         if count:
-            marked = table.select(row=table.rowid(), value=check.value.cast("string"), bad=check.bad)
-            first = marked.filter(marked.bad).order_by("row").limit(1).to_pyarrow().to_pylist()[0]
+            row = {"row": table.rowid()} if numbered else {}
+            marked = table.select(**row, value=check.value.cast("string"), bad=check.bad)
+            first = marked.filter(marked.bad).order_by("row" if numbered else "value").limit(1).to_pyarrow().to_pylist()[0]
             found = "null" if first["value"] is None else repr(first["value"])
+            where = f" in row {first['row'] + 1}" if numbered else ""
             more = f" and {count - 1} more" if count > 1 else ""
-            message = f"{check.rule}, found {found} in row {first['row'] + 1}{more}; {check.mend}"
+            message = f"{check.rule}, found {found}{where}{more}; {check.mend}"
             raise DataError(f"{place}, column {check.column!r}", message)
     return rows

@@ -23,6 +23,15 @@ def epoch_us(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportInvalid
     """DuckDB's own function: microseconds since 1970, UTC."""
 
 
+@ibis.udf.scalar.builtin
+def unix_micros(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportInvalidTypeForm]
+    """Spark's name for the same."""
+
+
+def _microseconds(moment: Expr) -> Expr:
+    return unix_micros(moment) if moment.get_backend().name == "pyspark" else epoch_us(moment)
+
+
 def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """An id as int64, uint64 or string; nothing is rounded."""
     kind = column.type()
@@ -49,10 +58,10 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read."""
     kind = column.type()
     if kind.is_string():
-        return epoch_us(column.try_cast("timestamp(6)"))
+        return _microseconds(column.try_cast("timestamp(6)"))
     if kind.is_date() or kind.is_timestamp():
         zoned = kind.is_timestamp() and kind.timezone is not None
-        return epoch_us(column if zoned else column.cast("timestamp(6)"))
+        return _microseconds(column if zoned else column.cast("timestamp(6)"))
     if not (kind.is_integer() or kind.is_floating()):
         raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
     finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column

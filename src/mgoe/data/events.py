@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import ibis
 import numpy as np
 from ibis.backends.duckdb import Backend
@@ -26,16 +28,31 @@ def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]
     table = log.table
     counted = table.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
     counts = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
+    masks = behavior_masks(counts, settings, log.place)
+    code = ibis.cases(*((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items()))
+    events = table.filter(table.behavior.isin(list(masks))).mutate(code=code).drop("behavior")
+    return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
+
+
+def behavior_masks(counts: Mapping[str, int], settings: RunSettings, place: str) -> dict[str, int]:
+    """Which tasks each behaviour does, as bits.
+
+    Args:
+        counts: Rows of each behaviour in the log.
+        settings: Of the run.
+        place: What the log is, for messages.
+
+    Raises:
+        DataError: A behaviour that a task names never happens.
+    """
     masks: dict[str, int] = {}
     for t, task in enumerate(settings.tasks):
         for behavior in task.behaviors or [task.name]:
             if behavior not in counts:
                 found = f"found none of {behavior!r} in column {settings.data.behavior!r}{did_you_mean(behavior, list(counts))}"
-                raise DataError(log.place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
+                raise DataError(place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
             masks[behavior] = masks.get(behavior, 0) | 1 << t
-    code = ibis.cases(*((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items()))
-    events = table.filter(table.behavior.isin(list(masks))).mutate(code=code).drop("behavior")
-    return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
+    return masks
 
 
 def task_history(coded: Table, tasks: int) -> Table:

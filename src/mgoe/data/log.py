@@ -22,9 +22,17 @@ _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in 
 _MAGIC = b"PAR1"
 
 
-def connect(folder: Path) -> Backend:
-    """A DuckDB database in a folder, which also takes what does not fit in memory."""
-    return ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+def connect(folder: Path, memory: float | None = None) -> Backend:
+    """A DuckDB database in a folder, which also takes what does not fit in memory.
+
+    Args:
+        folder: It exists.
+        memory: GiB; most of what the machine has by default.
+    """
+    con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+    if memory is not None:
+        con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
+    return con
 
 
 def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
@@ -85,6 +93,19 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
     if table.op().find(ops.InMemoryTable):
         return table.to_pyarrow().to_reader()
     return pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table))))
+
+
+def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
+    """Rows of this process as a table of an engine, which it can join to its own."""
+    if isinstance(backend, Backend):
+        backend.con.register("handed_over", rows)
+        backend.con.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM handed_over')  # its size is known: it is the side to hash
+        backend.con.unregister("handed_over")
+        return backend.table(name)
+    if backend.name == "pyspark":
+        backend._session.createDataFrame(rows).createOrReplaceTempView(name)  # type: ignore[attr-defined]
+        return backend.table(name)
+    return ibis.memtable(rows)
 
 
 def drop(con: Backend, name: str) -> None:

@@ -106,3 +106,17 @@ def _strings(values: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     return values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
+
+
+def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> pa.Array:
+    """The ids of a vocabulary with some of them replaced by ones that nobody has, so that the codes of the others stay."""
+    ids = vocabulary.ids(np.arange(vocabulary.size))
+    if pa.types.is_string(ids.type):
+        nobody = pa.array([f"forgotten user, code {code}" for code in codes.tolist()], ids.type)
+    elif pa.types.is_unsigned_integer(ids.type):
+        nobody = pa.array(np.iinfo(np.uint64).max - codes.astype(np.uint64), ids.type)
+    else:
+        nobody = pa.array(np.iinfo(np.int64).min + codes, ids.type)
+    gone = np.zeros(vocabulary.size, bool)
+    gone[codes] = True
+    return pc.replace_with_mask(ids, pa.array(gone), nobody)  # type: ignore[attr-defined]

@@ -4,9 +4,28 @@ Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`K
 """
 
 from mgoe.graph.build import Source, build_graph
-from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.place import Place, place
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
+from mgoe.graph.stages import GIB, Observer, Spent, peak_memory
+from mgoe.graph.update import NewEvents, forget_users, update_graph
 
-__all__ = ["MacroGraph", "Place", "Resolution", "Snapshot", "Source", "build_graph", "merging_score", "place"]
+__all__ = [
+    "DRIFT_LIMIT",
+    "GIB",
+    "MacroGraph",
+    "NewEvents",
+    "Observer",
+    "Place",
+    "Resolution",
+    "Snapshot",
+    "Source",
+    "Spent",
+    "build_graph",
+    "forget_users",
+    "merging_score",
+    "peak_memory",
+    "place",
+    "update_graph",
+]

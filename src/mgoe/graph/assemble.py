@@ -91,6 +91,10 @@ class Assembler:
         at.run("1st order", 2 * n * len(self.sizes), at.read_first_order)
         at.run("2nd order", 2 * n * (len(self.sizes) + 1), at.read_second_order)
 
+    def drift(self, work: Path) -> list[dict[str, float]]:
+        """How far the macro nodes of a snapshot have drifted from its nodes, by resolution and side."""
+        return [{side: float(mapped(work / f"r{r}.{side}_drift.npy")) for side in SIDES} for r in range(len(self.sizes))]
+
 
 @dataclass(frozen=True)
 class _At:
@@ -198,26 +202,29 @@ class _At:
             for side, k in zip(SIDES, sizes, strict=True):
                 start = mapped(before / f"r{r}.{side}_macro.npy") if before else None
                 kept = (learned.macro[r][side], learned.centres[r][side]) if learned else None
-                macro, centres = self._macro_nodes(side, k, start, kept, advance)
+                macro, centres, moved = self._macro_nodes(side, k, start, kept, advance)
                 save_arrays(self.folder, {f"r{r}.{side}_macro": macro, f"r{r}.{side}_centres": centres})
+                save_arrays(self.work, {f"r{r}.{side}_drift": np.array(moved)})
 
     def _macro_nodes(
         self, side: Side, k: int, start: NDArray | None, kept: tuple[NDArray, NDArray] | None, advance: Advance
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], float]:
+        """Macro nodes, their centres, and how far they have drifted."""
         s, vectors, sums = self.graph.settings, mapped(self.folder / f"{side}_vectors.npy"), self.sums(side)
         linked = sums > 0
         if s.clusters == "random":
             macro = clusters.random_groups(linked, k, (s.seed, SIDES.index(side)))
             advance(len(macro))
-            return macro, clusters.member_means(vectors, macro, k)
+            return macro, clusters.member_means(vectors, macro, k), 0.0
+        if kept is None and start is not None and not s.refresh:
+            kept = start, clusters.member_means(vectors, start, k)
         if kept is not None:
-            return clusters.assign(vectors, linked, kept[1], kept[0], advance), kept[1]
-        if start is not None and not s.refresh:
-            centres = clusters.member_means(vectors, start, k)
-            return clusters.assign(vectors, linked, centres, start, advance), centres
+            nearest = clusters.assign(vectors, linked, kept[1], advance)
+            macro = clusters.keep(nearest, kept[0], linked, k)
+            return macro, kept[1], clusters.drift(macro, nearest, sums)
         weights = clusters.moving_weights(clusters.preference_weights(sums, s.threshold, s.low_weight), linked, k)
         centres = clusters.learn_centres(vectors, weights, k, start, s.iterations, s.seed, s.sample)
-        return clusters.assign(vectors, linked, centres, None, advance), centres
+        return clusters.assign(vectors, linked, centres, advance), centres, 0.0
 
     def read_first_order(self, advance: Advance) -> None:
         """1st-order edges at every resolution; dense ones and the task table at one."""

@@ -27,8 +27,8 @@ from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pairs import MOST_TASKS, Moments
 from mgoe.graph.scores import merging_score, score_table
-from mgoe.graph.stages import Observer, Silent, Stages
-from mgoe.graph.workplace import finish, workplace
+from mgoe.graph.stages import Observer, Silent, Spent, Stages
+from mgoe.graph.workplace import begin, finish, workplace
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
 NODES_A_MACRO_NODE = 10
@@ -48,8 +48,10 @@ class Source:
         users_at, items_at: Nodes known at each snapshot. Shape (n + 1,).
         ranks: Of the tasks, weakest first. Shape (T,).
         bucket: Its length, microseconds.
+        facts: `events`, `first` and `last` moment and a `checksum` of the history, where they are known; else it is read for them.
         files: Kept with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
+        spent: What reading and numbering it took, noted with the stages of the build.
     """
 
     history: ir.Table
@@ -58,15 +60,24 @@ class Source:
     items_at: NDArray[np.int64]
     ranks: Sequence[float]
     bucket: int = DAY
+    facts: Mapping[str, int] | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
+    spent: Mapping[str, Spent] = field(default_factory=dict)
 
-    def facts(self) -> dict[str, Any]:
-        """Counts, time window and a checksum that does not depend on the order of rows."""
+    def told(self) -> dict[str, int]:
+        """`facts`, read from the history unless they are known."""
+        if self.facts is not None:
+            return dict(self.facts)
         h = self.history
         mixed = (h.time // 1000 + h.user * 31 + h.item * 17 + h.task * 7) % 1_000_003
         told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mixed.cast("int64").sum().cast("int64"))
         return told.to_pyarrow().to_pylist()[0]
+
+    @property
+    def moments(self) -> Moments:
+        """What each snapshot holds."""
+        return Moments((self.cuts.astype(np.int64) + 1) * self.bucket, self.users_at, self.items_at)
 
 
 def build_graph(
@@ -88,31 +99,25 @@ def build_graph(
     """
     observer = observer or Silent()
     with workplace(out) as folder:
-        facts = source.facts()
+        facts = source.told()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: no event of any task lies in the log")
-        begun = _begun(source, settings, facts, keep)
-        stages = Stages(folder, observer, begun)
-        _check_source(stages.source, begun, out)
+        stages = begin(folder, observer, _begun(source, settings, facts, keep))
         engine = make_engine(folder, settings)
-        scores = score_table(np.asarray(source.ranks, float), settings.beta, settings.code)
-        snapshots = [folder / "snapshots" / f"{s:02d}" for s in range(len(source.users_at))]
-        moments = Moments((source.cuts.astype(np.int64) + 1) * source.bucket, source.users_at, source.items_at)
-        needed = disk_needed(facts["events"], moments, settings, len(source.ranks))
+        tasks, moments = len(source.ranks), source.moments
+        needed = disk_needed(facts["events"], moments, settings, tasks)
         observer.note(f"up to {needed / 1e9:,.1f} GB of disk are needed in {out.parent}")
+        snapshots = [folder / "snapshots" / f"{s:02d}" for s in range(len(moments))]
         stages.run(
-            "pairs",
-            facts["events"],
-            lambda advance: engine.write_pairs(source.history, moments, len(source.ranks), snapshots, advance),
-            unit="events",
+            "pairs", facts["events"], lambda advance: engine.write_pairs(source.history, moments, tasks, snapshots, advance), unit="events"
         )
         sizes = choose_resolutions(settings, *_linked(snapshots[0])) if keep is None else keep.sizes
-        dense = min(settings.dense, len(sizes) - 1)
-        assembler = Assembler(settings, len(source.ranks), scores, source.bucket, sizes, dense, stages, engine)
+        assembler = make_assembler(settings, source.ranks, source.bucket, sizes, stages, engine)
         cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
         for s, snapshot in enumerate(snapshots):
             learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
             assembler.snapshot(s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
+        ranks = np.asarray(source.ranks, float)
         meta = {
             "format": FORMAT,
             "engine": engine.name,
@@ -120,18 +125,28 @@ def build_graph(
             "log": dict(source.log),
             "ranks": list(source.ranks),
             "bucket": source.bucket,
-            "code_scores": merging_score(np.arange(len(scores)), np.asarray(source.ranks, float), settings.beta, settings.code).tolist(),
+            "code_scores": merging_score(np.arange(1 << tasks), ranks, settings.beta, settings.code).tolist(),
             "resolutions": [list(size) for size in sizes],
-            "dense": dense,
+            "dense": assembler.dense,
             "cuts": cuts,
+            "since": None,
             "users": source.users_at.tolist(),
             "items": source.items_at.tolist(),
             "pairs": [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots],
-            "since": None,
+            "drift": assembler.drift(folder / "work" / snapshots[-1].name),
+            "changes": [],
             **facts,
         }
-        finish(folder, out, meta, source.files, stages)
+        finish(folder, out, meta, source.files, stages, source.spent)
     return MacroGraph.open(out)
+
+
+def make_assembler(
+    settings: GraphSettings, ranks: Sequence[float], bucket: int, sizes: tuple[tuple[int, int], ...], stages: Stages, engine: Engine
+) -> Assembler:
+    """What makes the snapshots of a graph."""
+    scores = score_table(np.asarray(ranks, float), settings.beta, settings.code)
+    return Assembler(settings, len(ranks), scores, bucket, sizes, min(settings.dense, len(sizes) - 1), stages, engine)
 
 
 def make_engine(folder: Path, settings: GraphSettings) -> Engine:
@@ -177,19 +192,9 @@ def _begun(source: Source, settings: GraphSettings, facts: dict[str, Any], keep:
     if len(source.ranks) > MOST_TASKS:
         raise GraphError("tasks", f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out")
     return {
-        "log": facts,
-        "nodes": [source.users_at.tolist(), source.items_at.tolist()],
+        "what": "build",
+        "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},
         "settings": settings.model_dump(mode="json", exclude={"memory"})
         | {"cuts": source.cuts.tolist(), "ranks": list(source.ranks), "bucket": source.bucket},
         "keep": None if keep is None else keep.checksum,
     }
-
-
-def _check_source(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    mend = f"remove {out.name}.building (or use --overwrite) to begin anew"
-    if before["log"] != now["log"] or before["nodes"] != now["nodes"]:
-        found = f"{before['log']['events']:,} events then, {now['log']['events']:,} now"
-        raise GraphError(out, f"the log changed since this build was begun ({found}); {mend}, or restore the log")
-    if before != now:
-        changed = [key for key in now["settings"] if before["settings"].get(key) != now["settings"][key]] or ["the macro nodes to keep"]
-        raise GraphError(out, f"an unfinished build had other settings ({', '.join(changed)}); {mend}, or restore them")

@@ -99,16 +99,14 @@ def assign(
     vectors: NDArray[np.float32],
     linked: NDArray[np.bool_],
     centres: NDArray[np.float32],
-    kept: NDArray[np.int32] | None = None,
     advance: Callable[[int], None] = lambda nodes: None,
 ) -> NDArray[np.int32]:
-    """Macro node of every node: the one it had where that is to be kept, else the nearest.
+    """The nearest macro node of every node.
 
     Args:
         vectors: Shape (U, rank).
         linked: Whether a node has edges. Shape (U,).
         centres: Shape (k, rank).
-        kept: Former macro nodes; the cold one is not kept. Shape (at most U,).
         advance: Called with the nodes done.
 
     Returns:
@@ -119,10 +117,21 @@ def assign(
         rows = slice(first, first + ROWS)
         macro[rows] = nearest(unit_rows(vectors[rows]), linked[rows], centres)
         advance(len(macro[rows]))
-    if kept is not None:
-        known = np.flatnonzero((kept < len(centres)) & linked[: len(kept)])
-        macro[known] = kept[known]
     return macro
+
+
+def keep(macro: NDArray[np.int32], kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[np.int32]:
+    """Former macro nodes in place of the nearest, for nodes that had one and still have edges. Shape (U,)."""
+    out = macro.copy()
+    known = np.flatnonzero((kept < k) & linked[: len(kept)])
+    out[known] = kept[known]
+    return out
+
+
+def drift(macro: NDArray[np.int32], nearest: NDArray[np.int32], sums: NDArray[np.integer]) -> float:
+    """Share of all score that lies with nodes whose nearest macro node is no longer their own (ours). 0 right after clustering."""
+    total = int(sums.sum())
+    return float(sums[macro != nearest].sum() / total) if total else 0.0
 
 
 def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]) -> NDArray[np.int32]:

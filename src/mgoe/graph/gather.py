@@ -52,7 +52,9 @@ def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict
     arrays = snapshot.arrays
     tasks = arrays["user_table"].shape[1]
     out = np.zeros((len(u), tasks + 1), np.float32)
-    _pair(arrays["pairs.indptr"], arrays["pairs.item"], arrays["pairs.code"], arrays["pairs.time"], snapshot.cut, snapshot.bucket, u, i, out)
+    _pair(
+        arrays["pairs.indptr"], arrays["pairs.item"], arrays["pairs.code"], arrays["pairs.time"], snapshot.cut, snapshot.bucket, u, i, out
+    )
     return {"pair": out}
 
 

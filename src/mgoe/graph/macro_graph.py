@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from mgoe.graph.snapshot import Snapshot
 FORMAT = 2
 """1: until version 0.1, without the times of pairs that an update needs."""
 
+DRIFT_LIMIT = 0.15
+"""Drift from which macro nodes should be learned again; docs/scale.md has the study."""
+
 
 @dataclass(frozen=True)
 class MacroGraph:
@@ -28,7 +32,7 @@ class MacroGraph:
 
     Attributes:
         path: Its folder.
-        meta: Format, settings, sizes, cuts and the seconds of each stage.
+        meta: Format, engine, settings, sizes, cuts, time window, drift, files with checksums, and what each stage took.
     """
 
     path: Path
@@ -50,9 +54,7 @@ class MacroGraph:
             raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise GraphError(
-                path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}"
-            )
+            raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}")
         return cls(path, meta)
 
     @cached_property
@@ -108,7 +110,9 @@ class MacroGraph:
             file = self.path / name
             if not file.is_file() or sha256(file) != facts["sha256"]:
                 found = "it differs" if file.is_file() else "it is missing"
-                raise GraphError(file, f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again")
+                raise GraphError(
+                    file, f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again"
+                )
 
     @property
     def code_scores(self) -> tuple[float, ...]:
@@ -137,14 +141,19 @@ class MacroGraph:
         return {group: len(names) for group, names in self.feature_names.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What `mgoe graph describe` prints: sizes, edges and balance of the latest snapshot, and the seconds of the build."""
-        latest = self.latest
+        """What `mgoe graph describe` prints: what the graph is of, sizes, edges and balance of the latest snapshot, and what it took."""
+        latest, meta = self.latest, self.meta
         return {
-            "format": self.meta["format"],
-            "snapshots": len(self.meta["cuts"]),
+            "format": meta["format"],
+            "engine": meta["engine"],
+            "snapshots": len(meta["cuts"]),
+            "events": meta["events"],
+            "from": _moment(meta["first"]),
+            "to": _moment(meta["last"]),
             "users": latest.n_users,
             "items": latest.n_items,
-            "pairs": self.meta["pairs"][-1],
+            "pairs": meta["pairs"][-1],
+            "bytes": sum(facts["bytes"] for facts in meta["files"].values()),
             "resolutions": [
                 {
                     "macro users": ku,
@@ -153,11 +162,20 @@ class MacroGraph:
                     "largest item share": _largest(part.item_macro, ki),
                     "user edges a node": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
                     "item edges a node": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
+                    "user drift": round(drift["user"], 4),
+                    "item drift": round(drift["item"], 4),
                 }
-                for (ku, ki), part in zip(self.meta["resolutions"], latest.resolutions, strict=True)
+                for (ku, ki), part, drift in zip(meta["resolutions"], latest.resolutions, meta["drift"], strict=True)
             ],
-            "seconds": self.meta["seconds"],
+            "changes": meta["changes"],
+            "seconds": meta["seconds"],
+            "stages": meta["stages"],
         }
+
+    @property
+    def drift(self) -> float:
+        """The largest drift of either side at the dense resolution: the share of score that a new clustering would place elsewhere."""
+        return max(self.meta["drift"][self.meta["dense"]].values())
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.meta["resolutions"])
@@ -165,6 +183,10 @@ class MacroGraph:
             f"MacroGraph({self.meta['users'][-1]:,} users, {self.meta['items'][-1]:,} items, {self.meta['pairs'][-1]:,} pairs, "
             f"{len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
         )
+
+
+def _moment(microseconds: int) -> str:
+    return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(sep=" ", timespec="seconds")
 
 
 def _mend(found: object) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 import duckdb
 
-from mgoe.errors import OutputError
+from mgoe.errors import GraphError, OutputError
 from mgoe.files import exclusive, sha256, write_json
 from mgoe.graph.stages import FILE as STAGES
-from mgoe.graph.stages import Stages
+from mgoe.graph.stages import Observer, Spent, Stages
 
 MANIFEST = "graph.json"
 
@@ -33,11 +33,11 @@ def workplace(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: Another process holds it, it cannot be written, or the disk is full.
     """
-    restore(out)
     folder = building(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder, "the macro graph"):
+            restore(out)
+            folder.mkdir(exist_ok=True)
             yield folder
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -45,13 +45,43 @@ def workplace(out: Path) -> Iterator[Path]:
         raise OutputError(out, f"cannot be written: {reason}; free space or memory, or choose another folder ({kept})") from None
 
 
-def finish(folder: Path, out: Path, meta: dict[str, Any], files: Mapping[str, Path], stages: Stages) -> None:
+def begin(folder: Path, observer: Observer, source: dict[str, Any]) -> Stages:
+    """The record of what is done there.
+
+    Args:
+        folder: Of `workplace`.
+        observer: Told of each stage.
+        source: `what` is done, the facts of the `log`, and anything else that must be the same for it to go on.
+
+    Raises:
+        GraphError: Something else was begun there.
+    """
+    stages = Stages(folder, observer, source)
+    before = stages.source
+    if before == source:
+        return stages
+    mend = f"remove {folder.name} (or use --overwrite) to begin anew"
+    if before["what"] != source["what"]:
+        raise GraphError(
+            folder, f"holds an unfinished {before['what']}, found that this is to be: {source['what']}; finish that, or {mend}"
+        )
+    if before["log"] != source["log"]:
+        found = f"{before['log']['events']:,} events then, {source['log']['events']:,} now"
+        raise GraphError(folder, f"the log changed since this {source['what']} was begun ({found}); restore the log, or {mend}")
+    old, new = before.get("settings", {}), source.get("settings", {})
+    changed = [key for key in new if old.get(key) != new[key]] or ["the graph that it starts from"]
+    raise GraphError(folder, f"an unfinished {source['what']} had other settings ({', '.join(changed)}); restore them, or {mend}")
+
+
+def finish(
+    folder: Path, out: Path, meta: dict[str, Any], files: Mapping[str, Path], stages: Stages, spent: Mapping[str, Spent] | None = None
+) -> None:
     """Note what was made and move it to its place, over what lay there before."""
     for name, file in files.items():
         shutil.copyfile(file, folder / name)
     shutil.rmtree(folder / "spill", ignore_errors=True)
     stages.run("checksums", 0, lambda advance: write_json(folder / "checksums.json", _checksums(folder)))
-    spent = stages.spent
+    spent = {**(spent or {}), **stages.spent}
     meta = meta | {
         "files": json.loads((folder / "checksums.json").read_text()),
         "stages": {name: {"seconds": round(took.seconds, 3), "peak_gib": round(took.peak_gib, 3)} for name, took in spent.items()},
@@ -59,7 +89,7 @@ def finish(folder: Path, out: Path, meta: dict[str, Any], files: Mapping[str, Pa
     }
     write_json(folder / MANIFEST, meta)
     shutil.rmtree(folder / "work", ignore_errors=True)
-    for name in ("checksums.json", STAGES, "lock"):
+    for name in ("checksums.json", STAGES):
         (folder / name).unlink(missing_ok=True)
     replaced = _replaced(out)
     if out.exists():
@@ -92,4 +122,4 @@ def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _belongs(file: Path) -> bool:
-    return file.parts[0] not in ("work", "spill", STAGES, "lock", "checksums.json")
+    return file.parts[0] not in ("work", "spill", STAGES, "checksums.json")

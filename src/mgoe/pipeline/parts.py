@@ -1,4 +1,4 @@
-"""The line in parts: the graph alone, or one model. Each leaves a folder that `run` goes on with."""
+"""One model of a run. It leaves a folder that `run` goes on with."""
 
 from __future__ import annotations
 
@@ -8,22 +8,9 @@ from mgoe.bundle import write_bundle
 from mgoe.config import ModelSettings, RunSettings, did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
-from mgoe.graph import MacroGraph
 from mgoe.pipeline.cells import Cell
 from mgoe.pipeline.rows import model_rows
 from mgoe.pipeline.run import Say, begin, build, train_cells
-
-
-def macro_graph(
-    settings: RunSettings | Path | str, out: Path | str, *, overwrite: bool = False, say: Say = lambda line: None
-) -> MacroGraph:
-    """Prepare the log and build the macro graph, both below `out`.
-
-    Raises:
-        MgoeError: Settings, log, graph or output folder break a rule.
-    """
-    settings, out, prepared = begin(settings, out, overwrite, say)
-    return build(settings, out, prepared, say)
 
 
 def train(
@@ -53,14 +40,14 @@ def train(
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule.
     """
-    settings, out, prepared = begin(settings, out, overwrite, say)
-    graph = build(settings, out, prepared, say)
-    chosen = _choose(model_rows(settings, prepared), model)
-    cell = Cell(out, chosen, settings.seeds[0] if seed is None else seed)
-    train_cells(settings.model_copy(update={"seeds": [cell.seed]}), out, [chosen], say, show_progress)
-    rows = read_rows(cell.folder / "metrics.json")
-    write_bundle(out / "bundle", settings=settings, model=chosen, cell=cell.folder, prepared=prepared, graph=graph, metrics=rows)
-    return rows
+    with begin(settings, out, overwrite, say) as (settings, out, prepared):
+        graph = build(settings, out, prepared, say)
+        chosen = _choose(model_rows(settings, prepared), model)
+        cell = Cell(out, chosen, settings.seeds[0] if seed is None else seed)
+        train_cells(settings.model_copy(update={"seeds": [cell.seed]}), out, [chosen], say, show_progress)
+        rows = read_rows(cell.folder / "metrics.json")
+        write_bundle(out / "bundle", settings=settings, model=chosen, cell=cell.folder, prepared=prepared, graph=graph, metrics=rows)
+        return rows
 
 
 def _choose(models: list[ModelSettings], name: str | None) -> ModelSettings:

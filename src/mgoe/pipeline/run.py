@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import pandas as pd
 from mgoe.bundle import Bundle, write_bundle
 from mgoe.config import ModelSettings, RunSettings, load_settings, seconds
 from mgoe.data import Prepared, prepare
+from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
-from mgoe.files import write_text
+from mgoe.files import exclusive, write_text
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
@@ -83,34 +85,45 @@ def run(
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
     """
     started = time.perf_counter()
-    settings, out, prepared = begin(settings, out, overwrite, say, table)
-    graph = build(settings, out, prepared, say)
-    models = model_rows(settings, prepared)
-    train_cells(settings, out, models, say, show_progress)
-    rows = collect(settings, out, models)
-    rows += reference_rows(settings, prepared)
-    write_rows(out / "metrics.json", rows)
-    write_text(out / "table.md", markdown_table(rows) + "\n")
-    best = best_cell(out, models[0], settings)
-    lead = [row for row in rows if row["model"] == models[0].name]
-    write_bundle(out / "bundle", settings=settings, model=models[0], cell=best.folder, prepared=prepared, graph=graph, metrics=lead)
-    write_report(settings, out, prepared, graph, models, rows, best, command, seconds=time.perf_counter() - started)
-    mark(out, "finished", seconds=round(time.perf_counter() - started, 1), command=command)
-    say(f"done in {time.perf_counter() - started:,.0f} s: {out / 'report.html'}")
-    return RunResult(out, rows)
+    with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
+        graph = build(settings, out, prepared, say)
+        models = model_rows(settings, prepared)
+        train_cells(settings, out, models, say, show_progress)
+        rows = collect(settings, out, models)
+        rows += reference_rows(settings, prepared)
+        write_rows(out / "metrics.json", rows)
+        write_text(out / "table.md", markdown_table(rows) + "\n")
+        best = best_cell(out, models[0], settings)
+        lead = [row for row in rows if row["model"] == models[0].name]
+        write_bundle(out / "bundle", settings=settings, model=models[0], cell=best.folder, prepared=prepared, graph=graph, metrics=lead)
+        write_report(settings, out, prepared, graph, models, rows, best, command, seconds=time.perf_counter() - started)
+        mark(out, "finished", seconds=round(time.perf_counter() - started, 1), command=command)
+        say(f"done in {time.perf_counter() - started:,.0f} s: {out / 'report.html'}")
+        return RunResult(out, rows)
 
 
+@contextmanager
 def begin(
     settings: RunSettings | Path | str, out: Path | str, overwrite: bool, say: Say, table: ir.Table | None = None
-) -> tuple[RunSettings, Path, Prepared]:
-    """Refuse what can be refused before any work is done, take the output folder and prepare the log."""
+) -> Iterator[tuple[RunSettings, Path, Prepared]]:
+    """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
+
+    Raises:
+        ConfigError: The settings ask for a graph that nothing can be trained on.
+    """
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    if settings.graph.snapshots == "last":
+        raise ConfigError(
+            "graph.snapshots", "`last` leaves training nothing to read and is for `mgoe graph build`; set it to `all` to train"
+        )
     for model in named_models(settings):
         Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
-    with claim(out, settings, overwrite) as resumed:
-        if resumed:
-            say(f"going on with the unfinished run in {out}")
-        return settings, out, prepare_data(settings, out, table, say)
+    with exclusive(out, "a run"):
+        with claim(out, settings, overwrite) as resumed:
+            if resumed:
+                say(f"going on with the unfinished run in {out}")
+            prepared = prepare_data(settings, out, table, say)
+        yield settings, out, prepared
 
 
 def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None, say: Say = lambda line: None) -> Prepared:

@@ -1,0 +1,141 @@
+"""A whole log as history, without examples: numbered and read where it lies, never copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe.config import RunSettings
+from mgoe.data.checks import enforce
+from mgoe.data.events import behavior_masks
+from mgoe.data.exposures import label_history
+from mgoe.data.expr import Table
+from mgoe.data.log import hand_over, require_columns
+from mgoe.data.schema import read_columns, wanted_columns
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.data.windows import bucket_of, within
+from mgoe.errors import DataError
+
+NODES = ("user", "item")
+
+
+@dataclass(frozen=True)
+class WholeLog:
+    """History of a log, and who is in it.
+
+    Attributes:
+        history: `user`, `item` (codes), `time` (microseconds), `task`; lazy.
+        counts: Users and items numbered, by `user` and `item`.
+        facts: `events`, `first` and `last` moment, and a `checksum` that does not depend on the order of rows.
+        ignored: Rows of behaviours that do no task, by behaviour.
+    """
+
+    history: Table
+    counts: dict[str, int]
+    facts: dict[str, int]
+    ignored: dict[str, int]
+
+
+def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None) -> WholeLog:
+    """Check a log, number its users and items, and read it as history.
+
+    Every expression runs in the engine of the table, which may be any of Ibis that can join what this process holds.
+
+    Args:
+        source: The log.
+        settings: Of the run; `data` and `tasks` are read.
+        folder: Gets `users.parquet` and `items.parquet`, ids in the order of their codes; used again where they lie there already.
+        place: What the log is, for messages.
+        known: Vocabularies of a graph, by `user` and `item`: their ids keep their codes, and later ones follow.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
+    """
+    rows, facts, ignored = task_rows(source, settings, place)
+    tables, counts = {}, {}
+    for node in NODES:
+        file = folder / f"{node}s.parquet"
+        if not file.exists():
+            ids = _number(rows, node, known[node] if known else None, place)
+            pq.write_table(pa.table({"id": ids}), file, compression="zstd")
+        ids = pq.read_table(file)["id"]
+        counts[node] = len(ids)
+        rows = rows.mutate(**{node: rows[node].cast(str(ids.type))})
+        codes = {f"{node}_id": ids, f"{node}_code": pa.array(np.arange(len(ids)))}
+        tables[node] = hand_over(source.get_backend(), f"{node}_codes", pa.table(codes))
+    joined = rows.join(tables["user"], rows.user == tables["user"].user_id).join(tables["item"], rows.item == tables["item"].item_id)
+    history = joined.select(user="user_code", item="item_code", time="time", task="task")
+    return WholeLog(history, counts, facts, ignored)
+
+
+def task_rows(source: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, int], dict[str, int]]:
+    """The events of a log that do a task: `user`, `item` (ids), `time`, `bucket`, `task`; their facts; and the rows that do none.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
+    """
+    columns = wanted_columns(settings)
+    for key, column in columns.values():
+        require_columns(source, {key: column}, place)
+    names = {ours: column for ours, (_, column) in columns.items()}
+    raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
+    values, checks = read_columns(raw, settings, names, place)
+    if not enforce(raw, checks, place, numbered=False):
+        raise DataError(place, "the log must hold rows, found none but a header; name another file")
+    every: Table = within(raw.select(**values), settings.data.start, settings.data.end)
+    every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
+    if settings.form == "exposures":
+        history = label_history(every, settings)
+        return history, _facts(history, place), {}
+    counted = every.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
+    counts: dict[str, int] = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
+    masks = behavior_masks(counts, settings, place)
+    history = _one_row_a_task(every, masks, len(settings.tasks))
+    ignored = {behavior: count for behavior, count in counts.items() if behavior not in masks}
+    return history, _facts(history, place), ignored
+
+
+def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
+    """Events with the number of their task; an event whose behaviour does several, once for each."""
+    columns, parts = ("user", "item", "time", "bucket"), []
+    rest = dict(masks)
+    while rest:  # one pass where every behaviour does one task
+        first = {behavior: (mask & -mask).bit_length() - 1 for behavior, mask in rest.items()}
+        task = ibis.cases(*((every.behavior == behavior, ibis.literal(t, "int8")) for behavior, t in first.items()))
+        parts.append(every.filter(every.behavior.isin(list(rest))).select(*columns, task=task))
+        rest = {behavior: mask & (mask - 1) for behavior, mask in rest.items() if mask & (mask - 1)}
+    return ibis.union(*parts) if len(parts) > 1 else parts[0]
+
+
+def _facts(history: Table, place: str) -> dict[str, int]:
+    mixed = (history.time // 1000 + history.task * 7) % 1_000_003 + (history.user.hash() % 1_000_003).cast("int64").abs() * 3
+    mixed = mixed + (history.item.hash() % 1_000_003).cast("int64").abs()
+    told = history.aggregate(
+        events=history.count(), first=history.time.min(), last=history.time.max(), checksum=mixed.cast("int64").sum().cast("int64")
+    )
+    facts: dict[str, int] = told.to_pyarrow().to_pylist()[0]
+    if not facts["events"]:
+        raise DataError(place, "some events must do a task between data.start and data.end, found none; move them, or mend the tasks")
+    return facts
+
+
+def _number(rows: Table, node: str, known: Path | None, place: str) -> pa.Array:
+    """Ids in the order of their codes: known ones as they are, then by first bucket, then id."""
+    found = rows.group_by(node).aggregate(first=rows.bucket.min())
+    ids = found.order_by(["first", node]).select(id=found[node]).to_pyarrow()["id"].combine_chunks()
+    if known is None:
+        return ids
+    before = Vocabulary.load(known)
+    new = ids.filter(pa.array(before.codes(ids) < 0))
+    try:
+        return pa.concat_arrays([before.ids(np.arange(before.size)), new.cast(before.type)])
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            place, f"ids of {node}s must be of the kind that the graph holds ({before.type}): {error}; mend the column"
+        ) from None

@@ -1,0 +1,238 @@
+"""Changing a graph that is there: new events come in, or a user goes, and everything that depends on pairs alone is as after a rebuild.
+
+What was learned (the sketch and the macro nodes) stays, so the result depends on pairs and on nothing else; `recluster` learns it again.
+Pairs are merged with what they were, not counted again: a new event costs its own sort, and one pass over the pairs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.arrays import ArrayFolder, mapped, save_arrays
+from mgoe.config import GraphSettings
+from mgoe.errors import GraphError
+from mgoe.graph.assemble import Advance, Assembler
+from mgoe.graph.blocks import Rows
+from mgoe.graph.build import make_assembler
+from mgoe.graph.embedded import Embedded
+from mgoe.graph.learned import Learned
+from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.pairs import Moments, starts
+from mgoe.graph.stages import Observer, Silent, Stages
+from mgoe.graph.workplace import begin, finish, workplace
+
+PAIRS = ("item", "code", "time", "events")
+
+
+@dataclass(frozen=True)
+class NewEvents:
+    """What an update adds.
+
+    Attributes:
+        history: `user`, `item` (codes; new nodes follow the known ones), `time` (microseconds), `task`.
+        users, items: Nodes known with them.
+        facts: As of `Source`.
+        files: Of the graph with them: vocabularies.
+    """
+
+    history: ir.Table
+    users: int
+    items: int
+    facts: Mapping[str, int]
+    files: Mapping[str, Path]
+
+
+def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False) -> MacroGraph:
+    """Add events to the latest snapshot. Equal to a rebuild that keeps its macro nodes (`build_graph(..., keep=)`).
+
+    Earlier snapshots are left as they are: they end before.
+
+    Args:
+        graph: Replaced by the result once that is whole.
+        new: What to add; nothing, where only macro nodes are to be learned again.
+        observer: Told how far the update is.
+        recluster: Learn sketch and macro nodes again; they keep the numbers of those whose members they hold.
+
+    Raises:
+        GraphError: There is nothing to do, or an unfinished change of another kind is in the way.
+        OutputError: The disk is full, or another process changes the same graph.
+    """
+    if new is None and not recluster:
+        raise GraphError(graph.path, "an update needs new events, or --recluster")
+    meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
+    facts = dict(new.facts) if new else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    change = {"what": "update", "log": facts, "graph": graph.checksum, "settings": {"recluster": recluster}}
+    with workplace(graph.path) as folder:
+        stages = begin(folder, observer or Silent(), change)
+        _link_others(graph, folder, {latest})
+        snapshot, work = folder / "snapshots" / f"{latest:02d}", folder / "work" / f"{latest:02d}"
+        cut = max(int(meta["cuts"][-1]), facts["last"] // meta["bucket"])
+        settings = GraphSettings.model_validate(meta["settings"])
+        assembler = _assembler(graph, settings, folder, stages)
+        _add(graph, new, snapshot, folder / "work", assembler, facts["events"])
+        learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
+        assembler.snapshot(latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
+        late = len(mapped(folder / "work" / "late" / "pairs.item.npy")) if (folder / "work" / "late").exists() else 0
+        changed = {
+            "cuts": [*meta["cuts"][:-1], cut],
+            "users": [*meta["users"][:-1], new.users if new else meta["users"][-1]],
+            "items": [*meta["items"][:-1], new.items if new else meta["items"][-1]],
+            "pairs": [*meta["pairs"][:-1], len(mapped(snapshot / "pairs.item.npy"))],
+            "events": meta["events"] + facts["events"],
+            "first": min(meta["first"], facts["first"]),
+            "last": max(meta["last"], facts["last"]),
+            "drift": assembler.drift(work),
+            "changes": [*meta["changes"], {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster}],
+        }
+        files = new.files if new else {name: graph.path / name for name in meta["files"] if "/" not in name}
+        finish(folder, graph.path, meta | changed, files, stages)
+    return MacroGraph.open(graph.path)
+
+
+def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Path], observer: Observer | None = None) -> MacroGraph:
+    """Take users out of every snapshot as if they had never been there, given the same macro nodes. Their codes stay, empty.
+
+    Args:
+        graph: Replaced by the result once that is whole.
+        users: Codes.
+        files: Vocabularies without them.
+        observer: Told how far it is.
+
+    Raises:
+        GraphError: A code is none of the graph's, or an unfinished change of another kind is in the way.
+        OutputError: The disk is full, or another process changes the same graph.
+    """
+    gone = np.unique(np.fromiter(users, np.int64))
+    if len(gone) == 0 or gone[0] < 0 or gone[-1] >= graph.meta["users"][-1]:
+        raise GraphError(graph.path, f"users to forget are codes from 0 to {graph.meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}")
+    change = {"what": "forget", "log": {"events": 0}, "graph": graph.checksum, "settings": {"users": gone.tolist()}}
+    with workplace(graph.path) as folder:
+        stages = begin(folder, observer or Silent(), change)
+        settings = GraphSettings.model_validate(graph.meta["settings"])
+        assembler = _assembler(graph, settings, folder, stages)
+        pairs = []
+        for s, cut in enumerate(graph.meta["cuts"]):
+            snapshot = folder / "snapshots" / f"{s:02d}"
+            rows = Rows.by_user(graph.folder(s))
+            items = int(graph.meta["items"][s])
+            stages.run(f"{s:02d}: pairs", len(rows.other), lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance))
+            learned = Learned.of(graph.folder(s), len(graph.sizes), settings.scale)
+            assembler.snapshot(s, snapshot, folder / "work" / snapshot.name, cut, None, learned)
+            pairs.append(len(mapped(snapshot / "pairs.item.npy")))
+        drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
+        changed = {"pairs": pairs, "drift": drift, "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}]}
+        finish(folder, graph.path, graph.meta | changed, files, stages)
+    return MacroGraph.open(graph.path)
+
+
+def _assembler(graph: MacroGraph, settings: GraphSettings, folder: Path, stages: Stages) -> Assembler:
+    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(folder, settings.memory))
+
+
+def _link_others(graph: MacroGraph, folder: Path, changed: set[int]) -> None:
+    """Snapshots that stay, as further names of the same files where the disk can do that."""
+    for s in set(range(len(graph.meta["cuts"]))) - changed:
+        to = folder / "snapshots" / f"{s:02d}"
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(graph.folder(s), to, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _add(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int) -> None:
+    """The pairs of the latest snapshot with new ones merged in."""
+    meta, before, added = graph.meta, Rows.by_user(graph.folder(-1)), work / "added"
+    users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
+    since = meta["cuts"][-2] if len(meta["cuts"]) > 1 else meta["since"]
+    ends = np.array([] if since is None else [(since + 1) * meta["bucket"]], np.int64)
+    moments = Moments(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
+    folders = [work / "late", added][-len(moments) :]
+    if new is not None:
+        assembler.stages.run(
+            "new pairs",
+            events,
+            lambda advance: assembler.engine.write_pairs(new.history, moments, assembler.tasks, folders, advance),
+            unit="events",
+        )
+    else:
+        empty = {f"pairs.{name}": getattr(before, "other" if name == "item" else name)[:0] for name in PAIRS}
+        save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
+    assembler.stages.run("merging", len(before.other), lambda advance: _merge(before, Rows.by_user(added), users, items, snapshot, advance))
+
+
+def _merge(before: Rows, added: Rows, users: int, items: int, folder: Path, advance: Advance) -> None:
+    """Write the union of two sets of pairs: codes are united, the later time counts, events add up."""
+    grown = Rows(*(_grown(before.indptr, users), before.other, before.code, before.time, before.events))
+    degree, item_degree = np.zeros(users, np.int64), np.zeros(items, np.int64)
+    with ArrayFolder(folder) as out:
+        for one in grown.blocks():
+            two = added.block(one.first, one.first + len(one))
+            n = len(one.other) + len(two.other)
+            item, code = np.empty(n, np.int32), np.empty(n, one.code.dtype)
+            time, events = np.empty(n, np.int64), np.empty(n, np.uint16)
+            old, new = (one.indptr, one.other, one.code, one.time, one.events), (two.indptr, two.other, two.code, two.time, two.events)
+            n = _merge_rows(*old, *new, degree[one.first : one.first + len(one)], item_degree, item, code, time, events)
+            out.append({"pairs.item": item[:n], "pairs.code": code[:n], "pairs.time": time[:n], "pairs.events": events[:n]})
+            advance(len(one.other))
+    save_arrays(folder, {"pairs.indptr": starts(degree), "pairs.item_indptr": starts(item_degree)})
+
+
+def _remove(rows: Rows, items: int, gone: NDArray[np.int64], folder: Path, advance: Advance) -> None:
+    """Write all pairs but those of some users."""
+    degree, item_degree = np.diff(rows.indptr), np.zeros(items, np.int64)
+    with ArrayFolder(folder) as out:
+        for block in rows.blocks():
+            leave = np.isin(np.arange(block.first, block.first + len(block)), gone)
+            stay = ~np.repeat(leave, np.diff(block.indptr))
+            item = block.other[stay]
+            out.append({"pairs.item": item, "pairs.code": block.code[stay]})
+            out.append({"pairs.time": block.time[stay], "pairs.events": block.events[stay]})
+            item_degree += np.bincount(item, minlength=items)
+            advance(len(block.other))
+    degree[gone[gone < len(degree)]] = 0
+    save_arrays(folder, {"pairs.indptr": starts(degree), "pairs.item_indptr": starts(item_degree)})
+
+
+def _grown(indptr: NDArray[np.int64], users: int) -> NDArray[np.int64]:
+    """Where pairs start, with further users that have none."""
+    return np.concatenate([indptr, np.full(users + 1 - len(indptr), indptr[-1])])
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_rows(
+    a_start, a_item, a_code, a_time, a_events, b_start, b_item, b_code, b_time, b_events, degree, item_degree, item, code, time, events
+):  # fmt: skip  # pragma: no cover - compiled
+    to = 0
+    for row in range(len(a_start) - 1):
+        a, a_end, b, b_end, first = a_start[row], a_start[row + 1], b_start[row], b_start[row + 1], to
+        while a < a_end or b < b_end:
+            if b == b_end or (a < a_end and a_item[a] < b_item[b]):
+                item[to], code[to], time[to], events[to] = a_item[a], a_code[a], a_time[a], a_events[a]
+                a += 1
+            elif a == a_end or b_item[b] < a_item[a]:
+                item[to], code[to], time[to], events[to] = b_item[b], b_code[b], b_time[b], b_events[b]
+                b += 1
+            else:
+                item[to], code[to], time[to] = a_item[a], a_code[a] | b_code[b], max(a_time[a], b_time[b])
+                events[to] = min(np.int64(a_events[a]) + np.int64(b_events[b]), 65535)
+                a += 1
+                b += 1
+            item_degree[item[to]] += 1
+            to += 1
+        degree[row] = to - first
+    return to

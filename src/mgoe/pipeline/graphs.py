@@ -1,0 +1,187 @@
+"""The macro graph by itself: built with the run that will train on it or of a whole log alone, updated, and without those who left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe.config import RunSettings, load_settings, seconds
+from mgoe.data import Vocabulary, WholeLog, connect, open_log, place_of, whole_log, without
+from mgoe.errors import ConfigError, GraphError
+from mgoe.files import exclusive
+from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
+from mgoe.pipeline.output import claim
+from mgoe.pipeline.run import Say, begin, build
+from mgoe.pipeline.watch import Watch
+
+LOG_SHARE = 0.6
+"""Of graph.memory: what DuckDB may take while it reads and sorts a log."""
+
+
+def macro_graph(
+    settings: RunSettings | Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    table: ir.Table | None = None,
+    say: Say = lambda line: None,
+) -> MacroGraph:
+    """Build the macro graph below `out`: with the examples of a run that goes on from there, or, where `graph.snapshots` is `last`, of the
+    whole log alone.
+
+    Args:
+        settings: Of the run, or the YAML file that holds them.
+        out: Folder of the results.
+        overwrite: Replace a finished run, or one of other settings.
+        table: An Ibis table to read instead of `data.log`; with `last`, its engine counts and sorts.
+        say: Called with a line a stage.
+
+    Raises:
+        MgoeError: Settings, log, graph or output folder break a rule.
+    """
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    if settings.graph.snapshots == "last":
+        return _whole_graph(settings, out, overwrite, table, say)
+    with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
+        return build(settings, out, prepared, say)
+
+
+def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: ir.Table | None, say: Say) -> MacroGraph:
+    with exclusive(out, "a graph"), claim(out, settings, overwrite):
+        if (out / "graph").exists():
+            return MacroGraph.open(out / "graph")
+        with _log_of(settings, settings.data.log, out / "log", None, table, say) as (log, spent):
+            source = Source(
+                history=log.history,
+                cuts=np.empty(0, np.int32),
+                users_at=np.array([log.counts["user"]]),
+                items_at=np.array([log.counts["item"]]),
+                ranks=settings.ranks,
+                bucket=seconds(settings.data.bucket) * 1_000_000,
+                facts=log.facts,
+                files=_vocabularies(out / "log"),
+                log=settings.model_dump(mode="json", include={"data", "tasks"}),
+                spent=spent,
+            )
+            say("building the macro graph of the whole log")
+            return build_graph(source, settings.graph, out / "graph", Watch(say))
+
+
+def update(
+    path: Path | str, log: Sequence[str] = (), *, recluster: bool = False, table: ir.Table | None = None, say: Say = lambda line: None
+) -> MacroGraph:
+    """Add new events to a graph, read as the log was that it is built of.
+
+    Args:
+        path: The graph, or the run that holds it.
+        log: Parquet or CSV files, folders or globs of new events alone; none only with `recluster`.
+        recluster: Learn macro nodes again, warm-started.
+        table: An Ibis table to read instead.
+        say: Called with a line a stage.
+
+    Raises:
+        MgoeError: Graph or log break a rule; the graph is then as it was.
+    """
+    graph = open_graph(path)
+    if not log and table is None:
+        return update_graph(graph, None, Watch(say), recluster)
+    settings = _settings_of(graph, log)
+    known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
+    work = graph.path.with_name(f"{graph.path.name}.log")
+    with _log_of(settings, list(log), work, known, table, say) as (found, _):
+        users, items = found.counts["user"], found.counts["item"]
+        say(
+            f"  {found.facts['events']:,} events, {users - graph.meta['users'][-1]:,} new users, {items - graph.meta['items'][-1]:,} new items"
+        )
+        new = NewEvents(found.history, users, items, found.facts, _vocabularies(work))
+        return update_graph(graph, new, Watch(say), recluster)
+
+
+def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None) -> MacroGraph:
+    """Take users out of a graph, by id.
+
+    Args:
+        path: The graph, or the run that holds it.
+        users: Their ids.
+        say: Called with a line a stage.
+
+    Raises:
+        GraphError: An id is not in the graph; it is then as it was.
+    """
+    graph = open_graph(path)
+    vocabulary = Vocabulary.load(_vocabulary_file(graph))
+    codes = vocabulary.codes(list(users))
+    unknown = [user for user, code in zip(users, codes, strict=True) if code < 0]
+    if unknown:
+        raise GraphError(
+            graph.path, f"users to forget must be in the graph, found {unknown[0]!r} (and {len(unknown) - 1} more) that are not"
+        )
+    work = graph.path.with_name(f"{graph.path.name}.log")
+    work.mkdir(exist_ok=True)
+    try:
+        pq.write_table(pa.table({"id": without(vocabulary, codes)}), work / "users.parquet", compression="zstd")
+        shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
+        return forget_users(graph, codes, _vocabularies(work), Watch(say))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def open_graph(path: Path | str) -> MacroGraph:
+    """A graph by its own folder, or by that of the run or bundle that holds it."""
+    inner = Path(path) / "graph"
+    return MacroGraph.open(inner if inner.is_dir() else path)
+
+
+@contextmanager
+def _log_of(
+    settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: ir.Table | None, say: Say
+) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
+    """A log as history, numbered in a folder that is kept until the graph is built, so that a build which was cut off finds it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "work.duckdb").unlink(missing_ok=True)
+    say("reading and numbering the log")
+    con, started = connect(folder, settings.graph.memory * LOG_SHARE), time.perf_counter()
+    try:
+        with peak_memory() as peak:
+            source = table if table is not None else open_log(con, log)
+            found = whole_log(source, settings, folder, "the table" if table is not None else place_of(log), known)
+        took = Spent(time.perf_counter() - started, peak[0] / GIB)
+        say(f"  {found.facts['events']:,} events, {found.counts['user']:,} users, {found.counts['item']:,} items in {took.seconds:.1f} s")
+        yield found, {"ids": took}
+    finally:
+        con.disconnect()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _vocabularies(folder: Path) -> dict[str, Path]:
+    return {f"{node}s.parquet": folder / f"{node}s.parquet" for node in ("user", "item")}
+
+
+def _vocabulary_file(graph: MacroGraph) -> Path:
+    file = graph.path / "users.parquet"
+    if not file.exists():
+        raise GraphError(
+            graph.path, "the graph was built without vocabularies, so that ids cannot be found in it; build it with `mgoe graph build`"
+        )
+    return file
+
+
+def _settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
+    """How the graph's log was read, for further files of it. All of their events count, whatever start and end the first had."""
+    if not graph.meta["log"]:
+        raise GraphError(graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`")
+    raw: dict[str, Any] = {**graph.meta["log"], "graph": graph.meta["settings"]}
+    raw["data"] = {**raw["data"], "log": list(log) or ["-"], "start": None, "end": None}
+    try:
+        return RunSettings.model_validate(raw)
+    except ValueError as error:
+        raise ConfigError(graph.path, f"the settings saved with the graph cannot be read: {error}") from None
