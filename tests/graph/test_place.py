@@ -17,6 +17,7 @@ EVENTS = planted(80, 60, 4, 1200)
         {"normalize": "none", "beta": 0.0},
         {"scale": 0.5, "code": "bits"},
         {"scale": 2.0, "power_iterations": 4},
+        {"sample": 40},
     ],
     ids=str,
 )

@@ -1,8 +1,8 @@
 """A place for a node that the clustering has not seen, from its own edges.
 
-With `S = P Sigma Q^T`, items are stored as `Q Sigma^scale` and users as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the
-user's own edges, of score times item vector, divided by `Sigma`: whoever has edges can be placed without the rest of the graph. Since
-`S^T P = Q Sigma`, the same holds of items with user vectors in their stead, as exactly as the power steps have converged.
+With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own edges, of score times
+a row of `Q`, stretched: whoever has edges can be placed without the rest of the graph. Since `S^T P = Q Sigma`, an item's is the sum of score
+times user vector, divided by `Sigma`, as exactly as the power steps have converged. Both are what the build itself does (`Projection`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mgoe.errors import GraphError
 from mgoe.graph.clusters import nearest
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.scores import UNIT, score_table
-from mgoe.graph.sketch import unit_rows
+from mgoe.graph.sketch import Sketch, divided, unit_rows
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,19 @@ def place(graph: MacroGraph, side: Literal["user", "item"], neighbours: ArrayLik
     neighbours, codes = np.asarray(neighbours, np.int64), np.asarray(codes, np.int64)
     if neighbours.shape != codes.shape:
         raise GraphError("place", f"neighbours and codes must be of one length, found {neighbours.shape} and {codes.shape}")
-    at, settings, other = graph.snapshots[snapshot], graph.meta["settings"], "item" if side == "user" else "user"
-    sums, singular = at.arrays[f"{other}_sum"], at.arrays["singular"]
+    at, settings = graph.snapshots[snapshot], graph.meta["settings"]
+    learned = Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
+    if side == "user":
+        sums, vectors, stretch = at.arrays["basis_sum"] / UNIT, learned.basis, learned.stretch
+    else:
+        sums, vectors = at.arrays["user_sum"], at.arrays["user_vectors"]
+        stretch = divided(np.ones_like(learned.singular), learned.singular)
     seen = (neighbours >= 0) & (neighbours < len(sums))
     seen[seen] = sums[neighbours[seen]] > 0
     neighbours, codes = neighbours[seen], codes[seen]
     score = score_table(np.asarray(graph.meta["ranks"]), settings["beta"], settings["code"])[codes] / UNIT
     if settings["normalize"] == "degree":
         score = score / np.sqrt(sums[neighbours] * score.sum())
-    total = score @ at.arrays[f"{other}_vectors"][neighbours]
-    vector = np.divide(total, singular, out=np.zeros_like(total), where=singular > 0).astype(np.float32)
+    vector = (score @ vectors[neighbours] * stretch).astype(np.float32)
     centres = (getattr(part, f"{side}_centres") for part in at.resolutions)
     return Place(vector, tuple(int(nearest(unit_rows(vector[None]), np.array([vector.any()]), c)[0]) for c in centres))
