@@ -149,6 +149,24 @@ def _resolutions(value: object) -> object:
     return value if isinstance(value, str) else [tuple(pair) for pair in value] if isinstance(value, Iterable) else value
 
 
+class SparkSettings(Settings):
+    """Where Spark runs, if the graph is built on it."""
+
+    master: str = "local[*]"
+    """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
+    options: dict[str, str] = {}
+    """Spark's own, such as `spark.executor.memory`. They are saved with the results: leave secrets to the environment of Spark."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, raw: Any) -> Any:
+        options = raw.get("options") if isinstance(raw, dict) else None
+        if not isinstance(options, dict):
+            return raw
+        text = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in options.items()}
+        return raw | {"options": text}
+
+
 class GraphSettings(Settings):
     """The macro task merging graph."""
 
@@ -179,9 +197,12 @@ class GraphSettings(Settings):
     sample: int = Field(default=200_000, ge=1)
     """Users that the sketch, and nodes that the macro nodes, are learned from at most; all of them are assigned."""
     snapshots: Literal["all", "last"] = "all"
-    """`all`: one before every window, which training reads. `last`: one of the whole log, without examples, for `mgoe graph build` alone."""
+    """`all`: one before every window, which training reads. `last`: one of the whole log, without examples: `mgoe graph build` alone."""
     memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
     """Limit of anonymous memory, GiB; what exceeds it is spilled to disk."""
+    engine: Literal["embedded", "spark"] = "embedded"
+    """`embedded` builds in this process; `spark` where `spark.master` says."""
+    spark: SparkSettings = SparkSettings()
     seed: int = 0
 
 

@@ -76,9 +76,7 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         file = _locked(lock)
     except BlockingIOError:
         holder = f" (number {found})" if (found := lock.read_text().strip()) else ""
-        raise OutputError(
-            folder, f"another process{holder} is writing {what} there; wait until it ends, or choose another folder"
-        ) from None
+        raise OutputError(folder, f"another process{holder} is writing {what} there; wait, or choose another folder") from None
     except OSError as error:
         raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
     try:

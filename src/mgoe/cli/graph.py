@@ -25,7 +25,7 @@ Graph = Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the ru
     )
 )
 def build(config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
-    """Build the macro graph of a log in OUT/graph; `run` with the same --out goes on from there. A build that was cut off is gone on with."""
+    """Build the macro graph of a log in OUT/graph, or go on with a build that was cut off; `run` with the same --out goes on from there."""
     from mgoe import pipeline
     from mgoe.config import load_settings
 
@@ -54,9 +54,7 @@ def describe(
     if check:
         found.verify()
     if plot is not None:
-        from mgoe.evaluation.report import write_graph_page
-
-        write_graph_page(found, plot)
+        pipeline.write_graph_page(found, plot)
         say(f"wrote {plot}")
     _show(found, as_json)
 
@@ -86,9 +84,7 @@ def update(
     updated = pipeline.update(path, log or (), recluster=recluster, say=say)
     change = updated.meta["changes"][-1]
     if change["late pairs"]:
-        say(
-            f"  {change['late pairs']:,} pairs have events from before the latest window: earlier snapshots, which training reads, lack them"
-        )
+        say(f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier snapshots lack")
     if updated.drift > DRIFT_LIMIT:
         say(f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with `mgoe graph update {path} --recluster`")
     _show(updated, as_json)

@@ -136,6 +136,4 @@ def _number(rows: Table, node: str, known: Path | None, place: str) -> pa.Array:
     try:
         return pa.concat_arrays([before.ids(np.arange(before.size)), new.cast(before.type)])
     except pa.ArrowInvalid as error:
-        raise DataError(
-            place, f"ids of {node}s must be of the kind that the graph holds ({before.type}): {error}; mend the column"
-        ) from None
+        raise DataError(place, f"ids of {node}s must be as in the graph ({before.type}): {error}; mend the column") from None

@@ -91,9 +91,9 @@ class Assembler:
         at.run("1st order", 2 * n * len(self.sizes), at.read_first_order)
         at.run("2nd order", 2 * n * (len(self.sizes) + 1), at.read_second_order)
 
-    def drift(self, work: Path) -> list[dict[str, float]]:
-        """How far the macro nodes of a snapshot have drifted from its nodes, by resolution and side."""
-        return [{side: float(mapped(work / f"r{r}.{side}_drift.npy")) for side in SIDES} for r in range(len(self.sizes))]
+    def drift(self, work: Path) -> list[float]:
+        """How far users have drifted from their macro nodes, by resolution. Known items keep their vectors, and so do not drift."""
+        return [float(mapped(work / f"r{r}.user_drift.npy")) for r in range(len(self.sizes))]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _At:
         degree = self.degree(side)
         share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
         with ArrayFolder(self.folder) as out:
-            for first in range(0, len(degree), ROWS):
+            for first in range(0, max(1, len(degree)), ROWS):
                 rows = slice(first, first + ROWS)
                 idle = np.where(degree[rows] > 0, self.cut - last[rows] // self.graph.bucket, 0)
                 counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
@@ -182,6 +182,7 @@ class _At:
         with ArrayFolder(self.folder) as out:
             out.append({"item_vectors": given})
             if len(given) == n_items:
+                advance(self.pairs)
                 return
             users, inverse = mapped(self.folder / "user_vectors.npy"), divided(np.ones_like(found.singular), found.singular)
             first = 0

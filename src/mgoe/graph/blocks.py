@@ -96,8 +96,10 @@ class Rows:
 
 
 def cuts(indptr: NDArray[np.int64], pairs: int, rows: int) -> Iterator[tuple[int, int]]:
-    """First and last node of blocks of at most so many rows and, one long row aside, pairs."""
+    """First and last node of blocks of at most so many rows and, one long row aside, pairs. Without any node, one empty block."""
     first, n = 0, len(indptr) - 1
+    if n == 0:
+        yield 0, 0
     while first < n:
         last = int(np.searchsorted(indptr, indptr[first] + pairs, side="right")) - 1
         last = min(max(last, first + 1), first + rows, n)
@@ -115,9 +117,14 @@ def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: in
         threads: Each passes over all pairs and collects its share of the items.
     """
     for first, last in cuts(item_indptr, max(1, memory // BYTES_A_PAIR), len(item_indptr)):
-        indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
-        for block in _collect(rows, first, indptr, threads).blocks():
-            yield Block(first + block.first, block.indptr, block.other, block.code, block.time, block.events)
+        yield from some_by_item(rows, item_indptr, first, last, threads)
+
+
+def some_by_item(rows: Rows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1) -> Iterator[Block]:
+    """`by_item` of items `first` to `last - 1`, in one pass over the pairs."""
+    indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
+    for block in _collect(rows, first, indptr, threads).blocks():
+        yield Block(first + block.first, block.indptr, block.other, block.code, block.time, block.events)
 
 
 def _collect(rows: Rows, first: int, indptr: NDArray[np.int64], threads: int) -> Rows:

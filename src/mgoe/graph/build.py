@@ -1,8 +1,8 @@
 """Building a macro graph: history in, one folder of snapshots out.
 
-Pairs of all snapshots come from one pass over the log, in the order of its engine. Then each snapshot in turn starts from the macro nodes of
-the one before. Nothing a snapshot holds depends on later events. A build works in a folder of its own, which takes its place when it is
-whole; one that was cut off goes on after the last stage that was done.
+Pairs of all snapshots come from one pass over the log, which its own engine brings in order. Then each snapshot in turn starts from the
+macro nodes of the one before. Nothing a snapshot holds depends on later events. A build works in a folder of its own, which takes its place
+when it is whole; one that was cut off goes on after the last stage that was done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +68,7 @@ class Source:
         """`facts`, read from the history unless they are known."""
         if self.facts is not None:
             return dict(self.facts)
-        h = self.history
+        h: Any = self.history
         mixed = (h.time // 1000 + h.user * 31 + h.item * 17 + h.task * 7) % 1_000_003
         told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mixed.cast("int64").sum().cast("int64"))
         return told.to_pyarrow().to_pylist()[0]
@@ -171,7 +170,7 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
     for ku, ki in settings.resolutions:
         for name, k, n in (("user", ku, users), ("item", ki, items)):
             if not 1 <= k <= MOST_MACRO_NODES:
-                raise GraphError("graph.resolutions", f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s")
+                raise GraphError("graph.resolutions", f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s; ask for fewer")
             if k > n:
                 raise GraphError(
                     "graph.resolutions",

@@ -46,7 +46,7 @@ class OwnPairs:
 
 
 def node_counts(
-    done: NDArray[np.int32], degree: NDArray[np.int64], events: NDArray[np.int32], idle: NDArray[np.int64], share: NDArray[np.float64]
+    done: NDArray[np.int32], degree: NDArray[np.int64], events: NDArray[np.int32], idle: NDArray[np.int64], share: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Counts, freshness and task rates of n nodes at a snapshot. A node without history reads zeros.
 
@@ -65,7 +65,7 @@ def node_counts(
     return np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(events), np.log1p(idle), rate]).astype(np.float32)
 
 
-def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.float64]:
+def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:
     """Smoothed share of each task among all pairs, from how many have it. Shape (T,)."""
     return (done + 1.0) / (pairs + 2.0)
 

@@ -16,7 +16,6 @@ from mgoe.graph.blocks import Block
 from mgoe.graph.neighbours import task_table
 from mgoe.graph.scores import UNIT
 
-
 DENSE_SHARE = 0.3
 """Share of the possible edges, over all pairs, from which a matrix is faster: one of its entries takes a third of the time of a sparse
 one, and reads along the row."""
@@ -182,7 +181,7 @@ def to_units(fixed: NDArray[np.int64], unit: int) -> NDArray[np.float32]:
     return (fixed / unit).astype(np.float32)
 
 
-def log_scores(fixed: NDArray[np.int64], unit: int) -> NDArray[np.float16]:
+def log_scores(fixed: NDArray[np.integer], unit: int) -> NDArray[np.float16]:
     """log(1 + score), which half precision holds to .05 % up to the largest sums."""
     scores = fixed.astype(np.float32)
     scores *= np.float32(1 / unit)

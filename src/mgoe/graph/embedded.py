@@ -1,4 +1,4 @@
-"""The engine in the process: DuckDB brings events in order and spills what its share of the memory does not hold; readings run on threads."""
+"""The engine in the process: DuckDB brings events in order and spills what its memory does not hold; readings run on threads."""
 
 from __future__ import annotations
 

@@ -52,9 +52,8 @@ def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict
     arrays = snapshot.arrays
     tasks = arrays["user_table"].shape[1]
     out = np.zeros((len(u), tasks + 1), np.float32)
-    _pair(
-        arrays["pairs.indptr"], arrays["pairs.item"], arrays["pairs.code"], arrays["pairs.time"], snapshot.cut, snapshot.bucket, u, i, out
-    )
+    indptr, item, code, time = (arrays[f"pairs.{name}"] for name in ("indptr", "item", "code", "time"))
+    _pair(indptr, item, code, time, snapshot.cut, snapshot.bucket, u, i, out)
     return {"pair": out}
 
 
@@ -119,7 +118,9 @@ def edges(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dic
 def aggregates(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict[str, NDArray]:
     """Dense macro edges as log1p, and the macro task table. Shapes (B, Ki), (B, Ku), (B, Ku), (B, Ki), (B, T), (B, T)."""
     arrays = snapshot.arrays
-    out = {name: rows(arrays[name], node).astype(np.float32) for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))}
+    out: dict[str, NDArray] = {
+        name: rows(arrays[name], node).astype(np.float32) for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))
+    }
     out["table_user"] = rows(arrays["user_table"], u, snapshot.macro_items).astype(np.int64)
     out["table_item"] = rows(arrays["item_table"], i, snapshot.macro_users).astype(np.int64)
     return out

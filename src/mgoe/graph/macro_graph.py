@@ -162,8 +162,7 @@ class MacroGraph:
                     "largest item share": _largest(part.item_macro, ki),
                     "user edges a node": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
                     "item edges a node": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
-                    "user drift": round(drift["user"], 4),
-                    "item drift": round(drift["item"], 4),
+                    "drift": round(drift, 4),
                 }
                 for (ku, ki), part, drift in zip(meta["resolutions"], latest.resolutions, meta["drift"], strict=True)
             ],
@@ -174,8 +173,8 @@ class MacroGraph:
 
     @property
     def drift(self) -> float:
-        """The largest drift of either side at the dense resolution: the share of score that a new clustering would place elsewhere."""
-        return max(self.meta["drift"][self.meta["dense"]].values())
+        """Share of all score with users whose nearest macro node is no longer theirs, at the dense resolution."""
+        return self.meta["drift"][self.meta["dense"]]
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.meta["resolutions"])

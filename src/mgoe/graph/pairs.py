@@ -7,6 +7,7 @@ every snapshot that holds it, so that memory depends neither on events nor on sn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,28 +134,40 @@ def write_pairs(
     folders: list[Path],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """Fold chunks of events and write the pairs of every snapshot, by user.
+    """Fold chunks of events and write the pairs of every snapshot; see `write_folded`.
 
     Args:
         chunks: Of `whole_pairs`.
         moments: Of the snapshots.
         tasks: T.
+        folders: Of the snapshots.
+        advance: Called with the events done.
+    """
+    folded = ((len(keys), fold(keys, events, moments.ends, tasks)) for keys, events in chunks)
+    write_folded(folded, moments, folders, advance)
+
+
+def write_folded(
+    chunks: Iterable[tuple[int, list[Folded]]], moments: Moments, folders: list[Path], advance: Callable[[int], None] = lambda rows: None
+) -> None:
+    """Write the pairs of every snapshot, by user.
+
+    Args:
+        chunks: Events, and what `fold` made of them, in the order of pair.
+        moments: Of the snapshots.
         folders: Of the snapshots: `pairs.item`, `pairs.code`, `pairs.time`, `pairs.events` (E,), `pairs.indptr` (U + 1,) and, where the
             pairs of each item start, `pairs.item_indptr` (I + 1,).
         advance: Called with the events done.
     """
     degree = [(np.zeros(u, np.int64), np.zeros(i, np.int64)) for u, i in zip(moments.users, moments.items, strict=True)]
-    writers = [ArrayFolder(folder) for folder in folders]
-    try:
-        for keys, events in chunks:
-            for writer, pairs, (by_user, by_item) in zip(writers, fold(keys, events, moments.ends, tasks), degree, strict=True):
+    with ExitStack() as stack:
+        writers = [stack.enter_context(ArrayFolder(folder)) for folder in folders]
+        for events, folded in chunks:
+            for writer, pairs, (by_user, by_item) in zip(writers, folded, degree, strict=True):
                 writer.append({"pairs.item": pairs.item, "pairs.code": pairs.code, "pairs.time": pairs.time, "pairs.events": pairs.events})
                 _tally(pairs.user, by_user)
                 _tally(pairs.item, by_item)
-            advance(len(keys))
-    finally:
-        for writer in writers:
-            writer.__exit__(None, None, None)
+            advance(events)
     for folder, (by_user, by_item) in zip(folders, degree, strict=True):
         save_arrays(folder, {"pairs.indptr": starts(by_user), "pairs.item_indptr": starts(by_item)})
 

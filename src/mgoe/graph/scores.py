@@ -36,17 +36,18 @@ def merging_score(codes: NDArray[np.integer], ranks: NDArray[np.floating], beta:
 
 
 def score_table(ranks: NDArray[np.floating], beta: float, code: str = "sum") -> NDArray[np.int64]:
-    """Fixed-point merging score of every code. Shape (2^T,), unit 2^-12.
+    """Fixed-point merging score of every code, at least one unit for a code with a task. Shape (2^T,), unit 2^-12.
 
     Raises:
         GraphError: Products of two scores would overflow.
     """
     scores = np.rint(merging_score(np.arange(1 << len(ranks)), ranks, beta, code) * UNIT)
+    scores[1:] = np.maximum(scores[1:], 1)
     check_overflow(scores, scores)
     return scores.astype(np.int64)
 
 
-def check_overflow(one: NDArray[np.floating], other: NDArray[np.floating]) -> None:
+def check_overflow(one: NDArray[np.number], other: NDArray[np.number]) -> None:
     """Refuse scores whose 2nd-order sums could leave int64: none exceeds the largest sum of one side times that of the other.
 
     Args:

@@ -44,12 +44,12 @@ class Sketch:
     @property
     def items(self) -> NDArray[np.float32]:
         """`Q Sigma^scale`. Shape (I, rank)."""
-        return self.basis * self.singular**self.scale
+        return (self.basis * self.singular**self.scale).astype(np.float32)
 
     @property
     def stretch(self) -> NDArray[np.float32]:
         """`Sigma^(scale - 1)`, which makes `S Q` a user's vector. Shape (rank,)."""
-        return divided(self.singular**self.scale, self.singular)
+        return divided(self.singular ** np.float32(self.scale), self.singular)
 
 
 def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

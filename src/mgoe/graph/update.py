@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ibis.expr.types as ir
 import numba

@@ -62,9 +62,7 @@ def begin(folder: Path, observer: Observer, source: dict[str, Any]) -> Stages:
         return stages
     mend = f"remove {folder.name} (or use --overwrite) to begin anew"
     if before["what"] != source["what"]:
-        raise GraphError(
-            folder, f"holds an unfinished {before['what']}, found that this is to be: {source['what']}; finish that, or {mend}"
-        )
+        raise GraphError(folder, f"holds an unfinished {before['what']}, found a new {source['what']}; finish that, or {mend}")
     if before["log"] != source["log"]:
         found = f"{before['log']['events']:,} events then, {source['log']['events']:,} now"
         raise GraphError(folder, f"the log changed since this {source['what']} was begun ({found}); restore the log, or {mend}")

@@ -1,7 +1,7 @@
 """The whole line, callable: `mgoe.run(settings, out)`; and in parts, each of which leaves a folder that `run` goes on with."""
 
 from mgoe.pipeline.cells import Cell, Inputs, run_cell
-from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update
+from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update, write_graph_page
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.parts import train
 from mgoe.pipeline.results import leads, measured
@@ -30,5 +30,6 @@ __all__ = [
     "train",
     "train_cells",
     "update",
+    "write_graph_page",
     "write_scores",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mgoe.config import RunSettings, load_settings, seconds
 from mgoe.data import Vocabulary, WholeLog, connect, open_log, place_of, whole_log, without
 from mgoe.errors import ConfigError, GraphError
+from mgoe.evaluation import report
 from mgoe.files import exclusive
 from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
 from mgoe.pipeline.output import claim
@@ -99,9 +101,7 @@ def update(
     work = graph.path.with_name(f"{graph.path.name}.log")
     with _log_of(settings, list(log), work, known, table, say) as (found, _):
         users, items = found.counts["user"], found.counts["item"]
-        say(
-            f"  {found.facts['events']:,} events, {users - graph.meta['users'][-1]:,} new users, {items - graph.meta['items'][-1]:,} new items"
-        )
+        say(f"  of them {users - graph.meta['users'][-1]:,} new users and {items - graph.meta['items'][-1]:,} new items")
         new = NewEvents(found.history, users, items, found.facts, _vocabularies(work))
         return update_graph(graph, new, Watch(say), recluster)
 
@@ -122,9 +122,7 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
     codes = vocabulary.codes(list(users))
     unknown = [user for user, code in zip(users, codes, strict=True) if code < 0]
     if unknown:
-        raise GraphError(
-            graph.path, f"users to forget must be in the graph, found {unknown[0]!r} (and {len(unknown) - 1} more) that are not"
-        )
+        raise GraphError(graph.path, f"users to forget must be in the graph, found {unknown[0]!r} and {len(unknown) - 1} more")
     work = graph.path.with_name(f"{graph.path.name}.log")
     work.mkdir(exist_ok=True)
     try:
@@ -169,9 +167,7 @@ def _vocabularies(folder: Path) -> dict[str, Path]:
 def _vocabulary_file(graph: MacroGraph) -> Path:
     file = graph.path / "users.parquet"
     if not file.exists():
-        raise GraphError(
-            graph.path, "the graph was built without vocabularies, so that ids cannot be found in it; build it with `mgoe graph build`"
-        )
+        raise GraphError(graph.path, "the graph was built without vocabularies; build it with `mgoe graph build`")
     return file
 
 
@@ -185,3 +181,30 @@ def _settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
         return RunSettings.model_validate(raw)
     except ValueError as error:
         raise ConfigError(graph.path, f"the settings saved with the graph cannot be read: {error}") from None
+
+
+def write_graph_page(graph: MacroGraph, path: Path) -> None:
+    """A page of pictures: sizes of macro nodes, what they hold, and which of them belong together.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    latest, told = graph.latest, graph.describe()
+    dense = latest.resolutions[latest.dense]
+    facts = {name: told[name] for name in ("engine", "events", "from", "to", "users", "items", "pairs", "snapshots", "bytes", "seconds")}
+    facts["drift"] = graph.drift
+
+    def ids(node: str) -> Callable[[NDArray[np.int64]], Iterable[Any]]:
+        file = graph.path / f"{node}s.parquet"
+        return (lambda codes: Vocabulary.load(file).ids(codes).to_pylist()) if file.exists() else (lambda codes: codes.tolist())
+
+    view = report.MacroView.of(
+        dense.macro_edges,
+        dense.user_macro,
+        dense.item_macro,
+        latest.arrays["user_sum"],
+        latest.arrays["item_sum"],
+        ids("user"),
+        ids("item"),
+    )
+    report.write_report(path, report.ReportData(title=f"Macro graph {graph.path.name}", rows=[], facts=facts, macro=view))

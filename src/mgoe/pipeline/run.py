@@ -113,9 +113,7 @@ def begin(
     """
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     if settings.graph.snapshots == "last":
-        raise ConfigError(
-            "graph.snapshots", "`last` leaves training nothing to read and is for `mgoe graph build`; set it to `all` to train"
-        )
+        raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train")
     for model in named_models(settings):
         Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
     with exclusive(out, "a run"):

@@ -1,0 +1,9 @@
+"""The engine on Spark: it sorts and folds the log where the log lies, and its workers read the pairs of every snapshot.
+
+What is learned (the sketch, the centres) stays with the process that builds, on a sample, as does everything that is written.
+"""
+
+from mgoe.graph.spark.engine import Spark
+from mgoe.graph.spark.session import spark_backend
+
+__all__ = ["Spark", "spark_backend"]

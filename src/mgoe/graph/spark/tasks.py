@@ -1,0 +1,129 @@
+"""What Spark's workers run: functions from Arrow batches to Arrow batches, made of the same folds and readings as in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mgoe.graph.blocks import Block, Reading, Rows, some_by_item
+from mgoe.graph.pairs import Folded, fold, whole_pairs
+from mgoe.graph.spark.carry import located, sweep, unpack
+from mgoe.graph.spark.parcels import parcel
+
+_FIELDS = ("user", "item", "code", "time", "events")
+
+
+@dataclass(frozen=True)
+class FoldEvents:
+    """Events of whole pairs in order to parcels of folded pairs, each with all snapshots.
+
+    Attributes:
+        ends: Of `Moments`.
+        tasks: T.
+    """
+
+    ends: NDArray[np.int64]
+    tasks: int
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """A parcel a chunk; its number is that of the events."""
+        for keys, events in whole_pairs(batches):
+            folded = fold(keys, events, self.ends, self.tasks)
+            yield parcel(len(keys), {f"{s}.{name}": getattr(pairs, name) for s, pairs in enumerate(folded) for name in _FIELDS})
+
+
+def folded_pairs(arrays: dict[str, NDArray]) -> list[Folded]:
+    """Pairs of every snapshot from a parcel of `FoldEvents`."""
+    return [Folded(*(arrays[f"{s}.{name}"] for name in _FIELDS)) for s in range(len(arrays) // len(_FIELDS))]
+
+
+@dataclass(frozen=True)
+class ReadEvents:
+    """Numbers of parts to their events, from a carried Parquet file.
+
+    Attributes:
+        name: Of the file.
+        parts: Of how many row groups each; the last may have fewer.
+        groups: Row groups of the file.
+    """
+
+    name: str
+    parts: int
+    groups: int
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """`key` and `event`, as packed."""
+        with pq.ParquetFile(located(self.name)) as file:
+            for part in _numbers(batches):
+                groups = range(part * self.parts, min((part + 1) * self.parts, self.groups))
+                yield from file.iter_batches(row_groups=list(groups), columns=["key", "event"])
+
+
+@dataclass(frozen=True)
+class ReadBlocks:
+    """Numbers of blocks to parcels of what a reading makes of them; a parcel's number is that of the block's pairs.
+
+    Attributes:
+        picture: Of rows and reading, as `Carrier.pack` gave it; by item also of where each item's pairs start.
+        cuts: First node of each block, and the end of the last. Shape (blocks + 1,).
+        live: Files that may be read.
+    """
+
+    picture: bytes
+    cuts: NDArray[np.int64]
+    live: frozenset[str]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Parcels in the order of the blocks."""
+        sweep(self.live)
+        for number in _numbers(batches):
+            for block in self.blocks(int(self.cuts[number]), int(self.cuts[number + 1])):
+                yield parcel(len(block.other), self.reading(block))
+
+    def blocks(self, first: int, last: int) -> Iterator[Block]:
+        """Nodes `first` to `last - 1`."""
+        yield self.rows.block(first, last)
+
+    def reading(self, block: Block) -> dict[str, NDArray]:
+        """What is made of a block."""
+        read: Reading = self._carried[1]
+        return read(block)
+
+    @property
+    def rows(self) -> Rows:
+        """All pairs, mapped."""
+        return self._carried[0]
+
+    @cached_property
+    def _carried(self) -> tuple[Any, ...]:
+        return unpack(self.picture)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_carried"}
+
+
+class TurnBlocks(ReadBlocks):
+    """The same by item from rows by user: each part of the items passes over all pairs and takes its own, as in one process.
+
+    Beside what the reading makes, a parcel holds the block's pairs: `by_item.user` and `by_item.code`.
+    """
+
+    def blocks(self, first: int, last: int) -> Iterator[Block]:
+        """Items `first` to `last - 1`, in blocks that fit in memory."""
+        yield from some_by_item(self.rows, self._carried[2], first, last)
+
+    def reading(self, block: Block) -> dict[str, NDArray]:
+        """What is made of a block, and its pairs."""
+        return super().reading(block) | {"by_item.user": block.other, "by_item.code": block.code}
+
+
+def _numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
+    for batch in batches:
+        yield from batch.column(0).to_pylist()
