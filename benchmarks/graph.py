@@ -17,7 +17,7 @@ A line a figure, `{name, value, unit, against, ratio}`, N the events:
 - `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have edges.
 - `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against `benchmarks/kernels.py`; ratio ours over
   theirs. `graph.kernels.seconds.STAGE.N`: theirs.
-- `graph.vs_macgnn_preparation.N`: our stages' seconds, from log to saved graph, against `benchmarks/macgnn.py` with every event a sample;
+- `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against `benchmarks/macgnn.py` with every event a sample;
   `..._last_fifth.N` with its own protocol's samples alone; ratio theirs over ours.
 - `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second snapshot at 90 % of the time, to
   the library's build from coded events; against that build, ratio added over build.
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -70,17 +70,23 @@ class Plan:
         keep: Leave them there.
         rounds: Of comparisons.
         graph: Settings of every graph.
+        world: `--set` options of every simulation.
     """
 
     work: Path
     keep: bool
     rounds: int
     graph: Mapping[str, Any]
+    world: Sequence[str]
+
+    def log(self, events: float) -> AbstractContextManager[World]:
+        """A simulated log of about so many events."""
+        return simulated(self.work, events, self.keep, self.world)
 
 
 def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
     """Build once and print its figures. Returns the events of the log and the seconds of the command."""
-    with simulated(plan.work, events, plan.keep) as world, built(world, plan.graph, plan.keep) as build:
+    with plan.log(events) as world, built(world, plan.graph, plan.keep) as build:
         print_build(world, build)
         floor = floor_seconds(world)
         line(f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor)
@@ -94,7 +100,7 @@ def print_build(world: World, build: Build) -> None:
     seconds, stages = build.spent.seconds, build.meta["stages"]
     line(f"graph.seconds.{world.name}", seconds, "s")
     line(f"graph.events_per_s.{world.name}", world.events / seconds, "events/s")
-    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages.get(NUMBERING, {"seconds": 0})["seconds"]), "events/s")
+    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages[NUMBERING]["seconds"]), "events/s")
     line(f"graph.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
     line(f"graph.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
     line(f"graph.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
@@ -124,7 +130,7 @@ def agreement(world: World, build: Build) -> dict[str, float]:
     found = {}
     for side, (nodes, ids, macro, k) in sides.items():
         linked = np.flatnonzero(np.asarray(macro) < k)
-        community = nodes.community[ids.index(Vocabulary.load(build.out / "data" / f"{side}s.parquet").ids(linked))]
+        community = nodes.community[ids.index(Vocabulary.load(build.out / "graph" / f"{side}s.parquet").ids(linked))]
         found[side] = float(normalized_mutual_info_score(community, macro[linked]))
     return found
 
@@ -150,7 +156,7 @@ def seconds_from_codes(histories: tuple[Path, Path], graph: Mapping[str, Any], *
 @contextmanager
 def coded_histories(plan: Plan, events: float) -> Iterator[tuple[World, tuple[Path, Path]]]:
     """A log as codes, and the beginning of it."""
-    with simulated(plan.work, events, plan.keep) as world, tempfile.TemporaryDirectory(dir=plan.work) as folder:
+    with plan.log(events) as world, tempfile.TemporaryDirectory(dir=plan.work) as folder:
         files = Path(folder) / "history.parquet", Path(folder) / "warm-up.parquet"
         yield world, (coded.write_history(world, files[0]), coded.write_history(world, files[1], WARM_UP))
 
@@ -172,7 +178,7 @@ def compare_kernels(plan: Plan, events: float) -> None:
 
 def compare_macgnn(plan: Plan, events: float) -> None:
     """Our build, from log to saved graph, and MacGNN's preparation of the same log, in turn; the start of Python counts on neither side."""
-    with simulated(plan.work, events, plan.keep) as world:
+    with plan.log(events) as world:
         fifths: list[float] = []
 
         def ours() -> float:
@@ -211,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = options.events or (SIZES if not any(others) else "")
     with tempfile.TemporaryDirectory() as temporary:
         graph = PLAIN | dict(options.sets) | ({} if options.rank is None else {"rank": options.rank})
-        plan = Plan((options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph)
+        plan = Plan((options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph, options.worlds)
         plan.work.mkdir(parents=True, exist_ok=True)
         measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
         if len(measured) > 1:
@@ -230,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of every comparison, whose medians count; {ROUNDS} by default")
     parser.add_argument("--rank", type=int, help="of the sketch, instead of the default")
     parser.add_argument("--set", dest="sets", action="append", type=_setting, default=[], metavar="KEY=VALUE", help="of every graph")
+    parser.add_argument("--world", dest="worlds", action="append", default=[], metavar="KEY=VALUE", help="of every simulated log")
     parser.add_argument("--work", type=Path, help="folder for logs and outputs, which are used again; a temporary one by default")
     parser.add_argument("--keep", action="store_true", help="leave logs and outputs in --work")
     return parser

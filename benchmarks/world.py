@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -62,15 +62,23 @@ class World:
 
 
 @contextmanager
-def simulated(work: Path, events: float, keep: bool) -> Iterator[World]:
-    """A log of about so many events below `work`. One that lies there is taken as it is; a new one is removed after, unless it is kept."""
-    world = World(work / f"log-{size_name(events)}", size_name(events))
+def simulated(work: Path, events: float, keep: bool, sets: Sequence[str] = ()) -> Iterator[World]:
+    """A log of about so many events below `work`. One that lies there is taken as it is; a new one is removed after, unless it is kept.
+
+    Args:
+        work: Where its folder goes.
+        events: Expected rows.
+        keep: Leave a new one there.
+        sets: `--set` options of the simulation, besides the communities.
+    """
+    world = World(work / "-".join(["log", size_name(events), *sets]), size_name(events))
     known = (world.folder / "summary.json").exists()
     if not known:
         users, items = nodes(events)
-        communities = [part for side in ("user", "item") for part in ("--set", f"{side}_communities={COMMUNITIES}")]
+        communities = [f"{side}_communities={COMMUNITIES}" for side in ("user", "item")]
+        options = [part for setting in (*communities, *sets) for part in ("--set", setting)]
         sizes = ["--users", str(users), "--items", str(items), "--events", str(round(events))]
-        child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", "events", *communities)
+        child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", "events", *options)
     try:
         yield world
     finally:
