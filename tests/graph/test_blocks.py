@@ -30,6 +30,9 @@ memories = st.integers(1, 100 * BYTES_A_PAIR)
 def test_cuts_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows):
     indptr = starts(np.array(degrees, np.int64))
     found = list(cuts(indptr, pairs, rows))
+    if not degrees:
+        assert found == [(0, 0)]  # so that a side without nodes has arrays, of no rows
+        return
     assert [node for first, last in found for node in range(first, last)] == list(range(len(degrees)))
     for first, last in found:
         assert 1 <= last - first <= rows

@@ -1,22 +1,25 @@
-import json
 import time
+from dataclasses import replace
 from itertools import pairwise
 
-import ibis
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
-from sklearn.metrics import normalized_mutual_info_score
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build import choose_resolutions
+from mgoe.graph.disk import disk_needed
+from mgoe.graph.scores import UNIT, score_table
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 
 EVENTS = planted()
 LATEST = len(CUTS)
+STAGES = ("nodes", "sketch", "vectors", "clusters", "1st order", "2nd order")
+"""Of a snapshot."""
 
 
 @pytest.fixture(scope="module")
@@ -24,42 +27,56 @@ def graph(tmp_path_factory) -> MacroGraph:
     return history(EVENTS).build(tmp_path_factory.mktemp("build") / "graph", resolutions=[(4, 4), (8, 8)])
 
 
-# --- the artefact ---
+# --- stages ---
 
 
-def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
-    again = MacroGraph.open(graph.path)
-    assert again.meta == graph.meta
-    for s, snapshot in enumerate(again.snapshots):
-        held = snapshot.arrays | {f"r{r}.{name}": a for r, part in enumerate(snapshot.resolutions) for name, a in part.arrays().items()}
-        assert differences(dict(held), contents(graph, s)) == []
-        assert all(isinstance(array.base, np.memmap) for array in held.values() if array.size)
+class Watcher:
+    """Notes what an observer is told."""
+
+    def __init__(self):
+        self.totals: dict[str, int] = {}
+        self.done: dict[str, int] = {}
+        self.notes: list[str] = []
+
+    def stage(self, name, total, unit):
+        assert name not in self.totals
+        self.totals[name], self.done[name] = total, 0
+
+        def advance(part):
+            self.done[name] += part
+
+        return advance
+
+    def note(self, line):
+        self.notes.append(line)
 
 
-def test_the_latest_snapshot_alone_is_a_graph(graph, tmp_path):
-    graph.save_latest(tmp_path / "graph")
-    alone = MacroGraph.open(tmp_path / "graph")
-    assert differences(contents(alone, 0), contents(graph, LATEST)) == []
-    assert (alone.latest.n_users, alone.latest.cut) == (graph.latest.n_users, graph.latest.cut)
-    assert repr(alone) == repr(graph).replace("4 snapshots", "1 snapshots")
+@pytest.mark.parametrize("settings", [{}, {"sample": 40}], ids=["all", "sampled"])
+def test_every_stage_is_told_once_to_its_end_and_timed(tmp_path, settings):
+    seen = Watcher()
+    graph = history(EVENTS).build(tmp_path / "graph", observer=seen, **settings)
+    each = [f"{s:02d}: {name}" for s in range(LATEST + 1) for name in STAGES]
+    assert list(seen.totals) == ["pairs", *each, "checksums"]
+    assert seen.totals["pairs"] == len(EVENTS)
+    assert seen.done == seen.totals
+    assert graph.meta["stages"].keys() == {"pairs", *STAGES, "checksums"}
+    assert graph.meta["seconds"] == pytest.approx(sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01)
 
 
-def test_the_description_is_of_the_latest_snapshot(graph):
-    text = graph.describe()
-    assert (text["users"], text["items"], text["snapshots"]) == (150, 100, 4)
-    assert text["pairs"] == len({event[:2] for event in EVENTS})
-    assert [part["macro users"] for part in text["resolutions"]] == [4, 8]
-    assert json.loads(json.dumps(text)) == text
+def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path):
+    seen = Watcher()
+    graph = history(EVENTS).build(tmp_path / "graph", observer=seen, resolutions=[(4, 4), (8, 8)])
+    (note,) = seen.notes
+    assert note == f"up to 0.0 GB of disk are needed in {tmp_path}"
+    log = history(EVENTS)
+    moments = log.source(tmp_path / "again.parquet").moments
+    settings = GraphSettings(**graph.meta["settings"])
+    used = sum(file.stat().st_size for file in graph.path.rglob("*.npy"))
+    headers = 128 * len(graph.meta["files"])
+    assert used - headers <= disk_needed(len(EVENTS), moments, settings, tasks=3) < 3 * used
 
 
-def test_every_stage_is_reported_and_timed(tmp_path):
-    log, seen = history(EVENTS[:200]), []
-    file = tmp_path / "history.parquet"
-    log.rows.to_parquet(file)
-    table = ibis.duckdb.connect().read_parquet(file)
-    graph = build_graph(table, np.array(CUTS), log.users_at, log.items_at, [1, 2, 3], GraphSettings(rank=4), tmp_path / "g", seen.append)
-    assert set(seen) == set(graph.meta["seconds"])
-    assert {"scores", "sketch", "clusters", "1st order", "2nd order", "neighbours", "counts", "saving"} == set(seen)
+# --- the same build ---
 
 
 def test_the_same_seed_gives_the_same_graph_and_another_does_not(tmp_path):
@@ -70,62 +87,13 @@ def test_the_same_seed_gives_the_same_graph_and_another_does_not(tmp_path):
     assert differences(contents(one, LATEST), contents(other, LATEST)) != []
 
 
-def _damage_missing(folder):
-    (folder / "snapshots" / "01" / "r0.user_macro.npy").unlink()
-
-
-def _damage_truncated(folder):
-    file = folder / "snapshots" / "01" / "user_vectors.npy"
-    file.write_bytes(file.read_bytes()[:200])
-
-
-def _damage_empty(folder):
-    (folder / "snapshots" / "01" / "u1.npy").write_bytes(b"")
-
-
-def _damage_pickle(folder):
-    np.save(folder / "snapshots" / "01" / "i2.npy", np.array([{}], dtype=object), allow_pickle=True)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (_damage_missing, r"r0.user_macro.npy: the graph is damaged: this array is missing; build the graph again"),
-        (_damage_truncated, r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph again"),
-        (_damage_empty, r"u1.npy: the graph is damaged: this array cannot be read"),
-        (_damage_pickle, r"i2.npy: the graph is damaged: this array cannot be read"),
-    ],
-)
-def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
-    graph = history(EVENTS[:200]).build(tmp_path / "graph")
-    damage(graph.path)
-    with pytest.raises(GraphError, match=message):
-        MacroGraph.open(graph.path).snapshots[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, r"holds no macro graph \(graph.json is missing\)"),
-        ('{"format": 1', r"graph.json: cannot be read"),
-        ('{"format": 99}', r"reads graph format 1, found 99; build it again, or use the version that wrote it"),
-        ("[]", r"reads graph format 1, found None"),
-    ],
-)
-def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, message):
-    if text is not None:
-        (tmp_path / "graph.json").write_text(text)
-    with pytest.raises(GraphError, match=message):
-        MacroGraph.open(tmp_path)
-
-
 def test_a_build_that_fails_leaves_the_graph_before_it_and_nothing_else(tmp_path):
     graph = history(EVENTS[:200]).build(tmp_path / "graph")
     before = contents(graph, LATEST)
     with pytest.raises(GraphError):
         history(EVENTS[:200]).build(tmp_path / "graph", resolutions=[(1000, 2)])
     assert differences(before, contents(MacroGraph.open(tmp_path / "graph"), LATEST)) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["graph", "graph.history.parquet"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith("graph")] == ["graph"]
 
 
 # --- macro nodes over time ---
@@ -190,9 +158,9 @@ def test_too_many_macro_nodes_are_refused_with_the_number_there_are(tmp_path):
     log = history([(0, 0, 0, 0), (1, 0, 1, 0), (2, 1, 40, 0)])
     message = r"graph.resolutions: 3 user macro nodes are more than the 2 users of the first snapshot; ask for fewer, or `auto`"
     with pytest.raises(GraphError, match=message):
-        log.build(tmp_path / "graph", resolutions=[(1, 1), (3, 1)])
+        log.build(tmp_path / "users", resolutions=[(1, 1), (3, 1)])
     with pytest.raises(GraphError, match="2 item macro nodes are more than the 1 items"):
-        log.build(tmp_path / "graph", resolutions=[(2, 2)])
+        log.build(tmp_path / "items", resolutions=[(2, 2)])
     assert log.build(tmp_path / "graph", resolutions=[(2, 1)]).latest.macro_users == 2
 
 
@@ -202,6 +170,27 @@ def test_no_history_is_refused(tmp_path):
     assert not (tmp_path / "graph").exists()
 
 
+def test_more_tasks_than_a_code_holds_are_refused(tmp_path):
+    source = replace(history(EVENTS).source(tmp_path / "log.parquet"), ranks=(1.0,) * 17)
+    with pytest.raises(GraphError, match="tasks: a graph merges at most 16 tasks, found 17; leave some out"):
+        build_graph(source, GraphSettings(), tmp_path / "graph")
+
+
+def test_a_task_of_next_to_no_rank_still_links(tmp_path, monkeypatch):
+    """Its score would round to zero on the grid, and a pair without a score is neither an edge nor none."""
+    monkeypatch.setattr("tests.graph.histories.RANKS", (1e-5, 2.0, 3.0))
+    log = history([(0, 0, 0, 0), (0, 1, 1, 1), (1, 1, 2, 2), (2, 2, 3, 0), (3, 2, 4, 0), (3, 0, 4, 2)] * 3)
+    graph = log.build(tmp_path / "graph", resolutions=[(2, 2)])
+    part = graph.latest.resolutions[0]
+    assert (part.user_macro < 2).all()
+    assert (part.item_macro < 2).all()
+    for indptr, macro, score in (part.user_edges, part.item_edges):
+        assert indptr[-1] == len(macro) == len(score)
+        assert (np.asarray(score) > 0).all()
+    assert_array_equal(score_table(np.array([1e-5, 1e-5]), 0.0), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("settings", [{}, {"sample": 2}, {"clusters": "random"}, {"refresh": False}], ids=str)
 @pytest.mark.parametrize(
     "events",
     [
@@ -214,9 +203,10 @@ def test_no_history_is_refused(tmp_path):
         pytest.param([(u, u, 0, 0) for u in range(6)] + [(u, u, 100, 0) for u in range(6, 12)], id="nothing between the cuts"),
     ],
 )
-def test_the_smallest_logs_build_and_read(tmp_path, events):
+def test_the_smallest_logs_build_and_read(tmp_path, events, settings):
     log = history(events)
-    graph = log.build(tmp_path / "graph")
+    graph = log.build(tmp_path / "graph", **settings)
+    graph.verify()
     for snapshot in graph.snapshots:
         users, items = np.arange(-1, 13), np.arange(-1, 13)
         read = snapshot.gather(users, items, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
@@ -252,3 +242,45 @@ def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_pa
     crowd = [(user, item, 100, 2) for user in range(20) for item in range(20)]
     with pytest.raises(GraphError, match=r"graph.beta: 2nd-order sums of scores would overflow 64 bits"):
         history([(0, 0, 0, 0), *crowd]).build(tmp_path / "graph", beta=1.0)
+
+
+# --- a sketch learned from a sample ---
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sample_of_users_gives_every_linked_node_a_vector_and_recovers_the_groups(tmp_path, seed):
+    """30 % of 600 users. Twice as many macro nodes as groups, since k-means may join two groups by its start."""
+    events = planted(users=600, items=200, events=12_000, seed=seed)
+    log = history(events)
+    graph = log.build(tmp_path / "graph", rank=16, resolutions=[(8, 8)], sample=180, seed=seed)
+    at, part = graph.latest, graph.latest.resolutions[0]
+    for side, ids in (("user", [event[0] for event in events]), ("item", [event[1] for event in events])):
+        vectors = np.asarray(at.arrays[f"{side}_vectors"])
+        linked = np.asarray(at.arrays[f"{side}_sum"]) > 0
+        assert vectors[linked].any(axis=1).all()
+        assert not vectors[~linked].any()
+        truth = dict(zip(log.rows[side], ids, strict=True))
+        macro = getattr(part, f"{side}_macro")
+        assert homogeneity_score([truth[node] % 4 for node in range(len(macro))], macro) > 0.95  # nobody among others
+
+
+def test_with_all_users_items_are_the_basis_of_the_sketch_and_a_sample_of_all_is_all(graph, tmp_path):
+    for snapshot in graph.snapshots:
+        arrays = snapshot.arrays
+        assert_allclose(arrays["item_vectors"], arrays["basis"] * arrays["singular"] ** graph.meta["settings"]["scale"], rtol=1e-6)
+        assert_array_equal(np.rint(arrays["item_sum"] * UNIT), arrays["basis_sum"])
+    again = history(EVENTS).build(tmp_path / "graph", resolutions=[(4, 4), (8, 8)], sample=150)
+    for s in range(LATEST + 1):
+        vectors = [name for name in differences(contents(graph, s), contents(again, s)) if "vectors" in name or name == "basis"]
+        assert vectors == []
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_sample_changes_what_is_learned_not_what_is_counted(graph, tmp_path, scale):
+    sampled = history(EVENTS).build(tmp_path / "graph", clusters="random", resolutions=[(4, 4), (8, 8)], sample=50, scale=scale)
+    whole = history(EVENTS).build(tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale)
+    learned = ("vectors", "centres", "singular", "basis")
+    for s in range(LATEST + 1):
+        unequal = differences(contents(sampled, s), contents(whole, s))
+        assert [name for name in unequal if not any(part in name for part in learned)] == []
+        assert "basis" in unequal

@@ -1,0 +1,185 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgoe.errors import GraphError
+from mgoe.graph import MacroGraph
+from tests.graph.histories import BUCKET, CUTS, contents, differences, history, planted
+
+EVENTS = planted()
+LATEST = len(CUTS)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> MacroGraph:
+    return history(EVENTS).build(tmp_path_factory.mktemp("artefact") / "graph", resolutions=[(4, 4), (8, 8)])
+
+
+@pytest.fixture
+def copied(graph, tmp_path) -> MacroGraph:
+    """One to damage."""
+    shutil.copytree(graph.path, tmp_path / "copy")
+    return MacroGraph.open(tmp_path / "copy")
+
+
+def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
+    again = MacroGraph.open(graph.path)
+    assert again.meta == graph.meta
+    for s, snapshot in enumerate(again.snapshots):
+        held = snapshot.arrays | {f"r{r}.{name}": a for r, part in enumerate(snapshot.resolutions) for name, a in part.arrays().items()}
+        assert differences(dict(held), contents(graph, s)) == []
+        assert all(isinstance(array.base, np.memmap) for array in held.values() if array.size)
+
+
+def test_the_latest_snapshot_alone_is_a_graph(graph, tmp_path):
+    graph.save_latest(tmp_path / "graph")
+    alone = MacroGraph.open(tmp_path / "graph")
+    assert differences(contents(alone, 0), contents(graph, LATEST)) == []
+    assert (alone.latest.n_users, alone.latest.cut) == (graph.latest.n_users, graph.latest.cut)
+    assert repr(alone) == repr(graph).replace("4 snapshots", "1 snapshots")
+
+
+def test_the_description_is_of_the_latest_snapshot(graph):
+    text = graph.describe()
+    assert (text["users"], text["items"], text["snapshots"]) == (150, 100, 4)
+    assert text["pairs"] == len({event[:2] for event in EVENTS})
+    assert [part["macro users"] for part in text["resolutions"]] == [4, 8]
+    assert json.loads(json.dumps(text)) == text
+
+
+def _damage_missing(folder):
+    (folder / "snapshots" / "01" / "r0.user_macro.npy").unlink()
+
+
+def _damage_truncated(folder):
+    file = folder / "snapshots" / "01" / "user_vectors.npy"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def _damage_empty(folder):
+    (folder / "snapshots" / "01" / "u1.npy").write_bytes(b"")
+
+
+def _damage_pickle(folder):
+    np.save(folder / "snapshots" / "01" / "i2.npy", np.array([{}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_damage_missing, r"r0.user_macro.npy: the graph is damaged: this array is missing; build the graph again"),
+        (_damage_truncated, r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph again"),
+        (_damage_empty, r"u1.npy: the graph is damaged: this array cannot be read"),
+        (_damage_pickle, r"i2.npy: the graph is damaged: this array cannot be read"),
+    ],
+)
+def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
+    graph = history(EVENTS[:200]).build(tmp_path / "graph")
+    damage(graph.path)
+    with pytest.raises(GraphError, match=message):
+        MacroGraph.open(graph.path).snapshots[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"holds no macro graph \(graph.json is missing\); `mgoe graph build` makes one"),
+        ('{"format": 1', r"graph.json: cannot be read"),
+        ('{"format": 99}', r"reads graph format 2, found 99; install the version of mgoe that wrote it, or a newer one"),
+        ('{"format": 1}', r"reads graph format 2, found 1; an older graph is converted by building it again: `mgoe graph build"),
+        ('{"format": "2"}', r"reads graph format 2, found 2"),
+        ("[]", r"reads graph format 2, found None"),
+        ("{}", r"reads graph format 2, found None"),
+    ],
+)
+def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "graph.json").write_text(text)
+    with pytest.raises(GraphError, match=message):
+        MacroGraph.open(tmp_path)
+
+
+def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
+    (tmp_path / "graph.json").write_text('{"format": 2}')
+    with pytest.raises(GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"):
+        MacroGraph.open(tmp_path)
+
+
+# --- what it says of itself ---
+
+
+def test_the_manifest_says_what_the_graph_is_of(graph):
+    meta, times = graph.meta, [event[2] for event in EVENTS]
+    assert (meta["format"], meta["engine"], meta["bucket"]) == (2, "embedded", BUCKET)
+    assert (meta["events"], meta["first"], meta["last"]) == (len(EVENTS), min(times), max(times))
+    assert meta["cuts"] == [*CUTS, max(times) // BUCKET]
+    log = history(EVENTS)
+    assert (meta["users"], meta["items"]) == (log.users_at.tolist(), log.items_at.tolist())
+    assert meta["pairs"] == [len(log.until(s).drop_duplicates(["user", "item"])) for s in range(LATEST + 1)]
+    assert meta["settings"]["resolutions"] == [[4, 4], [8, 8]] == meta["resolutions"]
+    assert graph.code_scores[0b101] == pytest.approx(np.log(5))
+
+
+def test_every_file_is_listed_with_its_size_and_no_other_is_there(graph):
+    files = {file.relative_to(graph.path).as_posix(): file.stat().st_size for file in graph.path.rglob("*") if file.is_file()}
+    assert files.pop("graph.json")
+    assert files == {name: facts["bytes"] for name, facts in graph.meta["files"].items()}
+    assert {name.split("/")[0] for name in files} == {"snapshots"}
+
+
+# --- checksums ---
+
+
+def _one_bit(file: Path) -> None:
+    held = bytearray(file.read_bytes())
+    held[len(held) // 2] ^= 1
+    file.write_bytes(held)
+
+
+def _shorter(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _longer(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def _gone(file: Path) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"), [(_one_bit, "it differs"), (_shorter, "it differs"), (_longer, "it differs"), (_gone, "it is missing")]
+)
+def test_every_damaged_file_is_found(copied, damage: Callable[[Path], None], found):
+    copied.verify()
+    for name in copied.meta["files"]:
+        file = copied.path / name
+        before = file.read_bytes()
+        damage(file)
+        with pytest.raises(GraphError) as error:
+            copied.verify()
+        assert str(error.value).startswith(f"{file}: the graph is damaged: every file must be as it was written, found that {found}")
+        file.write_bytes(before)
+    copied.verify()
+
+
+def test_the_latest_snapshot_alone_keeps_its_checksums(graph, tmp_path):
+    graph.save_latest(tmp_path / "alone")
+    alone = MacroGraph.open(tmp_path / "alone")
+    alone.verify()
+    assert len(alone.meta["files"]) == len(graph.meta["files"]) / (LATEST + 1)
+    assert alone.meta["since"] == CUTS[-1]
+    _one_bit(alone.folder(0) / "u1.npy")
+    with pytest.raises(GraphError, match=r"u1.npy: the graph is damaged"):
+        alone.verify()
+
+
+def test_the_checksum_of_a_graph_is_that_of_its_arrays(graph, copied, tmp_path):
+    assert copied.checksum == graph.checksum
+    other = history(EVENTS[1:]).build(tmp_path / "other", resolutions=[(4, 4), (8, 8)])
+    assert other.checksum != graph.checksum
