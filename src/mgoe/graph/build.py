@@ -7,7 +7,8 @@ when it is whole; one that was cut off goes on after the last stage that was don
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,11 @@ def build_graph(
         OutputError: The disk is full, or another process builds the same graph.
     """
     observer = observer or Silent()
-    with workplace(out) as folder:
+    with workplace(out) as folder, make_engine(folder, settings) as engine:
         facts = source.told()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: no event of any task lies in the log")
         stages = begin(folder, observer, _begun(source, settings, facts, keep))
-        engine = make_engine(folder, settings)
         tasks, moments = len(source.ranks), source.moments
         needed = disk_needed(facts["events"], moments, settings, tasks)
         observer.note(f"up to {needed / 1e9:,.1f} GB of disk are needed in {out.parent}")
@@ -148,9 +148,16 @@ def make_assembler(
     return Assembler(settings, len(ranks), scores, bucket, sizes, min(settings.dense, len(sizes) - 1), stages, engine)
 
 
-def make_engine(folder: Path, settings: GraphSettings) -> Engine:
-    """The engine that the settings ask for."""
-    return Embedded(folder, settings.memory)
+@contextmanager
+def make_engine(folder: Path, settings: GraphSettings) -> Iterator[Engine]:
+    """The engine that the settings ask for, until the graph is built."""
+    if settings.engine == "embedded":
+        yield Embedded(folder, settings.memory)
+        return
+    from mgoe.graph.spark import Spark
+
+    with Spark(folder, settings) as engine:
+        yield engine
 
 
 def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
@@ -193,7 +200,7 @@ def _begun(source: Source, settings: GraphSettings, facts: dict[str, Any], keep:
     return {
         "what": "build",
         "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},
-        "settings": settings.model_dump(mode="json", exclude={"memory"})
+        "settings": settings.model_dump(mode="json", exclude={"memory", "engine", "spark"})
         | {"cuts": source.cuts.tolist(), "ranks": list(source.ranks), "bucket": source.bucket},
         "keep": None if keep is None else keep.checksum,
     }

@@ -1,23 +1,22 @@
 """Bringing arrays to the workers.
 
 What a reading needs of the other side can be larger than the memory of a worker's process, and every core of a worker runs one. So large
-arrays go as files: Spark copies a file to each worker once (`SparkContext.addFile`), streaming it from disk, and the processes there map that
-one copy. A Spark broadcast would hold it in the heap of the driver and of every worker, and once more in each Python process. On a master
-of this machine (`local[n]`) the processes map the files where they lie, and nothing is copied.
+arrays go as files: Spark copies a file to each worker once (`SparkContext.addFile`), streaming it from disk, and the processes there map
+that one copy. A Spark broadcast would hold it in the heap of the driver and of every worker, and once more in each Python process. On a
+master of this machine (`local[n]`) the processes map the files where they lie, and nothing is copied.
 
 Every worker takes a copy from the driver, so the network of the driver carries as many as there are workers.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,18 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 16
 """Bytes of an array up to which it travels within the task."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Stands for an array, wherever one may stand, until a worker maps it.
+
+    Attributes:
+        name: Of the file that holds it.
+    """
+
+    name: str
 
 
 class Carrier:
@@ -41,31 +52,36 @@ class Carrier:
 
     def __init__(self, context: SparkContext, folder: Path):
         self.context, self.folder = context, folder.resolve()
-        self.local = context.master.startswith("local")
+        self.local = str(context.master).startswith("local")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._name, self._number = f"mgoe-{uuid.uuid4().hex[:8]}", 0
+        self._name, self._generation = f"mgoe-{uuid.uuid4().hex[:8]}", 0
         self._files: list[Path] = []
         self._carried: dict[tuple[Any, ...], str] = {}
 
-    def pack(self, value: object) -> bytes:
-        """A picture of a value for `unpack`, in which large arrays are names of files."""
-        out = io.BytesIO()
-        _Packer(out, self).dump(value)
-        return out.getvalue()
+    @property
+    def live(self) -> str:
+        """How the names of all files begin that were carried since `clear`."""
+        return f"{self._name}-{self._generation:04d}"
 
-    def array(self, array: NDArray) -> str:
+    def pack(self, value: T) -> T:
+        """The same with every large array carried. Goes through tuples and dataclasses."""
+        return _changed(value, lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part)
+
+    def array(self, array: NDArray) -> Carried:
         """Carry an array. One that is mapped from a file is carried once."""
         file = file_of(array)
         if file is None:
-            return self._send(self._save(array))
+            to = self._next(".npy")
+            np.save(to, np.ascontiguousarray(array), allow_pickle=False)
+            return Carried(self._send(to))
         at = file.stat()
         key = file, at.st_ino, at.st_mtime_ns, at.st_size
         if key not in self._carried:
             self._carried[key] = self.file(file)
-        return self._carried[key]
+        return Carried(self._carried[key])
 
     def file(self, file: Path) -> str:
-        """Carry a file as it is now."""
+        """Carry a file as it is now. Returns what `located` finds it by."""
         to = self._next(file.suffix)
         try:
             os.link(file, to)
@@ -79,21 +95,10 @@ class Carrier:
             file.unlink(missing_ok=True)
             if not self.local:
                 file.touch()  # a worker that joins later asks for every file that was ever sent
-        self._files, self._carried = [], {}
-
-    @property
-    def live(self) -> frozenset[str]:
-        """Names of the files that tasks may read."""
-        return frozenset(file.name for file in self._files)
-
-    def _save(self, array: NDArray) -> Path:
-        to = self._next(".npy")
-        np.save(to, np.ascontiguousarray(array), allow_pickle=False)
-        return to
+        self._files, self._carried, self._generation = [], {}, self._generation + 1
 
     def _next(self, suffix: str) -> Path:
-        self._number += 1
-        self._files.append(self.folder / f"{self._name}-{self._number:06d}{suffix}")
+        self._files.append(self.folder / f"{self.live}-{len(self._files):06d}{suffix}")
         return self._files[-1]
 
     def _send(self, file: Path) -> str:
@@ -106,9 +111,9 @@ class Carrier:
         return file.name
 
 
-def unpack(picture: bytes) -> Any:
+def unpack(value: T) -> T:
     """On a worker: what `Carrier.pack` took, with its large arrays mapped."""
-    return _Unpacker(io.BytesIO(picture)).load()
+    return _changed(value, lambda part: mapped(located(part.name)) if isinstance(part, Carried) else part)
 
 
 def located(name: str) -> Path:
@@ -120,14 +125,17 @@ def located(name: str) -> Path:
     return Path(SparkFiles.get(name))
 
 
-def sweep(live: Collection[str]) -> None:
-    """On a worker: remove copies that were carried before the oldest of those that still are."""
+def sweep(live: str) -> None:
+    """On a worker: remove copies of what is carried no more.
+
+    Args:
+        live: Of `Carrier`.
+    """
     from pyspark import SparkFiles
 
-    oldest, name = min(live, default=""), next(iter(live), "").rpartition("-")[0]
     with suppress(OSError):
-        for file in Path(SparkFiles.getRootDirectory()).glob(f"{name}-*"):
-            if file.name < oldest:
+        for file in Path(SparkFiles.getRootDirectory()).glob(f"{live.rpartition('-')[0]}-*"):
+            if not file.name.startswith(live):
                 file.unlink(missing_ok=True)
 
 
@@ -140,17 +148,13 @@ def file_of(array: NDArray) -> Path | None:
     return Path(base.filename) if same else None
 
 
-class _Packer(pickle.Pickler):
-    def __init__(self, out: io.BytesIO, carrier: Carrier):
-        super().__init__(out, pickle.HIGHEST_PROTOCOL)
-        self.carrier = carrier
-
-    def persistent_id(self, obj: Any) -> str | None:
-        """A file's name for a large array."""
-        return self.carrier.array(obj) if isinstance(obj, np.ndarray) and obj.nbytes > SMALL else None
-
-
-class _Unpacker(pickle.Unpickler):
-    def persistent_load(self, pid: str) -> NDArray:
-        """The array of a file."""
-        return mapped(located(pid))
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value with a change made to it, or to whatever it holds."""
+    changed = change(value)
+    if changed is not value:
+        return changed
+    if isinstance(value, tuple):
+        return tuple(_changed(part, change) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)})
+    return value

@@ -1,4 +1,4 @@
-"""Arrays as rows of Spark: a row is a parcel of named arrays, each as its bytes. So Spark moves a block of nodes as one row, not as many."""
+"""Arrays as rows of Spark: a row is a parcel of named arrays, each as its bytes, so that a block of nodes moves as one row."""
 
 from __future__ import annotations
 

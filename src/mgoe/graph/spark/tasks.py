@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,57 +69,47 @@ class ReadBlocks:
     """Numbers of blocks to parcels of what a reading makes of them; a parcel's number is that of the block's pairs.
 
     Attributes:
-        picture: Of rows and reading, as `Carrier.pack` gave it; by item also of where each item's pairs start.
+        rows: All pairs of the side that is read.
+        reading: What is made of a block.
         cuts: First node of each block, and the end of the last. Shape (blocks + 1,).
-        live: Files that may be read.
+        live: Of `Carrier`.
     """
 
-    picture: bytes
+    rows: Rows
+    reading: Reading
     cuts: NDArray[np.int64]
-    live: frozenset[str]
+    live: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Parcels in the order of the blocks."""
         sweep(self.live)
+        here = unpack(self)
         for number in _numbers(batches):
-            for block in self.blocks(int(self.cuts[number]), int(self.cuts[number + 1])):
-                yield parcel(len(block.other), self.reading(block))
+            yield from here.parcels(int(here.cuts[number]), int(here.cuts[number + 1]))
 
-    def blocks(self, first: int, last: int) -> Iterator[Block]:
-        """Nodes `first` to `last - 1`."""
-        yield self.rows.block(first, last)
-
-    def reading(self, block: Block) -> dict[str, NDArray]:
-        """What is made of a block."""
-        read: Reading = self._carried[1]
-        return read(block)
-
-    @property
-    def rows(self) -> Rows:
-        """All pairs, mapped."""
-        return self._carried[0]
-
-    @cached_property
-    def _carried(self) -> tuple[Any, ...]:
-        return unpack(self.picture)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_carried"}
+    def parcels(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
+        """Of nodes `first` to `last - 1`."""
+        block = self.rows.block(first, last)
+        yield parcel(len(block.other), self.reading(block))
 
 
+@dataclass(frozen=True)
 class TurnBlocks(ReadBlocks):
     """The same by item from rows by user: each part of the items passes over all pairs and takes its own, as in one process.
 
     Beside what the reading makes, a parcel holds the block's pairs: `by_item.user` and `by_item.code`.
+
+    Attributes:
+        item_indptr: Where each item's pairs start. Shape (I + 1,).
     """
 
-    def blocks(self, first: int, last: int) -> Iterator[Block]:
-        """Items `first` to `last - 1`, in blocks that fit in memory."""
-        yield from some_by_item(self.rows, self._carried[2], first, last)
+    item_indptr: NDArray[np.int64]
 
-    def reading(self, block: Block) -> dict[str, NDArray]:
-        """What is made of a block, and its pairs."""
-        return super().reading(block) | {"by_item.user": block.other, "by_item.code": block.code}
+    def parcels(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
+        """Of items `first` to `last - 1`, in blocks that fit in memory."""
+        for block in some_by_item(self.rows, self.item_indptr, first, last):
+            pairs = {"by_item.user": block.other, "by_item.code": block.code}
+            yield parcel(len(block.other), self.reading(block) | pairs)
 
 
 def _numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:

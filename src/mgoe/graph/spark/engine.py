@@ -1,0 +1,182 @@
+"""The engine on Spark.
+
+The log is sorted and folded where it lies, by ranges of pair, and the pairs of all snapshots come to the building process in order, part by
+part; it writes the same files as in one process. From these files workers read: a job is a run of blocks, a task is a block, and what the
+readings make of them comes back in order. So a build goes on from its files after a kill, on either engine.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend as DuckDB
+from numpy.typing import NDArray
+
+from mgoe.arrays import ArrayFolder
+from mgoe.config import GraphSettings
+from mgoe.graph.blocks import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
+from mgoe.graph.pairs import Moments, packed, write_folded
+from mgoe.graph.spark.carry import Carrier
+from mgoe.graph.spark.parcels import SCHEMA, opened, opened_row
+from mgoe.graph.spark.session import close_session, import_pyspark, open_session, spark_errors
+from mgoe.graph.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+Advance = Callable[[int], None]
+GIB = 1 << 30
+ROWS_A_PART = 1 << 22
+"""Pairs of all snapshots that a task makes at most, one an event and snapshot: it sorts so many events, and Spark's own process on this
+machine holds what two tasks make while it is written."""
+RESULT_BYTES = 1 << 24
+"""What a reading makes of a block, about: 512 bytes a node."""
+RESULT_SHARE, TURN_SHARE, EXPORT_SHARE = 0.125, 0.25, 0.5
+"""Of the memory: results of one job (another is on its way), pairs by item of all tasks side by side, DuckDB while it writes a log."""
+GO_ON = "the same command goes on after the last stage that was done"
+
+
+class Spark:
+    """Builds on a cluster, or on the cores of one machine.
+
+    Args:
+        folder: Of the graph being built.
+        settings: Of the graph.
+
+    Raises:
+        MissingExtra: PySpark is not installed.
+    """
+
+    name = "spark"
+
+    def __init__(self, folder: Path, settings: GraphSettings):
+        import_pyspark()
+        self.folder, self.settings = folder, settings
+        self.spill = folder / "spill"
+        self._session: SparkSession | None = None
+        self._own = False
+        self._carrier: Carrier | None = None
+        self._carried: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop Spark where this engine started it."""
+        if self._carrier is not None:
+            self._carrier.clear()
+        if self._session is not None and self._own:
+            close_session(self._session)
+        self._session = self._carrier = None
+
+    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+        """Sort and fold the events on the cluster; see `pairs.write_pairs`. A history of another backend is written out for it first."""
+        from pyspark import StorageLevel
+
+        with spark_errors(GO_ON):
+            events = self._events(history)
+            parts = max(self.cores, math.ceil(events.count() * len(moments) / ROWS_A_PART))
+            ordered = events.repartitionByRange(parts, "key").sortWithinPartitions("key", "event")
+            folded = ordered.mapInArrow(FoldEvents(moments.ends, tasks), SCHEMA).persist(StorageLevel.DISK_ONLY)
+            try:
+                folded.count()  # all parts side by side; what follows asks for one after the other
+                rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
+                write_folded(((number, folded_pairs(arrays)) for number, arrays in rows), moments, folders, advance)
+            finally:
+                folded.unpersist()
+
+    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """A reading by item, times included; pairs by item come back on the way and are written as in one process."""
+        rows, starts = Rows.by_user(snapshot), Rows.item_indptr(snapshot)
+        held = int(self.settings.memory * TURN_SHARE * GIB) // (BYTES_A_PAIR * self.cores)
+        bounds = _bounds(starts, max(1, min(held, -(-int(starts[-1]) // self.cores))), len(starts))
+        carrier = self._carry(snapshot)
+        task = carrier.pack(TurnBlocks(rows, reading, bounds, carrier.live, starts))
+        with ArrayFolder(work) as out:
+            out.append({"by_item.indptr": starts, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]})
+            for part in self._results(task, advance):
+                out.append({name: part.pop(name) for name in ("by_item.user", "by_item.code")})
+                yield part
+
+    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """A reading of every block of one side, in order. Items are read without times, once they were turned."""
+        rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
+        carrier = self._carry(snapshot)
+        task = ReadBlocks(rows, reading, _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_ROWS), carrier.live)
+        yield from self._results(carrier.pack(task), advance)
+
+    def _results(self, task: ReadBlocks, advance: Advance) -> Iterator[dict[str, NDArray]]:
+        """What a task makes of all blocks, in order: jobs over runs of blocks, one ahead of the one whose results are taken."""
+        blocks = len(task.cuts) - 1
+        run = max(self.cores, int(self.settings.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
+        runs = pairwise([*range(0, blocks, run), blocks])
+        with spark_errors(GO_ON), ThreadPoolExecutor(2) as pool:
+            waiting = deque(pool.submit(self._job, task, *bounds) for bounds in islice(runs, 2))
+            while waiting:
+                for pairs, arrays in opened(waiting.popleft().result()):
+                    advance(pairs)
+                    yield arrays
+                waiting.extend(pool.submit(self._job, task, *bounds) for bounds in islice(runs, 1))
+
+    def _job(self, task: ReadBlocks, first: int, last: int) -> pa.Table:
+        return self.session.range(first, last, 1, last - first).mapInArrow(task, SCHEMA).toArrow()
+
+    def _events(self, history: ir.Table) -> DataFrame:
+        """Keys and events as they are packed, in any order."""
+        backend: Any = history.get_backend()
+        if backend.name == "pyspark":
+            events = backend.raw_sql(backend.compile(packed(history)))
+            self._session = self._session or events.sparkSession
+            return events
+        file = self.spill / "history.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(backend, DuckDB):
+            backend.con.execute(f"SET memory_limit = '{self.settings.memory * EXPORT_SHARE:.2f}GiB'")
+            backend.con.execute("SET preserve_insertion_order = false")
+            backend.con.execute(f"SET temp_directory = '{self.spill}'")
+        packed(history).to_parquet(file)
+        groups = pq.ParquetFile(file).metadata.num_row_groups
+        a_part = max(1, groups // (4 * self.cores))
+        read = ReadEvents(self._carry(None).file(file), a_part, groups)
+        parts = -(-groups // a_part)
+        return self.session.range(0, parts, 1, parts).mapInArrow(read, "key bigint, event bigint")
+
+    @property
+    def session(self) -> SparkSession:
+        """Spark, started when it is first needed."""
+        if self._session is None:
+            local = self.spill / "spark"
+            shutil.rmtree(local, ignore_errors=True)  # of a build that was cut off
+            self._session, self._own = open_session(self.settings, local)
+        return self._session
+
+    @property
+    def cores(self) -> int:
+        """Tasks that run side by side."""
+        return max(1, self.session.sparkContext.defaultParallelism)
+
+    def _carry(self, snapshot: Path | None) -> Carrier:
+        """Brings arrays to the workers; those of the snapshot before are let go."""
+        if self._carrier is None:
+            self._carrier = Carrier(self.session.sparkContext, self.spill / "carried")
+        if snapshot != self._carried:
+            self._carrier.clear()
+            self._carried = snapshot
+        return self._carrier
+
+
+def _bounds(indptr: NDArray[np.int64], pairs: int, rows: int) -> NDArray[np.int64]:
+    """First node of each block, and the end of the last. Shape (blocks + 1,)."""
+    return np.array([0, *(last for _, last in cuts(indptr, pairs, rows))])

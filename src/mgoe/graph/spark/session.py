@@ -1,0 +1,230 @@
+"""A Spark session as the settings ask for it, or one sentence that says why there is none."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mgoe.config import GraphSettings
+from mgoe.errors import GraphError, MissingExtra
+
+if TYPE_CHECKING:
+    from ibis.backends.pyspark import Backend
+    from pyspark.sql import SparkSession
+
+OLDEST_JAVA = 17
+CONNECT = 5.0
+"""Seconds in which a master has to answer."""
+WORKERS = 120.0
+"""Seconds in which a worker has to take a task; where workers start on demand, that takes a while."""
+STOP = 20.0
+"""Seconds that Java has to end in."""
+JVM_SHARE = 0.5
+"""Of the memory: what Spark's own process on this machine may take. The least it runs with is 1 GiB."""
+PARTITIONS_A_CORE = 4
+
+
+def spark_backend(settings: GraphSettings, folder: Path | None = None) -> Backend:
+    """Spark as an Ibis backend: the session that runs in this process, or a new one.
+
+    Tables of this backend are read on the cluster. The session stays until `session.stop()` or the end of the process.
+
+    Args:
+        settings: Of the graph.
+        folder: Where Spark may spill and keeps its log; the system's folder for temporary files by default.
+
+    Raises:
+        MissingExtra: PySpark is not installed.
+        GraphError: There is no fit Java, the master cannot be reached, or no worker takes a task.
+    """
+    import_pyspark()
+    import ibis
+
+    return ibis.pyspark.connect(open_session(settings, folder)[0])
+
+
+def open_session(settings: GraphSettings, folder: Path | None = None) -> tuple[SparkSession, bool]:
+    """The session that runs in this process, or a new one, and whether it is new. Raises as `spark_backend`."""
+    import_pyspark()
+    from pyspark.sql import SparkSession
+
+    running = SparkSession.getActiveSession()
+    if running is None:
+        return _start(settings, folder), True
+    found, asked = running.sparkContext.master, settings.spark.master
+    if found != asked:
+        raise GraphError("graph.spark.master", f"Spark runs on {found!r} in this process, found {asked!r}; set it to that, or stop Spark")
+    return running, False
+
+
+def close_session(session: SparkSession) -> None:
+    """Stop Spark and the Java that it runs on, which would keep its memory, and to the folders that it was started with."""
+    from pyspark import SparkContext
+
+    session.stop()
+    gateway: Any = getattr(SparkContext, "_gateway", None)
+    if gateway is not None and gateway.proc is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()  # which ends it
+        with suppress(subprocess.TimeoutExpired):
+            gateway.proc.wait(STOP)
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+def import_pyspark() -> None:
+    """See that PySpark and Ibis' part for it are installed.
+
+    Raises:
+        MissingExtra: They are not.
+    """
+    try:
+        importlib.import_module("ibis.backends.pyspark")
+    except ImportError as error:
+        reason = f"`spark` needs PySpark, which cannot be imported ({error}); install it with: pip install 'mgoe[spark]'"
+        raise MissingExtra("graph.engine", reason) from None
+
+
+def check_java() -> None:
+    """See that the Java that Spark will start is there and new enough.
+
+    Raises:
+        GraphError: It is not.
+    """
+    mend = f"install Java {OLDEST_JAVA} or newer (Debian: openjdk-17-jre-headless), or set JAVA_HOME to it"
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which(str(Path(home) / "bin" / "java") if home else "java")
+    if java is None:
+        place = f"none in JAVA_HOME, {home}" if home else "none on PATH, and JAVA_HOME is not set"
+        raise GraphError("graph.engine", f"Spark runs on Java, found {place}; {mend}")
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GraphError("graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {mend}") from None
+    version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        found = f"Java {version[1]}" if version else "one that tells no version"
+        raise GraphError("graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {mend}")
+
+
+def check_master(master: str) -> None:
+    """See that something listens where a standalone or a Kubernetes master should be.
+
+    Raises:
+        GraphError: Nothing does.
+    """
+    found = re.match(r"(?:spark|k8s)://(?:https?://)?(.+)", master)
+    if not found:
+        return
+    reasons = []
+    for address in found[1].rstrip("/").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), CONNECT):
+                return
+        except (OSError, ValueError) as error:
+            reasons.append(str(getattr(error, "strerror", None) or error))
+    raise GraphError("graph.spark.master", f"{master} cannot be reached ({reasons[-1]}); start the master, or correct host and port")
+
+
+@contextmanager
+def spark_errors(mend: str) -> Iterator[None]:
+    """What Spark, or a task of it, fails with in one sentence of ours."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JError, PySparkException) as error:
+        raise GraphError("graph.engine", f"Spark gave up: {_reason(str(error))}; {mend}") from None
+
+
+def _reason(text: str) -> str:
+    """The line of an error with its traces that says what happened: a worker's own, else the innermost cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    python = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|NotFound): \S", line) and "org.apache" not in line]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return ([*python[-1:], *causes[-1:], *lines[:1]] or ["it does not say why"])[0][:400].rstrip(".")
+
+
+def _start(settings: GraphSettings, folder: Path | None) -> SparkSession:
+    check_java()
+    check_master(settings.spark.master)
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+    from pyspark.sql import SparkSession
+
+    options = _options(settings, folder)
+    os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
+    conf = SparkConf().setAll(list(options.items()))
+    with _log(folder) as log:
+        gateway: Any = getattr(SparkContext, "_gateway", None)  # a Java that an earlier session left is used again
+        try:
+            gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
+            context = SparkContext(conf=conf, gateway=gateway)
+        except Exception as error:
+            log.seek(0)
+            lines = [line for line in log.read().decode(errors="replace").splitlines() if re.search("error|exception", line, re.IGNORECASE)]
+            reason = _reason("\n".join([*lines[-1:], *str(error).splitlines()]))
+            raise GraphError("graph.spark", f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options") from None
+    session = SparkSession(context)
+    _await_worker(session, settings.spark.master)
+    return session
+
+
+def _await_worker(session: SparkSession, master: str) -> None:
+    """Run a first task."""
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(session.range(1).count)
+        try:
+            first.result(WORKERS)
+        except TooLate:
+            session.stop()
+            with suppress(Exception):
+                first.result()
+            rule = f"{master} answers, but no worker took a task within {WORKERS:g} s"
+            raise GraphError("graph.spark.master", f"{rule}; start workers that have the memory and cores of graph.spark.options") from None
+
+
+def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
+    """What the settings ask of Spark, over what a build needs."""
+    master = settings.spark.master
+    own = {
+        "spark.app.name": "mgoe",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": f"{max(1024, int(settings.memory * JVM_SHARE * 1024))}m",
+        "spark.driver.maxResultSize": "0",  # what comes back at once is bounded by the engine
+        "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is carried
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
+        "spark.sql.session.timeZone": "UTC",
+    }
+    if master.startswith("local"):
+        cores = re.match(r"local\[(\d+)", master)
+        n = int(cores[1]) if cores else os.cpu_count() or 1
+        own |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        own["spark.sql.shuffle.partitions"] = str(PARTITIONS_A_CORE * n)
+    if folder is not None:
+        own["spark.local.dir"] = str(folder.resolve())
+    return own | settings.spark.options | {"spark.master": master}
+
+
+@contextmanager
+def _log(folder: Path | None) -> Iterator[IO[bytes]]:
+    """Where Spark writes what it would else write over the progress of the build."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile() if folder is None else (folder / "spark.log").open("w+b") as log:
+        yield log
