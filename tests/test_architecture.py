@@ -12,7 +12,7 @@ import mgoe
 
 SOURCE = Path(mgoe.__file__).parent
 ROOMS = (
-    ("errors", "config", "files"),
+    ("errors", "config", "files", "arrays", "tables"),
     ("metrics",),
     ("data",),
     ("graph",),
@@ -32,8 +32,8 @@ ENDS = {"datasets", "simulate"}
 ALLOWED = {
     "metrics": set(),
     "models": {"errors", "config"},
-    "graph": {"errors", "config", "files"},
-    "simulate": {"errors", "config", "files", "metrics", "data"},
+    "graph": {"errors", "config", "files", "arrays", "tables"},
+    "simulate": {"errors", "config", "files", "arrays", "tables", "metrics", "data"},
 }
 """Rooms that know less than all above them."""
 FORBIDDEN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class ArrayWriter:
-    """An `.npy` file that grows by rows and opens like any other once it is closed.
+    """An `.npy` file that grows by rows and opens like any other once it is finished; before, it does not load.
 
     Args:
         path: The file; replaced where it exists.
@@ -23,25 +24,26 @@ class ArrayWriter:
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...] = ()):
         self.dtype, self.row, self.rows = np.dtype(dtype), row, 0
         self._file = path.open("wb")
-        self._header()
+        self._file.write(bytes(len(self._header())))
 
     def append(self, rows: NDArray) -> None:
         """Add rows. Shape (n, *row)."""
         self._file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.rows += len(rows)
 
-    def close(self) -> None:
-        """Note the number of rows."""
-        self._file.seek(0)
-        self._header()
+    def close(self, whole: bool = True) -> None:
+        """Note the number of rows, if all of them are there."""
+        if whole:
+            self._file.seek(0)
+            self._file.write(self._header())
         self._file.close()
 
-    def _header(self) -> None:
+    def _header(self) -> bytes:
         # NumPy pads a header so that it keeps its length when the first axis grows
-        shape = (self.rows, *self.row)
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
-        )
+        header = io.BytesIO()
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": (self.rows, *self.row)})
+        return header.getvalue()
 
 
 class ArrayFolder:
@@ -68,7 +70,7 @@ class ArrayFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for writer in self._open.values():
-            writer.close()
+            writer.close(whole=kind is None)
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray]) -> None:

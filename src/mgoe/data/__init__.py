@@ -7,7 +7,7 @@ pairs, `N` examples.
 from mgoe.data.examples import SPLITS, Examples, Split
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
-from mgoe.data.log import batches, connect, open_log, place_of
+from mgoe.data.log import connect, open_log, place_of
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
@@ -25,7 +25,6 @@ __all__ = [
     "Split",
     "Vocabulary",
     "WholeLog",
-    "batches",
     "connect",
     "guess",
     "open_log",

@@ -10,10 +10,10 @@ from mgoe.config import RunSettings, seconds
 from mgoe.data.examples import ExampleWriter
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import FeatureEncoders
-from mgoe.data.log import batches
 from mgoe.data.schema import Log
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
+from mgoe.tables import batches
 
 
 def check_labels(log: Log, settings: RunSettings) -> Table:

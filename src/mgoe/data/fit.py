@@ -15,9 +15,9 @@ from mgoe.data.checks import Check
 from mgoe.data.columns import read_numeric, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
-from mgoe.data.log import batches
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import ConfigError
+from mgoe.tables import batches
 
 
 def check_names(features: Sequence[FeatureSettings], key: str) -> None:

@@ -16,9 +16,10 @@ from mgoe.data.columns import read_id
 from mgoe.data.expr import Table
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.fit import check_names, fit_encoders, read_feature
-from mgoe.data.log import batches, drop, open_log, require_columns, stage
+from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
+from mgoe.tables import batches
 
 
 class SideFeatures:

@@ -16,11 +16,12 @@ from mgoe.data.checks import enforce
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
-from mgoe.data.log import hand_over, require_columns
+from mgoe.data.log import require_columns
 from mgoe.data.schema import read_columns, wanted_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
+from mgoe.tables import hand_over
 
 NODES = ("user", "item")
 

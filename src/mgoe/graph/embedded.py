@@ -12,9 +12,9 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from mgoe.data import batches
 from mgoe.graph.blocks import Block, Reading, Rows, Side, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
+from mgoe.tables import batches
 
 Advance = Callable[[int], None]
 GIB = 1 << 30

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from mgoe.bundle import Bundle
 from mgoe.config import did_you_mean
-from mgoe.data.log import batches, open_log
+from mgoe.data.log import open_log
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
+from mgoe.tables import batches
 
 NEW = "new"
 """The split of rows measured on pairs that a bundle was not made with."""

@@ -58,12 +58,16 @@ class Svg:
         self.parts.append(Markup('<{0} class="{1}" {2}>{3}</{0}>').format(Markup(tag), css, written, inner))
 
 
+_LEAST = 1e-9
+"""Of a scale's width, in parts of its values: what is closer together is one value."""
+
+
 class Scale:
     """A straight (or logarithmic) map from values to positions."""
 
     def __init__(self, values: tuple[float, float], positions: tuple[float, float], log: bool = False):
         low, high = values
-        if high <= low:
+        if high - low <= _LEAST * max(abs(low), abs(high), _LEAST):
             low, high = (low / 2, low * 2) if log and low > 0 else (low - 0.5, low + 0.5)
         self.low, self.high, self.positions, self.log = low, high, positions, log
 

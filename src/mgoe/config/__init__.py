@@ -1,0 +1,45 @@
+"""The whole run as typed, frozen settings, read from one YAML file.
+
+Every stage takes its own part and nothing else. Unknown keys are refused with the nearest valid name; `--set a.b=c` overrides one
+key; the resolved settings are saved with every result, so that a result can be made again from its folder alone.
+"""
+
+from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.graph import GraphSettings, SparkSettings
+from mgoe.config.log import (
+    DataSettings,
+    FeatureSettings,
+    NegativeSettings,
+    SideTableSettings,
+    SplitSettings,
+    TaskSettings,
+    seconds,
+)
+from mgoe.config.models import INPUT_GROUPS, EvaluationSettings, InputGroup, ModelSettings, TrainingSettings
+from mgoe.config.reading import apply_override, check_settings, dump_settings, load_settings, make_settings
+from mgoe.config.run import RunSettings
+
+__all__ = [
+    "INPUT_GROUPS",
+    "DataSettings",
+    "EvaluationSettings",
+    "FeatureSettings",
+    "GraphSettings",
+    "InputGroup",
+    "ModelSettings",
+    "NegativeSettings",
+    "RunSettings",
+    "Settings",
+    "SideTableSettings",
+    "SparkSettings",
+    "SplitSettings",
+    "TaskSettings",
+    "TrainingSettings",
+    "apply_override",
+    "check_settings",
+    "did_you_mean",
+    "dump_settings",
+    "load_settings",
+    "make_settings",
+    "seconds",
+]

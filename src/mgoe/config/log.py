@@ -1,0 +1,126 @@
+"""What a log is: columns, tasks, time split, negatives."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mgoe.config.base import Settings, as_list
+
+
+class FeatureSettings(Settings):
+    """One column read beside the ids: of a side table, or of an exposure."""
+
+    name: str
+    kind: Literal["categorical", "multi", "numeric"] = "categorical"
+    """`multi` holds several categories: a list column, or a string cut at `separator`."""
+    separator: str = "|"
+    min_count: int = Field(default=1, ge=1)
+    """Categories seen less often share one code with the unseen."""
+
+
+class SideTableSettings(Settings):
+    """A table with one row a user (or item)."""
+
+    path: str
+    id: str
+    features: list[FeatureSettings] = Field(min_length=1)
+
+
+class DataSettings(Settings):
+    """Where the log is and what its columns mean."""
+
+    log: Annotated[list[str], BeforeValidator(as_list)] = Field(min_length=1)
+    """Parquet or CSV files, folders or globs."""
+    form: Literal["auto", "events", "exposures"] = "auto"
+    """`events`: only what happened, one behaviour a row. `exposures`: one row a shown item, a label column a task. `auto`: exposures
+    where any task names a label column, else events."""
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    behavior: str = "behavior"
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Of integer times; `auto` goes by their magnitude."""
+    start: datetime | None = None
+    """First moment that counts."""
+    end: datetime | None = None
+    """First moment that counts no more."""
+    bucket: str = Field(default="1d", pattern=r"^[1-9][0-9]*[smhdw]$")
+    """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
+    weight: str | None = None
+    """Column of sample weights (exposures only)."""
+    context: list[FeatureSettings] = []
+    """Columns of an exposure, known when it is shown; needed again at prediction."""
+    position: str | None = None
+    """Column of the shown position: a bias in training only (exposures only)."""
+    users: SideTableSettings | None = None
+    items: SideTableSettings | None = None
+    truth: str | None = None
+    """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
+    duplicates: Literal["drop", "refuse"] = "drop"
+    """Rows that repeat every column of the schema."""
+
+
+class TaskSettings(Settings):
+    """What a model predicts."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    behaviors: Annotated[list[str], BeforeValidator(as_list)] = []
+    """Event logs: the values of the behaviour column that do this task; the task's name by default."""
+    label: str | None = None
+    """Exposure logs: the label column. A null is a missing label."""
+    kind: Literal["binary", "regression"] = "binary"
+    rank: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Strength in the merged graph; the position in the list, from 1, by default."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of its loss."""
+    given: str | None = None
+    """Sample space: the label counts only where this (weaker, binary) task's label is 1."""
+    known_at: str | None = None
+    """Exposure logs: a column with the time at which the label became known."""
+    delay: str = Field(default="0s", pattern=r"^[0-9]+[smhdw]$")
+    """Exposure logs: how long after the exposure the label is known, where there is no such column."""
+
+
+class SplitSettings(Settings):
+    """Time split. `n` cuts make `n` windows, each with a snapshot of everything up to its cut; the last is test, the one before valid."""
+
+    cuts: list[float] | list[date | datetime] = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """Quantiles of the examples' positives, or dates (the first day that is after the cut). The cut's own bucket lies before it."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        cuts = cast(list[Any], self.cuts)
+        if len(cuts) < 3:
+            raise ValueError(f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}")
+        if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
+            raise ValueError(f"cuts must rise, found {cuts}")
+        if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):
+            raise ValueError(f"quantiles lie between 0 and 1, found {cuts}")
+        return self
+
+
+def _moment(cut: Any) -> Any:
+    """Dates and times with or without a zone on one scale; numbers as they are."""
+    if not isinstance(cut, date):
+        return cut
+    moment = cut if isinstance(cut, datetime) else datetime(cut.year, cut.month, cut.day)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class NegativeSettings(Settings):
+    """Sampled negatives of event logs; exposure logs have their own."""
+
+    ratio: int = Field(default=3, ge=1)
+    """Drawn for each positive example."""
+    distribution: Literal["popularity", "uniform"] = "popularity"
+    """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
+    seed: int = 0
+
+
+def seconds(length: str) -> int:
+    """Seconds in a length such as `6h` or `1d`."""
+    return int(length[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[length[-1]]

@@ -1,0 +1,59 @@
+"""What is compared: models, how they are fitted, and what is measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from mgoe.config.base import Settings
+
+InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
+INPUT_GROUPS: tuple[InputGroup, ...] = get_args(InputGroup)
+
+
+class ModelSettings(Settings):
+    """One model of the comparison: a base, its inputs, and switches that differ from the base's own defaults."""
+
+    name: str
+    base: str
+    inputs: tuple[InputGroup, ...] | None = None
+    """The base's own where not given."""
+    ids: Literal["auto", "on", "off"] = "auto"
+    """`auto` switches ids off on logs where they only overfit: where the median user or item has few training positives."""
+    options: dict[str, Any] = {}
+    """Switches of the base, checked by the base itself."""
+    training: dict[str, Any] = {}
+    """Training settings that differ for this model (`learning_rate`, `epochs`, ...)."""
+
+
+class TrainingSettings(Settings):
+    """How a model is fitted."""
+
+    epochs: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=4096, ge=1)
+    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
+    table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    """Of the row-wise optimiser of the embedding tables."""
+    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    schedule: Literal["linear", "constant"] = "linear"
+    monitor: str = "all.ranking"
+    """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC."""
+    patience: int = Field(default=2, ge=1)
+    """Epochs without a better value before stopping."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1)
+    """Of one training process."""
+
+
+class EvaluationSettings(Settings):
+    """What is measured on validation and test."""
+
+    k: list[int] = [10, 50]
+    """Depths of HR@k and NDCG@k."""
+    ranking_queries: int = Field(default=100, ge=0)
+    """Seeded test users whose whole catalogue is ranked; 0 leaves it out."""
+    slices: bool = True
+    seed: int = 0
+    """Of the draw of those users."""

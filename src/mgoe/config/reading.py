@@ -1,0 +1,113 @@
+"""Settings from YAML, from a mapping, and with overrides; what breaks a rule is named by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.run import RunSettings
+from mgoe.errors import ConfigError
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a YAML file, apply `key.path=value` overrides, and check everything.
+
+    Paths under `data` stay as written; relative ones are looked up from the working folder.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(path, "no such file; `mgoe init LOG` writes one for your log") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(path, f"must hold a mapping with `data:` and `tasks:`, found {type(raw).__name__}")
+    for override in overrides:
+        apply_override(raw, override)
+    return make_settings(raw, path)
+
+
+def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSettings:
+    """Check a mapping and make it `RunSettings`.
+
+    Raises:
+        ConfigError: A key is unknown or a value breaks its rule; the message names the key.
+    """
+    return check_settings(RunSettings, raw, place)
+
+
+def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "settings") -> S:
+    """Check a mapping and make it settings of one kind.
+
+    Raises:
+        ConfigError: A key is unknown or a value breaks its rule; the message names the key.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(place, _describe(error, kind)) from None
+
+
+def dump_settings(settings: BaseModel) -> str:
+    """The settings as YAML, every default written out."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one key of a mapping from `key.path=value`, the value read as YAML.
+
+    Raises:
+        ConfigError: It is no such text, or the path runs through what is no mapping.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError("--set", f"takes key.path=value, found {override!r}")
+    node: Any = raw
+    *parents, last = key.split(".")
+    for name in parents:
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}", f"{name!r} lies below a key that is no mapping")
+        node = node.setdefault(name, {})
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {key}", "lies below a key that is no mapping; give the whole list or value instead")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}", f"the value is no YAML: {value!r}") from None
+
+
+def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "literal["))) or "settings"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{did_you_mean(str(first['loc'][-1]), _names_at(kind, first['loc'][:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{key} is needed and missing{more}"
+    found = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f", found {first['input']!r}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
+
+
+def _names_at(here: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Valid keys of the settings that lie at a location of a validation error."""
+    for part in location:
+        field = here.model_fields.get(str(part))
+        if field is not None:
+            here = next((t for t in _leaves(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), here)
+    return list(here.model_fields)
+
+
+def _leaves(annotation: object) -> list[object]:
+    inner = get_args(annotation)
+    return [leaf for part in inner for leaf in _leaves(part)] if inner else [annotation]

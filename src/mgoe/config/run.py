@@ -1,0 +1,68 @@
+"""All settings of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mgoe.config.base import Settings, as_list, did_you_mean
+from mgoe.config.graph import GraphSettings
+from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
+from mgoe.config.models import EvaluationSettings, ModelSettings, TrainingSettings
+
+
+class RunSettings(Settings):
+    """One run, end to end."""
+
+    data: DataSettings
+    tasks: Annotated[
+        list[TaskSettings], BeforeValidator(lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v)
+    ] = Field(min_length=1, max_length=16)
+    """Weakest to strongest."""
+    split: SplitSettings = SplitSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    graph: GraphSettings = GraphSettings()
+    models: list[str | ModelSettings] = ["mgoe", "shared-bottom", "mmoe"]
+    """Rows of the comparison; the first is the one whose bundle is written. A string names a preset: `mgoe`, `mgoe-paper`,
+    `shared-bottom`, `mmoe`, each with `+counts`, `+edges` or `+graph` for other inputs."""
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seeds: Annotated[list[int], BeforeValidator(as_list)] = Field(default=[0], min_length=1)
+    jobs: int = Field(default=1, ge=1)
+    """Training processes side by side."""
+
+    @model_validator(mode="after")
+    def _tasks_agree(self) -> Self:
+        names = [task.name for task in self.tasks]
+        repeated = {n for n in names if names.count(n) > 1}
+        if repeated:
+            raise ValueError(f"task names must differ, found {sorted(repeated)} twice")
+        for position, task in enumerate(self.tasks):
+            if task.given is not None and task.given not in names[:position]:
+                raise ValueError(
+                    f"tasks.{task.name}.given must name a weaker task listed before, found {task.given!r}{did_you_mean(task.given, names)}"
+                )
+            if task.label is None and self.form == "exposures":
+                raise ValueError(f"tasks.{task.name}.label is needed: an exposure log has a label column a task")
+            if self.form == "events" and (task.kind == "regression" or task.label):
+                raise ValueError(
+                    f"tasks.{task.name}: an event log holds only behaviours; regression and label columns need `data.form: exposures`"
+                )
+        return self
+
+    @property
+    def form(self) -> Literal["events", "exposures"]:
+        """The form of log, with `auto` resolved."""
+        if self.data.form != "auto":
+            return self.data.form
+        return "exposures" if any(task.label for task in self.tasks) else "events"
+
+    @property
+    def ranks(self) -> tuple[float, ...]:
+        """Rank of each task, weakest first. Shape (T,)."""
+        return tuple(task.rank if task.rank is not None else position + 1.0 for position, task in enumerate(self.tasks))
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
