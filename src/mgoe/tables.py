@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
+
+_PRIME = 1_000_003
 
 
 def batches(table: ir.Table) -> pa.RecordBatchReader:
@@ -30,3 +34,19 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
         backend._session.createDataFrame(rows).createOrReplaceTempView(name)  # type: ignore[attr-defined]
         return backend.table(name)
     return ibis.memtable(rows)
+
+
+def mixed(*columns: ir.IntegerColumn) -> Any:
+    """A number of each row, whose sum is a checksum: the same in every engine, and another one where two rows exchange a value.
+
+    Args:
+        columns: Integers; five at most.
+    """
+    total: Any = sum((column % _PRIME).cast("int64") * weight for column, weight in zip(columns, (31, 17, 13, 7, 5), strict=False))
+    return total * total % _PRIME
+
+
+def digest(text: ir.StringColumn) -> Any:
+    """A number of each text, the same in every engine, unlike their own hashes. It takes ten times as long: ask it of distinct texts."""
+    hexadecimal = text.hexdigest("md5")
+    return sum(hexadecimal.substr(place, 1).ascii_str().cast("int64") * 16**place for place in range(6))

@@ -21,7 +21,7 @@ from mgoe.data.schema import read_columns, wanted_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
-from mgoe.tables import hand_over
+from mgoe.tables import digest, hand_over, mixed
 
 NODES = ("user", "item")
 
@@ -115,14 +115,17 @@ def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
 
 
 def _facts(history: Table, place: str) -> dict[str, int]:
-    mixed = (history.time // 1000 + history.task * 7) % 1_000_003 + (history.user.hash() % 1_000_003).cast("int64").abs() * 3
-    mixed = mixed + (history.item.hash() % 1_000_003).cast("int64").abs()
-    told = history.aggregate(
-        events=history.count(), first=history.time.min(), last=history.time.max(), checksum=mixed.cast("int64").sum().cast("int64")
-    )
+    """Alike in every engine, so that a build that was begun on one goes on on another."""
+    whole = [node for node in NODES if history[node].type().is_integer()]
+    mix = mixed(history.time, history.task, *(history[node] for node in whole))
+    told = history.aggregate(events=history.count(), first=history.time.min(), last=history.time.max(), checksum=mix.sum().cast("int64"))
     facts: dict[str, int] = told.to_pyarrow().to_pylist()[0]
     if not facts["events"]:
         raise DataError(place, "some events must do a task between data.start and data.end, found none; move them, or mend the tasks")
+    for node in NODES:
+        if node not in whole:
+            ids = history.group_by(node).aggregate(n=history.count())
+            facts["checksum"] += int(ids.aggregate(n=(ids.n * digest(ids[node])).sum().cast("int64")).to_pyarrow()["n"][0].as_py())
     return facts
 
 

@@ -29,6 +29,7 @@ from mgoe.graph.pairs import MOST_TASKS, Moments
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
+from mgoe.tables import mixed
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
 NODES_A_MACRO_NODE = 10
@@ -70,8 +71,8 @@ class Source:
         if self.facts is not None:
             return dict(self.facts)
         h: Any = self.history
-        mixed = (h.time // 1000 + h.user * 31 + h.item * 17 + h.task * 7) % 1_000_003
-        told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mixed.cast("int64").sum().cast("int64"))
+        mix = mixed(h.user, h.item, h.time, h.task)
+        told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mix.sum().cast("int64"))
         return told.to_pyarrow().to_pylist()[0]
 
     @property
@@ -177,7 +178,8 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
     for ku, ki in settings.resolutions:
         for name, k, n in (("user", ku, users), ("item", ki, items)):
             if not 1 <= k <= MOST_MACRO_NODES:
-                raise GraphError("graph.resolutions", f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s; ask for fewer")
+                rule = f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s"
+                raise GraphError("graph.resolutions", f"{rule}; ask for fewer")
             if k > n:
                 raise GraphError(
                     "graph.resolutions",
