@@ -68,7 +68,7 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     if unit == "auto":
         unit = _unit(finite, name, place, key)
     if unit == "ns":
-        return (finite // 1000).cast("int64")
+        return ((finite - finite % 1000) / 1000).round().cast("int64")  # engines divide as floats, whose floor can be one too low
     return (finite * _UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * _UNITS[unit]
 
 

@@ -1,0 +1,18 @@
+"""Times in nanoseconds pass 2^53, from where a double skips whole numbers."""
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_array_equal
+
+from mgoe.data.columns import read_time
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 500, 999])
+def test_nanoseconds_are_cut_to_microseconds_exactly(beyond):
+    micros = np.random.default_rng(0).integers(1_400_000_000_000_000, 1_900_000_000_000_000, 10_000)
+    con = ibis.duckdb.connect()
+    con.con.register("times", pa.table({"at": micros * 1000 + beyond}))
+    table = con.table("times")
+    assert_array_equal(table.select(at=read_time(table["at"], "at", "ns", "log")).to_pyarrow()["at"].to_numpy(), micros)
