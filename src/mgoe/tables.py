@@ -42,8 +42,10 @@ def mixed(*columns: ir.IntegerColumn) -> Any:
     Args:
         columns: Integers; five at most.
     """
-    total: Any = sum((column % _PRIME).cast("int64") * weight for column, weight in zip(columns, (31, 17, 13, 7, 5), strict=False))
-    return total * total % _PRIME
+    product: Any = 1
+    for column, offset in zip(columns, (101, 211, 307, 401, 503), strict=False):
+        product = product * ((column % _PRIME).cast("int64") + offset) % _PRIME
+    return product
 
 
 def digest(text: ir.StringColumn) -> Any:
