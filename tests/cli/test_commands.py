@@ -16,7 +16,7 @@ from mgoe.cli import app
 from mgoe.config import load_settings
 from tests.cli.conftest import Mgoe
 
-NAMES = ("init", "describe", "simulate", "graph build", "graph describe", "train", "evaluate", "predict", "recommend", "run", "doctor")
+NAMES = ("init", "describe", "simulate", "graph build", "graph describe", "graph update", "graph forget", "train", "evaluate", "predict", "recommend", "run", "doctor")
 COMMANDS = [name.split() for name in NAMES]
 
 
@@ -68,6 +68,25 @@ def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     assert "going on" in trained.stderr
     assert "shared-bottom" in mgoe("evaluate", out).stdout
     assert "training 1 of 2 cells" in mgoe("run", config, "--out", out).stderr
+
+
+def test_a_graph_of_the_whole_log_is_updated_and_forgets(mgoe: Mgoe, config: Path, world: Path, tmp_path: Path):
+    out, page = tmp_path / "all", tmp_path / "graph.html"
+    built = json.loads(mgoe("graph", "build", config, "--set", "graph.snapshots=last", "--out", out, "--json").stdout)
+    new = next((world / "events").glob("*.parquet"))
+    updated = mgoe("graph", "update", out, new, "--json")
+    assert updated.exit_code == 0
+    found = json.loads(updated.stdout)
+    assert found["pairs"] == built["pairs"]
+    assert found["changes"] == [{"what": "update", "events": found["events"] - built["events"], "late pairs": 0, "recluster": False}]
+    assert "of them 0 new users and 0 new items" in updated.stderr
+    user = pd.read_parquet(new)["user_id"].iloc[0]
+    assert json.loads(mgoe("graph", "forget", out, "--user", user, "--json").stdout)["pairs"] < found["pairs"]
+    again = json.loads(mgoe("graph", "update", out, "--recluster", "--json").stdout)
+    assert [change["what"] for change in again["changes"]] == ["update", "forget", "update"]
+    assert all(size["drift"] == 0 for size in again["resolutions"])
+    assert mgoe("graph", "describe", out, "--check", "--plot", page).exit_code == 0
+    assert "</html>" in page.read_text()
 
 
 def test_evaluate_shows_what_was_measured(mgoe: Mgoe, finished: Path):

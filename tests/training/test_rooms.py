@@ -7,7 +7,7 @@ import pytest
 
 from mgoe.config import INPUT_GROUPS, TrainingSettings, make_settings
 from mgoe.data import prepare
-from mgoe.graph import build_graph
+from mgoe.graph import Source, build_graph
 from mgoe.models import make_model, resolve
 from mgoe.training import Feed, assemble, fit, make_spec
 
@@ -28,9 +28,8 @@ def world(tmp_path_factory):
     )
     settings = make_settings({"data": {"log": "unused"}, "tasks": ["click", "buy"], "graph": {"resolutions": [(3, 3), (4, 5)]}})
     prepared = prepare(settings, folder / "data", ibis.memtable(log))
-    graph = build_graph(
-        prepared.history, prepared.cuts, prepared.users_at, prepared.items_at, settings.ranks, settings.graph, folder / "graph"
-    )
+    source = Source(prepared.history, prepared.cuts, prepared.users_at, prepared.items_at, settings.ranks)
+    graph = build_graph(source, settings.graph, folder / "graph")
     return prepared, graph, make_spec(prepared, graph)
 
 

@@ -34,21 +34,22 @@ def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]
     return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
 
 
-def behavior_masks(counts: Mapping[str, int], settings: RunSettings, place: str) -> dict[str, int]:
+def behavior_masks(counts: Mapping[str, int], settings: RunSettings, place: str, every_task: bool = True) -> dict[str, int]:
     """Which tasks each behaviour does, as bits.
 
     Args:
         counts: Rows of each behaviour in the log.
         settings: Of the run.
         place: What the log is, for messages.
+        every_task: Whether each has to happen.
 
     Raises:
-        DataError: A behaviour that a task names never happens.
+        DataError: A behaviour that a task names never happens, and has to.
     """
     masks: dict[str, int] = {}
     for t, task in enumerate(settings.tasks):
         for behavior in task.behaviors or [task.name]:
-            if behavior not in counts:
+            if behavior not in counts and every_task:
                 found = f"found none of {behavior!r} in column {settings.data.behavior!r}{did_you_mean(behavior, list(counts))}"
                 raise DataError(place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
             masks[behavior] = masks.get(behavior, 0) | 1 << t

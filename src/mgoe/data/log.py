@@ -62,6 +62,33 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
         raise unreadable(place_of(names), error) from None
 
 
+def on_a_cluster(paths: Sequence[str | Path], key: str = "data.log") -> bool:
+    """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
+    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in _files(str(path), key)) for path in paths)
+
+
+def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
+    """One lazy table on Spark; columns go by name.
+
+    Args:
+        backend: Of Spark.
+        paths: Parquet: files, folders and globs that this machine and the workers share, or URLs as Spark takes them (`s3a://...`).
+        key: The setting that named them, for messages.
+
+    Raises:
+        DataError: Nothing is there, or it is no Parquet.
+    """
+    names = []
+    for path in map(str, paths):
+        files = [] if "://" in path else _files(path, key)
+        for file in files:
+            _check_whole(file, parquet=True)
+        names += [f"file://{file.resolve()}" for file in files] or [path]
+    reader = backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
+    reader.parquet(*names).createOrReplaceTempView("mgoe_log")
+    return backend.table("mgoe_log")
+
+
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
     """Copy the columns that are needed into the work database, under names of our own; rows keep their order.
 

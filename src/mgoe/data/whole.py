@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mgoe.data.schema import read_columns, wanted_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
+from mgoe.files import sha256, write_json
 from mgoe.tables import digest, hand_over, mixed
 
 NODES = ("user", "item")
@@ -51,21 +53,25 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
     Args:
         source: The log.
         settings: Of the run; `data` and `tasks` are read.
-        folder: Gets `users.parquet` and `items.parquet`, ids in the order of their codes; used again where they lie there already.
+        folder: Gets `users.parquet` and `items.parquet`, ids in the order of their codes; used again where those of the same log lie
+            there already.
         place: What the log is, for messages.
-        known: Vocabularies of a graph, by `user` and `item`: their ids keep their codes, and later ones follow.
+        known: Vocabularies of a graph, by `user` and `item`: their ids keep their codes, and later ones follow. Of such further events
+            no task has to happen.
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
-    rows, facts, ignored = task_rows(source, settings, place)
+    rows, facts, ignored = task_rows(source, settings, place, every_task=known is None)
+    numbered, these = folder / "numbered.json", {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}}
+    if not numbered.exists() or json.loads(numbered.read_text()) != these:
+        for node in NODES:
+            ids = _number(rows, node, known[node] if known else None, place)
+            pq.write_table(pa.table({"id": ids}), folder / f"{node}s.parquet", compression="zstd")
+        write_json(numbered, these)
     tables, counts = {}, {}
     for node in NODES:
-        file = folder / f"{node}s.parquet"
-        if not file.exists():
-            ids = _number(rows, node, known[node] if known else None, place)
-            pq.write_table(pa.table({"id": ids}), file, compression="zstd")
-        ids = pq.read_table(file)["id"]
+        ids = pq.read_table(folder / f"{node}s.parquet")["id"]
         counts[node] = len(ids)
         rows = rows.mutate(**{node: rows[node].cast(str(ids.type))})
         codes = {f"{node}_id": ids, f"{node}_code": pa.array(np.arange(len(ids)))}
@@ -75,8 +81,14 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
     return WholeLog(history, counts, facts, ignored)
 
 
-def task_rows(source: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, int], dict[str, int]]:
+def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool = True) -> tuple[Table, dict[str, int], dict[str, int]]:
     """The events of a log that do a task: `user`, `item` (ids), `time`, `bucket`, `task`; their facts; and the rows that do none.
+
+    Args:
+        source: The log.
+        settings: Of the run; `data` and `tasks` are read.
+        place: What the log is, for messages.
+        every_task: Whether each has to happen.
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
@@ -96,7 +108,7 @@ def task_rows(source: Table, settings: RunSettings, place: str) -> tuple[Table, 
         return history, _facts(history, place), {}
     counted = every.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
     counts: dict[str, int] = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
-    masks = behavior_masks(counts, settings, place)
+    masks = behavior_masks(counts, settings, place, every_task)
     history = _one_row_a_task(every, masks, len(settings.tasks))
     ignored = {behavior: count for behavior, count in counts.items() if behavior not in masks}
     return history, _facts(history, place), ignored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe.config import RunSettings, load_settings, seconds
-from mgoe.data import Vocabulary, WholeLog, connect, open_log, place_of, whole_log, without
-from mgoe.errors import ConfigError, GraphError
+from mgoe.data import Vocabulary, WholeLog, connect, on_a_cluster, open_log, open_on_spark, place_of, whole_log, without
+from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
 from mgoe.files import exclusive
 from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
@@ -93,7 +93,7 @@ def update(
     Raises:
         MgoeError: Graph or log break a rule; the graph is then as it was.
     """
-    graph = open_graph(path)
+    graph = _changeable(path)
     if not log and table is None:
         return update_graph(graph, None, Watch(say), recluster)
     settings = _settings_of(graph, log)
@@ -117,12 +117,13 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
     Raises:
         GraphError: An id is not in the graph; it is then as it was.
     """
-    graph = open_graph(path)
+    graph = _changeable(path)
     vocabulary = Vocabulary.load(_vocabulary_file(graph))
     codes = vocabulary.codes(list(users))
     unknown = [user for user, code in zip(users, codes, strict=True) if code < 0]
     if unknown:
-        raise GraphError(graph.path, f"users to forget must be in the graph, found {unknown[0]!r} and {len(unknown) - 1} more")
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise GraphError(graph.path, f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out")
     work = graph.path.with_name(f"{graph.path.name}.log")
     work.mkdir(exist_ok=True)
     try:
@@ -139,25 +140,51 @@ def open_graph(path: Path | str) -> MacroGraph:
     return MacroGraph.open(inner if inner.is_dir() else path)
 
 
+def _changeable(path: Path | str) -> MacroGraph:
+    graph = open_graph(path)
+    if (graph.path.parent / "bundle.json").exists():
+        raise GraphError(path, "a bundle stays as it was written, found its graph; change the graph of the run that it is of")
+    return graph
+
+
 @contextmanager
 def _log_of(
     settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: ir.Table | None, say: Say
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
     """A log as history, numbered in a folder that is kept until the graph is built, so that a build which was cut off finds it again."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "work.duckdb").unlink(missing_ok=True)
     say("reading and numbering the log")
-    con, started = connect(folder, settings.graph.memory * LOG_SHARE), time.perf_counter()
+    started = time.perf_counter()
     try:
-        with peak_memory() as peak:
-            source = table if table is not None else open_log(con, log)
-            found = whole_log(source, settings, folder, "the table" if table is not None else place_of(log), known)
-        took = Spent(time.perf_counter() - started, peak[0] / GIB)
-        say(f"  {found.facts['events']:,} events, {found.counts['user']:,} users, {found.counts['item']:,} items in {took.seconds:.1f} s")
-        yield found, {"ids": took}
+        with _opened(settings, log, folder) if table is None else nullcontext(table) as source:
+            with peak_memory() as peak:
+                found = whole_log(source, settings, folder, "the table" if table is not None else place_of(log), known)
+            took = Spent(time.perf_counter() - started, peak[0] / GIB)
+            counts = f"{found.facts['events']:,} events, {found.counts['user']:,} users, {found.counts['item']:,} items"
+            say(f"  {counts} in {took.seconds:.1f} s")
+            yield found, {"ids": took}
+    except DataError:  # with which nothing goes on
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _opened(settings: RunSettings, log: list[str], folder: Path) -> Iterator[ir.Table]:
+    """The log as a table of the engine that reads it: of Spark, where the graph is built there and the log is Parquet; else of DuckDB."""
+    if settings.graph.engine == "spark" and on_a_cluster(log):
+        from mgoe.graph.spark import running_backend, spark_errors
+
+        shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
+        with running_backend(settings.graph, folder / "spark") as backend, spark_errors("mend the log, or name another"):
+            yield open_on_spark(backend, log)
+        return
+    (folder / "work.duckdb").unlink(missing_ok=True)
+    con = connect(folder, settings.graph.memory * LOG_SHARE)
+    try:
+        yield open_log(con, log)
     finally:
         con.disconnect()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _vocabularies(folder: Path) -> dict[str, Path]:

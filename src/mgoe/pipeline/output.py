@@ -25,8 +25,8 @@ def claim(out: Path, settings: RunSettings, overwrite: bool) -> Iterator[bool]:
 
     Args:
         out: The folder.
-        settings: Resolved; an unfinished run goes on only under the same ones (the number of jobs and threads aside), unless nothing
-            of it is finished yet.
+        settings: Resolved; an unfinished run goes on only under the same ones (jobs, threads, and where the graph is built aside),
+            unless nothing of it is finished yet.
         overwrite: Start anew over whatever run lies there.
 
     Yields:
@@ -113,4 +113,6 @@ def _comparable(settings: RunSettings) -> object:
     raw = settings.model_dump(mode="json")
     raw.pop("jobs")
     raw["training"].pop("threads")
+    for name in ("memory", "engine", "spark"):
+        raw["graph"].pop(name)
     return raw
