@@ -74,10 +74,15 @@ class ArrayFolder:
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray]) -> None:
-    """Write whole arrays, each as its own `.npy`."""
+    """Write whole arrays, each as its own `.npy`. Where the disk is full the error says so, which that of `np.save` does not."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        held = np.asarray(array, order="C")
+        if held.dtype.hasobject:
+            raise ValueError(f"{name}: objects are not written (allow_pickle=False)")
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(held))
+            file.write(held.data)
 
 
 def mapped(file: Path) -> NDArray:

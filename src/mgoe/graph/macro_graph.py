@@ -18,9 +18,12 @@ from mgoe.files import sha256, write_json
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.snapshot import Snapshot
+from mgoe.graph.workplace import put_back
 
 FORMAT = 2
 """1: until version 0.1, without the times of pairs that an update needs."""
+NEEDED = ("settings", "ranks", "bucket", "code_scores", "resolutions", "dense", "cuts", "users", "items", "pairs", "files")
+"""Of the manifest, to read the graph."""
 
 DRIFT_LIMIT = 0.15
 """Drift from which macro nodes should be learned again; docs/scale.md has the study."""
@@ -49,12 +52,16 @@ class MacroGraph:
         try:
             meta = json.loads((path / "graph.json").read_text())
         except FileNotFoundError:
+            if not path.exists() and put_back(path):
+                return cls.open(path)
             raise GraphError(path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one") from None
         except (OSError, ValueError) as error:
             raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
             raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}")
+        if lacking := [name for name in NEEDED if name not in meta]:
+            raise GraphError(path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again")
         return cls(path, meta)
 
     @cached_property

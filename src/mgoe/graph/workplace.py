@@ -38,6 +38,8 @@ def workplace(out: Path) -> Iterator[Path]:
         with exclusive(folder, "the macro graph"):
             restore(out)
             folder.mkdir(exist_ok=True)
+            for unfinished in folder.glob(".*.tmp"):  # of a record that a process was writing when it was killed
+                unfinished.unlink()
             yield folder
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -86,14 +88,11 @@ def finish(
         "seconds": round(sum(took.seconds for took in spent.values()), 3),
     }
     write_json(folder / MANIFEST, meta)
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    for name in ("checksums.json", STAGES):
-        (folder / name).unlink(missing_ok=True)
     replaced = _replaced(out)
     if out.exists():
         os.replace(out, replaced)
     os.replace(folder, out)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _tidy(out)
 
 
 def restore(out: Path) -> None:
@@ -101,7 +100,27 @@ def restore(out: Path) -> None:
     replaced = _replaced(out)
     if replaced.exists() and not out.exists():
         os.replace(replaced, out)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _tidy(out)
+
+
+def put_back(out: Path) -> bool:
+    """`restore`, where a graph is missed; whether it is there now.
+
+    Raises:
+        OutputError: Another process is about to replace it.
+    """
+    if not out.exists() and _replaced(out).exists():
+        with exclusive(building(out), "the macro graph"):
+            restore(out)
+    return out.exists()
+
+
+def _tidy(out: Path) -> None:
+    """Remove what a graph in its place needs no more. Not before: a build that is cut off on the way there goes on from it."""
+    for folder in (_replaced(out), out / "work"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in ("checksums.json", STAGES):
+        (out / name).unlink(missing_ok=True)
 
 
 def _replaced(out: Path) -> Path:

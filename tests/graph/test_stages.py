@@ -1,0 +1,426 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgoe.config import GraphSettings
+from mgoe.errors import GraphError, OutputError
+from mgoe.graph import MacroGraph, Source, build_graph
+from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
+from mgoe.graph.workplace import building
+from tests.effort import SOAK
+from tests.graph import cut_off
+from tests.graph.histories import CUTS, contents, differences, history, planted
+
+KILLS = 50 if SOAK else 3
+EVENTS = planted(60, 40, 2, 400)
+ROOT = Path(__file__).parents[2]
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+
+class Cut(BaseException):
+    """What a test cuts a build off with; nothing in the build expects it."""
+
+
+class Recorder:
+    """Notes the stages that begin, and cuts the build off at one of them."""
+
+    def __init__(self, cut_at: int | None = None, midway: bool = False):
+        self.begun: list[str] = []
+        self.cut_at, self.midway = cut_at, midway
+
+    def stage(self, name, total, unit):
+        self.begun.append(name)
+        here = len(self.begun) - 1 == self.cut_at
+        if here and not self.midway:
+            raise Cut
+
+        def advance(part):
+            if here:
+                raise Cut
+
+        return advance
+
+    def note(self, line):
+        pass
+
+
+def check_identical(one: MacroGraph, other: MacroGraph):
+    """In every file, and in what the manifest says but for the time it took."""
+    for s in range(len(CUTS) + 1):
+        assert differences(contents(one, s), contents(other, s)) == [], s
+    spent = ("stages", "seconds")
+    assert {k: v for k, v in one.meta.items() if k not in spent} == {k: v for k, v in other.meta.items() if k not in spent}
+    assert one.meta["stages"].keys() == other.meta["stages"].keys()
+    assert {file.relative_to(one.path).as_posix() for file in one.path.rglob("*") if file.is_file()} == {*one.meta["files"], "graph.json"}
+    one.verify()
+
+
+# --- the record ---
+
+
+def test_a_stage_is_run_once_and_recorded_when_it_is_done(tmp_path):
+    ran = []
+    for _ in range(2):
+        stages = Stages(tmp_path, Silent(), {"what": "build"})
+        stages.run("00: nodes", 1, lambda advance: ran.append(1))
+        stages.run("01: nodes", 1, lambda advance: ran.append(2))
+    assert ran == [1, 2]
+    assert stages.spent.keys() == {"nodes"}
+    assert stages.source == {"what": "build"}
+
+
+def test_a_stage_that_was_cut_off_is_not_done(tmp_path):
+    def fail(advance):
+        raise Cut
+
+    stages = Stages(tmp_path, Silent())
+    with pytest.raises(Cut):
+        stages.run("pairs", 1, fail)
+    ran = []
+    Stages(tmp_path, Silent()).run("pairs", 1, lambda advance: ran.append(1))
+    assert ran == [1]
+
+
+def test_time_adds_up_over_snapshots_and_memory_is_the_most(tmp_path):
+    stages, held = Stages(tmp_path, Silent()), []
+    for name, size in (("00: nodes", 0), ("01: nodes", 200 << 20)):
+        stages.run(name, 1, lambda advance, size=size: (held.append(np.ones(size, np.uint8)), time.sleep(0.1), held.clear()))
+    assert stages.spent["nodes"].seconds >= 0.2
+    assert stages.spent["nodes"].peak_gib > 200 / 1024
+
+
+def test_peak_memory_sees_what_was_given_back():
+    before = anonymous()
+    with peak_memory(every=0.01) as peak:
+        held = np.ones(100 << 20, np.uint8)
+        time.sleep(0.1)
+        del held
+    assert peak[0] >= before + (90 << 20)
+
+
+# --- a build that is cut off ---
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A small graph, and the stages of its build."""
+    seen = Recorder()
+    return history(EVENTS).build(tmp_path_factory.mktemp("whole") / "graph", observer=seen), seen.begun
+
+
+@pytest.mark.parametrize("midway", [False, True], ids=["at the start", "midway"])
+def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrupted, tmp_path, midway):
+    graph, stages = uninterrupted
+    log = history(EVENTS)
+    for at in range(len(stages)):
+        out = tmp_path / f"{at}"
+        try:
+            log.build(out, observer=Recorder(at, midway))
+        except Cut:
+            assert not out.exists()
+            rest = Recorder()
+            again = log.shuffled(at).build(out, observer=rest)
+            assert rest.begun == stages[at:]
+        else:
+            assert midway  # a stage that has nothing to tell is not cut off midway
+            again = MacroGraph.open(out)
+        check_identical(again, graph)
+        assert sorted(path.name for path in tmp_path.glob(f"{at}*") if "history" not in path.name) == [f"{at}"]
+        assert not building(out).exists()
+
+
+def test_a_build_that_is_cut_off_many_times_gets_there(uninterrupted, tmp_path):
+    graph, stages = uninterrupted
+    for _ in stages[1:]:
+        with pytest.raises(Cut):
+            history(EVENTS).build(tmp_path / "graph", observer=Recorder(1))  # one stage each time
+    seen = Recorder()
+    check_identical(history(EVENTS).build(tmp_path / "graph", observer=seen), graph)
+    assert seen.begun == stages[-1:]
+
+
+def cut_calls(patch: pytest.MonkeyPatch, after: int) -> None:
+    """Cut off before the next call that moves or removes a file, once so many were made; and before all that follow, as a kill would."""
+    calls = count()
+
+    def counted(call):
+        def instead(*args, **kwargs):
+            if next(calls) >= after:
+                raise Cut
+            return call(*args, **kwargs)
+
+        return instead
+
+    for name, module in (("replace", os), ("rmtree", shutil), ("unlink", Path)):
+        patch.setattr(module, name, counted(getattr(module, name)))
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["new", "over another"])
+def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(uninterrupted, tmp_path, monkeypatch, over):
+    """Before every single call on files after the last stage: what was there stays or is restored, and the same build then ends well."""
+    graph, stages = uninterrupted
+    for at in range(40):
+        out = tmp_path / f"{at}"
+        if over:
+            history(EVENTS[:100]).build(out)
+        with pytest.raises(Cut):
+            history(EVENTS).build(out, observer=Recorder(len(stages) - 1))
+        with monkeypatch.context() as patch:
+            cut_calls(patch, at)
+            try:
+                history(EVENTS).build(out)
+            except Cut:
+                pass
+            else:
+                break
+        if over:  # one of the two, opened without any build
+            assert MacroGraph.open(out).meta["events"] in (100, len(EVENTS))
+        done = out.exists() and MacroGraph.open(out).meta["events"] == len(EVENTS)
+        rest = Recorder()
+        again = history(EVENTS).build(out, observer=rest)
+        assert rest.begun in ([stages] if done else [stages[-1:], []])  # nothing that was done is done again
+        check_identical(again, graph)
+        left = [path.name for path in tmp_path.iterdir() if path.name.strip(".").startswith(f"{at}.") and "history" not in path.name]
+        assert left == []
+    else:
+        pytest.fail("the build never ended by itself")
+    assert at > 9
+
+
+SMALL: dict[str, Any] = {"rank": 8, "recents": 4}
+"""As `History.build` sets them."""
+
+
+def begun_and_cut(out: Path) -> Source:
+    """A build that was cut off in the middle; what it was of."""
+    source = history(EVENTS).source(out.with_name("log.parquet"))
+    with pytest.raises(Cut):
+        build_graph(source, GraphSettings(**SMALL), out, Recorder(8))
+    return source
+
+
+def test_a_log_that_changed_meanwhile_is_refused(tmp_path):
+    begun_and_cut(tmp_path / "graph")
+    longer = history([*EVENTS, (0, 0, 5, 0)]).source(tmp_path / "longer.parquet")
+    with pytest.raises(GraphError) as error:
+        build_graph(longer, GraphSettings(**SMALL), tmp_path / "graph")
+    assert "the log changed since this build was begun (400 events then, 401 now); restore the log, or remove graph.building" in str(
+        error.value
+    )
+    assert not (tmp_path / "graph").exists()
+
+
+def _later(rows):
+    return rows.assign(time=rows.time + 1000 * (rows.index == 7))
+
+
+def _other_item(rows):
+    return rows.assign(item=np.where(rows.index == 7, (rows.item + 1) % 40, rows.item))
+
+
+def _other_task(rows):
+    return rows.assign(task=np.where(rows.index == 7, (rows.task + 1) % 3, rows.task))
+
+
+def _items_exchanged(rows):
+    """Between two events: every column holds what it held."""
+    a = 3
+    b = next(row for row in range(4, len(rows)) if rows.item[row] != rows.item[a] and rows.user[row] != rows.user[a])
+    items = rows.item.copy()
+    items[[a, b]] = items[[b, a]].to_numpy()
+    return rows.assign(item=items)
+
+
+def _times_exchanged(rows):
+    times = rows.time.copy()
+    b = next(row for row in range(4, len(rows)) if rows.time[row] != rows.time[3] and rows.user[row] != rows.user[3])
+    times[[3, b]] = times[[b, 3]].to_numpy()
+    return rows.assign(time=times)
+
+
+def _balanced(rows):
+    """A change of user and item that weighted sums do not see."""
+    row = next(row for row in range(len(rows)) if rows.user[row] < 40 and rows.item[row] >= 31)
+    return rows.assign(user=rows.user + 17 * (rows.index == row), item=rows.item - 31 * (rows.index == row))
+
+
+@pytest.mark.parametrize("change", [_later, _other_item, _other_task, _items_exchanged, _times_exchanged, _balanced])
+def test_a_log_of_as_many_events_that_changed_is_refused(tmp_path, change):
+    before = begun_and_cut(tmp_path / "graph")
+    log = history(EVENTS)
+    changed = replace(log, rows=change(log.rows.reset_index(drop=True)))
+    source = changed.source(tmp_path / "changed.parquet")
+    source = replace(source, users_at=before.users_at, items_at=before.items_at)
+    with pytest.raises(GraphError, match="the log changed since this build was begun"):
+        build_graph(source, GraphSettings(**SMALL), tmp_path / "graph")
+
+
+def test_the_same_log_in_another_order_and_file_goes_on(tmp_path):
+    begun_and_cut(tmp_path / "graph")
+    again = history(EVENTS).shuffled(3).source(tmp_path / "other.parquet")
+    seen = Recorder()
+    build_graph(again, GraphSettings(**SMALL), tmp_path / "graph", seen)
+    assert "pairs" not in seen.begun
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"rank": 9}, "rank"), ({"seed": 1}, "seed"), ({"beta": 0.5, "recents": 3}, "beta, recents")],
+)
+def test_settings_that_changed_meanwhile_are_refused_by_name(tmp_path, settings, named):
+    source = begun_and_cut(tmp_path / "graph")
+    with pytest.raises(GraphError) as error:
+        build_graph(source, GraphSettings(**SMALL | settings), tmp_path / "graph")
+    assert f"an unfinished build had other settings ({named}); restore them, or remove graph.building" in str(error.value)
+
+
+def test_ranks_and_buckets_that_changed_meanwhile_are_refused_by_name(tmp_path):
+    source = begun_and_cut(tmp_path / "graph")
+    for changed, name in ((replace(source, ranks=(1.0, 2.0, 4.0)), "ranks"), (replace(source, bucket=11), "bucket")):
+        with pytest.raises(GraphError, match=rf"had other settings \({name}\)"):
+            build_graph(changed, GraphSettings(**SMALL), tmp_path / "graph")
+
+
+def test_another_graph_to_keep_is_refused(tmp_path):
+    source = begun_and_cut(tmp_path / "graph")
+    other = history(EVENTS).build(tmp_path / "other")
+    with pytest.raises(GraphError, match=r"an unfinished build had other settings \(the graph that it starts from\)"):
+        build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", keep=other)
+
+
+def test_more_memory_goes_on(uninterrupted, tmp_path):
+    """How much memory there is changes nothing in a graph."""
+    graph, stages = uninterrupted
+    source = begun_and_cut(tmp_path / "graph")
+    seen = Recorder()
+    again = build_graph(source, GraphSettings(**SMALL, memory=9), tmp_path / "graph", seen)
+    assert seen.begun == stages[8:]
+    assert again.meta["settings"] == graph.meta["settings"] | {"memory": 9.0}
+    check_identical(MacroGraph(again.path, again.meta | {"settings": graph.meta["settings"]}), graph)
+
+
+# --- kills and full disks, in a process of its own ---
+
+
+def child(way: str, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.graph.cut_off", way, str(out)],
+        env=os.environ | THREADS,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The graph that is to be killed, built without; its stages, and the seconds from the first to the last."""
+    out = tmp_path_factory.mktemp("killed") / "whole"
+    process = child("kill", out)
+    assert process.stdout
+    lines = iter(process.stdout)
+    first = next(line for line in lines if line.startswith("stage"))
+    started = time.perf_counter()
+    stages = [first, *(line for line in lines if line.startswith("stage"))]
+    assert process.wait(60) == 0
+    return MacroGraph.open(out), [line.removeprefix("stage ").strip() for line in stages], time.perf_counter() - started
+
+
+def killed(out: Path, after: float) -> list[str]:
+    """Begin or go on with the build, and kill it so many seconds after the first stage began. Stages begun."""
+    process = child("kill", out)
+    assert process.stdout
+    line = next((line for line in process.stdout if line.startswith("stage")), "")
+    time.sleep(after)
+    process.kill()
+    begun = [line, *(rest for rest in process.stdout if rest.startswith("stage"))]
+    process.wait(60)
+    return [stage.removeprefix("stage ").strip() for stage in begun if stage]
+
+
+def test_a_build_killed_at_random_moments_goes_on_and_ends_identical(whole, tmp_path):
+    """Some builds are killed several times."""
+    graph, stages, seconds = whole
+    moments, kills, build = random.Random(0), 0, 0
+    while kills < KILLS:
+        out, reached = tmp_path / f"{build}", 0
+        build += 1
+        for _ in range(moments.choice([1, 1, 1, 2, 3])):
+            begun = killed(out, moments.uniform(0, seconds))
+            if out.exists():  # it was whole when the kill came
+                MacroGraph.open(out).verify()
+                break
+            kills += 1
+            if begun:
+                at = stages.index(begun[0])
+                assert at in (reached, reached + 1)  # the stage that was killed, or the one after it if that was just done
+                assert begun == stages[at : at + len(begun)]
+                reached = at + len(begun) - 1
+        if not out.exists():
+            rest = Recorder()
+            cut_off.log().build(out, observer=rest, **cut_off.SETTINGS)
+            assert rest.begun == stages[len(stages) - len(rest.begun) :]
+            assert len(stages) - len(rest.begun) in (reached, reached + 1)
+        check_identical(MacroGraph.open(out), graph)
+        assert not building(out).exists()
+        shutil.rmtree(out)
+
+
+def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(whole, tmp_path):
+    """The child itself finds the graph before whole after each failure, and builds the new one in the end."""
+    graph, stages, _ = whole
+    process = child("full", tmp_path / "graph")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    lines = said.splitlines()
+    errors = [line for line in lines if line.startswith("error")]
+    assert len(errors) == len(stages)
+    begun = [line.removeprefix("stage ") for line in lines if line.startswith("stage")]
+    assert begun == [name for name in stages for _ in range(2)]  # each fails once and then goes through; none that was done is done again
+    check_identical(MacroGraph.open(tmp_path / "graph"), graph)
+    for error in errors:
+        assert "cannot be written: File too large; " in error
+        assert "free space" in error
+    assert sum("what is done is kept, and the same command goes on from there" in error for error in errors) >= len(stages) - 1
+
+
+def test_a_second_build_into_a_folder_is_refused_while_the_first_runs_and_harms_nothing(whole, tmp_path):
+    graph, _, _ = whole
+    first = child("kill", tmp_path / "graph")
+    assert first.stdout
+    try:
+        assert any("00: sketch" in line for line in first.stdout)
+        first.send_signal(signal.SIGSTOP)  # amid its work, for as long as the second takes
+        with pytest.raises(OutputError) as error:
+            history(EVENTS).build(tmp_path / "graph")
+        assert f"another process (number {first.pid}) is writing the macro graph there; wait, or choose another folder" in str(error.value)
+        history(EVENTS).build(tmp_path / "other").verify()
+        first.send_signal(signal.SIGCONT)
+        for _ in first.stdout:
+            pass
+        assert first.wait(60) == 0
+    finally:
+        first.kill()
+        first.wait(60)
+    check_identical(MacroGraph.open(tmp_path / "graph"), graph)
+
+
+def test_a_folder_is_free_again_when_the_process_that_held_it_was_killed(tmp_path):
+    first = child("kill", tmp_path / "graph")
+    assert first.stdout
+    assert any("00: nodes" in line for line in first.stdout)
+    first.kill()
+    first.wait(60)
+    with pytest.raises(GraphError, match="the log changed"):  # no longer that another process holds it
+        history(EVENTS).build(tmp_path / "graph", **cut_off.SETTINGS)
