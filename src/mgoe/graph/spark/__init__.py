@@ -4,6 +4,6 @@ What is learned (the sketch, the centres) stays with the process that builds, on
 """
 
 from mgoe.graph.spark.engine import Spark
-from mgoe.graph.spark.session import spark_backend
+from mgoe.graph.spark.session import running_backend, spark_backend, spark_errors
 
-__all__ = ["Spark", "spark_backend"]
+__all__ = ["Spark", "running_backend", "spark_backend", "spark_errors"]

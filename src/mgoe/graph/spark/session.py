@@ -55,6 +55,20 @@ def spark_backend(settings: GraphSettings, folder: Path | None = None) -> Backen
     return ibis.pyspark.connect(open_session(settings, folder)[0])
 
 
+@contextmanager
+def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
+    """`spark_backend` for a while: a session that is new stops with it."""
+    import_pyspark()
+    import ibis
+
+    session, new = open_session(settings, folder)
+    try:
+        yield ibis.pyspark.connect(session)
+    finally:
+        if new:
+            close_session(session)
+
+
 def open_session(settings: GraphSettings, folder: Path | None = None) -> tuple[SparkSession, bool]:
     """The session that runs in this process, or a new one, and whether it is new. Raises as `spark_backend`."""
     import_pyspark()
@@ -190,7 +204,7 @@ def _await_worker(session: SparkSession, master: str) -> None:
         try:
             first.result(WORKERS)
         except TooLate:
-            session.stop()
+            close_session(session)
             with suppress(Exception):
                 first.result()
             rule = f"{master} answers, but no worker took a task within {WORKERS:g} s"
@@ -207,6 +221,7 @@ def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
         "spark.driver.memory": f"{max(1024, int(settings.memory * JVM_SHARE * 1024))}m",
         "spark.driver.maxResultSize": "0",  # what comes back at once is bounded by the engine
         "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is carried
+        "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes times in nanoseconds, which Spark else refuses
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
         "spark.sql.session.timeZone": "UTC",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block, Reading, Rows, some_by_item
+from mgoe.graph.blocks import Reading, Rows, some_by_item
 from mgoe.graph.pairs import Folded, fold, whole_pairs
 from mgoe.graph.spark.carry import located, sweep, unpack
 from mgoe.graph.spark.parcels import parcel
