@@ -41,16 +41,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from sklearn.metrics import normalized_mutual_info_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import coded
 from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, use_cores
-from benchmarks.world import MACRO_NODES, PLAIN, Build, World, built, simulated
-from mgoe.data.vocabulary import Vocabulary
+from benchmarks.world import MACRO_NODES, PLAIN, Build, World, agreement, built, simulated
 from mgoe.graph import MacroGraph
-from mgoe.simulate import Truth
 
 SIZES = "1e7,1e8,1e9"
 NUMBERING = "ids"
@@ -90,7 +87,7 @@ def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
         print_build(world, build)
         floor = floor_seconds(world)
         line(f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor)
-        for side, value in (agreement(world, build) if nmi else {}).items():
+        for side, value in (agreement(world.folder, MacroGraph.open(build.out / "graph")) if nmi else {}).items():
             line(f"graph.nmi.{side}.{world.name}", value, "1")
         return world.events, build.spent.seconds
 
@@ -118,21 +115,6 @@ def floor_seconds(world: World) -> float:
     for shard in sorted(world.log.glob("*.parquet")):
         pq.read_table(shard, columns=["user_id", "item_id", "timestamp", "behavior"])
     return time.perf_counter() - started
-
-
-def agreement(world: World, build: Build) -> dict[str, float]:
-    """Normalised mutual information of macro nodes and planted communities, nodes without edges left out."""
-    truth, finest = Truth.open(world.folder), MacroGraph.open(build.out / "graph").latest.resolutions[-1]
-    sides = {
-        "user": (truth.users, truth.user_ids, finest.user_macro, len(finest.user_mass)),
-        "item": (truth.items, truth.item_ids, finest.item_macro, len(finest.item_mass)),
-    }
-    found = {}
-    for side, (nodes, ids, macro, k) in sides.items():
-        linked = np.flatnonzero(np.asarray(macro) < k)
-        community = nodes.community[ids.index(Vocabulary.load(build.out / "graph" / f"{side}s.parquet").ids(linked))]
-        found[side] = float(normalized_mutual_info_score(community, macro[linked]))
-    return found
 
 
 def print_slope(measured: Sequence[tuple[int, float]]) -> None:

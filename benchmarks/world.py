@@ -12,10 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks.measure import Spent, child, folder_bytes, size_name
-from mgoe.simulate import WorldSettings
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.graph import MacroGraph
+from mgoe.simulate import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
 COMMUNITIES = MACRO_NODES = 100
@@ -130,3 +134,18 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
     """The run's configuration, as YAML holds it."""
     data = {"log": str(world.log), "user": "user_id", "item": "item_id", "time": "timestamp", "behavior": "behavior"}
     return {"data": data, "tasks": list(TASKS), "graph": {**graph, "snapshots": "last"}}
+
+
+def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
+    """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left out."""
+    truth, finest = Truth.open(simulation), graph.latest.resolutions[-1]
+    sides = {
+        "user": (truth.users, truth.user_ids, finest.user_macro, len(finest.user_mass)),
+        "item": (truth.items, truth.item_ids, finest.item_macro, len(finest.item_mass)),
+    }
+    found = {}
+    for side, (nodes, ids, macro, k) in sides.items():
+        linked = np.flatnonzero(np.asarray(macro) < k)
+        community = nodes.community[ids.index(Vocabulary.load(graph.path / f"{side}s.parquet").ids(linked))]
+        found[side] = float(normalized_mutual_info_score(community, macro[linked]))
+    return found
