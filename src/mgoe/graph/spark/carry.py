@@ -45,15 +45,18 @@ class Carried:
 class Carrier:
     """Driver's side: files that workers map. What is carried stays until `clear`.
 
+    The files lie in a folder that Spark removes when it stops.
+
     Args:
         context: Whose workers they go to.
-        folder: Where the files lie, on the disk of the arrays that they hold.
     """
 
-    def __init__(self, context: SparkContext, folder: Path):
-        self.context, self.folder = context, folder.resolve()
+    def __init__(self, context: SparkContext):
+        from pyspark import SparkFiles
+
+        self.context, self.folder = context, Path(SparkFiles.getRootDirectory()) / "carried"
         self.local = str(context.master).startswith("local")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         self._name, self._generation = f"mgoe-{uuid.uuid4().hex[:8]}", 0
         self._files: list[Path] = []
         self._carried: dict[tuple[Any, ...], str] = {}

@@ -74,11 +74,11 @@ class Spark:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop Spark where this engine started it."""
-        if self._carrier is not None:
-            self._carrier.clear()
+        """Stop Spark where this engine started it, else leave nothing to its workers."""
         if self._session is not None and self._own:
             close_session(self._session)
+        elif self._carrier is not None:
+            self._carrier.clear()
         self._session = self._carrier = None
 
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
@@ -170,7 +170,7 @@ class Spark:
     def _carry(self, snapshot: Path | None) -> Carrier:
         """Brings arrays to the workers; those of the snapshot before are let go."""
         if self._carrier is None:
-            self._carrier = Carrier(self.session.sparkContext, self.spill / "carried")
+            self._carrier = Carrier(self.session.sparkContext)
         if snapshot != self._carried:
             self._carrier.clear()
             self._carried = snapshot

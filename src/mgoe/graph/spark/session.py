@@ -85,16 +85,8 @@ def open_session(settings: GraphSettings, folder: Path | None = None) -> tuple[S
 
 def close_session(session: SparkSession) -> None:
     """Stop Spark and the Java that it runs on, which would keep its memory, and to the folders that it was started with."""
-    from pyspark import SparkContext
-
     session.stop()
-    gateway: Any = getattr(SparkContext, "_gateway", None)
-    if gateway is not None and gateway.proc is not None:
-        gateway.shutdown()
-        gateway.proc.stdin.close()  # which ends it
-        with suppress(subprocess.TimeoutExpired):
-            gateway.proc.wait(STOP)
-        SparkContext._gateway = SparkContext._jvm = None
+    _stop_java()
 
 
 def import_pyspark() -> None:
@@ -175,7 +167,9 @@ def _reason(text: str) -> str:
 def _start(settings: GraphSettings, folder: Path | None) -> SparkSession:
     check_java()
     check_master(settings.spark.master)
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
@@ -186,14 +180,14 @@ def _start(settings: GraphSettings, folder: Path | None) -> SparkSession:
         gateway: Any = getattr(SparkContext, "_gateway", None)  # a Java that an earlier session left is used again
         try:
             gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
-            context = SparkContext(conf=conf, gateway=gateway)
-        except Exception as error:
+            session = SparkSession(SparkContext(conf=conf, gateway=gateway))
+            _await_worker(session, settings.spark.master)
+        except (Py4JError, PySparkException) as error:
+            _stop_java()
             log.seek(0)
             lines = [line for line in log.read().decode(errors="replace").splitlines() if re.search("error|exception", line, re.IGNORECASE)]
             reason = _reason("\n".join([*lines[-1:], *str(error).splitlines()]))
             raise GraphError("graph.spark", f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options") from None
-    session = SparkSession(context)
-    _await_worker(session, settings.spark.master)
     return session
 
 
@@ -234,6 +228,18 @@ def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
     if folder is not None:
         own["spark.local.dir"] = str(folder.resolve())
     return own | settings.spark.options | {"spark.master": master}
+
+
+def _stop_java() -> None:
+    from pyspark import SparkContext
+
+    gateway: Any = getattr(SparkContext, "_gateway", None)
+    if gateway is not None and gateway.proc is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()  # which ends it
+        with suppress(subprocess.TimeoutExpired):
+            gateway.proc.wait(STOP)
+        SparkContext._gateway = SparkContext._jvm = None
 
 
 @contextmanager
