@@ -183,10 +183,8 @@ def _start(settings: GraphSettings, folder: Path | None) -> SparkSession:
             session = SparkSession(SparkContext(conf=conf, gateway=gateway))
             _await_worker(session, settings.spark.master)
         except (Py4JError, PySparkException) as error:
+            reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))
             _stop_java()
-            log.seek(0)
-            lines = [line for line in log.read().decode(errors="replace").splitlines() if re.search("error|exception", line, re.IGNORECASE)]
-            reason = _reason("\n".join([*lines[-1:], *str(error).splitlines()]))
             raise GraphError("graph.spark", f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options") from None
     return session
 
@@ -228,6 +226,14 @@ def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
     if folder is not None:
         own["spark.local.dir"] = str(folder.resolve())
     return own | settings.spark.options | {"spark.master": master}
+
+
+def _complaints(log: IO[bytes]) -> list[str]:
+    """The last line of Spark's log that says why it does not start, where one does."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").splitlines()
+    java = ("Error: Could not create the Java", "Error: A fatal exception")  # which follow what Java says itself
+    return [line for line in lines if re.search("error|exception|invalid", line, re.IGNORECASE) and not line.startswith(java)][-1:]
 
 
 def _stop_java() -> None:

@@ -1,0 +1,122 @@
+"""`mgoe graph build` of a whole log on Spark: it is read and numbered there, and the graph is that of the embedded engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from mgoe import pipeline
+from mgoe.cli import app
+from mgoe.config import GraphSettings, RunSettings, dump_settings
+from mgoe.errors import DataError
+from mgoe.graph import MacroGraph
+from mgoe.graph.spark import running_backend
+from mgoe.graph.stages import Silent
+from tests.graph.test_spark import LOCAL, check_identical
+from tests.graph.test_spark import pytestmark as pytestmark
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running_backend(GraphSettings(**LOCAL), tmp_path_factory.mktemp("spark")) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def texts(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated log in two files, with ids as texts and times in nanoseconds, as pandas writes them."""
+    rows = pd.read_parquet(world / "events")
+    rows["user_id"], rows["item_id"] = "\u00fc" + rows["user_id"].astype(str), "I-" + rows["item_id"].astype(str)
+    rows["timestamp"] = rows["timestamp"].astype("datetime64[ns]") + pd.Timedelta(999, "ns")
+    folder = tmp_path_factory.mktemp("texts")
+    for number, part in enumerate((rows[::2], rows[1::2])):
+        part.to_parquet(folder / f"{number}.parquet")
+    return folder
+
+
+def settings(small: RunSettings, log: Path, **graph: Any) -> RunSettings:
+    raw = small.model_dump(mode="json")
+    raw["data"]["log"] = [str(log)]
+    raw["graph"] |= {"snapshots": "last", **graph}
+    return RunSettings.model_validate(raw)
+
+
+def refuse(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("the log is brought to the driver")
+
+
+class Cut(BaseException):
+    """What a test cuts a build off with."""
+
+
+class CutOff(Silent):
+    """Cuts a build off when it begins with macro nodes."""
+
+    def __init__(self, *args: Any):
+        pass
+
+    def stage(self, name: str, total: int, unit: str) -> Any:
+        if "clusters" in name:
+            raise Cut
+        return super().stage(name, total, unit)
+
+
+@pytest.mark.parametrize("ids", ["whole numbers", "texts"])
+def test_the_command_reads_the_log_on_spark(
+    spark: Any, small: RunSettings, world: Path, texts: Path, tmp_path: Path, ids: str, monkeypatch: pytest.MonkeyPatch
+):
+    log = texts if ids == "texts" else world / "events"
+    expected = pipeline.macro_graph(settings(small, log), tmp_path / "embedded")
+    (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.graphs, "connect", refuse)
+        told = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
+        result = CliRunner().invoke(app, told)
+    assert result.exit_code == 0, result.output
+    found = MacroGraph.open(tmp_path / "spark" / "graph")
+    check_identical(found, expected)
+    for node in ("users", "items"):
+        assert pq.read_table(found.path / f"{node}.parquet").equals(pq.read_table(expected.path / f"{node}.parquet"))
+    assert sorted(path.name for path in found.path.parent.iterdir()) == ["graph", "run.json", "settings.yaml"]
+
+
+def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
+    spark: Any, small: RunSettings, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both engines number alike and find the log unchanged, whatever hashes of their own they have."""
+    out = tmp_path / "spark"
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        patched.setattr(pipeline.graphs, "Watch", CutOff)
+        pipeline.macro_graph(settings(small, texts, **LOCAL), out)
+    said: list[str] = []
+    found = pipeline.macro_graph(settings(small, texts), out, say=said.append)
+    check_identical(found, pipeline.macro_graph(settings(small, texts), tmp_path / "embedded"))
+    assert found.meta["engine"] == "embedded"
+
+
+def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
+    """Handed over by its owner, joined there of what lies there."""
+    rows = spark.read_parquet(str(world / "events"))
+    table = rows.filter(rows.behavior != "cart")
+    found = pipeline.macro_graph(settings(small, world / "none", **LOCAL), tmp_path / "spark", table=table)
+    check_identical(found, pipeline.macro_graph(settings(small, world / "events"), tmp_path / "embedded"))
+
+
+def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
+    """Where what a column is, is guessed; so both engines guess alike."""
+    pd.read_parquet(world / "events").to_csv(tmp_path / "log.csv", index=False)
+    found = pipeline.macro_graph(settings(small, tmp_path / "log.csv", **LOCAL), tmp_path / "spark")
+    check_identical(found, pipeline.macro_graph(settings(small, tmp_path / "log.csv"), tmp_path / "embedded"))
+
+
+def test_a_truncated_file_is_named(spark: Any, small: RunSettings, texts: Path, tmp_path: Path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "a.parquet").write_bytes((texts / "0.parquet").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"a\.parquet: the Parquet file is truncated"):
+        pipeline.macro_graph(settings(small, tmp_path / "log", **LOCAL), tmp_path / "spark")

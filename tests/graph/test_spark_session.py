@@ -1,0 +1,109 @@
+"""Why Spark does not start, in one sentence each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mgoe.cli import app
+from mgoe.config import GraphSettings, RunSettings, dump_settings
+from mgoe.errors import GraphError, MissingExtra
+from mgoe.graph.spark import session
+from tests.graph.cluster import cluster, free_port
+from tests.graph.histories import history, planted
+from tests.graph.test_spark import LOCAL
+from tests.graph.test_spark import pytestmark as with_java
+
+EVENTS = planted(60, 40, 2, 400)
+
+
+def refusal(tmp_path: Path, kind: type[Exception] = GraphError, **settings: Any) -> str:
+    """What a build on Spark ends with."""
+    with pytest.raises(kind) as error:
+        history(EVENTS, ()).build(tmp_path / "graph", **{**LOCAL, **settings})
+    assert not (tmp_path / "graph").exists()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("home", [False, True], ids=["on PATH", "in JAVA_HOME"])
+def test_java_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: bool):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    if home:
+        monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
+    said = refusal(tmp_path)
+    place = f"none in JAVA_HOME, {tmp_path / 'none'}" if home else "none on PATH, and JAVA_HOME is not set"
+    assert said.startswith(f"graph.engine: Spark runs on Java, found {place}; install Java 17 or newer")
+
+
+@pytest.mark.parametrize(
+    ("version", "found"),
+    [('openjdk version "11.0.2" 2019', "Java 11"), ('java version "1.8.0_202"', "Java 8"), ("what?", "one that tells no version")],
+)
+def test_java_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, found: str):
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho '{version}' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert f"Spark needs Java 17 or newer, found {found} in {java}; install Java" in refusal(tmp_path)
+
+
+def test_pyspark_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in [name for name in sys.modules if name.startswith("ibis.backends.pyspark")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    said = refusal(tmp_path, MissingExtra)
+    assert "graph.engine: `spark` needs PySpark, which cannot be imported" in said
+    assert said.endswith("install it with: pip install 'mgoe[spark]'")
+
+
+@with_java
+def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_path: Path):
+    """No master answers; the log is not read before that is known."""
+    master = f"spark://127.0.0.1:{free_port()}"
+    graph = small.graph.model_copy(update={"engine": "spark", "snapshots": "last"})
+    (tmp_path / "run.yaml").write_text(dump_settings(small.model_copy(update={"graph": graph})))
+    told = ["graph", "build", tmp_path / "run.yaml", "--out", tmp_path / "run", "--set", f"graph.spark.master={master}"]
+    result = CliRunner().invoke(app, [str(word) for word in told])
+    assert result.exit_code == 2
+    assert f"{master} cannot be reached" in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+@with_java
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1:none", "nowhere.invalid:7077"])
+def test_the_master_cannot_be_reached(tmp_path: Path, address: str):
+    master = f"spark://{address.format(port=free_port())}"
+    said = refusal(tmp_path, spark={"master": master})
+    assert said.startswith(f"graph.spark.master: {master} cannot be reached (")
+    assert said.endswith("start the master, or correct host and port")
+
+
+@with_java
+def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session, "WORKERS", 5.0)
+    with cluster(tmp_path / "cluster", workers=0) as found:
+        said = refusal(tmp_path, spark={"master": found.master, "options": {"spark.driver.host": "127.0.0.1"}})
+    assert f"graph.spark.master: {found.master} answers, but no worker took a task within 5 s; start workers" in said
+
+
+@with_java
+@pytest.mark.parametrize("options", [{"spark.driver.memory": "plenty"}, {"spark.memory.fraction": "7"}], ids=["of Java", "of Spark"])
+def test_an_option_that_spark_refuses(tmp_path: Path, options: dict[str, str]):
+    said = refusal(tmp_path, spark={"master": "local[2]", "options": options})
+    assert "graph.spark: Spark did not start on local[2]: " in said
+    assert said.endswith("see graph.spark.options")
+    assert "plenty" in said or "fraction" in said
+
+
+@with_java
+def test_another_spark_runs_in_this_process(tmp_path: Path):
+    with session.running_backend(GraphSettings(**LOCAL), tmp_path / "spark"):
+        said = refusal(tmp_path, spark={"master": "local[1]"})
+    assert "Spark runs on 'local[2]' in this process, found 'local[1]'; set it to that, or stop Spark" in said
