@@ -3,16 +3,17 @@
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
 from mgoe.data.columns import read_time
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("ns")], ids=str)
 @pytest.mark.parametrize("beyond", [0, 1, 500, 999])
-def test_nanoseconds_are_cut_to_microseconds_exactly(beyond):
+def test_nanoseconds_are_cut_to_microseconds_exactly(beyond, kind, tmp_path):
     micros = np.random.default_rng(0).integers(1_400_000_000_000_000, 1_900_000_000_000_000, 10_000)
-    con = ibis.duckdb.connect()
-    con.con.register("times", pa.table({"at": micros * 1000 + beyond}))
-    table = con.table("times")
-    assert_array_equal(table.select(at=read_time(table["at"], "at", "ns", "log")).to_pyarrow()["at"].to_numpy(), micros)
+    pq.write_table(pa.table({"at": pa.array(micros * 1000 + beyond).cast(kind)}), tmp_path / "times.parquet")
+    table = ibis.duckdb.connect().read_parquet(tmp_path / "times.parquet")
+    assert_array_equal(table.select(at=read_time(table["at"], "at", "auto", "log")).to_pyarrow()["at"].to_numpy(), micros)

@@ -60,8 +60,8 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     if kind.is_string():
         return _microseconds(column.try_cast("timestamp(6)"))
     if kind.is_date() or kind.is_timestamp():
-        zoned = kind.is_timestamp() and kind.timezone is not None
-        return _microseconds(column if zoned else column.cast("timestamp(6)"))
+        plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
+        return _microseconds(column if plain else column.cast("timestamp(6)"))
     if not (kind.is_integer() or kind.is_floating()):
         raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
     finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
