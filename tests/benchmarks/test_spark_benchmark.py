@@ -1,0 +1,38 @@
+"""The benchmark of Spark runs on a log of twenty thousand events and prints what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import spark
+from tests.benchmarks.test_graph_benchmark import lines
+from tests.graph.test_spark import pytestmark as with_java
+
+
+@with_java
+def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    spark.main(["--events", "2e4", "--work", str(tmp_path)])
+    found = lines(capsys.readouterr().out)
+    stages = {"ids", "pairs", "nodes", "sketch", "vectors", "clusters", "1st_order", "2nd_order", "checksums"}
+    compared = {f"graph.spark.{figure}.2e4" for figure in ("seconds", "peak_gib", *(f"seconds.{stage}" for stage in stages))}
+    assert set(found) == compared | {"graph.spark.python_gib.2e4", "graph.spark.jvm_gib.2e4"}
+    assert all(figure["value"] > 0 for figure in found.values())
+    assert all(found[name]["against"] is not None for name in compared)
+    together = found["graph.spark.peak_gib.2e4"]["value"]
+    for kind in ("python", "jvm"):
+        assert 0.05 < found[f"graph.spark.{kind}_gib.2e4"]["value"] < together * 1.1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_of_a_child_counts_as_its_kind():
+    holds = "import time; a = bytearray(300 << 20); time.sleep(.8)"
+    with spark.peaks() as peak:
+        subprocess.run([sys.executable, "-c", holds], check=True)
+        time.sleep(0.2)
+    assert 300 / 1024 <= peak["python"] < 400 / 1024
+    assert peak["jvm"] == 0
