@@ -20,10 +20,12 @@ from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
 from mgoe.graph.workplace import building
 from tests.effort import SOAK
 from tests.graph import cut_off
-from tests.graph.histories import CUTS, contents, differences, history, planted
+from tests.graph.histories import contents, differences, history, planted
 
 KILLS = 50 if SOAK else 3
 EVENTS = planted(60, 40, 2, 400)
+LOG = history(EVENTS, (5,))
+"""Two snapshots."""
 ROOT = Path(__file__).parents[2]
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -57,7 +59,7 @@ class Recorder:
 
 def check_identical(one: MacroGraph, other: MacroGraph):
     """In every file, and in what the manifest says but for the time it took."""
-    for s in range(len(CUTS) + 1):
+    for s in range(len(one.meta["cuts"])):
         assert differences(contents(one, s), contents(other, s)) == [], s
     spent = ("stages", "seconds")
     assert {k: v for k, v in one.meta.items() if k not in spent} == {k: v for k, v in other.meta.items() if k not in spent}
@@ -116,21 +118,20 @@ def test_peak_memory_sees_what_was_given_back():
 def uninterrupted(tmp_path_factory):
     """A small graph, and the stages of its build."""
     seen = Recorder()
-    return history(EVENTS).build(tmp_path_factory.mktemp("whole") / "graph", observer=seen), seen.begun
+    return LOG.build(tmp_path_factory.mktemp("whole") / "graph", observer=seen), seen.begun
 
 
 @pytest.mark.parametrize("midway", [False, True], ids=["at the start", "midway"])
 def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrupted, tmp_path, midway):
     graph, stages = uninterrupted
-    log = history(EVENTS)
     for at in range(len(stages)):
         out = tmp_path / f"{at}"
         try:
-            log.build(out, observer=Recorder(at, midway))
+            LOG.build(out, observer=Recorder(at, midway))
         except Cut:
             assert not out.exists()
             rest = Recorder()
-            again = log.shuffled(at).build(out, observer=rest)
+            again = LOG.shuffled(at).build(out, observer=rest)
             assert rest.begun == stages[at:]
         else:
             assert midway  # a stage that has nothing to tell is not cut off midway
@@ -144,9 +145,9 @@ def test_a_build_that_is_cut_off_many_times_gets_there(uninterrupted, tmp_path):
     graph, stages = uninterrupted
     for _ in stages[1:]:
         with pytest.raises(Cut):
-            history(EVENTS).build(tmp_path / "graph", observer=Recorder(1))  # one stage each time
+            LOG.build(tmp_path / "graph", observer=Recorder(1))  # one stage each time
     seen = Recorder()
-    check_identical(history(EVENTS).build(tmp_path / "graph", observer=seen), graph)
+    check_identical(LOG.build(tmp_path / "graph", observer=seen), graph)
     assert seen.begun == stages[-1:]
 
 
@@ -173,22 +174,24 @@ def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(uninterrupte
     for at in range(40):
         out = tmp_path / f"{at}"
         if over:
-            history(EVENTS[:100]).build(out)
+            history(EVENTS[:100], (5,)).build(out)
         with pytest.raises(Cut):
-            history(EVENTS).build(out, observer=Recorder(len(stages) - 1))
+            LOG.build(out, observer=Recorder(len(stages) - 1))
         with monkeypatch.context() as patch:
             cut_calls(patch, at)
             try:
-                history(EVENTS).build(out)
+                LOG.build(out)
             except Cut:
                 pass
             else:
                 break
-        if over:  # one of the two, opened without any build
+        if over:  # one of the two opens, without any build
             assert MacroGraph.open(out).meta["events"] in (100, len(EVENTS))
+        if out.exists() and MacroGraph.open(out).meta["events"] == len(EVENTS):  # whole before another build
+            check_identical(MacroGraph.open(out), graph)
         done = out.exists() and MacroGraph.open(out).meta["events"] == len(EVENTS)
         rest = Recorder()
-        again = history(EVENTS).build(out, observer=rest)
+        again = LOG.build(out, observer=rest)
         assert rest.begun in ([stages] if done else [stages[-1:], []])  # nothing that was done is done again
         check_identical(again, graph)
         left = [path.name for path in tmp_path.iterdir() if path.name.strip(".").startswith(f"{at}.") and "history" not in path.name]
@@ -204,7 +207,7 @@ SMALL: dict[str, Any] = {"rank": 8, "recents": 4}
 
 def begun_and_cut(out: Path) -> Source:
     """A build that was cut off in the middle; what it was of."""
-    source = history(EVENTS).source(out.with_name("log.parquet"))
+    source = LOG.source(out.with_name("log.parquet"))
     with pytest.raises(Cut):
         build_graph(source, GraphSettings(**SMALL), out, Recorder(8))
     return source
@@ -212,7 +215,7 @@ def begun_and_cut(out: Path) -> Source:
 
 def test_a_log_that_changed_meanwhile_is_refused(tmp_path):
     begun_and_cut(tmp_path / "graph")
-    longer = history([*EVENTS, (0, 0, 5, 0)]).source(tmp_path / "longer.parquet")
+    longer = history([*EVENTS, (0, 0, 5, 0)], (5,)).source(tmp_path / "longer.parquet")
     with pytest.raises(GraphError) as error:
         build_graph(longer, GraphSettings(**SMALL), tmp_path / "graph")
     assert "the log changed since this build was begun (400 events then, 401 now); restore the log, or remove graph.building" in str(
@@ -258,8 +261,7 @@ def _balanced(rows):
 @pytest.mark.parametrize("change", [_later, _other_item, _other_task, _items_exchanged, _times_exchanged, _balanced])
 def test_a_log_of_as_many_events_that_changed_is_refused(tmp_path, change):
     before = begun_and_cut(tmp_path / "graph")
-    log = history(EVENTS)
-    changed = replace(log, rows=change(log.rows.reset_index(drop=True)))
+    changed = replace(LOG, rows=change(LOG.rows.reset_index(drop=True)))
     source = changed.source(tmp_path / "changed.parquet")
     source = replace(source, users_at=before.users_at, items_at=before.items_at)
     with pytest.raises(GraphError, match="the log changed since this build was begun"):
@@ -268,7 +270,7 @@ def test_a_log_of_as_many_events_that_changed_is_refused(tmp_path, change):
 
 def test_the_same_log_in_another_order_and_file_goes_on(tmp_path):
     begun_and_cut(tmp_path / "graph")
-    again = history(EVENTS).shuffled(3).source(tmp_path / "other.parquet")
+    again = LOG.shuffled(3).source(tmp_path / "other.parquet")
     seen = Recorder()
     build_graph(again, GraphSettings(**SMALL), tmp_path / "graph", seen)
     assert "pairs" not in seen.begun
@@ -294,7 +296,7 @@ def test_ranks_and_buckets_that_changed_meanwhile_are_refused_by_name(tmp_path):
 
 def test_another_graph_to_keep_is_refused(tmp_path):
     source = begun_and_cut(tmp_path / "graph")
-    other = history(EVENTS).build(tmp_path / "other")
+    other = LOG.build(tmp_path / "other")
     with pytest.raises(GraphError, match=r"an unfinished build had other settings \(the graph that it starts from\)"):
         build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", keep=other)
 
@@ -403,9 +405,9 @@ def test_a_second_build_into_a_folder_is_refused_while_the_first_runs_and_harms_
         assert any("00: sketch" in line for line in first.stdout)
         first.send_signal(signal.SIGSTOP)  # amid its work, for as long as the second takes
         with pytest.raises(OutputError) as error:
-            history(EVENTS).build(tmp_path / "graph")
+            LOG.build(tmp_path / "graph")
         assert f"another process (number {first.pid}) is writing the macro graph there; wait, or choose another folder" in str(error.value)
-        history(EVENTS).build(tmp_path / "other").verify()
+        LOG.build(tmp_path / "other").verify()
         first.send_signal(signal.SIGCONT)
         for _ in first.stdout:
             pass
@@ -423,4 +425,4 @@ def test_a_folder_is_free_again_when_the_process_that_held_it_was_killed(tmp_pat
     first.kill()
     first.wait(60)
     with pytest.raises(GraphError, match="the log changed"):  # no longer that another process holds it
-        history(EVENTS).build(tmp_path / "graph", **cut_off.SETTINGS)
+        LOG.build(tmp_path / "graph", **cut_off.SETTINGS)

@@ -62,6 +62,7 @@ def node_counts(
         task among the node's pairs, over its share among all pairs (T). Shape (n, 2T + 3).
     """
     rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
+    rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
     return np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(events), np.log1p(idle), rate]).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ from mgoe.files import sha256, write_json
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.snapshot import Snapshot
-from mgoe.graph.workplace import put_back
+from mgoe.graph.workplace import settle
 
 FORMAT = 2
 """1: until version 0.1, without the times of pairs that an update needs."""
@@ -49,11 +49,10 @@ class MacroGraph:
             GraphError: The folder holds no graph, or one of another format.
         """
         path = Path(path)
+        settle(path)
         try:
             meta = json.loads((path / "graph.json").read_text())
         except FileNotFoundError:
-            if not path.exists() and put_back(path):
-                return cls.open(path)
             raise GraphError(path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one") from None
         except (OSError, ValueError) as error:
             raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None

@@ -69,7 +69,7 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
     if new is None and not recluster:
         raise GraphError(graph.path, "an update needs new events, or --recluster")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
-    facts = dict(new.facts) if new else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    facts = dict(new.facts) if new and new.facts["events"] else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
     change = {"what": "update", "log": facts, "graph": graph.checksum, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
         stages = begin(folder, observer or Silent(), change)
@@ -77,6 +77,8 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
         snapshot, work = folder / "snapshots" / f"{latest:02d}", folder / "work" / f"{latest:02d}"
         cut = max(int(meta["cuts"][-1]), facts["last"] // meta["bucket"])
         settings = GraphSettings.model_validate(meta["settings"])
+        if recluster:
+            settings = settings.model_copy(update={"refresh": True})
         assembler = _assembler(graph, settings, folder, stages)
         _add(graph, new, snapshot, folder / "work", assembler, facts["events"])
         learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
@@ -90,6 +92,7 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
             "events": meta["events"] + facts["events"],
             "first": min(meta["first"], facts["first"]),
             "last": max(meta["last"], facts["last"]),
+            "checksum": meta["checksum"] + facts["checksum"],
             "drift": assembler.drift(work),
             "changes": [*meta["changes"], {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster}],
         }
@@ -161,7 +164,7 @@ def _add(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, a
     ends = np.array([] if since is None else [(since + 1) * meta["bucket"]], np.int64)
     moments = Moments(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
     folders = [work / "late", added][-len(moments) :]
-    if new is not None:
+    if new is not None and events:
         assembler.stages.run(
             "new pairs",
             events,

@@ -103,16 +103,20 @@ def restore(out: Path) -> None:
     _tidy(out)
 
 
-def put_back(out: Path) -> bool:
-    """`restore`, where a graph is missed; whether it is there now.
+def settle(out: Path) -> None:
+    """Do what is left of a graph's taking its place, where the process that was at it was killed.
 
     Raises:
-        OutputError: Another process is about to replace it.
+        OutputError: Another process is at it, and there is no graph meanwhile.
     """
-    if not out.exists() and _replaced(out).exists():
-        with exclusive(building(out), "the macro graph"):
-            restore(out)
-    return out.exists()
+    missing = not out.exists() and _replaced(out).exists()
+    if missing or (out / STAGES).exists():
+        try:
+            with exclusive(building(out), "the macro graph"):
+                restore(out)
+        except OutputError:
+            if missing:
+                raise
 
 
 def _tidy(out: Path) -> None:
