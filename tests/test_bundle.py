@@ -214,8 +214,12 @@ class _World:
         self.all_items = np.concatenate([self.item, negatives])
         self.summary = {"negatives_per_positive": float(ratio), "positives_per_user_bucket": float(rate)}
 
-    def examples(self, split: str):
-        return type("Train", (), {"item": self.all_items, "labels": self.labels})
+    def streamed(self, split: str):
+        half = len(self.all_items) // 2
+        parts = [
+            type("Train", (), {"item": self.all_items[rows], "labels": self.labels[rows]}) for rows in (slice(half), slice(half, None))
+        ]
+        return type("Streamed", (), {"parts": lambda self: iter(parts)})()
 
 
 @given(seed=st.integers(0, 1000), ratio=st.integers(1, 5), rate=st.integers(1, 4))
@@ -228,7 +232,8 @@ def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rat
     prior = sampling_prior(world, "events", NegativeSettings(ratio=ratio))  # pyright: ignore[reportArgumentType]
     found = recalibrate(learned[:, None].astype(np.float32), prior[:8], np.array([True]))[:, 0]
     odds = found / (1 - found)
-    noise = 5 / np.sqrt(np.bincount(world.item, minlength=8))  # standard errors of an item's count
+    held = np.bincount(world.all_items, minlength=8)
+    noise = 5 * np.sqrt(1 / positives + 1 / (held - positives) + 1 / positives)  # standard errors of odds, and of the share that was drawn
     assert (np.abs(odds / (rate * share) - 1) <= 0.02 + noise).all(), (odds, rate * share)
     assert_allclose(odds.sum(), rate, rtol=0.05)
 

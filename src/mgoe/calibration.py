@@ -23,12 +23,11 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
     items = prepared.items.size
     if form == "exposures":
         return np.zeros(items + 1, np.float32)
-    train = prepared.examples("train")
-    done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+    seen = np.ones(items + 1)  # one each, so that no item is impossible
     if negatives.distribution == "popularity":
-        seen = np.bincount(train.item[done], minlength=items + 1)[: items + 1] + 1.0  # one more each, so that no item is impossible
-    else:
-        seen = np.ones(items + 1)
+        for train in prepared.streamed("train").parts():
+            done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+            seen += np.bincount(train.item[done], minlength=items + 1)[: items + 1]
     drawn = prepared.summary["negatives_per_positive"] * prepared.summary["positives_per_user_bucket"] * seen / seen.sum()
     return np.log(drawn).astype(np.float32)
 

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgoe.data import Examples
 from mgoe.models import FeatureSpec, TaskSpec
 from mgoe.training import Feed
 
 TASKS = (TaskSpec("click"), TaskSpec("buy"))
 USERS, ITEMS, SNAPSHOTS = 60, 40, 4
-
-
-@dataclass(frozen=True)
-class Examples:
-    user: np.ndarray
-    item: np.ndarray
-    bucket: np.ndarray
-    snapshot: np.ndarray
-    labels: np.ndarray
-    weight: np.ndarray
-    context: dict[str, np.ndarray] = field(default_factory=dict)
-    position: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def take(self, rows: np.ndarray) -> Examples:
-        def of(value):
-            return {k: v[rows] for k, v in value.items()} if isinstance(value, dict) else None if value is None else value[rows]
-
-        return Examples(**{part.name: of(getattr(self, part.name)) for part in fields(self)})
 
 
 class Snapshot:
@@ -82,6 +61,7 @@ class Side:
 GRAPH = SimpleNamespace(
     snapshots=[Snapshot(number) for number in range(SNAPSHOTS)],
     meta={"settings": {"recents": 2}},
+    checksum="of a fake",
     code_scores=(0.0, 1.0, 2.0, 3.0),
 )
 PREPARED = SimpleNamespace(
@@ -92,7 +72,7 @@ PREPARED = SimpleNamespace(
     users_at=np.array([snapshot.n_users for snapshot in GRAPH.snapshots]),
     items_at=np.array([snapshot.n_items for snapshot in GRAPH.snapshots]),
     settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},
-    examples=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split]),
+    streamed=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split]),
 )
 SPEC = FeatureSpec(TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={})
 NEEDS = frozenset({"ids", "side", "context", "counts", "recents"})
@@ -133,11 +113,11 @@ class Model(nn.Module):
         inputs = [self.users(batch["user"]), self.items(batch["item"]), batch["counts"]]
         return self.head(self.dropout(torch.cat(inputs, dim=1)))
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: dict[str, Tensor], totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         labels = batch["labels"]
-        known = ~labels.isnan()
+        weight = batch["weight"][:, None] * ~labels.isnan()
         each = nn.functional.binary_cross_entropy_with_logits(self(batch).float(), labels.nan_to_num(), reduction="none")
-        of_tasks = (each * known).sum(0) / known.sum(0).clamp(min=1)
+        of_tasks = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp(min=1e-12)
         return of_tasks.sum(), of_tasks
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.training import assemble
-from mgoe.training.feed import epoch_order
 from mgoe.training.prefetch import prefetch
+from mgoe.training.world import World
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
 
@@ -58,10 +58,49 @@ def direct(examples, rows):
 @up_to(30)
 @given(count=st.integers(8, 400), seed=SEEDS, epoch=st.integers(1, 50))
 def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
-    order = epoch_order(count, (seed, epoch))
-    np.testing.assert_array_equal(order, epoch_order(count, (seed, epoch)))
-    assert (order != epoch_order(count, (seed, epoch + 1))).any()
-    assert (order != epoch_order(count, (seed + 1, epoch))).any()
+    feed = make_feed(count)
+    order, again, next_epoch, other = (
+        joined(feed.batches(64, shuffle_seed=key))["weight"] for key in ((seed, epoch), (seed, epoch), (seed, epoch + 1), (seed + 1, epoch))
+    )
+    assert (order == again).all()
+    assert (order != next_epoch).any()
+    assert (order != other).any()
+
+
+@up_to(30)
+@given(count=st.integers(1, 300), batch_size=st.integers(1, 80), start=st.integers(0, 12), block=st.integers(1, 200), seed=SEEDS)
+def test_what_follows_after_some_batches_is_the_rest_of_all(count, batch_size, start, block, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
+        whole = list(make_feed(count).batches(batch_size, shuffle_seed=seed))
+        rest = list(make_feed(count).batches(batch_size, shuffle_seed=seed, start=start))
+    assert len(rest) == len(whole[start:])
+    for one, other in zip(rest, whole[start:], strict=True):
+        for name in other:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+@up_to(30)
+@given(count=st.integers(1, 200), size=st.integers(1, 5), each=st.integers(1, 20), block=st.integers(1, 200), seed=SEEDS)
+def test_processes_share_every_batch(count, size, each, block, seed):
+    """What has weight is the batch of one process, in some order; a process whose share is empty gets a row without weight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
+        alone = list(make_feed(count).batches(size * each, shuffle_seed=seed))
+        shares = [list(make_feed(count).batches(size * each, shuffle_seed=seed, world=World(rank, size))) for rank in range(size)]
+    assert {len(share) for share in shares} == {len(alone)}
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert all(len(part["weight"]) for part in parts)
+        weights = torch.cat([part["weight"] for part in parts])
+        assert torch.equal(weights[weights > 0].sort().values, whole["weight"].sort().values)
+
+
+@given(count=st.integers(1, 200), first=st.integers(0, 100), length=st.integers(1, 100))
+def test_rows_in_order(count, first, length):
+    first = min(first, count - 1)
+    last = min(count, first + length)
+    found = joined(make_feed(count).batches(7, rows=slice(first, last)))
+    np.testing.assert_array_equal(found["weight"], np.arange(first + 1, last + 1))
 
 
 def test_in_order_without_a_seed():

@@ -71,8 +71,8 @@ def test_an_epoch_is_the_plain_loop(tmp_path):
 
 def test_dense_gradients_are_clipped(tmp_path):
     class Steep(Model):
-        def loss(self, batch):
-            total, of_tasks = super().loss(batch)
+        def loss(self, batch, totals=None):
+            total, of_tasks = super().loss(batch, totals)
             return total * 1000, of_tasks
 
     model = Steep()
@@ -173,12 +173,12 @@ def test_predictions_are_in_order_without_dropout_and_need_no_labels():
 class Broken(Model):
     """Sets one parameter to NaN in the fifth step."""
 
-    def loss(self, batch):
+    def loss(self, batch, totals=None):
         self.count = getattr(self, "count", 0) + 1
         if self.count == 5:
             with torch.no_grad():
                 self.head.bias[1] = torch.nan
-        return super().loss(batch)
+        return super().loss(batch, totals)
 
 
 def test_a_loss_that_is_no_number_stops_with_batch_task_and_parameter(tmp_path):
@@ -188,14 +188,14 @@ def test_a_loss_that_is_no_number_stops_with_batch_task_and_parameter(tmp_path):
 
 def test_an_input_that_is_no_number_is_named(tmp_path):
     feed = make_feed(300)
-    block = feed.block
+    inputs = feed._inputs_of
 
-    def spoiled(rows):
-        batch = block(rows)
+    def spoiled(examples):
+        batch = inputs(examples)
         batch["counts"][7, 1] = torch.inf
         return batch
 
-    feed.block = spoiled  # type: ignore[method-assign]
+    feed._inputs_of = spoiled  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"every parameter is finite, the input 'counts' is not"):
         fit(Model(), feed, VALID, training(batch_size=300), tmp_path)
 

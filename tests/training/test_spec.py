@@ -45,10 +45,10 @@ def test_a_regression_label_has_moments_over_what_is_known():
     settings = {"tasks": [{"name": "click"}, {"name": "stay", "kind": "regression"}]}
     examples = make_examples(4)
     examples.labels[:, 1] = [1, np.nan, 3, 5]
-    stay = make_spec(prepared(settings=settings, examples=lambda split: examples), GRAPH).tasks[1]
+    stay = make_spec(prepared(settings=settings, streamed=lambda split: examples), GRAPH).tasks[1]
     assert (stay.mean, stay.std) == (3, pytest.approx(np.std([1, 3, 5])))
 
 
 def test_no_training_example_is_refused():
     with pytest.raises(TrainingError, match="training examples: there must be at least one"):
-        make_spec(prepared(examples=lambda split: make_examples(0)), GRAPH)
+        make_spec(prepared(streamed=lambda split: make_examples(0)), GRAPH)

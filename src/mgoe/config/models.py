@@ -37,6 +37,13 @@ class TrainingSettings(Settings):
     """Of the row-wise optimiser of the embedding tables."""
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
     schedule: Literal["linear", "constant"] = "linear"
+    """Of both learning rates, after the warm-up: falling to zero, or as they are."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of all steps over which the learning rates rise from zero."""
+    clip: float = Field(default=1.0, gt=0)
+    """Norm that all dense gradients together are cut to. Tables need none: their optimiser divides by it."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts that a batch is worked off in, which take less memory; the step is the same."""
     monitor: str = "all.ranking"
     """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC."""
     patience: int = Field(default=2, ge=1)
@@ -45,6 +52,14 @@ class TrainingSettings(Settings):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     """Of one training process."""
+    compile: bool = False
+    """Compile the dense part, which takes a minute at the start and a C++ compiler."""
+    memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    """GiB that training examples may take; more are streamed from disk, shuffled in windows of an eighth of that."""
+    checkpoint: str = Field(default="10m", pattern=r"^[0-9]+[smhdw]$")
+    """Time between checkpoints, besides those after each epoch."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept of an unfinished fit, besides the best weights."""
 
 
 class EvaluationSettings(Settings):

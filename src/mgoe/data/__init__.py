@@ -4,7 +4,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` wid
 pairs, `N` examples.
 """
 
-from mgoe.data.examples import SPLITS, Examples, Split
+from mgoe.data.examples import SPLITS, Examples, Split, join
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
 from mgoe.data.log import connect, on_a_cluster, open_log, open_on_spark, place_of
@@ -12,12 +12,14 @@ from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
 from mgoe.data.side import SideFeatures
+from mgoe.data.stream import ExampleFile
 from mgoe.data.vocabulary import Vocabulary, to_arrow, without
 from mgoe.data.whole import WholeLog, whole_log
 
 __all__ = [
     "SPLITS",
     "Encoders",
+    "ExampleFile",
     "Examples",
     "FeatureEncoders",
     "Prepared",
@@ -27,6 +29,7 @@ __all__ = [
     "WholeLog",
     "connect",
     "guess",
+    "join",
     "on_a_cluster",
     "open_log",
     "open_on_spark",

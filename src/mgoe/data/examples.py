@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -51,6 +51,29 @@ class Examples:
         position = None if self.position is None else self.position[rows]
         columns = (self.user, self.item, self.bucket, self.snapshot, self.labels, self.weight)
         return Examples(*(column[rows] for column in columns), context=context, position=position)  # pyright: ignore[reportArgumentType]
+
+    def parts(self) -> Iterator[Examples]:
+        """All rows, in one part."""
+        yield self
+
+    def ordered(self, size: int, seed: int | Sequence[int] | None = None, start: int = 0) -> Iterator[Examples]:
+        """All rows from place `start` of their order on, `size` at a time: as they lie, or permuted by a seed."""
+        order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        for first in range(start, len(self), size):
+            yield self.take(order[first : first + size])
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """Rows of several examples, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("user", "item", "bucket", "snapshot", "labels", "weight")
+    }
+    context = {name: np.concatenate([part.context[name] for part in parts]) for name in first.context}
+    positions = [part.position for part in parts if part.position is not None]
+    return Examples(**columns, context=context, position=np.concatenate(positions) if positions else None)
 
 
 def mask_given(labels: NDArray[np.float32], tasks: Sequence[TaskSettings]) -> NDArray[np.float32]:
@@ -167,7 +190,11 @@ class ExampleWriter:
 
 def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
     """Read one split's file."""
-    table = pq.read_table(path)
+    return of_table(pq.read_table(path), tasks)
+
+
+def of_table(table: pa.Table, tasks: Sequence[str]) -> Examples:
+    """Examples of a table as `ExampleWriter` writes it."""
     columns = {name: _array(table[name].combine_chunks()) for name in table.column_names}
     labels = [columns[f"label.{task}"] for task in tasks]
     return Examples(

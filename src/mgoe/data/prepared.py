@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 from mgoe.data.examples import Examples, Split, read_examples
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
+from mgoe.data.stream import ExampleFile
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
 FORMAT = 1
 MANIFEST = "data.json"
+GIB = 1 << 30
+WINDOW_SHARE = 0.125
+"""Of the memory for examples: rows that are shuffled together. Reading, taking and waiting hold a few times as much."""
+STREAM_WINDOW = 1 << 26
+"""The same in bytes, where nothing is said."""
 
 
 class Encoders:
@@ -129,3 +135,17 @@ class Prepared(Encoders):
     def examples(self, split: Split) -> Examples:
         """The examples of a split."""
         return read_examples(self.path / f"{split}.parquet", self.tasks)
+
+    def streamed(self, split: Split, window: int = STREAM_WINDOW) -> ExampleFile:
+        """The examples of a split where they lie.
+
+        Args:
+            split: Which.
+            window: Bytes of rows that are shuffled together.
+        """
+        return ExampleFile(self.path / f"{split}.parquet", self.tasks, window)
+
+    def within(self, split: Split, memory: float) -> Examples | ExampleFile:
+        """The examples of a split, in memory where they take no more than so many GiB, else where they lie."""
+        file = self.streamed(split, int(memory * GIB * WINDOW_SHARE))
+        return self.examples(split) if len(file) * file.row_bytes <= memory * GIB else file

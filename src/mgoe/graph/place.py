@@ -1,8 +1,9 @@
 """A place for a node that the clustering has not seen, from its own edges.
 
-With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own edges, of score times
-a row of `Q`, stretched: whoever has edges can be placed without the rest of the graph. Since `S^T P = Q Sigma`, an item's is the sum of score
-times user vector, divided by `Sigma`, as exactly as the power steps have converged. Both are what the build itself does (`Projection`).
+With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own edges, of score
+times a row of `Q`, stretched: whoever has edges can be placed without the rest of the graph. Since `S^T P = Q Sigma`, an item's is the sum
+of score times user vector, divided by `Sigma`, as exactly as the power steps have converged. Both are what the build itself does
+(`Projection`).
 """
 
 from dataclasses import dataclass

@@ -60,10 +60,15 @@ class RankingModel(nn.Module, ABC):
             return raw
         return raw + self.bias(position.clamp(0, self.spec.positions - 1))
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Sum over tasks of task weight times mean loss over that task's valid labels (spec 4).
 
         The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid label loses 0.
+
+        Args:
+            batch: With labels.
+            totals: Weight of all valid labels a task, (T,), where the batch is a part of a larger one: the losses of the parts then add up
+                to that of the whole.
 
         Returns:
             The total, a scalar, and the loss of each task before its weight, (T,).
@@ -75,7 +80,7 @@ class RankingModel(nn.Module, ABC):
         if self.regression.any():
             each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
         weight = batch["weight"][:, None] * valid
-        losses = (each * weight).sum(0) / weight.sum(0).clamp_min(1e-12)
+        losses = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp_min(1e-12)
         return (losses * self.task_weights).sum(), losses
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliabili
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
-from mgoe.training import Feed, Monitor, fit, make_spec, predict, progress_bar
+from mgoe.training import CHECKPOINTS, Feed, Monitor, fit, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -89,8 +90,10 @@ class Inputs:
         )
 
 
-def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: bool = True) -> dict[str, Any]:
+def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: bool = True, resume: bool = True) -> dict[str, Any]:
     """Fit, measure and write one cell. Validation picks the epoch; test is read once, at the end.
+
+    A fit that was cut off goes on from its latest checkpoint, unless `resume` is false.
 
     Returns:
         Facts about the fit: seconds, samples a second, best epoch, parameters.
@@ -99,9 +102,11 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     spec = inputs.spec
     model = make_model(cell.model, spec, cell.seed)
     training = training_of(settings.training, cell.model)
-    train, valid, test = (Feed(inputs.prepared, inputs.graph, inputs.prepared.examples(split), model.needs, spec) for split in SPLITS)
+    train, valid, test = (
+        Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS
+    )
     with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
-        fitted = fit(model, train, valid, training, cell.folder, on_progress, cell.seed)
+        fitted = fit(model, train, valid, training, cell.folder, on_progress, cell.seed, resume)
     rows: list[Row] = []
     for split, feed in (("valid", valid), ("test", test)):
         scores, examples = predict(model, feed), feed.examples
@@ -128,6 +133,7 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     write_text(cell.folder / "spec.json", spec.to_json())
     write_json(cell.folder / "fit.json", facts)
     write_rows(cell.folder / DONE, rows)
+    shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
     return facts
 
 

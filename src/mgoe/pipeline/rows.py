@@ -38,9 +38,12 @@ def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]
 
 def ids_pay(prepared: Prepared) -> bool:
     """Whether the median user and the median item have enough training positives to learn an embedding from (ours)."""
-    train = prepared.examples("train")
-    done = (np.nan_to_num(train.labels) > 0).any(axis=1)
-    medians = [np.median(np.unique(codes[done], return_counts=True)[1]) if done.any() else 0 for codes in (train.user, train.item)]
+    counts = [np.zeros(vocabulary.size, np.int64) for vocabulary in (prepared.users, prepared.items)]
+    for train in prepared.streamed("train").parts():
+        done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+        for count, codes in zip(counts, (train.user, train.item), strict=True):
+            count += np.bincount(codes[done], minlength=len(count))
+    medians = [np.median(count[count > 0]) if count.any() else 0 for count in counts]
     return bool(min(medians) >= IDS_MIN_POSITIVES)
 
 

@@ -8,15 +8,17 @@ from mgoe.training.assemble import assemble
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.feed import Batch, Feed
-from mgoe.training.loop import FitResult, fit
+from mgoe.training.loop import CHECKPOINTS, FitResult, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.optim import RowwiseAdagrad
 from mgoe.training.pairs import PairScorer
 from mgoe.training.predict import predict
 from mgoe.training.progress import FitProgress, OnProgress, progress_bar
 from mgoe.training.spec import make_spec
+from mgoe.training.world import World, joined
 
 __all__ = [
+    "CHECKPOINTS",
     "Batch",
     "Feed",
     "FitProgress",
@@ -25,8 +27,10 @@ __all__ = [
     "OnProgress",
     "PairScorer",
     "RowwiseAdagrad",
+    "World",
     "assemble",
     "fit",
+    "joined",
     "load_checkpoint",
     "load_weights",
     "make_spec",

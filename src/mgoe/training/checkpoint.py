@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,55 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header.get("sha256") != _checksum(tensors, header.get("meta", "")):
         raise TrainingError(path, "the checkpoint is damaged: its checksum does not match its contents; train the model again")
     return tensors, json.loads(header["meta"])
+
+
+class Checkpoints:
+    """The latest checkpoints of a fit, in a folder: what it goes on from.
+
+    Args:
+        folder: Made with the first checkpoint.
+        keep: How many stay.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Write the state after a step, and remove those that are too many.
+
+        Raises:
+            TrainingError: It cannot be written; the ones before stay.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.folder / f"{step:010d}.safetensors", tensors, meta)
+        for old in self._files()[: -self.keep]:
+            old.unlink()
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest that is whole."""
+        for file in reversed(self._files()):
+            with suppress(TrainingError):
+                return load_checkpoint(file)
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def check_space(self, tensors: Mapping[str, Tensor]) -> None:
+        """See before training that checkpoints of such a state will fit on the disk.
+
+        Raises:
+            TrainingError: They will not.
+        """
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        needed, free = (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(there).free
+        if needed > free:
+            found = f"{needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found {free / 1e9:.2f} GB free"
+            raise TrainingError(self.folder, f"training needs {found}; free space, choose another --out, or lower training.keep")
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
 
 
 def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:

@@ -5,8 +5,10 @@ Axes: `N` examples, `B` batch, `T` tasks.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,17 +16,20 @@ import torch
 from torch import Tensor
 
 from mgoe.config import InputGroup
+from mgoe.data import Examples, join
 from mgoe.training.assemble import Arrays, assemble
 from mgoe.training.prefetch import prefetch
+from mgoe.training.world import World
 
 if TYPE_CHECKING:
-    from mgoe.data import Examples, Prepared
+    from mgoe.data import ExampleFile, Prepared
     from mgoe.graph import MacroGraph
     from mgoe.models import FeatureSpec
 
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
+ALONE = World()
 
 BLOCK_ROWS = 65_536
 """Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter."""
@@ -36,12 +41,14 @@ class Feed:
     Args:
         prepared: Side features.
         graph: Snapshots; an example reads its own.
-        examples: What to feed.
+        examples: What to feed, in memory or streamed.
         needs: Groups the model reads.
         spec: What the model was made for.
     """
 
-    def __init__(self, prepared: Prepared, graph: MacroGraph, examples: Examples, needs: frozenset[InputGroup], spec: FeatureSpec):
+    def __init__(
+        self, prepared: Prepared, graph: MacroGraph, examples: Examples | ExampleFile, needs: frozenset[InputGroup], spec: FeatureSpec
+    ):
         self.examples = examples
         self.spec = spec
         self._graph = graph
@@ -51,25 +58,46 @@ class Feed:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def batches(self, batch_size: int, shuffle_seed: int | Sequence[int] | None = None, device: torch.device = CPU) -> Batches:
+    @property
+    def fingerprint(self) -> str:
+        """Of the graph that the examples read."""
+        return self._graph.checksum
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle_seed: int | Sequence[int] | None = None,
+        device: torch.device = CPU,
+        start: int = 0,
+        world: World = ALONE,
+        rows: slice | None = None,
+    ) -> Batches:
         """Every example once, in order or in the order of a seed; the last batch may be smaller.
 
         Args:
-            batch_size: Rows a batch.
+            batch_size: Rows a batch, of all processes together.
             shuffle_seed: Key of the permutation, such as (seed, epoch). In order where not given.
             device: Where the batches are to be. The thread copies a block at once, from page-locked memory, without waiting.
+            start: Batches to leave out: a fit goes on after them.
+            world: This process gets every `size`-th row of each batch.
+            rows: These alone, in order.
         """
-        order = epoch_order(len(self), shuffle_seed)
         size = max(1, BLOCK_ROWS // batch_size) * batch_size
-        blocks = (to_device(self.block(order[start : start + size]), device) for start in range(0, len(order), size))
+        first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
+        chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
+        blocks = ((to_device(self._inputs_of(mine), device), counts) for mine, counts in _shares(chunks, batch_size, world))
         with closing(prefetch(blocks)) as ready:
-            for block in ready:
-                for start in range(0, len(block["weight"]), batch_size):
-                    yield {name: tensor[start : start + batch_size] for name, tensor in block.items()}
+            for block, counts in ready:
+                places = np.cumsum([0, *counts]).tolist()
+                for low, high in pairwise(places):
+                    yield {name: tensor[low:high] for name, tensor in block.items()}
 
     def block(self, rows: np.ndarray) -> Batch:
-        """The given examples in the given order. Rows of one snapshot are gathered together."""
-        examples = self.examples.take(rows)
+        """The given examples in the given order (a rising one where examples are streamed)."""
+        return self._inputs_of(self.examples.take(rows))
+
+    def _inputs_of(self, examples: Examples) -> Batch:
+        """What a model reads of examples. Rows of one snapshot are gathered together."""
         by_snapshot = np.argsort(examples.snapshot, kind="stable")
         numbers, starts = np.unique(examples.snapshot[by_snapshot], return_index=True)
         block: Arrays = {}
@@ -80,7 +108,7 @@ class Feed:
                 break
             for name, values in part.items():
                 if name not in block:
-                    block[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+                    block[name] = np.empty((len(examples), *values.shape[1:]), values.dtype)
                 block[name][places] = values
         if examples.position is not None:
             block["position"] = examples.position
@@ -109,6 +137,27 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def epoch_order(count: int, shuffle_seed: int | Sequence[int] | None) -> np.ndarray:
-    """Rows of an epoch: 0 to count - 1, permuted by the seed where there is one. Shape (N,)."""
-    return np.arange(count) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(count)
+def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
+    """The first `count` rows of chunks that follow each other."""
+    for chunk in chunks:
+        yield chunk if len(chunk) <= count else chunk.take(np.arange(count))
+        count -= len(chunk)
+        if count <= 0:
+            return
+
+
+def _shares(chunks: Iterable[Examples], batch_size: int, world: World) -> Iterator[tuple[Examples, list[int]]]:
+    """Of chunks of whole batches: this process' rows, and how many of each batch they are. Never none: a batch that is too small for all
+    processes gives its first row without weight."""
+    for chunk in chunks:
+        sizes = [min(batch_size, len(chunk) - first) for first in range(0, len(chunk), batch_size)]
+        if world.size == 1:
+            yield chunk, sizes
+            continue
+        of_batch = np.arange(len(chunk)) % batch_size
+        counts = [-(-(rows - world.rank) // world.size) if rows > world.rank else 0 for rows in sizes]
+        mine = chunk.take(np.flatnonzero(of_batch % world.size == world.rank))
+        if counts[-1] == 0:
+            spare = chunk.take(np.array([len(chunk) - 1]))
+            mine, counts[-1] = join([mine, replace(spare, weight=np.zeros_like(spare.weight))]), 1
+        yield mine, counts

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation after each, the best weights kept.
+"""The training loop: epochs of steps, validation after each, the best weights kept, checkpoints to go on from.
 
 Axes: `N` examples, `B` batch, `T` tasks.
 """
@@ -6,7 +6,7 @@ Axes: `N` examples, `B` batch, `T` tasks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grad_norm_
 
-from mgoe.config import TrainingSettings
+from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
 from mgoe.files import write_json
-from mgoe.training.checkpoint import load_weights, save_checkpoint
+from mgoe.training.checkpoint import Checkpoints, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.done import FREE, Done, check_same
 from mgoe.training.feed import Feed
+from mgoe.training.interrupt import deferred
 from mgoe.training.monitor import Monitor, Task, measure
-from mgoe.training.optim import MAX_GRADIENT_NORM, make_optimizers, set_rates
 from mgoe.training.predict import predict, watch
 from mgoe.training.progress import FitProgress, OnProgress
+from mgoe.training.step import Stepper
 from mgoe.training.trouble import LossGuard, first_not_finite
+from mgoe.training.world import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
 
 WEIGHTS = "model.safetensors"
 CURVES = "curves.json"
+CHECKPOINTS = "checkpoints"
 REPORT_STEPS = 20
 
 
@@ -64,12 +67,17 @@ def fit(
     out: Path,
     on_progress: OnProgress | None = None,
     seed: int = 0,
+    resume: bool = False,
 ) -> FitResult:
     """Fit a model, and leave it with the weights of its best epoch.
 
-    Writes `model.safetensors` at every better epoch and `curves.json` at every epoch into `out`; both are complete whenever they
-    exist. The best weights are put back however the fit ends: early stopping, an error or an interrupt. Sets the number of torch's
-    threads for the whole process. On a CPU, the same seed gives the same weights bit for bit.
+    Writes into `out` the best weights, `model.safetensors`, at every better epoch, `curves.json` at every epoch, and checkpoints from
+    which the same call goes on; each is complete whenever it exists. The best weights are put back however the fit ends: early
+    stopping, an error or an interrupt. Sets the number of torch's threads for the whole process. On a CPU, the same seed gives the same
+    weights bit for bit, gone on with or not. SIGTERM and Ctrl-C save a checkpoint and are then obeyed.
+
+    Where processes have joined (`torchrun`), all of them call it with the same arguments; each takes its share of every batch, and the
+    first one writes.
 
     Args:
         model: Freshly made; moved to the device of the settings.
@@ -79,9 +87,11 @@ def fit(
         out: Folder of the results; made if missing.
         on_progress: Called every few steps.
         seed: Of the order of examples, and of dropout.
+        resume: Go on from the latest checkpoint in `out`, where there is one; else what lies there is removed.
 
     Raises:
-        TrainingError: There is nothing to train on, the monitor is not defined on validation, or a loss is not finite.
+        TrainingError: There is nothing to train on, the monitor is not defined on validation, a loss is not finite, or the checkpoint is
+            of another model, graph or settings.
         OutputError: The folder cannot be written.
     """
     torch.set_num_threads(settings.threads)
@@ -89,11 +99,12 @@ def fit(
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), run.best_weights_at_end():
         torch.manual_seed(seed)
-        for epoch in range(1, settings.epochs + 1):
-            losses, train_seconds = run.train_epoch(epoch)
-            run.validate(epoch, losses, train_seconds)
-            if epoch - run.best_epoch >= settings.patience:
-                break
+        if resume:
+            run.go_on()
+        else:
+            run.checkpoints.clear()
+        with deferred() as asked_to_stop:
+            run.run(asked_to_stop)
     return run.result()
 
 
@@ -116,74 +127,81 @@ class _Run:
             if len(feed) == 0:
                 raise TrainingError(place, "there must be at least one, found none; widen the time range or move split.cuts")
         _check_defined(self.monitor, self.tasks, valid)
-        self.started = time.perf_counter()
+        self.started, self.spent = time.perf_counter(), 0.0
+        self.world = World.current()
+        if settings.batch_size % self.world.size:
+            rule = f"must be a multiple of the {self.world.size} processes, found {settings.batch_size}"
+            raise TrainingError("training.batch_size", f"{rule}; change it or start another number of processes")
         self.device = resolve_device(settings.device)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
         self.model, self.train, self.valid = model.to(self.device), train, valid
         self.settings, self.out, self.on_progress, self.seed = settings, out, on_progress, seed
-        self.dense = model.dense()
-        self.optimizers = make_optimizers(model.tables(), self.dense, settings)
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
-        self.step = 0
-        self.train_seconds = 0.0
-        self.best_epoch = 0
-        self.best: float | None = None
-        self.last: float | None = None
-        self.curves: list[dict[str, Any]] = []
+        self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.world)
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
+        self.checkpoints.check_space(self.step.tensors())
+        self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
+        for left in out.rglob(".*.tmp") if self.world.leads else ():  # by a process that was killed
+            left.unlink(missing_ok=True)
         self._write_curves()  # a folder that cannot be written is refused before training
 
     @property
     def steps(self) -> int:
         return self.settings.epochs * self.steps_an_epoch
 
-    def train_epoch(self, epoch: int) -> tuple[dict[str, float], float]:
-        """One pass over the training examples. Returns the mean loss a task, and the seconds."""
-        started = time.perf_counter()
-        names = [task.name for task in self.tasks]
-        guard = LossGuard(self.model, names, epoch, every=1 if self.device.type == "cpu" else REPORT_STEPS)
-        total = torch.zeros(len(self.tasks), device=self.device)
+    def run(self, asked_to_stop: Callable[[], bool]) -> None:
+        """Epochs from where the fit is, until the last, until patience ends, or until asked to stop."""
+        saved = time.perf_counter()
+        while self.done.epochs < self.settings.epochs and self.done.epochs - self.done.best_epoch < self.settings.patience:
+            if self.done.steps < (self.done.epochs + 1) * self.steps_an_epoch:
+                for _ in self._train_epoch():
+                    due = time.perf_counter() - saved >= seconds(self.settings.checkpoint)
+                    stop, due = self.world.any(asked_to_stop(), due and self.world.leads)
+                    if stop or due:
+                        self._save()
+                        saved = time.perf_counter()
+                    if stop:
+                        return
+            self._validate()
+            self._save()
+            saved = time.perf_counter()
+
+    def _train_epoch(self) -> Iterator[None]:
+        """The rest of an epoch, step by step."""
+        epoch, first = self.done.epochs + 1, self.done.steps % self.steps_an_epoch
+        every = 1 if self.device.type == "cpu" else REPORT_STEPS
+        guard = LossGuard(self.model, [task.name for task in self.tasks], epoch, every, first)
         since_report = torch.zeros((), device=self.device)
+        started, earlier = time.perf_counter(), self.done.epoch_seconds
         self.model.train()
-        feeding = self.train.batches(self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device)
+        feeding = self.train.batches(
+            self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device, start=first, world=self.world
+        )
         with closing(feeding) as batches:
-            for number, batch in enumerate(batches, 1):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    loss, of_tasks = self.model.loss(batch)
-                guard.check(batch, loss, of_tasks, last=number == self.steps_an_epoch)
-                self._step(loss)
-                total += of_tasks.detach().float()
-                since_report += loss.detach().float()
-                if self.on_progress and (number % REPORT_STEPS == 0 or number == self.steps_an_epoch):
-                    self._report(epoch, started, float(since_report) / ((number - 1) % REPORT_STEPS + 1))
+            for number, batch in enumerate(batches, first + 1):
+                last = number == self.steps_an_epoch
+                loss, of_tasks = self.step(batch, self.done.steps, lambda *what, last=last: guard.check(*what, last=last))
+                self.done.steps += 1
+                self.done.losses += of_tasks
+                self.done.epoch_seconds = earlier + time.perf_counter() - started
+                since_report += loss
+                if self.on_progress and (number % REPORT_STEPS == 0 or last):
+                    self._report(epoch, float(since_report) / ((number - 1) % REPORT_STEPS + 1))
                     since_report.zero_()
-        means = (total / self.steps_an_epoch).tolist()
-        seconds = time.perf_counter() - started
-        self.train_seconds += seconds
-        return dict(zip(names, means, strict=True)), seconds
+                yield
 
-    def _step(self, loss: torch.Tensor) -> None:
-        set_rates(self.optimizers, self.settings, self.step, self.steps)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_grad_norm_(self.dense, MAX_GRADIENT_NORM)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-
-    def _report(self, epoch: int, started: float, loss: float) -> None:
+    def _report(self, epoch: int, loss: float) -> None:
         assert self.on_progress is not None
-        seconds = self.train_seconds + time.perf_counter() - started
-        samples = self._samples()
-        self.on_progress(FitProgress(epoch, self.settings.epochs, self.step, self.steps, samples / seconds, loss, self.last))
+        rate = self._samples() / (self.done.train_seconds + self.done.epoch_seconds)
+        self.on_progress(FitProgress(epoch, self.settings.epochs, self.done.steps, self.steps, rate, loss, self.done.last))
 
     def _samples(self) -> int:
-        whole, rest = divmod(self.step, self.steps_an_epoch)
+        whole, rest = divmod(self.done.steps, self.steps_an_epoch)
         return whole * len(self.train) + rest * self.settings.batch_size
 
-    def validate(self, epoch: int, losses: dict[str, float], train_seconds: float) -> None:
+    def _validate(self) -> None:
         """Measure on validation, note the epoch, and keep the weights if they are the best."""
-        started = time.perf_counter()
+        done, epoch, started = self.done, self.done.epochs + 1, time.perf_counter()
         predictions = predict(self.model, self.valid)
         if not np.isfinite(predictions).all():
             culprit = first_not_finite(self.model)
@@ -191,28 +209,65 @@ class _Run:
                 f"epoch {epoch}", f"predictions on validation are not finite (first parameter: {culprit!r}); lower training.learning_rate"
             )
         scores = measure(self.tasks, self.valid.examples.labels, predictions, self.valid.examples.user)
-        self.last = self.monitor.value(scores)
-        self.curves.append(
+        done.last = self.monitor.value(scores)
+        means = (done.losses / self.steps_an_epoch).tolist()
+        done.curves.append(
             {
                 "epoch": epoch,
-                "step": self.step,
-                "losses": losses,
+                "step": done.steps,
+                "losses": dict(zip([task.name for task in self.tasks], means, strict=True)),
                 "validation": scores,
-                "monitor": self.last,
-                "seconds": train_seconds,
-                "samples_per_second": len(self.train) / train_seconds,
+                "monitor": done.last,
+                "seconds": done.epoch_seconds,
+                "samples_per_second": len(self.train) / done.epoch_seconds,
                 "watch": watch(self.model, self.valid),
                 "validation_seconds": time.perf_counter() - started,
             }
         )
-        if self.monitor.better(self.last, self.best):
-            self.best, self.best_epoch = self.last, epoch
-            meta = {"epoch": epoch, "monitor": self.monitor.text, "value": self.last, "seed": self.seed}
-            save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
+        done.end_epoch()
+        if self.monitor.better(done.last, done.best):
+            done.best, done.best_epoch = done.last, epoch
+            meta = {"epoch": epoch, "monitor": self.monitor.text, "value": done.last, "seed": self.seed}
+            if self.world.leads:
+                save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
         self._write_curves()
 
     def _write_curves(self) -> None:
-        write_json(self.out / CURVES, {"monitor": self.monitor.text, "best_epoch": self.best_epoch, "epochs": self.curves})
+        if self.world.leads:
+            written = {"monitor": self.monitor.text, "best_epoch": self.done.best_epoch, "epochs": self.done.curves}
+            write_json(self.out / CURVES, written)
+
+    def _save(self) -> None:
+        """A checkpoint of this moment."""
+        if not self.world.leads:
+            return
+        tensors = self.step.tensors() | {"losses": self.done.losses, "random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.spent + time.perf_counter() - self.started}
+        self.checkpoints.save(self.done.steps, tensors, meta)
+
+    def go_on(self) -> None:
+        """Take the state of the latest checkpoint, if there is one."""
+        found = self.checkpoints.latest()
+        if found is None:
+            return
+        tensors, meta = found
+        check_same(self.checkpoints.folder, self._of, meta["of"])
+        self.step.load(tensors)
+        self.done = Done(**meta["done"], losses=tensors["losses"].to(self.device))
+        self.spent = meta["seconds"]
+        torch.set_rng_state(tensors["random"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+
+    @property
+    def _of(self) -> dict[str, Any]:
+        """What a checkpoint must be of to be gone on with."""
+        kept = self.settings.model_dump(mode="json", exclude=FREE)
+        shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
+        examples = {"training": len(self.train), "validation": len(self.valid)}
+        return {"parameters": shapes, "graph": self.train.fingerprint, "examples": examples, "settings": kept, "seed": self.seed}
 
     @contextmanager
     def best_weights_at_end(self) -> Iterator[None]:
@@ -220,22 +275,23 @@ class _Run:
         try:
             yield
         finally:
-            if self.best_epoch:
+            if self.done.best_epoch:
                 load_weights(self.model, self.out / WEIGHTS)
 
     def result(self) -> FitResult:
         """What to tell of the finished fit."""
-        assert self.best is not None
+        done = self.done
+        assert done.best is not None
         return FitResult(
             monitor=self.monitor.text,
-            best_epoch=self.best_epoch,
-            best_value=self.best,
-            epochs=len(self.curves),
-            seconds=time.perf_counter() - self.started,
-            samples_per_second=len(self.curves) * len(self.train) / self.train_seconds,
+            best_epoch=done.best_epoch,
+            best_value=done.best,
+            epochs=done.epochs,
+            seconds=self.spent + time.perf_counter() - self.started,
+            samples_per_second=done.epochs * len(self.train) / done.train_seconds,
             precision="bfloat16" if self.bfloat16 else "float32",
             device=str(self.device),
-            curves=self.curves,
+            curves=done.curves,
         )
 
 

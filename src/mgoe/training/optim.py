@@ -6,7 +6,7 @@ batch's rows alone and keeps one number a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mgoe.config import TrainingSettings
-
-MAX_GRADIENT_NORM = 1.0
-"""Of all dense gradients together (on the Tmall log the median is .08, the 99th percentile .5). Tables need none: Adagrad divides by it."""
 
 
 class RowwiseAdagrad(Optimizer):
@@ -80,7 +77,35 @@ def make_optimizers(tables: list[nn.Parameter], dense: list[nn.Parameter], setti
 
 def set_rates(optimizers: list[Optimizer], settings: TrainingSettings, step: int, steps: int) -> None:
     """Learning rates of step `step` of `steps`: a pure function of the step, so that nothing of the schedule needs saving."""
-    factor = 1.0 - step / steps if settings.schedule == "linear" else 1.0
+    warm = settings.warmup * steps
+    if step < warm:
+        factor = (step + 1) / (warm + 1)
+    else:
+        factor = 1.0 - (step - warm) / (steps - warm) if settings.schedule == "linear" else 1.0
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """What the optimisers have gathered, by name: optimiser, parameter and quantity."""
+    return {f"optimizer.{o}.{p}.{key}": value for o, p, state in _states(optimizers) for key, value in state.items()}
+
+
+def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave. Other tensors are passed over."""
+    states = {(o, p): state for o, p, state in _states(optimizers)}
+    for state in states.values():
+        state.clear()
+    for name, tensor in tensors.items():
+        kind, *place = name.split(".", 3)
+        if kind == "optimizer":
+            o, p, key = int(place[0]), int(place[1]), place[2]
+            parameter = [parameter for group in optimizers[o].param_groups for parameter in group["params"]][p]
+            states[o, p][key] = tensor.to(parameter.device)
+
+
+def _states(optimizers: list[Optimizer]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    for o, optimizer in enumerate(optimizers):
+        for p, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):
+            yield o, p, optimizer.state[parameter]

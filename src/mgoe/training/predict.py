@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mgoe.training.feed import Feed, to_device
+from mgoe.training.world import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -22,18 +23,21 @@ WATCH_ROWS = 8192
 def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> np.ndarray:
     """Probabilities, or values in the units of the label, in the order of the examples. Always in float32, whatever it was trained in.
 
+    Where processes have joined, each predicts a part, and all of them get the whole.
+
     Returns:
         Predictions. Shape (N, T).
     """
-    device = device_of(model)
-    predictions = np.empty((len(feed), len(feed.spec.tasks)), np.float32)
+    device, world = device_of(model), World.current()
+    rows = world.share(len(feed))
+    predictions = np.empty((rows.stop - rows.start, len(feed.spec.tasks)), np.float32)
     start = 0
     with evaluating(model):
-        for batch in feed.batches(batch_size, device=device):
+        for batch in feed.batches(batch_size, device=device, rows=rows):
             values = model.predict(batch).float().cpu().numpy()
             predictions[start : start + len(values)] = values
             start += len(values)
-    return predictions
+    return world.join(predictions)
 
 
 def watch(model: RankingModel, feed: Feed) -> dict[str, Any]:

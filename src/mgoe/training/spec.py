@@ -13,7 +13,7 @@ from mgoe.models import DENSE_KEYS, CategoricalSpec, FeatureSpec, TaskSpec
 from mgoe.training.feed import Feed
 
 if TYPE_CHECKING:
-    from mgoe.data import Examples, FeatureEncoders, Prepared
+    from mgoe.data import ExampleFile, FeatureEncoders, Prepared
     from mgoe.graph import MacroGraph
 
 MOMENT_ROWS = 200_000
@@ -35,13 +35,14 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
     Raises:
         TrainingError: There is no training example.
     """
-    examples = prepared.examples("train")
+    examples = prepared.streamed("train")
     if len(examples) == 0:
         raise TrainingError("training examples", "there must be at least one, found none; widen the time range or move split.cuts")
+    labels, positions = _scan(examples)
     known = len(prepared.cuts) - 2  # the snapshot that holds every training window
     latest = graph.snapshots[-1]
     spec = FeatureSpec(
-        tasks=_tasks(prepared, examples),
+        tasks=_tasks(prepared, labels),
         n_users=int(prepared.users_at[known]),
         n_items=int(prepared.items_at[known]),
         macro_users=latest.macro_users,
@@ -52,7 +53,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
         user_side=_categories(prepared.user_side.encoders),
         item_side=_categories(prepared.item_side.encoders),
         context=_categories(prepared.context_features),
-        positions=0 if examples.position is None else int(examples.position.max()) + 1,
+        positions=positions,
         code_scores=tuple(graph.code_scores),
     )
     rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:MOMENT_ROWS])
@@ -65,7 +66,17 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
     )
 
 
-def _tasks(prepared: Prepared, examples: Examples) -> tuple[TaskSpec, ...]:
+def _scan(examples: ExampleFile) -> tuple[Moments, int]:
+    """Moments of the labels, and how many positions there are (0 where the log has none), in one pass."""
+    moments, positions = Moments(), 0
+    for part in examples.parts():
+        moments.add(part.labels)
+        if part.position is not None and len(part):
+            positions = max(positions, int(part.position.max()) + 1)
+    return moments, positions
+
+
+def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
     settings = [TaskSettings.model_validate(task) for task in prepared.settings["tasks"]]
     names = [task.name for task in settings]
     return tuple(
@@ -74,15 +85,37 @@ def _tasks(prepared: Prepared, examples: Examples) -> tuple[TaskSpec, ...]:
             kind=task.kind,
             weight=task.weight,
             given=None if task.given is None else names.index(task.given),
-            **(_label_moments(examples.labels[:, t]) if task.kind == "regression" else {}),
+            **(labels.of(t) if task.kind == "regression" else {}),
         )
         for t, task in enumerate(settings)
     )
 
 
-def _label_moments(labels: np.ndarray) -> dict[str, float]:
-    known = labels[~np.isnan(labels)].astype(np.float64)
-    return {"mean": float(known.mean()), "std": float(known.std()) or 1.0} if len(known) else {}
+class Moments:
+    """Mean and deviation of columns that come in parts, missing values aside."""
+
+    def __init__(self) -> None:
+        self._count: np.ndarray | float = 0.0
+        self._mean: np.ndarray | float = 0.0
+        self._square: np.ndarray | float = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take further rows, (n, T), into account (Chan's update)."""
+        known = ~np.isnan(rows)
+        count = known.sum(0)
+        values = np.where(known, rows, 0).astype(np.float64)
+        mean = values.sum(0) / np.maximum(count, 1)
+        square = (np.where(known, values - mean, 0) ** 2).sum(0)
+        whole = np.maximum(self._count + count, 1)
+        shift = mean - self._mean
+        self._square = self._square + square + shift**2 * self._count * count / whole
+        self._mean = self._mean + shift * count / whole
+        self._count = self._count + count
+
+    def of(self, column: int) -> dict[str, float]:
+        """`mean` and `std`; nothing where every value is missing."""
+        count, mean, square = (np.asarray(part)[column] for part in (self._count, self._mean, self._square))
+        return {"mean": float(mean), "std": float(np.sqrt(square / count)) or 1.0} if count else {}
 
 
 def _categories(encoders: FeatureEncoders) -> tuple[CategoricalSpec, ...]:

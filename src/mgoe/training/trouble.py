@@ -19,12 +19,13 @@ class LossGuard:
         tasks: Names, in the order of the losses.
         epoch: For the message.
         every: Steps between looks; 1 stops before the step that would spoil the weights.
+        seen: Steps of the epoch that were checked before.
     """
 
-    def __init__(self, model: nn.Module, tasks: Sequence[str], epoch: int, every: int = 1):
+    def __init__(self, model: nn.Module, tasks: Sequence[str], epoch: int, every: int = 1, seen: int = 0):
         self._model, self._tasks, self._epoch, self._every = model, tasks, epoch, every
         self._unseen: list[Tensor] = []
-        self._seen = 0
+        self._seen = seen
 
     def check(self, batch: Batch, loss: Tensor, of_tasks: Tensor, last: bool = False) -> None:
         """Note a step's losses, before its backward pass.

@@ -1,0 +1,112 @@
+"""One step: losses of a batch's parts, gradients of all processes, clipping, updates.
+
+Axes: `B` batch, `T` tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from mgoe.config import TrainingSettings
+from mgoe.training.feed import Batch
+from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
+from mgoe.training.world import World
+
+if TYPE_CHECKING:
+    from mgoe.models import RankingModel
+
+Check = Callable[[Batch, Tensor, Tensor], None]
+
+
+class Stepper:
+    """Moves a model's parameters, batch by batch.
+
+    Args:
+        model: On its device.
+        settings: Rates, clipping, parts of a batch.
+        steps: Of the whole fit, for the schedule.
+        bfloat16: Whether matrix products run in it.
+        world: The processes that step together.
+    """
+
+    def __init__(self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World):
+        self.model, self.settings, self.steps, self.world = model, settings, steps, world
+        self.bfloat16 = bfloat16
+        self.dense, self.tables = model.dense(), model.tables()
+        self.optimizers = make_optimizers(self.tables, self.dense, settings)
+
+    def __call__(self, batch: Batch, number: int, check: Check) -> tuple[Tensor, Tensor]:
+        """Take step `number`, from 0, of the fit.
+
+        Args:
+            batch: This process' share.
+            number: Decides the rates.
+            check: Called with a part, its loss and its losses by task before they are used.
+
+        Returns:
+            The loss, (), and the loss of each task, (T,), of the batches of all processes together.
+        """
+        set_rates(self.optimizers, self.settings, number, self.steps)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        whole = self.world.size == 1 and self.settings.accumulate == 1
+        totals = None if whole else self._totals(batch)
+        summed = []
+        for part in _parts(batch, self.settings.accumulate):
+            with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss, of_tasks = self.model.loss(part) if totals is None else self.model.loss(part, totals)
+            check(part, loss, of_tasks)
+            loss.backward()
+            summed.append(torch.cat([loss.detach().float().reshape(1), of_tasks.detach().float()]))
+        losses = torch.stack(summed).sum(0)
+        self._share(losses)
+        clip_grad_norm_(self.dense, self.settings.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return losses[0], losses[1:]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a step depends on besides its batch and its number, by name."""
+        return {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()} | optimizer_tensors(self.optimizers)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        self.model.load_state_dict(weights)
+        load_optimizers(self.optimizers, tensors)
+
+    def _totals(self, batch: Batch) -> Tensor:
+        """Weight of valid labels a task, of all processes. Shape (T,)."""
+        totals = (batch["weight"][:, None] * ~batch["labels"].isnan()).sum(0)
+        self.world.sum_([totals])
+        return totals
+
+    def _share(self, losses: Tensor) -> None:
+        """Add up what the processes found: gradients, and losses for the record."""
+        if self.world.size == 1:
+            return
+        gradients = [_gradient(parameter) for parameter in self.dense]
+        self.world.sum_([losses, *gradients])
+        self.world.sum_sparse_(self.tables)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in so many parts of about equal size."""
+    if count == 1:
+        yield batch
+        return
+    rows = len(batch["weight"])
+    for part in range(count):
+        cut = slice(part * rows // count, (part + 1) * rows // count)
+        yield {name: tensor[cut] for name, tensor in batch.items()}

@@ -1,0 +1,120 @@
+"""Examples read where they lie are the examples; every one comes once an epoch, in an order that the seed decides."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import TaskSettings
+from mgoe.data import ExampleFile, Examples, join
+from mgoe.data.examples import ExampleWriter, read_examples
+from mgoe.data.prepared import Prepared
+from mgoe.errors import DataError
+from tests.effort import up_to
+
+TASKS = ("click", "buy")
+sizes, seeds = st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 2**32 - 1)
+
+
+@contextmanager
+def example_file(parts: list[int], window_rows: int = 50, seed: int = 0) -> Iterator[ExampleFile]:
+    """A file of so many row groups with context, positions, missing labels; weights number the rows."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        first = 1
+        with ExampleWriter(Path(folder), np.array([0, 10, 20], np.int32), [TaskSettings(name=name) for name in TASKS]) as writer:
+            for n in parts:
+                labels = rng.integers(0, 2, (n, 2)).astype(np.float32)
+                labels[rng.random((n, 2)) < 0.2] = np.nan
+                context = {"hour": rng.integers(0, 24, n), "tags": rng.integers(0, 5, (n, 3)), "speed": rng.random(n, np.float32)}
+                ids = rng.integers(0, 9, (2, n))
+                weight = np.arange(first, first + n, dtype=np.float32)
+                bucket = rng.integers(1, 10, n).astype(np.int32)
+                writer.write(*ids, bucket, labels, weight, position=rng.integers(0, 9, n), context=context)
+                first += n
+        file = ExampleFile(Path(folder) / "train.parquet", TASKS, 1)
+        yield ExampleFile(file.path, TASKS, window_rows * file.row_bytes)
+
+
+def check_same(one: Examples, other: Examples) -> None:
+    for part in fields(Examples):
+        a, b = getattr(one, part.name), getattr(other, part.name)
+        for x, y in zip(*((v.values() if isinstance(v, dict) else [v]) for v in (a, b)), strict=True):
+            np.testing.assert_array_equal(x, y)
+            assert x.dtype == y.dtype
+
+
+@up_to(40)
+@given(parts=sizes, size=st.integers(1, 70))
+def test_as_they_lie_they_are_what_is_read_at_once(parts, size):
+    with example_file(parts) as file:
+        whole = read_examples(file.path, TASKS)
+        assert len(file) == len(whole) == sum(parts)
+        np.testing.assert_array_equal(file.labels, whole.labels)
+        np.testing.assert_array_equal(file.user, whole.user)
+        if len(whole):
+            check_same(join(list(file.ordered(size))), whole)
+            check_same(join(list(file.parts())), whole)
+            rows = np.sort(np.random.default_rng(size).choice(len(whole), min(size, len(whole)), replace=False))
+            check_same(file.take(rows), whole.take(rows))
+
+
+@up_to(40)
+@given(parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200))
+def test_a_seeded_order_has_every_row_once_and_can_be_entered_anywhere(parts, size, window, seed, start):
+    with example_file(parts, window) as file:
+        chunks = list(file.ordered(size, (seed, 1)))
+        assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
+        if not chunks:
+            assert sum(parts) == 0
+            return
+        order = join(chunks)
+        np.testing.assert_array_equal(np.sort(order.weight), np.arange(1, sum(parts) + 1))
+        check_same(order, read_examples(file.path, TASKS).take(order.weight.astype(int) - 1))
+        rest = list(file.ordered(size, (seed, 1), start))
+        assert sum(map(len, rest)) == max(0, sum(parts) - start)
+        if rest:
+            check_same(join(rest), order.take(np.arange(start, len(order))))
+
+
+def test_rows_of_a_window_are_mixed_and_windows_are_bounded():
+    with example_file([20] * 40, window_rows=100) as file:
+        first, again, other = (join(list(file.ordered(50, seed))).weight for seed in ((1, 1), (1, 1), (1, 2)))
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).any()
+        groups = ((first - 1) // 20).reshape(-1, 100)
+        assert all(len(set(window)) == 5 for window in groups.tolist())
+        assert all((np.diff(window) != 0).sum() > 30 for window in groups)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_file_that_is_lost_while_it_is_read_is_named(damage):
+    with example_file([200] * 5) as file:
+        chunks = file.ordered(10, 1)
+        next(chunks)
+        if damage == "gone":
+            file.path.unlink()
+            with pytest.raises(DataError, match=r"train.parquet: the examples cannot be read .*put the file back"):
+                list(file.ordered(10, 2))
+            return
+        held = file.path.read_bytes()
+        file.path.write_bytes(held[: len(held) // 3])
+        with pytest.raises(DataError, match=r"train.parquet: the examples cannot be read .*put the file back"):
+            list(chunks)
+
+
+def test_memory_decides_what_is_streamed():
+    with example_file([100] * 3) as file:
+        prepared = Prepared.__new__(Prepared)
+        prepared.path, prepared.tasks = file.path.parent, TASKS
+        needed = 300 * file.row_bytes / (1 << 30)
+        assert isinstance(prepared.within("train", needed * 1.01), Examples)
+        assert isinstance(prepared.within("train", needed * 0.99), ExampleFile)

@@ -1,0 +1,232 @@
+"""A fit that was cut off goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mgoe.errors import TrainingError
+from mgoe.training import fit
+from mgoe.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from mgoe.training.interrupt import deferred
+from tests.effort import SOAK
+from tests.training import fakes
+from tests.training.fakes import Model, make_feed
+from tests.training.test_loop import TRAIN, VALID, equal, training, weights
+
+KILLS = 30 if SOAK else 3
+FIELDS = ("epoch", "step", "losses", "validation", "monitor", "watch")
+
+
+def told(result) -> list[dict]:
+    return [{name: epoch[name] for name in FIELDS} for epoch in result.curves]
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(step: int):
+    """A report that breaks the fit off once so many steps are done."""
+
+    def report(progress):
+        if progress.step >= step:
+            raise Cut
+
+    return report
+
+
+def fit_with_a_checkpoint_every_step(out, model, step=None, **changes):
+    settings = training(checkpoint="0s", **changes)
+    report = None if step is None else cut_after(step)
+    return fit(model, TRAIN, VALID, settings, out, on_progress=report, seed=5, resume=True)
+
+
+@pytest.fixture(autouse=True)
+def report_every_step(monkeypatch):
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
+
+
+@pytest.mark.parametrize("step", [2, 5, 12, 13, 30])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
+    whole = Model(dropout=dropout)
+    expected = fit(whole, TRAIN, VALID, training(precision="bfloat16"), tmp_path / "whole", seed=5)
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path / "cut", Model(dropout=dropout), step, precision="bfloat16")
+    model = Model(seed=3, dropout=dropout)  # its own start must not matter
+    found = fit_with_a_checkpoint_every_step(tmp_path / "cut", model, precision="bfloat16")
+    assert equal(weights(model), weights(whole))
+    assert told(found) == told(expected)
+    assert (found.best_epoch, found.best_value, found.epochs) == (expected.best_epoch, expected.best_value, expected.epochs)
+
+
+def test_a_finished_fit_is_not_done_again(tmp_path):
+    first = fit_with_a_checkpoint_every_step(tmp_path, Model())
+    model = Model(seed=8)
+    again = fit_with_a_checkpoint_every_step(tmp_path, model, step=0)
+    assert told(again) == told(first)
+
+
+def test_without_resume_it_begins_anew(tmp_path):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    model, whole = Model(), Model()
+    fit(model, TRAIN, VALID, training(epochs=1), tmp_path)
+    fit(whole, TRAIN, VALID, training(epochs=1), tmp_path / "other")
+    assert equal(weights(model), weights(whole))
+
+
+def test_the_last_checkpoints_stay(tmp_path):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 9, keep=3)
+    assert [file.stem for file in sorted((tmp_path / "checkpoints").iterdir())] == [f"{step:010d}" for step in (6, 7, 8)]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    whole = Model()
+    fit(whole, TRAIN, VALID, training(), tmp_path / "whole", seed=5)
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path / "cut", Model(), 9)
+    newest = max((tmp_path / "cut" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-10])
+    model = Model()
+    fit_with_a_checkpoint_every_step(tmp_path / "cut", model)
+    assert equal(weights(model), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"learning_rate": 0.5}, r"other settings: 'learning_rate' is 0.02 there and 0.5 here"),
+        ({"epochs": 7}, r"other settings: 'epochs' is 3 there and 7 here"),
+        ({"seed": 9}, r"other seed: 5 there and 9 here"),
+        ({"train": 1000}, r"other examples: 'training' is 3000 there and 1000 here"),
+        ({"graph": "another"}, r"other graph: of a fake there and another here"),
+        ({"model": 9}, r"other parameters: 'head.bias' is \[2\] there and \[9\] here"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, sentence):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    monkeypatch.setattr(fakes.GRAPH, "checksum", change.get("graph", "of a fake"))
+    train = make_feed(change["train"]) if "train" in change else TRAIN
+    model = Model()
+    if "model" in change:
+        model.head = torch.nn.Linear(19, change["model"])
+    settings = training(**{name: value for name, value in change.items() if name in ("learning_rate", "epochs")})
+    with pytest.raises(TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*--resume never"):
+        fit(model, train, VALID, settings, tmp_path, seed=change.get("seed", 5), resume=True)
+
+
+def test_where_and_how_fast_may_change(tmp_path):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    settings = training(threads=2, keep=1, checkpoint="1h", memory=1.0)
+    assert fit(Model(), TRAIN, VALID, settings, tmp_path, seed=5, resume=True).epochs == 3
+
+
+def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=9))
+    with pytest.raises(
+        TrainingError, match=r"checkpoints: training needs .* GB for 3 checkpoints and the best weights, found 0.00 GB free"
+    ):
+        fit(Model(), TRAIN, VALID, training(), tmp_path)
+
+
+def test_a_disk_that_fills_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path / "checkpoints", 2)
+    kept.save(1, {"a": torch.ones(3)}, {"n": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mgoe.training.checkpoint.save_file", full)
+    with pytest.raises(TrainingError, match="No space left on device; free space"):
+        kept.save(2, {"a": torch.ones(3)}, {"n": 2})
+    found = kept.latest()
+    assert found is not None
+    assert found[1] == {"n": 1}
+    assert [file.name for file in kept.folder.iterdir()] == ["0000000001.safetensors"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_stops(tmp_path, number):
+    before = signal.signal(number, signal.default_int_handler)
+
+    def ask(progress):
+        if progress.step == 7:
+            signal.raise_signal(number)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=ask, seed=5)
+    finally:
+        signal.signal(number, before)
+    (file,) = (tmp_path / "checkpoints").iterdir()
+    assert load_checkpoint(file)[1]["done"]["steps"] == 7
+
+
+def test_a_second_request_is_obeyed_at_once():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), deferred() as asked:  # noqa: PT012 - the order within is what is tested
+            assert not asked()
+            signal.raise_signal(signal.SIGTERM)
+            assert asked()
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("it went on")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.training.test_loop import TRAIN, VALID, training
+from tests.training.fakes import Model
+from mgoe.training import fit
+print("ready", flush=True)
+fit(Model(dropout=0.2), TRAIN, VALID, training(epochs=40, patience=40, checkpoint="0s"), Path(sys.argv[1]), seed=5, resume=True)
+"""
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_fit_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path, uninterrupted, kill):
+    delay = np.random.default_rng(kill).uniform(0, 3, 2)
+    for wait in delay:  # killed twice
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait)
+            process.kill()
+    model = Model(dropout=0.2)
+    found = fit(model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path, seed=5, resume=True)
+    expected, expected_weights = uninterrupted
+    assert told(found) == expected
+    assert equal(weights(model), expected_weights)
+    assert json.loads((tmp_path / "curves.json").read_text())["best_epoch"] == found.best_epoch
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    model = Model(dropout=0.2)
+    result = fit(model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path_factory.mktemp("whole"), seed=5)
+    return told(result), weights(model)
+
+
+def test_checkpoints_without_any_file(tmp_path):
+    assert Checkpoints(tmp_path / "none", 2).latest() is None
+    save_checkpoint(tmp_path / "0000000003.safetensors", {"a": torch.zeros(1)}, {})
+    assert Checkpoints(tmp_path, 2).latest() is not None
