@@ -25,6 +25,7 @@ from mgoe.graph.disk import disk_needed
 from mgoe.graph.embedded import Embedded
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
+from mgoe.graph.memory import check_memory
 from mgoe.graph.pairs import MOST_TASKS, Moments
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.stages import Observer, Silent, Spent, Stages
@@ -99,6 +100,9 @@ def build_graph(
         OutputError: The disk is full, or another process builds the same graph.
     """
     observer = observer or Silent()
+    users, items = int(source.users_at[-1]), int(source.items_at[-1])
+    if keep is None:
+        check_memory(users, items, settings)
     with workplace(out) as folder, make_engine(folder, settings) as engine:
         facts = source.told()
         if not facts["events"]:
@@ -111,6 +115,8 @@ def build_graph(
         stages.run(
             "pairs", facts["events"], lambda advance: engine.write_pairs(source.history, moments, tasks, snapshots, advance), unit="events"
         )
+        if keep is None:
+            check_memory(users, items, settings, len(mapped(snapshots[-1] / "pairs.item.npy")))
         sizes = choose_resolutions(settings, *_linked(snapshots[0])) if keep is None else keep.sizes
         assembler = make_assembler(settings, source.ranks, source.bucket, sizes, stages, engine)
         cuts = [*map(int, source.cuts), facts["last"] // source.bucket]

@@ -78,6 +78,8 @@ def score_matrix(
     item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     own, other = (sums[side] / UNIT for side in ("user", "item"))
     _values(rows.indptr, rows.other, rows.code, users, scores / UNIT, own, other, normalize == "degree", indptr, item, value)
+    if indptr[-1] < 1 << 31:
+        indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
     return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
 
 
@@ -105,8 +107,9 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
     rotation, strength = _principal(profile, NOISE)
     rotation, strength = rotation[:, :rank], strength[:rank]
     right = profile @ (rotation / strength).astype(np.float32)  # Q
-    if n_items:
-        right *= np.where(right[np.abs(right).argmax(axis=0), np.arange(len(strength))] < 0, -1, 1).astype(np.float32)
+    for column in right.T if n_items else ():  # one by one: all at once takes twice their memory
+        if column[np.abs(column).argmax()] < 0:
+            column *= -1
     pad = (0, rank - len(strength))
     return Sketch(np.pad(right, ((0, 0), pad)), np.pad((strength / np.sqrt(share)).astype(np.float32), pad), scale)
 
@@ -156,12 +159,15 @@ def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.f
     """Right singular vectors and singular values above the noise, falling, from the small Gram matrix. Shapes (width, span), (span,)."""
     gram = np.zeros((columns.shape[1], columns.shape[1]))
     for first in range(0, len(columns), GRAM_ROWS):
-        wide = columns[first : first + GRAM_ROWS].astype(np.float64)
-        gram += wide.T @ wide
+        gram += _gram(columns[first : first + GRAM_ROWS].astype(np.float64))  # one chunk at a time is held
     squares, rotation = np.linalg.eigh(gram)
     strength = np.sqrt(np.maximum(squares[::-1], 0))
     span = int((strength > noise * strength.max(initial=0)).sum())
     return rotation[:, ::-1][:, :span], strength[:span]
+
+
+def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    return columns.T @ columns
 
 
 @numba.njit(cache=True, nogil=True)
