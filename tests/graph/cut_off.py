@@ -1,20 +1,26 @@
 """A build of some 100,000 events to be killed, starved of disk or kept waiting; run as a program, in a process of its own.
 
-`kill OUT`: builds, and says each stage as it begins. `full OUT`: builds over another graph, with a disk that is full in every stage once.
+`kill OUT`: builds, and says each stage as it begins. `update OUT`: adds to what is there, and says the same. `full OUT`: builds over
+another graph, with a disk that is full in every stage once.
 """
 
+import os
 import resource
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from mgoe.errors import OutputError
-from mgoe.graph import MacroGraph
-from tests.graph.histories import History, contents, differences, history, planted
+from mgoe.graph import MacroGraph, NewEvents, Observer, update_graph
+from tests.graph.histories import History, contents, differences, history, planted, source_of
 
 SETTINGS = {"rank": 16, "resolutions": [(6, 8), (12, 20)]}
 FULL = 3000
 """Bytes that a file may have on the full disk: less than every array of the log that matters, more than the record of the stages."""
+ROOT = Path(__file__).parents[2]
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 class Teller:
@@ -50,6 +56,38 @@ def log() -> History:
     return history(planted(users=3000, items=2000, groups=6, events=100_000, seed=1))
 
 
+def update(out: Path, observer: Observer | None = None) -> MacroGraph:
+    """Add a tenth to a graph of the log: later and late events, known and new users and items."""
+    graph = MacroGraph.open(out)
+    users, items = graph.meta["users"][-1] + 50, graph.meta["items"][-1] + 30
+    rows = planted(users=users, items=items, groups=6, events=10_000, seed=3, last=15)
+    source = source_of(rows, out.with_name(f"{out.name}.new.parquet"), [], [users], [items])
+    return update_graph(graph, NewEvents(source.history, users, items, source.told(), {}), observer)
+
+
+def child(way: str, out: Path) -> subprocess.Popen[str]:
+    """This file as a program."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.graph.cut_off", way, str(out)],
+        env=os.environ | THREADS,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed(way: str, out: Path, after: float) -> list[str]:
+    """Begin or go on with what a child does, and kill it so many seconds after the first stage began. Stages begun."""
+    process = child(way, out)
+    assert process.stdout
+    line = next((line for line in process.stdout if line.startswith("stage")), "")
+    time.sleep(after)
+    process.kill()
+    begun = [line, *(rest for rest in process.stdout if rest.startswith("stage"))]
+    process.wait(60)
+    return [stage.removeprefix("stage ").strip() for stage in begun if stage]
+
+
 def starve(out: Path) -> None:
     """A graph of a part, over which a build of all is to go; it ends well at last, and says how often it could not write."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -73,5 +111,7 @@ if __name__ == "__main__":
     way, out = sys.argv[1], Path(sys.argv[2])
     if way == "kill":
         log().build(out, observer=Teller(), **SETTINGS)
+    elif way == "update":
+        update(out, Teller())
     else:
         starve(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +82,14 @@ def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:
     columns = {"user": _codes(user, bucket), "item": _codes(item, bucket), "time": moment, "bucket": bucket.astype(np.int32)}
     snapshot = np.searchsorted(np.array(cuts), bucket).astype(np.int16)
     return History(pd.DataFrame({**columns, "snapshot": snapshot, "task": task.astype(np.int8)}), cuts)
+
+
+def source_of(rows: list[Event], file: Path, cuts: Iterable[int], users: Iterable[int], items: Iterable[int]) -> Source:
+    """Of events by code."""
+    frame = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 4), columns=["user", "item", "time", "task"])
+    frame.astype({"task": np.int8}).to_parquet(file)
+    table = ibis.duckdb.connect(threads=1).read_parquet(file)
+    return Source(table, np.array([*cuts], np.int32), np.array([*users]), np.array([*items]), RANKS, BUCKET)
 
 
 def event_lists(least: int = 1, most: int = 40, first: int = 0, last: int = 10, users: int = 7, items: int = 8) -> st.SearchStrategy:

@@ -2,8 +2,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import count
@@ -20,14 +18,13 @@ from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
 from mgoe.graph.workplace import building
 from tests.effort import SOAK
 from tests.graph import cut_off
+from tests.graph.cut_off import child, killed
 from tests.graph.histories import contents, differences, history, planted
 
 KILLS = 50 if SOAK else 3
 EVENTS = planted(60, 40, 2, 400)
 LOG = history(EVENTS, (5,))
 """Two snapshots."""
-ROOT = Path(__file__).parents[2]
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 class Cut(BaseException):
@@ -315,40 +312,15 @@ def test_more_memory_goes_on(uninterrupted, tmp_path):
 # --- kills and full disks, in a process of its own ---
 
 
-def child(way: str, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.graph.cut_off", way, str(out)],
-        env=os.environ | THREADS,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The graph that is to be killed, built without; its stages, and the seconds from the first to the last."""
     out = tmp_path_factory.mktemp("killed") / "whole"
     process = child("kill", out)
     assert process.stdout
-    lines = iter(process.stdout)
-    first = next(line for line in lines if line.startswith("stage"))
-    started = time.perf_counter()
-    stages = [first, *(line for line in lines if line.startswith("stage"))]
+    began = {line.removeprefix("stage ").strip(): time.perf_counter() for line in process.stdout if line.startswith("stage")}
     assert process.wait(60) == 0
-    return MacroGraph.open(out), [line.removeprefix("stage ").strip() for line in stages], time.perf_counter() - started
-
-
-def killed(out: Path, after: float) -> list[str]:
-    """Begin or go on with the build, and kill it so many seconds after the first stage began. Stages begun."""
-    process = child("kill", out)
-    assert process.stdout
-    line = next((line for line in process.stdout if line.startswith("stage")), "")
-    time.sleep(after)
-    process.kill()
-    begun = [line, *(rest for rest in process.stdout if rest.startswith("stage"))]
-    process.wait(60)
-    return [stage.removeprefix("stage ").strip() for stage in begun if stage]
+    return MacroGraph.open(out), [*began], began["checksums"] - began["pairs"]
 
 
 def test_a_build_killed_at_random_moments_goes_on_and_ends_identical(whole, tmp_path):
@@ -358,8 +330,8 @@ def test_a_build_killed_at_random_moments_goes_on_and_ends_identical(whole, tmp_
     while kills < KILLS:
         out, reached = tmp_path / f"{build}", 0
         build += 1
-        for _ in range(moments.choice([1, 1, 1, 2, 3])):
-            begun = killed(out, moments.uniform(0, seconds))
+        for _ in range(moments.choice([1, 2, 3])):
+            begun = killed("kill", out, moments.uniform(0, seconds))
             if out.exists():  # it was whole when the kill came
                 MacroGraph.open(out).verify()
                 break

@@ -1,13 +1,13 @@
+import random
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +17,10 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
 from mgoe.graph.stages import Observer
-from tests.effort import up_to
-from tests.graph.histories import BUCKET, CUTS, RANKS, Event, contents, differences, event_lists, history, planted
+from tests.effort import SOAK, up_to
+from tests.graph import cut_off
+from tests.graph.cut_off import killed
+from tests.graph.histories import BUCKET, CUTS, Event, contents, differences, event_lists, history, planted, source_of
 
 EVENTS = planted()
 SETTINGS: dict[str, Any] = {"rank": 8, "recents": 4}
@@ -29,14 +31,6 @@ ways = st.sampled_from([{}, {"sample": 2}, {"clusters": "random"}, {"refresh": F
 """Settings that bear on what is learned."""
 several = st.sampled_from([CUTS, (5,), ()])
 """Four snapshots, two, one."""
-
-
-def source_of(rows: list[Event], file: Path, cuts: Iterable[int], users: Iterable[int], items: Iterable[int]) -> Source:
-    """Of events by code."""
-    frame = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 4), columns=["user", "item", "time", "task"])
-    frame.astype({"task": np.int8}).to_parquet(file)
-    table = ibis.duckdb.connect(threads=1).read_parquet(file)
-    return Source(table, np.array([*cuts], np.int32), np.array([*users]), np.array([*items]), RANKS, BUCKET)
 
 
 class Kept:
@@ -123,6 +117,7 @@ def check_only_graphs(folder: Path):
 
 
 START = [(0, 0, 0, 0), (1, 1, 5, 1)]
+KILLS = 50 if SOAK else 2
 
 
 # --- new events ---
@@ -465,3 +460,28 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
     kept.graph.verify()
     done = kept.add(ROWS)
     assert forget_users(done, [3], {}).meta["changes"][-1] == {"what": "forget", "users": 1}
+
+
+def test_an_update_killed_at_random_moments_leaves_the_graph_or_the_grown_one_and_goes_on(tmp_path):
+    before = cut_off.log().build(tmp_path / "before", **cut_off.SETTINGS)
+    shutil.copytree(before.path, tmp_path / "grown")
+    began = time.perf_counter()
+    grown = cut_off.update(tmp_path / "grown")
+    seconds, moments, kills = time.perf_counter() - began, random.Random(0), 0
+    while kills < KILLS:
+        out = tmp_path / "graph"
+        shutil.copytree(before.path, out)
+        for _ in range(moments.choice([1, 1, 2])):
+            killed("update", out, moments.uniform(0, seconds))
+            kills += 1
+            still = MacroGraph.open(out)
+            still.verify()
+            if still.checksum == grown.checksum:  # it was whole when the kill came
+                break
+            assert still.meta == before.meta
+        else:
+            cut_off.update(out)
+        check_latest(MacroGraph.open(out), grown)
+        check_earlier(MacroGraph.open(out), before)
+        check_only_graphs(tmp_path)
+        shutil.rmtree(out)
