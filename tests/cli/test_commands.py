@@ -16,8 +16,10 @@ from mgoe.cli import app
 from mgoe.config import load_settings
 from tests.cli.conftest import Mgoe
 
-NAMES = ("init", "describe", "simulate", "graph build", "graph describe", "graph update", "graph forget", "train", "evaluate", "predict", "recommend", "run", "doctor")
-COMMANDS = [name.split() for name in NAMES]
+NAMES = (
+    "init; describe; simulate; graph build; graph describe; graph update; graph forget; train; evaluate; predict; recommend; run; doctor"
+)
+COMMANDS = [name.split() for name in NAMES.split(";")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

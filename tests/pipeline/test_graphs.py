@@ -171,9 +171,11 @@ def test_what_a_killed_update_numbered_is_not_taken_for_another_one(
     def die(*args, **kwargs):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    few = str(written(log[cut : cut + 5], tmp_path / "few.parquet"))
+    with monkeypatch.context() as patched:
         patched.setattr(pipeline.graphs, "update_graph", die)
-        pipeline.update(out, [str(written(log[cut : cut + 5], tmp_path / "few.parquet"))])
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.update(out, [few])
     assert "graph.log" in left(out)
     found = pipeline.update(out, [str(written(log[cut:], tmp_path / "new.parquet"))])
     assert ids(found, "user") == ids(whole, "user")
@@ -241,7 +243,7 @@ def test_a_second_process_is_refused(log: pd.DataFrame, tmp_path: Path):
     from mgoe.files import exclusive
 
     settings = settings_of(written(log, tmp_path / "log.parquet"))
-    with exclusive(tmp_path / "run", "a graph"), pytest.raises(OutputError, match="another process .* is writing a graph there"):
+    with exclusive(tmp_path / "run", "a graph"), pytest.raises(OutputError, match=r"another process .* is writing a graph there"):
         pipeline.macro_graph(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -64,7 +64,11 @@ app.command(
 )(simulate.simulate)
 app.add_typer(graph.graph, name="graph")
 app.command(
-    epilog=examples("mgoe train mine.yaml --out runs/mine", "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3"),
+    epilog=examples(
+        "mgoe train mine.yaml --out runs/mine",
+        "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3",
+        "torchrun --nproc-per-node 4 -m mgoe train mine.yaml --out runs/mine",
+    ),
 )(stages.train)
 app.command(
     epilog=examples(

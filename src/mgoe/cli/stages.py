@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,13 @@ from mgoe.cli.score import show_leads
 from mgoe.cli.show import Config, Json, Overwrite, Set, say, show, show_json
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with.")]
+
+
+class Resume(StrEnum):
+    """What `--resume` takes."""
+
+    auto = "auto"
+    never = "never"
 
 
 def run(
@@ -43,6 +51,9 @@ def train(
     out: Out,
     model: Annotated[str | None, typer.Option(help="One of the configuration's models; the first by default.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew.")
+    ] = Resume.auto,
     sets: Set = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -53,7 +64,9 @@ def train(
     from mgoe.evaluation import rich_table
 
     settings = load_settings(config, sets or ())
-    rows = pipeline.train(settings, out, model, seed, overwrite=overwrite, say=say)
+    rows = pipeline.train(settings, out, model, seed, overwrite=overwrite, resume=resume is Resume.auto, say=say)
+    if not rows:  # another process shows them
+        return
     if as_json:
         show_json({"path": str(out), "bundle": str(out / "bundle"), "metrics": rows})
         return

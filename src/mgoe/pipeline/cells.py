@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliabili
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
-from mgoe.training import CHECKPOINTS, Feed, Monitor, fit, make_spec, predict, progress_bar
+from mgoe.training import CHECKPOINTS, Feed, Monitor, World, fit, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -102,21 +103,12 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     spec = inputs.spec
     model = make_model(cell.model, spec, cell.seed)
     training = training_of(settings.training, cell.model)
-    train, valid, test = (
-        Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS
-    )
+    feeds = {
+        split: Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS
+    }
     with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
-        fitted = fit(model, train, valid, training, cell.folder, on_progress, cell.seed, resume)
-    rows: list[Row] = []
-    for split, feed in (("valid", valid), ("test", test)):
-        scores, examples = predict(model, feed), feed.examples
-        slices = inputs.slices if settings.evaluation.slices and split == "test" else None
-        rows += measure(scores, examples.labels, examples.user, spec.tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
-        user_influence(scores, examples.labels, examples.user, spec.tasks).save(cell.folder / f"{split}.npz")
-        if split == "test":
-            write_json(cell.folder / "reliability.json", reliability(scores, examples.labels, spec.tasks))
-    if settings.evaluation.ranking_queries:
-        rows += catalogue(cell, settings, inputs, model)
+        fitted = fit(model, feeds["train"], feeds["valid"], training, cell.folder, on_progress, cell.seed, resume)
+    scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
     facts = {
         "model": cell.model.name,
         "seed": cell.seed,
@@ -130,11 +122,35 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "samples_per_second": round(fitted.samples_per_second),
         "precision": fitted.precision,
     }
-    write_text(cell.folder / "spec.json", spec.to_json())
+    if World.current().leads:
+        _write(cell, settings, inputs, model, feeds, scores, facts)
+    return facts
+
+
+def _write(
+    cell: Cell,
+    settings: RunSettings,
+    inputs: Inputs,
+    model: RankingModel,
+    feeds: Mapping[str, Feed],
+    scores: Mapping[str, NDArray[np.float32]],
+    facts: dict[str, Any],
+) -> None:
+    """Measure predictions and write the cell; its metrics last."""
+    rows: list[Row] = []
+    tasks = inputs.spec.tasks
+    for split, predictions in scores.items():
+        examples = feeds[split].examples
+        slices = inputs.slices if settings.evaluation.slices and split == "test" else None
+        rows += measure(predictions, examples.labels, examples.user, tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
+        user_influence(predictions, examples.labels, examples.user, tasks).save(cell.folder / f"{split}.npz")
+    write_json(cell.folder / "reliability.json", reliability(scores["test"], feeds["test"].examples.labels, tasks))
+    if settings.evaluation.ranking_queries:
+        rows += catalogue(cell, settings, inputs, model)
+    write_text(cell.folder / "spec.json", inputs.spec.to_json())
     write_json(cell.folder / "fit.json", facts)
     write_rows(cell.folder / DONE, rows)
     shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
-    return facts
 
 
 def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingModel) -> list[Row]:

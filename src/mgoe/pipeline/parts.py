@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from mgoe.bundle import write_bundle
-from mgoe.config import ModelSettings, RunSettings, did_you_mean
+from mgoe.config import ModelSettings, RunSettings, did_you_mean, load_settings
+from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
-from mgoe.pipeline.cells import Cell
+from mgoe.pipeline.cells import Cell, Inputs, run_cell
 from mgoe.pipeline.rows import model_rows
-from mgoe.pipeline.run import Say, begin, build, train_cells
+from mgoe.pipeline.run import Say, begin, build, told
+from mgoe.training import joined
 
 
 def train(
@@ -20,10 +22,13 @@ def train(
     seed: int | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = True,
     say: Say = lambda line: None,
     show_progress: bool = True,
 ) -> list[Row]:
     """Train one model of a run with one seed, and write its bundle.
+
+    Under `torchrun` all processes train together: the first prepares, measures and writes, the others return no rows.
 
     Args:
         settings: Of the run, or the YAML file that holds them.
@@ -31,6 +36,7 @@ def train(
         model: Name of one of the run's models; the first by default.
         seed: The first of the settings' by default.
         overwrite: Replace a finished run, or one of other settings.
+        resume: Go on from the checkpoint of a fit that was cut off.
         say: Called with a line a stage.
         show_progress: Progress bars, where standard error is a terminal.
 
@@ -40,14 +46,29 @@ def train(
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule.
     """
-    with begin(settings, out, overwrite, say) as (settings, out, prepared):
-        graph = build(settings, out, prepared, say)
-        chosen = _choose(model_rows(settings, prepared), model)
-        cell = Cell(out, chosen, settings.seeds[0] if seed is None else seed)
-        train_cells(settings.model_copy(update={"seeds": [cell.seed]}), out, [chosen], say, show_progress)
-        rows = read_rows(cell.folder / "metrics.json")
-        write_bundle(out / "bundle", settings=settings, model=chosen, cell=cell.folder, prepared=prepared, graph=graph, metrics=rows)
-        return rows
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    with joined(settings.training.device) as world:
+        if not world.leads:
+            world.agree(None)  # the first process has prepared everything
+            prepared = Prepared.open(out / "data")
+            cell = _cell(settings, out, prepared, model, seed)
+            run_cell(cell, settings, Inputs(out, settings), show_progress=False, resume=resume)
+            return []
+        with begin(settings, out, overwrite, say) as (settings, out, prepared):
+            graph = build(settings, out, prepared, say)
+            cell = _cell(settings, out, prepared, model, seed)
+            if not cell.done or world.size > 1:
+                world.agree(None)
+                say(f"training {cell.title}" + (f" on {world.size} processes" if world.size > 1 else ""))
+                say(told(run_cell(cell, settings, Inputs(out, settings), show_progress, resume), settings))
+            rows = read_rows(cell.folder / "metrics.json")
+            kept = {"settings": settings, "model": cell.model, "cell": cell.folder, "prepared": prepared, "graph": graph}
+            write_bundle(out / "bundle", **kept, metrics=rows)
+            return rows
+
+
+def _cell(settings: RunSettings, out: Path, prepared: Prepared, model: str | None, seed: int | None) -> Cell:
+    return Cell(out, _choose(model_rows(settings, prepared), model), settings.seeds[0] if seed is None else seed)
 
 
 def _choose(models: list[ModelSettings], name: str | None) -> ModelSettings:

@@ -85,6 +85,8 @@ def run(
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
     """
     started = time.perf_counter()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`")
     with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
         graph = build(settings, out, prepared, say)
         models = model_rows(settings, prepared)
@@ -170,10 +172,15 @@ def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], s
     waiting = [cell for cell in cells if not cell.done]
     say(f"training {len(waiting)} of {len(cells)} cells ({len(models)} models, {len(settings.seeds)} seeds)")
     for number, facts in enumerate(_finish(waiting, settings, show_progress), len(cells) - len(waiting) + 1):
-        say(
-            f"  [{number}/{len(cells)}] {facts['model']}, seed {facts['seed']}: {settings.training.monitor} {facts['best_value']:.4f} "
-            f"on validation, epoch {facts['best_epoch']}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
-        )
+        say(f"  [{number}/{len(cells)}] {told(facts, settings)}")
+
+
+def told(facts: dict[str, Any], settings: RunSettings) -> str:
+    """A finished cell in a line."""
+    return (
+        f"{facts['model']}, seed {facts['seed']}: {settings.training.monitor} {facts['best_value']:.4f} on validation, "
+        f"epoch {facts['best_epoch']}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
+    )
 
 
 def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> Iterator[dict[str, Any]]:

@@ -230,6 +230,7 @@ class _Run:
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": done.last, "seed": self.seed}
             if self.world.leads:
                 save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
+            self.world.agree(None)  # no process may read the file before it is written
         self._write_curves()
 
     def _write_curves(self) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor
 from mgoe.errors import TrainingError
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(days=7)
+"""The others wait while the first process prepares the log; `torchrun` ends them where one fails."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     try:
         if on_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise TrainingError("torchrun", f"the processes cannot meet ({error}); start them with `torchrun -m mgoe train ...`") from None
     try:

@@ -1,0 +1,168 @@
+"""Processes that train together do what one does alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mgoe.errors import TrainingError
+from mgoe.training import World, fit, load_weights, predict
+from mgoe.training.checkpoint import Checkpoints
+from mgoe.training.world import joined
+from tests.training.fakes import Model, make_feed
+from tests.training.test_loop import TRAIN, VALID, training, weights
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from mgoe.training import fit, joined, predict
+from tests.training.fakes import Model
+from tests.training.test_loop import TRAIN, VALID, training
+out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
+with joined("cpu") as world:
+    model = Model()
+    settings = training(device="cpu", **{k: v for k, v in changes.items() if k != "leave"})
+    leave = lambda now: sys.exit() if now.epoch == changes.get("leave") else None
+    result = fit(model, TRAIN, VALID, settings, out, leave, seed=5, resume=True)
+    found = predict(model, VALID)
+    with open(out / f"told.{world.rank}.json", "w") as file:
+        json.dump({"curves": result.curves, "predictions": found.tolist(), "size": world.size}, file)
+"""
+
+
+def together(size: int, program: str, *arguments: str) -> None:
+    """Run a program in so many processes, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, errors[-3000:]
+
+
+def told(out: Path, rank: int) -> dict:
+    return json.loads((out / f"told.{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory):
+    model = Model()
+    result = fit(model, TRAIN, VALID, training(), tmp_path_factory.mktemp("alone"), seed=5)
+    return model, result
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}], ids=["plain", "accumulated"])
+def test_two_processes_are_one(tmp_path, alone, changes):
+    model, result = alone
+    together(2, PROGRAM, str(tmp_path), json.dumps(changes))
+    first, second = told(tmp_path, 0), told(tmp_path, 1)
+    assert first["size"] == 2
+    assert first["predictions"] == second["predictions"]
+    for mine, theirs, other in zip(result.curves, first["curves"], second["curves"], strict=True):
+        assert theirs["losses"] == other["losses"]
+        assert theirs["validation"] == other["validation"]
+        for task, loss in mine["losses"].items():
+            assert theirs["losses"][task] == pytest.approx(loss, abs=1e-4)
+        for task, values in mine["validation"].items():
+            assert theirs["validation"][task] == pytest.approx(values, abs=3e-3)  # of weights that differ by rounding
+    again = Model(seed=7)
+    load_weights(again, tmp_path / "model.safetensors")
+    for name, tensor in weights(model).items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-4, rtol=1e-3)
+    np.testing.assert_allclose(first["predictions"], predict(again, VALID), atol=1e-6)
+
+
+def test_metrics_of_the_same_weights_are_exact_over_processes(tmp_path, alone):
+    """GAUC by user over all rows, not an average of the processes' own."""
+    model, _ = alone
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    program = """
+import json, sys
+import torch
+from mgoe.training import joined, measure, predict
+from tests.training.fakes import TASKS, Model
+from tests.training.test_loop import VALID
+with joined("cpu") as world:
+    model = Model()
+    model.load_state_dict(torch.load(sys.argv[1] + "/weights.pt"))
+    scores = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
+    json.dump(scores, open(sys.argv[1] + f"/told.{world.rank}.json", "w"))
+"""
+    together(3, program, str(tmp_path))
+    from mgoe.training import measure
+    from tests.training.fakes import TASKS
+
+    expected = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
+    for rank in range(3):
+        for task, values in told(tmp_path, rank).items():
+            assert values == pytest.approx(expected[task], abs=1e-6)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (2, 4)])
+def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first, then):
+    model, _ = alone
+    together(first, PROGRAM, str(tmp_path), json.dumps({"leave": 2}))
+    found = Checkpoints(tmp_path / "checkpoints", 2).latest()
+    assert found is not None
+    assert found[1]["done"]["epochs"] == 1
+    together(then, PROGRAM, str(tmp_path), "{}")
+    again = Model(seed=7)
+    load_weights(again, tmp_path / "model.safetensors")
+    for name, tensor in weights(model).items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
+    with pytest.raises(TrainingError, match=r"training.batch_size: must be a multiple of the 3 processes, found 256"):
+        fit(Model(), TRAIN, VALID, training(), tmp_path)
+
+
+def test_processes_that_cannot_meet_say_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with (
+        pytest.raises(TrainingError, match=r"torchrun: the processes cannot meet .*start them with `torchrun -m mgoe train"),
+        joined("cpu"),
+    ):
+        pass
+
+
+def test_shares_of_rows_are_all_rows():
+    for rows in range(20):
+        for size in range(1, 6):
+            parts = [np.arange(rows)[World(rank, size).share(rows)] for rank in range(size)]
+            np.testing.assert_array_equal(np.concatenate(parts), np.arange(rows))
+
+
+def test_parts_of_a_batch_are_the_batch(tmp_path, alone):
+    whole, parts = alone[0], Model()
+    fit(parts, TRAIN, VALID, training(accumulate=4), tmp_path, seed=5)
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_a_feed_alone_is_what_processes_share():
+    feed = make_feed(100)
+    mine = [batch["weight"] for rank in range(2) for batch in feed.batches(10, world=World(rank, 2))]
+    assert sorted(torch.cat(mine).tolist()) == list(range(1, 101))
