@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.graph import clusters, edges
-from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side
+from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
 from mgoe.graph.learned import Learned, read_sketch
 from mgoe.graph.pairs import Moments, starts
@@ -163,7 +163,7 @@ class _At:
             users = np.sort(np.random.default_rng(s.seed).choice(linked, s.sample, replace=False))
             share = s.sample / len(linked)
         matrix = score_matrix(rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize)
-        found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share)
+        found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
         save_arrays(self.folder, {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")})
         save_arrays(self.work, {"given_vectors": found.items if users is None else found.basis[:0]})
 

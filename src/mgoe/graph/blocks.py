@@ -5,6 +5,7 @@ Either side reads the same way: pairs lie sorted by user as they were written, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,6 +147,13 @@ def write_by_item(folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memo
         for block in by_item(rows, item_indptr, memory, threads):
             out.append({"by_item.user": block.other, "by_item.code": block.code})
             yield block
+
+
+def available_threads() -> int:
+    """Processors of this process, or what OMP_NUM_THREADS allows."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, int(asked)) if asked.isdigit() and int(asked) else here
 
 
 @numba.njit(cache=True, nogil=True)

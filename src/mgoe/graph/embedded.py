@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block, Reading, Rows, Side, write_by_item
+from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
 from mgoe.tables import batches
 
@@ -76,10 +75,3 @@ class Embedded:
                     yield done()
             while waiting:
                 yield done()
-
-
-def available_threads() -> int:
-    """Processors of this process, or what OMP_NUM_THREADS allows."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, int(asked)) if asked.isdigit() and int(asked) else here

@@ -7,6 +7,7 @@ from a sample of the users; every node is then projected by its own pairs.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -23,8 +24,8 @@ NOISE = 1e-5
 ROUNDING = 5e-8
 """The same for a basis on the way there. Less is left out: a random draw can make a direction weak that the graph does not, and one that
 is left out cannot come back (singular values were wrong by up to .005 of the largest)."""
-GRAM_ROWS = 1 << 18
-"""Rows brought to double precision at once."""
+GRAM_ROWS = 1 << 12
+"""Rows brought to double precision at once: few enough to stay in the cache, which makes it five times as fast."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def score_matrix(
     return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
 
 
-def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0) -> Sketch:
+def sketch(
+    matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0, threads: int = 1
+) -> Sketch:
     """Randomised truncated singular value decomposition.
 
     Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item
@@ -96,14 +99,15 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
         scale: Power of the singular values.
         seed: Of the range finder.
         share: Of all users that the matrix holds: singular values are those of all.
+        threads: Each multiplies a part of the rows; the result is the same.
     """
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
     transposed = matrix.T.tocsr()
-    basis = _orthonormal(matrix @ np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32))
+    basis = _orthonormal(_product(matrix, np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32), threads))
     for _ in range(power_iterations):
-        basis = _orthonormal(matrix @ _orthonormal(transposed @ basis))
-    profile = transposed @ basis  # (I, width): the matrix is close to basis @ profile.T
+        basis = _orthonormal(_product(matrix, _orthonormal(_product(transposed, basis, threads)), threads))
+    profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T
     rotation, strength = _principal(profile, NOISE)
     rotation, strength = rotation[:, :rank], strength[:rank]
     right = profile @ (rotation / strength).astype(np.float32)  # Q
@@ -147,6 +151,20 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows divided by their length, zero rows left alone: else popularity fills the first direction."""
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """`matrix @ dense`, parts of equal work side by side (SciPy multiplies on one thread, and lets go of the interpreter)."""
+    rows = len(matrix.indptr) - 1
+    out = np.empty((rows, dense.shape[1]), np.float32)
+    cuts = [0, *np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, threads + 1)[1:-1]).tolist(), rows]
+
+    def part(first: int, last: int) -> None:
+        out[first:last] = matrix[first:last] @ dense
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, cuts[:-1], cuts[1:]))
+    return out
 
 
 def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
