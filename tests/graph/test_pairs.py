@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from mgoe.graph import pairs as module
 from mgoe.graph.blocks import Rows
 from mgoe.graph.pairs import Moments, code_type, fold, in_order, starts, whole_pairs, write_pairs
-from mgoe.tables import batches
+from mgoe import tables
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of
@@ -51,7 +51,7 @@ def in_columns(found: list[Event]) -> tuple[np.ndarray, np.ndarray]:
     return keys.copy(), moments.copy()
 
 
-def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
+def as_tables.batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
     """Batches of these lengths, over and over, until all rows are out."""
     first, lengths = 0, list(lengths)
     while first < len(keys):
@@ -84,7 +84,7 @@ def test_chunks_hold_every_event_in_order_and_never_cut_a_pair(found, lengths, c
     keys, moments = in_columns(found)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        chunks = list(whole_pairs(as_batches(keys, moments, lengths)))
+        chunks = list(whole_pairs(as_tables.batches(keys, moments, lengths)))
     assert_array_equal(np.concatenate([np.empty(0, np.int64), *(k for k, _ in chunks)]), keys)
     assert_array_equal(np.concatenate([np.empty(0, np.int64), *(e for _, e in chunks)]), moments)
     seen = [set(k.tolist()) for k, _ in chunks]
@@ -102,7 +102,7 @@ def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, lengt
         patch.setattr(module, "CHUNK", chunk)
         folders = [Path(folder) / str(s) for s in range(len(known))]
         done = []
-        chunks = list(whole_pairs(as_batches(keys, packed, [length]))) or [(keys, packed)]
+        chunks = list(whole_pairs(as_tables.batches(keys, packed, [length]))) or [(keys, packed)]
         write_pairs(chunks, Moments(moments, known, known), 3, folders, done.append)
         assert sum(done) == len(found)
         for snapshot, expected in zip(folders, naive, strict=True):
@@ -128,7 +128,7 @@ def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") ->
     table = engine.read_parquet(folder / "history.parquet")
     moments = Moments((np.array(log.cuts, np.int64) + 1) * BUCKET, log.users_at, log.items_at)
     folders = [folder / "pairs" / str(s) for s in range(len(log.users_at))]
-    write_pairs(whole_pairs(batches(in_order(table))), moments, len(RANKS), folders)
+    write_pairs(whole_pairs(tables.batches(in_order(table))), moments, len(RANKS), folders)
     return folders
 
 
@@ -188,3 +188,13 @@ def test_the_engine_packs_and_orders_events_as_they_are_folded():
     keys, moments = in_columns(found)
     assert_array_equal(ordered.key, keys)
     assert_array_equal(ordered.event, moments)
+
+
+def test_an_engine_that_has_spilled_before_goes_on_to_sort(tmp_path):
+    """DuckDB keeps the folder that it has spilled to: numbering the ids of a large log comes before the sort."""
+    con = ibis.duckdb.connect(tmp_path / "log.duckdb", temp_directory=str(tmp_path / "first"))
+    con.con.execute("SET memory_limit = '40MB'; SET threads = 1")
+    con.con.execute("CREATE TEMP TABLE s AS SELECT * FROM (SELECT hash(i) AS h, i FROM range(3000000) t(i)) ORDER BY h")
+    assert any((tmp_path / "first").iterdir())
+    tables.bounded(con, 0.25, tmp_path / "second")
+    assert con.con.sql("SELECT current_setting('memory_limit')").fetchone() == ("256.0 MiB",)

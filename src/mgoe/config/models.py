@@ -9,6 +9,7 @@ from pydantic import Field
 from mgoe.config.base import Settings
 
 InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
+Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
 INPUT_GROUPS: tuple[InputGroup, ...] = get_args(InputGroup)
 
 
@@ -42,6 +43,9 @@ class TrainingSettings(Settings):
     """Share of all steps over which the learning rates rise from zero."""
     clip: float = Field(default=1.0, gt=0)
     """Norm that all dense gradients together are cut to. Tables need none: their optimiser divides by it."""
+    balance: Balance = "fixed"
+    """How tasks share what they all move: `fixed` adds up losses times their weights, `uncertainty` learns the weights, the others
+    reconcile gradients (TorchJD)."""
     accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is worked off in, which take less memory; the step is the same."""
     monitor: str = "all.ranking"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ibis
 import numpy as np
@@ -105,13 +106,15 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
     if settings.form == "exposures":
         history = label_history(every, settings)
-        return history, _facts(history, place), {}
-    counted = every.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
-    counts: dict[str, int] = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
+        told = _told(history, [history.task]).to_pyarrow().to_pylist()
+        return history, _facts(told, {row["task"]: [row["task"]] for row in told}, "task", history, place), {}
+    told = _told(every, [every.behavior]).order_by("behavior").to_pyarrow().to_pylist()
+    counts: dict[str, int] = {row["behavior"]: row["events"] for row in told}
     masks = behavior_masks(counts, settings, place, every_task)
     history = _one_row_a_task(every, masks, len(settings.tasks))
     ignored = {behavior: count for behavior, count in counts.items() if behavior not in masks}
-    return history, _facts(history, place), ignored
+    tasks = {behavior: [t for t in range(len(settings.tasks)) if mask >> t & 1] for behavior, mask in masks.items()}
+    return history, _facts(told, tasks, "behavior", history, place), ignored
 
 
 def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
@@ -126,19 +129,30 @@ def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
 
 
-def _facts(history: Table, place: str) -> dict[str, int]:
-    """Alike in every engine, so that a build that was begun on one goes on on another."""
-    whole = [node for node in NODES if history[node].type().is_integer()]
-    mix = mixed(history.time, history.task, *(history[node] for node in whole))
-    told = history.aggregate(events=history.count(), first=history.time.min(), last=history.time.max(), checksum=mix.sum().cast("int64"))
-    facts: dict[str, int] = told.to_pyarrow().to_pylist()[0]
-    if not facts["events"]:
+def _told(rows: Table, group: list[Any]) -> Table:
+    """What one pass tells of the rows of each behaviour or task: number, first and last moment, and a checksum."""
+    mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
+    return rows.group_by(group).aggregate(
+        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=mix.sum().cast("int64")
+    )
+
+
+def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str, history: Table, place: str) -> dict[str, int]:
+    """Of all events that do a task. Alike in every engine, so that a build that was begun on one goes on on another."""
+    done = [(row, task) for row in told for task in tasks.get(row[key], ())]
+    if not done:
         raise DataError(place, "some events must do a task between data.start and data.end, found none; move them, or mend the tasks")
+    checksum = sum(row["checksum"] * (task + 1) for row, task in done)
     for node in NODES:
-        if node not in whole:
+        if not history[node].type().is_integer():
             ids = history.group_by(node).aggregate(n=history.count())
-            facts["checksum"] += int(ids.aggregate(n=(ids.n * digest(ids[node])).sum().cast("int64")).to_pyarrow()["n"][0].as_py())
-    return facts
+            checksum += int(ids.aggregate(n=(ids.n * digest(ids[node])).sum().cast("int64")).to_pyarrow()["n"][0].as_py())
+    return {
+        "events": sum(row["events"] for row, _ in done),
+        "first": min(row["first"] for row, _ in done),
+        "last": max(row["last"] for row, _ in done),
+        "checksum": checksum % (1 << 61),
+    }
 
 
 def _number(rows: Table, node: str, known: Path | None, place: str) -> pa.Array:

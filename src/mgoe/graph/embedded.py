@@ -8,12 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
-from mgoe.tables import batches
+from mgoe.tables import batches, bounded
 
 Advance = Callable[[int], None]
 GIB = 1 << 30
@@ -38,13 +37,7 @@ class Embedded:
 
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""
-        backend = history.get_backend()
-        if isinstance(backend, Backend):
-            spill = self.folder / "spill"
-            backend.con.execute(f"SET memory_limit = '{self.memory * SORT_SHARE:.2f}GiB'")
-            backend.con.execute(f"SET threads = {self.threads}")
-            backend.con.execute("SET preserve_insertion_order = false")
-            backend.con.execute(f"SET temp_directory = '{spill}'")
+        bounded(history.get_backend(), self.memory * SORT_SHARE, self.folder / "spill", self.threads)
         write_pairs(whole_pairs(batches(in_order(history))), moments, tasks, folders, advance)
 
     def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:

@@ -84,9 +84,7 @@ def score_matrix(
     return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
 
 
-def sketch(
-    matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0, threads: int = 1
-) -> Sketch:
+def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0, threads: int = 1) -> Sketch:
     """Randomised truncated singular value decomposition.
 
     Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from mgoe.config import TrainingSettings
+from mgoe.training.balance import make_balance
 from mgoe.training.feed import Batch
 from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
 from mgoe.training.world import World
@@ -37,7 +38,8 @@ class Stepper:
     def __init__(self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World):
         self.model, self.settings, self.steps, self.world = model, settings, steps, world
         self.bfloat16 = bfloat16
-        self.dense, self.tables = model.dense(), model.tables()
+        self.balance = make_balance(settings.balance, model, settings.accumulate * world.size)
+        self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
         self.optimizers = make_optimizers(self.tables, self.dense, settings)
 
     def __call__(self, batch: Batch, number: int, check: Check) -> tuple[Tensor, Tensor]:
@@ -61,8 +63,9 @@ class Stepper:
             with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
                 loss, of_tasks = self.model.loss(part) if totals is None else self.model.loss(part, totals)
             check(part, loss, of_tasks)
-            loss.backward()
+            self.balance.backward(loss, of_tasks)
             summed.append(torch.cat([loss.detach().float().reshape(1), of_tasks.detach().float()]))
+        self.balance.finish(self.world)
         losses = torch.stack(summed).sum(0)
         self._share(losses)
         clip_grad_norm_(self.dense, self.settings.clip)
@@ -72,12 +75,16 @@ class Stepper:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a step depends on besides its batch and its number, by name."""
-        return {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()} | optimizer_tensors(self.optimizers)
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        balance = {f"balance.{name}": tensor for name, tensor in self.balance.tensors().items()}
+        return weights | balance | optimizer_tensors(self.optimizers)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
         weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
+        for name, tensor in self.balance.tensors().items():
+            tensor.copy_(tensors[f"balance.{name}"])
         load_optimizers(self.optimizers, tensors)
 
     def _totals(self, batch: Batch) -> Tensor:

@@ -21,7 +21,6 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend as DuckDB
 from numpy.typing import NDArray
 
 from mgoe.arrays import ArrayFolder
@@ -32,6 +31,7 @@ from mgoe.graph.spark.carry import Carrier
 from mgoe.graph.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
+from mgoe.tables import bounded
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -142,10 +142,7 @@ class Spark:
             return events
         file = self.spill / "history.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(backend, DuckDB):
-            backend.con.execute(f"SET memory_limit = '{self.settings.memory * EXPORT_SHARE:.2f}GiB'")
-            backend.con.execute("SET preserve_insertion_order = false")
-            backend.con.execute(f"SET temp_directory = '{self.spill}'")
+        bounded(backend, self.settings.memory * EXPORT_SHARE, self.spill)
         packed(history).to_parquet(file)
         groups = pq.ParquetFile(file).metadata.num_row_groups
         a_part = max(1, groups // (4 * self.cores))
