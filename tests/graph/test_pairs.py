@@ -51,7 +51,7 @@ def in_columns(found: list[Event]) -> tuple[np.ndarray, np.ndarray]:
     return keys.copy(), moments.copy()
 
 
-def as_tables.batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
+def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
     """Batches of these lengths, over and over, until all rows are out."""
     first, lengths = 0, list(lengths)
     while first < len(keys):
@@ -84,7 +84,7 @@ def test_chunks_hold_every_event_in_order_and_never_cut_a_pair(found, lengths, c
     keys, moments = in_columns(found)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        chunks = list(whole_pairs(as_tables.batches(keys, moments, lengths)))
+        chunks = list(whole_pairs(as_batches(keys, moments, lengths)))
     assert_array_equal(np.concatenate([np.empty(0, np.int64), *(k for k, _ in chunks)]), keys)
     assert_array_equal(np.concatenate([np.empty(0, np.int64), *(e for _, e in chunks)]), moments)
     seen = [set(k.tolist()) for k, _ in chunks]
@@ -102,7 +102,7 @@ def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, lengt
         patch.setattr(module, "CHUNK", chunk)
         folders = [Path(folder) / str(s) for s in range(len(known))]
         done = []
-        chunks = list(whole_pairs(as_tables.batches(keys, packed, [length]))) or [(keys, packed)]
+        chunks = list(whole_pairs(as_batches(keys, packed, [length]))) or [(keys, packed)]
         write_pairs(chunks, Moments(moments, known, known), 3, folders, done.append)
         assert sum(done) == len(found)
         for snapshot, expected in zip(folders, naive, strict=True):

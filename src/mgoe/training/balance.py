@@ -99,7 +99,8 @@ class Aggregated(Fixed):
             gradients = torch.autograd.grad(weighted, parameters, retain_graph=t < tasks - 1, allow_unused=True)
             shared, rest = gradients[: len(self.shared)], gradients[len(self.shared) :]
             row = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(self.shared, shared, strict=True)])
-            self.rows[t] = row if self.rows[t] is None else self.rows[t] + row
+            before = self.rows[t]
+            self.rows[t] = row if before is None else before + row
             for p, g in zip(self.own, rest[: len(self.own)], strict=True):
                 if g is not None:
                     p.grad = g if p.grad is None else p.grad + g
