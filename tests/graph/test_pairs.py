@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from mgoe import tables
 from mgoe.graph import pairs as module
 from mgoe.graph.blocks import Rows
 from mgoe.graph.pairs import Moments, code_type, fold, in_order, starts, whole_pairs, write_pairs
-from mgoe import tables
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of
@@ -197,4 +197,4 @@ def test_an_engine_that_has_spilled_before_goes_on_to_sort(tmp_path):
     con.con.execute("CREATE TEMP TABLE s AS SELECT * FROM (SELECT hash(i) AS h, i FROM range(3000000) t(i)) ORDER BY h")
     assert any((tmp_path / "first").iterdir())
     tables.bounded(con, 0.25, tmp_path / "second")
-    assert con.con.sql("SELECT current_setting('memory_limit')").fetchone() == ("256.0 MiB",)
+    assert con.con.execute("SELECT current_setting('memory_limit')").fetchone() == ("256.0 MiB",)

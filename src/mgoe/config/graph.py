@@ -44,7 +44,7 @@ class GraphSettings(Settings):
     dense: int = Field(default=1, ge=0)
     """Which resolution the experts aggregate; stored dense. The last one where `auto` kept fewer."""
     rank: int = Field(default=128, ge=1)
-    power_iterations: int = Field(default=2, ge=0)
+    power_iterations: int = Field(default=4, ge=0)
     scale: float = Field(default=1.0, ge=0, le=2)
     """Power of the singular values on the sketch: 1 did best, 2 is the paper's similarity of rows of S S^T."""
     normalize: Literal["degree", "none"] = "degree"

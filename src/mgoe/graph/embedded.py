@@ -16,7 +16,7 @@ from mgoe.tables import batches, bounded
 
 Advance = Callable[[int], None]
 GIB = 1 << 30
-SORT_SHARE, TURN_SHARE = 0.6, 0.25
+SORT_SHARE, TURN_SHARE = 0.75, 0.25
 """Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
 
 

@@ -25,7 +25,7 @@ FORMAT = 2
 NEEDED = ("settings", "ranks", "bucket", "code_scores", "resolutions", "dense", "cuts", "users", "items", "pairs", "files")
 """Of the manifest, to read the graph."""
 
-DRIFT_LIMIT = 0.15
+DRIFT_LIMIT = 0.1
 """Drift from which macro nodes should be learned again; docs/scale.md has the study."""
 
 

@@ -1,35 +1,42 @@
-"""The whole line, callable: `mgoe.run(settings, out)`; and in parts, each of which leaves a folder that `run` goes on with."""
+"""The whole line, callable: `mgoe.run(settings, out)`; and in parts, each of which leaves a folder that `run` goes on with.
 
-from mgoe.pipeline.cells import Cell, Inputs, run_cell
-from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update, write_graph_page
-from mgoe.pipeline.output import claim, mark
-from mgoe.pipeline.parts import train
-from mgoe.pipeline.results import leads, measured
-from mgoe.pipeline.run import RunResult, build, prepare_data, run, train_cells
-from mgoe.pipeline.score import measure_pairs, score_pairs, write_scores
-from mgoe.pipeline.summary import estimates
+A module is imported when a name of it is first asked for: the macro graph is built without torch.
+"""
 
-__all__ = [
-    "Cell",
-    "Inputs",
-    "RunResult",
-    "build",
-    "claim",
-    "estimates",
-    "forget",
-    "leads",
-    "macro_graph",
-    "mark",
-    "measure_pairs",
-    "measured",
-    "open_graph",
-    "prepare_data",
-    "run",
-    "run_cell",
-    "score_pairs",
-    "train",
-    "train_cells",
-    "update",
-    "write_graph_page",
-    "write_scores",
-]
+# ruff: noqa: F401 - what is imported for types is what is exported
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mgoe.pipeline.cells import Cell, Inputs, run_cell
+    from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update, write_graph_page
+    from mgoe.pipeline.line import RunResult, run, train_cells
+    from mgoe.pipeline.output import claim, mark
+    from mgoe.pipeline.parts import train
+    from mgoe.pipeline.results import leads, measured
+    from mgoe.pipeline.score import measure_pairs, score_pairs, write_scores
+    from mgoe.pipeline.stages import build, prepare_data
+    from mgoe.pipeline.summary import estimates
+
+_MODULES = {
+    "cells": ("Cell", "Inputs", "run_cell"),
+    "graphs": ("forget", "macro_graph", "open_graph", "update", "write_graph_page"),
+    "output": ("claim", "mark"),
+    "parts": ("train",),
+    "results": ("leads", "measured"),
+    "line": ("RunResult", "run", "train_cells"),
+    "score": ("measure_pairs", "score_pairs", "write_scores"),
+    "stages": ("build", "prepare_data"),
+    "summary": ("estimates",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULE_OF)

@@ -22,7 +22,7 @@ from mgoe.evaluation import report
 from mgoe.files import exclusive
 from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
 from mgoe.pipeline.output import claim
-from mgoe.pipeline.run import Say, begin, build
+from mgoe.pipeline.stages import Say, build
 from mgoe.pipeline.watch import Watch
 
 LOG_SHARE = 0.6
@@ -53,6 +53,8 @@ def macro_graph(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     if settings.graph.snapshots == "last":
         return _whole_graph(settings, out, overwrite, table, say)
+    from mgoe.pipeline.line import begin  # looks at what will be trained, which takes torch
+
     with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
         return build(settings, out, prepared, say)
 

@@ -10,8 +10,9 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
 from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.pipeline.line import begin, told
 from mgoe.pipeline.rows import model_rows
-from mgoe.pipeline.run import Say, begin, build, told
+from mgoe.pipeline.stages import Say, build
 from mgoe.training import joined
 
 

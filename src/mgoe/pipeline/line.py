@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,21 +17,18 @@ import ibis.expr.types as ir
 import pandas as pd
 
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.config import ModelSettings, RunSettings, load_settings, seconds
-from mgoe.data import Prepared, prepare
+from mgoe.config import ModelSettings, RunSettings, load_settings
+from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
-from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import model_rows, named_models
+from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
-from mgoe.pipeline.watch import Watch
 from mgoe.training import Monitor
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -124,46 +121,6 @@ def begin(
                 say(f"going on with the unfinished run in {out}")
             prepared = prepare_data(settings, out, table, say)
         yield settings, out, prepared
-
-
-def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None, say: Say = lambda line: None) -> Prepared:
-    """The prepared log below `out`, made unless it is there."""
-    if not (out / "data").exists():
-        started = time.perf_counter()
-        say("preparing the log")
-        prepare(settings, out / "data", table)
-        summary = Prepared.open(out / "data").summary
-        examples = sum(split["examples"] for split in summary["splits"].values())
-        say(
-            f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, {examples:,} examples "
-            f"in {time.perf_counter() - started:.1f} s"
-        )
-    return Prepared.open(out / "data")
-
-
-def build(settings: RunSettings, out: Path, prepared: Prepared, say: Say = lambda line: None) -> MacroGraph:
-    """The macro graph below `out`, built unless it is there."""
-    if not (out / "graph").exists():
-        started = time.perf_counter()
-        say("building the macro graph")
-        graph = build_graph(source_of(settings, prepared), settings.graph, out / "graph", Watch(say))
-        stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
-        say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
-    return MacroGraph.open(out / "graph")
-
-
-def source_of(settings: RunSettings, prepared: Prepared) -> Source:
-    """What the graph of a prepared log is built of."""
-    return Source(
-        history=prepared.history,
-        cuts=prepared.cuts,
-        users_at=prepared.users_at,
-        items_at=prepared.items_at,
-        ranks=settings.ranks,
-        bucket=seconds(settings.data.bucket) * 1_000_000,
-        files={name: prepared.path / name for name in prepared.FILES},
-        log=settings.model_dump(mode="json", include={"data", "tasks"}),
-    )
 
 
 def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], say: Say, show_progress: bool) -> None:
