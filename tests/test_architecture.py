@@ -12,7 +12,7 @@ import mgoe
 
 SOURCE = Path(mgoe.__file__).parent
 ROOMS = (
-    ("errors", "config", "files", "arrays", "tables"),
+    ("errors", "config", "files", "arrays", "tables", "ahead"),
     ("metrics",),
     ("data",),
     ("graph",),
@@ -32,7 +32,7 @@ ENDS = {"datasets", "simulate"}
 ALLOWED = {
     "metrics": set(),
     "models": {"errors", "config"},
-    "graph": {"errors", "config", "files", "arrays", "tables"},
+    "graph": {"errors", "config", "files", "arrays", "tables", "ahead"},
     "simulate": {"errors", "config", "files", "arrays", "tables", "metrics", "data"},
 }
 """Rooms that know less than all above them."""

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe.ahead import ahead
 from mgoe.training import assemble
-from mgoe.training.prefetch import prefetch
 from mgoe.training.world import World
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
@@ -131,7 +131,7 @@ def sides():
 
 
 def feed_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "mgoe-feed"]
+    return [thread for thread in threading.enumerate() if thread.name == "mgoe-ahead"]
 
 
 def test_the_thread_ends_when_the_consumer_stops_early():
@@ -143,7 +143,7 @@ def test_the_thread_ends_when_the_consumer_stops_early():
 
 def test_the_thread_ends_when_the_consumer_fails():
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is the thing tested
-        for _ in prefetch(range(10**6)):
+        for _ in ahead(range(10**6)):
             raise ZeroDivisionError
     assert not feed_threads()
 
@@ -156,7 +156,7 @@ def test_an_error_in_the_source_reaches_the_consumer_in_its_turn():
 
     seen = []
     with pytest.raises(KeyError, match="gone"):  # noqa: PT012 - what came before the error counts
-        for item in prefetch(source()):
+        for item in ahead(source()):
             seen.append(item)
     assert seen == [1, 2]
     assert not feed_threads()

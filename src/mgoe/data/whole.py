@@ -67,7 +67,7 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
     numbered, these = folder / "numbered.json", {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}}
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
         for node in NODES:
-            ids = _number(rows, node, known[node] if known else None, place)
+            ids = _number(rows, node, settings.data.bucket, known[node] if known else None, place)
             pq.write_table(pa.table({"id": ids}), folder / f"{node}s.parquet", compression="zstd")
         write_json(numbered, these)
     tables, counts = {}, {}
@@ -83,7 +83,7 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
 
 
 def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool = True) -> tuple[Table, dict[str, int], dict[str, int]]:
-    """The events of a log that do a task: `user`, `item` (ids), `time`, `bucket`, `task`; their facts; and the rows that do none.
+    """The events of a log that do a task: `user`, `item` (ids), `time`, `task`; their facts; and the rows that do none.
 
     Args:
         source: The log.
@@ -103,7 +103,6 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     if not enforce(raw, checks, place, numbered=False):
         raise DataError(place, "the log must hold rows, found none but a header; name another file")
     every: Table = within(raw.select(**values), settings.data.start, settings.data.end)
-    every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
     if settings.form == "exposures":
         history = label_history(every, settings)
         told = _told(history, [history.task]).to_pyarrow().to_pylist()
@@ -119,7 +118,7 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
 
 def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
     """Events with the number of their task; an event whose behaviour does several, once for each."""
-    columns, parts = ("user", "item", "time", "bucket"), []
+    columns, parts = ("user", "item", "time"), []
     rest = dict(masks)
     while rest:  # one pass where every behaviour does one task
         first = {behavior: (mask & -mask).bit_length() - 1 for behavior, mask in rest.items()}
@@ -155,9 +154,9 @@ def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str,
     }
 
 
-def _number(rows: Table, node: str, known: Path | None, place: str) -> pa.Array:
+def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str) -> pa.Array:
     """Ids in the order of their codes: known ones as they are, then by first bucket, then id."""
-    found = rows.group_by(node).aggregate(first=rows.bucket.min())
+    found = rows.group_by(node).aggregate(first=bucket_of(rows.time.min(), bucket))
     ids = found.order_by(["first", node]).select(id=found[node]).to_pyarrow()["id"].combine_chunks()
     if known is None:
         return ids

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe.graph.blocks import Block
 from mgoe.graph.neighbours import task_table
+from mgoe.graph.prefetch import AHEAD, prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
 
 DENSE_SHARE = 0.3
@@ -230,10 +231,15 @@ def _first_order(indptr, other, code, scores, macro, width, to, to_macro, to_sco
 
 @numba.njit(cache=True, nogil=True)
 def _second_order(indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
-    width = out.shape[1]
+    width, pairs = out.shape[1], len(other)
     for row in range(len(indptr) - 1):
         back = np.int64(0)
         for e in range(indptr[row], indptr[row + 1]):
+            if e + 3 * AHEAD < pairs:  # where a row starts has to be there before the row can be asked for
+                prefetch(edge_indptr, np.int64(other[e + 3 * AHEAD]))
+                start = edge_indptr[other[e + AHEAD]]
+                prefetch(edge_macro, start)
+                prefetch_row(edge_score[start:], 0, 32)
             s, j = scores[code[e]], other[e]
             back += s * s
             for q in range(edge_indptr[j], edge_indptr[j + 1]):
@@ -244,12 +250,14 @@ def _second_order(indptr, other, code, scores, edge_indptr, edge_macro, edge_sco
 
 @numba.njit(cache=True, nogil=True)
 def _second_order_matrix(indptr, other, code, scores, matrix, own, out):  # pragma: no cover - compiled
-    width = out.shape[1]
+    width, pairs, flat = out.shape[1], len(other), matrix.reshape(-1)
     sums = np.empty(width, np.float64)
     for row in range(len(indptr) - 1):
         back = np.int64(0)
         sums[:] = 0
         for e in range(indptr[row], indptr[row + 1]):
+            if e + AHEAD < pairs:
+                prefetch_row(flat, np.int64(other[e + AHEAD]), width)
             s, j = scores[code[e]], other[e]
             back += s * s
             exact = np.float64(s)

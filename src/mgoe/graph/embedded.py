@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import ibis.expr.types as ir
 from numpy.typing import NDArray
 
+from mgoe.ahead import ahead
 from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
 from mgoe.tables import batches, bounded
@@ -38,7 +40,8 @@ class Embedded:
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""
         bounded(history.get_backend(), self.memory * SORT_SHARE, self.folder / "spill", self.threads)
-        write_pairs(whole_pairs(batches(in_order(history))), moments, tasks, folders, advance)
+        with closing(ahead(whole_pairs(batches(in_order(history))))) as chunks:  # the engine merges while the chunk before is folded
+            write_pairs(chunks, moments, tasks, folders, advance)
 
     def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
         """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.graph.blocks import Block, Rows
+from mgoe.graph.prefetch import AHEAD, prefetch_row
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
@@ -158,7 +159,8 @@ def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> 
     cuts = [0, *np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, threads + 1)[1:-1]).tolist(), rows]
 
     def part(first: int, last: int) -> None:
-        out[first:last] = matrix[first:last] @ dense
+        own, indptr = slice(matrix.indptr[first], matrix.indptr[last]), matrix.indptr[first : last + 1] - matrix.indptr[first]
+        out[first:last] = sp.csr_array((matrix.data[own], matrix.indices[own], indptr), shape=(last - first, len(dense))) @ dense
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, cuts[:-1], cuts[1:]))
@@ -200,9 +202,11 @@ def _values(indptr, other, code, users, scores, sums, other_sums, degree, to, to
 
 @numba.njit(cache=True, nogil=True)
 def _project(indptr, other, code, scores, sums, other_sums, degree, vectors, out):  # pragma: no cover - compiled
-    known, rank = len(other_sums), vectors.shape[1]
+    known, rank, pairs, flat = len(other_sums), vectors.shape[1], len(other), vectors.reshape(-1)
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
+            if e + AHEAD < pairs:
+                prefetch_row(flat, np.int64(other[e + AHEAD]), rank)
             j = other[e]
             if j >= known or other_sums[j] <= 0:
                 continue

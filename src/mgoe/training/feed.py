@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgoe.ahead import ahead
 from mgoe.config import InputGroup
 from mgoe.data import Examples, join
 from mgoe.training.assemble import Arrays, assemble
-from mgoe.training.prefetch import prefetch
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Feed:
         first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
         chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
         blocks = ((to_device(self._inputs_of(mine), device), counts) for mine, counts in _shares(chunks, batch_size, world))
-        with closing(prefetch(blocks)) as ready:
+        with closing(ahead(blocks)) as ready:
             for block, counts in ready:
                 places = np.cumsum([0, *counts]).tolist()
                 for low, high in pairwise(places):

@@ -17,7 +17,7 @@ class _End:
         self.error = error
 
 
-def prefetch(source: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
+def ahead(source: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
     """Yield what `source` yields, made by a thread that keeps `depth` items ready.
 
     An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception of the consumer) ends
@@ -44,7 +44,7 @@ def prefetch(source: Iterable[Item], depth: int = 1) -> Generator[Item, None, No
         except BaseException as error:
             put(_End(error))
 
-    thread = Thread(target=work, name="mgoe-feed", daemon=True)
+    thread = Thread(target=work, name="mgoe-ahead", daemon=True)
     thread.start()
     try:
         while not isinstance(item := queue.get(), _End):
