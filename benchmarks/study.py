@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
-from benchmarks.world import COMMUNITIES, PLAIN, TASKS, agreement
+from benchmarks.world import COMMUNITIES, MACRO_NODES, TASKS, agreement
 from mgoe import pipeline
 from mgoe.config import make_settings
 from mgoe.graph import MacroGraph
@@ -45,6 +45,7 @@ USER_EVENTS = (5, 10, 20, 50, 100, 200)
 USUAL = 20
 """Events a user where that does not vary: few enough that settings matter."""
 ITEMS_A_USER = 0.2
+ONE_RESOLUTION = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
 WORLDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "equal sizes": {"skew": 0},
@@ -55,7 +56,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 }
 VARIED: dict[str, Sequence[Any]] = {
     "rank": (16, 32, 64, 128, 256),
-    "power_iterations": (0, 1, 2, 3, 4),
+    "power_iterations": (0, 1, 2, 3, 4, 6, 8),
     "threshold": (0.0, 0.1, 0.25, 0.5),
     "low_weight": (0.0, 0.1, 1.0),
     "scale": (0.0, 0.5, 1.0, 2.0),
@@ -79,7 +80,7 @@ def world(events: float, user_events: float, seed: int, **shape: Any) -> Iterato
 
 def build(folder: Path, log: Path, name: str = "graph", **graph: Any) -> MacroGraph:
     """The graph of a log."""
-    settings = make_settings({"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**PLAIN, **graph, "snapshots": "last"}})
+    settings = make_settings({"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**ONE_RESOLUTION, **graph, "snapshots": "last"}})
     return pipeline.macro_graph(settings, folder / name, overwrite=True)
 
 

@@ -25,7 +25,7 @@ def figures(capsys: pytest.CaptureFixture[str]) -> dict[str, dict]:
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "COMMUNITIES", 10)
-    monkeypatch.setattr(study, "PLAIN", {"resolutions": [[10, 10]], "dense": 0})
+    monkeypatch.setattr(study, "ONE_RESOLUTION", {"resolutions": [[10, 10]], "dense": 0})
     monkeypatch.setattr(study, "WORLDS", {"plain": {}, "skewed and heavy": study.WORLDS["skewed and heavy"]})
     monkeypatch.setattr(study, "USER_EVENTS", (20, 40))
     monkeypatch.setattr(study, "VARIED", {"rank": (4,), "resolutions": ([[5, 5]],)})
