@@ -95,20 +95,57 @@ def test_rows_of_a_window_are_mixed_and_windows_are_bounded():
         assert all((np.diff(window) != 0).sum() > 30 for window in groups)
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_a_file_that_is_lost_while_it_is_read_is_named(damage):
+LOST = r"train.parquet: cannot be read \(.*\); put the file back, or make the run's data again"
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named():
     with example_file([200] * 5) as file:
         chunks = file.ordered(10, 1)
         next(chunks)
-        if damage == "gone":
-            file.path.unlink()
-            with pytest.raises(DataError, match=r"train.parquet: the examples cannot be read .*put the file back"):
-                list(file.ordered(10, 2))
-            return
         held = file.path.read_bytes()
         file.path.write_bytes(held[: len(held) // 3])
-        with pytest.raises(DataError, match=r"train.parquet: the examples cannot be read .*put the file back"):
+        with pytest.raises(DataError, match=LOST):
             list(chunks)
+
+
+@pytest.mark.parametrize("read", ["ordered", "parts", "take", "column", "labels", "at once"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "spoilt"])
+def test_a_file_that_is_lost_between_reads_is_named(damage, read):
+    ways = {
+        "ordered": lambda file: list(file.ordered(10, 2)),
+        "parts": lambda file: list(file.parts()),
+        "take": lambda file: file.take(np.arange(5)),
+        "column": lambda file: file.column("item"),
+        "labels": lambda file: file.labels,
+        "at once": lambda file: read_examples(file.path, TASKS),
+    }
+    with example_file([200] * 5) as file:
+        assert len(file) == 1000
+        held = file.path.read_bytes()
+        if damage == "gone":
+            file.path.unlink()
+        else:
+            file.path.write_bytes(held[: len(held) // 3] if damage == "cut" else bytes(20_000) + held[20_000:])
+        with pytest.raises(DataError, match=LOST):
+            ways[read](file)
+
+
+def test_a_file_that_another_one_replaces_is_refused():
+    with example_file([200] * 5) as file, example_file([200] * 4) as other:
+        chunks = file.ordered(10, 1)
+        first = len(next(chunks))
+        file.path.unlink()
+        other.path.rename(file.path)
+        assert sum(map(len, chunks)) == 1000 - first  # what is open stays
+        with pytest.raises(DataError, match=r"train.parquet: must stay as it is while it is read, found other rows than before"):
+            list(file.ordered(10, 2))
+
+
+def test_rows_lie_in_groups_that_a_window_holds_many_of(monkeypatch):
+    monkeypatch.setattr("mgoe.data.examples.GROUP_ROWS", 30)
+    with example_file([200, 10], window_rows=60) as file:
+        assert file._groups.max() == 30
+        assert max(int(file._groups[window].sum()) for window in file._windows(3)) <= 60
 
 
 def test_memory_decides_what_is_streamed():

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.evaluation import activity, events_before, history_age, make_slices, new_pairs, unseen
+from mgoe.evaluation import activity, history_age, known_before, make_slices, unseen
 from tests.effort import up_to
 
 
@@ -17,11 +17,13 @@ def logs(draw):
 
 
 @up_to(50)
-@given(logs())
-def test_history_is_what_the_snapshot_holds(log):
+@given(logs(), st.integers(1, 5))
+def test_history_is_what_the_snapshot_holds(log, parts):
+    """Whatever parts it comes in."""
     (hu, hi, hs), (users, items, snapshots) = log
-    counts = events_before(hu, hs, users, snapshots)
-    new = new_pairs(hu, hi, hs, users, items, snapshots)
+    history = zip(*(np.array_split(column, parts) for column in (hu, hi, hs)), strict=True)
+    counts, new = known_before(history, users, items, snapshots)
+    assert len(counts) == len(new) == len(users)
     for n, (u, i, s) in enumerate(zip(users, items, snapshots, strict=True)):
         assert counts[n] == ((hu == u) & (hs <= s)).sum()
         assert new[n] == (not ((hu == u) & (hi == i) & (hs <= s)).any())
@@ -41,7 +43,7 @@ def test_activity_and_age_split_all_rows(log):
         cuts=cuts,
         users_at=np.array([2, 3, 5, 6, 6]),
         items_at=np.array([1, 2, 3, 5, 5]),
-        history=(hu, hi, hs),
+        history=[(hu, hi, hs)],
     )
     for prefix in ("activity-", "age-"):
         assert (sum(mask.astype(int) for name, mask in masks.items() if name.startswith(prefix)) == 1).all()

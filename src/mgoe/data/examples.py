@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe.config import TaskSettings
+from mgoe.errors import DataError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+GROUP_ROWS = 65_536
+"""Rows of a file that are read together: few enough that a window of a streamed file holds many such groups."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ class ExampleWriter:
             "test": snapshot == last,
         }
         for split, held in parts.items():
-            self._writer(split, table.schema).write_table(table.filter(pa.array(held)))  # pyright: ignore[reportArgumentType]
+            rows = table.filter(pa.array(held))  # pyright: ignore[reportArgumentType]
+            self._writer(split, table.schema).write_table(rows, row_group_size=GROUP_ROWS)
             self.tallies[split].add(user[held], bucket[held], labels[held], age[held])
 
     def __enter__(self) -> Self:
@@ -189,8 +193,21 @@ class ExampleWriter:
 
 
 def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
-    """Read one split's file."""
-    return of_table(pq.read_table(path), tasks)
+    """Read one split's file.
+
+    Raises:
+        DataError: It is gone or damaged.
+    """
+    try:
+        return of_table(pq.read_table(path), tasks)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to say of a file of prepared data that cannot be read any more."""
+    reason = " ".join(str(error).split())[:200]
+    return DataError(path, f"cannot be read ({reason}); put the file back, or make the run's data again")
 
 
 def of_table(table: pa.Table, tasks: Sequence[str]) -> Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.data.examples import Examples, Split, read_examples
+from mgoe.data.examples import Examples, Split, read_examples, unreadable
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
 from mgoe.data.stream import ExampleFile
@@ -27,6 +30,7 @@ WINDOW_SHARE = 0.125
 """Of the memory for examples: rows that are shuffled together. Reading, taking and waiting hold a few times as much."""
 STREAM_WINDOW = 1 << 26
 """The same in bytes, where nothing is said."""
+HISTORY_ROWS = 1 << 20
 
 
 class Encoders:
@@ -131,6 +135,20 @@ class Prepared(Encoders):
         `time` is microseconds since 1970; `snapshot` the first that contains the event, the number of cuts standing for the latest alone.
         """
         return ibis.duckdb.connect().read_parquet(self.path / "history.parquet")
+
+    def history_parts(self, rows: int = HISTORY_ROWS) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
+        """User, item and snapshot of the history's rows, so many at a time.
+
+        Raises:
+            DataError: The file is gone or damaged.
+        """
+        path = self.path / "history.parquet"
+        try:
+            for part in pq.ParquetFile(path).iter_batches(rows, columns=["user", "item", "snapshot"]):
+                user, item, snapshot = (part[name].to_numpy() for name in ("user", "item", "snapshot"))
+                yield user, item, snapshot
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(path, error) from None
 
     def examples(self, split: Split) -> Examples:
         """The examples of a split."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.data.examples import Examples, join, of_table
+from mgoe.data.examples import Examples, join, of_table, unreadable
 from mgoe.errors import DataError
 
 Seed = int | Sequence[int]
@@ -45,7 +45,15 @@ class ExampleFile:
     @cached_property
     def user(self) -> NDArray[np.int64]:
         """As `Examples.user`. Shape (N,)."""
-        return np.concatenate([part.user for part in self.parts()])
+        return self.column("user")
+
+    def column(self, name: str) -> NDArray:
+        """One column whole, such as `item`. Shape (N,)."""
+        file = self._open()
+        try:
+            return file.read([name])[name].to_numpy()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(self.path, error) from None
 
     def parts(self) -> Iterator[Examples]:
         """All rows as they lie in the file, a part at a time."""
@@ -103,28 +111,37 @@ class ExampleFile:
     @cached_property
     def _groups(self) -> NDArray[np.int64]:
         """Rows of each row group."""
-        about = self._open().metadata
+        about = self._about
         return np.array([about.row_group(group).num_rows for group in range(about.num_row_groups)], np.int64)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(self._groups)])
 
-    def _open(self) -> pq.ParquetFile:
+    @cached_property
+    def _about(self) -> pq.FileMetaData:
+        """Of the file as it was found first."""
         try:
-            return pq.ParquetFile(self.path)
+            return pq.read_metadata(self.path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise self._lost(error) from None
+            raise unreadable(self.path, error) from None
+
+    def _open(self) -> pq.ParquetFile:
+        """The file, unless another one has taken its place."""
+        before = self._about
+        try:
+            file = pq.ParquetFile(self.path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(self.path, error) from None
+        if not file.metadata.equals(before):
+            raise DataError(self.path, "must stay as it is while it is read, found other rows than before; make the run's data again")
+        return file
 
     def _read(self, file: pq.ParquetFile, groups: list[int]) -> Examples:
         try:
             return of_table(file.read_row_groups(groups), self.tasks)
         except (OSError, pa.ArrowInvalid) as error:
-            raise self._lost(error) from None
-
-    def _lost(self, error: Exception) -> DataError:
-        reason = " ".join(str(error).split())[:200]
-        return DataError(self.path, f"the examples cannot be read ({reason}); put the file back, or make the run's data again")
+            raise unreadable(self.path, error) from None
 
 
 def _bytes(kind: pa.DataType) -> int:

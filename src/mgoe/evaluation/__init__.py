@@ -8,7 +8,7 @@ from mgoe.evaluation.compare import Estimate, compare, compare_rows, estimate
 from mgoe.evaluation.evaluate import Task, measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
 from mgoe.evaluation.rows import ALL, Row, read_rows, write_rows
-from mgoe.evaluation.slices import activity, events_before, history_age, make_slices, new_pairs, unseen
+from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
 from mgoe.evaluation.table import Summary, markdown_table, rich_table, summarise
 
 __all__ = [
@@ -23,12 +23,11 @@ __all__ = [
     "compare_rows",
     "draw_queries",
     "estimate",
-    "events_before",
     "history_age",
+    "known_before",
     "make_slices",
     "markdown_table",
     "measure",
-    "new_pairs",
     "rank_catalogue",
     "read_rows",
     "reliability",

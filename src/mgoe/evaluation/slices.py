@@ -5,11 +5,16 @@ Axes: `N` examples, `E` events of the history.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 FEW, MANY = 5, 20
 """Events of a user's history: below `FEW` are few, from `MANY` on many."""
+NEVER = np.iinfo(np.int16).max
+Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
+"""Some events of a history: user, item, and the first snapshot that holds each. Shape (E,) each."""
 
 
 def unseen(codes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -24,7 +29,7 @@ def unseen(codes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at:
 
 
 def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """By the number of events of the user at the example's snapshot (see `events_before`): none, few, some, many. Shape (N,)."""
+    """By the number of events of the user at the example's snapshot (see `known_before`): none, few, some, many. Shape (N,)."""
     return {
         "activity-none": events == 0,
         "activity-few": (events > 0) & (events < FEW),
@@ -46,45 +51,41 @@ def history_age(buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cu
     return {"age-near": near, "age-far": ~near}
 
 
-def events_before(
-    history_users: NDArray[np.integer],
-    history_snapshots: NDArray[np.integer],
-    users: NDArray[np.integer],
-    snapshots: NDArray[np.integer],
-) -> NDArray[np.int64]:
-    """Events of each example's user in the history it reads.
-
-    Args:
-        history_users: Shape (E,).
-        history_snapshots: The first snapshot that holds each event. Shape (E,).
-        users: Shape (N,).
-        snapshots: Shape (N,).
-    """
-    counts = np.zeros(len(users), np.int64)
-    size = max(users.max(initial=0), history_users.max(initial=0)) + 1
-    for snapshot in np.unique(snapshots):
-        rows = (snapshots == snapshot) & (users >= 0)
-        counts[rows] = np.bincount(history_users[history_snapshots <= snapshot], minlength=size)[users[rows]]
-    return counts
-
-
-def new_pairs(
-    history_users: NDArray[np.integer],
-    history_items: NDArray[np.integer],
-    history_snapshots: NDArray[np.integer],
+def known_before(
+    history: Iterable[Part],
     users: NDArray[np.integer],
     items: NDArray[np.integer],
     snapshots: NDArray[np.integer],
-) -> NDArray[np.bool_]:
-    """Pairs of which the history that the example reads has no event. Arguments as for `events_before`."""
-    width = int(max(items.max(initial=0), history_items.max(initial=0))) + 1
-    history = history_users.astype(np.int64) * width + history_items
-    pairs = users.astype(np.int64) * width + items
-    known = np.zeros(len(users), bool)
-    for snapshot in np.unique(snapshots):
-        rows = (snapshots == snapshot) & (users >= 0) & (items >= 0)
-        known[rows] = np.isin(pairs[rows], history[history_snapshots <= snapshot])
-    return ~known
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """What the history that each example reads knows of it. Memory goes by examples and nodes; the history is passed by in parts.
+
+    Args:
+        history: Parts of it, in any order.
+        users: Negative where the log never had them. Shape (N,).
+        items: Likewise. Shape (N,).
+        snapshots: Shape (N,).
+
+    Returns:
+        Events of the example's user, (N,), and whether there is none of its pair, (N,).
+    """
+    size, width = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
+    numbers, number = np.unique(snapshots, return_inverse=True)
+    events = np.zeros((len(numbers), size), np.int64)
+    pairs, pair = np.unique(users.astype(np.int64) * width + items, return_inverse=True)
+    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every pair has a place
+    known_at = np.full(len(pairs), NEVER)
+    for some_users, some_items, since in history:
+        ours = some_users < size
+        some_users, some_items, since = some_users[ours], some_items[ours], since[ours]
+        for n, snapshot in enumerate(numbers):
+            np.add.at(events[n], some_users[since <= snapshot], 1)
+        ours = some_items < width
+        some_pairs, since = some_users[ours].astype(np.int64) * width + some_items[ours], since[ours]
+        place = np.searchsorted(pairs, some_pairs)
+        ours = pairs[place] == some_pairs
+        np.minimum.at(known_at, place[ours], since[ours])
+    new = (users < 0) | (items < 0) | (known_at[pair] > snapshots)
+    return np.where(users < 0, 0, events[number, users]), new
 
 
 def make_slices(
@@ -96,7 +97,7 @@ def make_slices(
     cuts: NDArray[np.integer],
     users_at: NDArray[np.integer],
     items_at: NDArray[np.integer],
-    history: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]],
+    history: Iterable[Part],
 ) -> dict[str, NDArray[np.bool_]]:
     """All slices of a set of examples by name.
 
@@ -104,13 +105,13 @@ def make_slices(
         users, items, buckets, snapshots: Of the examples. Shape (N,) each.
         cuts: Last bucket of each snapshot.
         users_at, items_at: Nodes known at each snapshot.
-        history: User, item and first snapshot of each event. Shape (E,) each.
+        history: Read once, a part at a time.
     """
-    history_users, history_items, history_snapshots = history
+    events, new = known_before(history, users, items, snapshots)
     return {
-        "new-pairs": new_pairs(history_users, history_items, history_snapshots, users, items, snapshots),
+        "new-pairs": new,
         "unseen-users": unseen(users, snapshots, users_at),
         "unseen-items": unseen(items, snapshots, items_at),
-        **activity(events_before(history_users, history_snapshots, users, snapshots)),
+        **activity(events),
         **history_age(buckets, snapshots, cuts),
     }

@@ -77,17 +77,13 @@ class Inputs:
     @cached_property
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         """Parts of the test examples that are measured apart."""
-        test = self.prepared.examples("test")
-        history = self.prepared.history.select("user", "item", "snapshot").to_pyarrow()
+        test = self.prepared.streamed("test")
         return make_slices(
-            test.user,
-            test.item,
-            test.bucket,
-            test.snapshot,
+            *(test.column(name) for name in ("user", "item", "bucket", "snapshot")),
             cuts=self.prepared.cuts,
             users_at=self.prepared.users_at,
             items_at=self.prepared.items_at,
-            history=(history["user"].to_numpy(), history["item"].to_numpy(), history["snapshot"].to_numpy()),
+            history=self.prepared.history_parts(),
         )
 
 
@@ -155,7 +151,7 @@ def _write(
 
 def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingModel) -> list[Row]:
     """HR@k and NDCG@k on test over the whole catalogue, scored as a bundle scores: with the sampling of negatives undone."""
-    prepared, test, snapshot = inputs.prepared, inputs.prepared.examples("test"), len(inputs.prepared.cuts) - 1
+    prepared, test, snapshot = inputs.prepared, inputs.prepared.streamed("test"), len(inputs.prepared.cuts) - 1
     scorer = PairScorer(model, inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
     unknown = prepared.context_features
 
@@ -167,7 +163,7 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
         score,
         test.labels,
         test.user,
-        test.item,
+        test.column("item"),
         model.spec.tasks,
         snapshot=snapshot,
         catalogue=int(prepared.items_at[snapshot]),
