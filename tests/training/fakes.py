@@ -102,6 +102,8 @@ class Model(nn.Module):
 
     def __init__(self, seed: int = 0, dropout: float = 0.0):
         super().__init__()
+        self.spec = SPEC
+        self.register_buffer("task_weights", torch.ones(len(TASKS)), persistent=False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.users = nn.Embedding(SPEC.n_users + 1, 8, sparse=True)
@@ -128,6 +130,9 @@ class Model(nn.Module):
 
     def dense(self) -> list[nn.Parameter]:
         return list(self.head.parameters())
+
+    def shared(self) -> list[nn.Parameter]:
+        return [*self.tables(), self.head.weight]
 
     def watch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"bias": self.head.bias.detach()}

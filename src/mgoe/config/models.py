@@ -64,6 +64,8 @@ class TrainingSettings(Settings):
     """Time between checkpoints, besides those after each epoch."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept of an unfinished fit, besides the best weights."""
+    track: Literal["none", "tensorboard", "mlflow"] = "none"
+    """What is told how each fit goes, besides `curves.json`."""
 
 
 class EvaluationSettings(Settings):

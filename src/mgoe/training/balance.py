@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra
+from mgoe.errors import MissingExtra, TrainingError
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -82,6 +82,9 @@ class Aggregated(Fixed):
     Args:
         model: Declares what is shared (`shared`).
         name: Of the aggregation.
+
+    Raises:
+        TrainingError: The model shares no dense parameter.
     """
 
     def __init__(self, model: RankingModel, name: str):
@@ -89,6 +92,9 @@ class Aggregated(Fixed):
         tables, shared = {id(p) for p in model.tables()}, {id(p) for p in model.shared()}
         self.tables = model.tables()
         self.shared = [p for p in model.dense() if id(p) in shared]
+        if not self.shared:
+            rule = "weighs gradients of dense parameters that all tasks move, and this model declares none"
+            raise TrainingError("training.balance", f"{name!r} {rule}; use fixed or uncertainty")
         self.own = [p for p in model.dense() if id(p) not in shared | tables]
         self._clear()
 
@@ -137,9 +143,15 @@ def make_balance(name: str, model: RankingModel, shares: int) -> Fixed:
 
 
 def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]:
-    """Cosine of the gradients of each two tasks on the shared dense parameters: below zero, one undoes what the other learns. (T, T)."""
+    """Cosine of the gradients of each two tasks on the shared dense parameters: below zero, one undoes what the other learns.
+
+    Returns:
+        Shape (T, T); nothing where a model shares no dense parameter.
+    """
     tables = {id(p) for p in model.tables()}
     shared = [p for p in model.shared() if id(p) not in tables]
+    if not shared:
+        return []
     of_tasks = model.loss(batch)[1]
     rows = []
     for t, loss in enumerate(of_tasks):

@@ -19,14 +19,16 @@ from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
 from mgoe.files import write_json
 from mgoe.training.checkpoint import Checkpoints, load_weights, save_checkpoint
+from mgoe.training.compiling import compile_dense
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.done import FREE, Done, check_same
 from mgoe.training.feed import Feed
 from mgoe.training.interrupt import deferred
 from mgoe.training.monitor import Monitor, Task, measure
-from mgoe.training.predict import predict, watch
+from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import FitProgress, OnProgress
 from mgoe.training.step import Stepper
+from mgoe.training.track import TRACKERS, Tracker, of_epoch, of_progress
 from mgoe.training.trouble import LossGuard, first_not_finite
 from mgoe.training.world import World
 
@@ -103,7 +105,7 @@ def fit(
             run.go_on()
         else:
             run.checkpoints.clear()
-        with deferred() as asked_to_stop:
+        with deferred() as asked_to_stop, run.tracked():
             run.run(asked_to_stop)
     return run.result()
 
@@ -135,12 +137,15 @@ class _Run:
         self.device = resolve_device(settings.device)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
         self.model, self.train, self.valid = model.to(self.device), train, valid
+        if settings.compile:
+            compile_dense(self.model, self.device)
         self.settings, self.out, self.on_progress, self.seed = settings, out, on_progress, seed
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
         self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.world)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
         self.checkpoints.check_space(self.step.tensors())
         self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
+        self.tracker: Tracker | None = None
         for left in out.rglob(".*.tmp") if self.world.leads else ():  # by a process that was killed
             left.unlink(missing_ok=True)
         self._write_curves()  # a folder that cannot be written is refused before training
@@ -185,15 +190,36 @@ class _Run:
                 self.done.losses += of_tasks
                 self.done.epoch_seconds = earlier + time.perf_counter() - started
                 since_report += loss
-                if self.on_progress and (number % REPORT_STEPS == 0 or last):
-                    self._report(epoch, float(since_report) / ((number - 1) % REPORT_STEPS + 1))
+                if (self.on_progress or self.tracker) and (number % REPORT_STEPS == 0 or last):
+                    self._report(epoch, float(since_report) / ((number - 1) % REPORT_STEPS + 1), number)
                     since_report.zero_()
                 yield
 
-    def _report(self, epoch: int, loss: float) -> None:
-        assert self.on_progress is not None
-        rate = self._samples() / (self.done.train_seconds + self.done.epoch_seconds)
-        self.on_progress(FitProgress(epoch, self.settings.epochs, self.done.steps, self.steps, rate, loss, self.done.last))
+    def _report(self, epoch: int, loss: float, steps: int) -> None:
+        done = self.done
+        rate = self._samples() / (done.train_seconds + done.epoch_seconds)
+        last = done.curves[-1] if done.curves else {}
+        now = FitProgress(epoch, self.settings.epochs, done.steps, self.steps, rate, loss, done.last, self._by_task(steps), last)
+        if self.on_progress:
+            self.on_progress(now)
+        if self.tracker:
+            self.tracker.write(done.steps, of_progress(now))
+
+    def _by_task(self, steps: int) -> dict[str, float]:
+        """Mean loss over so many steps of the unfinished epoch."""
+        return dict(zip([task.name for task in self.tasks], (self.done.losses / steps).tolist(), strict=True))
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Tell what the settings name how the fit goes, until the block ends."""
+        if self.settings.track == "none" or not self.world.leads:
+            yield
+            return
+        self.tracker = TRACKERS[self.settings.track](self.out, self.done.steps)
+        try:
+            yield
+        finally:
+            self.tracker.close()
 
     def _samples(self) -> int:
         whole, rest = divmod(self.done.steps, self.steps_an_epoch)
@@ -210,20 +236,21 @@ class _Run:
             )
         scores = measure(self.tasks, self.valid.examples.labels, predictions, self.valid.examples.user)
         done.last = self.monitor.value(scores)
-        means = (done.losses / self.steps_an_epoch).tolist()
         done.curves.append(
             {
                 "epoch": epoch,
                 "step": done.steps,
-                "losses": dict(zip([task.name for task in self.tasks], means, strict=True)),
+                "losses": self._by_task(self.steps_an_epoch),
                 "validation": scores,
                 "monitor": done.last,
                 "seconds": done.epoch_seconds,
                 "samples_per_second": len(self.train) / done.epoch_seconds,
-                "watch": watch(self.model, self.valid),
+                **look_inside(self.model, self.valid),
                 "validation_seconds": time.perf_counter() - started,
             }
         )
+        if self.tracker:
+            self.tracker.write(done.steps, of_epoch(done.curves[-1]))
         done.end_epoch()
         if self.monitor.better(done.last, done.best):
             done.best, done.best_epoch = done.last, epoch

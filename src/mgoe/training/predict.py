@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mgoe.training.balance import conflict
 from mgoe.training.feed import Feed, to_device
 from mgoe.training.world import World
 
@@ -40,12 +41,18 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
     return world.join(predictions)
 
 
-def watch(model: RankingModel, feed: Feed) -> dict[str, Any]:
-    """What a model shows of itself (gate use a task) on a seeded sample of a feed, as lists."""
-    rows = np.random.default_rng(0).permutation(len(feed))[:WATCH_ROWS]
+def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
+    """What a model shows of itself on a seeded sample of a feed, as lists.
+
+    Returns:
+        `watch`: of the model itself, such as gate use a task. `conflict`: cosines of the tasks' gradients (T, T).
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(feed))[:WATCH_ROWS])
+    batch = to_device(feed.block(rows), device_of(model))
     with evaluating(model):
-        shown = model.watch(to_device(feed.block(rows), device_of(model)))
-        return {name: tensor.float().tolist() for name, tensor in shown.items()}
+        shown = {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}
+        with torch.inference_mode(False), torch.enable_grad():
+            return {"watch": shown, "conflict": conflict(model, batch)}
 
 
 @contextmanager

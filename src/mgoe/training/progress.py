@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,6 +28,22 @@ class FitProgress:
     """Mean over the steps since the last report."""
     monitor: float | None
     """Validation's last value; None before the first."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean over the epoch so far, by task."""
+    last: dict[str, Any] = field(default_factory=dict)
+    """What the last validation found: its entry of `curves.json`; empty before the first."""
+
+    def __str__(self) -> str:
+        parts = [f"epoch {self.epoch}/{self.epochs}", f"{self.samples_per_second / 1000:,.1f} k samples/s", f"loss {self.loss:.4f}"]
+        if len(self.losses) > 1:
+            parts.append(" ".join(f"{task} {loss:.4f}" for task, loss in self.losses.items()))
+        conflict = [cosine for t, row in enumerate(self.last.get("conflict", ())) for cosine in row[:t]]
+        if conflict:
+            parts.append(f"conflict {min(conflict):+.2f}")
+        gates = self.last.get("watch", {}).get("gates")
+        if gates:
+            parts.append("gates " + " ".join(f"{max(of_task):.0%}" for of_task in gates))
+        return "  ".join(parts)
 
 
 OnProgress = Callable[[FitProgress], None]
@@ -43,9 +60,7 @@ def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress
         task = bar.add_task(title, total=None, state="")
 
         def show(now: FitProgress) -> None:
-            state = f"epoch {now.epoch}/{now.epochs}  {now.samples_per_second / 1000:,.1f} k samples/s  loss {now.loss:.4f}"
-            if now.monitor is not None:
-                state += f"  {monitor} {now.monitor:.4f}"
+            state = str(now) if now.monitor is None else f"{now}  {monitor} {now.monitor:.4f}"
             bar.update(task, total=now.steps, completed=now.step, state=state)
 
         yield show

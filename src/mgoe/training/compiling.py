@@ -1,0 +1,43 @@
+"""Compile the dense part of a model: element-wise work between matrix products becomes one pass over memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from mgoe.errors import TrainingError
+
+if TYPE_CHECKING:
+    from mgoe.models import RankingModel
+
+
+def compile_dense(model: RankingModel, device: torch.device) -> None:
+    """Compile every submodule without an embedding table, as large as it can be. Names of parameters stay as they are.
+
+    Tables have sparse gradients, which cannot be compiled; a model as a whole has them.
+
+    Args:
+        model: On its device.
+        device: A CPU needs a C++ compiler.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
+    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+        raise TrainingError("training.compile", "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off")
+    tables = {id(table) for table in model.tables()}
+    for part in model.children():
+        _compile(part, tables)
+
+
+def _compile(module: nn.Module, tables: set[int]) -> None:
+    if isinstance(module, nn.ModuleList | nn.ModuleDict) or any(id(p) in tables for p in module.parameters()):
+        for part in module.children():
+            _compile(part, tables)
+    elif any(True for _ in module.parameters()):
+        module.compile(dynamic=True)  # the last batch is smaller, and validation's batches are larger

@@ -1,0 +1,193 @@
+"""Balanced tasks: gradients are what TorchJD makes of the whole Jacobian, in parts and over processes; learned weights are learned."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mgoe.errors import MissingExtra, TrainingError
+from mgoe.models import make_model
+from mgoe.training import fit, load_weights, predict
+from mgoe.training.balance import AGGREGATIONS, SUMS, Aggregated, Uncertainty, conflict, make_balance
+from mgoe.training.step import Stepper
+from mgoe.training.world import World
+from tests.effort import up_to
+from tests.models.batches import make_spec, random_batch
+from tests.training.fakes import Model
+from tests.training.test_loop import TRAIN, VALID, equal, training, weights
+from tests.training.test_world import PROGRAM, together, told
+
+AGGREGATORS = {name: weighting.removesuffix("Weighting") for name, weighting in AGGREGATIONS.items()}
+RANDOM = {"pcgrad"}
+"""They draw the order in which gradients are taken."""
+
+
+class Linear(nn.Module):
+    """Losses that are linear: gradients are what the test says. A shared vector, a table that all read, a vector a task."""
+
+    def __init__(self, jacobian: Tensor, of_table: Tensor):
+        super().__init__()
+        self.jacobian, self.of_table = jacobian, of_table
+        self.shared_vector = nn.Parameter(torch.zeros(jacobian.shape[1]))
+        self.own_vector = nn.Parameter(torch.zeros(len(jacobian)))
+        self.table = nn.Embedding(4, of_table.shape[1], sparse=True)
+        self.spec = SimpleNamespace(tasks=range(len(jacobian)))
+        self.task_weights = torch.arange(1.0, len(jacobian) + 1)
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        each = self.jacobian @ self.shared_vector + self.own_vector + self.of_table @ self.table(torch.tensor(2))
+        return (each * self.task_weights).sum(), each
+
+    def tables(self) -> list[nn.Parameter]:
+        return [self.table.weight]
+
+    def dense(self) -> list[nn.Parameter]:
+        return [self.shared_vector, self.own_vector]
+
+    def shared(self) -> list[nn.Parameter]:
+        return [self.shared_vector, self.table.weight]
+
+
+def drawn(tasks: int, width: int, seed: int) -> Linear:
+    generator = torch.Generator().manual_seed(seed)
+    return Linear(torch.randn(tasks, width, generator=generator), torch.randn(tasks, 3, generator=generator))
+
+
+def balanced(model, name: str) -> None:
+    """Gradients of one batch."""
+    balance = make_balance(name, model, 1)
+    balance.backward(*model.loss({}))
+    balance.finish(World())
+
+
+@up_to(30)
+@given(tasks=st.integers(1, 4), width=st.integers(1, 6), seed=st.integers(0, 10**6), name=st.sampled_from(sorted(AGGREGATIONS)))
+def test_shared_gradients_are_what_the_aggregation_makes_of_the_jacobian(tasks, width, seed, name):
+    model = drawn(tasks, width, seed)
+    rows = model.task_weights[:, None] * model.jacobian
+    aggregator = getattr(importlib.import_module("torchjd.aggregation"), AGGREGATORS[name])
+    torch.manual_seed(seed)
+    expected = (aggregator(torch.ones(tasks)) if name in SUMS else aggregator())(rows)
+    torch.manual_seed(seed)
+    balanced(model, name)
+    torch.testing.assert_close(model.shared_vector.grad, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.own_vector.grad, model.task_weights)  # what serves one task is left alone
+    found = model.table.weight.grad.to_dense()
+    assert not found[[0, 1, 3]].any()
+
+
+def test_tables_are_combined_with_the_weights_of_the_dense_part():
+    model = Linear(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    model.task_weights = torch.ones(2)
+    balanced(model, "mgda")  # the shortest vector between (3, 0) and (0, 1): weights .1 and .9
+    torch.testing.assert_close(model.shared_vector.grad, torch.tensor([0.3, 0.9]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(model.table.weight.grad.to_dense()[2], torch.tensor([0.1, 0.9, 0.0]), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_gradients_without_conflict_are_added_up_as_they_are(name):
+    model = Linear(torch.tensor([[1.0, 2.0], [3.0, 0.5]]), torch.eye(3)[:2])
+    balanced(model, name)
+    torch.testing.assert_close(model.shared_vector.grad, (model.task_weights[:, None] * model.jacobian).sum(0), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(set(AGGREGATIONS) - {"pcgrad", "imtl-g", "aligned-mtl"}))
+def test_no_task_is_moved_against_its_own_gradient(name):
+    """What a sum does where two tasks disagree and one is much stronger."""
+    model = Linear(torch.tensor([[10.0, 1.0], [-1.0, 0.5]]), torch.eye(3)[:2])
+    model.task_weights = torch.ones(2)
+    assert (model.jacobian @ model.jacobian.sum(0)).min() < -8
+    balanced(model, name)
+    assert (model.jacobian @ model.shared_vector.grad).min() > -0.1  # their solvers are regularised
+
+
+@pytest.mark.parametrize("name", ["fixed", "uncertainty", *sorted(set(AGGREGATIONS) - RANDOM)])
+@pytest.mark.parametrize("preset", ["mgoe", "mgoe-paper", "mmoe", "shared-bottom"])
+def test_a_batch_in_parts_is_the_batch_and_every_parameter_moves(name, preset):
+    spec = make_spec(2)
+    batch, models = random_batch(spec, 60), []
+    for parts in (1, 3):
+        model = make_model(preset, spec, 0)
+        step = Stepper(model, training(balance=name, accumulate=parts, learning_rate=1e-3), 1, False, World())
+        step(batch, 0, lambda *_: None)
+        assert all(p.grad is not None and bool((p.grad.to_dense() != 0).any()) for p in step.dense)
+        models.append(step)
+    for one, other in zip(models[0].dense, models[1].dense, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=2e-2)
+
+
+def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path):
+    model = drawn(2, 2, 0)
+    balance = Uncertainty(model, 1)  # type: ignore[arg-type]
+    losses = torch.tensor([3.0, 0.1], requires_grad=True)
+    balance.backward(losses.sum(), losses)
+    torch.testing.assert_close(balance.log_variance.grad, 0.5 - model.task_weights * losses.detach())
+    torch.testing.assert_close(losses.grad, model.task_weights)
+    out = Model()
+    fit(out, TRAIN, VALID, training(balance="uncertainty"), tmp_path / "whole", seed=5)
+
+    def leave(now):
+        if now.step >= 17:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(Model(), TRAIN, VALID, training(balance="uncertainty", checkpoint="0s"), tmp_path / "cut", leave, seed=5)
+    again = Model()
+    fit(again, TRAIN, VALID, training(balance="uncertainty"), tmp_path / "cut", seed=5, resume=True)
+    assert equal(weights(again), weights(out))
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "upgrad"])
+def test_two_processes_are_one(tmp_path, name):
+    model = Model()
+    fit(model, TRAIN, VALID, training(balance=name), tmp_path / "alone", seed=5)
+    together(2, PROGRAM, str(tmp_path), json.dumps({"balance": name}))
+    assert told(tmp_path, 0)["predictions"] == told(tmp_path, 1)["predictions"]
+    again = Model(seed=7)
+    load_weights(again, tmp_path / "model.safetensors")
+    for key, tensor in weights(model).items():
+        torch.testing.assert_close(again.state_dict()[key], tensor, atol=5e-4, rtol=5e-3)
+    np.testing.assert_allclose(told(tmp_path, 0)["predictions"], predict(again, VALID), atol=1e-6)
+
+
+def test_conflict_is_the_cosine_of_gradients():
+    rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 5.0]])
+    found = conflict(Linear(rows, torch.zeros(3, 3)), {})  # type: ignore[arg-type]
+    assert found == [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+def test_curves_hold_conflict_and_the_random_state_is_not_touched(tmp_path):
+    result = fit(Model(), TRAIN, VALID, training(), tmp_path)
+    for epoch in result.curves:
+        assert np.diag(epoch["conflict"]) == pytest.approx(1, abs=1e-5)
+        assert epoch["conflict"][0][1] == epoch["conflict"][1][0]
+
+
+def test_a_model_that_shares_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(Model, "shared", Model.tables)
+    with pytest.raises(TrainingError, match=r"training.balance: 'upgrad' weighs gradients of dense parameters"):
+        Aggregated(Model(), "upgrad")  # type: ignore[arg-type]
+    assert conflict(Model(), {}) == []  # type: ignore[arg-type]
+
+
+def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *rest, **more):
+        if name.startswith("torchjd"):
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: missing(name))
+    with pytest.raises(MissingExtra) as error:
+        make_balance("upgrad", Model(), 1)  # type: ignore[arg-type]
+    assert "pip install 'mgoe[balance]'" in str(error.value)

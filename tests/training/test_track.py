@@ -1,0 +1,68 @@
+"""TensorBoard and MLflow hear what the curves hold, once, also where a fit was cut off."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from mgoe.errors import MissingExtra
+from mgoe.training import fit
+from mgoe.training.track import of_epoch
+from tests.training.fakes import Model
+from tests.training.test_loop import TRAIN, VALID, training
+
+
+def cut(now):
+    if now.step >= 17:
+        raise InterruptedError
+
+
+def in_two_parts(out, monkeypatch, track):
+    """A fit that is cut off in its second epoch, and goes on."""
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 2)
+    with pytest.raises(InterruptedError):
+        fit(Model(), TRAIN, VALID, training(track=track, checkpoint="0s"), out, cut, resume=True)
+    return fit(Model(), TRAIN, VALID, training(track=track), out, resume=True)
+
+
+def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch):
+    result = in_two_parts(tmp_path, monkeypatch, "tensorboard")
+    reading = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert {"loss", "loss/click", "loss/buy", "samples_per_second", "validation/buy/gauc", "conflict/0/1"} <= set(found.Tags()["scalars"])
+    assert [point.step for point in found.Scalars("loss")] == list(range(2, 37, 2))
+    assert [point.value for point in found.Scalars("validation/buy/auc")] == pytest.approx(
+        [epoch["validation"]["buy"]["auc"] for epoch in result.curves]
+    )
+
+
+def test_mlflow_goes_on_in_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    result = in_two_parts(tmp_path / "fit", monkeypatch, "mlflow")
+    client = importlib.import_module("mlflow").MlflowClient()
+    (run,) = client.search_runs(["0"])
+    history = client.get_metric_history(run.info.run_id, "validation.click.gauc")
+    assert [point.value for point in history] == pytest.approx([epoch["validation"]["click"]["gauc"] for epoch in result.curves])
+    assert run.info.status == "FINISHED"
+
+
+def test_numbers_that_do_not_exist_are_left_out():
+    assert of_epoch({"epoch": 1, "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}}, "conflict": [[1.0, -0.5]]}) == {
+        "epoch": 1.0,
+        "validation/buy/gauc": 0.5,
+        "conflict/0/0": 1.0,
+        "conflict/0/1": -0.5,
+    }
+
+
+@pytest.mark.parametrize("track", ["tensorboard", "mlflow"])
+def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch, track):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(MissingExtra, match=r"training.track: .*pip install 'mgoe\[track\]'"):
+        fit(Model(), TRAIN, VALID, training(track=track), tmp_path)
