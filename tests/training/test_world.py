@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mgoe.errors import TrainingError
-from mgoe.training import World, fit, load_weights, predict
+from mgoe.training import World, fit, load_weights, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.world import joined
 from tests.training.fakes import Model, make_feed
@@ -95,16 +95,16 @@ def test_two_processes_are_one(tmp_path, alone, changes):
 def test_metrics_of_the_same_weights_are_exact_over_processes(tmp_path, alone):
     """GAUC by user over all rows, not an average of the processes' own."""
     model, _ = alone
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    save_checkpoint(tmp_path / "weights.safetensors", model.state_dict(), {})
     program = """
 import json, sys
-import torch
-from mgoe.training import joined, measure, predict
+from pathlib import Path
+from mgoe.training import joined, load_weights, measure, predict
 from tests.training.fakes import TASKS, Model
 from tests.training.test_loop import VALID
 with joined("cpu") as world:
     model = Model()
-    model.load_state_dict(torch.load(sys.argv[1] + "/weights.pt"))
+    load_weights(model, Path(sys.argv[1]) / "weights.safetensors")
     scores = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
     json.dump(scores, open(sys.argv[1] + f"/told.{world.rank}.json", "w"))
 """
