@@ -138,3 +138,9 @@ def test_half_a_million_rows_take_seconds():
     compare("a", [one] * 5, "b", [one] * 5)
     assert time.process_time() - start < 5
     assert_allclose(one.values[0], metrics.auc(labels[:, 0], scores[:, 0]))
+
+
+def test_influence_that_cannot_be_written_says_so(tmp_path):
+    labels, scores, users = made_up(0, rows=30)
+    with pytest.raises(OutputError, match=r"v.npz: cannot be written: .*; free space, or choose a folder you may write"):
+        user_influence(scores, labels, users, TASKS).save(tmp_path / "none" / "v.npz")

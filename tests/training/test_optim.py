@@ -7,7 +7,7 @@ from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.training import RowwiseAdagrad
-from mgoe.training.optim import make_optimizers, set_rates
+from mgoe.training.optim import make_optimizers, optimizer_tensors, set_rates
 from tests.effort import up_to
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -48,3 +48,15 @@ def test_rates_are_a_function_of_the_step(schedule, factors):
 
 def test_a_model_without_tables_has_one_optimizer():
     assert len(make_optimizers([], [nn.Parameter(torch.zeros(2))], TrainingSettings())) == 1
+
+
+def test_what_optimisers_gather_is_there_before_the_first_step():
+    """So that a checkpoint's size is known: as many bytes before a step as after it."""
+    table, dense = nn.Embedding(7, 3, sparse=True), nn.Linear(3, 2)
+    optimizers = make_optimizers([table.weight], [*dense.parameters()], TrainingSettings())
+    before = {name: tensor.nbytes for name, tensor in optimizer_tensors(optimizers).items()}
+    dense(table(torch.tensor([1, 2]))).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert {name: tensor.nbytes for name, tensor in optimizer_tensors(optimizers).items()} == before
+    assert sum(before.values()) == 4 * 7 + 2 * 4 * (3 * 2 + 2) + 2 * 4  # a number a row; two moments and the steps

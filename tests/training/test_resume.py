@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,20 +145,43 @@ def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):
         fit(Model(), TRAIN, VALID, training(), tmp_path)
 
 
-def test_a_disk_that_fills_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    kept = Checkpoints(tmp_path / "checkpoints", 2)
-    kept.save(1, {"a": torch.ones(3)}, {"n": 1})
+@contextmanager
+def room_for(size: int):
+    """Files may hold so many bytes at most: a write breaks off in its middle, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mgoe.training.checkpoint.save_file", full)
-    with pytest.raises(TrainingError, match="No space left on device; free space"):
-        kept.save(2, {"a": torch.ones(3)}, {"n": 2})
-    found = kept.latest()
-    assert found is not None
-    assert found[1] == {"n": 1}
-    assert [file.name for file in kept.folder.iterdir()] == ["0000000001.safetensors"]
+def test_a_disk_that_fills_leaves_the_checkpoints_before_and_the_fit_goes_on_from_them(tmp_path):
+    whole = Model()
+    fit(whole, TRAIN, VALID, training(), tmp_path / "whole", seed=5)
+    settings, out, full = training(checkpoint="0s"), tmp_path / "cut", ExitStack()
+
+    def fill(progress):
+        if progress.step == 7:
+            full.enter_context(room_for(1000))
+
+    with full, pytest.raises(TrainingError, match=r"0000000007.safetensors: the checkpoint cannot be written: .*; free space or"):
+        fit(Model(), TRAIN, VALID, settings, out, on_progress=fill, seed=5)
+    assert [file.stem for file in sorted((out / "checkpoints").iterdir())] == [f"{step:010d}" for step in (5, 6)]
+    model = Model(seed=3)
+    fit(model, TRAIN, VALID, settings, out, seed=5, resume=True)
+    assert equal(weights(model), weights(whole))
+
+
+def test_the_disk_that_training_needs_is_what_its_checkpoints_take(tmp_path, monkeypatch):
+    fit(Model(), TRAIN, VALID, training(), tmp_path / "first")
+    (file, *_) = (tmp_path / "first" / "checkpoints").iterdir()
+    state = sum(tensor.nbytes for name, tensor in load_checkpoint(file)[0].items() if name not in ("losses", "random"))
+    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state - 1))
+    with pytest.raises(TrainingError, match="checkpoints: training needs"):
+        fit(Model(), TRAIN, VALID, training(), tmp_path / "second")
+    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state))
+    fit(Model(), TRAIN, VALID, training(epochs=1), tmp_path / "second")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

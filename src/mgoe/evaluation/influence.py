@@ -53,8 +53,15 @@ class Influence:
         return Influence(self.names, self.values - other.values, self.users, self.parts - other.parts)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file."""
-        save_file({"values": self.values, "users": self.users, "parts": self.parts}, path, {"names": json.dumps(self.names)})
+        """Write one safetensors file.
+
+        Raises:
+            OutputError: It cannot be written, for want of space or rights.
+        """
+        try:
+            save_file({"values": self.values, "users": self.users, "parts": self.parts}, path, {"names": json.dumps(self.names)})
+        except (OSError, SafetensorError) as error:
+            raise OutputError(path, f"cannot be written: {error}; free space, or choose a folder you may write") from None
 
     @classmethod
     def load(cls, path: Path) -> Influence:

@@ -29,6 +29,9 @@ class RowwiseAdagrad(Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8):
         super().__init__(params, {"lr": lr, "eps": eps})
+        for group in self.param_groups:
+            for table in group["params"]:
+                self.state[table]["accumulator"] = table.new_zeros(table.shape[0], dtype=torch.float32)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -42,8 +45,6 @@ class RowwiseAdagrad(Optimizer):
 
     def _update(self, table: Tensor, rate: float, eps: float) -> None:
         state: dict[str, Any] = self.state[table]
-        if not state:
-            state["accumulator"] = table.new_zeros(table.shape[0], dtype=torch.float32)
         assert table.grad is not None
         rows, values = _by_row(table.grad)
         accumulated = state["accumulator"][rows] + values.square().mean(1)
@@ -63,10 +64,17 @@ def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
 
 
 def make_optimizers(tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings) -> list[Optimizer]:
-    """Row-wise Adagrad for the tables, fused AdamW for the dense part; either is left out where it has no parameter."""
+    """Row-wise Adagrad for the tables, fused AdamW for the dense part; either is left out where it has no parameter.
+
+    What they gather is there, as zeros, from the start: so a checkpoint's size is known before training.
+    """
     optimizers: list[Optimizer] = []
     if dense:
-        optimizers.append(AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True))
+        adam = AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        for parameter in dense:
+            step = torch.zeros((), device=parameter.device)
+            adam.state[parameter] = {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        optimizers.append(adam)
     if tables:
         optimizers.append(RowwiseAdagrad(tables, lr=settings.table_learning_rate))
     for optimizer in optimizers:
@@ -95,8 +103,6 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
 def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave. Other tensors are passed over."""
     states = {(o, p): state for o, p, state in _states(optimizers)}
-    for state in states.values():
-        state.clear()
     for name, tensor in tensors.items():
         kind, *place = name.split(".", 3)
         if kind == "optimizer":
