@@ -141,9 +141,23 @@ EXPOSURES: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] =
     "task that never happens": (lambda log: log.assign(click=0), CLICK, ("click",)),
     "label that is no number": (lambda log: log.assign(click="yes"), CLICK, ("'click'", "a label must be")),
     "label that is negative": (lambda log: log.assign(click=log["click"] - 1), CLICK, ("'click'", "-1", "0, 1 or null")),
+    "label that is two": (lambda log: log.assign(click=log["click"] * 2), CLICK, ("'click'", "found '2", "0, 1 or null")),
+    "label between no and yes": (lambda log: log.assign(click=log["click"] * 0.5), CLICK, ("'click'", "found '0.5'", "0, 1 or null")),
+    "label that is infinite": (lambda log: log.assign(click=log["click"].replace(1, np.inf)), CLICK, ("'click'", "inf", "0, 1 or null")),
     "missing label column": (lambda log: log, {"tasks": [{"name": "click", "label": "clicks"}]}, ("'clicks'", "did you mean 'click'")),
     "weight that is negative": (lambda log: log.assign(w=-1.0), {**CLICK, "data": {"weight": "w"}}, ("'w'", "-1")),
     "weight that is NaN": (lambda log: log.assign(w=np.nan), {**CLICK, "data": {"weight": "w"}}, ("'w'",)),
+    "weight that is null": (
+        lambda log: log.assign(w=log["click"].where(log.index != 4)),
+        {**CLICK, "data": {"weight": "w"}},
+        ("'w'", "row 5"),
+    ),
+    "weight that is infinite": (lambda log: log.assign(w=np.inf), {**CLICK, "data": {"weight": "w"}}, ("'w'", "inf")),
+    "one weight that is negative": (
+        put("click", 6, -1),
+        {"tasks": [{"name": "buy", "label": "buy"}], "data": {"weight": "click"}},
+        ("'click'", "-1", "row 7"),
+    ),
     "label known before it happened": (
         lambda log: log.assign(known=log["timestamp"] - pd.Timedelta("1h")),
         {"tasks": [{"name": "click", "label": "click", "known_at": "known"}]},
