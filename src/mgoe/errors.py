@@ -41,6 +41,10 @@ class TrainingError(MgoeError):
     """Training cannot start or go on."""
 
 
+class SaidElsewhere(TrainingError):
+    """Another process of the same command failed first and says why, so that this one is silent."""
+
+
 class BundleError(MgoeError):
     """A bundle is missing, damaged, of another version, or asked for what it does not hold."""
 

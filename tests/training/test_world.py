@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgoe.errors import TrainingError
 from mgoe.training import World, fit, load_weights, predict, save_checkpoint
@@ -166,3 +169,46 @@ def test_a_feed_alone_is_what_processes_share():
     feed = make_feed(100)
     mine = [batch["weight"] for rank in range(2) for batch in feed.batches(10, world=World(rank, 2))]
     assert sorted(torch.cat(mine).tolist()) == list(range(1, 101))
+
+
+FAILING = """
+import json, os, sys
+from mgoe.errors import MgoeError, TrainingError
+from mgoe.training import joined
+told = {}
+try:
+    with joined("cpu") as world:
+        told["agreed"] = world.agree({"rank": world.rank, "text": "é"})
+        if world.rank == 1 and sys.argv[2] == "goes":
+            os._exit(0)
+        if world.rank == 1:
+            raise TrainingError("disk", "is full")
+        world.any(False)
+except MgoeError as error:
+    told |= {"kind": type(error).__name__, "message": str(error)}
+json.dump(told, open(f"{sys.argv[1]}/told.{world.rank}.json", "w"))
+"""
+
+
+def test_of_processes_that_fail_the_first_one_speaks(tmp_path):
+    together(2, FAILING, str(tmp_path), "fails")
+    agreed = {"rank": 0, "text": "é"}
+    assert told(tmp_path, 1) == {"agreed": agreed, "kind": "TrainingError", "message": "disk: is full"}
+    assert told(tmp_path, 0)["agreed"] == agreed
+    assert told(tmp_path, 0)["kind"] == "SaidElsewhere"
+
+
+def test_a_process_that_is_gone_is_noticed_by_the_others(tmp_path):
+    together(2, FAILING, str(tmp_path), "goes")
+    assert told(tmp_path, 0)["kind"] == "TrainingError"
+    assert re.match(r"torchrun: every process must stay to the end, one is gone \(.*\); see why", told(tmp_path, 0)["message"])
+
+
+@given(rows=st.integers(1, 100), size=st.integers(1, 9))
+def test_a_batch_fits_where_every_process_has_an_equal_part(rows, size):
+    parts = {len(range(rows)[World(rank, size).share(rows)]) for rank in range(size)}
+    if len(parts) == 1:
+        World(0, size).check_batch(rows)
+    else:
+        with pytest.raises(TrainingError, match=rf"training.batch_size: must be a multiple of the {size} processes, found {rows}"):
+            World(0, size).check_batch(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mgoe.errors import MgoeError
+from mgoe.errors import MgoeError, SaidElsewhere
 
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes; the last two are what shells give to SIGINT and SIGTERM."""
@@ -28,11 +29,14 @@ class Root(TyperGroup):
         try:
             with _terminable():
                 return super().invoke(ctx)
+        except SaidElsewhere:
+            raise typer.Exit(MISTAKE) from None
         except MgoeError as error:
             _say(" ".join(str(error).split()))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stop:
-            _say("stopped; what was finished is kept, and the same command (without --overwrite) goes on from there")
+            if os.environ.get("RANK", "0") == "0":  # of many processes one says it
+                _say("stopped; what was finished is kept, and the same command (without --overwrite) goes on from there")
             raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 

@@ -17,6 +17,8 @@ from mgoe.files import write_json, write_text
 
 STATE = "run.json"
 SETTINGS = "settings.yaml"
+FREE = {"training": ("threads", "device", "checkpoint", "keep", "compile", "track"), "graph": ("memory", "engine", "spark")}
+"""Settings that may change when an unfinished run is gone on with. Not `training.memory`, which decides the order of examples."""
 
 
 @contextmanager
@@ -25,8 +27,8 @@ def claim(out: Path, settings: RunSettings, overwrite: bool) -> Iterator[bool]:
 
     Args:
         out: The folder.
-        settings: Resolved; an unfinished run goes on only under the same ones (jobs, threads, and where the graph is built aside),
-            unless nothing of it is finished yet.
+        settings: Resolved; an unfinished run goes on only under the same ones (jobs and `FREE` aside), unless nothing of it is
+            finished yet.
         overwrite: Start anew over whatever run lies there.
 
     Yields:
@@ -112,7 +114,7 @@ def _saved(out: Path) -> object:
 def _comparable(settings: RunSettings) -> object:
     raw = settings.model_dump(mode="json")
     raw.pop("jobs")
-    raw["training"].pop("threads")
-    for name in ("memory", "engine", "spark"):
-        raw["graph"].pop(name)
+    for section, names in FREE.items():
+        for name in names:
+            raw[section].pop(name)
     return raw

@@ -9,9 +9,9 @@ from mgoe.config import ModelSettings, RunSettings, did_you_mean, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
-from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.line import begin, told
-from mgoe.pipeline.rows import model_rows
+from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.pipeline.stages import Say, build
 from mgoe.training import joined
 
@@ -49,17 +49,16 @@ def train(
     """
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     with joined(settings.training.device) as world:
+        world.check_batch(training_of(settings.training, _choose(named_models(settings), model)).batch_size)
         if not world.leads:
-            world.agree(None)  # the first process has prepared everything
-            prepared = Prepared.open(out / "data")
-            cell = _cell(settings, out, prepared, model, seed)
-            run_cell(cell, settings, Inputs(out, settings), show_progress=False, resume=resume)
+            if not world.agree(False):  # the first process has prepared everything
+                cell = _cell(settings, out, Prepared.open(out / "data"), model, seed)
+                run_cell(cell, settings, Inputs(out, settings), show_progress=False, resume=resume)
             return []
         with begin(settings, out, overwrite, say) as (settings, out, prepared):
             graph = build(settings, out, prepared, say)
             cell = _cell(settings, out, prepared, model, seed)
-            if not cell.done or world.size > 1:
-                world.agree(None)
+            if not world.agree(cell.done):
                 say(f"training {cell.title}" + (f" on {world.size} processes" if world.size > 1 else ""))
                 say(told(run_cell(cell, settings, Inputs(out, settings), show_progress, resume), settings))
             rows = read_rows(cell.folder / "metrics.json")

@@ -1,0 +1,245 @@
+"""`mgoe train` goes on after a stop, and trains on many processes as on one. Examples are streamed from disk throughout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mgoe as library
+from mgoe import pipeline
+from mgoe.config import RunSettings, TrainingSettings
+from mgoe.evaluation import measure
+from mgoe.pipeline.output import FREE
+from mgoe.training import CHECKPOINTS, Feed, World, load_checkpoint, predict, save_checkpoint
+from mgoe.training.done import FREE as FREE_OF_A_FIT
+from tests.cli.conftest import Mgoe
+from tests.cli.test_bad_input import assert_refused
+
+CELL = Path("cells", "mgoe", "0")
+EPOCHS = 12
+TRAINING = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 512, "precision": "float32", "checkpoint": "0s", "memory": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def settings(small: RunSettings) -> RunSettings:
+    """A fit of some seconds that checkpoints every step."""
+    training = small.training.model_copy(update=TRAINING)
+    return small.model_copy(update={"models": ["mgoe"], "training": training})
+
+
+@pytest.fixture(scope="module")
+def config(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "train.yaml"
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one process that nothing stopped. Read it only."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    pipeline.train(settings, out, show_progress=False)
+    return out
+
+
+@pytest.fixture
+def built(alone: Path, tmp_path: Path) -> Path:
+    """An unfinished run whose data and graph are made."""
+    return shutil.copytree(alone, tmp_path / "run", ignore=shutil.ignore_patterns("cells", "bundle"))
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch):
+    """Do something when so many steps are done, once."""
+
+    def plan(step: int, act) -> None:
+        waiting = [act]
+
+        @contextmanager
+        def bar(*_):
+            yield lambda now: waiting.pop()() if now.step == step and waiting else None
+
+        monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
+        monkeypatch.setattr("mgoe.pipeline.cells.progress_bar", bar)
+
+    return plan
+
+
+def curves(out: Path) -> list[dict]:
+    return json.loads((out / CELL / "curves.json").read_text())["epochs"]
+
+
+def metrics(out: Path) -> str:
+    return (out / CELL / "metrics.json").read_text()
+
+
+def latest(out: Path) -> Path:
+    return max((out / CELL / CHECKPOINTS).glob("*.safetensors"))
+
+
+def steps_an_epoch(out: Path) -> int:
+    return curves(out)[0]["step"]
+
+
+def stopped_after(step: int, mgoe: Mgoe, config: Path, out: Path, at_step) -> None:
+    at_step(step, lambda: signal.raise_signal(signal.SIGTERM))
+    result = mgoe("train", config, "--out", out)
+    assert result.exit_code == 143
+    assert "goes on from there" in result.stderr
+    assert load_checkpoint(latest(out))[1]["done"]["steps"] == step
+
+
+def test_a_stopped_train_goes_on_to_the_same_numbers(mgoe, config, alone, built, at_step):
+    stopped_after(steps_an_epoch(alone) + 2, mgoe, config, built, at_step)
+    (first,) = curves(built)
+    free = [f"training.{change}" for change in ("keep=1", "checkpoint=1h")]
+    result = mgoe("train", config, "--out", built, *(word for change in free for word in ("--set", change)))
+    assert result.exit_code == 0, result.output
+    assert curves(built)[0]["seconds"] == first["seconds"]  # the first epoch was not done again
+    assert metrics(built) == metrics(alone)
+    assert not (built / CELL / CHECKPOINTS).exists()
+
+
+def test_resume_never_begins_anew(mgoe, config, alone, built, at_step):
+    stopped_after(steps_an_epoch(alone) + 2, mgoe, config, built, at_step)
+    (first,) = curves(built)
+    assert mgoe("train", config, "--out", built, "--resume", "never").exit_code == 0
+    assert curves(built)[0]["seconds"] != first["seconds"]
+    assert metrics(built) == metrics(alone)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("graph", "another", ("found other graph: another there",)),
+        ("seed", 9, ("found other seed: 9 there and 0 here",)),
+        ("parameters", {}, ("found other parameters", "is missing there")),
+        ("settings", {"learning_rate": 1.0}, ("found other settings",)),
+    ],
+)
+def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, words):
+    stopped_after(3, mgoe, config, built, at_step)
+    tensors, meta = load_checkpoint(latest(built))
+    save_checkpoint(latest(built), tensors, meta | {"of": meta["of"] | {part: value}})
+    assert_refused(mgoe("train", config, "--out", built), "checkpoint is of another fit", *words, "--resume never")
+
+
+def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
+    change = mgoe("train", config, "--out", built, "--set", "training.learning_rate=0.1")
+    assert_refused(change, "unfinished run of other settings", "--overwrite")
+    assert mgoe("train", config, "--out", built, "--resume", "sometimes").exit_code == 2
+
+
+def test_what_may_change_is_the_same_for_a_run_and_for_a_fit():
+    """But for the memory, by which examples are put in order: a run keeps it."""
+    assert {*FREE["training"]} == FREE_OF_A_FIT - {"memory"}
+    assert {*FREE["training"]} <= TrainingSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ["train", "valid", "test", "history"])
+def test_a_file_that_disappears_while_it_trains(mgoe, config, alone, built, at_step, name):
+    lost, kept = built / "data" / f"{name}.parquet", built / "kept"
+    at_step(2, lambda: lost.rename(kept))
+    assert_refused(mgoe("train", config, "--out", built), f"{name}.parquet: cannot be read", "put the file back")
+    assert_refused(mgoe("train", config, "--out", built), f"{name}.parquet", "it is missing")
+    kept.rename(lost)
+    assert mgoe("train", config, "--out", built).exit_code == 0
+    assert metrics(built) == metrics(alone)
+
+
+def test_a_file_that_is_cut_while_it_trains(mgoe, config, built, at_step):
+    lost = built / "data" / "train.parquet"
+    at_step(2, lambda: lost.write_bytes(lost.read_bytes()[:900]))
+    assert_refused(mgoe("train", config, "--out", built), "train.parquet: cannot be read", "put the file back")
+
+
+# --- many processes ---
+
+
+def torchrun(config: Path, out: Path, *words: str) -> subprocess.Popen:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mgoe", "train"]
+    return subprocess.Popen([*launch, str(config), "--out", str(out), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def same_curve(found: Path, expected: Path) -> None:
+    assert len(curves(found)) == EPOCHS
+    for mine, theirs in zip(curves(found), curves(expected), strict=True):
+        assert mine["losses"] == pytest.approx(theirs["losses"], abs=1e-4)
+
+
+def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
+    """What one process finds with the weights of a bundle."""
+    inputs = pipeline.Inputs(out, settings)
+    model = library.load(out / "bundle").model
+    found = {}
+    for split in ("valid", "test"):
+        feed = Feed(inputs.prepared, inputs.graph, inputs.prepared.examples(split), model.needs, inputs.spec)
+        rows = measure(predict(model, feed), feed.examples.labels, feed.examples.user, inputs.spec.tasks, model="mgoe", seed=0, split=split)
+        found |= {(split, row["task"], row["metric"]): row["value"] for row in rows}
+    return found
+
+
+def test_two_processes_find_what_one_finds(config, settings, alone, built):
+    process = torchrun(config, built, "--json")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "on 2 processes" in stderr
+    rows = json.loads(stdout)["metrics"]  # by one of them
+    same_curve(built, alone)
+    expected = measured_alone(built, settings)
+    found = {(row["split"], row["task"], row["metric"]): row["value"] for row in rows if row["slice"] == "all"}
+    for key, value in expected.items():
+        if key[2] in ("auc", "gauc", "gauc_users", "gauc_users_skipped", "examples", "positives"):
+            assert found[key] == pytest.approx(value, abs=1e-6), key
+
+
+def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
+    monkeypatch.setattr("mgoe.pipeline.parts.joined", lambda device: nullcontext(World(1, 2)))
+    monkeypatch.setattr("mgoe.pipeline.parts.run_cell", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(World, "agree", lambda self, mine: True)  # as the first process says
+    assert pipeline.train(settings, alone) == []
+
+
+def test_two_processes_are_stopped_and_one_goes_on(mgoe, config, alone, built):
+    process = torchrun(config, built)
+    cell = built / CELL
+    while process.poll() is None and not (cell / CHECKPOINTS).exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert stderr.count("mgoe: stopped; what was finished is kept") == 1
+    assert "mgoe: torchrun" not in stderr
+    done = load_checkpoint(latest(built))[1]["done"]
+    assert 0 < done["steps"] < EPOCHS * steps_an_epoch(alone)
+    assert mgoe("train", config, "--out", built).exit_code == 0
+    same_curve(built, alone)
+    if done["epochs"]:
+        assert curves(built)[0]["seconds"] == done["curves"][0]["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.batch_size=511", ("training.batch_size: must be a multiple of the 2 processes, found 511", "another number")),
+        ("data.log=nowhere", ("nowhere: no such file",)),
+    ],
+)
+def test_processes_that_cannot_train_say_so_once(config, tmp_path, change, words):
+    process = torchrun(config, tmp_path / "run", "--set", change)
+    stdout, stderr = process.communicate(timeout=120)
+    assert stdout == ""
+    assert "exitcode  : 2" in stderr
+    (sentence,) = [line for line in stderr.splitlines() if "mgoe: " in line]
+    assert all(word in sentence for word in words)
+    assert "src/mgoe" not in stderr  # no traceback of ours
+    if "batch_size" in change:
+        assert not (tmp_path / "run").exists()  # nothing was done before
