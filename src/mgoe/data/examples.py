@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -50,10 +50,19 @@ class Examples:
 
     def take(self, rows: NDArray) -> Examples:
         """The rows named by numbers or by a mask."""
-        context = {name: values[rows] for name, values in self.context.items()}
-        position = None if self.position is None else self.position[rows]
+        return self.changed(lambda column: column[rows])
+
+    def changed(self, change: Callable[[NDArray], NDArray]) -> Examples:
+        """The same columns, each made anew."""
+        context = {name: change(values) for name, values in self.context.items()}
+        position = None if self.position is None else change(self.position)
         columns = (self.user, self.item, self.bucket, self.snapshot, self.labels, self.weight)
-        return Examples(*(column[rows] for column in columns), context=context, position=position)  # pyright: ignore[reportArgumentType]
+        return Examples(*map(change, columns), context=context, position=position)  # pyright: ignore[reportArgumentType]
+
+    def columns(self) -> list[NDArray]:
+        """Every column there is, in one order."""
+        position = [] if self.position is None else [self.position]
+        return [self.user, self.item, self.bucket, self.snapshot, self.labels, self.weight, *self.context.values(), *position]
 
     def parts(self) -> Iterator[Examples]:
         """All rows, in one part."""
@@ -193,15 +202,32 @@ class ExampleWriter:
 
 
 def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
-    """Read one split's file.
+    """Read one split's file, with little memory beside what its rows take.
 
     Raises:
         DataError: It is gone or damaged.
     """
     try:
-        return of_table(pq.read_table(path), tasks)
+        file = pq.ParquetFile(path)
+        if file.num_row_groups <= 1:
+            return of_table(file.read(), tasks)
+        groups = (of_table(file.read_row_group(group), tasks) for group in range(file.num_row_groups))
+        return _filled(groups, file.metadata.num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise unreadable(path, error) from None
+
+
+def _filled(parts: Iterator[Examples], count: int) -> Examples:
+    """So many rows, of parts that follow each other; but for one part at a time, they are held once."""
+    part = next(parts)
+    whole = part.changed(lambda column: np.empty((count, *column.shape[1:]), column.dtype))
+    start = 0
+    while part is not None:
+        for column, values in zip(whole.columns(), part.columns(), strict=True):
+            column[start : start + len(part)] = values
+        start += len(part)
+        part = next(parts, None)
+    return whole
 
 
 def unreadable(path: Path, error: Exception) -> DataError:

@@ -37,6 +37,11 @@ class ExampleFile:
         """Of a row in memory, about."""
         return sum(_bytes(field.type) for field in self._open().schema_arrow)
 
+    @property
+    def window_rows(self) -> int:
+        """Rows of a window, at least one."""
+        return max(1, self.window // self.row_bytes)
+
     @cached_property
     def labels(self) -> NDArray[np.float32]:
         """As `Examples.labels`, which metrics need whole. Shape (N, T)."""
@@ -91,6 +96,7 @@ class ExampleFile:
                 if sum(map(len, held)) == size:
                     yield join(held)
                     held = []
+            del examples  # before the next window is read
         if held:
             yield join(held)
 
@@ -98,7 +104,7 @@ class ExampleFile:
         """Row groups that are read together."""
         count = len(self._groups)
         order = range(count) if seed is None else np.random.default_rng([*_keys(seed), 0]).permutation(count).tolist()
-        most, window, rows = max(1, self.window // self.row_bytes), [], 0
+        most, window, rows = self.window_rows, [], 0
         for group in order:
             if window and rows + self._groups[group] > most:
                 yield window

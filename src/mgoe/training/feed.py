@@ -17,12 +17,12 @@ from torch import Tensor
 
 from mgoe.ahead import ahead
 from mgoe.config import InputGroup
-from mgoe.data import Examples, join
+from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
-    from mgoe.data import ExampleFile, Prepared
+    from mgoe.data import Prepared
     from mgoe.graph import MacroGraph
     from mgoe.models import FeatureSpec
 
@@ -32,7 +32,8 @@ CPU = torch.device("cpu")
 ALONE = World()
 
 BLOCK_ROWS = 65_536
-"""Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter."""
+"""Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter. Some blocks are held at a time, so
+of streamed examples a block is half a window at most."""
 
 
 class Feed:
@@ -82,7 +83,8 @@ class Feed:
             world: This process gets every `size`-th row of each batch.
             rows: These alone, in order.
         """
-        size = max(1, BLOCK_ROWS // batch_size) * batch_size
+        rows_at_once = min(BLOCK_ROWS, self.examples.window_rows // 2) if isinstance(self.examples, ExampleFile) else BLOCK_ROWS
+        size = max(1, rows_at_once // batch_size) * batch_size
         first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
         chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
         blocks = ((to_device(self._inputs_of(mine), device), counts) for mine, counts in _shares(chunks, batch_size, world))

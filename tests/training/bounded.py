@@ -1,0 +1,64 @@
+"""Trains on the examples of a folder, in so much memory and in as much as it takes: `python -m tests.training.bounded FOLDER OUT GIB`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from mgoe.data import ExampleFile, Examples, Prepared
+from mgoe.training import Feed, FitResult, fit
+from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, Model, make_feed
+from tests.training.test_loop import training
+
+GIB = 1 << 30
+
+
+@contextmanager
+def no_more_than(memory: float) -> Iterator[None]:
+    """Whoever asks for more than so many GiB beyond what the process has is refused by the system."""
+    status = Path("/proc/self/status").read_text()
+    held = 1024 * int(status.split("VmData:")[1].split()[0])
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + int(memory * GIB), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def feed(examples: Examples | ExampleFile) -> Feed:
+    return Feed(PREPARED, GRAPH, examples, Model.needs, SPEC)  # type: ignore[arg-type]
+
+
+def main(folder: Path, out: Path, memory: float) -> None:
+    prepared = Prepared.__new__(Prepared)
+    prepared.path, prepared.tasks = folder, tuple(task.name for task in TASKS)
+    valid = feed(prepared.streamed("valid"))
+
+    def run(train: Feed, name: str, **changes) -> FitResult:
+        settings = training(epochs=2, batch_size=2048, learning_rate=0.01, **changes)
+        return fit(Model(), train, valid, settings, out / name, seed=5)
+
+    pa.set_cpu_count(1)
+    run(make_feed(3000), "first")  # libraries, threads and machine code are there
+    told = {}
+    with no_more_than(memory):
+        train = feed(prepared.within("train", memory))
+        told["streamed"] = isinstance(train.examples, ExampleFile)
+        told["within"] = run(train, "within", memory=memory).curves[-1]["validation"]
+        try:
+            prepared.examples("train")
+        except MemoryError:
+            told["refused"] = True
+    told["whole"] = run(feed(prepared.examples("train")), "whole").curves[-1]["validation"]
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
