@@ -20,7 +20,7 @@ import mgoe
 from mgoe import pipeline
 from mgoe.config import RunSettings, dump_settings
 from mgoe.data import SPLITS
-from mgoe.errors import ConfigError, DataError, OutputError, TrainingError
+from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.models import resolve
 from tests.effort import SOAK
 
@@ -53,6 +53,19 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
     keys = [tuple(row[key] for key in ("model", "seed", "split", "slice", "task", "metric")) for row in rows]
     assert len(keys) == len(set(keys))
     assert mgoe.load(finished / "bundle").settings == small
+
+
+@pytest.mark.parametrize(("asked", "extra"), [({"balance": "upgrad"}, "balance"), ({"track": "mlflow"}, "track")])
+def test_a_library_that_training_misses_is_named_before_the_log_is_read(small: RunSettings, tmp_path: Path, monkeypatch, asked, extra):
+    def missing(name: str):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    from mgoe.pipeline.line import run
+
+    with pytest.raises(MissingExtra, match=rf"pip install 'mgoe\[{extra}\]'"):
+        run(change(small, training=small.training.model_copy(update=asked)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_simulated_log_gets_chance_and_the_best_reachable(small: RunSettings, world: Path, finished: Path, tmp_path: Path):

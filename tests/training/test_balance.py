@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
-from mgoe.training import fit, load_weights, predict
+from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Aggregated, Uncertainty, conflict, make_balance
 from mgoe.training.step import Stepper
 from mgoe.training.world import World
@@ -157,6 +157,34 @@ def test_two_processes_are_one(tmp_path, name):
     for key, tensor in weights(model).items():
         torch.testing.assert_close(again.state_dict()[key], tensor, atol=5e-4, rtol=5e-3)
     np.testing.assert_allclose(told(tmp_path, 0)["predictions"], predict(again, VALID), atol=1e-6)
+
+
+GRADIENTS = """
+import sys
+from pathlib import Path
+from mgoe.training import joined, save_checkpoint
+from mgoe.training.step import Stepper
+from tests.training.fakes import Model
+from tests.training.test_loop import TRAIN, training
+out, name = Path(sys.argv[1]), sys.argv[2]
+with joined("cpu") as world:
+    step = Stepper(Model(), training(balance=name, clip=1e9), 1, False, world)
+    step(next(TRAIN.batches(256, world=world)), 0, lambda *_: None)
+    held = {str(number): parameter.grad.to_dense() for number, parameter in enumerate([*step.dense, *step.tables])}
+    save_checkpoint(out / f"{world.size}.{world.rank}.safetensors", held, {})
+"""
+
+
+@pytest.mark.parametrize("name", ["fixed", "uncertainty", "upgrad", "mgda"])
+def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
+    """Looked at before the optimiser, which does not see their scale."""
+    together(1, GRADIENTS, str(tmp_path), name)
+    together(2, GRADIENTS, str(tmp_path), name)
+    alone = load_checkpoint(tmp_path / "1.0.safetensors")[0]
+    for rank in range(2):
+        found = load_checkpoint(tmp_path / f"2.{rank}.safetensors")[0]
+        for key, gradient in alone.items():
+            torch.testing.assert_close(found[key], gradient, atol=1e-5, rtol=1e-3)
 
 
 def test_conflict_is_the_cosine_of_gradients():

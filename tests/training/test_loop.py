@@ -34,6 +34,19 @@ def test_it_learns(tmp_path):
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_reports_tell_the_mean_loss_of_each_task_over_the_epoch_so_far(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
+    seen = []
+    result = fit(Model(), TRAIN, VALID, training(), tmp_path, seen.append)
+    for epoch in range(3):
+        reports = [now for now in seen if now.epoch == epoch + 1]
+        assert len(reports) == 12
+        so_far = np.cumsum([now.loss for now in reports]) / np.arange(1, 13)
+        np.testing.assert_allclose([sum(now.losses.values()) for now in reports], so_far, rtol=1e-5)
+        assert reports[-1].losses == result.curves[epoch]["losses"]
+        assert reports[0].last == (result.curves[epoch - 1] if epoch else {})
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     runs = []
     for seed, dropout in ((5, 0.2), (5, 0.2), (6, 0.2), (5, 0.0), (6, 0.0)):

@@ -137,6 +137,18 @@ def test_where_and_how_fast_may_change(tmp_path):
     assert fit(Model(), TRAIN, VALID, settings, tmp_path, seed=5, resume=True).epochs == 3
 
 
+def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path, monkeypatch):
+    """Another window is another order, so a fit that went on with it would not be the fit that was begun."""
+    monkeypatch.setattr(type(TRAIN), "window", 1000)
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    monkeypatch.setattr(type(TRAIN), "window", 500)
+    with pytest.raises(TrainingError, match=r"'shuffled together' is 1000 there and 500 here"):
+        fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5, resume=True)
+    monkeypatch.setattr(type(TRAIN), "window", 1000)
+    assert fit(Model(), TRAIN, VALID, training(memory=1.0), tmp_path, seed=5, resume=True).epochs == 3
+
+
 def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=9))
     with pytest.raises(

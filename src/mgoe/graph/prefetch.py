@@ -1,7 +1,7 @@
 """Asks the processor for memory before it is read: rows that lie anywhere then arrive while others are summed.
 
 A reading goes through its pairs in order, and reads a row of the other side for each. Which rows come next is known, so what was a wait
-for every one of them becomes a question of bandwidth: sums over two steps take a third of the time.
+for every one of them becomes a question of bandwidth: sums over two steps take a third to two thirds of the time.
 """
 
 from __future__ import annotations

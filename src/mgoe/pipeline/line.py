@@ -28,7 +28,7 @@ from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
-from mgoe.training import Monitor
+from mgoe.training import Monitor, check_available
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def begin(
     if settings.graph.snapshots == "last":
         raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train")
     for model in named_models(settings):
-        Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
+        training = training_of(settings.training, model)
+        Monitor.parse(training.monitor, settings.tasks)
+        check_available(training)
     with exclusive(out, "a run"):
         with claim(out, settings, overwrite) as resumed:
             if resumed:

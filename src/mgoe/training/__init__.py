@@ -5,6 +5,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` wid
 """
 
 from mgoe.training.assemble import assemble
+from mgoe.training.available import check_available
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.feed import Batch, Feed
@@ -29,6 +30,7 @@ __all__ = [
     "RowwiseAdagrad",
     "World",
     "assemble",
+    "check_available",
     "fit",
     "joined",
     "load_checkpoint",

@@ -162,9 +162,18 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
 
 
 def _weighting(name: str, tasks: int) -> Any:
+    weighting = load_weighting(name)
+    return weighting(torch.ones(tasks)) if name in SUMS else weighting()
+
+
+def load_weighting(name: str) -> Any:
+    """The class of TorchJD that one of `AGGREGATIONS` names.
+
+    Raises:
+        MissingExtra: TorchJD is not installed.
+    """
     try:
-        weighting = getattr(importlib.import_module("torchjd.aggregation"), AGGREGATIONS[name])
-        return weighting(torch.ones(tasks)) if name in SUMS else weighting()
+        return getattr(importlib.import_module("torchjd.aggregation"), AGGREGATIONS[name])
     except ImportError as error:
         reason = f"{name!r} needs TorchJD, which cannot be imported ({error}); install it with: pip install 'mgoe[balance]'"
         raise MissingExtra("training.balance", reason) from None

@@ -27,12 +27,17 @@ def compile_dense(model: RankingModel, device: torch.device) -> None:
     Raises:
         TrainingError: There is none.
     """
-    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
-    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
-        raise TrainingError("training.compile", "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off")
+    require_compiler(device)
     tables = {id(table) for table in model.tables()}
     for part in model.children():
         _compile(part, tables)
+
+
+def require_compiler(device: torch.device) -> None:
+    """See that there is one where the device needs it; see `compile_dense`."""
+    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
+    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+        raise TrainingError("training.compile", "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off")
 
 
 def _compile(module: nn.Module, tables: set[int]) -> None:

@@ -60,6 +60,11 @@ class Feed:
         return len(self.examples)
 
     @property
+    def window(self) -> int | None:
+        """Rows of streamed examples that are shuffled together, which decides their order; None where all lie in memory."""
+        return self.examples.window_rows if isinstance(self.examples, ExampleFile) else None
+
+    @property
     def fingerprint(self) -> str:
         """Of the graph that the examples read."""
         return self._graph.checksum
@@ -83,7 +88,7 @@ class Feed:
             world: This process gets every `size`-th row of each batch.
             rows: These alone, in order.
         """
-        rows_at_once = min(BLOCK_ROWS, self.examples.window_rows // 2) if isinstance(self.examples, ExampleFile) else BLOCK_ROWS
+        rows_at_once = BLOCK_ROWS if self.window is None else min(BLOCK_ROWS, self.window // 2)
         size = max(1, rows_at_once // batch_size) * batch_size
         first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
         chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)

@@ -131,9 +131,7 @@ class _Run:
         _check_defined(self.monitor, self.tasks, valid)
         self.started, self.spent = time.perf_counter(), 0.0
         self.world = World.current()
-        if settings.batch_size % self.world.size:
-            rule = f"must be a multiple of the {self.world.size} processes, found {settings.batch_size}"
-            raise TrainingError("training.batch_size", f"{rule}; change it or start another number of processes")
+        self.world.check_batch(settings.batch_size)
         self.device = resolve_device(settings.device)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
         self.model, self.train, self.valid = model.to(self.device), train, valid
@@ -295,6 +293,8 @@ class _Run:
         kept = self.settings.model_dump(mode="json", exclude=FREE)
         shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
         examples = {"training": len(self.train), "validation": len(self.valid)}
+        if self.train.window is not None:
+            examples["shuffled together"] = self.train.window
         return {"parameters": shapes, "graph": self.train.fingerprint, "examples": examples, "settings": kept, "seed": self.seed}
 
     @contextmanager

@@ -51,7 +51,7 @@ def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
     batch = to_device(feed.block(rows), device_of(model))
     with evaluating(model):
         shown = {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False):
             return {"watch": shown, "conflict": conflict(model, batch)}
 
 

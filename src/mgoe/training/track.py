@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mgoe.errors import MissingExtra
+from mgoe.files import write_text
 from mgoe.training.progress import FitProgress
 
 
@@ -32,7 +33,12 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._writer = _module("torch.utils.tensorboard", "TensorBoard").SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._writer = self.load().SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    @staticmethod
+    def load() -> Any:
+        """The library, or MissingExtra."""
+        return _module("torch.utils.tensorboard", "TensorBoard")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -50,11 +56,16 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._client = _module("mlflow", "MLflow")
+        self._client = self.load()
         held = folder / "mlflow.run"
         known = held.read_text() if step and held.exists() else None
         run = self._client.start_run(run_id=known, run_name=None if known else "/".join(folder.resolve().parts[-2:]))
-        held.write_text(run.info.run_id)
+        write_text(held, run.info.run_id)
+
+    @staticmethod
+    def load() -> Any:
+        """The library, or MissingExtra."""
+        return _module("mlflow", "MLflow")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}  # a name is a file in some stores
