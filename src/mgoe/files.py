@@ -69,8 +69,7 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     Raises:
         OutputError: Another process holds it, or the lock cannot be written.
     """
-    place = folder.resolve()
-    lock = place.parent / f".{place.name}.lock"
+    lock = lock_of(folder)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock)
@@ -84,6 +83,12 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         file.close()
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that `exclusive` locks. Without its process it holds nothing, and the next to take it removes it."""
+    place = folder.resolve()
+    return place.parent / f".{place.name}.lock"
 
 
 def _locked(lock: Path) -> IO[str]:

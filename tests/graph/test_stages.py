@@ -13,6 +13,7 @@ import pytest
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
+from mgoe.files import exclusive, lock_of
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
 from mgoe.graph.workplace import building
@@ -398,3 +399,16 @@ def test_a_folder_is_free_again_when_the_process_that_held_it_was_killed(tmp_pat
     first.wait(60)
     with pytest.raises(GraphError, match="the log changed"):  # no longer that another process holds it
         LOG.build(tmp_path / "graph", **cut_off.SETTINGS)
+
+
+def test_a_lock_is_taken_away_by_who_opens_the_graph_once_nobody_holds_it(whole, tmp_path):
+    """A process may be killed when its graph is in place and the lock is not yet gone."""
+    out = tmp_path / "graph"
+    shutil.copytree(whole[0].path, out)
+    lock = lock_of(building(out))
+    with exclusive(building(out), "the macro graph"):
+        MacroGraph.open(out)
+        assert lock.exists()
+    lock.write_text("1")
+    MacroGraph.open(out)
+    assert not lock.exists()

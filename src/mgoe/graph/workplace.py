@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from mgoe.errors import GraphError, OutputError
-from mgoe.files import exclusive, sha256, write_json
+from mgoe.files import exclusive, lock_of, sha256, write_json
 from mgoe.graph.stages import FILE as STAGES
 from mgoe.graph.stages import Observer, Spent, Stages
 
@@ -110,7 +110,7 @@ def settle(out: Path) -> None:
         OutputError: Another process is at it, and there is no graph meanwhile.
     """
     missing = not out.exists() and _replaced(out).exists()
-    if missing or (out / STAGES).exists():
+    if missing or (out / STAGES).exists() or lock_of(building(out)).exists():
         try:
             with exclusive(building(out), "the macro graph"):
                 restore(out)
