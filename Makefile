@@ -4,14 +4,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+SHARDING := .venv/.sharding
 
-.PHONY: demo test check soak clean
+.PHONY: demo test check soak distributed clean
 
 demo: $(READY)  ## simulated logs, where the best reachable is known: runs/demo/report.html
 	$(BIN)/mgoe simulate --out runs/demo-log --overwrite
 	$(BIN)/mgoe run examples/demo.yaml --out runs/demo --overwrite --jobs $(JOBS)
 
-test: $(READY)  ## every test, in its short form
+test: $(READY) $(SHARDING)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: $(READY)  ## style and types
@@ -19,8 +20,11 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-soak: $(READY)  ## every test, in its long form
+soak: $(READY) $(SHARDING)  ## every test, in its long form
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(JOBS)
+
+distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
+	$(BIN)/mgoe doctor
 
 clean:
 	rm -rf .venv runs
@@ -29,4 +33,10 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# the pair built for torch 2.13 on CPUs, which would bring a CUDA build of torch with it; without it tests of sharded tables are skipped
+$(SHARDING): $(READY)
+	$(BIN)/python -m pip install --quiet tensordict pyre-extensions tqdm && \
+	$(BIN)/python -m pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 || echo "TorchRec has no build for this machine"
 	@touch $@

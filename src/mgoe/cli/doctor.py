@@ -30,6 +30,7 @@ def doctor(as_json: Json = False) -> None:
         "threads": threads(),
         "memory": memory(),
         "gpu": gpu(),
+        "sharded tables": sharding(),
         "disk": {"folder": str(Path.cwd()), "free GiB": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
     }
     found["amiss"] = amiss(found)
@@ -83,11 +84,27 @@ def gpu() -> dict[str, Any]:
     return {"found": names or "none, training runs on the CPU", "bfloat16 on the CPU": uses_bfloat16("auto", torch.device("cpu"))}
 
 
+def sharding() -> dict[str, str | None]:
+    """Versions of the pair that spreads tables over processes, and whether it loads."""
+    pair = {name: _version(name) for name in ("torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")}
+    if not any(pair.values()):
+        return {"torchrec": "not installed; `make distributed` installs it"}
+    try:
+        from mgoe.training.sharded import torchrec
+
+        torchrec()
+    except Exception as error:  # as above
+        return {**pair, "trouble": str(error)}
+    return {name: version for name, version in pair.items() if version}
+
+
 def amiss(found: dict[str, Any]) -> list[str]:
     """A sentence for each thing to mend."""
     wrong = [f"{name} is not installed; `pip install -e .` installs it" for name, version in found["versions"].items() if version is None]
     if "torch" in found["gpu"]:
         wrong.append(f"torch {found['gpu']['torch']}; install it again")
+    if "trouble" in found["sharded tables"]:
+        wrong.append(found["sharded tables"]["trouble"])
     free = found["memory"]["free GiB"]
     if free is not None and free * GIB < LEAST_MEMORY:
         wrong.append(f"{free} GiB of memory are free; close something, {LEAST_MEMORY // GIB} are needed for small logs")

@@ -58,6 +58,9 @@ class TrainingSettings(Settings):
     """Of one training process."""
     compile: bool = False
     """Compile the dense part, which takes a minute at the start and a C++ compiler."""
+    tables: Literal["auto", "replicated", "sharded"] = "auto"
+    """Where several processes train: every table on each of them, rows spread over them (TorchRec), or `auto`: spread where the tables
+    would take more than half of the memory that a process may still take."""
     memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     """GiB that training examples may take; more are streamed from disk, shuffled in windows of an eighth of that."""
     checkpoint: str = Field(default="10m", pattern=r"^[0-9]+[smhdw]$")

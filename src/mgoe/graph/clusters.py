@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.cluster import kmeans_plusplus
 
+from mgoe.graph.seeds import closest, draw_seeds, find_seeds, trained
 from mgoe.graph.sketch import unit_rows
 
-SEEDING_SAMPLE = 50_000
-"""Nodes that k-means++ looks at; its cost is sample x K."""
-LEARNING_SAMPLE = 500
-"""Nodes a macro node that k-means learns from, where there are more."""
+LEARNING_SAMPLE, LEAST_SAMPLE = 500, 50_000
+"""Nodes a macro node that k-means learns from, where there are more, and nodes in all."""
 ROWS = 1 << 16
 """Nodes assigned at once."""
 
@@ -66,18 +63,12 @@ def learn_centres(
         Unit rows; a centre of zeros has no member. Shape (k, rank).
     """
     moving = np.flatnonzero(weights > 0)
-    rng = np.random.default_rng(seed)
-    seeding = moving if len(moving) <= SEEDING_SAMPLE else np.sort(rng.choice(moving, SEEDING_SAMPLE, replace=False))
-    learned = min(sample, max(SEEDING_SAMPLE, LEARNING_SAMPLE * k))
-    learning = moving if len(moving) <= learned else np.sort(rng.choice(moving, learned, replace=False))
-    centres = _start(vectors, seeding, k, before, seed)
-    if len(learning) <= k:
-        return centres
-    kmeans = faiss.Kmeans(
-        vectors.shape[1], k, niter=iterations, spherical=True, seed=seed, max_points_per_centroid=1 << 30, min_points_per_centroid=1
-    )
-    kmeans.train(unit_rows(vectors[learning]), weights=np.ascontiguousarray(weights[learning]), init_centroids=centres)
-    return np.asarray(kmeans.centroids, np.float32)
+    learned = min(sample, max(LEAST_SAMPLE, LEARNING_SAMPLE * k))
+    if len(moving) > learned:
+        moving = np.sort(np.random.default_rng(seed).choice(moving, learned, replace=False))
+    rows, weights = unit_rows(vectors[moving]), weights[moving]
+    centres = _start(rows, weights, k, None if before is None else member_means(vectors, before, k), seed)
+    return trained(rows, weights, centres, iterations, seed) if len(rows) > k else centres
 
 
 def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: int) -> NDArray[np.float32]:
@@ -139,10 +130,7 @@ def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArr
     filled = np.flatnonzero(centres.any(axis=1))
     if len(filled) == 0:
         filled = np.arange(len(centres))
-    index = faiss.IndexFlatIP(centres.shape[1])
-    index.add(np.ascontiguousarray(centres[filled]))  # type: ignore[call-arg]  (faiss wraps the C++ signature at import)
-    closest = index.search(np.ascontiguousarray(rows), 1)[1][:, 0]  # type: ignore[call-arg]
-    return np.where(linked, filled[closest], len(centres)).astype(np.int32)
+    return np.where(linked, filled[closest(rows, centres[filled])], len(centres)).astype(np.int32)
 
 
 def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> NDArray[np.int32]:
@@ -151,12 +139,12 @@ def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> N
 
 
 def _start(
-    vectors: NDArray[np.float32], seeding: NDArray[np.int64], k: int, before: NDArray[np.int32] | None, seed: int
+    rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, former: NDArray[np.float32] | None, seed: int
 ) -> NDArray[np.float32]:
-    """Means of the former members where there are any, k-means++ seeds elsewhere; zero where the nodes do not suffice. Shape (k, rank)."""
-    centres = np.zeros((k, vectors.shape[1]), np.float32) if before is None else member_means(vectors, before, k)
+    """Means of the former members where there are any, seeds elsewhere; zero where the nodes do not suffice. Shape (k, rank)."""
+    centres = np.zeros((k, rows.shape[1]), np.float32) if former is None else former
     empty = np.flatnonzero(~centres.any(axis=1))
-    seeds = min(len(empty), len(seeding))
-    if seeds:
-        centres[empty[:seeds]] = kmeans_plusplus(unit_rows(vectors[seeding]).astype(np.float64), seeds, random_state=seed)[0]
+    number = min(len(empty), len(rows))
+    if number:
+        centres[empty[:number]] = find_seeds(rows, weights, number, seed) if former is None else draw_seeds(rows, number, seed)
     return centres

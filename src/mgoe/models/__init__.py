@@ -5,6 +5,7 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 """
 
 from mgoe.models.base import RankingModel
+from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
@@ -30,6 +31,8 @@ __all__ = [
     "SharedBottom",
     "SharedBottomOptions",
     "TaskSpec",
+    "draw_rows",
+    "late_tables",
     "make_model",
     "resolve",
 ]

@@ -21,7 +21,7 @@ from mgoe.data import SPLITS, Prepared
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
-from mgoe.models import FeatureSpec, RankingModel, make_model
+from mgoe.models import FeatureSpec, RankingModel, late_tables, make_model
 from mgoe.training import CHECKPOINTS, Feed, Monitor, World, fit, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
@@ -97,7 +97,8 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     """
     started = time.perf_counter()
     spec = inputs.spec
-    model = make_model(cell.model, spec, cell.seed)
+    with late_tables():
+        model = make_model(cell.model, spec, cell.seed)
     training = training_of(settings.training, cell.model)
     feeds = {
         split: Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS

@@ -17,7 +17,7 @@ from mgoe.files import write_json, write_text
 
 STATE = "run.json"
 SETTINGS = "settings.yaml"
-FREE = {"training": ("threads", "device", "checkpoint", "keep", "compile", "track"), "graph": ("memory", "engine", "spark")}
+FREE = {"training": ("threads", "device", "checkpoint", "keep", "compile", "track", "tables"), "graph": ("memory", "engine", "spark")}
 """Settings that may change when an unfinished run is gone on with. Not `training.memory`, which decides the order of examples."""
 
 

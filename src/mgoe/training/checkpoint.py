@@ -17,31 +17,52 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgoe.errors import TrainingError
+from mgoe.training.shards import Shard, write_together
+from mgoe.training.world import World
+
+ALONE = World()
+UNKNOWN = "?" * 64
+"""Stands in a file for its checksum until all is written."""
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE) -> None:
     """Write tensors and a description; a reader sees the old file or the new one, never a part.
 
     Args:
         path: The file; its folder exists.
         tensors: By name.
         meta: Anything JSON holds; kept in the file's header.
+        world: Processes that all call it: the first one writes, and each of them the shards that it holds.
 
     Raises:
         TrainingError: The file cannot be written, for want of space or rights.
     """
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = json.dumps(meta, sort_keys=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)})
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        if any(isinstance(tensor, Shard) for tensor in tensors.values()):
+            _save_together(unfinished, tensors, described, world)
+        elif world.leads:
+            on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+            save_file(on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)})
+        if world.leads:
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(path, f"the checkpoint cannot be written: {error}; free space or choose another output folder") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _save_together(unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World) -> None:
+    """The file with the rows of all processes; its checksum comes last, as no process has it all."""
+    head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, world)
+    if world.leads:
+        with safe_open(unfinished, framework="pt") as file, unfinished.open("rb+") as same:
+            written = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            same.seek(head.index(UNKNOWN.encode()))
+            same.write(_checksum(written, described).encode())
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -74,15 +95,15 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Write the state after a step, and remove those that are too many.
+    def save(self, step: int, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE) -> None:
+        """Write the state after a step, and remove those that are too many. Arguments as for `save_checkpoint`.
 
         Raises:
             TrainingError: It cannot be written; the ones before stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.folder / f"{step:010d}.safetensors", tensors, meta)
-        for old in self._files()[: -self.keep]:
+        save_checkpoint(self.folder / f"{step:010d}.safetensors", tensors, meta, world)
+        for old in self._files()[: -self.keep] if world.leads else ():
             old.unlink()
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -96,7 +117,7 @@ class Checkpoints:
         """Remove all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def check_space(self, tensors: Mapping[str, Tensor]) -> None:
+    def check_space(self, tensors: Mapping[str, Tensor | Shard]) -> None:
         """See before training that checkpoints of such a state will fit on the disk.
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mgoe.errors import TrainingError
 
-FREE = {"threads", "device", "memory", "checkpoint", "keep", "compile", "track"}
+FREE = {"threads", "device", "memory", "checkpoint", "keep", "compile", "tables", "track"}
 """Settings of training that may change when a fit is gone on with."""
 
 

@@ -27,6 +27,7 @@ from mgoe.training.interrupt import deferred
 from mgoe.training.monitor import Monitor, Task, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import FitProgress, OnProgress
+from mgoe.training.sharded import place_tables, unshard
 from mgoe.training.step import Stepper
 from mgoe.training.track import TRACKERS, Tracker, of_epoch, of_progress
 from mgoe.training.trouble import LossGuard, first_not_finite
@@ -134,6 +135,7 @@ class _Run:
         self.world.check_batch(settings.batch_size)
         self.device = resolve_device(settings.device)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
+        place_tables(model, settings, self.world, self.device, seed)
         self.model, self.train, self.valid = model.to(self.device), train, valid
         if settings.compile:
             compile_dense(self.model, self.device)
@@ -253,8 +255,7 @@ class _Run:
         if self.monitor.better(done.last, done.best):
             done.best, done.best_epoch = done.last, epoch
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": done.last, "seed": self.seed}
-            if self.world.leads:
-                save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta)
+            save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.world)
             self.world.agree(None)  # no process may read the file before it is written
         self._write_curves()
 
@@ -265,13 +266,11 @@ class _Run:
 
     def _save(self) -> None:
         """A checkpoint of this moment."""
-        if not self.world.leads:
-            return
         tensors = self.step.tensors() | {"losses": self.done.losses, "random": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.spent + time.perf_counter() - self.started}
-        self.checkpoints.save(self.done.steps, tensors, meta)
+        self.checkpoints.save(self.done.steps, tensors, meta, self.world)
 
     def go_on(self) -> None:
         """Take the state of the latest checkpoint, if there is one."""
@@ -304,6 +303,7 @@ class _Run:
             yield
         finally:
             if self.done.best_epoch:
+                unshard(self.model)
                 load_weights(self.model, self.out / WEIGHTS)
 
     def result(self) -> FitResult:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mgoe.config import TrainingSettings
+from mgoe.training.shards import Shard
 
 
 class RowwiseAdagrad(Optimizer):
@@ -95,7 +96,7 @@ def set_rates(optimizers: list[Optimizer], settings: TrainingSettings, step: int
             group["lr"] = group["initial_lr"] * factor
 
 
-def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor | Shard]:
     """What the optimisers have gathered, by name: optimiser, parameter and quantity."""
     return {f"optimizer.{o}.{p}.{key}": value for o, p, state in _states(optimizers) for key, value in state.items()}
 
@@ -108,7 +109,8 @@ def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) 
         if kind == "optimizer":
             o, p, key = int(place[0]), int(place[1]), place[2]
             parameter = [parameter for group in optimizers[o].param_groups for parameter in group["params"]][p]
-            states[o, p][key] = tensor.to(parameter.device)
+            held = states[o, p].get(key)
+            states[o, p][key] = held.take(tensor) if isinstance(held, Shard) else tensor.to(parameter.device)
 
 
 def _states(optimizers: list[Optimizer]) -> Iterator[tuple[int, int, dict[str, Any]]]:

@@ -31,6 +31,8 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
     """
     device, world = device_of(model), World.current()
     rows = world.share(len(feed))
+    most = -(-len(feed) // world.size)
+    idle = -(-most // batch_size) - -(-(rows.stop - rows.start) // batch_size)
     predictions = np.empty((rows.stop - rows.start, len(feed.spec.tasks)), np.float32)
     start = 0
     with evaluating(model):
@@ -38,6 +40,8 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
             values = model.predict(batch).float().cpu().numpy()
             predictions[start : start + len(values)] = values
             start += len(values)
+        for _ in range(idle):  # others have a batch more, and sharded tables answer only to all
+            model.predict(to_device(feed.block(np.zeros(1, np.int64)), device))
     return world.join(predictions)
 
 
@@ -68,5 +72,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are."""
-    return next(model.parameters()).device
+    """Where a model's weights are; tables may be beside it, in a file."""
+    places = [parameter.device for parameter in model.parameters()]
+    return next((place for place in places if place.type != "cpu"), places[0])

@@ -16,6 +16,8 @@ from mgoe.config import TrainingSettings
 from mgoe.training.balance import make_balance
 from mgoe.training.feed import Batch
 from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
+from mgoe.training.sharded import follow
+from mgoe.training.shards import Shard
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Stepper:
         self.balance = make_balance(settings.balance, model, settings.accumulate * world.size)
         self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
         self.optimizers = make_optimizers(self.tables, self.dense, settings)
+        follow(model, self.optimizers)
 
     def __call__(self, batch: Batch, number: int, check: Check) -> tuple[Tensor, Tensor]:
         """Take step `number`, from 0, of the fit.
@@ -73,7 +76,7 @@ class Stepper:
             optimizer.step()
         return losses[0], losses[1:]
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor | Shard]:
         """All that a step depends on besides its batch and its number, by name."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         balance = {f"balance.{name}": tensor for name, tensor in self.balance.tensors().items()}

@@ -76,6 +76,8 @@ class World:
     def sum_sparse_(self, tables: Iterable[torch.nn.Parameter]) -> None:
         """Replace each table's gradient by its sum over all processes; rows that none has touched stay out."""
         for table in tables if self.size > 1 else ():
+            if not table.requires_grad:  # its rows are spread over the processes, and were moved by them
+                continue
             gradient = table.grad
             if gradient is None:
                 none = torch.empty((1, 0), dtype=torch.int64, device=table.device)
