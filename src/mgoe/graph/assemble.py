@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
-from mgoe.graph import clusters, edges
+from mgoe.graph import clusters, edges, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
 from mgoe.graph.learned import Learned, read_sketch
@@ -23,6 +23,8 @@ from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
 from mgoe.graph.stages import GIB, Stages
 
 Advance = Callable[[int], None]
+Sizes = dict[Side, int]
+Macro = dict[Side, NDArray[np.int32]]
 MATRIX_SHARE = 0.4
 """Of the memory: what one side's 1st-order edges may take as a matrix."""
 ROWS = 1 << 18
@@ -87,13 +89,13 @@ class Assembler:
         at.run("nodes", 2 * n, at.read_nodes)
         at.run("sketch", 0, lambda advance: at.learn_sketch() if learned is None else at.keep_sketch(learned))
         at.run("vectors", 2 * n, at.project)
-        at.run("clusters", at.nodes * len(self.sizes), lambda advance: at.find_macro_nodes(before, learned, advance), unit="nodes")
+        at.run("clusters", 2 * n * len(self.sizes), lambda advance: at.find_macro_nodes(before, learned, advance))
         at.run("1st order", 2 * n * len(self.sizes), at.read_first_order)
         at.run("2nd order", 2 * n * (len(self.sizes) + 1), at.read_second_order)
 
     def drift(self, work: Path) -> list[float]:
-        """How far users have drifted from their macro nodes, by resolution. Known items keep their vectors, and so do not drift."""
-        return [float(mapped(work / f"r{r}.user_drift.npy")) for r in range(len(self.sizes))]
+        """How far users have drifted from their macro nodes, by resolution."""
+        return [float(mapped(work / f"r{r}.drift.npy")) for r in range(len(self.sizes))]
 
 
 @dataclass(frozen=True)
@@ -198,61 +200,98 @@ class _At:
             yield part["vectors"]
 
     def find_macro_nodes(self, before: Path | None, learned: Learned | None, advance: Advance) -> None:
-        """Macro node of every node at every resolution, and their centres."""
-        for r, sizes in enumerate(self.graph.sizes):
-            for side, k in zip(SIDES, sizes, strict=True):
-                start = mapped(before / f"r{r}.{side}_macro.npy") if before else None
-                kept = (learned.macro[r][side], learned.centres[r][side]) if learned else None
-                macro, centres, moved = self._macro_nodes(side, k, start, kept, advance)
-                save_arrays(self.folder, {f"r{r}.{side}_macro": macro, f"r{r}.{side}_centres": centres})
-                save_arrays(self.work, {f"r{r}.{side}_drift": np.array(moved)})
-
-    def _macro_nodes(
-        self, side: Side, k: int, start: NDArray | None, kept: tuple[NDArray, NDArray] | None, advance: Advance
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], float]:
-        """Macro nodes, their centres, and how far they have drifted."""
-        s, vectors, sums = self.graph.settings, mapped(self.folder / f"{side}_vectors.npy"), self.sums(side)
-        linked = sums > 0
-        if s.clusters == "random":
-            macro = clusters.random_groups(linked, k, (s.seed, SIDES.index(side)))
-            advance(len(macro))
-            return macro, clusters.member_means(vectors, macro, k), 0.0
-        if kept is None and start is not None and not s.refresh:
-            kept = start, clusters.member_means(vectors, start, k)
-        if kept is not None:
-            nearest = clusters.assign(vectors, linked, kept[1], advance)
-            macro = clusters.keep(nearest, kept[0], linked, k)
-            return macro, kept[1], clusters.drift(macro, nearest, sums)
-        weights = clusters.moving_weights(clusters.preference_weights(sums, s.threshold, s.low_weight), linked, k)
-        centres = clusters.learn_centres(vectors, weights, k, start, s.iterations, s.seed, s.sample)
-        return clusters.assign(vectors, linked, centres, advance), centres, 0.0
-
-    def read_first_order(self, advance: Advance) -> None:
-        """1st-order edges at every resolution; dense ones and the task table at one."""
+        """Macro node of every node at every resolution, and by what newcomers will find theirs."""
+        if learned is None and before and not self.graph.settings.refresh:
+            learned = Learned.of(before, len(self.graph.sizes), self.graph.settings.scale)
         for r, sizes in enumerate(self.graph.sizes):
             k = dict(zip(SIDES, sizes, strict=True))
+            macro, chances = self._kept(r, k, learned, advance) if learned else self._learned(r, k, before, advance)
             for side in SIDES:
-                self._first_order(r, side, k[OTHER[side]], advance)
-            macro = {side: self.macro(r, side) for side in SIDES}
-            arrays = {f"{side}_mass": edges.by_macro(macro[side], self.sums(side), k[side]) for side in SIDES}
-            arrays["macro_edges"] = edges.between(self.edges(r, "user"), macro["user"], k["user"], k["item"])
-            save_arrays(self.folder, {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()})
+                save_arrays(self.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]})
 
-    def _first_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
-        score_type = np.uint32 if int(self.sums(side).max(initial=0)) < 1 << 32 else np.int64
-        tasks = self.graph.tasks if r == self.graph.dense else 0
+    def _learned(self, r: int, k: Sizes, before: Path | None, advance: Advance) -> tuple[Macro, Macro]:
+        """Start from vectors; then items, and last users, move to the macro nodes that tie them best."""
+        macro: Macro = {side: self._start(side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None) for side in SIDES}
+        chances: Macro = {}
+        for side in ("item", "user"):
+            ties = self._ties(side, macro[OTHER[side]], k[OTHER[side]], advance)
+            chances[side] = likelihood.log_chances(edges.between(ties, macro[side], k[side], k[OTHER[side]]))
+            if self.graph.settings.clusters != "random":
+                macro[side] = likelihood.likeliest(ties, chances[side], self.sums(side) > 0)
+        return macro, chances
+
+    def _start(self, side: Side, k: int, before: NDArray[np.int32] | None) -> NDArray[np.int32]:
+        """The macro node of every node that its vector is closest to."""
+        s, vectors, sums = self.graph.settings, mapped(self.folder / f"{side}_vectors.npy"), self.sums(side)
+        if s.clusters == "random":
+            return self._random(side, k)
+        weights = clusters.moving_weights(clusters.preference_weights(sums, s.threshold, s.low_weight), sums > 0, k)
+        return clusters.assign(vectors, sums > 0, clusters.learn_centres(vectors, weights, k, before, s.iterations, s.seed, s.sample))
+
+    def _random(self, side: Side, k: int) -> NDArray[np.int32]:
+        return clusters.random_groups(self.sums(side) > 0, k, (self.graph.settings.seed, SIDES.index(side)))
+
+    def _kept(self, r: int, k: Sizes, learned: Learned, advance: Advance) -> tuple[Macro, Macro]:
+        """Former macro nodes; newcomers, users first, join those that tie them best to the ones that have a macro node."""
+        chances, linked = learned.chances[r], {side: self.sums(side) > 0 for side in SIDES}
+        macro: Macro = {side: clusters.keep(learned.macro[r][side], linked[side], k[side]) for side in SIDES}
+        for side in SIDES:
+            new = linked[side] & (macro[side] == k[side])
+            if not new.any():
+                advance(self.pairs)
+                continue
+            if self.graph.settings.clusters == "random":
+                found = self._random(side, k[side])
+                advance(self.pairs)
+            else:
+                found = likelihood.likeliest(self._ties(side, macro[OTHER[side]], k[OTHER[side]], advance), chances[side], linked[side])
+            macro[side][new] = found[new]
+        return macro, dict(chances)
+
+    def _ties(self, side: Side, macro: NDArray[np.int32], width: int, advance: Advance) -> edges.SparseEdges:
+        """1st-order edges of one side to macro nodes that may not be the last word."""
+        self._write_edges(
+            self.work, f"{side}_ties", side, edges.FirstOrder(self.graph.scores, macro, width, self._score_type(side), 0), advance
+        )
+        return _edges_in(self.work, f"{side}_ties")
+
+    def read_first_order(self, advance: Advance) -> None:
+        """1st-order edges at every resolution; dense ones and the task table at one. From the users' comes the drift."""
+        for r, sizes in enumerate(self.graph.sizes):
+            k, macro = dict(zip(SIDES, sizes, strict=True)), {side: self.macro(r, side) for side in SIDES}
+            tasks = self.graph.tasks if r == self.graph.dense else 0
+            for side in SIDES:
+                reading = edges.FirstOrder(self.graph.scores, macro[OTHER[side]], k[OTHER[side]], self._score_type(side), tasks)
+                self._write_edges(self.folder, f"r{r}.{side}_edges", side, reading, advance)
+            users = self.edges(r, "user")
+            arrays = {f"{side}_mass": edges.by_macro(macro[side], self.sums(side), k[side]) for side in SIDES}
+            arrays["macro_edges"] = edges.between(users, macro["user"], k["user"], k["item"])
+            save_arrays(self.folder, {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()})
+            save_arrays(self.work, {f"r{r}.drift": np.array(self._drift(r, users))})
+
+    def _drift(self, r: int, users: edges.SparseEdges) -> float:
+        if self.graph.settings.clusters == "random":
+            return 0.0
+        best = likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"), self.sums("user") > 0)
+        return likelihood.drift(self.macro(r, "user"), best, self.sums("user"))
+
+    def _write_edges(self, folder: Path, name: str, side: Side, reading: edges.FirstOrder, advance: Advance) -> None:
         degrees = []
-        with ArrayFolder(self.folder) as out:
-            for part in self.read(side, edges.FirstOrder(self.graph.scores, self.macro(r, OTHER[side]), width, score_type, tasks), advance):
+        with ArrayFolder(folder) as out:
+            for part in self.read(side, reading, advance):
                 degrees.append(part["degree"])
-                out.append({f"r{r}.{side}_edges.{name}": part[name] for name in ("macro", "score")})
-                if tasks:
+                out.append({f"{name}.{kind}": part[kind] for kind in ("macro", "score")})
+                if reading.tasks:
                     out.append({f"{side}_table": part["table"], f"{side[0]}1": part["dense"]})
-        save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(np.concatenate(degrees))})
+        save_arrays(folder, {f"{name}.indptr": starts(np.concatenate(degrees))})
+
+    def _score_type(self, side: Side) -> type[np.integer]:
+        """Of 1st-order edges: wide enough for the largest sum."""
+        return np.uint32 if int(self.sums(side).max(initial=0)) < 1 << 32 else np.int64
 
     def edges(self, r: int, side: Side) -> edges.SparseEdges:
         """Saved 1st-order edges."""
-        return edges.SparseEdges(*(mapped(self.folder / f"r{r}.{side}_edges.{name}.npy") for name in ("indptr", "macro", "score")))
+        return _edges_in(self.folder, f"r{r}.{side}_edges")
 
     def read_second_order(self, advance: Advance) -> None:
         """2nd-order edges: to the own macro node at every resolution, all of them at one; and their sums."""
@@ -281,3 +320,7 @@ class _At:
                     out.append({f"{side[0]}2": part["dense"]})
         mass = edges.by_macro(own, mapped(self.work / f"{side}.second_sum.npy"), width)
         save_arrays(self.folder, {f"r{r}.{side}_second_mass": edges.to_units(mass, UNIT**2)})
+
+
+def _edges_in(folder: Path, name: str) -> edges.SparseEdges:
+    return edges.SparseEdges(*(mapped(folder / f"{name}.{part}.npy") for part in ("indptr", "macro", "score")))

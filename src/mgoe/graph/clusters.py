@@ -1,4 +1,4 @@
-"""Macro nodes: spherical k-means over the sketch, weighted by preference, warm-started from the snapshot before.
+"""Where macro nodes start: spherical k-means over the sketch, weighted by preference, warm-started from the snapshot before.
 
 Similar rows of `S S^T` belong together (paper); nodes whose score sum stays below a threshold belong to a macro node but do not move its
 centre (eq. 8). Centres are learned on a sample and every node is assigned in one pass. Numbers keep their meaning from snapshot to snapshot
@@ -111,18 +111,11 @@ def assign(
     return macro
 
 
-def keep(macro: NDArray[np.int32], kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[np.int32]:
-    """Former macro nodes in place of the nearest, for nodes that had one and still have edges. Shape (U,)."""
-    out = macro.copy()
-    known = np.flatnonzero((kept < k) & linked[: len(kept)])
-    out[known] = kept[known]
-    return out
-
-
-def drift(macro: NDArray[np.int32], nearest: NDArray[np.int32], sums: NDArray[np.integer]) -> float:
-    """Share of all score that lies with nodes whose nearest macro node is no longer their own (ours). 0 right after clustering."""
-    total = int(sums.sum())
-    return float(sums[macro != nearest].sum() / total) if total else 0.0
+def keep(kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[np.int32]:
+    """Former macro nodes of nodes that still have edges; the cold node, number `k`, for all others. Shape (U,)."""
+    macro = np.full(len(linked), k, np.int32)
+    macro[: len(kept)] = np.where(linked[: len(kept)], kept, k)
+    return macro
 
 
 def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -23,14 +23,14 @@ class Learned:
         item_sums: Fixed-point score sum of each item when the sketch was learned, which normalises a user's pairs. Shape (I,).
         items: Item vectors. Shape (I, rank).
         macro: Macro node of each node, a mapping by side for each resolution. Shape (U,), (I,).
-        centres: Of the macro nodes. Shape (Ku, rank), (Ki, rank).
+        chances: Of `likelihood.log_chances`. Shape (Ki, Ku), (Ku, Ki).
     """
 
     sketch: Sketch
     item_sums: NDArray[np.int64]
     items: NDArray[np.float32]
     macro: tuple[dict[Side, NDArray[np.int32]], ...]
-    centres: tuple[dict[Side, NDArray[np.float32]], ...]
+    chances: tuple[dict[Side, NDArray[np.int32]], ...]
 
     @classmethod
     def of(cls, snapshot: Path, resolutions: int, scale: float) -> Self:
@@ -50,7 +50,7 @@ class Learned:
             mapped(snapshot / "basis_sum.npy"),
             mapped(snapshot / "item_vectors.npy"),
             tuple(by_side(r, "macro") for r in range(resolutions)),
-            tuple(by_side(r, "centres") for r in range(resolutions)),
+            tuple(by_side(r, "chances") for r in range(resolutions)),
         )
 
 

@@ -20,7 +20,7 @@ from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.snapshot import Snapshot
 from mgoe.graph.workplace import settle
 
-FORMAT = 2
+FORMAT = 3
 """1: until version 0.1, without the times of pairs that an update needs."""
 NEEDED = ("settings", "ranks", "bucket", "code_scores", "resolutions", "dense", "cuts", "users", "items", "pairs", "files")
 """Of the manifest, to read the graph."""

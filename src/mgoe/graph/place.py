@@ -2,21 +2,23 @@
 
 With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own edges, of score
 times a row of `Q`, stretched: whoever has edges can be placed without the rest of the graph. Since `S^T P = Q Sigma`, an item's is the sum
-of score times user vector, divided by `Sigma`, as exactly as the power steps have converged. Both are what the build itself does
-(`Projection`).
+of score times user vector, divided by `Sigma`, as exactly as the power steps have converged. Its macro node is the one that ties it best.
+All of it is what the build itself does (`Projection`, `likeliest`).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.errors import GraphError
-from mgoe.graph.clusters import nearest
+from mgoe.graph.blocks import OTHER, Side
+from mgoe.graph.edges import SparseEdges
+from mgoe.graph.likelihood import likeliest
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.scores import UNIT, score_table
-from mgoe.graph.sketch import Sketch, divided, unit_rows
+from mgoe.graph.sketch import Sketch, divided
+from mgoe.graph.snapshot import Resolution
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Place:
     macro: tuple[int, ...]
 
 
-def place(graph: MacroGraph, side: Literal["user", "item"], neighbours: ArrayLike, codes: ArrayLike, snapshot: int = -1) -> Place:
+def place(graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike, snapshot: int = -1) -> Place:
     """Place one node by its edges (ours).
 
     Args:
@@ -58,9 +60,16 @@ def place(graph: MacroGraph, side: Literal["user", "item"], neighbours: ArrayLik
     seen = (neighbours >= 0) & (neighbours < len(sums))
     seen[seen] = sums[neighbours[seen]] > 0
     neighbours, codes = neighbours[seen], codes[seen]
-    score = score_table(np.asarray(graph.meta["ranks"]), settings["beta"], settings["code"])[codes] / UNIT
+    fixed = score_table(np.asarray(graph.meta["ranks"]), settings["beta"], settings["code"])[codes]
+    score = fixed / UNIT
     if settings["normalize"] == "degree":
         score = score / np.sqrt(sums[neighbours] * score.sum())
     vector = (score @ vectors[neighbours] * stretch).astype(np.float32)
-    centres = (getattr(part, f"{side}_centres") for part in at.resolutions)
-    return Place(vector, tuple(int(nearest(unit_rows(vector[None]), np.array([vector.any()]), c)[0]) for c in centres))
+    return Place(vector, tuple(_macro(part, side, neighbours, fixed) for part in at.resolutions))
+
+
+def _macro(at: Resolution, side: Side, neighbours: NDArray[np.int64], fixed: NDArray[np.int64]) -> int:
+    """The macro node that ties a node best, from its pairs."""
+    other: NDArray[np.int32] = getattr(at, f"{OTHER[side]}_macro")[neighbours]
+    edges = SparseEdges(np.array([0, len(fixed)]), other.astype(np.uint16), fixed)
+    return int(likeliest(edges, getattr(at, f"{side}_chances"), np.array([len(fixed) > 0]))[0])

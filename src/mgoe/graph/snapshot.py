@@ -40,7 +40,7 @@ class Resolution:
         user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
         user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
         user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
-        user_centres, item_centres: Unit rows in the sketch's space. Shape (Ku, rank), (Ki, rank).
+        user_chances, item_chances: Log shares by which newcomers find their macro node, unit 2^-10. Shape (Ki, Ku), (Ku, Ki).
         macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
     """
 
@@ -54,8 +54,8 @@ class Resolution:
     item_mass: NDArray[np.float32]
     user_second_mass: NDArray[np.float32]
     item_second_mass: NDArray[np.float32]
-    user_centres: NDArray[np.float32]
-    item_centres: NDArray[np.float32]
+    user_chances: NDArray[np.int32]
+    item_chances: NDArray[np.int32]
     macro_edges: NDArray[np.float32]
 
     def arrays(self) -> dict[str, NDArray]:

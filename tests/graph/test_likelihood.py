@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from sklearn.metrics import normalized_mutual_info_score
+
+from mgoe.config import GraphSettings
+from mgoe.graph import MacroGraph, clusters, likelihood
+from mgoe.graph.edges import SparseEdges
+from mgoe.graph.scores import UNIT
+from tests.effort import up_to
+from tests.graph.histories import history, planted
+
+numbers = st.integers(0, 2**32 - 1)
+
+
+def sparse(dense):
+    """Edges of a matrix; its last column is the cold node."""
+    row, macro = dense.nonzero()
+    indptr = np.concatenate([[0], np.cumsum((dense > 0).sum(axis=1))])
+    return SparseEdges(indptr, macro.astype(np.uint16), dense[row, macro].astype(np.uint32))
+
+
+@up_to(50)
+@given(seed=numbers, n=st.integers(1, 30), k=st.integers(1, 6), other=st.integers(1, 6))
+def test_a_node_joins_the_macro_node_under_whose_shares_its_edges_are_likeliest(seed, n, k, other):
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(1, 9 * UNIT, (n, other + 1)) * (rng.random((n, other + 1)) < 0.5)
+    table = rng.integers(0, 50 * UNIT, (k, other)) * (rng.random((k, 1)) < 0.8)
+    chances = likelihood.log_chances(table)
+    linked = dense.any(axis=1)
+    found = likelihood.likeliest(sparse(dense), chances, linked)
+    assert (found[~linked] == k).all()
+    filled = table.any(axis=1)
+    share = (table / UNIT + 1) / (table.sum(axis=1, keepdims=True) / UNIT + other)
+    likely = dense[:, :other] @ np.log(share).T
+    likely[:, ~filled] = -np.inf
+    for node in np.flatnonzero(linked):
+        if filled.any():
+            assert filled[found[node]]
+            rounding = dense[node].sum() / (1 << likelihood.FRACTION_BITS)
+            assert likely[node, found[node]] >= likely[node].max() - rounding
+        else:
+            assert found[node] == 0
+
+
+@up_to(30)
+@given(seed=numbers, part=st.integers(1, 40))
+def test_nodes_find_the_same_in_parts_of_any_size(seed, part):
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(0, 9 * UNIT, (40, 5)) * (rng.random((40, 5)) < 0.5)
+    chances, linked = likelihood.log_chances(rng.integers(0, 50 * UNIT, (3, 4))), dense.any(axis=1)
+    whole = likelihood.likeliest(sparse(dense), chances, linked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "ROWS", part)
+        assert_array_equal(likelihood.likeliest(sparse(dense), chances, linked), whole)
+
+
+def test_the_largest_sums_do_not_overflow():
+    """A node with a hundred billion units of score, to macro nodes of which one is all but impossible."""
+    table = np.array([[1, 1 << 60], [1 << 60, 1]], np.int64)
+    edges = SparseEdges(np.array([0, 2]), np.array([0, 1], np.uint16), np.array([100_000_000_000 * UNIT // 16, 1], np.int64))
+    assert likelihood.likeliest(edges, likelihood.log_chances(table), np.array([True])) == [1]
+    assert likelihood.log_chances(table).min() > likelihood.NEVER
+
+
+def test_drift_is_the_share_of_score_of_nodes_that_another_macro_node_ties_better():
+    macro, best, sums = np.array([0, 1, 1, 2]), np.array([0, 1, 0, 2]), np.array([10, 20, 40, 30])
+    assert likelihood.drift(macro, best, sums) == 0.4
+    assert likelihood.drift(macro, macro, sums) == 0
+    assert likelihood.drift(macro, best, np.zeros(4, int)) == 0
+
+
+EVENTS = planted(600, 240, 12, 4800)
+"""Eight events a user."""
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> MacroGraph:
+    """Of a sketch that holds a third of the groups."""
+    return history(EVENTS, ()).build(tmp_path_factory.mktemp("likelihood") / "graph", rank=4, resolutions=[(12, 12)])
+
+
+def test_users_are_where_their_edges_are_likeliest_as_built(graph):
+    part = graph.latest.resolutions[0]
+    best = likelihood.likeliest(SparseEdges(*part.user_edges), part.user_chances, np.asarray(graph.latest.arrays["user_sum"]) > 0)
+    assert_array_equal(part.user_macro, best)
+    assert graph.meta["drift"] == [0.0]
+
+
+def test_it_recovers_planted_groups_where_a_sketch_does_not(graph):
+    log, at, s = history(EVENTS, ()), graph.latest, GraphSettings()
+    ids = dict(zip(log.rows["user"], [event[0] for event in EVENTS], strict=True))
+    truth = np.array([ids[code] % 12 for code in range(at.n_users)])
+    vectors, linked = at.arrays["user_vectors"], np.ones(at.n_users, bool)
+    centres = clusters.learn_centres(vectors, linked.astype(np.float32), 12, None, s.iterations, s.seed, s.sample)
+    start = clusters.assign(vectors, linked, centres)
+    before, after = (normalized_mutual_info_score(truth, macro) for macro in (start, at.resolutions[0].user_macro))
+    assert before < 0.95
+    assert after > 0.99
