@@ -24,7 +24,7 @@ from mgoe.simulate import Truth, WorldSettings
 TASKS = ("click", "favour", "cart", "buy")
 COMMUNITIES = MACRO_NODES = 100
 """Planted on either side, and asked for."""
-PLAIN = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0, "rank": 64, "power_iterations": 2}
+PLAIN = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0, "rank": 64, "power_iterations": 2, "rounds": 0}
 """Settings of every graph, where not said otherwise: of the kernels that it is compared with."""
 
 

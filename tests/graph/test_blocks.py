@@ -138,3 +138,25 @@ def test_large_blocks_by_item_are_read_in_small_ones(monkeypatch):
     found = list(by_item(graph.rows("user"), graph.rows("item").indptr, 1 << 30))
     check_same_pairs(found, graph.rows("item"))
     assert all(len(block) <= 7 for block in found)
+
+
+@bounded
+@given(graph=pairs, seed=st.integers(0, 2**32 - 1))
+def test_rows_of_some_nodes_are_those_of_the_whole(graph, seed):
+    rows = graph.rows("user")
+    chosen = np.flatnonzero(np.random.default_rng(seed).random(len(rows)) < 0.5)
+    some = rows.some(chosen)
+    assert len(some) == len(chosen)
+    for place, node in enumerate(chosen):
+        mine, whole = some.block(place, place + 1), rows.block(node, node + 1)
+        assert_array_equal(mine.other, whole.other)
+        assert_array_equal(mine.code, whole.code)
+
+
+@bounded
+@given(graph=pairs, side=sides)
+def test_rows_turned_are_those_of_the_other_side(graph, side):
+    turned, expected = graph.rows(side).some(None).turned(graph.nodes(OTHER[side])), graph.rows(OTHER[side])
+    for name in ("indptr", "other", "code"):
+        assert_array_equal(getattr(turned, name), getattr(expected, name))
+        assert getattr(turned, name).dtype == getattr(expected, name).dtype

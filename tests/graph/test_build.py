@@ -278,7 +278,7 @@ def test_with_all_users_items_are_the_basis_of_the_sketch_and_a_sample_of_all_is
 def test_a_sample_changes_what_is_learned_not_what_is_counted(graph, tmp_path, scale):
     sampled = history(EVENTS).build(tmp_path / "graph", clusters="random", resolutions=[(4, 4), (8, 8)], sample=50, scale=scale)
     whole = history(EVENTS).build(tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale)
-    learned = ("vectors", "singular", "basis")
+    learned = ("vectors", "singular", "basis", "chances")
     for s in range(LATEST + 1):
         unequal = differences(contents(sampled, s), contents(whole, s))
         assert [name for name in unequal if not any(part in name for part in learned)] == []

@@ -7,8 +7,9 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.graph import MacroGraph, clusters, likelihood
-from mgoe.graph.edges import SparseEdges
-from mgoe.graph.scores import UNIT
+from mgoe.graph.blocks import OTHER, SIDES, Rows
+from mgoe.graph.edges import FirstOrder, SparseEdges
+from mgoe.graph.scores import UNIT, score_table
 from tests.effort import up_to
 from tests.graph.histories import history, planted
 
@@ -45,16 +46,70 @@ def test_a_node_joins_the_macro_node_under_whose_shares_its_edges_are_likeliest(
             assert found[node] == 0
 
 
+def some_rows(rng, n, others):
+    """Random pairs of `n` nodes with others, three tasks."""
+    present = rng.random((n, others)) < 0.3
+    other = present.nonzero()[1]
+    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    return Rows(
+        indptr, other.astype(np.int32), rng.integers(1, 8, len(other)).astype(np.uint8), np.empty(0, np.int64), np.empty(0, np.uint16)
+    )
+
+
+SCORES = score_table(np.array([1.0, 2.0, 3.0]), 0.0)
+
+
 @up_to(30)
 @given(seed=numbers, part=st.integers(1, 40))
-def test_nodes_find_the_same_in_parts_of_any_size(seed, part):
+def test_nodes_are_placed_alike_by_pairs_and_by_edges_in_parts_of_any_size(seed, part):
     rng = np.random.default_rng(seed)
-    dense = rng.integers(0, 9 * UNIT, (40, 5)) * (rng.random((40, 5)) < 0.5)
-    chances, linked = likelihood.log_chances(rng.integers(0, 50 * UNIT, (3, 4))), dense.any(axis=1)
-    whole = likelihood.likeliest(sparse(dense), chances, linked)
+    rows, macro = some_rows(rng, 40, 20), rng.integers(0, 5, 20).astype(np.int32)  # number 4 is cold
+    chances = likelihood.log_chances(rng.integers(0, 50 * UNIT, (3, 4)))
+    edges = FirstOrder(SCORES, macro, 4, np.uint32, 0).edges(rows.block(0, 40))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "ROWS", part)
-        assert_array_equal(likelihood.likeliest(sparse(dense), chances, linked), whole)
+        found = likelihood.likeliest(edges, chances, np.diff(rows.indptr) > 0)
+    placed = [likelihood.Likeliest(SCORES, macro, chances)(block)["macro"] for block in rows.blocks(part)]
+    assert_array_equal(np.concatenate(placed), found)
+
+
+def naive_settle(dense, macro, k, rounds):
+    """With matrices of scores."""
+    macro = dict(macro)
+
+    def chances(side):
+        own, other = np.eye(k[side])[macro[side]], np.eye(k[OTHER[side]])[macro[OTHER[side]]]
+        return likelihood.log_chances((own.T @ (dense if side == "user" else dense.T) @ other).astype(np.int64))
+
+    for _ in range(rounds):
+        moved = 0
+        for side in ("item", "user"):
+            score = dense if side == "user" else dense.T
+            logs = chances(side)
+            total = score @ logs[macro[OTHER[side]]]
+            total[:, (logs == likelihood.NEVER).all(axis=0)] = total.min() - 1
+            best = np.where(score.any(axis=1), total.argmax(axis=1), macro[side])
+            moved += (best != macro[side]).sum()
+            macro[side] = best
+        if not moved:
+            break
+    return macro, {side: chances(side) for side in SIDES}
+
+
+@up_to(30)
+@given(seed=numbers, rounds=st.integers(0, 5))
+def test_settling_by_definition(seed, rounds):
+    rng = np.random.default_rng(seed)
+    rows = some_rows(rng, 30, 20)
+    dense = np.zeros((30, 20), np.int64)
+    dense[np.repeat(np.arange(30), np.diff(rows.indptr)), rows.other] = SCORES[rows.code]
+    k = {"user": 3, "item": 4}
+    start = {side: rng.integers(0, k[side], n).astype(np.int32) for side, n in (("user", 30), ("item", 20))}
+    found, chances = likelihood.settle({"user": rows, "item": rows.turned(20)}, start, k, SCORES, rounds)
+    expected, logs = naive_settle(dense, start, k, rounds)
+    for side in SIDES:
+        assert_array_equal(found[side], expected[side])
+        assert_array_equal(chances[side], logs[side])
 
 
 def test_the_largest_sums_do_not_overflow():

@@ -59,8 +59,10 @@ class GraphSettings(Settings):
     recents: int = Field(default=20, ge=1)
     iterations: int = Field(default=20, ge=1)
     """Of k-means."""
+    rounds: int = Field(default=20, ge=0)
+    """In which users and items, after k-means, move to the macro node that ties them best, at most; fewer where few still move."""
     sample: int = Field(default=200_000, ge=1)
-    """Users that the sketch, and nodes that the macro nodes, are learned from at most; all of them are assigned."""
+    """Users that the sketch and the macro nodes are learned from at most; all of them are assigned."""
     snapshots: Literal["all", "last"] = "all"
     """`all`: one before every window, which training reads. `last`: one of the whole log, without examples: `mgoe graph build` alone."""
     memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)

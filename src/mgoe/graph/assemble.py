@@ -89,7 +89,7 @@ class Assembler:
         at.run("nodes", 2 * n, at.read_nodes)
         at.run("sketch", 0, lambda advance: at.learn_sketch() if learned is None else at.keep_sketch(learned))
         at.run("vectors", 2 * n, at.project)
-        at.run("clusters", 2 * n * len(self.sizes), lambda advance: at.find_macro_nodes(before, learned, advance))
+        at.run("clusters", 3 * n * len(self.sizes), lambda advance: at.find_macro_nodes(before, learned, advance))
         at.run("1st order", 2 * n * len(self.sizes), at.read_first_order)
         at.run("2nd order", 2 * n * (len(self.sizes) + 1), at.read_second_order)
 
@@ -159,15 +159,18 @@ class _At:
     def learn_sketch(self) -> None:
         """Learn what projects users and items, from a sample of the users. Items of a sketch of all users need no projection."""
         s, rows = self.graph.settings, Rows.by_user(self.folder)
-        linked = np.flatnonzero(np.diff(rows.indptr))
-        users, share = None, 1.0
-        if len(linked) > s.sample:
-            users = np.sort(np.random.default_rng(s.seed).choice(linked, s.sample, replace=False))
-            share = s.sample / len(linked)
+        users, share = self._sample()
         matrix = score_matrix(rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize)
         found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
         save_arrays(self.folder, {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")})
         save_arrays(self.work, {"given_vectors": found.items if users is None else found.basis[:0]})
+
+    def _sample(self) -> tuple[NDArray[np.int64] | None, float]:
+        """Users that are learned from, rising, and their share of those with edges; None where all of them are."""
+        linked, most = np.flatnonzero(self.degree("user")), self.graph.settings.sample
+        if len(linked) <= most:
+            return None, 1.0
+        return np.sort(np.random.default_rng(self.graph.settings.seed).choice(linked, most, replace=False)), most / len(linked)
 
     def keep_sketch(self, learned: Learned) -> None:
         """Take over what projects users, and the items that it knows; those that came later are projected."""
@@ -210,15 +213,24 @@ class _At:
                 save_arrays(self.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]})
 
     def _learned(self, r: int, k: Sizes, before: Path | None, advance: Advance) -> tuple[Macro, Macro]:
-        """Start from vectors; then items, and last users, move to the macro nodes that tie them best."""
+        """Start from vectors, settle on a sample of the users, and place every node; users last, so that they lie where edges tie them."""
+        s, users = self.graph.settings, self._sample()[0]
         macro: Macro = {side: self._start(side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None) for side in SIDES}
-        chances: Macro = {}
+        rows = Rows.by_user(self.folder).some(users)
+        own = macro["user"] if users is None else macro["user"][users]
+        pairs: dict[Side, Rows] = {"user": rows, "item": rows.turned(len(macro["item"]))}
+        rounds = 0 if s.clusters == "random" else s.rounds
+        settled, chances = likelihood.settle(pairs, {"user": own, "item": macro["item"]}, k, self.graph.scores, rounds)
+        if s.clusters == "random":
+            advance(3 * self.pairs)
+            return macro, chances
+        if users is None:
+            advance(self.pairs)
+        else:
+            settled["user"] = self._placed("user", settled["item"], chances["user"], advance)
         for side in ("item", "user"):
-            ties = self._ties(side, macro[OTHER[side]], k[OTHER[side]], advance)
-            chances[side] = likelihood.log_chances(edges.between(ties, macro[side], k[side], k[OTHER[side]]))
-            if self.graph.settings.clusters != "random":
-                macro[side] = likelihood.likeliest(ties, chances[side], self.sums(side) > 0)
-        return macro, chances
+            settled[side] = self._placed(side, settled[OTHER[side]], chances[side], advance)
+        return settled, chances
 
     def _start(self, side: Side, k: int, before: NDArray[np.int32] | None) -> NDArray[np.int32]:
         """The macro node of every node that its vector is closest to."""
@@ -233,6 +245,7 @@ class _At:
 
     def _kept(self, r: int, k: Sizes, learned: Learned, advance: Advance) -> tuple[Macro, Macro]:
         """Former macro nodes; newcomers, users first, join those that tie them best to the ones that have a macro node."""
+        advance(self.pairs)
         chances, linked = learned.chances[r], {side: self.sums(side) > 0 for side in SIDES}
         macro: Macro = {side: clusters.keep(learned.macro[r][side], linked[side], k[side]) for side in SIDES}
         for side in SIDES:
@@ -244,16 +257,14 @@ class _At:
                 found = self._random(side, k[side])
                 advance(self.pairs)
             else:
-                found = likelihood.likeliest(self._ties(side, macro[OTHER[side]], k[OTHER[side]], advance), chances[side], linked[side])
+                found = self._placed(side, macro[OTHER[side]], chances[side], advance)
             macro[side][new] = found[new]
         return macro, dict(chances)
 
-    def _ties(self, side: Side, macro: NDArray[np.int32], width: int, advance: Advance) -> edges.SparseEdges:
-        """1st-order edges of one side to macro nodes that may not be the last word."""
-        self._write_edges(
-            self.work, f"{side}_ties", side, edges.FirstOrder(self.graph.scores, macro, width, self._score_type(side), 0), advance
-        )
-        return _edges_in(self.work, f"{side}_ties")
+    def _placed(self, side: Side, macro: NDArray[np.int32], chances: NDArray[np.int32], advance: Advance) -> NDArray[np.int32]:
+        """The macro node that ties every node of a side best to those of the other."""
+        reading = likelihood.Likeliest(self.graph.scores, macro, chances)
+        return np.concatenate([part["macro"] for part in self.read(side, reading, advance)])
 
     def read_first_order(self, advance: Advance) -> None:
         """1st-order edges at every resolution; dense ones and the task table at one. From the users' comes the drift."""
@@ -262,7 +273,7 @@ class _At:
             tasks = self.graph.tasks if r == self.graph.dense else 0
             for side in SIDES:
                 reading = edges.FirstOrder(self.graph.scores, macro[OTHER[side]], k[OTHER[side]], self._score_type(side), tasks)
-                self._write_edges(self.folder, f"r{r}.{side}_edges", side, reading, advance)
+                self._write_edges(r, side, reading, advance)
             users = self.edges(r, "user")
             arrays = {f"{side}_mass": edges.by_macro(macro[side], self.sums(side), k[side]) for side in SIDES}
             arrays["macro_edges"] = edges.between(users, macro["user"], k["user"], k["item"])
@@ -275,15 +286,15 @@ class _At:
         best = likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"), self.sums("user") > 0)
         return likelihood.drift(self.macro(r, "user"), best, self.sums("user"))
 
-    def _write_edges(self, folder: Path, name: str, side: Side, reading: edges.FirstOrder, advance: Advance) -> None:
+    def _write_edges(self, r: int, side: Side, reading: edges.FirstOrder, advance: Advance) -> None:
         degrees = []
-        with ArrayFolder(folder) as out:
+        with ArrayFolder(self.folder) as out:
             for part in self.read(side, reading, advance):
                 degrees.append(part["degree"])
-                out.append({f"{name}.{kind}": part[kind] for kind in ("macro", "score")})
+                out.append({f"r{r}.{side}_edges.{name}": part[name] for name in ("macro", "score")})
                 if reading.tasks:
                     out.append({f"{side}_table": part["table"], f"{side[0]}1": part["dense"]})
-        save_arrays(folder, {f"{name}.indptr": starts(np.concatenate(degrees))})
+        save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(np.concatenate(degrees))})
 
     def _score_type(self, side: Side) -> type[np.integer]:
         """Of 1st-order edges: wide enough for the largest sum."""
@@ -291,7 +302,7 @@ class _At:
 
     def edges(self, r: int, side: Side) -> edges.SparseEdges:
         """Saved 1st-order edges."""
-        return _edges_in(self.folder, f"r{r}.{side}_edges")
+        return edges.SparseEdges(*(mapped(self.folder / f"r{r}.{side}_edges.{name}.npy") for name in ("indptr", "macro", "score")))
 
     def read_second_order(self, advance: Advance) -> None:
         """2nd-order edges: to the own macro node at every resolution, all of them at one; and their sums."""
@@ -320,7 +331,3 @@ class _At:
                     out.append({f"{side[0]}2": part["dense"]})
         mass = edges.by_macro(own, mapped(self.work / f"{side}.second_sum.npy"), width)
         save_arrays(self.folder, {f"r{r}.{side}_second_mass": edges.to_units(mass, UNIT**2)})
-
-
-def _edges_in(folder: Path, name: str) -> edges.SparseEdges:
-    return edges.SparseEdges(*(mapped(folder / f"{name}.{part}.npy") for part in ("indptr", "macro", "score")))

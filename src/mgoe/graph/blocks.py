@@ -14,6 +14,7 @@ from typing import Literal
 
 import numba
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.arrays import ArrayFolder, mapped
@@ -78,6 +79,21 @@ class Rows:
         """All nodes, in blocks of at most so many rows and, one long row aside, pairs."""
         for first, last in cuts(self.indptr, pairs, rows):
             yield self.block(first, last)
+
+    def some(self, nodes: NDArray[np.int64] | None) -> Rows:
+        """Rows of some nodes, without times; of all where not given."""
+        times = np.empty(0, np.int64), np.empty(0, np.uint16)
+        if nodes is None:
+            return Rows(np.asarray(self.indptr), self.other, self.code, *times)
+        start, degree = np.asarray(self.indptr[nodes]), np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes])
+        indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
+        pairs = np.repeat(start - indptr[:-1], degree) + np.arange(indptr[-1])
+        return Rows(indptr, self.other[pairs], self.code[pairs], *times)
+
+    def turned(self, others: int) -> Rows:
+        """The same pairs by the other side, of which there are so many nodes; in memory, without times."""
+        turned = sp.csr_array((self.code, self.other, self.indptr), shape=(len(self), others)).T.tocsr()
+        return Rows(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data, self.time[:0], self.events[:0])
 
     @classmethod
     def by_user(cls, folder: Path) -> Rows:

@@ -25,8 +25,7 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
     for users, items in zip(moments.users.tolist(), moments.items.tolist(), strict=True):
         node = 4 * (2 * tasks + 3) + settings.recents * (4 + code) + 4 * settings.rank + 4 * tasks + 32
         node += 2 * sum(dense)  # half precision, both orders
-        edges = [8 + 6 * min(max(size), max(1, events // max(users, 1))) for size in sizes]
-        node += sum(edges) + max(edges)  # those that macro nodes are found by lie beside them
+        node += sum(8 + 6 * min(max(size), max(1, events // max(users, 1))) for size in sizes)
         total += (users + items) * node + items * (4 * settings.rank + 8)  # the basis again
         total += events * (4 + code + 8 + 2)  # by user, kept
     by_item = events * (4 + code)

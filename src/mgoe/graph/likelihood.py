@@ -2,21 +2,24 @@
 
 The score that the members of a macro node give goes to the macro nodes of the other side in certain shares. A node with edges `n_k` belongs
 where `sum_k n_k log(share_k)` is largest: the likelihood of its edges, were they drawn by those shares. A sketch sees of a node with few
-edges little more than noise; the shares are sums over all members. One such step from k-means recovers nearly all that the edges tell of
-planted communities (docs/scale.md), and whoever comes later is placed by the same rule, from edges alone.
+edges little more than noise; the shares are sums over all members. So macro nodes start from the sketch, a sample of users and the items
+take turns in moving to where they are likeliest until few still move, and every node, whoever comes later included, is placed by the same
+rule from its edges alone.
 
 Everything is a sum of integers: the same in any order, engine or number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import available_threads
+from mgoe.graph.blocks import OTHER, SIDES, Block, Rows, Side, available_threads
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.scores import UNIT
 
@@ -24,8 +27,64 @@ FRACTION_BITS = 10
 """Log shares are kept as integers of 2^-10."""
 NEVER = -(1 << 17)
 """Stands for the log share of a macro node without members; real ones are above -45 x 2^10."""
+SETTLED = 0.005
+"""Share of the nodes that still move in a round, below which it is the last."""
 ROWS = 1 << 16
 """Nodes at a time."""
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """Reads the macro node that ties each node best; the lowest of those that are as good. Pairs with cold nodes say nothing.
+
+    Attributes:
+        scores: Fixed-point score of every code. Shape (2^T,).
+        macro: Macro node of each node of the other side; any beyond the last is cold. Shape (I,) or (U,).
+        chances: Of `log_chances`. Shape (other K, K).
+    """
+
+    scores: NDArray[np.int64]
+    macro: NDArray[np.int32]
+    chances: NDArray[np.int32]
+
+    def __call__(self, block: Block) -> dict[str, NDArray]:
+        """`macro` (n,); the cold node, number `K`, for nodes without pairs."""
+        macro = np.full(len(block), self.chances.shape[1], np.int32)
+        _place(block.indptr, block.other, block.code, self.scores, self.macro, self.chances, macro)
+        return {"macro": macro}
+
+
+def settle(
+    rows: Mapping[Side, Rows], macro: Mapping[Side, NDArray[np.int32]], k: Mapping[Side, int], scores: NDArray[np.int64], rounds: int
+) -> tuple[dict[Side, NDArray[np.int32]], dict[Side, NDArray[np.int32]]]:
+    """Items and users move in turn to the macro node that ties them best, until few still move.
+
+    Args:
+        rows: The same pairs by user and by item.
+        macro: Where nodes start; those without pairs stay.
+        k: Macro nodes.
+        scores: Fixed-point score of every code. Shape (2^T,).
+        rounds: At most; none only measures the chances.
+
+    Returns:
+        Macro node of every node, and the chances among them, by side as `log_chances` has them.
+    """
+    macro = dict(macro)
+
+    def chances(side: Side) -> NDArray[np.int32]:
+        return log_chances(_table(rows[side], scores, macro[side], macro[OTHER[side]], k[side], k[OTHER[side]]))
+
+    for _ in range(rounds):
+        moved = linked = 0
+        for side in ("item", "user"):
+            reading, before = Likeliest(scores, macro[OTHER[side]], chances(side)), macro[side]
+            with ThreadPoolExecutor(available_threads()) as pool:
+                best = np.concatenate([part["macro"] for part in pool.map(reading, rows[side].blocks())])
+            macro[side] = np.where(best < k[side], best, before)
+            moved, linked = moved + int((macro[side] != before).sum()), linked + int((best < k[side]).sum())
+        if moved <= SETTLED * linked:
+            break
+    return macro, {side: chances(side) for side in SIDES}
 
 
 def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -45,10 +104,10 @@ def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 def likeliest(edges: SparseEdges, chances: NDArray[np.int32], linked: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The macro node of every node; the lowest of those that are as good. Edges to the cold node say nothing.
+    """`Likeliest` of nodes whose 1st-order edges are there.
 
     Args:
-        edges: 1st-order edges of the nodes.
+        edges: Of the nodes.
         chances: Of `log_chances`. Shape (other K, K).
         linked: Whether a node has edges; the others go to the cold node, number `K`. Shape (U,).
 
@@ -72,21 +131,67 @@ def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.in
     return float(sums[macro != best].sum() / total) if total else 0.0
 
 
+def _table(
+    rows: Rows, scores: NDArray[np.int64], own: NDArray[np.int32], other: NDArray[np.int32], k: int, other_k: int
+) -> NDArray[np.int64]:
+    """Fixed-point score between macro nodes. Shape (k, other k)."""
+
+    def part(block: Block) -> NDArray[np.int64]:
+        out = np.zeros((k + 1, other_k + 1), np.int64)
+        _between(block.indptr, block.other, block.code, scores, own[block.first : block.first + len(block)], other, out)
+        return out
+
+    with ThreadPoolExecutor(available_threads()) as pool:
+        return sum(pool.map(part, rows.blocks()), np.zeros((k + 1, other_k + 1), np.int64))[:k, :other_k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(indptr, other, code, scores, own, macro, out):  # pragma: no cover - compiled
+    for row in range(len(own)):
+        for e in range(indptr[row], indptr[row + 1]):
+            out[own[row], macro[other[e]]] += scores[code[e]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(indptr, other, code, scores, other_macro, chances, macro):  # pragma: no cover - compiled
+    width, k = chances.shape
+    edges, total = np.zeros(width + 1, np.int64), np.empty(k, np.int64)
+    for row in range(len(macro)):
+        if indptr[row] == indptr[row + 1]:
+            continue
+        for e in range(indptr[row], indptr[row + 1]):
+            edges[min(other_macro[other[e]], width)] += scores[code[e]]
+        total[:] = 0
+        for c in range(width):
+            if edges[c]:
+                _add(edges[c], chances[c], total)
+        edges[:] = 0
+        macro[row] = _best(total, chances)
+
+
 @numba.njit(cache=True, nogil=True)
 def _likeliest(indptr, other, score, chances, linked, macro):  # pragma: no cover - compiled
     width, k = chances.shape
     total = np.empty(k, np.int64)
     for row in range(len(macro)):
-        if not linked[row]:
-            continue
-        total[:] = 0
-        for e in range(indptr[row], indptr[row + 1]):
-            if other[e] < width:
-                s = np.int64(score[e])
-                for c in range(k):
-                    total[c] += s * np.int64(chances[other[e], c])
-        best = -1
-        for c in range(k):
-            if chances[0, c] != NEVER and (best < 0 or total[c] > total[best]):
-                best = c
-        macro[row] = max(best, 0)
+        if linked[row]:
+            total[:] = 0
+            for e in range(indptr[row], indptr[row + 1]):
+                if other[e] < width:
+                    _add(np.int64(score[e]), chances[other[e]], total)
+            macro[row] = _best(total, chances)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _add(score, logs, total):  # pragma: no cover - compiled
+    for c in range(len(total)):
+        total[c] += score * np.int64(logs[c])
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _best(total, chances):  # pragma: no cover - compiled
+    best = -1
+    for c in range(len(total)):
+        if chances[0, c] != NEVER and (best < 0 or total[c] > total[best]):
+            best = c
+    return max(best, 0)
