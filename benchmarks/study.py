@@ -1,7 +1,7 @@
 """Do macro nodes recover planted communities, and which settings does that ask for?
 
     python benchmarks/study.py worlds      # by events a node, and by the shape of the log
-    python benchmarks/study.py settings    # rank, power iterations, threshold, scale, macro nodes, sample
+    python benchmarks/study.py settings    # rank, power iterations, threshold, scale, macro nodes, sample, rounds
     python benchmarks/study.py drift       # when should macro nodes be learned again?
 
 Simulated logs of 100 user and 100 item communities and `--events` events, a million by default; one snapshot, one resolution of 100/100
@@ -10,7 +10,8 @@ of `--seeds` worlds (two by default).
 
 A line a figure, `{name, value, unit, against, ratio}`:
 
-- `study.nmi.SIDE.WORLD.USER_EVENTS`: SIDE user or item; as many events a user, and five times as many an item.
+- `study.nmi.SIDE.WORLD.USER_EVENTS`: SIDE user or item; as many events a user, and five times as many an item. `against` is what nodes
+  reach that are placed by their edges to the true communities of the other side.
 - `study.nmi.SIDE.KEY=VALUE`: one setting of the graph is not the default. `against` is what the default gives on the same logs.
 - `study.drift.SHARE`: a graph of the first SHARE of the time, updated with the rest: the drift that it then shows.
   `study.nmi.SIDE.kept.SHARE`: of its macro nodes, against those that `--recluster` learns.
@@ -34,7 +35,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
-from benchmarks.world import COMMUNITIES, MACRO_NODES, TASKS, agreement
+from benchmarks.world import COMMUNITIES, DEFAULT, TASKS, agreement, reachable
 from mgoe import pipeline
 from mgoe.config import make_settings
 from mgoe.graph import MacroGraph
@@ -45,7 +46,6 @@ USER_EVENTS = (5, 10, 20, 50, 100, 200)
 USUAL = 20
 """Events a user where that does not vary: few enough that settings matter."""
 ITEMS_A_USER = 0.2
-ONE_RESOLUTION = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
 WORLDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "equal sizes": {"skew": 0},
@@ -64,6 +64,7 @@ VARIED: dict[str, Sequence[Any]] = {
     "resolutions": ([[25, 25]], [[50, 50]], [[100, 100]], [[200, 200]], [[400, 400]]),
     "sample": (2_000, 5_000, 10_000, 20_000, 200_000),
     "iterations": (5, 10, 20, 40),
+    "rounds": (0, 1, 2, 5, 10, 20, 50),
 }
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 
@@ -80,7 +81,7 @@ def world(events: float, user_events: float, seed: int, **shape: Any) -> Iterato
 
 def build(folder: Path, log: Path, name: str = "graph", **graph: Any) -> MacroGraph:
     """The graph of a log."""
-    settings = make_settings({"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**ONE_RESOLUTION, **graph, "snapshots": "last"}})
+    settings = make_settings({"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**DEFAULT, **graph, "snapshots": "last"}})
     return pipeline.macro_graph(settings, folder / name, overwrite=True)
 
 
@@ -90,12 +91,14 @@ def study_worlds(events: float, seeds: int) -> None:
         for user_events in USER_EVENTS:
             found = [_one(events, user_events, seed, shape) for seed in range(seeds)]
             for side in SIDES:
-                line(f"study.nmi.{side}.{name.replace(' ', '_')}.{user_events}", mean(one[side] for one in found), "1")
+                value, best = (mean(one[part][side] for one in found) for part in (0, 1))
+                line(f"study.nmi.{side}.{name.replace(' ', '_')}.{user_events}", value, "1", best, value / best)
 
 
-def _one(events: float, user_events: float, seed: int, shape: dict[str, Any]) -> dict[str, float]:
+def _one(events: float, user_events: float, seed: int, shape: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     with world(events, user_events, seed, **shape) as folder:
-        return agreement(folder / "log", build(folder, folder / "log" / "events"))
+        graph = build(folder, folder / "log" / "events")
+        return agreement(folder / "log", graph), reachable(folder / "log", graph)
 
 
 def study_settings(events: float, seeds: int) -> None:

@@ -14,18 +14,24 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
+from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
+from mgoe.graph.likelihood import Likeliest, settle
+from mgoe.graph.scores import score_table
 from mgoe.simulate import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
 COMMUNITIES = MACRO_NODES = 100
 """Planted on either side, and asked for."""
-PLAIN = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0, "rank": 64, "power_iterations": 2, "rounds": 0}
-"""Settings of every graph, where not said otherwise: of the kernels that it is compared with."""
+DEFAULT = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
+"""Settings of a graph as the library chooses them, but for its size."""
+PLAIN = {**DEFAULT, "rank": 64, "power_iterations": 2, "rounds": 0}
+"""Of every graph, where not said otherwise: those of the kernels that it is compared with."""
 
 
 def nodes(events: float) -> tuple[int, int]:
@@ -138,14 +144,37 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
 
 def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left out."""
-    truth, finest = Truth.open(simulation), graph.latest.resolutions[-1]
-    sides = {
-        "user": (truth.users, truth.user_ids, finest.user_macro, len(finest.user_mass)),
-        "item": (truth.items, truth.item_ids, finest.item_macro, len(finest.item_mass)),
-    }
-    found = {}
-    for side, (nodes, ids, macro, k) in sides.items():
-        linked = np.flatnonzero(np.asarray(macro) < k)
-        community = nodes.community[ids.index(Vocabulary.load(graph.path / f"{side}s.parquet").ids(linked))]
-        found[side] = float(normalized_mutual_info_score(community, macro[linked]))
+    finest = graph.latest.resolutions[-1]
+    macro: dict[Side, NDArray[np.int32]] = {"user": finest.user_macro, "item": finest.item_macro}
+    return _agreement(communities(simulation, graph), macro, {"user": len(finest.user_mass), "item": len(finest.item_mass)})
+
+
+def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
+    """`agreement` of nodes placed by their edges to the true communities of the other side, whose tastes are known: about the best there is."""
+    truth, s = communities(simulation, graph), graph.meta["settings"]
+    k = {side: int(truth[side].max()) + 1 for side in SIDES}
+    scores = score_table(np.asarray(graph.meta["ranks"]), s["beta"], s["code"])
+    rows = Rows.by_user(graph.folder(-1)).some(None)
+    pairs: dict[Side, Rows] = {"user": rows, "item": rows.turned(len(truth["item"]))}
+    chances = settle(pairs, truth, k, scores, rounds=0)[1]
+    macro: dict[Side, NDArray[np.int32]] = {}
+    for side in SIDES:
+        placed = map(Likeliest(scores, truth[OTHER[side]], chances[side]), pairs[side].blocks())
+        macro[side] = np.concatenate([part["macro"] for part in placed])
+    return _agreement(truth, macro, k)
+
+
+def communities(simulation: Path, graph: MacroGraph) -> dict[Side, NDArray[np.int32]]:
+    """The planted community of every node of a graph. Shape (U,), (I,)."""
+    truth = Truth.open(simulation)
+    sides: dict[Side, tuple[Any, Any]] = {"user": (truth.users, truth.user_ids), "item": (truth.items, truth.item_ids)}
+    found: dict[Side, NDArray[np.int32]] = {}
+    for side, (nodes, ids) in sides.items():
+        vocabulary = Vocabulary.load(graph.path / f"{side}s.parquet")
+        found[side] = nodes.community[ids.index(vocabulary.ids(np.arange(graph.meta[f"{side}s"][-1])))].astype(np.int32)
     return found
+
+
+def _agreement(truth: Mapping[Side, NDArray], macro: Mapping[Side, NDArray], k: Mapping[Side, int]) -> dict[str, float]:
+    linked = {side: np.asarray(macro[side]) < k[side] for side in SIDES}
+    return {side: float(normalized_mutual_info_score(truth[side][linked[side]], macro[side][linked[side]])) for side in SIDES}

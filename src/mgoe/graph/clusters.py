@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mgoe.graph.seeds import closest, draw_seeds, find_seeds, trained
 from mgoe.graph.sketch import unit_rows
 
-LEARNING_SAMPLE, LEAST_SAMPLE = 500, 50_000
+LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000
 """Nodes a macro node that k-means learns from, where there are more, and nodes in all."""
 ROWS = 1 << 16
 """Nodes assigned at once."""

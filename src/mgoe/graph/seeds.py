@@ -18,6 +18,8 @@ FINER = 3
 """Seeds a macro node."""
 SAMPLE = 10
 """Nodes a seed that k-means++ looks at, whose cost is sample x seeds."""
+MEMBERS = 40
+"""Nodes a seed that k-means learns from, where there are more."""
 ITERATIONS = 8
 """Of k-means over all seeds, before they are merged."""
 
@@ -35,6 +37,9 @@ def find_seeds(rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, 
         Shape (min(k, n), rank).
     """
     fine = min(FINER * k, len(rows))
+    if len(rows) > MEMBERS * fine:
+        few = np.sort(np.random.default_rng(seed).choice(len(rows), MEMBERS * fine, replace=False))
+        rows, weights = rows[few], weights[few]
     seeds = draw_seeds(rows, fine, seed)
     if fine <= k:
         return seeds

@@ -1,6 +1,6 @@
 """The engine on Spark: it sorts and folds the log where the log lies, and its workers read the pairs of every snapshot.
 
-What is learned (the sketch, the centres) stays with the process that builds, on a sample, as does everything that is written.
+What is learned (the sketch, the macro nodes) stays with the process that builds, on a sample, as does everything that is written.
 """
 
 from mgoe.graph.spark.engine import Spark
