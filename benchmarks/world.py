@@ -150,7 +150,7 @@ def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
 
 
 def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
-    """`agreement` of nodes placed by their edges to the true communities of the other side, whose tastes are known: about the best there is."""
+    """`agreement` of nodes placed by their edges to the true communities of the other side: about the best there is."""
     truth, s = communities(simulation, graph), graph.meta["settings"]
     k = {side: int(truth[side].max()) + 1 for side in SIDES}
     scores = score_table(np.asarray(graph.meta["ranks"]), s["beta"], s["code"])

@@ -30,8 +30,8 @@ def test_a_node_joins_the_macro_node_under_whose_shares_its_edges_are_likeliest(
     dense = rng.integers(1, 9 * UNIT, (n, other + 1)) * (rng.random((n, other + 1)) < 0.5)
     table = rng.integers(0, 50 * UNIT, (k, other)) * (rng.random((k, 1)) < 0.8)
     chances = likelihood.log_chances(table)
-    linked = dense.any(axis=1)
-    found = likelihood.likeliest(sparse(dense), chances, linked)
+    linked = dense[:, :other].any(axis=1)
+    found = likelihood.likeliest(sparse(dense), chances)
     assert (found[~linked] == k).all()
     filled = table.any(axis=1)
     share = (table / UNIT + 1) / (table.sum(axis=1, keepdims=True) / UNIT + other)
@@ -68,7 +68,7 @@ def test_nodes_are_placed_alike_by_pairs_and_by_edges_in_parts_of_any_size(seed,
     edges = FirstOrder(SCORES, macro, 4, np.uint32, 0).edges(rows.block(0, 40))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "ROWS", part)
-        found = likelihood.likeliest(edges, chances, np.diff(rows.indptr) > 0)
+        found = likelihood.likeliest(edges, chances)
     placed = [likelihood.Likeliest(SCORES, macro, chances)(block)["macro"] for block in rows.blocks(part)]
     assert_array_equal(np.concatenate(placed), found)
 
@@ -116,7 +116,7 @@ def test_the_largest_sums_do_not_overflow():
     """A node with a hundred billion units of score, to macro nodes of which one is all but impossible."""
     table = np.array([[1, 1 << 60], [1 << 60, 1]], np.int64)
     edges = SparseEdges(np.array([0, 2]), np.array([0, 1], np.uint16), np.array([100_000_000_000 * UNIT // 16, 1], np.int64))
-    assert likelihood.likeliest(edges, likelihood.log_chances(table), np.array([True])) == [1]
+    assert likelihood.likeliest(edges, likelihood.log_chances(table)) == [1]
     assert likelihood.log_chances(table).min() > likelihood.NEVER
 
 
@@ -139,7 +139,7 @@ def graph(tmp_path_factory) -> MacroGraph:
 
 def test_users_are_where_their_edges_are_likeliest_as_built(graph):
     part = graph.latest.resolutions[0]
-    best = likelihood.likeliest(SparseEdges(*part.user_edges), part.user_chances, np.asarray(graph.latest.arrays["user_sum"]) > 0)
+    best = likelihood.likeliest(SparseEdges(*part.user_edges), part.user_chances)
     assert_array_equal(part.user_macro, best)
     assert graph.meta["drift"] == [0.0]
 

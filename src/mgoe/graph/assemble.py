@@ -244,21 +244,21 @@ class _At:
         return clusters.random_groups(self.sums(side) > 0, k, (self.graph.settings.seed, SIDES.index(side)))
 
     def _kept(self, r: int, k: Sizes, learned: Learned, advance: Advance) -> tuple[Macro, Macro]:
-        """Former macro nodes; newcomers, users first, join those that tie them best to the ones that have a macro node."""
-        advance(self.pairs)
+        """Former macro nodes; newcomers, users first, join those that tie them best to the ones that have a macro node.
+
+        Users whose items are all new wait for these; who is tied to newcomers alone joins the first macro node.
+        """
         chances, linked = learned.chances[r], {side: self.sums(side) > 0 for side in SIDES}
         macro: Macro = {side: clusters.keep(learned.macro[r][side], linked[side], k[side]) for side in SIDES}
-        for side in SIDES:
+        for side in (*SIDES, *SIDES):
             new = linked[side] & (macro[side] == k[side])
-            if not new.any():
-                advance(self.pairs)
-                continue
             if self.graph.settings.clusters == "random":
-                found = self._random(side, k[side])
-                advance(self.pairs)
-            else:
-                found = self._placed(side, macro[OTHER[side]], chances[side], advance)
-            macro[side][new] = found[new]
+                macro[side][new] = self._random(side, k[side])[new]
+            elif new.any():
+                macro[side][new] = self._placed(side, macro[OTHER[side]], chances[side], lambda pairs: None)[new]
+        for side in SIDES:
+            macro[side][linked[side] & (macro[side] == k[side])] = 0
+        advance(3 * self.pairs)
         return macro, dict(chances)
 
     def _placed(self, side: Side, macro: NDArray[np.int32], chances: NDArray[np.int32], advance: Advance) -> NDArray[np.int32]:
@@ -283,7 +283,7 @@ class _At:
     def _drift(self, r: int, users: edges.SparseEdges) -> float:
         if self.graph.settings.clusters == "random":
             return 0.0
-        best = likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"), self.sums("user") > 0)
+        best = likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"))
         return likelihood.drift(self.macro(r, "user"), best, self.sums("user"))
 
     def _write_edges(self, r: int, side: Side, reading: edges.FirstOrder, advance: Advance) -> None:

@@ -85,15 +85,18 @@ class Rows:
         times = np.empty(0, np.int64), np.empty(0, np.uint16)
         if nodes is None:
             return Rows(np.asarray(self.indptr), self.other, self.code, *times)
-        start, degree = np.asarray(self.indptr[nodes]), np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes])
+        degree = np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes])
         indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
-        pairs = np.repeat(start - indptr[:-1], degree) + np.arange(indptr[-1])
-        return Rows(indptr, self.other[pairs], self.code[pairs], *times)
+        other, code = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.code.dtype)
+        _copy_rows(self.indptr, self.other, self.code, nodes, indptr, other, code)
+        return Rows(indptr, other, code, *times)
 
     def turned(self, others: int) -> Rows:
         """The same pairs by the other side, of which there are so many nodes; in memory, without times."""
         turned = sp.csr_array((self.code, self.other, self.indptr), shape=(len(self), others)).T.tocsr()
-        return Rows(turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data, self.time[:0], self.events[:0])
+        return Rows(
+            turned.indptr.astype(np.int64), turned.indices.astype(np.int32, copy=False), turned.data, self.time[:0], self.events[:0]
+        )
 
     @classmethod
     def by_user(cls, folder: Path) -> Rows:
@@ -170,6 +173,14 @@ def available_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(here, int(asked)) if asked.isdigit() and int(asked) else here
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_rows(indptr, other, code, nodes, to, to_other, to_code):  # pragma: no cover - compiled
+    for row in range(len(nodes)):
+        start, at = indptr[nodes[row]], to[row]
+        for e in range(to[row + 1] - at):
+            to_other[at + e], to_code[at + e] = other[start + e], code[start + e]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,7 +6,7 @@ edges little more than noise; the shares are sums over all members. So macro nod
 take turns in moving to where they are likeliest until few still move, and every node, whoever comes later included, is placed by the same
 rule from its edges alone.
 
-Everything is a sum of integers: the same in any order, engine or number of threads.
+Sums are of integers, logarithms included: the same in any order, engine or number of threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Likeliest:
-    """Reads the macro node that ties each node best; the lowest of those that are as good. Pairs with cold nodes say nothing.
+    """Reads the macro node that ties each node best; the lowest of those that are as good. Pairs with cold nodes say nothing, and a node
+    without others stays cold.
 
     Attributes:
         scores: Fixed-point score of every code. Shape (2^T,).
@@ -48,7 +49,7 @@ class Likeliest:
     chances: NDArray[np.int32]
 
     def __call__(self, block: Block) -> dict[str, NDArray]:
-        """`macro` (n,); the cold node, number `K`, for nodes without pairs."""
+        """`macro` (n,); number `K` is the cold node."""
         macro = np.full(len(block), self.chances.shape[1], np.int32)
         _place(block.indptr, block.other, block.code, self.scores, self.macro, self.chances, macro)
         return {"macro": macro}
@@ -103,22 +104,20 @@ def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.ascontiguousarray(logs.T)
 
 
-def likeliest(edges: SparseEdges, chances: NDArray[np.int32], linked: NDArray[np.bool_]) -> NDArray[np.int32]:
+def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int32]:
     """`Likeliest` of nodes whose 1st-order edges are there.
 
     Args:
         edges: Of the nodes.
         chances: Of `log_chances`. Shape (other K, K).
-        linked: Whether a node has edges; the others go to the cold node, number `K`. Shape (U,).
 
     Returns:
         Shape (U,).
     """
-    macro = np.full(len(linked), chances.shape[1], np.int32)
+    macro = np.full(len(edges), chances.shape[1], np.int32)
 
     def part(first: int) -> None:
-        rows = slice(first, first + ROWS)
-        _likeliest(edges.indptr[first : first + ROWS + 1], edges.macro, edges.score, chances, linked[rows], macro[rows])
+        _likeliest(edges.indptr[first : first + ROWS + 1], edges.macro, edges.score, chances, macro[first : first + ROWS])
 
     with ThreadPoolExecutor(available_threads()) as pool:
         list(pool.map(part, range(0, len(macro), ROWS)))
@@ -136,13 +135,15 @@ def _table(
 ) -> NDArray[np.int64]:
     """Fixed-point score between macro nodes. Shape (k, other k)."""
 
-    def part(block: Block) -> NDArray[np.int64]:
+    nodes = np.linspace(0, len(rows), available_threads() + 1).astype(int).tolist()
+
+    def part(first: int, last: int) -> NDArray[np.int64]:
         out = np.zeros((k + 1, other_k + 1), np.int64)
-        _between(block.indptr, block.other, block.code, scores, own[block.first : block.first + len(block)], other, out)
+        _between(rows.indptr[first : last + 1], rows.other, rows.code, scores, own[first:last], other, out)
         return out
 
-    with ThreadPoolExecutor(available_threads()) as pool:
-        return sum(pool.map(part, rows.blocks()), np.zeros((k + 1, other_k + 1), np.int64))[:k, :other_k]
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        return sum(pool.map(part, nodes[:-1], nodes[1:]), np.zeros((), np.int64))[:k, :other_k]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -154,32 +155,34 @@ def _between(indptr, other, code, scores, own, macro, out):  # pragma: no cover 
 
 @numba.njit(cache=True, nogil=True)
 def _place(indptr, other, code, scores, other_macro, chances, macro):  # pragma: no cover - compiled
-    width, k = chances.shape
-    edges, total = np.zeros(width + 1, np.int64), np.empty(k, np.int64)
+    width = len(chances)
+    edges, total = np.zeros(width + 1, np.int64), np.empty(chances.shape[1], np.int64)
     for row in range(len(macro)):
-        if indptr[row] == indptr[row + 1]:
-            continue
         for e in range(indptr[row], indptr[row + 1]):
             edges[min(other_macro[other[e]], width)] += scores[code[e]]
         total[:] = 0
+        known = False
         for c in range(width):
             if edges[c]:
+                known = True
                 _add(edges[c], chances[c], total)
         edges[:] = 0
-        macro[row] = _best(total, chances)
+        if known:
+            macro[row] = _best(total, chances[0])
 
 
 @numba.njit(cache=True, nogil=True)
-def _likeliest(indptr, other, score, chances, linked, macro):  # pragma: no cover - compiled
-    width, k = chances.shape
-    total = np.empty(k, np.int64)
+def _likeliest(indptr, other, score, chances, macro):  # pragma: no cover - compiled
+    width, total = len(chances), np.empty(chances.shape[1], np.int64)
     for row in range(len(macro)):
-        if linked[row]:
-            total[:] = 0
-            for e in range(indptr[row], indptr[row + 1]):
-                if other[e] < width:
-                    _add(np.int64(score[e]), chances[other[e]], total)
-            macro[row] = _best(total, chances)
+        total[:] = 0
+        known = False
+        for e in range(indptr[row], indptr[row + 1]):
+            if other[e] < width:
+                known = True
+                _add(np.int64(score[e]), chances[other[e]], total)
+        if known:
+            macro[row] = _best(total, chances[0])
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -189,9 +192,9 @@ def _add(score, logs, total):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _best(total, chances):  # pragma: no cover - compiled
+def _best(total, logs):  # pragma: no cover - compiled
     best = -1
     for c in range(len(total)):
-        if chances[0, c] != NEVER and (best < 0 or total[c] > total[best]):
+        if logs[c] != NEVER and (best < 0 or total[c] > total[best]):
             best = c
     return max(best, 0)

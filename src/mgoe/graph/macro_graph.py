@@ -21,7 +21,7 @@ from mgoe.graph.snapshot import Snapshot
 from mgoe.graph.workplace import settle
 
 FORMAT = 3
-"""1: until version 0.1, without the times of pairs that an update needs."""
+"""1 and 2 are of before version 0.1: without the times of pairs that an update needs, and without what places a node by its edges."""
 NEEDED = ("settings", "ranks", "bucket", "code_scores", "resolutions", "dense", "cuts", "users", "items", "pairs", "files")
 """Of the manifest, to read the graph."""
 
@@ -179,7 +179,7 @@ class MacroGraph:
 
     @property
     def drift(self) -> float:
-        """Share of all score with users whose nearest macro node is no longer theirs, at the dense resolution."""
+        """Share of all score with users whom another macro node ties better than their own, at the dense resolution."""
         return self.meta["drift"][self.meta["dense"]]
 
     def __repr__(self) -> str:

@@ -9,6 +9,8 @@ from mgoe.graph.stages import GIB
 
 PROCESS = 180 << 20
 """Bytes of Python and the libraries before any work; 173 MiB were measured."""
+A_TABLE = 48
+"""Bytes of a pair of macro nodes while shares are made: sums of two threads, and four arrays on the way to logarithms."""
 A_PAIR = 16
 """Bytes of a pair of the users that the sketch is learned from: item and score, and both again by item."""
 
@@ -25,7 +27,8 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     at_the_end = 3 * items + sampled  # profile, result and padded result of the items, basis of the users
     on_the_way = 2 * sampled + max(items, sampled, 2 * min(sampled, GRAM_ROWS))  # beside two bases: one of the items, a third, or a chunk
     rows = max(at_the_end, on_the_way)
-    return PROCESS + 4 * (settings.rank + OVERSAMPLING) * rows + A_PAIR * pairs * sampled // max(users, 1)
+    macro = 0 if settings.resolutions == "auto" else max(users * items for users, items in settings.resolutions)
+    return PROCESS + A_TABLE * macro + 4 * (settings.rank + OVERSAMPLING) * rows + A_PAIR * pairs * sampled // max(users, 1)
 
 
 def check_memory(users: int, items: int, settings: GraphSettings, pairs: int = 0) -> None:

@@ -72,4 +72,4 @@ def _macro(at: Resolution, side: Side, neighbours: NDArray[np.int64], fixed: NDA
     """The macro node that ties a node best, from its pairs."""
     other: NDArray[np.int32] = getattr(at, f"{OTHER[side]}_macro")[neighbours]
     edges = SparseEdges(np.array([0, len(fixed)]), other.astype(np.uint16), fixed)
-    return int(likeliest(edges, getattr(at, f"{side}_chances"), np.array([len(fixed) > 0]))[0])
+    return int(likeliest(edges, getattr(at, f"{side}_chances"))[0])

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
 
-FINER = 3
-"""Seeds a macro node."""
+FINER, MOST = 3, 3_000
+"""Seeds a macro node, and in all where there are fewer macro nodes: the time to merge them grows with their square."""
 SAMPLE = 10
 """Nodes a seed that k-means++ looks at, whose cost is sample x seeds."""
 MEMBERS = 40
@@ -36,7 +36,7 @@ def find_seeds(rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, 
     Returns:
         Shape (min(k, n), rank).
     """
-    fine = min(FINER * k, len(rows))
+    fine = min(max(k, min(FINER * k, MOST)), len(rows))
     if len(rows) > MEMBERS * fine:
         few = np.sort(np.random.default_rng(seed).choice(len(rows), MEMBERS * fine, replace=False))
         rows, weights = rows[few], weights[few]

@@ -52,7 +52,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Map
     except (OSError, SafetensorError) as error:
         raise TrainingError(path, f"the checkpoint cannot be written: {error}; free space or choose another output folder") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        if world.leads:
+            unfinished.unlink(missing_ok=True)
 
 
 def _save_together(unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World) -> None:

@@ -253,9 +253,9 @@ class _Run:
             self.tracker.write(done.steps, of_epoch(done.curves[-1]))
         done.end_epoch()
         if self.monitor.better(done.last, done.best):
-            done.best, done.best_epoch = done.last, epoch
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": done.last, "seed": self.seed}
             save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.world)
+            done.best, done.best_epoch = done.last, epoch
             self.world.agree(None)  # no process may read the file before it is written
         self._write_curves()
 

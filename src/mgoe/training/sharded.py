@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
@@ -191,7 +192,7 @@ def _spread(rec: SimpleNamespace, rows: int, width: int, world: World, device: t
         whole,
         {ONE: rec.row_wise(compute_kernel="fused")},
         sharder=sharder,
-        local_size=world.size,
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
         world_size=world.size,
         device_type=device.type,
     )
