@@ -263,6 +263,15 @@ def uninterrupted(tmp_path_factory):
     return told(result), weights(model)
 
 
+def test_what_a_finished_fit_wrote_is_there_after_it_is_gone_on_with(tmp_path):
+    written = []
+    for _ in range(2):
+        fit(Model(dropout=0.2), TRAIN, VALID, training(epochs=3), tmp_path, seed=5, resume=True)
+        written.append(json.loads((tmp_path / "curves.json").read_text()))
+    assert written[0]["best_epoch"] > 0
+    assert written[1] == written[0]
+
+
 def test_checkpoints_without_any_file(tmp_path):
     assert Checkpoints(tmp_path / "none", 2).latest() is None
     save_checkpoint(tmp_path / "0000000003.safetensors", {"a": torch.zeros(1)}, {})

@@ -107,12 +107,19 @@ class Checkpoints:
         for old in self._files()[: -self.keep] if world.leads else ():
             old.unlink()
 
-    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest that is whole."""
-        for file in reversed(self._files()):
+    def latest(self, world: World = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest that is whole; where several processes call it, the one that the first of them finds.
+
+        Raises:
+            TrainingError: Another process cannot read it.
+        """
+        newest, found = "", None
+        for file in reversed(self._files() if world.leads else []):
             with suppress(TrainingError):
-                return load_checkpoint(file)
-        return None
+                newest, found = file.name, load_checkpoint(file)
+                break
+        newest = world.agree(newest)
+        return load_checkpoint(self.folder / newest) if newest and found is None else found
 
     def clear(self) -> None:
         """Remove all of them."""

@@ -274,7 +274,7 @@ class _Run:
 
     def go_on(self) -> None:
         """Take the state of the latest checkpoint, if there is one."""
-        found = self.checkpoints.latest()
+        found = self.checkpoints.latest(self.world)
         if found is None:
             return
         tensors, meta = found
@@ -285,6 +285,7 @@ class _Run:
         torch.set_rng_state(tensors["random"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self._write_curves()
 
     @property
     def _of(self) -> dict[str, Any]:
