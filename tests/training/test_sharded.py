@@ -18,6 +18,7 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import inputs, make_model
 from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint, sharded
+from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.memory import free_memory
 from mgoe.training.sharded import OpenedTable, ShardedTable, follow, place_tables, torchrec, unshard
 from tests.effort import SOAK, up_to
@@ -55,7 +56,8 @@ def group(tmp_path) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def as_alone(model: nn.Module, found) -> None:
+def assert_learned(model: nn.Module, found) -> None:
+    """What is found is what the model learned alone."""
     for name, tensor in weights(model).items():
         torch.testing.assert_close(found[name], tensor, atol=2e-4, rtol=1e-3)
 
@@ -71,7 +73,7 @@ def test_two_processes_with_sharded_tables_are_one(tmp_path, alone):
         assert theirs["losses"] == pytest.approx(mine["losses"], abs=1e-4)
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
-    as_alone(model, again.state_dict())
+    assert_learned(model, again.state_dict())
     np.testing.assert_allclose(first["predictions"], predict(again, VALID), atol=1e-6)
 
 
@@ -82,10 +84,15 @@ def test_two_processes_with_sharded_tables_are_one(tmp_path, alone):
 )
 def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first, then):
     together(first[0], PROGRAM, str(tmp_path), json.dumps({"tables": first[1], "leave": 2}))
+    left = Checkpoints(tmp_path / "checkpoints", 2).latest()
+    assert left is not None
+    assert left[1]["done"]["epochs"] == 1
     together(then[0], PROGRAM, str(tmp_path), json.dumps({"tables": then[1]}))
+    for rank in range(then[0]):  # to the second that the first epoch took: it was not trained again
+        assert told(tmp_path, rank)["curves"][0] == left[1]["done"]["curves"][0]
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
-    as_alone(alone[0], again.state_dict())
+    assert_learned(alone[0], again.state_dict())
 
 
 @with_torchrec

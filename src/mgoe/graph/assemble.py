@@ -206,19 +206,23 @@ class _At:
         """Macro node of every node at every resolution, and by what newcomers will find theirs."""
         if learned is None and before and not self.graph.settings.refresh:
             learned = Learned.of(before, len(self.graph.sizes), self.graph.settings.scale)
+        pairs = {} if learned else self._sampled_pairs()
         for r, sizes in enumerate(self.graph.sizes):
             k = dict(zip(SIDES, sizes, strict=True))
-            macro, chances = self._kept(r, k, learned, advance) if learned else self._learned(r, k, before, advance)
+            macro, chances = self._kept(r, k, learned, advance) if learned else self._learned(r, k, before, pairs, advance)
             for side in SIDES:
                 save_arrays(self.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]})
 
-    def _learned(self, r: int, k: Sizes, before: Path | None, advance: Advance) -> tuple[Macro, Macro]:
+    def _sampled_pairs(self) -> dict[Side, Rows]:
+        """Pairs of the users that are learned from, by either side, in memory."""
+        rows = Rows.by_user(self.folder).some(self._sample()[0])
+        return {"user": rows, "item": rows.turned(len(self.sums("item")))}
+
+    def _learned(self, r: int, k: Sizes, before: Path | None, pairs: dict[Side, Rows], advance: Advance) -> tuple[Macro, Macro]:
         """Start from vectors, settle on a sample of the users, and place every node; users last, so that they lie where edges tie them."""
         s, users = self.graph.settings, self._sample()[0]
         macro: Macro = {side: self._start(side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None) for side in SIDES}
-        rows = Rows.by_user(self.folder).some(users)
         own = macro["user"] if users is None else macro["user"][users]
-        pairs: dict[Side, Rows] = {"user": rows, "item": rows.turned(len(macro["item"]))}
         rounds = 0 if s.clusters == "random" else s.rounds
         settled, chances = likelihood.settle(pairs, {"user": own, "item": macro["item"]}, k, self.graph.scores, rounds)
         if s.clusters == "random":
