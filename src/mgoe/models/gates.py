@@ -32,4 +32,6 @@ class Gates(nn.Module):
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:
     """Each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W)."""
-    return torch.bmm(weights.to(experts.dtype), experts.transpose(0, 1)).transpose(0, 1)
+    with torch.autocast(experts.device.type, enabled=False):  # products as small as these take longer in bfloat16
+        mixed = torch.bmm(weights.float(), experts.float().transpose(0, 1))
+    return mixed.to(experts.dtype).transpose(0, 1)

@@ -22,6 +22,12 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
+def for_products(x: Tensor) -> Tensor:
+    """The tensor in the type that matrix products run in, so that it is converted once however many products read it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class StackedLinear(nn.Module):
     """`copies` linear layers, each on its own slice: (copies, B, inputs) -> (copies, B, outputs)."""
 
