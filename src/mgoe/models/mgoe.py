@@ -103,7 +103,8 @@ class MGOE(RankingModel):
         experts, gates = self._bottom(batch, x, rows)
         own = mix(gates, experts)
         if self.table is not None:
-            own = torch.cat([own, self.table(batch["table_user"], batch["table_item"])], 2)
+            entries = self.table(batch["table_user"], batch["table_item"])
+            own = torch.cat([own.expand(len(entries), -1, -1), entries], 2)
         common = [x] if self.experts is None else []
         if self.recents is not None and rows is not None:
             common.append(self.recents(batch, rows))
@@ -112,14 +113,14 @@ class MGOE(RankingModel):
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._bottom(batch, *self._read(batch))[1].mean(0)}
+            return {"gates": self._bottom(batch, *self._read(batch))[1].mean(0).expand(len(self.spec.tasks), -1)}
 
     def _read(self, batch: Batch) -> tuple[Tensor, NodeRows | None]:
         """Dense inputs, (B, X), and what stands for single users and items."""
         return self.inputs(batch), None if self.nodes is None else self.nodes(batch)
 
     def _bottom(self, batch: Batch, x: Tensor, rows: NodeRows | None) -> tuple[Tensor, Tensor]:
-        """Experts (S, B, W) and gates (B, T, S)."""
+        """Experts (S, B, W) and gates (B, T, S), or (B, 1, S) where one gate serves all tasks."""
         if rows is not None and self.by_id:
             nodes = rows.user, rows.item
         elif self.projected is not None:
