@@ -164,7 +164,7 @@ def aliexpress_pages(folder: Path, country: str = "nl") -> None:
         search = rng.permutation(pages) + 10**9
         lines(folder / f"{country}_user_{name}.csv", ([s, *rng.integers(0, 3, 7), *rng.random(23).round(4), 1, 2] for s in search))
         shown = [[s, *rng.integers(0, 3, 47), rng.integers(0, 3)] for s in np.repeat(search, 5)]
-        shown.append([7, *shown[0][1:]])  # on no page
+        shown += [[7, *shown[0][1:]], [*shown[0][:-1], 49]]  # on no page; without a label
         lines(folder / f"{country}_item_{name}.csv", shown)
 
 
@@ -173,7 +173,7 @@ def aliexpress_tables(folder: Path) -> None:
     for name in ("train", "test"):
         user = {row[0]: row for row in _cells(folder / f"nl_user_{name}.csv")}
         rows = []
-        for row in _cells(folder / f"nl_item_{name}.csv")[:-1]:
+        for row in _cells(folder / f"nl_item_{name}.csv")[:-2]:
             published = dict(zip([f"user_{k}" for k in range(1, 34)], user[row[0]], strict=True))
             published |= dict(zip([f"item_{k}" for k in range(1, 50)], row, strict=True))
             features = [published[column] for column in (CATEGORICAL | NUMERICAL).values()]

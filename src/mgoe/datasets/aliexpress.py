@@ -31,7 +31,7 @@ def write(bench: Workbench, country: str) -> dict[str, int]:
         define(bench, file)
         written = bench.write(f"log/{file}.parquet", f"SELECT {columns}, {moment(part, anywhere('number::VARCHAR'))} AS part FROM {file}")
         left_out += bench.count(f"{file}_rows") - written
-    return {"of no page": left_out}
+    return {"of no page, or without a label": left_out}
 
 
 def _from_tables(bench: Workbench, file: str) -> None:
@@ -47,8 +47,9 @@ def _from_pages(bench: Workbench, file: str, country: str) -> None:
     renamed = ", ".join(f"{old} AS {new}" for new, old in (CATEGORICAL | NUMERICAL).items())
     bench.define(
         file,
-        f"""SELECT user_1 AS search_id, {renamed}, item_49::INTEGER >= 1 AS click, item_49::INTEGER >= 2 AS buy, number
-        FROM (SELECT *, row_number() OVER () AS number FROM {file}_rows) JOIN {file}_pages ON item_1 = user_1""",
+        f"""SELECT user_1 AS search_id, {renamed}, item_49::DOUBLE >= 1 AS click, item_49::DOUBLE >= 2 AS buy, number
+        FROM (SELECT *, row_number() OVER () AS number FROM {file}_rows) JOIN {file}_pages ON item_1 = user_1
+        WHERE item_49::DOUBLE IN (0, 1, 2)""",
     )
 
 

@@ -97,8 +97,8 @@ def download(
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
-                    mend = "the same command goes on from there"
-                    raise DataError(source.address, f"the download was cut off after {_size(part):,} bytes ({cut}); {mend}") from None
+                    what = f"the download was cut off after {_size(part):,} bytes" if _size(part) else "nothing came"
+                    raise DataError(source.address, f"{what} ({cut}); the same command goes on from there") from None
                 time.sleep(wait * attempt)
         check(source, part, home)
         part.replace(path)

@@ -58,9 +58,8 @@ class Workbench:
         names = [path.name for path in self._files()]
         packed = next((file for file in names if file.endswith(ENDINGS)), None)
         if packed is not None:
-            return (
-                f"is needed and not there, found {packed}; unpack it with `mgoe data fetch {self.name} --from {self.source} --out FOLDER`"
-            )
+            command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
+            return f"is needed and not there, found {packed}; unpack it with `{command}`"
         found = did_you_mean(name, names[:5]) if names else "; the folder holds no file"
         return f"is needed and not there{found}; `mgoe data describe {self.name}` says which files are needed"
 
