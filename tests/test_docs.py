@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from mgoe import config
 from mgoe.cli import app
+from mgoe.datasets import DATA_SETS
 from mgoe.models import BASES, PRESETS, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,13 @@ def test_every_row_is_listed_with_its_inputs():
     listed = {row[0].strip("`"): set(re.findall(r"`([a-z]+)`", row[1])) for row in table("method.md", "Rows")}
     assert listed == {name: set(resolve(name).inputs or ()) for name in listed}
     assert {name.partition("+")[0] for name in listed} == set(PRESETS)
+
+
+def test_every_data_set_is_listed_as_it_is():
+    text = (ROOT / "docs" / "datasets.md").read_text().split("\n## What there is\n", 1)[1].split("\n## ", 1)[0]
+    listed = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    known = DATA_SETS.values()
+    assert listed == [[d.name, d.form, ", ".join(d.tasks), d.size, d.licence, "yes" if d.real else "no"] for d in known]
 
 
 @pytest.mark.parametrize("block", YAML)

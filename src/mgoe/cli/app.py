@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import doctor, graph, logs, score, simulate, stages
+from mgoe.cli import data, doctor, graph, logs, score, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -62,6 +62,7 @@ app.command(
         "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
     )
 )(simulate.simulate)
+app.add_typer(data.data, name="data")
 app.add_typer(graph.graph, name="graph")
 app.command(
     epilog=examples(

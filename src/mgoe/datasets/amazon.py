@@ -1,0 +1,84 @@
+"""Amazon Electronics, 5-core, 2014: reviews as events, since an item without a review says nothing."""
+
+from __future__ import annotations
+
+import json
+
+from mgoe.datasets.dataset import DataSet, Download
+from mgoe.datasets.parts import last_out, moment
+from mgoe.datasets.reading import Workbench, first_line
+from mgoe.errors import DataError
+
+_REVIEWS, _PRODUCTS = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
+_FIELDS = {"reviewerID": "VARCHAR", "asin": "VARCHAR", "overall": "DOUBLE", "unixReviewTime": "BIGINT"}
+_TEXT = r"""(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")"""
+"""A text as Python writes it, in single or double quotes."""
+_KEY, _LEAF = rf"'asin': {_TEXT}", rf"'categories': \[.*?{_TEXT}\]\]"
+
+
+def write(bench: Workbench) -> dict[str, int]:
+    """Reviews as events `rated` (below 4 of 5) and `liked`; of each product the last name of its last path of categories."""
+    reviews = bench.path(_REVIEWS)
+    _check_fields(bench, first_line(reviews))
+    fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
+    quoted = str(reviews).replace("'", "''")
+    bench.define("raw", f"SELECT * FROM read_json('{quoted}', format = 'newline_delimited', columns = {{{fields}}})")
+    bench.define(
+        "placed",
+        """SELECT *, row_number() OVER (PARTITION BY reviewerID ORDER BY unixReviewTime, asin) AS place,
+            count(*) OVER (PARTITION BY reviewerID) AS n FROM raw""",
+    )
+    bench.write(
+        "log/events.parquet",
+        f"""SELECT reviewerID AS user_id, asin AS item_id, to_timestamp(unixReviewTime) AT TIME ZONE 'UTC' AS timestamp,
+            CASE WHEN overall >= 4 THEN 'liked' ELSE 'rated' END AS behavior, {moment(last_out("place", "n"), "place")} AS part
+        FROM placed""",
+    )
+    bench.lines("product", _PRODUCTS)
+    bench.define("leaf", f"SELECT {_either(_KEY)} AS item_id, {_either(_LEAF)} AS category FROM product")
+    bench.write(
+        "items.parquet",
+        """SELECT item_id, any_value(category) AS category FROM leaf WHERE item_id IN (SELECT asin FROM raw) GROUP BY item_id ORDER BY 1""",
+    )
+    return {}
+
+
+def _either(pattern: str) -> str:
+    """The text that a pattern finds, in whichever quotes; null where it finds none."""
+    quoted = pattern.replace("'", "''")
+    return f"nullif(concat(regexp_extract(line, '{quoted}', 1), regexp_extract(line, '{quoted}', 2)), '')"
+
+
+def _check_fields(bench: Workbench, line: str) -> None:
+    place = bench.path(_REVIEWS)
+    mend = f"`mgoe data describe {bench.name}` says where the layout was read; take the files published there"
+    try:
+        found = json.loads(line)
+    except ValueError:
+        raise DataError(place, f"another layout: expected a JSON object a line, found {line[:60]!r}; {mend}") from None
+    missing = [name for name in _FIELDS if not isinstance(found, dict) or name not in found]
+    if missing:
+        names = ", ".join(found) if isinstance(found, dict) else type(found).__name__
+        raise DataError(place, f"another layout: expected the fields {', '.join(_FIELDS)}, found {names} without {missing[0]!r}; {mend}")
+
+
+_FOLDER = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+ELECTRONICS = DataSet(
+    name="amazon-electronics",
+    title="Amazon product data 2014, Electronics, 5-core",
+    form="events",
+    tasks=("rated", "liked"),
+    home="https://jmcauley.ucsd.edu/data/amazon",
+    licence="none stated; the page asks to cite its papers",
+    size="496 MB and the products",
+    files=(_REVIEWS, _PRODUCTS),
+    write=write,
+    config="amazon-electronics",
+    time="by quantiles of the days (reviews have a day and no hour)",
+    published="leave-last-out with one uniform negative a review, as DIN has it: each user's last review test, the one before valid; "
+    "negatives are of the made-up day, and other users' later reviews are in the history",
+    layout="zhougr1993/DeepInterestNetwork, deepFM/build_dataset.py; public readers of both files, which take a review as JSON and a "
+    "product as a Python literal",
+    downloads=(Download(f"{_FOLDER}/{_REVIEWS}", 495_854_086), Download(f"{_FOLDER}/{_PRODUCTS}")),
+    notes="A review of 4 or 5 stars does both tasks.",
+)

@@ -1,0 +1,245 @@
+"""One file over HTTP: resumed where it was cut, begun anew where the server's file is another one, whole under its own name or not there.
+
+What is there of a file lies in `NAME.part`, and in `NAME.part.json` what the server said of it: its size, entity tag and date. With
+these a later request asks for the rest of that very file (RFC 9110, If-Range), so that two versions are never joined. The standard
+library's client is enough for that, and keeps the required install small.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgoe import __version__
+from mgoe.datasets.dataset import Download
+from mgoe.errors import DataError, OutputError
+from mgoe.files import write_json
+
+OnProgress = Callable[[str, int, int | None], None]
+"""Called with the file's name, bytes there, and bytes in all where the server says so."""
+
+_CHUNK = 1 << 20
+_TIMEOUT = 60  # seconds without a byte
+_ATTEMPTS = 3  # without a new byte; each waits longer than the one before
+_REFUSED = {401: "needs an account", 403: "refuses access", 404: "has no such file any more", 410: "has no such file any more"}
+
+
+@dataclass
+class _Server:
+    """What a server says of a file."""
+
+    size: int | None = None
+    tag: str | None = None
+    date: str | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range takes: a strong tag, else the date."""
+        return self.tag if self.tag and not self.tag.startswith("W/") else self.date
+
+
+class _Cut(Exception):
+    """The connection ended early."""
+
+
+class _Changed(Exception):
+    """The server's file is not the one that was begun."""
+
+
+def download(
+    source: Download,
+    folder: Path,
+    *,
+    home: str,
+    on_progress: OnProgress = lambda name, done, total: None,
+    say: Callable[[str], None] = lambda line: None,
+    wait: float = 1.0,
+) -> Path:
+    """Fetch a file, or go on with it.
+
+    Args:
+        source: The file.
+        folder: Where it goes; it exists.
+        home: Page that people get the file from, for messages.
+        on_progress: Called after every chunk.
+        say: Called with a line where a download begins anew.
+        wait: Seconds before the second attempt; twice that before the third.
+
+    Returns:
+        The file, whose checksum is right where one is published.
+
+    Raises:
+        DataError: The server refuses, cannot be reached, cuts the download off again and again, or sends what is not the published file.
+        OutputError: The disk is too small, or the folder cannot be written.
+    """
+    path, part = folder / source.name, folder / f"{source.name}.part"
+    if not path.exists():
+        attempt = 0
+        while True:
+            before = _size(part)
+            try:
+                _fetch_rest(source, part, home, on_progress)
+                break
+            except _Changed:
+                say(f"{source.name} has changed on the server: begun anew")
+                _forget(part)
+            except _Cut as cut:
+                attempt = attempt + 1 if _size(part) <= before else 1
+                if attempt >= _ATTEMPTS:
+                    what = f"the download was cut off after {_size(part):,} bytes" if _size(part) else "nothing came"
+                    raise DataError(source.address, f"{what} ({cut}); the same command goes on from there") from None
+                time.sleep(wait * attempt)
+        check(source, part, home)
+        part.replace(path)
+        _state(part).unlink(missing_ok=True)
+    else:
+        check(source, path, home)
+    return path
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """See that a disk has room.
+
+    Raises:
+        OutputError: It has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            folder, f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose another disk"
+        )
+
+
+def remaining(source: Download, folder: Path) -> int:
+    """Bytes of a file that are still to come, as far as its size is published."""
+    if (folder / source.name).exists() or source.size is None:
+        return 0
+    return max(0, source.size - _size(folder / f"{source.name}.part"))
+
+
+def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress) -> None:
+    """Append what is missing; all of it where the server sends all of it."""
+    have, known = _size(part), _remembered(part)
+    if have and have == known.size:
+        return  # it was stopped between the last byte and the check
+    if known.validator is None:
+        have = 0  # nothing tells whether the server's file is still the one that was begun
+    with closing(_open(source, have, known, home)) as answer:
+        server = _said(answer, have, known)
+        if answer.status == 200:
+            have = 0
+        write_json(_state(part), vars(server))
+        require_space(part.parent, (server.size or have) - have, source.name)
+        with _opened(part, have) as file:
+            while chunk := _read(answer):
+                _write(file, chunk, part)
+                have += len(chunk)
+                on_progress(source.name, have, server.size)
+    if server.size is not None and have < server.size:
+        raise _Cut(f"of {server.size:,}")
+
+
+def _open(source: Download, have: int, known: _Server, home: str) -> http.client.HTTPResponse:
+    headers = {"User-Agent": f"mgoe/{__version__}", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
+    try:
+        return urllib.request.urlopen(urllib.request.Request(source.address, headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:
+            raise _Changed from None
+        if error.code >= 500 or error.code == 429:
+            raise _Cut(f"the server answers {error.code} {error.reason}") from None
+        why = _REFUSED.get(error.code, "does not give the file")
+        mend = f"get it from {home} yourself, and name its folder with --from"
+        raise DataError(source.address, f"the server {why} ({error.code} {error.reason}); {mend}") from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise _Cut(f"the server cannot be reached: {reason}") from None
+
+
+def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Server:
+    """What an answer says of the file; refused where it is the rest of another one."""
+    headers = answer.headers
+    if answer.status != 206:
+        size = headers.get("Content-Length")
+        return _Server(int(size) if size else None, headers.get("ETag"), headers.get("Last-Modified"))
+    span, _, total = (headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
+    server = _Server(
+        int(total) if total.isdigit() else known.size, headers.get("ETag") or known.tag, headers.get("Last-Modified") or known.date
+    )
+    if span.partition("-")[0] != str(have) or server != known:
+        raise _Changed
+    return server
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Cut(str(error) or type(error).__name__) from None
+
+
+def _opened(part: Path, have: int) -> Any:
+    try:
+        return part.open("ab" if have else "wb")
+    except OSError as error:
+        raise OutputError(part, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
+
+
+def _write(file: Any, chunk: bytes, part: Path) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written: {error.strerror or error}"
+        raise OutputError(part, f"{what}; free space, and the same command goes on from there") from None
+
+
+def check(source: Download, path: Path, home: str) -> None:
+    """Compare a file with its published checksum. A download that is wrong is no use and goes; a whole file stays.
+
+    Raises:
+        DataError: It is another one.
+    """
+    if source.md5 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found == source.md5:
+        return
+    if path.suffix == ".part":
+        _forget(path)
+    mend = f"remove it if it is still there and fetch it again; if that does not help, the file is another one now: see {home}"
+    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"its MD5 must be {source.md5}, found {found}; {mend}")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _state(part).unlink(missing_ok=True)
+
+
+def _state(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _remembered(part: Path) -> _Server:
+    try:
+        return _Server(**json.loads(_state(part).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return _Server()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,116 @@
+"""Fetching a data set: its archives by HTTP or from a folder, checked, and the files that are needed unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgoe.datasets.dataset import DataSet
+from mgoe.datasets.download import OnProgress, check, download, remaining, require_space
+from mgoe.datasets.unpack import ENDINGS, unpack
+from mgoe.errors import DataError, OutputError
+from mgoe.files import exclusive, whole_folder
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `fetch` left.
+
+    Attributes:
+        name: Of the data set.
+        path: The folder, which `prepare` reads.
+        files: Names of the files that are needed, all there.
+    """
+
+    name: str
+    path: str
+    files: list[str]
+
+
+def fetch(
+    data: DataSet,
+    out: Path | str,
+    source: Path | str | None = None,
+    *,
+    on_progress: OnProgress = lambda name, done, total: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Fetched:
+    """Download a data set's archives into `out/downloads` and unpack what is needed into `out/files`.
+
+    Args:
+        data: The data set.
+        out: A folder; one that was cut off is gone on with.
+        source: Folder with archives that the user has fetched, instead of a download.
+        on_progress: Called after every chunk of a download.
+        say: Called with a line about each stage.
+
+    Raises:
+        DataError: The set has no public address and no folder was named; or a download or an archive fails.
+        OutputError: The disk is too small, or the folder cannot be written.
+    """
+    out = Path(out)
+    if source is None and not data.downloads:
+        raise DataError(data.name, by_hand(data))
+    with exclusive(out, f"a download of {data.name}"):
+        archives = _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
+        _unpack(data, archives, out / "files", say)
+    there = _names(out / "files") | _names(out / "downloads")
+    if not _enough(data, there):
+        absent = next(name for name in data.files if name not in there)
+        raise DataError(out, f"{absent} is needed and in none of the archives; `mgoe data describe {data.name}` names all")
+    return Fetched(data.name, str(out), sorted(there & data.wanted))
+
+
+def by_hand(data: DataSet) -> str:
+    """How a user comes by a set that has no public address."""
+    return (
+        f"cannot be downloaded by a command ({data.access}): get {', '.join(data.files)} from {data.home}, then "
+        f"`mgoe data prepare {data.name} --from FOLDER --out OUT`; `mgoe data fetch {data.name} --from FOLDER --out OUT` unpacks archives"
+    )
+
+
+def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
+    folder = out / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
+    require_space(folder, sum(remaining(one, folder) for one in data.downloads), data.title)
+    paths = []
+    for one in data.downloads:
+        say(f"fetching {one.address}")
+        paths.append(download(one, folder, home=data.home, on_progress=on_progress, say=say))
+    return paths
+
+
+def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
+    """Archives in a user's folder; those that are published with a checksum are compared with it."""
+    found = sorted(path for path in source.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+    if not found:
+        raise DataError(source, f"must hold archives ({', '.join(ENDINGS)}), found none; files that are unpacked go to `mgoe data prepare`")
+    published = {one.name: one for one in data.downloads}
+    for path in found:
+        if path.name in published:
+            say(f"checking {path.name}")
+            check(published[path.name], path, data.home)
+    return found
+
+
+def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[str], None]) -> None:
+    """Whole or not at all, and not again where all is there."""
+    packed = [path for path in archives if path.name.endswith(ENDINGS)]
+    if not packed or _enough(data, _names(into)):
+        return
+    with whole_folder(into) as folder:
+        for archive in packed:
+            say(f"unpacking {archive.name}")
+            unpack(archive, sorted(data.wanted), folder)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _enough(data: DataSet, there: set[str]) -> bool:
+    return any(there.issuperset(names) for names in data.choices)

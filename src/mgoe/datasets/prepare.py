@@ -1,0 +1,121 @@
+"""From a data set's published files to a log and configurations that run on it, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from mgoe.datasets.dataset import DataSet
+from mgoe.datasets.reading import Workbench, as_text
+from mgoe.errors import DataError, OutputError
+from mgoe.files import whole_folder, write_json, write_text
+
+SUMMARY = "dataset.json"
+MEMORY = 4.0
+"""GiB that DuckDB takes at most; what exceeds it is spilled to disk."""
+
+
+@dataclass(frozen=True)
+class PreparedLog:
+    """What `prepare` wrote.
+
+    Attributes:
+        name: Of the data set.
+        path: The folder.
+        rows: Of each file, by its path below the folder.
+        left_out: Rows that are in no file, by reason.
+        configs: Configurations to run.
+        seconds: Taken in all.
+    """
+
+    name: str
+    path: str
+    rows: dict[str, int]
+    left_out: dict[str, int]
+    configs: list[str]
+    seconds: float
+
+
+def prepare(
+    data: DataSet,
+    source: Path | str,
+    out: Path | str,
+    *,
+    memory: float = MEMORY,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> PreparedLog:
+    """Parse a data set's files into `out/log`, with side tables and a configuration a protocol beside it.
+
+    Args:
+        data: The data set.
+        source: Folder that holds its files, anywhere below.
+        out: A new folder, or with `overwrite` one of an earlier call.
+        memory: GiB that DuckDB takes at most.
+        overwrite: Replace what an earlier call wrote.
+        say: Called with a line about each stage.
+
+    Raises:
+        DataError: A file is missing, of another layout, or holds a row that is not as published.
+        OutputError: The folder cannot be written or is not free.
+    """
+    started = time.perf_counter()
+    source, out = Path(source), Path(out)
+    if not source.is_dir():
+        raise DataError(source, f"must be the folder that holds the files of {data.name}, found no folder")
+    _check_free(out, overwrite)
+    with whole_folder(out) as folder:
+        say(f"reading {', '.join(data.files)}")
+        rows, left_out = _write_log(data, source, folder, memory)
+        for protocol in data.protocols:
+            write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
+        found = PreparedLog(
+            name=data.name,
+            path=str(out),
+            rows=rows,
+            left_out={reason: count for reason, count in left_out.items() if count},
+            configs=[str(out / f"{protocol}.yaml") for protocol in data.protocols],
+            seconds=time.perf_counter() - started,
+        )
+        write_json(folder / SUMMARY, vars(found))
+    return found
+
+
+def config(data: DataSet, protocol: str, folder: Path) -> str:
+    """The text of a data set's configuration.
+
+    Args:
+        data: The data set.
+        protocol: `time` or `published`.
+        folder: Where its log lies; the text names it from the root, so that it runs from anywhere.
+    """
+    template = (files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml").read_text(encoding="utf-8")
+    inside_quotes = json.dumps(str(folder.resolve()), ensure_ascii=False)[1:-1]
+    return Template(template).substitute(folder=inside_quotes, name=data.name)
+
+
+def _write_log(data: DataSet, source: Path, folder: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
+    with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
+        con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
+        con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
+        con.execute("SET TimeZone = 'UTC'")
+        bench = Workbench(data.name, source, folder, con)
+        left_out = data.write(bench)
+    return bench.rows, left_out
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / SUMMARY).exists():
+        raise OutputError(out, "holds what no `mgoe data prepare` wrote; choose a new folder")
+    if not overwrite:
+        raise OutputError(out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it")

@@ -1,0 +1,191 @@
+"""A data set's folder, opened: its files found, their layout checked, their rows as views, a log written from them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from mgoe.config import did_you_mean
+from mgoe.datasets.unpack import ENDINGS
+from mgoe.errors import DataError, OutputError
+
+
+class Workbench:
+    """What a data set's `write` works with: views over the published files, and Parquet files below a folder.
+
+    Args:
+        name: Of the data set.
+        source: Folder that holds the published files, anywhere below.
+        out: Folder to write to.
+        con: A DuckDB database, whose memory is bounded.
+    """
+
+    def __init__(self, name: str, source: Path, out: Path, con: duckdb.DuckDBPyConnection):
+        self.name, self.source, self.out = name, source, out
+        self._con = con
+        self.rows: dict[str, int] = {}
+        """Of each file written, by its path below the folder."""
+
+    def path(self, name: str) -> Path:
+        """The one file of a name, wherever below the folder.
+
+        Raises:
+            DataError: There is none, or more than one.
+        """
+        found = [path for path in self._files() if path.name == name]
+        if len(found) > 1:
+            others = f"{found[0].relative_to(self.source)} and {found[1].relative_to(self.source)}"
+            raise DataError(self.source, f"one file {name} is needed, found {others}; name the folder of one of them")
+        if not found:
+            raise DataError(self.source / name, self._absent(name))
+        return found[0]
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of a name lies anywhere below the folder."""
+        return any(path.name == name for path in self._files())
+
+    def _files(self) -> list[Path]:
+        """Below the folder; what is hidden is not the user's."""
+        below = (path for path in self.source.rglob("*") if path.is_file())
+        return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(self.source).parts))
+
+    def _absent(self, name: str) -> str:
+        names = [path.name for path in self._files()]
+        packed = next((file for file in names if file.endswith(ENDINGS)), None)
+        if packed is not None:
+            command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
+            return f"is needed and not there, found {packed}; unpack it with `{command}`"
+        found = did_you_mean(name, names[:5]) if names else "; the folder holds no file"
+        return f"is needed and not there{found}; `mgoe data describe {self.name}` says which files are needed"
+
+    def view(self, view: str, name: str, columns: Sequence[str], *, header: bool = True, delimiter: str = ",", null: str = "") -> None:
+        """A view of the rows of a text file, all columns text, null where empty.
+
+        Args:
+            view: Its name.
+            name: Of the file.
+            columns: With a header, those that are read, anywhere in it; without one, all of them in order.
+            header: Whether the first line names the columns.
+            delimiter: Between columns.
+            null: Text that stands for a missing value.
+
+        Raises:
+            DataError: The file is missing, or of another layout.
+        """
+        path = self.path(name)
+        quote = '"' if header else ""
+        first = self._first_line(path, delimiter, quote)
+        if header:
+            self._check_header(path, first, columns)
+        elif len(first) != len(columns):
+            raise DataError(path, self._other_layout(f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"))
+        names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in (first if header else columns))
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(path))}, delim = {as_text(delimiter)}, "
+            f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
+            f"encoding = '{_encoding(path)}', columns = {{{names}}})"
+        )
+
+    def lines(self, view: str, name: str) -> None:
+        """A view of the lines of a text file, in the column `line`.
+
+        Raises:
+            DataError: The file is missing.
+        """
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(self.path(name)))}, delim = '\x01', quote = '', "
+            "escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})"
+        )
+
+    def define(self, view: str, query: str) -> None:
+        """A view of a query."""
+        self._con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
+
+    def write(self, name: str, query: str) -> int:
+        """Write a query's rows to a Parquet file, never all in memory; returns how many they are.
+
+        Raises:
+            DataError: A value is not what its column holds, or a line is broken.
+            OutputError: There is no room for it.
+        """
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._run(f"COPY ({query}) TO {as_text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        self.rows[name] = self.count(f"read_parquet({as_text(str(path))})")
+        if not self.rows[name]:
+            raise DataError(self.source, f"{name} must have rows, found none; are the files those of {self.name}, and whole?")
+        return self.rows[name]
+
+    def count(self, table: str, where: str = "true") -> int:
+        """Rows of a view, a table or a file."""
+        found = self._run(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()
+        return int(found[0]) if found else 0
+
+    def _run(self, query: str) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._con.execute(query)
+        except duckdb.OutOfMemoryException as error:
+            raise OutputError(self.out, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
+        except duckdb.IOException as error:
+            raise OutputError(self.out, f"a file cannot be read or written: {_sentence(error)}; free space or fetch it again") from None
+        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+            line = re.search(r"CSV Error on Line: (\d+)", str(error))
+            file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
+            where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
+            mend = f"compare it with the layout that `mgoe data describe {self.name}` names, and fetch the file again"
+            raise DataError(where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}") from None
+
+    def _check_header(self, path: Path, found: Sequence[str], columns: Sequence[str]) -> None:
+        missing = [column for column in columns if column not in found]
+        if missing:
+            near = did_you_mean(missing[0], list(found))
+            raise DataError(path, self._other_layout(f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"))
+
+    def _other_layout(self, expected: str, found: str) -> str:
+        mend = f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
+        return f"another layout: expected {expected}, found {found}; {mend}"
+
+    def _first_line(self, path: Path, delimiter: str, quote: str) -> list[str]:
+        line = first_line(path)
+        if not line:
+            raise DataError(path, "the file is empty; fetch it again")
+        if quote:
+            return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+        return line.split(delimiter)
+
+
+def first_line(path: Path) -> str:
+    """First line of a text file, packed by gzip or not, without its end.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
+    except (OSError, EOFError) as error:
+        raise DataError(path, f"cannot be read: {error}; fetch it again") from None
+
+
+def _encoding(path: Path) -> str:
+    """MovieLens writes titles in Latin-1; every other file here is UTF-8."""
+    return "latin-1" if path.suffix == ".dat" else "utf-8"
+
+
+def as_text(value: str) -> str:
+    """A value as a text of SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _short(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in names[:24]]
+    return ", ".join(shown) + (f" and {len(names) - 24} more" if len(names) > 24 else "")
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split("\n\n")[0].split())

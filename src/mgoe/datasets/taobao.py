@@ -1,0 +1,51 @@
+"""Taobao UserBehavior: nine days of clicks, carts, favourites and purchases of a million users."""
+
+from __future__ import annotations
+
+from mgoe.datasets.dataset import DataSet, Download
+from mgoe.datasets.parts import last_out, moment
+from mgoe.datasets.reading import Workbench
+
+_COLUMNS = ("user_id", "item_id", "category_id", "behavior", "seconds")
+_NINE_DAYS = "seconds::BIGINT >= 1511539200 AND seconds::BIGINT < 1512316800"  # 25 November to 3 December 2017 in Beijing
+
+
+def write(bench: Workbench) -> dict[str, int]:
+    """Events, and the category of each item at its first event. Rows whose time lies outside the nine days are faults of the log."""
+    bench.view("raw", "UserBehavior.csv", _COLUMNS, header=False)
+    bench.define(
+        "placed",
+        f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, category_id::BIGINT AS category_id, behavior,
+            to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp, row_number() OVER own AS place, count(*) OVER all_own AS n
+        FROM raw WHERE {_NINE_DAYS}
+        WINDOW own AS (PARTITION BY user_id::BIGINT ORDER BY seconds::BIGINT, item_id::BIGINT, behavior),
+            all_own AS (PARTITION BY user_id::BIGINT)""",
+    )
+    part = moment(last_out("place", "n"), "place")
+    written = bench.write("log/events.parquet", f"SELECT user_id, item_id, timestamp, behavior, {part} AS part FROM placed")
+    bench.write(
+        "items.parquet",
+        f"""SELECT item_id::BIGINT AS item_id, arg_min(category_id::BIGINT, seconds::BIGINT) AS category
+        FROM raw WHERE {_NINE_DAYS} GROUP BY ALL ORDER BY 1""",
+    )
+    return {"outside the nine days": bench.count("raw") - written}
+
+
+TAOBAO = DataSet(
+    name="taobao",
+    title="User Behavior Data from Taobao for Recommendation",
+    form="events",
+    tasks=("click", "fav", "cart", "buy"),
+    home="https://tianchi.aliyun.com/dataset/649",
+    licence="on the home page",
+    size="906 MB, 3.5 GB unpacked",
+    files=("UserBehavior.csv",),
+    write=write,
+    config="taobao",
+    time="by day: 2 days history, 5 train, 2 December valid, 3 December test; buckets of 8 hours",
+    published="leave-last-out, as sequential and multi-behaviour papers have it: each user's last event test, the one before valid; "
+    "other users' later events are in the history, and the ends of sequences lie on any day",
+    layout="pyg-team/pytorch_geometric, torch_geometric/datasets/taobao.py; thuml/DARE, preprocess/README.md",
+    downloads=(Download("https://alicloud-dev.oss-cn-hangzhou.aliyuncs.com/UserBehavior.csv.zip"),),
+    access="the address is PyTorch Geometric's; the home page needs an account",
+)

@@ -1,0 +1,168 @@
+"""Fetching: addresses, archives of one's own, and what comes out of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+import zipfile
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mgoe.datasets import DATA_SETS, DataSet, Download, fetch, find, prepare
+from mgoe.datasets.unpack import unpack
+from mgoe.errors import DataError, OutputError
+from tests.datasets.server import serve
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return path
+
+
+def tarred(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+        link = tarfile.TarInfo("wanted-link.csv")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("name", ["../../evil.csv", "/tmp/evil.csv", "..\\..\\evil.csv", "a/b/evil.csv"])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, pack, name: str):
+    into = tmp_path / "deep" / "into"
+    into.mkdir(parents=True)
+    ending = "zip" if pack is zipped else "tar.gz"
+    archive = pack(tmp_path / f"a.{ending}", {name: b"1", "other.csv": b"2"})
+    unpack(archive, ["evil.csv", "wanted-link.csv"], into)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        f"a.{ending}",
+        "deep/into/evil.csv",
+    }
+
+
+def test_archives_in_archives(tmp_path: Path):
+    inner = zipped(tmp_path / "nl_user_train.zip", {"nl_user_train.csv": b"1,2\n"}).read_bytes()
+    outer = zipped(tmp_path / "all.zip", {"aliexpress_NL_datasets/nl_user_train.zip": inner, "readme.txt": b""})
+    into = tmp_path / "into"
+    into.mkdir()
+    assert unpack(outer, ["nl_user_train.csv"], into) == [into / "nl_user_train.csv"]
+    assert [path.name for path in into.iterdir()] == ["nl_user_train.csv"]
+
+
+def test_damaged_archives(tmp_path: Path):
+    whole = zipped(tmp_path / "a.zip", {"wanted.csv": b"0123456789" * 1000}).read_bytes()
+    packed = tarred(tmp_path / "a.tar.gz", {"wanted.csv": bytes(range(256)) * 1000}).read_bytes()
+    flipped = bytearray(whole)
+    flipped[60] ^= 255
+    broken = {"b.zip": whole[: len(whole) // 2], "c.zip": bytes(flipped), "d.tar.gz": packed[: len(packed) // 2], "e.tar.gz": b"no archive"}
+    for name, body in broken.items():
+        (tmp_path / name).write_bytes(body)
+        into = tmp_path / f"into-{name}"
+        into.mkdir()
+        with pytest.raises(DataError, match=r"the archive is damaged: .*; fetch it again"):
+            unpack(tmp_path / name, ["wanted.csv"], into)
+
+
+def test_a_file_that_is_there_twice(tmp_path: Path):
+    into = tmp_path / "into"
+    into.mkdir()
+    with pytest.raises(DataError, match=r"wanted\.csv must be in it once, found it twice"):
+        unpack(zipped(tmp_path / "a.zip", {"a/wanted.csv": b"1", "b/wanted.csv": b"2"}), ["wanted.csv"], into)
+
+
+def test_too_small_a_disk_for_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    archive = zipped(tmp_path / "a.zip", {"wanted.csv": b"0" * 5000, "other.csv": b"0" * 9000})
+    into = tmp_path / "into"
+    into.mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10_000, 5001, 4999))
+    with pytest.raises(OutputError, match=r"unpacking a\.zip needs 5,000 bytes, free are 4,999"):
+        unpack(archive, ["wanted.csv"], into)
+
+
+def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
+    """All of it from a server: download, unpack, parse; a second call has nothing to do."""
+    folder = published["movielens-1m"] / "ml"
+    archive = zipped(tmp_path / "ml.zip", {f"ml-1m/{path.name}": path.read_bytes() for path in folder.iterdir()} | {"ml-1m/README": b""})
+    with serve() as served:
+        served.body, served.cuts = archive.read_bytes(), [1000]
+        address = served.address.replace("data.bin", "ml.zip")
+        md5 = hashlib.md5(served.body).hexdigest()
+        data = replace(find("movielens-1m"), downloads=(Download(address, len(served.body), md5),))
+        said: list[str] = []
+        found = fetch(data, tmp_path / "raw", say=said.append)
+        assert fetch(data, tmp_path / "raw") == found
+        assert len(served.requests) == 2
+    assert found.files == ["movies.dat", "ratings.dat", "users.dat"]
+    assert said == [f"fetching {address}", "unpacking ml.zip"]
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"downloads", "files"}
+    assert prepare(data, found.path, tmp_path / "log").rows["users.parquet"] > 0
+
+
+def test_files_that_need_no_unpacking(tmp_path: Path):
+    with serve() as served:
+        served.body = b"packed by gzip, as DuckDB reads it"
+        address = served.address.rpartition("/")[0]
+        data = replace(
+            find("amazon-electronics"), downloads=tuple(Download(f"{address}/{name}") for name in find("amazon-electronics").files)
+        )
+        assert fetch(data, tmp_path / "raw").files == sorted(data.files)
+
+
+def test_too_small_a_disk_is_seen_before_a_byte_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10_000_000, 0, 10_000_000))
+    with pytest.raises(OutputError, match=r"the disk is too small: KuaiRec 2\.0 needs 431,964,858 bytes, free are 10,000,000"):
+        fetch(find("kuairec"), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("data", [data for data in DATA_SETS.values() if not data.downloads], ids=lambda data: data.name)
+def test_sets_without_an_address_say_how_to_come_by_them(tmp_path: Path, data: DataSet):
+    with pytest.raises(DataError, match="cannot be downloaded by a command") as error:
+        fetch(data, tmp_path / "raw")
+    assert data.home in error.value.message
+    assert all(name in error.value.message for name in data.files)
+    assert f"mgoe data prepare {data.name} --from FOLDER" in error.value.message
+    assert not (tmp_path / "raw").exists()
+
+
+def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
+    own, taobao = tmp_path / "own", find("taobao")
+    own.mkdir()
+    with pytest.raises(DataError, match="must hold archives"):
+        fetch(taobao, tmp_path / "raw", own)
+    zipped(own / "mine.zip", {"readme.csv": b""})
+    with pytest.raises(DataError, match=r"UserBehavior\.csv is needed and in none of the archives"):
+        fetch(taobao, tmp_path / "other", own)
+    assert (tmp_path / "other" / "files").is_dir()
+    zipped(own / "mine.zip", {"UserBehavior.csv": (published["taobao"] / "UserBehavior.csv").read_bytes()})
+    assert fetch(taobao, tmp_path / "raw", own).files == ["UserBehavior.csv"]
+    assert fetch(taobao, tmp_path / "other", own).files == ["UserBehavior.csv"]
+    assert prepare(taobao, tmp_path / "raw", tmp_path / "log").rows
+
+
+def test_either_choice_of_files_is_enough(tmp_path: Path):
+    own = tmp_path / "own"
+    own.mkdir()
+    zipped(own / "AliExpress_NL.zip", {"AliExpress_NL/train.csv": b"1", "AliExpress_NL/test.csv": b"2"})
+    assert fetch(find("aliexpress-nl"), tmp_path / "raw", own).files == ["test.csv", "train.csv"]
+
+
+def test_an_archive_of_one_s_own_with_another_checksum(tmp_path: Path):
+    own = tmp_path / "own"
+    own.mkdir()
+    zipped(own / "KuaiRec.zip", {"big_matrix.csv": b""})
+    with pytest.raises(DataError, match="its MD5 must be 261550d472c48eff4990fb13c0e5bcf7"):
+        fetch(find("kuairec"), tmp_path / "raw", own)

@@ -1,0 +1,53 @@
+"""Made-up days: every split they stand for is the split that was meant, for every length of sequence."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.datasets.parts import PARTS, TEST, along, anywhere, drawn, last_out, moment
+
+
+def values(expression: str, rows: int) -> np.ndarray:
+    """An expression of `place` and `n`, for places 1 to `rows`."""
+    query = f"SELECT {expression} AS value FROM (SELECT range + 1 AS place, {rows}::BIGINT AS n FROM range({rows})) ORDER BY place"
+    return duckdb.sql(query).fetchnumpy()["value"]
+
+
+@given(st.integers(1, 300))
+def test_the_last_is_test_the_one_before_valid_and_the_others_in_order(rows: int):
+    part = values(last_out("place", "n"), rows)
+    assert (part == TEST).sum() == 1
+    assert part[-1] == TEST
+    assert (part == PARTS).sum() == min(rows - 1, 1)
+    assert (np.diff(part) >= 0).all()
+    assert part.min() >= 1
+    sizes = np.bincount(part[:-2], minlength=PARTS)[1:PARTS] if rows > 2 else np.zeros(1)
+    assert sizes.max() - sizes.min() <= 1
+
+
+@given(st.integers(1, 300), st.integers(1, 12))
+def test_shares_are_equal_and_in_order(rows: int, parts: int):
+    part = values(along("place", "n", parts), rows)
+    assert (np.diff(part) >= 0).all()
+    assert ((part >= 1) & (part <= parts)).all()
+    sizes = np.bincount(part, minlength=parts + 1)[1:]
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_draws_go_by_the_key_alone():
+    rows = 20_000
+    part = values(drawn("place::VARCHAR"), rows)
+    assert (values(drawn("(n - place + 1)::VARCHAR"), rows) == part[::-1]).all()
+    assert np.abs(np.bincount(part)[1:] / rows - 1 / PARTS).max() < 0.01
+    place = values(anywhere("place::VARCHAR"), rows)
+    assert ((place >= 0) & (place < 86_400)).all()
+    assert abs(np.corrcoef(part, place)[0, 1]) < 0.03
+
+
+@given(st.integers(1, TEST), st.integers(0, 10**7))
+def test_a_moment_lies_on_the_day_of_its_part(part: int, place: int):
+    day = duckdb.sql(f"SELECT ({moment(str(part), str(place))})::DATE - DATE '2000-01-01'").fetchall()[0][0]
+    assert day == part - 1

@@ -1,0 +1,315 @@
+"""What each published layout becomes, and that the log is one."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from mgoe.config import load_settings
+from mgoe.data import prepare as prepare_examples
+from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
+from mgoe.datasets.prepare import config
+from mgoe.errors import DataError, OutputError
+from tests.datasets import layouts
+
+CONFIGS = [(name, protocol) for name in layouts.LAYOUTS for protocol in DATA_SETS[name].protocols]
+
+
+def read(found: PreparedLog, name: str) -> pd.DataFrame:
+    return pd.read_parquet(Path(found.path, name))
+
+
+def rows_of(folder: Path, name: str) -> int:
+    path = next(folder.rglob(name))
+    return sum(1 for _ in (gzip.open(path) if path.suffix == ".gz" else path.open("rb")))
+
+
+@pytest.mark.parametrize(("name", "protocol"), CONFIGS)
+def test_every_configuration_makes_examples(prepared: dict[str, PreparedLog], tmp_path: Path, name: str, protocol: str):
+    settings = load_settings(Path(prepared[name].path, f"{protocol}.yaml"))
+    assert settings.form == DATA_SETS[name].form
+    found = prepare_examples(settings, tmp_path / "data")
+    for split in ("train", "valid", "test"):
+        assert len(found.examples(split).labels) > 0
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_every_data_set_has_its_configurations(name: str, tmp_path: Path):
+    data = DATA_SETS[name]
+    for protocol in data.protocols:
+        path = tmp_path / f"{protocol}.yaml"
+        path.write_text(config(data, protocol, tmp_path))
+        settings = load_settings(path)
+        assert settings.form == data.form
+        assert set(settings.task_names) <= set(data.tasks)
+        assert list(settings.task_names) == [task for task in data.tasks if task in settings.task_names]
+    assert set(load_settings(tmp_path / f"{data.protocols[0]}.yaml").task_names) == set(data.tasks)
+
+
+@pytest.mark.parametrize(
+    ("name", "logs"),
+    {
+        "taobao": {"log/events.parquet": ("UserBehavior.csv", 0)},
+        "tenrec": {"log/exposures.parquet": ("QK-video.csv", 1)},
+        "kuairand-pure": {
+            "log/standard_early.parquet": ("log_standard_4_08_to_4_21_pure.csv", 1),
+            "log/standard_late.parquet": ("log_standard_4_22_to_5_08_pure.csv", 1),
+            "log/random.parquet": ("log_random_4_22_to_5_08_pure.csv", 1),
+        },
+        "aliexpress-nl": {"log/train.parquet": ("nl_item_train.csv", 0), "log/test.parquet": ("nl_item_test.csv", 0)},
+        "ali-ccp": {"log/train.parquet": ("sample_skeleton_train.csv", 0), "log/test.parquet": ("sample_skeleton_test.csv", 0)},
+        "movielens-1m": {"log/exposures.parquet": ("ratings.dat", 0)},
+        "movielens-10m": {"log/exposures.parquet": ("ratings.dat", 0)},
+        "amazon-electronics": {"log/events.parquet": ("reviews_Electronics_5.json.gz", 0)},
+        "kuairec": {"log/big.parquet": ("big_matrix.csv", 1), "log/small.parquet": ("small_matrix.csv", 1)},
+    }.items(),
+)
+def test_no_row_is_lost_unsaid(published: dict[str, Path], prepared: dict[str, PreparedLog], name: str, logs: dict[str, tuple[str, int]]):
+    found = prepared[name]
+    there = sum(rows_of(published[name], file) - header for file, header in logs.values())
+    assert sum(found.rows[log] for log in logs) + sum(found.left_out.values()) == there
+    assert {log: len(read(found, log)) for log in logs} == {log: found.rows[log] for log in logs}
+    assert found.left_out == {
+        "taobao": {"outside the nine days": 3},
+        "aliexpress-nl": {"of no page, or without a label": 4},
+        "ali-ccp": {"bought without a click, or without user or item": 4},
+        "kuairec": {"of the big matrix without a time": 2},
+    }.get(name, {})
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_threads_and_memory_change_nothing(
+    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(duckdb, "connect", partial(duckdb.connect, config={"threads": 1}))
+    again = prepare(find(name), published[name], tmp_path / "out", memory=0.3)
+    for file in again.rows:
+        before, after = (read(found, file) for found in (prepared[name], again))
+        order = list(before.columns)
+        pd.testing.assert_frame_equal(*(frame.sort_values(order, ignore_index=True) for frame in (before, after)))
+
+
+def test_taobao_keeps_the_nine_days_and_leaves_the_last_out(prepared: dict[str, PreparedLog]):
+    events = read(prepared["taobao"], "log/events.parquet")
+    assert events.timestamp.between("2017-11-24 16:00", "2017-12-03 15:59:59").all()
+    by_time = events.sort_values(["user_id", "part"])
+    assert by_time.groupby("user_id").timestamp.is_monotonic_increasing.all()
+    day = by_time.part.dt.day
+    last, before = by_time.groupby("user_id").tail(1).index, by_time.groupby("user_id").nth(-2).index
+    assert (day[last] == 11).all()
+    assert (day[before] == 10).all()
+    assert (day.drop(last).drop(before) < 10).all()
+    items = read(prepared["taobao"], "items.parquet")
+    assert (items.category == items.item_id % 7).all()
+
+
+def test_tenrec_keeps_the_order_of_rows(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    raw = pd.read_csv(next(published["tenrec"].rglob("QK-video.csv")), na_values="\\N")
+    exposures = read(prepared["tenrec"], "log/exposures.parquet").sort_values(["user_id", "sequence"], ignore_index=True)
+    assert (exposures[["user_id", "item_id", "click", "like", "share", "follow"]] == raw[exposures.columns[:6]]).all().all()
+    items = read(prepared["tenrec"], "items.parquet").set_index("item_id")
+    assert items.video_category.isna().sum() == 1
+    assert pd.isna(items.video_category[3])
+    days = exposures.groupby("part", as_index=False).size().part.dt.day
+    assert set(days) == set(range(1, 11))
+
+
+def test_kuairand(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    raw = pd.read_csv(next(published["kuairand-pure"].rglob("log_random*.csv")))
+    shown = read(prepared["kuairand-pure"], "log/random.parquet")
+    assert (shown.timestamp == pd.to_datetime(raw.time_ms, unit="ms")).all()
+    assert (shown.forward == raw.is_forward).all()
+    assert (shown.hour == raw.hourmin // 100).all()
+    assert shown.play.to_numpy() == pytest.approx(raw.play_time_ms / 1000)
+    users, items = (read(prepared["kuairand-pure"], f"{node}s.parquet") for node in ("user", "item"))
+    assert users.loc[0, ["follow_user_num_range", "fans_user_num_range"]].tolist() == ["(0,10]", "[100,1k)"]
+    assert pd.isna(users.onehot_feat17[0])
+    assert items.loc[0, ["tag", "duration"]].tolist() == ["12,65", 17.2]
+
+
+def test_kuairec_puts_the_small_matrix_last(prepared: dict[str, PreparedLog]):
+    big, small = (read(prepared["kuairec"], f"log/{name}.parquet") for name in ("big", "small"))
+    assert (small.part == pd.Timestamp("2000-01-11")).all()
+    parts = big.groupby(big.part.dt.day).timestamp.agg(["min", "max", "size"])
+    assert list(parts.index) == list(range(1, 11))
+    assert (parts["max"].iloc[:-1].to_numpy() <= parts["min"].iloc[1:].to_numpy()).all()
+    assert parts["size"].max() - parts["size"].min() <= 1
+    assert (big.finish == (big.play >= 10)).all()
+    assert (big.like == (big.play > 20)).all()
+    assert read(prepared["kuairec"], "items.parquet").tags[0] == "27,1"
+
+
+def test_movielens(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    names = ["user", "item", "rating", "second"]
+    raw = pd.read_csv(next(published["movielens-1m"].rglob("ratings.dat")), sep="::", engine="python", names=names)
+    found = read(prepared["movielens-1m"], "log/exposures.parquet")
+    assert (found.like == (raw.rating >= 4)).all()
+    assert (found.love == (raw.rating == 5)).all()
+    assert (found.timestamp == pd.to_datetime(raw.second, unit="s")).all()
+    items = read(prepared["movielens-10m"], "items.parquet")
+    assert items.loc[0].tolist() == [1, "Drama|Children's", 1951]
+    assert read(prepared["movielens-1m"], "users.parquet").loc[0].tolist() == [1, "F", "25", "1"]
+    assert not Path(prepared["movielens-10m"].path, "users.parquet").exists()
+
+
+def test_amazon_reads_categories_of_python_literals(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    with gzip.open(published["amazon-electronics"] / "meta_Electronics.json.gz", "rt") as file:
+        products = [ast.literal_eval(line) for line in file]
+    items = read(prepared["amazon-electronics"], "items.parquet").set_index("item_id").category
+    reviewed = [product for product in products if product["asin"] in items.index]
+    assert 0 < len(reviewed) == len(items) < len(products)
+    expected = [product["categories"][-1][-1] if "categories" in product else None for product in reviewed]
+    found = items[[product["asin"] for product in reviewed]].astype(object)
+    assert found.where(found.notna(), None).tolist() == expected
+    assert "Men's Cables" in expected
+    assert None in expected
+    with gzip.open(published["amazon-electronics"] / "reviews_Electronics_5.json.gz", "rt") as file:
+        reviews = pd.DataFrame(map(json.loads, file))
+    events = read(prepared["amazon-electronics"], "log/events.parquet")
+    assert events.behavior.value_counts()["liked"] == (reviews.overall >= 4).sum()
+
+
+def test_aliexpress_is_the_same_from_both_layouts(published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path):
+    source = shutil.copytree(published["aliexpress-nl"], tmp_path / "nl")
+    layouts.aliexpress_tables(source)
+    again = prepare(find("aliexpress-nl"), source / "tables", tmp_path / "out")
+    for file in ("log/train.parquet", "log/test.parquet"):
+        before, after = read(prepared["aliexpress-nl"], file), read(again, file)
+        order = list(before.columns)
+        pd.testing.assert_frame_equal(*(frame.sort_values(order, ignore_index=True) for frame in (before, after)))
+    train, test = (read(again, f"log/{name}.parquet") for name in ("train", "test"))
+    assert (test.part.dt.day == 11).all()
+    assert set(train.part.dt.day) == set(range(1, 11))
+    assert (train.click >= train.buy).all()
+    assert train.user_id.str.fullmatch(r"\d+(-\d+){8}").all()
+    assert train.item_id.str.fullmatch(r"\d+(-\d+){6}").all()
+
+
+def test_a_page_of_aliexpress_is_in_one_part(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    """So that no row reads its own page."""
+    train = read(prepared["aliexpress-nl"], "log/train.parquet")
+    page = [f"numerical_{k}" for k in range(1, 24)]  # 23 numbers tell made-up pages apart
+    assert (train.groupby(page).part.agg(lambda part: part.dt.day.nunique()) == 1).all()
+
+
+def _value(features: str, field: str) -> str:
+    found = {entry.split("\x02")[0]: entry.split("\x02")[1] for entry in features.split("\x01")}
+    return found[field].split("\x03")[0]
+
+
+def test_ali_ccp_joins_sessions_and_keeps_twins(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    with next(published["ali-ccp"].rglob("sample_skeleton_train.csv")).open() as file:
+        rows = list(csv.reader(file))
+    with next(published["ali-ccp"].rglob("common_features_train.csv")).open() as file:
+        user = {row[0]: _value(row[2], "101") for row in csv.reader(file)}
+    expected = sorted(
+        (user[common], _value(features, "205"), int(click), int(buy), _value(features, "301"))
+        for _, click, buy, common, _, features in rows
+        if click >= buy and "\x01205\x02" in features
+    )
+    train = read(prepared["ali-ccp"], "log/train.parquet")
+    assert sorted(train[["user_id", "item_id", "click", "buy", "position"]].itertuples(index=False, name=None)) == expected
+    assert not train.duplicated().any()
+    users, items = (read(prepared["ali-ccp"], f"{node}s.parquet") for node in ("user", "item"))
+    assert (users.profile.astype(int) == users.user_id.astype(int) % 98).all()
+    assert items.loc[0, ["category", "intention", "brand"]].tolist() == ["4", "9", "1"]
+    assert items.shop.isna().all()
+
+
+OTHER_LAYOUTS = {
+    "taobao": ("UserBehavior.csv", "1,2,pv,1511544070\n", "expected 5 columns (user_id, item_id"),
+    "tenrec": ("QK-video.csv", "user_id,item_id,clicks\n1,2,1\n", "without 'click'; did you mean 'clicks'?"),
+    "kuairand-pure": ("log_random_4_22_to_5_08_pure.csv", "user_id,photo_id,hourmin\n", "without 'video_id'"),
+    "aliexpress-nl": ("nl_user_test.csv", "1,2,3\n", "expected 33 columns"),
+    "ali-ccp": ("common_features_test.csv", "a,b\n", "expected 3 columns (common, count, features), found 2 (a, b)"),
+    "movielens-1m": ("ratings.dat", "1,2,5,978300760\n", "expected 4 columns (user_id, item_id, rating, seconds), found 1"),
+    "amazon-electronics": ("reviews_Electronics_5.json.gz", '{"user_id": "A1", "asin": "B"}\n', "found user_id, asin without 'reviewerID'"),
+    "kuairec": ("big_matrix.csv", "user_id,photo_id,play_duration,timestamp,watch_ratio\n", "without 'video_id'"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LAYOUTS)
+def test_another_layout_is_refused_by_name(published: dict[str, Path], tmp_path: Path, name: str):
+    file, text, found = OTHER_LAYOUTS[name]
+    source = shutil.copytree(published[name], tmp_path / "source")
+    path = next(source.rglob(file))
+    path.write_bytes(gzip.compress(text.encode()) if file.endswith(".gz") else text.encode())
+    with pytest.raises(DataError) as error:
+        prepare(find(name), source, tmp_path / "out")
+    assert error.value.place == str(path)
+    assert "another layout: expected" in error.value.message
+    assert found in error.value.message
+    assert f"mgoe data describe {name}" in error.value.message
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
+    source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
+    (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))
+    with pytest.raises(DataError, match="expected a JSON object a line"):
+        prepare(find("amazon-electronics"), source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [("1,2,3,pv,yesterday", "yesterday"), ("1,2,3,pv", "line 2")],
+)
+def test_a_row_that_is_not_as_published(tmp_path: Path, row: str, found: str):
+    (tmp_path / "UserBehavior.csv").write_text(f"1,2268318,2520377,pv,1511544070\n{row}\n")
+    with pytest.raises(DataError, match=f"(?s){found}.*|a row is not as the data set publishes it") as error:
+        prepare(find("taobao"), tmp_path, tmp_path / "out")
+    assert found in str(error.value)
+    assert "a row is not as the data set publishes it" in error.value.message
+
+
+def test_missing_files(published: dict[str, Path], tmp_path: Path):
+    taobao = find("taobao")
+    with pytest.raises(DataError, match="found no folder"):
+        prepare(taobao, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(DataError, match="the folder holds no file"):
+        prepare(taobao, tmp_path, tmp_path / "out")
+    (tmp_path / "UserBehaviour.csv").write_text("1")
+    with pytest.raises(DataError, match=r"did you mean 'UserBehaviour\.csv'"):
+        prepare(taobao, tmp_path, tmp_path / "out")
+    (tmp_path / "UserBehavior.csv.zip").write_text("1")
+    with pytest.raises(DataError, match=r"found UserBehavior.csv.zip; unpack it with `mgoe data fetch taobao --from"):
+        prepare(taobao, tmp_path, tmp_path / "out")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "UserBehavior.csv").write_text("1,2,3,pv,4\n")
+    with pytest.raises(DataError, match=r"one file UserBehavior\.csv is needed, found a/UserBehavior\.csv and b/"):
+        prepare(taobao, tmp_path, tmp_path / "out")
+
+
+def test_an_empty_log_is_refused(tmp_path: Path):
+    (tmp_path / "UserBehavior.csv").write_text("1,2,3,pv,4\n")
+    with pytest.raises(DataError, match="must have rows, found none"):
+        prepare(find("taobao"), tmp_path, tmp_path / "out")
+    (tmp_path / "UserBehavior.csv").write_text("")
+    with pytest.raises(DataError, match="the file is empty"):
+        prepare(find("taobao"), tmp_path, tmp_path / "out")
+
+
+def test_what_was_there_is_kept(published: dict[str, Path], tmp_path: Path):
+    taobao, source, out = find("taobao"), published["taobao"], tmp_path / "it's"
+    prepare(taobao, source, out)
+    assert not [path for path in out.iterdir() if "work" in path.name]
+    assert json.loads((out / "dataset.json").read_text())["rows"]["log/events.parquet"] == layouts.ROWS - 3
+    assert load_settings(out / "time.yaml").data.log == [str(out / "log")]
+    with pytest.raises(OutputError, match="holds a prepared data set already"):
+        prepare(taobao, source, out)
+    prepare(taobao, source, out, overwrite=True)
+    (out / "dataset.json").unlink()
+    with pytest.raises(OutputError, match="holds what no `mgoe data prepare` wrote"):
+        prepare(taobao, source, out, overwrite=True)
+    assert (out / "log" / "events.parquet").exists()
