@@ -8,7 +8,7 @@ import pytest
 
 from mgoe.errors import MissingExtra
 from mgoe.training import fit
-from mgoe.training.track import of_epoch
+from mgoe.training.track import MLflow, of_epoch
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, VALID, training
 
@@ -47,6 +47,16 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path, monkeypatch):
     history = client.get_metric_history(run.info.run_id, "validation.click.gauc")
     assert [point.value for point in history] == pytest.approx([epoch["validation"]["click"]["gauc"] for epoch in result.curves])
     assert run.info.status == "FINISHED"
+
+
+def test_mlflow_says_that_a_fit_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracker = MLflow(tmp_path, 0)
+    tracker.write(1, {"loss": 0.5})
+    tracker.close(whole=False)
+    (run,) = importlib.import_module("mlflow").MlflowClient().search_runs(["0"])
+    assert run.info.status == "FAILED"
 
 
 def test_numbers_that_do_not_exist_are_left_out():

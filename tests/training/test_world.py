@@ -87,7 +87,7 @@ def test_two_processes_are_one(tmp_path, alone, changes):
         for task, loss in mine["losses"].items():
             assert theirs["losses"][task] == pytest.approx(loss, abs=1e-4)
         for task, values in mine["validation"].items():
-            assert theirs["validation"][task] == pytest.approx(values, abs=3e-3)  # of weights that differ by rounding
+            assert theirs["validation"][task] == pytest.approx(values, abs=1e-2)  # ranks of few rows, of weights that differ by rounding
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     for name, tensor in weights(model).items():

@@ -216,10 +216,12 @@ class _Run:
             yield
             return
         self.tracker = TRACKERS[self.settings.track](self.out, self.done.steps)
+        whole = False
         try:
             yield
+            whole = True
         finally:
-            self.tracker.close()
+            self.tracker.close(whole)
 
     def _samples(self) -> int:
         whole, rest = divmod(self.done.steps, self.steps_an_epoch)

@@ -19,8 +19,8 @@ class Tracker(Protocol):
         """Values by name, at a step of the fit."""
         ...
 
-    def close(self) -> None:
-        """Write what is held back."""
+    def close(self, whole: bool) -> None:
+        """Write what is held back, and whether the fit came to its end."""
         ...
 
 
@@ -44,7 +44,7 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, whole: bool) -> None:
         self._writer.close()
 
 
@@ -71,8 +71,8 @@ class MLflow:
         named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}  # a name is a file in some stores
         self._client.log_metrics(named, step=step)
 
-    def close(self) -> None:
-        self._client.end_run()
+    def close(self, whole: bool) -> None:
+        self._client.end_run("FINISHED" if whole else "FAILED")
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}

@@ -173,6 +173,8 @@ def joined(device: str = "auto") -> Iterator[World]:
         raise TrainingError("torchrun", f"the processes cannot meet ({error}); start them with `torchrun -m mgoe train ...`") from None
     try:
         yield World.current()
+        with _meeting():
+            dist.barrier()  # a process that leaves early takes its connections along, which others may still read
     except MgoeError as error:
         if _is_first_to_fail(store):
             raise
