@@ -179,6 +179,7 @@ def test_a_task_follows_from_the_first_or_from_the_one_before():
     assert parents(FUNNEL, "chain") == [None, 0, 1]
     mixed = (TaskSpec("stay", kind="regression"), *FUNNEL[:2], TaskSpec("price", kind="regression"), TaskSpec("buy", given=1))
     assert parents(mixed, "first") == parents(mixed, "chain") == [None, None, 1, None, 1]
+    assert parents((*mixed[:2], TaskSpec("buy", given=0), TaskSpec("price", kind="regression", given=1)), "first") == [None] * 4
 
 
 @pytest.mark.parametrize("funnel", ["first", "chain"])
@@ -195,6 +196,8 @@ def test_a_conditional_task_is_trained_on_every_exposure_and_predicted_within_it
     nan = torch.nan
     batch["labels"] = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, nan], [nan, nan]])
     torch.testing.assert_close(built.targets(batch), torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [nan, nan]]), equal_nan=True)
+    priced = make("esmm", make_spec((TaskSpec("click"), TaskSpec("price", kind="regression", given=0))))
+    assert priced.targets(batch)[2:, 1].isnan().all()  # what was not bought has no price
     steps = built.towers(built.inputs(batch), None).sigmoid()
     torch.testing.assert_close(built.predict(batch), steps)
     del batch["position"]

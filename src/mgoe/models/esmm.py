@@ -61,7 +61,7 @@ class ESMM(SingleTask):
         """Labels over all exposures: 0 where a task could not be done. Shape (B, T)."""
         labels = list(batch["labels"].unbind(1))
         for t, task in enumerate(self.spec.tasks):
-            if task.given is not None:
+            if task.given is not None and task.given == self.parents[t]:
                 labels[t] = torch.where(labels[t].isnan() & (labels[task.given] == 0), 0.0, labels[t])
         return torch.stack(labels, 1)
 
@@ -82,11 +82,13 @@ def logit_of_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def parents(tasks: Sequence[TaskSpec], funnel: Funnel) -> list[int | None]:
-    """The task that each one follows from; none for the first binary task and for regressions."""
+    """The task that each one follows from; none for the first binary task, for regressions, and for what is given by a regression."""
     found: list[int | None] = []
     steps: list[int] = []
     for t, task in enumerate(tasks):
         usual = None if not steps else steps[0 if funnel == "first" else -1]
-        found.append(None if task.kind == "regression" else task.given if task.given is not None else usual)
+        parent = usual if task.given is None else task.given
+        follows = task.kind == "binary" and parent is not None and tasks[parent].kind == "binary"
+        found.append(parent if follows else None)
         steps += [t] if task.kind == "binary" else []
     return found

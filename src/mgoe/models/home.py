@@ -52,9 +52,10 @@ class GatedExperts(nn.Module):
         self.shift = nn.Parameter(torch.zeros(copies, 1, outputs))
 
     def forward(self, v: Tensor) -> Tensor:
-        """(S, B, inputs) -> (S, B, outputs)."""
-        gate = 2 * torch.bmm(torch.bmm(v, self.down), self.up).sigmoid()
-        h = self.linear(v * gate)
+        """(S, B, inputs), or (1, B, inputs) where all read the same -> (S, B, outputs)."""
+        copies = len(self.down)
+        gate = torch.bmm(torch.bmm(v.expand(copies, -1, -1), self.down), self.up).sigmoid_()
+        h = self.linear(2 * v * gate)
         return F.silu(F.layer_norm(h, h.shape[-1:]) * self.scale + self.shift)
 
 
@@ -120,7 +121,7 @@ class HoME(RankingModel):
         """What the meta layer gives, (groups + 1, B, meta), and what each task's gates read, (T, B, 2 meta)."""
         x = self.inputs(batch)
         weights = torch.cat([self.group_gates(x), self.all_gate(x)], 1) + self.meta_self_gates(x)
-        experts = self.meta_experts(x.expand(self.meta_experts.linear.weight.shape[0], -1, -1))
+        experts = self.meta_experts(x[None])
         z = mix(weights, experts)
         return z, torch.cat([z[self.group], z[-1:].expand(len(self.group), -1, -1)], 2)
 

@@ -1,4 +1,4 @@
-"""MacGNN, macro graph neural networks (Chen, Bei, Shen, Yin, Liao, Huang, Huang and others, WWW 2024, arXiv 2401.14939)."""
+"""MacGNN, macro graph neural networks (Chen, Bei and others, WWW 2024, arXiv 2401.14939)."""
 
 from __future__ import annotations
 

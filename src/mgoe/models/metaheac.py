@@ -1,4 +1,4 @@
-"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie, Zhuang, Ge, Chen, Zhang, Lin and Cao, KDD 2021, arXiv 2105.14688)."""
+"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie and others, KDD 2021, arXiv 2105.14688)."""
 
 from __future__ import annotations
 

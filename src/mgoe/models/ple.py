@@ -30,7 +30,7 @@ class PLEOptions(RivalOptions):
 
 
 class Extraction(nn.Module):
-    """One level (CGC, equations 1 to 4 of the paper).
+    """One level, customised gate control (CGC).
 
     ```text
     g_t = softmax(W_t q_t) over the experts of task t and the shared ones     out_t = sum_s g_ts expert_s

@@ -1,4 +1,4 @@
-"""STEM-Net, shared and task-specific embeddings (Su, Pan, Wang, Chen, Hu, Xu, Liu and others, AAAI 2024, arXiv 2308.13537)."""
+"""STEM-Net, shared and task-specific embeddings (Su, Pan and others, AAAI 2024, arXiv 2308.13537)."""
 
 from __future__ import annotations
 
