@@ -1,12 +1,16 @@
 """What must hold for every model under every choice of inputs and switches."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import INPUT_GROUPS, ModelSettings
-from mgoe.models import FeatureSpec, TaskSpec, make_model
+from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
+from mgoe.models.home import GatedExperts
+from mgoe.models.layers import StackedMLP
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
@@ -31,6 +35,26 @@ MODELS = {
         ("shared-bottom", "shared-bottom", {}),
         ("shared-bottom+edges", "shared-bottom+edges", {"options": {"hidden": [16, 8, 4]}}),
         ("shared-bottom without ids", "shared-bottom", {"inputs": GRAPH_ONLY}),
+        ("single-task", "single-task", {}),
+        ("omoe", "omoe", {}),
+        ("ple", "ple", {}),
+        ("ple of three levels", "ple+mgoe", {"options": {"hidden": [16, 12, 8], "own_experts": 2, "shared_experts": 3}}),
+        ("cgc", "ple+counts", {"options": {"hidden": [16]}}),
+        ("esmm", "esmm", {}),
+        ("esmm in a chain", "esmm+graph", {"options": {"funnel": "chain"}}),
+        ("aitm", "aitm", {}),
+        ("metaheac", "metaheac", {}),
+        ("metaheac of many", "metaheac+graph", {"options": {"experts": 4, "critics": 2}}),
+        ("stem", "stem", {}),
+        ("stem+mgoe", "stem+mgoe", {}),
+        ("stem of the graph alone", "stem", {"inputs": GRAPH_ONLY}),
+        ("home", "home", {}),
+        ("home of several", "home+mgoe", {"options": {"experts": 2, "hidden": [16, 8]}}),
+        ("macgnn", "macgnn", {}),
+        ("macgnn+mgoe", "macgnn+mgoe", {}),
+        ("macgnn of the graph alone", "macgnn", {"inputs": GRAPH_ONLY}),
+        ("macgnn-released", "macgnn-released", {}),
+        ("macgnn-released+graph", "macgnn-released+graph", {}),
     ]
 }
 SPEC = make_spec()
@@ -119,6 +143,45 @@ def test_bfloat16_is_close_to_float32(model):
 
 
 @every_model
+def test_copies_that_lie_side_by_side_differ_from_the_start(model):
+    built, found = make_model(model, SPEC, seed=0), []
+
+    def keep(module, read, out):
+        found.extend((module, a, b) for a, b in itertools.combinations(out, 2))
+
+    for module in built.modules():
+        if isinstance(module, StackedMLP | GatedExperts):
+            module.register_forward_hook(keep)
+    built(random_batch(SPEC))
+    assert all((a - b).abs().max() > 1e-4 for _, a, b in found)
+
+
+@every_model
+def test_missing_labels_move_nothing(model):
+    built, batch = make_model(model, SPEC, seed=0), random_batch(SPEC)
+    missing = batch["labels"].isnan()
+    raw = built(batch).detach().requires_grad_()
+    built.forward = lambda batch: raw
+    built.loss(batch)[0].backward()
+    assert not raw.grad[missing].any()
+    assert (raw.grad[~missing] != 0).all()
+
+
+@every_model
+def test_rows_without_labels_are_as_good_as_absent(model):
+    batch = random_batch(SPEC)
+    batch["labels"][::3] = torch.nan
+    kept = take(batch, torch.arange(64) % 3 != 0)
+    gradients = []
+    for rows in (batch, kept):
+        built = make_model(model, SPEC, seed=0)
+        built.loss(rows)[0].backward()
+        gradients.append([p.grad.to_dense() for p in built.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+@every_model
 def test_parameters_are_tables_with_sparse_gradients_or_dense(model):
     built = make_model(model, SPEC, seed=0)
     built.loss(random_batch(SPEC))[0].backward()
@@ -171,12 +234,13 @@ def test_without_attention_the_user_side_ignores_the_candidate():
     assert torch.equal(built.macro(batch)[0], built.macro(other)[0])
 
 
-def test_mixed_tasks_train_together():
+@pytest.mark.parametrize("model", ["mgoe", *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm"))])
+def test_mixed_tasks_train_together(model):
     spec = make_spec((TaskSpec("click"), TaskSpec("buy", given=0), TaskSpec("stay", kind="regression", mean=50.0, std=20.0)))
     batch = random_batch(spec)
     batch["labels"][:, 2] = torch.rand(64) * 100
     batch["labels"][:, 1] = torch.where(batch["labels"][:, 0] == 1, batch["labels"][:, 1], torch.nan)
-    built = make_model("mgoe", spec, seed=0)
+    built = make_model(model, spec, seed=0)
     optimiser = torch.optim.AdamW(built.dense(), 2e-2)
     first = built.loss(batch)[1]
     for _ in range(40):

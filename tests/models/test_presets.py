@@ -1,14 +1,17 @@
 """Models by name."""
 
 import pytest
+from torch import nn
 
 from mgoe.config import ModelSettings
 from mgoe.errors import ConfigError
-from mgoe.models import MGOE, PRESETS, MMoE, SharedBottom, TaskSpec, make_model, resolve
+from mgoe.models import BASES, MGOE, PRESETS, MMoE, SharedBottom, TaskSpec, make_model, resolve
 from mgoe.models.spec import FeatureSpec
 from tests.models.batches import make_spec, random_batch
 
-NAMES = [base + suffix for base in PRESETS for suffix in ("", "+counts", "+edges", "+graph")]
+SUFFIXES = ("", "+counts", "+edges", "+graph", "+mgoe")
+NAMES = [base + suffix for base in PRESETS for suffix in SUFFIXES if not (base.startswith("macgnn") and suffix in ("+counts", "+edges"))]
+RIVALS = ["single-task", "shared-bottom", "omoe", "mmoe", "ple", "esmm", "aitm", "metaheac", "stem", "home"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -17,20 +20,25 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
     assert settings.name == name
     assert resolve(settings) == settings
     assert resolve(ModelSettings(name=name, base=name)) == settings
-    assert make_model(name, make_spec(), 0).needs == set(settings.inputs)
+    passed_over = {"ids", "recents"} if settings.base == "lightgbm" else set()
+    assert make_model(name, make_spec(), 0).needs == set(settings.inputs) - passed_over
 
 
 def test_names_stand_for_inputs():
     inputs = {name: set(resolve(name).inputs) for name in NAMES}
-    assert inputs["mmoe"] == inputs["shared-bottom"] == {"ids", "side", "context", "recents"}
+    assert all(inputs[rival] == {"ids", "side", "context", "recents"} for rival in RIVALS)
+    assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in PRESETS)
+    assert inputs["lightgbm"] == inputs["mmoe+counts"]
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
     assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
-    assert inputs["mgoe-paper"] == {"ids", "side", "context", "recents", "aggregates"}
+    assert inputs["mgoe-paper"] == inputs["macgnn"] == inputs["macgnn-released"] == {"ids", "side", "context", "recents", "aggregates"}
 
 
 def test_rivals_keep_the_ids_they_are_published_with_and_mgoe_goes_by_the_log():
-    assert {name: resolve(name).ids for name in PRESETS} == {"mgoe": "auto", "mgoe-paper": "on", "mmoe": "on", "shared-bottom": "on"}
+    free = {"mgoe", "lightgbm"}
+    assert {name: resolve(name).ids for name in PRESETS} == {name: "auto" if name in free else "on" for name in PRESETS}
+    assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS)
     assert resolve(ModelSettings(name="mmoe", base="mmoe", ids="off")).ids == "off"
 
 
@@ -46,6 +54,25 @@ def test_the_paper_preset_reads_the_paper():
     assert model.towers.mlp.common.shape[0] == 2 * options.aggregate  # micro neighbours bypass the experts
 
 
+def test_the_same_suffix_gives_every_model_the_same_inputs():
+    spec, batch = make_spec(), random_batch(make_spec(), 4)
+    ours = make_model("mgoe+mgoe", spec, 0).inputs.names
+    for name in [*RIVALS, "macgnn", "macgnn-released"]:
+        built = make_model(f"{name}+mgoe", spec, 0)
+        theirs = [column for column in built.inputs.dense.names if column in built.inputs.dense.keys]
+        assert theirs == [column for column in ours if column in built.inputs.dense.keys]
+        assert built.predict(batch).shape == (4, 3)
+
+
+def test_the_budget_of_ids_is_everyone_s():
+    rows = {name: make_model(name, make_spec(), 0) for name in ["mgoe", *RIVALS, "macgnn"]}
+    widths = {
+        name: next(table.embedding_dim for table in built.modules() if isinstance(table, nn.Embedding) and table.num_embeddings == 31)
+        for name, built in rows.items()
+    }
+    assert set(widths.values()) == {48}
+
+
 def test_own_options_lie_over_the_preset_s():
     settings = resolve(ModelSettings(name="mine", base="mgoe-paper", options={"tau": 0.5}, inputs=("aggregates", "ids")))
     assert settings.base == "mgoe"
@@ -57,9 +84,9 @@ def test_own_options_lie_over_the_preset_s():
 @pytest.mark.parametrize("tasks", [1, 2, 5])
 def test_rivals_have_the_same_capacity(tasks):
     spec = make_spec(tasks)
-    sizes = {kind: sum(p.numel() for p in make_model(kind, spec, 0).dense()) for kind in ("mmoe+edges", "shared-bottom+edges")}
-    gates = sum(p.numel() for p in make_model("mmoe+edges", spec, 0).gates.parameters())
-    assert sizes["mmoe+edges"] - gates == pytest.approx(sizes["shared-bottom+edges"], rel=0.01)
+    kinds = ("mmoe", "shared-bottom", "single-task", "omoe", "esmm", "metaheac")
+    sizes = {kind: sum(p.numel() for p in make_model(f"{kind}+edges", spec, 0).dense()) for kind in kinds}
+    assert sizes == pytest.approx(dict.fromkeys(kinds, sizes["mmoe"]), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +94,11 @@ def test_rivals_have_the_same_capacity(tasks):
     [
         ("mmeo", "did you mean 'mmoe'"),
         ("mmoe+count", "did you mean 'counts'"),
+        ("macgnn+counts", "MacGNN cannot do without the input 'aggregates', found side, context, counts, pair"),
+        (ModelSettings(name="x", base="home", options={"groups": [["t0"], ["t2"]]}), "must hold every task once, found ['t0', 't2']"),
+        (ModelSettings(name="x", base="home", options={"groups": [["t0", "t1"], ["t3"]]}), "'t3' is no task"),
+        (ModelSettings(name="x", base="lightgbm", inputs=("ids",)), "nothing to read"),
+        (ModelSettings(name="x", base="stem", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mgoe", options={"attenton": "none"}), "did you mean 'attention'"),
         (
             ModelSettings(name="x", base="mgoe", options={"attention": "some"}),
@@ -93,9 +125,9 @@ def test_a_wrong_choice_is_refused_in_one_sentence(model, says):
 
 
 def test_bases_are_classes():
-    assert {"mgoe": MGOE, "mgoe-paper": MGOE, "mmoe": MMoE, "shared-bottom": SharedBottom} == {
-        name: type(make_model(name, make_spec(), 0)) for name in PRESETS
-    }
+    found = {name: type(make_model(name, make_spec(), 0)) for name in PRESETS}
+    assert found == {name: BASES[settings.base] for name, settings in PRESETS.items()}
+    assert (found["mgoe"], found["mgoe-paper"], found["mmoe"], found["shared-bottom"]) == (MGOE, MGOE, MMoE, SharedBottom)
 
 
 def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):

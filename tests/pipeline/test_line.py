@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 import mgoe
 from mgoe import pipeline
-from mgoe.config import RunSettings, dump_settings
+from mgoe.config import RunSettings, dump_settings, make_settings
 from mgoe.data import SPLITS
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
-from mgoe.models import resolve
+from mgoe.models import PRESETS, resolve
 from tests.effort import SOAK
 
 SAME = ("metrics.json", "table.md", "bundle/spec.json", "bundle/users.parquet")
@@ -55,7 +55,14 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
     assert mgoe.load(finished / "bundle").settings == small
 
 
-@pytest.mark.parametrize(("asked", "extra"), [({"balance": "upgrad"}, "balance"), ({"track": "mlflow"}, "track")])
+@pytest.mark.parametrize(
+    ("asked", "extra"),
+    [
+        ({"training": {"balance": "upgrad"}}, "balance"),
+        ({"training": {"track": "mlflow"}}, "track"),
+        ({"models": ["mgoe", "lightgbm"]}, "gbm"),
+    ],
+)
 def test_a_library_that_training_misses_is_named_before_the_log_is_read(small: RunSettings, tmp_path: Path, monkeypatch, asked, extra):
     def missing(name: str):
         raise ImportError(f"No module named {name!r}")
@@ -64,7 +71,7 @@ def test_a_library_that_training_misses_is_named_before_the_log_is_read(small: R
     from mgoe.pipeline.line import run
 
     with pytest.raises(MissingExtra, match=rf"pip install 'mgoe\[{extra}\]'"):
-        run(change(small, training=small.training.model_copy(update=asked)), tmp_path / "run")
+        run(make_settings(small.model_dump() | asked), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -75,6 +82,36 @@ def test_a_simulated_log_gets_chance_and_the_best_reachable(small: RunSettings, 
     auc = {row["model"]: row["value"] for row in rows if tuple(row[key] for key in ("split", "slice", "task", "metric")) == where}
     assert auc["chance"] == 0.5
     assert auc["best-reachable"] > max(0.6, auc["shared-bottom"])
+
+
+def test_every_preset_goes_through_the_line(small: RunSettings, tmp_path: Path):
+    evaluation = small.evaluation.model_copy(update={"ranking_queries": 3})
+    settings = change(small, models=["mgoe", *(name for name in PRESETS if name != "mgoe"), "ple+mgoe"], evaluation=evaluation)
+    rows = pipeline.run(settings, tmp_path / "run").rows
+    auc = {
+        row["model"]: row["value"]
+        for row in rows
+        if (row["split"], row["slice"], row["task"], row["metric"]) == ("test", "all", "click", "auc")
+    }
+    assert set(auc) == {*PRESETS, "ple+mgoe"}
+    assert all(0.3 < value < 1 for value in auc.values())
+    facts = [json.loads(path.read_text()) for path in (tmp_path / "run" / "cells").glob("*/0/fit.json")]
+    assert all(of_cell["parameters"] > 0 and of_cell["samples_per_second"] > 0 for of_cell in facts)
+    trees = tmp_path / "run" / "cells" / "lightgbm" / "0"
+    assert {path.name for path in trees.glob("trees.*")} == {"trees.click.txt", "trees.buy.txt"}
+    assert mgoe.load(tmp_path / "run" / "bundle").manifest["model"]["name"] == "mgoe"
+
+
+def test_boosted_trees_are_refused_where_a_bundle_is_to_be_written(small: RunSettings, tmp_path: Path):
+    settings = change(small, models=["lightgbm", "mgoe"])
+    for attempt in (
+        lambda: pipeline.run(settings, tmp_path / "run"),
+        lambda: pipeline.train(settings, tmp_path / "run"),
+        lambda: pipeline.train(change(small, models=["mgoe", "lightgbm"]), tmp_path / "run", model="lightgbm"),
+    ):
+        with pytest.raises(ConfigError, match=r"models.lightgbm: a bundle holds a model of weights, found boosted trees"):
+            attempt()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_exposure_log_is_measured_on_every_task(shown: Path):

@@ -122,6 +122,9 @@ class Model(nn.Module):
         of_tasks = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp(min=1e-12)
         return of_tasks.sum(), of_tasks
 
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        return batch["labels"]
+
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         return torch.sigmoid(self(batch))
 

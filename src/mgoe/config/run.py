@@ -24,8 +24,8 @@ class RunSettings(Settings):
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
     models: list[str | ModelSettings] = ["mgoe", "shared-bottom", "mmoe"]
-    """Rows of the comparison; the first is the one whose bundle is written. A string names a preset: `mgoe`, `mgoe-paper`,
-    `shared-bottom`, `mmoe`, each with `+counts`, `+edges` or `+graph` for other inputs."""
+    """Rows of the comparison; the first is the one whose bundle is written. A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`,
+    `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     seeds: Annotated[list[int], BeforeValidator(as_list)] = Field(default=[0], min_length=1)

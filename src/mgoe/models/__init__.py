@@ -4,32 +4,61 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 `H` aggregate width, `R` recent neighbours, `E` distinct pairs, `N` examples.
 """
 
+from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
+from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
+from mgoe.models.esmm import ESMM, ESMMOptions
+from mgoe.models.home import HoME, HoMEOptions
 from mgoe.models.inputs import draw_rows, late_tables
+from mgoe.models.macgnn import MacGNN, MacGNNOptions
+from mgoe.models.metaheac import MetaHeac, MetaHeacOptions
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
+from mgoe.models.omoe import OMoE
+from mgoe.models.ple import PLE, PLEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
+from mgoe.models.single_task import SingleTask, SingleTaskOptions
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec
+from mgoe.models.stem import STEM, STEMOptions
 
 __all__ = [
+    "AITM",
     "BASES",
     "DENSE_KEYS",
+    "ESMM",
     "INPUTS",
     "MGOE",
+    "PLE",
     "PRESETS",
+    "STEM",
+    "AITMOptions",
     "Batch",
+    "BoostedTrees",
+    "BoostedTreesOptions",
     "CategoricalSpec",
+    "ESMMOptions",
     "FeatureSpec",
     "FlatInputs",
+    "HoME",
+    "HoMEOptions",
     "MGOEOptions",
     "MMoE",
     "MMoEOptions",
+    "MacGNN",
+    "MacGNNOptions",
+    "MetaHeac",
+    "MetaHeacOptions",
+    "OMoE",
+    "PLEOptions",
     "RankingModel",
     "RivalOptions",
+    "STEMOptions",
     "SharedBottom",
     "SharedBottomOptions",
+    "SingleTask",
+    "SingleTaskOptions",
     "TaskSpec",
     "draw_rows",
     "late_tables",

@@ -27,6 +27,8 @@ class RankingModel(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Settings]] = Settings
+    requires: ClassVar[frozenset[InputGroup]] = frozenset()
+    """Input groups that it cannot do without."""
     of_tasks: ClassVar[tuple[str, ...]] = ("gates", "towers", "table", "bias")
     """Submodules whose parameters each serve one task; all others are shared."""
     means: Tensor
@@ -54,7 +56,10 @@ class RankingModel(nn.Module, ABC):
 
     def forward(self, batch: Batch) -> Tensor:
         """`logits` in float32, plus the bias of the shown position where the batch has one. Shape (B, T)."""
-        raw = self.logits(batch).float()
+        return self.at_position(self.logits(batch).float(), batch)
+
+    def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
+        """`raw` (B, T) plus the bias of the shown position where the batch has one. Shape (B, T)."""
         position = batch.get("position")
         if self.bias is None or position is None:
             return raw
@@ -73,15 +78,23 @@ class RankingModel(nn.Module, ABC):
         Returns:
             The total, a scalar, and the loss of each task before its weight, (T,).
         """
-        raw, labels = self(batch), batch["labels"]
+        labels = self.targets(batch)
         valid = ~labels.isnan()
-        labels = torch.where(valid, labels, 0.0)
-        each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
-        if self.regression.any():
-            each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
+        each = self.errors(self(batch), torch.where(valid, labels, 0.0), valid)
         weight = batch["weight"][:, None] * valid
         losses = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp_min(1e-12)
         return (losses * self.task_weights).sum(), losses
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What the loss holds `forward` against: the labels, NaN where missing. Shape (B, T)."""
+        return batch["labels"]
+
+    def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Loss of each label; those that are not valid are 0 and do not count. All (B, T)."""
+        each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
+        if self.regression.any():
+            each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
+        return each
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
@@ -89,7 +102,10 @@ class RankingModel(nn.Module, ABC):
 
         A task with a sample space (`given`) is predicted within it.
         """
-        raw = self.logits(batch).float()
+        return self.in_units(self.logits(batch).float())
+
+    def in_units(self, raw: Tensor) -> Tensor:
+        """`logits` to probabilities, and to values in the label's own unit. Shape (B, T)."""
         return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
@@ -108,3 +124,8 @@ class RankingModel(nn.Module, ABC):
     def shared(self) -> list[nn.Parameter]:
         """Parameters that all tasks move."""
         return [p for name, p in self.named_parameters() if name.partition(".")[0] not in self.of_tasks]
+
+    @property
+    def size(self) -> int:
+        """Numbers that a fit finds."""
+        return sum(p.numel() for p in self.parameters())

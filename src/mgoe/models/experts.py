@@ -94,11 +94,12 @@ class MacroExperts(nn.Module):
         Returns:
             (S, B, orders * H) each, 1st order first.
         """
-        of_user = [self._order(order, batch[order], item) for order in self.user_orders]
-        of_item = [self._order(order, batch[order], user) for order in self.orders if order not in self.user_orders]
+        of_user = [self.of_order(order, batch[order], item) for order in self.user_orders]
+        of_item = [self.of_order(order, batch[order], user) for order in self.orders if order not in self.user_orders]
         return torch.cat(of_user, 2), torch.cat(of_item, 2)
 
-    def _order(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
+    def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
+        """Aggregates of one order: edges (B, K) and, where attention reads it, the target (S, B, target) -> (S, B, H)."""
         nodes = self.nodes[SIDES[order]]  # (S or 1, K, D)
         values = nodes @ self.value[order]  # (S, K, H)
         if order not in self.key or target is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mgoe.models.layers import StackedMLP
 
 
 class Gates(nn.Module):
@@ -30,6 +33,40 @@ class Gates(nn.Module):
         if self.score is None:
             return query.new_ones((len(query), 1, 1))
         return self.score(query).float().unflatten(1, (-1, self.experts)).softmax(2)
+
+
+class PartialGates(nn.Module):
+    """Gates that each read some of the experts: a softmax over those of `W_g q_g`, and 0 for all others.
+
+    Args:
+        reads: The numbers of the experts that each gate reads, as many for each. G rows.
+        experts: S.
+        common: Width of what all gates read; 0 for none.
+        own: Width of what each gate reads for itself; 0 for none.
+        damps: A gate with one expert gives it a sigmoid. Where not, its weight is 1, without a parameter.
+    """
+
+    reads: Tensor
+
+    def __init__(self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0, damps: bool = False):
+        super().__init__()
+        self.experts = experts
+        self.register_buffer("reads", torch.tensor(reads), persistent=False)
+        gates, each = self.reads.shape
+        self.score = StackedMLP(gates, common, own, (each,)) if each > 1 or damps else None
+
+    def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
+        """(B, common) and (G, B, own) -> weights (B, G, S)."""
+        gates, each = self.reads.shape
+        query = own if common is None else common
+        assert query is not None
+        if self.score is None:
+            weights = query.new_ones((gates, query.shape[-2], each), dtype=torch.float32)
+        else:
+            scores = self.score.first(common, own).float()
+            weights = scores.softmax(2) if each > 1 else scores.sigmoid()
+        places = self.reads.expand(weights.shape[1], -1, -1)
+        return weights.new_zeros((*places.shape[:2], self.experts)).scatter(2, places, weights.transpose(0, 1))
 
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:

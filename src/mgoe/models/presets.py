@@ -8,24 +8,47 @@ import torch
 
 from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
+from mgoe.models.aitm import AITM
 from mgoe.models.base import RankingModel
+from mgoe.models.boosted import BoostedTrees
+from mgoe.models.esmm import ESMM
+from mgoe.models.home import HoME
+from mgoe.models.macgnn import MacGNN
+from mgoe.models.metaheac import MetaHeac
 from mgoe.models.mgoe import MGOE
 from mgoe.models.mmoe import MMoE
+from mgoe.models.omoe import OMoE
+from mgoe.models.ple import PLE
 from mgoe.models.shared_bottom import SharedBottom
+from mgoe.models.single_task import SingleTask
 from mgoe.models.spec import FeatureSpec
+from mgoe.models.stem import STEM
 
-BASES: dict[str, type[RankingModel]] = {"mgoe": MGOE, "mmoe": MMoE, "shared-bottom": SharedBottom}
+_RIVALS: dict[str, type[RankingModel]] = {
+    "single-task": SingleTask,
+    "shared-bottom": SharedBottom,
+    "omoe": OMoE,
+    "mmoe": MMoE,
+    "ple": PLE,
+    "esmm": ESMM,
+    "aitm": AITM,
+    "metaheac": MetaHeac,
+    "stem": STEM,
+    "home": HoME,
+}
+BASES: dict[str, type[RankingModel]] = {"mgoe": MGOE, **_RIVALS, "macgnn": MacGNN, "lightgbm": BoostedTrees}
 """Model classes by name; `module:Class` reaches any other."""
 
 _PLAIN: tuple[InputGroup, ...] = ("ids", "side", "context", "recents")
 _COUNTS: tuple[InputGroup, ...] = ("side", "context", "counts", "pair")
 _EDGES: tuple[InputGroup, ...] = (*_COUNTS, "sketch", "edges")
 _GRAPH: tuple[InputGroup, ...] = (*_EDGES, "aggregates")
-INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES, "graph": _GRAPH}
-"""Inputs that the second part of a name, as in `mmoe+edges`, stands for."""
+INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES, "graph": _GRAPH, "mgoe": ("ids", *_GRAPH)}
+"""Inputs that the second part of a name, as in `mmoe+edges`, stands for; `+mgoe` are exactly those of `mgoe`, with its rule for ids."""
+_MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
-    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=("ids", *_GRAPH)),
+    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=INPUTS["mgoe"]),
     "mgoe-paper": ModelSettings(
         name="mgoe-paper",
         base="mgoe",
@@ -42,23 +65,31 @@ PRESETS: dict[str, ModelSettings] = {
             "transfer": "aitm",
         },
     ),
-    "mmoe": ModelSettings(name="mmoe", base="mmoe", inputs=_PLAIN, ids="on"),
-    "shared-bottom": ModelSettings(name="shared-bottom", base="shared-bottom", inputs=_PLAIN, ids="on"),
+    **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _RIVALS},
+    "macgnn": ModelSettings(name="macgnn", base="macgnn", inputs=(*_PLAIN, "aggregates"), ids="on", options=_MACGNN),
+    "macgnn-released": ModelSettings(
+        name="macgnn-released",
+        base="macgnn",
+        inputs=(*_PLAIN, "aggregates"),
+        ids="on",
+        options={**_MACGNN, "attention": "constant"},
+    ),
+    "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS),
 }
 """`mgoe`, the best configuration (with ids where the log has enough of each); `mgoe-paper`, the faithful reading of the paper; the rivals
-as published."""
+as published; boosted trees on counts."""
 
 
 def resolve(model: str | ModelSettings) -> ModelSettings:
     """Settings with nothing left open: a base that is a class, its inputs, and options that the class accepts.
 
     Args:
-        model: A preset's name, with `+counts`, `+edges` or `+graph` for other inputs, or settings whose `base` is such a name or the
-            import path `module:Class` of a model of one's own, which reads every group but ids and recents by default. Options given
-            are laid over the preset's.
+        model: A preset's name, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings whose `base` is such a name or
+            the import path `module:Class` of a model of one's own, which reads every group but ids and recents by default. Options
+            given are laid over the preset's.
 
     Raises:
-        ConfigError: The name or an option is unknown, or the class cannot be imported.
+        ConfigError: The name or an option is unknown, the class cannot be imported, or it lacks an input that it cannot do without.
     """
     given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
     place = f"models.{given.name}"
@@ -73,10 +104,15 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
     inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
-    options = {**preset.options, **given.options}
-    check_settings(_load(preset.base, place).Options, options, f"{place}.options")
+    kind = _load(preset.base, place)
+    lacking = [group for group in INPUT_GROUPS if group in kind.requires - {*inputs}]
+    if lacking:
+        raise ConfigError(place, f"{kind.__name__} cannot do without the input {lacking[0]!r}, found {', '.join(inputs)}; add it")
+    whole = {"edge_vectors": True} if plus and "edge_vectors" in preset.options else {}  # a suffix gives each group as all others read it
+    options = {**preset.options, **whole, **given.options}
+    check_settings(kind.Options, options, f"{place}.options")
     ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
-    ids = given.ids if "ids" in given.model_fields_set else preset.ids
+    ids = given.ids if "ids" in given.model_fields_set else (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
     return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
 
 

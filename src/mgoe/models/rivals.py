@@ -1,4 +1,4 @@
-"""What Shared-Bottom and MMoE have in common: one vector of every input they are given, and equal capacity."""
+"""What the rivals have in common: one vector of every input they are given, and equal capacity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class RivalOptions(Settings):
-    """Switches of both."""
+    """Switches of all of them."""
 
     width: int = Field(default=16, ge=1)
     """Of category and macro node embeddings, and of ids a task: a node's id row has T times as much, the budget of MGOE's ids."""

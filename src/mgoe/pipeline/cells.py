@@ -21,8 +21,8 @@ from mgoe.data import SPLITS, Prepared
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
-from mgoe.models import FeatureSpec, RankingModel, late_tables, make_model
-from mgoe.training import CHECKPOINTS, Feed, Monitor, World, fit, make_spec, predict, progress_bar
+from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
+from mgoe.training import CHECKPOINTS, Feed, Monitor, World, fit, fit_trees, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -104,13 +104,14 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         split: Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS
     }
     with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
-        fitted = fit(model, feeds["train"], feeds["valid"], training, cell.folder, on_progress, cell.seed, resume)
+        fitting = feeds["train"], feeds["valid"], training, cell.folder, on_progress, cell.seed
+        fitted = fit_trees(model, *fitting) if isinstance(model, BoostedTrees) else fit(model, *fitting, resume)
     scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
     facts = {
         "model": cell.model.name,
         "seed": cell.seed,
         "inputs": list(cell.model.inputs or ()),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": model.size,
         "best_epoch": fitted.best_epoch,
         "best_value": fitted.best_value,
         "lower_is_better": Monitor.parse(training.monitor, spec.tasks).lower_is_better,

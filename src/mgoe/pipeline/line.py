@@ -25,10 +25,10 @@ from mgoe.files import exclusive, write_text
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
-from mgoe.pipeline.rows import model_rows, named_models
+from mgoe.pipeline.rows import check_bundled, is_boosted, model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
-from mgoe.training import Monitor, check_available
+from mgoe.training import Monitor, check_available, load_lightgbm
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def run(
     started = time.perf_counter()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`")
+    settings = settings if isinstance(settings, RunSettings) else load_settings(settings)
+    check_bundled(named_models(settings)[0])
     with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
         graph = build(settings, out, prepared, say)
         models = model_rows(settings, prepared)
@@ -117,6 +119,8 @@ def begin(
         training = training_of(settings.training, model)
         Monitor.parse(training.monitor, settings.tasks)
         check_available(training)
+        if is_boosted(model):
+            load_lightgbm()
     with exclusive(out, "a run"):
         with claim(out, settings, overwrite) as resumed:
             if resumed:

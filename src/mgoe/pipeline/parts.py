@@ -11,7 +11,7 @@ from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
 from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
 from mgoe.pipeline.line import begin, told
-from mgoe.pipeline.rows import model_rows, named_models
+from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build
 from mgoe.training import joined
 
@@ -48,8 +48,10 @@ def train(
         MgoeError: Settings, log, graph or output folder break a rule.
     """
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    chosen = _choose(named_models(settings), model)
+    check_bundled(chosen)
     with joined(settings.training.device) as world:
-        world.check_batch(training_of(settings.training, _choose(named_models(settings), model)).batch_size)
+        world.check_batch(training_of(settings.training, chosen).batch_size)
         if not world.leads:
             if not world.agree(False):  # the first process has prepared everything
                 cell = _cell(settings, out, Prepared.open(out / "data"), model, seed)

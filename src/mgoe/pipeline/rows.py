@@ -9,7 +9,7 @@ import numpy as np
 from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
-from mgoe.models import resolve
+from mgoe.models import BASES, BoostedTrees, resolve
 
 IDS_MIN_POSITIVES = 50
 """Positives of the median training user and item from which on `ids: auto` keeps ids: on a log with 19 and 9 they overfit."""
@@ -34,6 +34,22 @@ def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]
     models = named_models(settings)
     keep = {"on": True, "off": False, "auto": ids_pay(prepared) if any(model.ids == "auto" for model in models) else True}
     return [model if keep[model.ids] else model.model_copy(update={"inputs": _without_ids(model.inputs or ())}) for model in models]
+
+
+def is_boosted(model: ModelSettings) -> bool:
+    """Whether a resolved model is one of trees."""
+    return BASES.get(model.base) is BoostedTrees
+
+
+def check_bundled(model: ModelSettings) -> None:
+    """See that a model can go into a bundle.
+
+    Raises:
+        ConfigError: It is one of trees, which no bundle holds.
+    """
+    if is_boosted(model):
+        rule = "a bundle holds a model of weights, found boosted trees; name another model first, and this one after it to compare"
+        raise ConfigError(f"models.{model.name}", rule)
 
 
 def ids_pay(prepared: Prepared) -> bool:

@@ -6,6 +6,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` wid
 
 from mgoe.training.assemble import assemble
 from mgoe.training.available import check_available
+from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.feed import Batch, Feed
@@ -32,8 +33,10 @@ __all__ = [
     "assemble",
     "check_available",
     "fit",
+    "fit_trees",
     "joined",
     "load_checkpoint",
+    "load_lightgbm",
     "load_weights",
     "make_spec",
     "measure",

@@ -6,7 +6,7 @@ Axes: `N` examples, `B` batch, `T` tasks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.done import FREE, Done, check_same
 from mgoe.training.feed import Feed
 from mgoe.training.interrupt import deferred
-from mgoe.training.monitor import Monitor, Task, measure
+from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import FitProgress, OnProgress
 from mgoe.training.sharded import place_tables, unshard
@@ -126,10 +126,7 @@ class _Run:
     ):
         self.tasks = train.spec.tasks
         self.monitor = Monitor.parse(settings.monitor, self.tasks)
-        for place, feed in (("training examples", train), ("validation examples", valid)):
-            if len(feed) == 0:
-                raise TrainingError(place, "there must be at least one, found none; widen the time range or move split.cuts")
-        _check_defined(self.monitor, self.tasks, valid)
+        check_examples(self.monitor, train, valid)
         self.started, self.spent = time.perf_counter(), 0.0
         self.world = World.current()
         self.world.check_batch(settings.batch_size)
@@ -326,10 +323,17 @@ class _Run:
         )
 
 
-def _check_defined(monitor: Monitor, tasks: Sequence[Task], valid: Feed) -> None:
-    """Refuse before training what could not be measured after it."""
+def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
+    """Refuse before training what could not be trained on, or not be measured after it.
+
+    Raises:
+        TrainingError: There are no examples, or the monitor is not defined on validation.
+    """
+    for place, feed in (("training examples", train), ("validation examples", valid)):
+        if len(feed) == 0:
+            raise TrainingError(place, "there must be at least one, found none; widen the time range or move split.cuts")
     labels = valid.examples.labels
-    if np.isnan(monitor.value(measure(tasks, labels, np.full_like(labels, 0.5), valid.examples.user))):
+    if np.isnan(monitor.value(measure(valid.spec.tasks, labels, np.full_like(labels, 0.5), valid.examples.user))):
         raise TrainingError(
             "training.monitor",
             f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; choose another or move split.cuts",

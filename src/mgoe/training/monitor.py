@@ -39,6 +39,7 @@ _MEASURES: dict[str, dict[str, Measure]] = {
     },
 }
 _NAMES = {"binary": ["auc", "gauc", "ranking", "logloss"], "regression": ["rmse", "mae"]}
+_LOSS = {"binary": "logloss", "regression": "rmse"}
 _LOWER_IS_BETTER = frozenset({"logloss", "rmse", "mae"})
 
 
@@ -65,6 +66,14 @@ class Monitor:
             raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}")
         chosen = tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind])
         return cls(chosen, metric, text)
+
+    def of_task(self, task: Task, labels: np.ndarray, users: np.ndarray) -> Monitor:
+        """The same metric of one task alone; its loss where the metric is none of the task's, or not defined on these labels, (N,)."""
+        loss = Monitor((task.name,), _LOSS[task.kind], f"{task.name}.{_LOSS[task.kind]}")
+        same = Monitor((task.name,), self.metric, f"{task.name}.{self.metric}")
+        guess = np.full_like(labels, 0.5)[:, None]
+        defined = self.metric in _NAMES[task.kind] and not np.isnan(same.value(measure([task], labels[:, None], guess, users)))
+        return same if defined else loss
 
     @property
     def lower_is_better(self) -> bool:

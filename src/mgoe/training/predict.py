@@ -73,5 +73,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights are; tables may be beside it, in a file."""
-    places = [parameter.device for parameter in model.parameters()]
+    places = [parameter.device for parameter in model.parameters()] or [buffer.device for buffer in model.buffers()]
     return next((place for place in places if place.type != "cpu"), places[0])

@@ -94,7 +94,7 @@ class Stepper:
 
     def _totals(self, batch: Batch) -> Tensor:
         """Weight of valid labels a task, of all processes. Shape (T,)."""
-        totals = (batch["weight"][:, None] * ~batch["labels"].isnan()).sum(0)
+        totals = (batch["weight"][:, None] * ~self.model.targets(batch).isnan()).sum(0)
         self.world.sum_([totals])
         return totals
 

@@ -1,0 +1,269 @@
+"""Fits boosted trees: an ensemble a task, grown by LightGBM on rows that lie in memory, stopped by validation.
+
+Axes: `N` examples, `T` tasks, `F` columns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgoe.config import TrainingSettings
+from mgoe.errors import MissingExtra, TrainingError
+from mgoe.files import write_json, write_text
+from mgoe.training.feed import BLOCK_ROWS, Feed
+from mgoe.training.loop import CURVES, FitResult, check_examples
+from mgoe.training.monitor import Monitor, Scores, measure
+from mgoe.training.progress import FitProgress, OnProgress
+
+if TYPE_CHECKING:
+    from mgoe.models import BoostedTrees, TaskSpec
+
+EVERY = 10
+"""Trees between two looks at validation: of a large split GAUC takes longer than a tree."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split in memory: 4 F bytes of features a row."""
+
+    features: NDArray[np.float32]
+    """Shape (N, F)."""
+    labels: NDArray[np.float32]
+    """NaN where missing. Shape (N, T)."""
+    weight: NDArray[np.float32]
+    user: NDArray[np.int64]
+
+
+def fit_trees(
+    model: BoostedTrees,
+    train: Feed,
+    valid: Feed,
+    settings: TrainingSettings,
+    out: Path,
+    on_progress: OnProgress | None = None,
+    seed: int = 0,
+) -> FitResult:
+    """Grow each task's ensemble, and leave the model with it.
+
+    Of the settings it reads `monitor`, `threads` and `memory`; how trees are grown is in the model's options. Trees are counted by the
+    monitored metric of the task alone, or by its loss where the metric is of another kind of task. Writes `trees.TASK.txt`, LightGBM's own
+    text, and `curves.json`. The same seed and number of threads give the same trees. Nothing is kept of a fit that is cut off.
+
+    Args:
+        model: Freshly made.
+        train, valid: Gathered whole, in blocks.
+        settings: How.
+        out: Folder of the results; made if missing.
+        on_progress: Called every few trees.
+        seed: Of the rows and columns that each tree sees.
+
+    Raises:
+        MissingExtra: LightGBM is not installed.
+        TrainingError: There is nothing to train on, the monitor is not defined on validation, or the rows take more than
+            `training.memory`.
+        OutputError: The folder cannot be written.
+    """
+    started, tasks = time.perf_counter(), model.spec.tasks
+    lightgbm = load_lightgbm()
+    monitor = Monitor.parse(settings.monitor, tasks)
+    check_examples(monitor, train, valid)
+    _check_memory(len(train), len(valid), len(model.columns), settings.memory)
+    write_json(out / CURVES, {"monitor": monitor.text, "best_epoch": 0, "epochs": []})  # an unwritable folder is refused before training
+    torch.set_num_threads(settings.threads)
+    held_out = gather(model, valid)
+    grower = _Grower(lightgbm, model, gather(model, train), held_out, settings, seed, on_progress)
+    growing = time.perf_counter()
+    for t in range(len(tasks)):
+        model.boosters[t] = grower.grow(t, monitor)
+    spent = time.perf_counter() - growing
+    for name, text in model.texts().items():
+        write_text(out / f"trees.{name}.txt", text)
+    scores = measure(tasks, held_out.labels, model.in_units(model.grown(held_out.features)).numpy(), held_out.user)
+    curve = {
+        "epoch": 1,
+        "step": grower.trees,
+        "losses": grower.losses,
+        "validation": scores,
+        "monitor": monitor.value(scores),
+        "seconds": spent,
+        "samples_per_second": len(train) / spent,
+    }
+    write_json(out / CURVES, {"monitor": monitor.text, "best_epoch": 1, "epochs": [curve]})
+    return FitResult(
+        monitor=monitor.text,
+        best_epoch=1,
+        best_value=curve["monitor"],
+        epochs=1,
+        seconds=time.perf_counter() - started,
+        samples_per_second=curve["samples_per_second"],
+        precision="float32",
+        device="cpu",
+        curves=[curve],
+    )
+
+
+def gather(model: BoostedTrees, feed: Feed) -> Rows:
+    """A split as a matrix, filled block by block: 4 N F bytes, and a block."""
+    features = np.empty((len(feed), len(model.columns)), np.float32)
+    labels = np.empty((len(feed), len(model.spec.tasks)), np.float32)
+    weight = np.empty(len(feed), np.float32)
+    start = 0
+    for batch in feed.batches(BLOCK_ROWS):
+        part = slice(start, start + len(batch["labels"]))
+        features[part], labels[part], weight[part] = model.features(batch), batch["labels"].numpy(), batch["weight"].numpy()
+        start = part.stop
+    return Rows(features, labels, weight, feed.examples.user)
+
+
+def load_lightgbm() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    try:
+        return importlib.import_module("lightgbm")
+    except (ImportError, OSError) as error:  # OSError: its own library misses OpenMP
+        reason = f"LightGBM cannot be imported ({error}); install it with: pip install 'mgoe[gbm]'"
+        raise MissingExtra("models.lightgbm", reason) from None
+
+
+class _Grower:
+    """Grows the ensembles of all tasks on one binned matrix: a byte a value, beside validation's rows as they are."""
+
+    def __init__(
+        self,
+        lightgbm: Any,
+        model: BoostedTrees,
+        rows: Rows,
+        held_out: Rows,
+        settings: TrainingSettings,
+        seed: int,
+        report: OnProgress | None,
+    ):
+        o = model.options
+        self.lightgbm, self.model, self.held_out, self.report = lightgbm, model, held_out, report
+        self.labels, self.weight = rows.labels, rows.weight
+        self.losses: dict[str, float] = {}
+        self.trees = 0
+        self.parameters = {
+            "learning_rate": o.learning_rate,
+            "num_leaves": o.leaves,
+            "min_data_in_leaf": o.leaf_rows,
+            "bagging_fraction": o.share,
+            "bagging_freq": 1,
+            "feature_fraction": o.share,
+            "seed": seed,
+            "num_threads": settings.threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "metric": "None",
+            "verbosity": -1,
+        }
+        self.binned = lightgbm.Dataset(
+            rows.features,
+            np.zeros(len(rows.weight)),  # each task brings its own
+            feature_name=model.columns,
+            categorical_feature=model.categories,
+            params=self.parameters,
+        ).construct()
+
+    def grow(self, t: int, monitor: Monitor) -> Any:
+        """The ensemble of one task; None where it has no label to learn from. Rows whose label is missing take no part."""
+        task, o = self.model.spec.tasks[t], self.model.options
+        rows, held = (np.flatnonzero(~np.isnan(labels[:, t])) for labels in (self.labels, self.held_out.labels))
+        if not len(rows):
+            return None
+        data = self.binned if len(rows) == len(self.labels) else self.binned.subset(rows).construct()
+        data.set_label(_standardised(self.labels[rows, t], task))
+        data.set_weight(self.weight[rows])
+        labels, users = self.held_out.labels[held, t], self.held_out.user[held]
+        watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
+        seen = (
+            [self.lightgbm.Dataset(self.held_out.features[held], _standardised(labels, task), reference=self.binned)] if len(held) else []
+        )
+        booster = self.lightgbm.train(
+            self.parameters | {"objective": "binary" if task.kind == "binary" else "regression"},
+            data,
+            o.rounds,
+            valid_sets=seen,
+            callbacks=[watch] if seen else [],
+            keep_training_booster=True,
+        )
+        self.losses[task.name] = booster.eval_train(_loss_of(task))[0][2]
+        self.trees += booster.num_trees()
+        text = booster.model_to_string(num_iteration=watch.best_trees or booster.num_trees())
+        return self.lightgbm.Booster(model_str=text)
+
+
+class _Watch:
+    """Called by LightGBM after each tree: looks at validation, and stops when patience ends."""
+
+    def __init__(self, grower: _Grower, t: int, monitor: Monitor, labels: NDArray[np.float32], users: NDArray[np.int64]):
+        self.grower, self.t, self.monitor, self.labels, self.users = grower, t, monitor, labels, users
+        self.task = grower.model.spec.tasks[t]
+        self.best: float | None = None
+        self.best_trees = 0
+        self.scores: Scores = {}
+        self.started = time.perf_counter()
+
+    def __call__(self, state: Any) -> None:
+        trees = state.iteration + 1
+        if trees % EVERY and trees != state.end_iteration:
+            return
+        value = state.model.eval_valid(self._measure)[0][2]
+        if self.monitor.better(value, self.best):
+            self.best, self.best_trees = value, trees
+        if self.grower.report is not None:
+            self.grower.report(self._progress(trees, value))
+        if trees - self.best_trees >= self.grower.model.options.patience:
+            raise self.grower.lightgbm.callback.EarlyStopException(self.best_trees - 1, [])
+
+    def _measure(self, predictions: NDArray[np.float64], _: Any) -> tuple[str, float, bool]:
+        values = predictions if self.task.kind == "binary" else predictions * self.task.std + self.task.mean
+        self.scores = measure([self.task], self.labels[:, None], values[:, None], self.users)
+        return self.monitor.text, self.monitor.value(self.scores), not self.monitor.lower_is_better
+
+    def _progress(self, trees: int, value: float) -> FitProgress:
+        """A task counts as an epoch, a tree as a step; the loss is validation's."""
+        rounds, tasks = self.grower.model.options.rounds, len(self.grower.model.spec.tasks)
+        rate = len(self.grower.weight) * trees / (time.perf_counter() - self.started)
+        loss = self.scores[self.task.name]["logloss" if self.task.kind == "binary" else "rmse"]
+        return FitProgress(self.t + 1, tasks, self.t * rounds + trees, tasks * rounds, rate, loss, value)
+
+
+def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
+    return labels if task.kind == "binary" else (labels - np.float32(task.mean)) / np.float32(task.std or 1)
+
+
+def _loss_of(task: TaskSpec) -> Any:
+    """The training loss, as LightGBM asks for it: cross entropy, or the squared error of the standardised label, by weight."""
+
+    def loss(predictions: NDArray[np.float64], data: Any) -> tuple[str, float, bool]:
+        labels = data.get_label()
+        if task.kind == "binary":
+            each = -np.log(np.clip(np.where(labels == 1, predictions, 1 - predictions), 1e-15, None))
+        else:
+            each = (predictions - labels) ** 2
+        return "loss", float(np.average(each, weights=data.get_weight())), False
+
+    return loss
+
+
+def _check_memory(rows: int, held_out: int, columns: int, limit: float) -> None:
+    """See that all rows fit: 5 bytes a value of training (as they are, and binned), 8 of validation (whole, and a task's)."""
+    needed = columns * (5 * rows + 8 * held_out) / 2**30
+    if needed > limit:
+        raise TrainingError(
+            "training.memory",
+            f"boosted trees hold every row: {rows:,} and {held_out:,} rows of {columns} columns take {needed:.1f} GiB, found a limit of "
+            f"{limit:g} GiB; raise it, or take fewer inputs",
+        )
