@@ -17,7 +17,8 @@ from mgoe.config import load_settings
 from tests.cli.conftest import Mgoe
 
 NAMES = (
-    "init; describe; simulate; graph build; graph describe; graph update; graph forget; train; evaluate; predict; recommend; run; doctor"
+    "init; describe; simulate; graph build; graph describe; graph update; graph forget; train; evaluate; predict; recommend; run; "
+    "compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]
 

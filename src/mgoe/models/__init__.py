@@ -8,7 +8,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
+from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec
@@ -34,5 +34,6 @@ __all__ = [
     "draw_rows",
     "late_tables",
     "make_model",
+    "options_of",
     "resolve",
 ]
