@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mgoe.config.base import Settings, as_list, did_you_mean
 from mgoe.config.models import ModelSettings
@@ -57,6 +57,12 @@ class RangeSettings(Settings):
         return self
 
 
+Choices = Annotated[
+    Annotated[list[Any], Tag("choices")] | Annotated[RangeSettings, Tag("range")],
+    Discriminator(lambda values: "choices" if isinstance(values, list) else "range"),
+]
+
+
 class TuneSettings(Settings):
     """Search of settings on validation: as many trials for every model, on the same rows."""
 
@@ -66,7 +72,7 @@ class TuneSettings(Settings):
     """Of the training rows, drawn once for all models. Validation is whole."""
     seed: int = 0
     """Of the search and of the rows."""
-    space: dict[str, list[Any] | RangeSettings] = {
+    space: dict[str, Choices] = {
         "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
         "training.table_learning_rate": RangeSettings(low=1e-2, high=0.2, log=True),
         "training.weight_decay": RangeSettings(low=1e-6, high=1e-3, log=True),
@@ -76,7 +82,7 @@ class TuneSettings(Settings):
 
     @field_validator("space")
     @classmethod
-    def _of_models(cls, space: dict[str, list[Any] | RangeSettings]) -> dict[str, list[Any] | RangeSettings]:
+    def _of_models(cls, space: dict[str, Choices]) -> dict[str, Choices]:
         for key, values in space.items():
             section, _, name = key.partition(".")
             if section not in ("training", "options") or not name:

@@ -7,7 +7,7 @@ A lead is the mean over seeds of paired differences on the same rows. Drawing us
 which is what a bootstrap over users does without measuring anything a second time (multiplier bootstrap; van der Vaart & Wellner 1996,
 3.6). Seeds are too few to draw from: of three there are ten different samples, none wider than the three. Their mean moves by
 s / sqrt(seeds) times a draw of Student's t with seeds - 1 degrees of freedom: the bootstrap of a normal sample. Both movements add up, and
-all rivals of a table share the drawn users. The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement,
+all rivals of a table share the draws. The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement,
 and p is twice the share of movements that reach d, so that p < .05 exactly where the interval leaves out zero.
 
 `compare` has the closed form of the same variance, for one pair and without draws; a run's report prints that one. Here distributions of
@@ -111,7 +111,7 @@ def _moves(paired: Sequence[Sequence[Influence]], seed: int, draws: int) -> NDAr
         seeds = len(differences)
         if seeds > 1:
             spread = np.std([one.values for one in differences], axis=0, ddof=1) / np.sqrt(seeds)  # (M,)
-            moves[v] += rng.standard_t(seeds - 1, (draws, 1)) * spread
+            moves[v] += np.random.default_rng([seed, seeds]).standard_t(seeds - 1, (draws, 1)) * spread
     return moves
 
 

@@ -89,7 +89,7 @@ def compare(
         _run(plan, entries, until, say, command)
         lines = records.latest(out)
         standings = standings_of(plan, lines)
-        write_outcome(plan, standings)
+        write_outcome(plan, standings, command)
     undone = [entry for entry in plan.entries if not entry.cell().done]
     failed = {entry.title: lines[entry.key]["reason"] for entry in undone if lines.get(entry.key, {}).get("state") == "failed"}
     return ComparisonResult(out, standings, failed, len(undone) - len(failed))

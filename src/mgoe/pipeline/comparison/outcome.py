@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mgoe.config import dump_settings
 from mgoe.errors import OutputError
-from mgoe.evaluation import Cost, Influence, Row, Standings, deal, find_leads, latex, markdown, read_rows
+from mgoe.evaluation import Cost, Influence, Row, Standings, deal, find_leads, latex, markdown, read_rows, report
 from mgoe.files import write_json, write_text
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Log, Plan
@@ -20,6 +21,7 @@ from mgoe.pipeline.comparison.work import REFERENCES
 TIDY = "results.parquet"
 TABLES = "tables"
 LEADS = "leads.json"
+REPORT = "comparison.html"
 
 
 def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Standings]:
@@ -76,8 +78,8 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def write_outcome(plan: Plan, standings: Sequence[Standings]) -> None:
-    """Write `results.parquet`, `leads.json`, `tables.md` and `tables.tex`."""
+def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
+    """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
     table = tidy_rows(plan)
     unfinished = plan.out / f".{TIDY}.tmp"
     table.to_parquet(unfinished, index=False)
@@ -85,6 +87,11 @@ def write_outcome(plan: Plan, standings: Sequence[Standings]) -> None:
     write_json(plan.out / LEADS, [_plain(one, lead) for one in standings for lead in one.leads])
     write_text(plan.out / f"{TABLES}.md", markdown(standings))
     write_text(plan.out / f"{TABLES}.tex", latex(standings))
+    facts = {"logs": len(plan.logs), "models": len(plan.settings.models), "variants": len(plan.settings.variants)}
+    done = sum(entry.cell().done for entry in plan.entries)
+    facts |= {"seeds": len(plan.settings.seeds), "cells": f"{done} of {len(plan.entries)}"}
+    name = f"{plan.settings.lead} and its rivals on {', '.join(plan.logs)}"
+    report.write_comparison(plan.out / REPORT, name, standings, facts, dump_settings(plan.settings), command)
 
 
 def _plain(standings: Standings, lead: Any) -> dict[str, Any]:

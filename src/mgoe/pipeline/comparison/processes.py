@@ -63,11 +63,13 @@ def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float |
     left = {job.name for job in jobs}
     try:
         while waiting or running:
-            for job in [job for job in waiting if any(need in failed for need in job.needs)]:
-                waiting.remove(job)
-                left.discard(job.name)
-                failed[job.name] = next(failed[need] for need in job.needs if need in failed)
-                yield Outcome(job, failed=failed[job.name])
+            for job in list(waiting):  # in order, so that a failure reaches all that need it
+                reason = next((failed[need] for need in job.needs if need in failed), None)
+                if reason is not None:
+                    waiting.remove(job)
+                    left.discard(job.name)
+                    failed[job.name] = reason
+                    yield Outcome(job, failed=reason)
             late = until is not None and time.monotonic() >= until
             for job in [job for job in waiting if not left.intersection(job.needs)][: 0 if late else at_once - len(running)]:
                 waiting.remove(job)
