@@ -11,8 +11,6 @@ import typer
 from mgoe.cli.show import Json, Set, say, show, show_json
 from mgoe.cli.stages import command
 
-Names = Annotated[str | None, typer.Option(show_default=False)]
-
 
 def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False)],
@@ -55,8 +53,9 @@ def compare(
         if result.waiting:
             show(f"{result.waiting} cells are not run yet; the same command goes on with them")
     if result.failed:
-        first, reason = next(iter(result.failed.items()))
-        raise TrainingError(first, f"failed, {len(result.failed)} of all cells did: {reason}; the same command tries them again")
+        title, reason = next(iter(result.failed.items()))
+        count = f"{len(result.failed)} cell{'s' * (len(result.failed) > 1)} failed"
+        raise TrainingError(count, f"{title}: {reason}; the same command tries again what failed")
 
 
 def _names(text: str | None) -> list[str] | None:
