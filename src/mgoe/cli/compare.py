@@ -48,7 +48,7 @@ def compare(
         leads = [{"question": one.question, "log": one.log, **asdict(lead)} for one in result.standings for lead in one.leads]
         show_json({"path": str(out), "leads": leads, "failed": result.failed, "waiting": result.waiting})
     else:
-        show(markdown(result.standings))
+        typer.echo(markdown(result.standings))
         show(f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}")
         if result.waiting:
             show(f"{result.waiting} cells are not run yet; the same command goes on with them")
