@@ -69,6 +69,12 @@ def test_every_setting_is_listed_with_its_default(heading):
     assert listed == {name: written(field) for name, field in SETTINGS[heading].model_fields.items()}
 
 
+def test_every_setting_of_a_comparison_is_listed():
+    below = (ROOT / "docs" / "benchmarks.md").read_text().split("\n## Settings of a comparison\n", 1)[1].split("\n## ", 1)[0]
+    listed = {name for row in re.findall(r"^\| (`[^|]*) \|", below, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert listed == set(config.ComparisonSettings.model_fields)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_every_switch_of_a_model_is_listed_with_its_default(base):
     listed = {key.strip("`"): default for key, default, *_ in table("method.md", f"`{base}`")}
@@ -96,6 +102,9 @@ def test_every_data_set_is_listed_as_it_is():
 @pytest.mark.parametrize("block", YAML)
 def test_configurations_are_valid(block):
     raw = yaml.safe_load(block)
+    if isinstance(raw, dict) and "logs" in raw:
+        comparison = config.check_settings(config.ComparisonSettings, raw)
+        assert all(resolve(model).inputs for model in comparison.models)
     if isinstance(raw, dict) and "data" in raw:
         models = config.make_settings(raw).models
         own = [model for model in models if not isinstance(model, str) and ":" in model.base]

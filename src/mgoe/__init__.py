@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mgoe.bundle import Bundle
-    from mgoe.pipeline import run
+    from mgoe.pipeline import compare, run
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "__version__", "load", "run"]
+__all__ = ["Bundle", "__version__", "compare", "load", "run"]
 
 
 def load(path: "Path | str") -> "Bundle":
@@ -32,11 +32,11 @@ def load(path: "Path | str") -> "Bundle":
 
 
 def __getattr__(name: str) -> Any:
-    """`run` and `Bundle` load torch, so they are imported when first asked for."""
-    if name == "run":
-        from mgoe.pipeline import run
+    """`run`, `compare` and `Bundle` load torch, so they are imported when first asked for."""
+    if name in ("run", "compare"):
+        from mgoe import pipeline
 
-        return run
+        return getattr(pipeline, name)
     if name == "Bundle":
         from mgoe.bundle import Bundle
 

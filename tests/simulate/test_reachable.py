@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from mgoe.config import RunSettings
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc
-from mgoe.simulate import best_reachable, reachable
+from mgoe.simulate import BehaviourSettings, best_reachable, reachable
 from mgoe.simulate.logs import _with_negatives
 from tests.effort import up_to
 from tests.simulate.worlds import SMALL, drawn
@@ -48,6 +48,24 @@ def test_best_predictions_are_calibrated(examples, best):
         variance = np.bincount(group, p * (1 - p))
         squares = (np.bincount(group, examples[3][:, t] - p) ** 2 / variance).sum()
         assert squares < chi2.ppf(1 - 1e-6, 20)
+
+
+def test_where_tasks_are_in_conflict_the_best_knows_each_of_them():
+    """Tastes that oppose those of clicks: what is best for one task is worse than chance for the other, and the best is calibrated."""
+    funnel = [
+        BehaviourSettings(name="click", rate=0.3, strength=1.2, correlation=1),
+        BehaviourSettings(name="buy", rate=0.3, strength=1.5, correlation=-1, user_spread=0, item_spread=0),
+    ]
+    log = drawn(WORLD.model_copy(update={"behaviours": funnel, "affinity_drift": 0}))
+    ids = log.truth.user_ids.of(log.shown.user), log.truth.item_ids.of(log.shown.item), np.datetime64(WORLD.start) + log.day
+    tasks = [{"name": "click", "label": "click"}, {"name": "buy", "label": "buy", "given": "click"}]
+    settings = RunSettings.model_validate({"data": {"log": "log", "form": "exposures"}, "tasks": tasks})
+    best = reachable(log.truth, settings, *ids)
+    clicked, bought = (log.shown.code >> t & 1 for t in range(2))
+    there = clicked > 0
+    assert auc(bought[there], best[there, 1]) > 0.6
+    assert auc(bought[there], best[there, 0]) < 0.45
+    assert abs(bought[there].mean() - best[there, 1].mean()) < 0.02
 
 
 @up_to(25)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import data, doctor, graph, logs, score, simulate, stages
+from mgoe.cli import compare, data, doctor, graph, logs, score, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -95,6 +95,13 @@ app.command(
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
     )
 )(stages.run)
+app.command(
+    epilog=examples(
+        "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
+        "mgoe compare examples/arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
+        "mgoe compare mine.yaml --out runs/mine --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
+    )
+)(compare.compare)
 app.command(epilog=examples("mgoe doctor", "mgoe doctor --json"))(doctor.doctor)
 
 

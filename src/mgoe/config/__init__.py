@@ -5,6 +5,16 @@ key; the resolved settings are saved with every result, so that a result can be 
 """
 
 from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.comparison import (
+    ComparisonSettings,
+    LogSettings,
+    RangeSettings,
+    TableSettings,
+    TuneSettings,
+    laid_over,
+    nested,
+    variant_name,
+)
 from mgoe.config.graph import GraphSettings, SparkSettings
 from mgoe.config.log import (
     DataSettings,
@@ -16,30 +26,40 @@ from mgoe.config.log import (
     seconds,
 )
 from mgoe.config.models import INPUT_GROUPS, EvaluationSettings, InputGroup, ModelSettings, TrainingSettings
-from mgoe.config.reading import apply_override, check_settings, dump_settings, load_settings, make_settings
+from mgoe.config.reading import apply_override, check_settings, dump_settings, load_comparison, load_settings, make_settings, read_yaml
 from mgoe.config.run import RunSettings
 
 __all__ = [
     "INPUT_GROUPS",
+    "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",
     "FeatureSettings",
     "GraphSettings",
     "InputGroup",
+    "LogSettings",
     "ModelSettings",
     "NegativeSettings",
+    "RangeSettings",
     "RunSettings",
     "Settings",
     "SideTableSettings",
     "SparkSettings",
     "SplitSettings",
+    "TableSettings",
     "TaskSettings",
     "TrainingSettings",
+    "TuneSettings",
     "apply_override",
     "check_settings",
     "did_you_mean",
     "dump_settings",
+    "laid_over",
+    "load_comparison",
     "load_settings",
     "make_settings",
+    "nested",
+    "read_yaml",
     "seconds",
+    "variant_name",
 ]

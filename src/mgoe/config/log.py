@@ -119,6 +119,13 @@ class NegativeSettings(Settings):
     distribution: Literal["popularity", "uniform"] = "popularity"
     """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
     seed: int = 0
+    training_seed: int | None = None
+    """Of the draws of training examples; `seed` where not given. Runs that differ in it alone are judged on the same rows."""
+
+    @property
+    def of_training(self) -> NegativeSettings:
+        """The same with the seed of training examples."""
+        return self if self.training_seed is None else self.model_copy(update={"seed": self.training_seed})
 
 
 def seconds(length: str) -> int:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.comparison import ComparisonSettings
 from mgoe.config.run import RunSettings
 from mgoe.errors import ConfigError
 
@@ -24,18 +25,41 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
     Raises:
         ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
     """
+    return make_settings(read_yaml(path, overrides, "must hold a mapping with `data:` and `tasks:`; `mgoe init LOG` writes one"), path)
+
+
+def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> ComparisonSettings:
+    """Read the YAML file of a comparison, apply `key.path=value` overrides, and check everything that the file alone can tell.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
+    """
+    return check_settings(ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path)
+
+
+def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping, with overrides.
+
+    Args:
+        path: The file.
+        overrides: `key.path=value`.
+        rule: What such a file must hold, for messages.
+
+    Raises:
+        ConfigError: The file is missing, no YAML or no mapping.
+    """
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(path, "no such file; `mgoe init LOG` writes one for your log") from None
+        raise ConfigError(path, f"no such file; it {rule}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(path, f"must hold a mapping with `data:` and `tasks:`, found {type(raw).__name__}")
+        raise ConfigError(path, f"{rule}, found {type(raw).__name__}")
     for override in overrides:
         apply_override(raw, override)
-    return make_settings(raw, path)
+    return raw
 
 
 def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSettings:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import ibis
 import numpy as np
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
@@ -76,6 +77,7 @@ def write_event_examples(
     buckets: NDArray[np.int64],
     counts: NDArray[np.int64],
     first: int,
+    last: int,
     settings: NegativeSettings,
     tasks: int,
     writer: ExampleWriter,
@@ -87,23 +89,27 @@ def write_event_examples(
         buckets: Buckets with positives, rising. Shape (b,).
         counts: Positives in each. Shape (b,).
         first: The last bucket that has no examples.
+        last: The last bucket of training examples.
         settings: Of the negatives.
         tasks: Their number.
         writer: Where the examples go.
     """
-    counts, buckets = counts[buckets > first], buckets[buckets > first]
-    for low, high in blocks(counts, BLOCK):
-        block = (
-            found.filter(found.bucket.between(int(buckets[low]), int(buckets[high - 1]))).order_by(["bucket", "user", "item"]).to_pyarrow()
-        )
-        user, item, bucket, code = (block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code"))
-        source, drawn = sample_negatives(user, item, bucket, settings)
-        users, items, all_buckets = (
-            np.concatenate([user, user[source]]),
-            np.concatenate([item, drawn]),
-            np.concatenate([bucket, bucket[source]]),
-        )
-        codes = np.concatenate([code, np.zeros(len(source), np.int64)])
-        order = np.lexsort((codes == 0, items, users, all_buckets))
-        labels = (codes[order, None] >> np.arange(tasks) & 1).astype(np.float32)
-        writer.write(users[order], items[order], all_buckets[order], labels)
+    training, judged = (buckets > first) & (buckets <= last), buckets > last
+    for part, drawn in ((training, settings.of_training), (judged, settings)):
+        for low, high in blocks(counts[part], BLOCK):
+            ends = int(buckets[part][low]), int(buckets[part][high - 1])
+            _write_block(found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"]).to_pyarrow(), drawn, tasks, writer)
+
+
+def _write_block(block: pa.Table, settings: NegativeSettings, tasks: int, writer: ExampleWriter) -> None:
+    user, item, bucket, code = (block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code"))
+    source, drawn = sample_negatives(user, item, bucket, settings)
+    users, items, all_buckets = (
+        np.concatenate([user, user[source]]),
+        np.concatenate([item, drawn]),
+        np.concatenate([bucket, bucket[source]]),
+    )
+    codes = np.concatenate([code, np.zeros(len(source), np.int64)])
+    order = np.lexsort((codes == 0, items, users, all_buckets))
+    labels = (codes[order, None] >> np.arange(tasks) & 1).astype(np.float32)
+    writer.write(users[order], items[order], all_buckets[order], labels)

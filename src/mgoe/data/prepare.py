@@ -85,7 +85,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | Non
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
-            write_event_examples(found, buckets, counts, int(cuts[0]), settings.negatives, len(settings.tasks), writer)
+            write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
         else:
             write_exposure_examples(coded, settings, int(cuts[0]), context, writer)
     known = {node: [*np.searchsorted(buckets, cuts, side="right").tolist(), len(buckets)] for node, buckets in first.items()}

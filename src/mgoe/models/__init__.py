@@ -16,7 +16,7 @@ from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.omoe import OMoE
 from mgoe.models.ple import PLE, PLEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
+from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.single_task import SingleTask, SingleTaskOptions
@@ -63,5 +63,6 @@ __all__ = [
     "draw_rows",
     "late_tables",
     "make_model",
+    "options_of",
     "resolve",
 ]

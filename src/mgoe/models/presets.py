@@ -6,7 +6,7 @@ import importlib
 
 import torch
 
-from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, check_settings, did_you_mean
+from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, Settings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.models.aitm import AITM
 from mgoe.models.base import RankingModel
@@ -114,6 +114,15 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
     ids = given.ids if "ids" in given.model_fields_set else (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
     return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
+
+
+def options_of(model: ModelSettings) -> type[Settings]:
+    """The switches of a resolved model's base.
+
+    Raises:
+        ConfigError: The class cannot be imported.
+    """
+    return _load(model.base, f"models.{model.name}").Options
 
 
 def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> RankingModel:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgoe.pipeline.cells import Cell, Inputs, run_cell
+    from mgoe.pipeline.comparison.compare import ComparisonResult, compare
     from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update, write_graph_page
     from mgoe.pipeline.line import RunResult, run, train_cells
     from mgoe.pipeline.output import claim, mark
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "cells": ("Cell", "Inputs", "run_cell"),
+    "comparison.compare": ("ComparisonResult", "compare"),
     "graphs": ("forget", "macro_graph", "open_graph", "update", "write_graph_page"),
     "output": ("claim", "mark"),
     "parts": ("train",),

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from mgoe.calibration import recalibrate, sampling_prior
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
-from mgoe.data import SPLITS, Prepared
+from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
-from mgoe.training import CHECKPOINTS, Feed, Monitor, World, fit, fit_trees, make_spec, predict, progress_bar
+from mgoe.training import CHECKPOINTS, Feed, FitResult, Monitor, OnProgress, World, fit, fit_trees, make_spec, predict, progress_bar
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -59,10 +59,10 @@ class Cell:
 class Inputs:
     """What every cell of a run reads: opened once a process."""
 
-    def __init__(self, run: Path, settings: RunSettings):
+    def __init__(self, run: Path, settings: RunSettings, graph: Path | None = None):
         self.form, self.negatives = settings.form, settings.negatives
         self.prepared = Prepared.open(run / "data")
-        self.graph = MacroGraph.open(run / "graph")
+        self.graph = MacroGraph.open(graph or run / "graph")
 
     @cached_property
     def spec(self) -> FeatureSpec:
@@ -96,17 +96,12 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         Facts about the fit: seconds, samples a second, best epoch, parameters.
     """
     started = time.perf_counter()
-    spec = inputs.spec
-    with late_tables():
-        model = make_model(cell.model, spec, cell.seed)
-    training = training_of(settings.training, cell.model)
-    feeds = {
-        split: Feed(inputs.prepared, inputs.graph, inputs.prepared.within(split, training.memory), model.needs, spec) for split in SPLITS
-    }
+    spec, training = inputs.spec, training_of(settings.training, cell.model)
     with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
-        fitting = feeds["train"], feeds["valid"], training, cell.folder, on_progress, cell.seed
-        fitted = fit_trees(model, *fitting) if isinstance(model, BoostedTrees) else fit(model, *fitting, resume)
+        model, feeds, fitted = fit_model(cell.model, cell.seed, settings, inputs, cell.folder, on_progress, resume)
+    fitted_at = time.perf_counter()
     scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
+    scored = sum(len(values) for values in scores.values()) / (time.perf_counter() - fitted_at)
     facts = {
         "model": cell.model.name,
         "seed": cell.seed,
@@ -118,11 +113,54 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "training_seconds": round(fitted.seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "samples_per_second": round(fitted.samples_per_second),
+        "scored_per_second": round(scored),
         "precision": fitted.precision,
     }
     if World.current().leads:
         _write(cell, settings, inputs, model, feeds, scores, facts)
     return facts
+
+
+def fit_model(
+    model: ModelSettings,
+    seed: int,
+    settings: RunSettings,
+    inputs: Inputs,
+    out: Path,
+    on_progress: OnProgress | None = None,
+    resume: bool = True,
+    share: tuple[float, int] | None = None,
+) -> tuple[RankingModel, dict[str, Feed], FitResult]:
+    """Make a model and fit it; validation picks the epoch.
+
+    Args:
+        model: Resolved.
+        seed: Of initialisation and of the order of examples.
+        settings: Of the run.
+        inputs: What it reads.
+        out: Folder of the fit.
+        on_progress: Called every few steps.
+        resume: Go on from the latest checkpoint.
+        share: Train on this share of the training rows alone, drawn by this seed.
+
+    Returns:
+        The model with the weights of its best epoch, the feed of each split, and what the fit came to.
+    """
+    spec, training = inputs.spec, training_of(settings.training, model)
+    with late_tables():
+        made = make_model(model, spec, seed)
+    parts: dict[str, Examples | ExampleFile] = {split: inputs.prepared.within(split, training.memory) for split in SPLITS}
+    if share is not None:
+        parts["train"] = sampled(parts["train"], *share)
+    feeds = {split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()}
+    fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
+    return made, feeds, fit_trees(made, *fitting) if isinstance(made, BoostedTrees) else fit(made, *fitting, resume)
+
+
+def sampled(examples: Examples | ExampleFile, share: float, seed: int) -> Examples:
+    """A seeded share of rows, in their order."""
+    rng = np.random.default_rng(seed)
+    return join([part.take(rng.random(len(part)) < share) for part in examples.parts()])
 
 
 def _write(

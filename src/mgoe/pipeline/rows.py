@@ -31,7 +31,11 @@ def named_models(settings: RunSettings) -> list[ModelSettings]:
 
 def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]:
     """The same with ids decided: nothing is left open."""
-    models = named_models(settings)
+    return decided(named_models(settings), prepared)
+
+
+def decided(models: Sequence[ModelSettings], prepared: Prepared) -> list[ModelSettings]:
+    """Resolved models with `ids` decided by what a log holds."""
     keep = {"on": True, "off": False, "auto": ids_pay(prepared) if any(model.ids == "auto" for model in models) else True}
     return [model if keep[model.ids] else model.model_copy(update={"inputs": _without_ids(model.inputs or ())}) for model in models]
 

@@ -10,7 +10,7 @@ from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import sections
 from mgoe.files import write_text
 
-_templates = jinja2.Environment(
+templates = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -22,7 +22,7 @@ _templates = jinja2.Environment(
 
 def render(data: ReportData) -> str:
     """The report as one HTML page: styles and drawings inside, no script, nothing loaded from elsewhere."""
-    return _templates.get_template("report.html.j2").render(sections(data))
+    return templates.get_template("report.html.j2").render(sections(data))
 
 
 def write_report(path: Path, data: ReportData) -> None:

@@ -1,0 +1,311 @@
+"""Top-N recommendation over the whole catalogue: HR@10 and NDCG@10 of seeded users, models beside popularity, item-kNN, ALS and LightGCN.
+
+    python benchmarks/topn.py examples/tmall.yaml --set data.log=tmall.parquet --split time
+    python benchmarks/topn.py examples/tmall.yaml --set data.log=tmall.parquet --split leave-last-out --models mgoe mmoe
+
+Two protocols, each with `--queries` users, a thousand by default, and every item of the catalogue ranked:
+
+- `time`: the test window of the configuration. Relevant is what a user does in it; recommenders know the history up to its snapshot, what
+  a model reads. Items that the user knows stay in the list, since people do come back.
+- `leave-last-out`: relevant is the last item of each user; all else is known, the other users' later events included, which is what
+  papers measure and no service could. Items that a user did before leave his list. Models are trained on the log without what was
+  held out, by its own time split, and read a snapshot of all of it.
+
+Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry: popularity is its column sum,
+item-kNN the cosine of columns (20 neighbours), ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and
+LightGCN (He et al. 2020) three rounds of smoothing with the loss of pairs, written here on sparse matrices. A model's order is by the
+sum of its tasks' probabilities with the sampling of negatives undone, or by one task's with `--task`.
+
+A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import line, use_cores
+from mgoe import pipeline
+from mgoe.calibration import recalibrate
+from mgoe.config import RunSettings, load_settings, make_settings
+from mgoe.data import Prepared
+from mgoe.evaluation import draw_queries
+from mgoe.metrics import hit_rate_at, ndcg_at
+from mgoe.pipeline.cells import Inputs, fit_model
+from mgoe.pipeline.rows import model_rows
+from mgoe.training.pairs import PairScorer
+
+DEPTH = 10
+NEIGHBOURS = 20
+FACTORS = 64
+Scores = Callable[[NDArray[np.int64]], NDArray[np.floating]]
+"""Users (Q,) to a score an item (Q, I)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be found.
+
+    Attributes:
+        known: What recommenders know, `ln(1 + events)`. Shape (U, I).
+        user, item: Relevant pairs, each once. Shape (P,).
+        queries: Users that are asked for, rising. Shape (Q,).
+        hide: Whether known items leave the list.
+    """
+
+    known: sp.csr_array
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    queries: NDArray[np.int64]
+    hide: bool
+
+
+def history_of(prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """User, item, task and snapshot of all events, in the order of time, user, item and task."""
+    table = prepared.history.order_by(["time", "user", "item", "task"]).select("user", "item", "task", "snapshot").to_pyarrow()
+    user, item, task, snapshot = (column.to_numpy().astype(np.int64) for column in table.columns)
+    return user, item, task, snapshot
+
+
+def matrix(user: NDArray, item: NDArray, shape: tuple[int, int]) -> sp.csr_array:
+    """`ln(1 + events)`. Shape (U, I)."""
+    counts = sp.coo_array((np.ones(len(user), np.float32), (user, item)), shape).tocsr()
+    counts.data = np.log1p(counts.data)
+    return counts
+
+
+def by_time(prepared: Prepared, queries: int, seed: int) -> Task:
+    """The test window of the configuration."""
+    user, item, _, snapshot = history_of(prepared)
+    last = len(prepared.cuts) - 1
+    shape = int(prepared.users_at[-1]), int(prepared.items_at[last])
+    before = (snapshot <= last) & (item < shape[1])
+    test = prepared.examples("test")
+    done = (test.labels > 0).any(1) & (test.item < shape[1])
+    known = matrix(user[before], item[before], shape)
+    return task_of(known, test.user[done], test.item[done], queries, seed, hide=False)
+
+
+def leave_last_out(whole: Prepared, rest: Prepared, queries: int, seed: int) -> Task:
+    """The last item of each user, where the rest of the log knows both.
+
+    Args:
+        whole: The log.
+        rest: The log without what is held out, with codes of its own.
+        queries, seed: Of the users.
+    """
+    user, item, *_ = history_of(whole)
+    held = held_out(user, item)
+    users, items = rest.users.codes(whole.users.ids(user[held])), rest.items.codes(whole.items.ids(item[held]))
+    there = (users >= 0) & (items >= 0)
+    known = matrix(*history_of(rest)[:2], (int(rest.users_at[-1]), int(rest.items_at[-1])))
+    return task_of(known, users[there], items[there], queries, seed, hide=True)
+
+
+def task_of(known: sp.csr_array, user: NDArray, item: NDArray, queries: int, seed: int, hide: bool) -> Task:
+    """The relevant pairs of a seeded sample of users, each once."""
+    pairs = np.unique(np.stack([user, item]), axis=1)
+    chosen = draw_queries(pairs[0], queries, seed)
+    kept = np.isin(pairs[0], chosen)
+    return Task(known, pairs[0, kept], pairs[1, kept], chosen, hide)
+
+
+def held_out(user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Events, in the order of time, on each user's last item, where the user did another."""
+    place = np.full(int(user.max()) + 1, -1)
+    place[user] = np.arange(len(user))  # the last event counts
+    on_last = item == item[place[user]]
+    return on_last & (np.bincount(user[~on_last], minlength=len(place)) > 0)[user]
+
+
+def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettings:
+    """Write the log without what is held out, an event a row, and return the settings that read it."""
+    user, item, *_ = history_of(whole)
+    table = whole.history.order_by(["time", "user", "item", "task"]).to_pyarrow()
+    kept = table.filter(pa.array(~held_out(user, item)))
+    names = pa.DictionaryArray.from_arrays(kept["task"].combine_chunks(), list(whole.tasks))
+    codes = [kept[name].to_numpy().astype(np.int64) for name in ("user", "item")]
+    columns = {
+        "user_id": whole.users.ids(codes[0]),
+        "item_id": whole.items.ids(codes[1]),
+        "timestamp": kept["time"].cast(pa.timestamp("us")),
+        "behavior": names.cast(pa.string()),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), out)
+    raw = settings.model_dump(exclude={"data"}) | {"data": {"log": str(out), "bucket": settings.data.bucket}}
+    raw["tasks"] = [task.model_dump() | {"behaviors": []} for task in settings.tasks]
+    return make_settings(raw)
+
+
+def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, float]:
+    """HR and NDCG at ten. Equal scores share their mean rank."""
+    ranks, users = [], []
+    for start in range(0, len(task.queries), block):
+        group = task.queries[start : start + block]
+        found = np.asarray(scores(group), np.float64)
+        if task.hide:
+            found[task.known[group].nonzero()] = -np.inf
+        for user, row in zip(group, found, strict=True):
+            wanted = task.item[task.user == user]
+            ordered = np.sort(row)
+            above = len(row) - np.searchsorted(ordered, row[wanted], side="right")
+            tied = len(row) - above - np.searchsorted(ordered, row[wanted], side="left")
+            ranks.append(above + (tied + 1) / 2)
+            users.append(np.full(len(wanted), user))
+    rank, query = np.concatenate(ranks), np.concatenate(users)
+    return {f"hr@{DEPTH}": hit_rate_at(rank, query, DEPTH), f"ndcg@{DEPTH}": ndcg_at(rank, query, DEPTH)}
+
+
+def popularity(task: Task) -> Scores:
+    """The same list for everybody."""
+    sums = np.asarray(task.known.sum(0)).ravel()
+    return lambda users: np.tile(sums, (len(users), 1))
+
+
+def item_knn(task: Task) -> Scores:
+    """Items like those that a user did, by cosine."""
+    from implicit.nearest_neighbours import CosineRecommender
+
+    model = CosineRecommender(K=NEIGHBOURS)
+    model.fit(sp.csr_matrix(task.known), show_progress=False)
+    similar = sp.csr_array(model.similarity)
+    return lambda users: (task.known[users] @ similar).toarray()
+
+
+def als(task: Task, seed: int) -> Scores:
+    """Weighted matrix factorisation by alternating least squares."""
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(factors=FACTORS, random_state=seed)
+    model.fit(sp.csr_matrix(task.known), show_progress=False)
+    items = np.asarray(model.item_factors)
+    return lambda users: np.asarray(model.user_factors)[users] @ items.T
+
+
+def light_gcn(task: Task, seed: int, rounds: int = 3, epochs: int = 40, batch: int = 8192, decay: float = 1e-4) -> Scores:
+    """LightGCN: embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of pairs (eq. 15)."""
+    torch.manual_seed(seed)
+    users, items = task.known.shape
+    pairs = task.known.tocoo()
+    adjacency = smoothing(pairs.row, pairs.col, users, items)
+    table = torch.nn.Parameter(0.1 * torch.randn(users + items, FACTORS))
+    optimiser = torch.optim.Adam([table], lr=5e-3)
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
+            mean = smoothed(adjacency, table, rounds)
+            user, liked = torch.from_numpy(pairs.row[rows].astype(np.int64)), torch.from_numpy(pairs.col[rows].astype(np.int64))
+            other = torch.from_numpy(rng.integers(0, items, len(rows)))
+            lead = (mean[user] * (mean[users + liked] - mean[users + other])).sum(1)
+            size = table[user].square().sum() + table[users + liked].square().sum() + table[users + other].square().sum()
+            loss = torch.nn.functional.softplus(-lead).mean() + decay * size / (2 * len(rows))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    with torch.inference_mode():
+        mean = smoothed(adjacency, table, rounds).numpy()
+    return lambda chosen: mean[chosen] @ mean[users:].T
+
+
+def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Tensor:
+    """D^-1/2 A D^-1/2 of the graph of users and items. Sparse, shape (U + I, U + I)."""
+    ends = np.concatenate([user, item + users]), np.concatenate([item + users, user])
+    degree = np.bincount(ends[0], minlength=users + items)
+    values = 1 / np.sqrt(degree[ends[0]] * degree[ends[1]])
+    places = torch.from_numpy(np.stack(ends).astype(np.int64))
+    return torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2).coalesce().to_sparse_csr()
+
+
+def smoothed(adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:
+    """Mean of the embeddings after 0, 1, ... rounds. Shape (U + I, D)."""
+    layers = [table]
+    for _ in range(rounds):
+        layers.append(adjacency @ layers[-1])
+    return torch.stack(layers).mean(0)
+
+
+def model_scores(settings: RunSettings, out: Path, name: str, snapshot: int, items: int, task: str | None) -> Scores:
+    """A model of the configuration, trained with its first seed, over the items of a catalogue."""
+    inputs = Inputs(out, settings)
+    [model] = [one for one in model_rows(settings, inputs.prepared) if one.name == name]
+    fitted = fit_model(model, settings.seeds[0], settings, inputs, out / "topn" / name)[0]
+    scorer = PairScorer(fitted, inputs.graph.snapshots[snapshot], inputs.prepared.user_side, inputs.prepared.item_side)
+    binary = np.array([one.kind == "binary" for one in settings.tasks])
+    columns = binary if task is None else np.array([one.name == task for one in settings.tasks])
+    context = inputs.prepared.context_features
+    catalogue = np.arange(items)
+
+    def score(users: NDArray[np.int64]) -> NDArray[np.floating]:
+        found = np.empty((len(users), items), np.float32)
+        for row, user in enumerate(users):
+            probabilities = scorer(np.full(items, user), catalogue, context.encode({}, items))
+            found[row] = recalibrate(probabilities, inputs.prior[catalogue], binary)[:, columns].sum(1)
+        return found
+
+    return score
+
+
+def recommenders(names: Sequence[str], task: Task, seed: int) -> dict[str, Callable[[], Scores]]:
+    """What stands beside the models, by name; popularity first, which the others are held against."""
+    known: dict[str, Callable[[], Scores]] = {
+        "popularity": lambda: popularity(task),
+        "item-knn": lambda: item_knn(task),
+        "als": lambda: als(task, seed),
+        "lightgcn": lambda: light_gcn(task, seed),
+    }
+    return {name: known[name] for name in known if name == "popularity" or name in names}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
+    parser.add_argument("--split", choices=("time", "leave-last-out"), default="time")
+    parser.add_argument("--models", nargs="*", default=["mgoe"], help="of the configuration")
+    parser.add_argument("--beside", nargs="*", default=["item-knn", "als", "lightgcn"])
+    parser.add_argument("--task", help="order models by this task alone")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="keep what was prepared and built there")
+    asked = parser.parse_args(arguments)
+    use_cores()
+    settings = load_settings(asked.config, asked.sets)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = asked.out or Path(temporary)
+        prepared = pipeline.prepare_data(settings, out)
+        if asked.split == "time":
+            task, snapshot = by_time(prepared, asked.queries, asked.seed), len(prepared.cuts) - 1
+        else:
+            settings = without_last(settings, prepared, out / "rest.parquet")
+            rest = pipeline.prepare_data(settings, out / "rest")
+            task, snapshot, out = leave_last_out(prepared, rest, asked.queries, asked.seed), len(rest.cuts), out / "rest"
+            prepared = rest
+        pipeline.build(settings, out, prepared)
+        rivals = recommenders(asked.beside, task, asked.seed)
+        for name in asked.models:
+            rivals[name] = partial(model_scores, settings, out, name, snapshot, task.known.shape[1], asked.task)
+        against: dict[str, float] = {}
+        for name, make in rivals.items():
+            for metric, value in measure(task, make()).items():
+                other = against.setdefault(metric, value)
+                ratio = value / other if name != "popularity" and other else None
+                line(f"topn.{asked.split}.{name}.{metric}", value, "share", None if name == "popularity" else other, ratio)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`compare`: models x seeds x logs x variants."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgoe.cli.show import Json, Set, say, show, show_json
+from mgoe.cli.stages import command
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; finished cells are kept.", show_default=False)],
+    sets: Set = None,
+    models: Annotated[str | None, typer.Option(help="Run these models and variants alone: mgoe,mgoe:no-table.", show_default=False)] = None,
+    seeds: Annotated[str | None, typer.Option(help="Run these seeds alone: 0,1.", show_default=False)] = None,
+    logs: Annotated[str | None, typer.Option(help="Run these logs alone.", show_default=False)] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Begin no cell after so long, such as 90m.", show_default=False)
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make anew what was made with other settings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train every model with every seed on every log, and say which is ahead by how much. The same command goes on with what is there."""
+    from mgoe import pipeline
+    from mgoe.config import load_comparison
+    from mgoe.errors import TrainingError
+    from mgoe.evaluation import markdown
+
+    settings = load_comparison(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
+    result = pipeline.compare(
+        settings,
+        out,
+        models=_names(models),
+        seeds=_numbers(seeds),
+        logs=_names(logs),
+        stop_after=None if stop_after is None else _seconds(stop_after),
+        overwrite=overwrite,
+        say=say,
+        command=command(),
+    )
+    if as_json:
+        leads = [{"question": one.question, "log": one.log, **asdict(lead)} for one in result.standings for lead in one.leads]
+        show_json({"path": str(out), "leads": leads, "failed": result.failed, "waiting": result.waiting})
+    else:
+        typer.echo(markdown(result.standings))
+        show(f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}")
+        if result.waiting:
+            show(f"{result.waiting} cells are not run yet; the same command goes on with them")
+    if result.failed:
+        title, reason = next(iter(result.failed.items()))
+        count = f"{len(result.failed)} cell{'s' * (len(result.failed) > 1)} failed"
+        raise TrainingError(count, f"{title}: {reason}; the same command tries again what failed")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    from mgoe.errors import ConfigError
+
+    try:
+        return None if text is None else [int(name) for name in text.split(",")]
+    except ValueError:
+        raise ConfigError("--seeds", f"takes whole numbers with commas between them, found {text!r}") from None
+
+
+def _seconds(text: str) -> int:
+    import re
+
+    from mgoe.config import seconds
+    from mgoe.errors import ConfigError
+
+    if not re.fullmatch(r"[1-9][0-9]*[smhdw]", text):
+        raise ConfigError("--stop-after", f"takes a number and `s`, `m`, `h`, `d` or `w`, found {text!r}")
+    return seconds(text)

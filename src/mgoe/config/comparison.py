@@ -1,0 +1,190 @@
+"""A comparison: models x seeds x logs x variants, in one YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from mgoe.config.base import Settings, as_list, did_you_mean
+from mgoe.config.models import ModelSettings
+
+CHANGED_BY_VARIANTS = ("graph", "training", "model")
+"""What may differ inside a comparison. Data, split and negatives may not: all are judged on the same rows."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class LogSettings(Settings):
+    """One log: settings of a run but for its models and seeds, laid over those of the comparison."""
+
+    run: str | None = None
+    """The YAML file of a run, to start from."""
+    simulate: dict[str, Any] | None = None
+    """Settings of a simulated world, drawn once into the folder of the results; `data.log` and `data.truth` follow from it."""
+    data: dict[str, Any] = {}
+    tasks: list[Any] | None = None
+    split: dict[str, Any] = {}
+    negatives: dict[str, Any] = {}
+    graph: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+class TableSettings(Settings):
+    """One question: which models answer it."""
+
+    title: str = ""
+    models: list[str] = Field(min_length=1)
+    """Names of models and of variants (`MODEL:VARIANT`), in order."""
+    reference: str | None = None
+    """The model that the others are held against; the comparison's own where not given."""
+
+
+class RangeSettings(Settings):
+    """Numbers to search between; whole ones where both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Whether small numbers are looked at as closely as large ones."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not 0 <= self.low < self.high or (self.log and self.low == 0):
+            raise ValueError(f"`low` must lie below `high` and not below 0 (above it with `log`), found {self.low} and {self.high}")
+        return self
+
+
+Choices = Annotated[
+    Annotated[list[Any], Tag("choices")] | Annotated[RangeSettings, Tag("range")],
+    Discriminator(lambda values: "choices" if isinstance(values, list) else "range"),
+]
+
+
+class TuneSettings(Settings):
+    """Search of settings on validation: as many trials for every model, on the same rows."""
+
+    trials: int = Field(default=8, ge=1)
+    """The first are the settings as they stand."""
+    share: float = Field(default=0.25, gt=0, le=1)
+    """Of the training rows, drawn once for all models. Validation is whole."""
+    seed: int = 0
+    """Of the search and of the rows."""
+    space: dict[str, Choices] = {
+        "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
+        "training.table_learning_rate": RangeSettings(low=1e-2, high=0.2, log=True),
+        "training.weight_decay": RangeSettings(low=1e-6, high=1e-3, log=True),
+        "training.epochs": [2, 3, 4, 6],
+    }
+    """What is searched: `training.KEY`, or `options.KEY` where a model has that switch; a list of choices, or `low`, `high` and `log`."""
+
+    @field_validator("space")
+    @classmethod
+    def _of_models(cls, space: dict[str, Choices]) -> dict[str, Choices]:
+        for key, values in space.items():
+            section, _, name = key.partition(".")
+            if section not in ("training", "options") or not name:
+                raise ValueError(f"keys are `training.KEY` or `options.KEY`, found {key!r}")
+            if values == []:
+                raise ValueError(f"{key} takes at least one choice, found none")
+        return space
+
+
+class ComparisonSettings(Settings):
+    """Models x seeds x logs x variants."""
+
+    logs: dict[str, LogSettings] = Field(min_length=1)
+    models: list[str | ModelSettings] = Field(min_length=1)
+    """As those of a run."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau: 1`)."""
+    variants_of: Annotated[list[str], BeforeValidator(as_list)] = []
+    """The models whose variants these are; the reference where not given."""
+    tables: dict[str, TableSettings] = {}
+    """Questions by name; one table of everything where not given."""
+    reference: str | None = None
+    """The model that the others are held against; the first where not given."""
+    seeds: Annotated[list[int], BeforeValidator(as_list)] = Field(default=[0], min_length=1)
+    """A seed varies initialisation, order of batches, negatives of training and macro nodes; the rows that are judged stay."""
+    split: dict[str, Any] = {}
+    negatives: dict[str, Any] = {}
+    graph: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    tune: TuneSettings | None = None
+    """Nothing is tuned where not given."""
+    jobs: int = Field(default=1, ge=1)
+    """Processes side by side."""
+
+    @property
+    def model_names(self) -> list[str]:
+        return [model if isinstance(model, str) else model.name for model in self.models]
+
+    @property
+    def lead(self) -> str:
+        """The reference, resolved."""
+        return self.reference or self.model_names[0]
+
+    @property
+    def variant_names(self) -> list[str]:
+        """Every variant as `MODEL:VARIANT`."""
+        return [variant_name(model, variant) for model in self.variants_of or [self.lead] for variant in self.variants]
+
+    @property
+    def all_tables(self) -> dict[str, TableSettings]:
+        """The tables, each with its reference; one of everything where none is named."""
+        tables = self.tables or {"all": TableSettings(models=[*self.model_names, *self.variant_names])}
+        return {name: table.model_copy(update={"reference": table.reference or self.lead}) for name, table in tables.items()}
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        for kind, names in (("logs", self.logs), ("variants", self.variants), ("tables", self.tables)):
+            for name in names:
+                if not re.match(NAME, name):
+                    raise ValueError(f"{kind}: names are letters, digits, `_`, `-` and `.`, found {name!r}")
+        _known("reference", [self.lead], self.model_names)
+        _known("variants_of", self.variants_of, self.model_names)
+        everyone = [*self.model_names, *self.variant_names]
+        for name, table in self.tables.items():
+            _known(f"tables.{name}", [*table.models, *([table.reference] if table.reference else [])], everyone)
+        for name, changes in self.variants.items():
+            for key in changes:
+                if key.partition(".")[0] not in CHANGED_BY_VARIANTS or "." not in key:
+                    raise ValueError(f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}")
+        for kind, names in (("models", self.model_names), ("seeds", self.seeds)):
+            repeated = next((name for name in names if names.count(name) > 1), None)  # pyright: ignore[reportArgumentType]
+            if repeated is not None:
+                raise ValueError(f"{kind} must differ, found {repeated!r} twice")
+        return self
+
+
+def variant_name(model: str, variant: str) -> str:
+    """How a variant stands in tables and folders."""
+    return f"{model}:{variant}"
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two mappings as one: where both hold a mapping its keys are joined, elsewhere the second counts."""
+    joined = dict(below)
+    for key, value in above.items():
+        old = joined.get(key)
+        joined[key] = laid_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return joined
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as mappings in mappings."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        found = laid_over(found, value)
+    return found
+
+
+def _known(place: str, names: Sequence[str], valid: Sequence[str]) -> None:
+    for name in names:
+        if name not in valid:
+            raise ValueError(f"{place}: {name!r} is none of the comparison's models{did_you_mean(name, valid)}")

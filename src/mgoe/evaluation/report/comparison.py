@@ -1,0 +1,64 @@
+"""The report of a comparison: each question with its tables and a forest plot a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgoe.evaluation.report.charts import Mark, difference_plot
+from mgoe.evaluation.report.render import templates
+from mgoe.evaluation.report.svg import Svg
+from mgoe.evaluation.rows import ALL
+from mgoe.evaluation.standings import MEAN, SIGNIFICANT, Standings, differences, quality, verdict
+from mgoe.evaluation.table import main_columns, summarise, title
+from mgoe.files import write_text
+
+TEMPLATE = "comparison.html.j2"
+
+
+def render_comparison(
+    name: str, standings: Sequence[Standings], facts: Mapping[str, object] | None = None, settings: str = "", command: str = ""
+) -> str:
+    """A comparison as one HTML page that loads nothing.
+
+    Args:
+        name: Title of the page.
+        standings: Every table on every log.
+        facts: Short facts by name.
+        settings: Of the comparison, YAML.
+        command: That makes it again.
+    """
+    boards = [_board(one) for one in standings]
+    return templates.get_template(TEMPLATE).render(title=name, boards=boards, facts=facts or {}, settings=settings, command=command)
+
+
+def write_comparison(path: Path, *args: Any, **kwargs: Any) -> None:
+    """Write the page, whole or not at all; arguments as of `render_comparison`."""
+    write_text(path, render_comparison(*args, **kwargs))
+
+
+def _board(standings: Standings) -> dict[str, Any]:
+    return {
+        "standings": standings,
+        "verdict": verdict(standings),
+        "quality": quality(standings),
+        "differences": differences(standings),
+        "plots": forest_plots(standings),
+    }
+
+
+def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
+    """Leads over every rival, a drawing a metric, the mean first; strong where they hold after Holm's correction."""
+    columns = main_columns(summarise(standings.rows))
+    plots = []
+    for task, metric in sorted(columns, key=lambda column: column != MEAN):
+        chosen = [lead for lead in standings.leads if (lead.task, lead.metric) == (task, metric) and math.isfinite(lead.value)]
+        marks = [
+            Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=lead.adjusted < SIGNIFICANT) for lead in chosen
+        ]
+        head = "Mean of AUC and GAUC over tasks" if (task, metric) == MEAN else title(metric) if task == ALL else f"{task}, {title(metric)}"
+        if marks:
+            plots.append((head, difference_plot(marks, f"{standings.reference} minus each rival: {head}")))
+    return plots

@@ -1,0 +1,187 @@
+"""Standings: the answer to one question on one log, as plain cells that Markdown, LaTeX and HTML write out alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mgoe.evaluation.bootstrap import Lead
+from mgoe.evaluation.rows import ALL, Row
+from mgoe.evaluation.table import BOUNDS, Column, best, main_columns, show, summarise, title
+
+SIGNIFICANT = 0.05
+MEAN: Column = (ALL, "ranking")
+REACHABLE = "best-reachable"
+_ESCAPES = str.maketrans(
+    {c: rf"\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, means over its finished cells."""
+
+    parameters: float
+    training_seconds: float
+    scored_per_second: float
+
+
+@dataclass(frozen=True)
+class Standings:
+    """One table on one log.
+
+    Attributes:
+        question: What the table asks.
+        log: Name of the log.
+        reference: The model that the others are held against.
+        models: In order.
+        rows: Of the models, and of the references of a simulated log.
+        leads: Of the reference over each other model.
+        costs: By model.
+        missing: What is said of a model's cells that are not there: failed, or not run yet.
+    """
+
+    question: str
+    log: str
+    reference: str
+    models: Sequence[str]
+    rows: Sequence[Row]
+    leads: Sequence[Lead] = ()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell of a table, `strong` where it stands out."""
+
+    text: str
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of plain cells; the first column names the line."""
+
+    columns: Sequence[str]
+    lines: Sequence[tuple[str, Sequence[Text]]]
+
+
+def quality(standings: Standings) -> Sheet:
+    """A model a line: every main metric, the share of the reachable gain where that is known, and costs."""
+    summaries = summarise(standings.rows)
+    columns, reach = main_columns(summaries), reachable_shares(standings.rows)
+    leaders = {column: best(summaries, column) for column in columns}
+    lines = []
+    for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
+        found = summaries.get(model, {})
+        cells = [Text(show(found.get(c), c[1]), model in leaders[c]) for c in columns]
+        if reach:
+            cells.append(Text(f"{reach[model]:.1%}" if model in reach else "-"))
+        lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(_seeds(standings, model))]))
+    heads = [_head(column) for column in columns] + ["reachable gain"] * bool(reach)
+    return Sheet(["model", *heads, "parameters", "training s", "scored/s", "seeds"], lines)
+
+
+def differences(standings: Standings) -> Sheet | None:
+    """A rival a line: the lead over it with its interval in every main metric; strong where it holds after Holm's correction."""
+    leads = {(lead.rival, lead.task, lead.metric): lead for lead in standings.leads}
+    columns = [c for c in main_columns(summarise(standings.rows)) if any((lead.task, lead.metric) == c for lead in standings.leads)]
+    rivals = [model for model in standings.models if any(lead.rival == model for lead in standings.leads)]
+    if not rivals:
+        return None
+    lines = []
+    for rival in rivals:
+        mean = leads.get((rival, *MEAN))
+        cells = [_lead(leads.get((rival, *column))) for column in columns]
+        lines.append((rival, [*cells, Text("-" if mean is None or math.isnan(mean.adjusted) else f"{mean.adjusted:.4f}")]))
+    return Sheet([f"{standings.reference} minus", *map(_head, columns), "p of mean, adjusted"], lines)
+
+
+def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "ranking") -> dict[str, float]:
+    """Share of the reachable gain, (value - .5) / (best - .5), a model; nothing where the best is not known."""
+    means = {model: found[task, metric].mean for model, found in summarise(rows).items() if (task, metric) in found}
+    best_value = means.pop(REACHABLE, math.nan)
+    if math.isnan(best_value) or best_value <= 0.5:
+        return {}
+    return {model: (mean - 0.5) / (best_value - 0.5) for model, mean in means.items() if model not in BOUNDS and not math.isnan(mean)}
+
+
+def verdict(standings: Standings) -> str:
+    """Who is first, and against whom that is more than chance, in a sentence."""
+    means = {m: found[MEAN].mean for m, found in summarise(standings.rows).items() if MEAN in found and m in standings.models}
+    if standings.reference not in means or len(means) < 2:
+        return ""
+    place = sum(value > means[standings.reference] for value in means.values()) + 1
+    leads = [lead for lead in standings.leads if (lead.task, lead.metric) == MEAN and not math.isnan(lead.low)]
+    ahead, behind = (sum(test(lead) for lead in leads) for test in (lambda one: one.low > 0, lambda one: one.high < 0))
+    sure = sum(lead.low > 0 and lead.adjusted < SIGNIFICANT for lead in leads)
+    rank = "first" if place == 1 else f"number {place}"
+    return (
+        f"On the mean, {standings.reference} is {rank} of {len(means)}. Its interval lies above zero against {ahead} of {len(leads)} "
+        f"({sure} after Holm's correction), below zero against {behind}."
+    )
+
+
+def markdown(standings: Sequence[Standings]) -> str:
+    """All tables as Markdown."""
+    parts = []
+    for one in standings:
+        parts.append(f"## {one.question}: {one.log}\n")
+        parts += [f"{verdict(one)}\n"] * bool(verdict(one))
+        parts += [_markdown(sheet) for sheet in (quality(one), differences(one)) if sheet is not None]
+        parts += [f"- {model}: {what}\n" for model, what in one.missing.items()]
+    return "\n".join(parts)
+
+
+def latex(standings: Sequence[Standings]) -> str:
+    """All tables as LaTeX, for `booktabs`."""
+    parts = []
+    for one in standings:
+        for sheet, about in ((quality(one), ""), (differences(one), f"{one.reference} minus each rival, 95 % intervals")):
+            if sheet is not None:
+                caption = ". ".join(text for text in (f"{one.question}: {one.log}", about) if text)
+                parts.append(_latex(sheet, caption))
+    return "\n".join(parts)
+
+
+def _markdown(sheet: Sheet) -> str:
+    lines = [list(sheet.columns), ["---", *["---:"] * (len(sheet.columns) - 1)]]
+    lines += [[name, *(f"**{cell.text}**" if cell.strong else cell.text for cell in cells)] for name, cells in sheet.lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _latex(sheet: Sheet, caption: str) -> str:
+    lines = [" & ".join(map(_escaped, sheet.columns))]
+    for name, cells in sheet.lines:
+        texts = [rf"\textbf{{{_escaped(cell.text)}}}" if cell.strong else _escaped(cell.text) for cell in cells]
+        lines.append(" & ".join([_escaped(name), *texts]))
+    head, *body = [line + r" \\" for line in lines]
+    inner = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
+    table = [rf"\begin{{tabular}}{{l{'r' * (len(sheet.columns) - 1)}}}", *inner, r"\end{tabular}"]
+    return "\n".join([r"\begin{table}", rf"\caption{{{_escaped(caption)}}}", r"\footnotesize", *table, r"\end{table}", ""])
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+def _head(column: Column) -> str:
+    return title(column[1]) if column[0] == ALL else f"{column[0]} {title(column[1])}"
+
+
+def _lead(lead: Lead | None) -> Text:
+    if lead is None or math.isnan(lead.value):
+        return Text("-")
+    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.4f}, {lead.high:+.4f}]"
+    return Text(f"{lead.value:+.4f}{interval}", not lead.low <= 0 <= lead.high and lead.adjusted < SIGNIFICANT)
+
+
+def _costs(cost: Cost | None) -> list[Text]:
+    values = (cost.parameters, cost.training_seconds, cost.scored_per_second) if cost else (math.nan,) * 3
+    return [Text("-" if math.isnan(value) else f"{value:,.0f}") for value in values]
+
+
+def _seeds(standings: Standings, model: str) -> str:
+    return str(len({row["seed"] for row in standings.rows if row["model"] == model})) if model not in BOUNDS else "-"

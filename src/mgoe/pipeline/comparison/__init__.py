@@ -1,0 +1,11 @@
+"""Comparisons: models x seeds x logs x variants.
+
+plan        settings -> logs, contestants, cells, and where they lie
+kept        what is there already, and whether it is still what is asked for
+processes   jobs in processes of their own
+work        what these do
+tuning      settings searched on validation
+records     results.jsonl
+outcome     finished cells -> tables
+compare     all of it
+"""

@@ -1,0 +1,184 @@
+"""`mgoe compare`: every model with every seed on every log, each cell in a process of its own, and the tables that answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mgoe.config import ComparisonSettings, dump_settings, load_comparison
+from mgoe.errors import OutputError
+from mgoe.evaluation import Standings, markdown
+from mgoe.files import exclusive, write_text
+from mgoe.pipeline.comparison import kept, records, work
+from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
+from mgoe.pipeline.comparison.plan import Entry, Plan
+from mgoe.pipeline.comparison.processes import Job, Outcome, run_jobs
+from mgoe.pipeline.comparison.tuning import is_done, load_optuna
+from mgoe.pipeline.stages import Say
+
+SETTINGS = "comparison.yaml"
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What a comparison has come to.
+
+    Attributes:
+        path: Its folder.
+        standings: Every table on every log.
+        failed: Titles of cells that failed, with the reason.
+        waiting: How many cells are not run yet.
+    """
+
+    path: Path
+    standings: Sequence[Standings]
+    failed: dict[str, str]
+    waiting: int
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """Tidy: log, model, base, variant, seed, split, slice, task, metric, value."""
+        return pd.read_parquet(self.path / "results.parquet")
+
+    def __repr__(self) -> str:
+        return f"ComparisonResult({self.path})\n{markdown(self.standings)}"
+
+
+def compare(
+    settings: ComparisonSettings | Path | str,
+    out: Path | str,
+    *,
+    models: list[str] | None = None,
+    seeds: list[int] | None = None,
+    logs: list[str] | None = None,
+    stop_after: float | None = None,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+    command: str = "",
+) -> ComparisonResult:
+    """Run a comparison, or go on with one: finished cells are kept, and models, seeds, logs and variants may be added.
+
+    Args:
+        settings: Of the comparison, or the YAML file that holds them.
+        out: Folder of the results.
+        models, seeds, logs: Run these alone; tables show all that is there.
+        stop_after: Seconds after which no cell is begun any more.
+        overwrite: Make anew what was made with other settings.
+        say: Called with a line a finished cell.
+        command: Noted with every cell.
+
+    Raises:
+        MgoeError: Settings or the folder break a rule. What fails inside a cell fails that cell alone.
+    """
+    until = None if stop_after is None else time.monotonic() + stop_after
+    settings, out = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings), Path(out)
+    plan = Plan(settings, out)
+    plan.check()
+    if settings.tune is not None:
+        load_optuna()
+    entries = plan.chosen(models, seeds, logs)
+    with exclusive(out, "a comparison"):
+        _open(plan)
+        kept.claim(kept.parts_of(plan, plan.entries), overwrite)
+        for part in kept.parts_of(plan, entries):
+            part.begin()
+        _run(plan, entries, until, say, command)
+        lines = records.latest(out)
+        standings = standings_of(plan, lines)
+        write_outcome(plan, standings, command)
+    undone = [entry for entry in plan.entries if not entry.cell().done]
+    failed = {entry.title: lines[entry.key]["reason"] for entry in undone if lines.get(entry.key, {}).get("state") == "failed"}
+    return ComparisonResult(out, standings, failed, len(undone) - len(failed))
+
+
+def _open(plan: Plan) -> None:
+    """Take the folder.
+
+    Raises:
+        OutputError: It holds something else, or cannot be written.
+    """
+    out = plan.out
+    try:
+        if out.exists() and not out.is_dir():
+            raise OutputError(out, "must be a folder, found a file; choose another --out")
+        if out.exists() and any(out.iterdir()) and not (out / SETTINGS).exists():
+            raise OutputError(out, "holds files that no comparison wrote; choose an empty folder")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
+    write_text(out / SETTINGS, dump_settings(plan.settings))
+
+
+def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
+    """Every chosen cell that is not finished, and what it needs."""
+    _note_finished(plan, command)
+    jobs, of_cells = jobs_of(plan, [entry for entry in entries if not entry.cell().done])
+    say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
+    started, done = time.perf_counter(), 0
+    threads = max((log.settings(0).training.threads for log in plan.logs.values()), default=1)
+    for outcome in run_jobs(jobs, plan.settings.jobs, threads, until):
+        entry = of_cells.get(outcome.job.name)
+        if entry is None:
+            say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+            continue
+        line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
+        records.append(plan.out, line)
+        done += 1
+        left = (time.perf_counter() - started) / done * (len(of_cells) - done)
+        say(f"  [{done}/{len(of_cells)}] {told(entry, outcome)}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
+
+
+def told(entry: Entry, outcome: Outcome) -> str:
+    """A cell that ended, in a line."""
+    if outcome.failed:
+        return f"{entry.title} failed: {outcome.failed}"
+    facts = outcome.value
+    return f"{entry.title}: {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, {facts['seconds']:,.0f} s"
+
+
+def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, Entry]]:
+    """What has to be done for cells, in an order in which nothing comes before what it needs; and which jobs are the cells."""
+    jobs: dict[str, Job] = {}
+    cells: dict[str, Entry] = {}
+
+    def need(name: str, there: bool, call: object, args: tuple, *needs: str) -> str:
+        if not there:
+            jobs.setdefault(name, Job(name, call, args, tuple(n for n in needs if n in jobs)))  # pyright: ignore[reportArgumentType]
+        return name
+
+    def staged(entry: Entry) -> str:
+        log, seed, contestant = entry.log, entry.seed, entry.contestant
+        stage, graph, worlds = log.stage(seed), log.graph(seed, contestant), log.path / "world"
+        world = need(f"world of {log.name}", log.world is None or worlds.exists(), work.draw_world, (log,))
+        there = (stage / work.EXAMPLES).exists() and (log.path / work.REFERENCES).exists()
+        data = need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
+        title = f"graph of {log.name}, seed {seed}" + (f", {contestant.variant}" if contestant.graph else "")
+        return need(title, graph.exists(), work.build, (entry.settings, stage, graph), data)
+
+    for entry in entries:
+        needs = [staged(entry)]
+        tuned = None
+        if plan.settings.tune is not None:
+            first = plan.untouched(entry)
+            tuned = entry.log.tuned(first.contestant.name)
+            title = f"search of {entry.log.name}, {first.contestant.name}"
+            needs.append(need(title, is_done(tuned), work.tune_model, (first, plan.settings.tune, tuned), staged(first)))
+        cells[entry.title] = entry
+        need(entry.title, False, work.fit_entry, (entry, tuned), *needs)
+    return list(jobs.values()), cells
+
+
+def _note_finished(plan: Plan, command: str) -> None:
+    """A cell may have been finished by a process that was killed before it could note it."""
+    lines = records.latest(plan.out)
+    for entry in plan.entries:
+        if entry.cell().done and lines.get(entry.key, {}).get("state") != "finished":
+            records.append(plan.out, records.of_cell(entry, command))
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,0 +1,126 @@
+"""From finished cells to tables: whatever is there, so that an unfinished comparison can be read as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mgoe.config import dump_settings
+from mgoe.errors import OutputError
+from mgoe.evaluation import Cost, Influence, Row, Standings, deal, find_leads, latex, markdown, read_rows, report
+from mgoe.files import write_json, write_text
+from mgoe.pipeline.cells import DONE
+from mgoe.pipeline.comparison.plan import Log, Plan
+from mgoe.pipeline.comparison.records import Key
+from mgoe.pipeline.comparison.work import REFERENCES
+
+TIDY = "results.parquet"
+TABLES = "tables"
+LEADS = "leads.json"
+REPORT = "comparison.html"
+
+
+def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Standings]:
+    """Every table on every log.
+
+    Args:
+        plan: Of the comparison.
+        lines: The last line of each cell in `results.jsonl`.
+
+    Raises:
+        OutputError: Cells of a log were judged on different rows.
+    """
+    found = []
+    for log in plan.logs.values():
+        done = {
+            (entry.contestant.name, entry.seed): entry.cell().folder for entry in plan.entries if entry.log == log and entry.cell().done
+        }
+        _same_rows(log, [lines[log.name, *key] for key in done if (log.name, *key) in lines])
+        rows = {key: read_rows(folder / DONE) for key, folder in done.items()}
+        dealt = {key: deal(Influence.load(folder / "test.npz")) for key, folder in done.items()}
+        references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() else []
+        for name, table in plan.settings.all_tables.items():
+            reference = table.reference or plan.settings.lead
+            models = list(dict.fromkeys([reference, *table.models]))
+            of = {model: {seed: dealt[m, seed] for m, seed in dealt if m == model} for model in models}
+            found.append(
+                Standings(
+                    question=table.title or name,
+                    log=log.name,
+                    reference=reference,
+                    models=models,
+                    rows=[row for model in models for (m, _), part in rows.items() if m == model for row in part] + references,
+                    leads=find_leads(reference, of[reference], of),
+                    costs={model: _cost([lines[log.name, m, seed] for m, seed in done if m == model]) for model in models},
+                    missing=_missing(plan, log, models, lines),
+                )
+            )
+    return found
+
+
+def tidy_rows(plan: Plan) -> pd.DataFrame:
+    """Every number of every finished cell: log, model, base, variant, seed, split, slice, task, metric, value."""
+    frames = []
+    for entry in plan.entries:
+        if entry.cell().done:
+            who = {
+                "log": entry.log.name,
+                "model": entry.contestant.name,
+                "base": entry.contestant.base,
+                "variant": entry.contestant.variant,
+            }
+            rows: list[Row] = read_rows(entry.cell().folder / DONE)
+            frames.append(pd.DataFrame([{**who, **row, "model": entry.contestant.name} for row in rows]))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
+    """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
+    table = tidy_rows(plan)
+    unfinished = plan.out / f".{TIDY}.tmp"
+    table.to_parquet(unfinished, index=False)
+    unfinished.replace(plan.out / TIDY)
+    write_json(plan.out / LEADS, [_plain(one, lead) for one in standings for lead in one.leads])
+    write_text(plan.out / f"{TABLES}.md", markdown(standings))
+    write_text(plan.out / f"{TABLES}.tex", latex(standings))
+    facts = {"logs": len(plan.logs), "models": len(plan.settings.models), "variants": len(plan.settings.variants)}
+    done = sum(entry.cell().done for entry in plan.entries)
+    facts |= {"seeds": len(plan.settings.seeds), "cells": f"{done} of {len(plan.entries)}"}
+    name = f"{plan.settings.lead} and its rivals on {', '.join(plan.logs)}"
+    report.write_comparison(plan.out / REPORT, name, standings, facts, dump_settings(plan.settings), command)
+
+
+def _plain(standings: Standings, lead: Any) -> dict[str, Any]:
+    names = ("model", "rival", "task", "metric", "value", "low", "high", "p", "adjusted", "by_seed", "users")
+    return {"question": standings.question, "log": standings.log, **{name: getattr(lead, name) for name in names}}
+
+
+def _same_rows(log: Log, lines: Sequence[Mapping[str, Any]]) -> None:
+    judged = {json.dumps(line["examples"], sort_keys=True) for line in lines if line["state"] == "finished"}
+    if len(judged) > 1:
+        raise OutputError(log.path, "cells were judged on different rows, so that no difference between them means anything; start anew")
+
+
+def _cost(lines: Iterable[Mapping[str, Any]]) -> Cost:
+    done = [line for line in lines if line["state"] == "finished"]
+    means = [
+        float(np.mean([line[key] for line in done])) if done else np.nan for key in ("parameters", "training_seconds", "scored_per_second")
+    ]
+    return Cost(*means)
+
+
+def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Mapping[str, Any]]) -> dict[str, str]:
+    found = {}
+    for model in models:
+        cells = [entry for entry in plan.entries if entry.log == log and entry.contestant.name == model and not entry.cell().done]
+        failed = [(entry.seed, lines[entry.key]["reason"]) for entry in cells if lines.get(entry.key, {}).get("state") == "failed"]
+        parts = [f"failed with seed {seed}: {reason}" for seed, reason in failed]
+        if len(cells) > len(failed):
+            parts.append(f"{len(cells) - len(failed)} of {len(plan.settings.seeds)} seeds are not run yet")
+        if parts:
+            found[model] = "; ".join(parts)
+    return found

@@ -1,0 +1,100 @@
+"""`results.jsonl`: a line a cell that ended, with the command and the revision that made it."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mgoe import __version__
+from mgoe.errors import OutputError
+from mgoe.evaluation import ALL, read_rows
+from mgoe.pipeline.cells import DONE
+from mgoe.pipeline.comparison.plan import Entry
+from mgoe.pipeline.comparison.work import EXAMPLES
+
+RESULTS = "results.jsonl"
+Key = tuple[str, str, int]
+
+
+@cache
+def revision() -> str:
+    """The revision of this library's source where it lies in a repository, with `+` where files differ from it; else its version."""
+    source = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "."], cwd=source, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return found[:12] + "+" * bool(changed.stdout.strip())
+
+
+def of_cell(entry: Entry, command: str) -> dict[str, Any]:
+    """The line of a finished cell: who, how long, and every metric as `SPLIT.TASK.METRIC`."""
+    folder = entry.cell().folder
+    facts = _read(folder / "fit.json")
+    examples = _read(entry.log.stage(entry.seed) / EXAMPLES)
+    rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
+    values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
+    kept = ("parameters", "best_epoch", "training_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
+    return {
+        **_who(entry, "finished", command),
+        **{name: facts.get(name) for name in kept},
+        "examples": examples,
+        **{name: value if math.isfinite(value) else None for name, value in values.items()},
+    }
+
+
+def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
+    """The line of a cell that failed."""
+    return {**_who(entry, "failed", command), "reason": reason}
+
+
+def append(out: Path, line: Mapping[str, Any]) -> None:
+    """Add a line; a last one that was cut off stays a line of its own.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    path = out / RESULTS
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise OutputError(path, f"cannot be written: {error.strerror or error}; free space, or choose a folder you may write") from None
+
+
+def latest(out: Path) -> dict[Key, dict[str, Any]]:
+    """The last line of each cell; lines that were cut off are none."""
+    found: dict[Key, dict[str, Any]] = {}
+    path = out / RESULTS
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            found[line["log"], line["model"], line["seed"]] = line
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _who(entry: Entry, state: str, command: str) -> dict[str, Any]:
+    who = {"log": entry.log.name, "model": entry.contestant.name, "base": entry.contestant.base, "variant": entry.contestant.variant}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**who, "seed": entry.seed, "state": state, "mgoe": __version__, "revision": revision(), "command": command, "at": now}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,121 @@
+"""Settings searched on validation: as many trials for every model, on the same share of the training rows.
+
+Trial 0 is the settings as they stand, so that no model comes out worse on validation for having been tuned. The others are drawn by a
+tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), each with a seed of its own number: a search that is gone on with
+comes to what one in one go comes to. Test is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mgoe.config import ModelSettings, RangeSettings, RunSettings, TuneSettings, check_settings, laid_over, nested
+from mgoe.errors import MissingExtra, TrainingError
+from mgoe.files import write_json
+from mgoe.models import options_of, resolve
+from mgoe.pipeline.cells import Inputs, fit_model, training_of
+from mgoe.training import Monitor
+
+Space = Mapping[str, list[Any] | RangeSettings]
+
+
+def load_optuna() -> Any:
+    """The library that searches.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    try:
+        return import_module("optuna")
+    except ImportError:
+        raise MissingExtra("tune", "needs Optuna, which is not installed; pip install 'mgoe[tune]'") from None
+
+
+def best_of(path: Path) -> dict[str, Any]:
+    """What the best trial of a finished search changes, as mappings in mappings."""
+    return nested(json.loads(path.read_text(encoding="utf-8"))["best"])
+
+
+def is_done(path: Path) -> bool:
+    """Whether a search is finished."""
+    return path.exists() and "best" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSettings, inputs: Inputs, out: Path) -> int:
+    """Search the settings of a model, or go on with a search that was cut off.
+
+    Args:
+        model: Resolved, ids decided.
+        seed: Of every fit.
+        settings: Of the run.
+        tune: Trials, share of rows, space.
+        inputs: What the model reads.
+        out: JSON file: `trials`, each with its `settings`, validation `value` (null where the fit failed) and `seconds`; at the end `best`.
+
+    Returns:
+        The number of trials.
+
+    Raises:
+        TrainingError: Every trial failed.
+    """
+    lower = Monitor.parse(training_of(settings.training, model).monitor, settings.tasks).lower_is_better
+    space = space_of(model, tune.space)
+    trials: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["trials"] if out.exists() else []
+    folder = out.with_suffix(".fit")
+    while len(trials) < tune.trials:
+        number = len(trials)
+        changed = propose(space, trials, tune.seed, lower) if number else {}
+        started = time.perf_counter()
+        shutil.rmtree(folder, ignore_errors=True)
+        value, failed = None, ""
+        try:
+            tried = resolve(check_settings(ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"))
+            value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[2].best_value
+        except TrainingError as error:
+            failed = str(error)
+        trials.append({"settings": changed, "value": value, "failed": failed, "seconds": round(time.perf_counter() - started, 1)})
+        write_json(out, {"model": model.name, "trials": trials})
+    shutil.rmtree(folder, ignore_errors=True)
+    done = [trial for trial in trials if trial["value"] is not None]
+    if not done:
+        raise TrainingError(f"tune, {model.name}", f"every one of {len(trials)} trials failed, the first with: {trials[0]['failed']}")
+    best = (min if lower else max)(done, key=lambda trial: trial["value"])
+    write_json(out, {"model": model.name, "trials": trials, "best": best["settings"]})
+    return len(trials)
+
+
+def propose(
+    space: Mapping[str, list[Any] | RangeSettings], trials: Sequence[Mapping[str, Any]], seed: int, lower_is_better: bool
+) -> dict[str, Any]:
+    """Settings of the next trial, a function of the space, the trials before and the seed alone."""
+    optuna = load_optuna()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {key: _distribution(optuna, values) for key, values in space.items()}
+    sampler = optuna.samplers.TPESampler(seed=seed + len(trials), n_startup_trials=max(3, len(trials) // 3))
+    study = optuna.create_study(direction="minimize" if lower_is_better else "maximize", sampler=sampler)
+    for trial in trials:
+        if trial["settings"]:  # the settings as they stand may lie outside the space
+            state = optuna.trial.TrialState.COMPLETE if trial["value"] is not None else optuna.trial.TrialState.FAIL
+            kept = {"params": trial["settings"], "distributions": distributions, "value": trial["value"], "state": state}
+            study.add_trial(optuna.trial.create_trial(**kept))
+    return dict(study.ask(distributions).params)
+
+
+def space_of(model: ModelSettings, space: Space) -> dict[str, list[Any] | RangeSettings]:
+    """The part of a space that a model has: training settings, and the switches that its base knows."""
+    known = options_of(model).model_fields
+    return {key: values for key, values in space.items() if not key.startswith("options.") or key.split(".")[1] in known}
+
+
+def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
+    if isinstance(values, list):
+        return optuna.distributions.CategoricalDistribution(values)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return optuna.distributions.IntDistribution(values.low, values.high, log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)

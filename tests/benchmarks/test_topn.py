@@ -1,0 +1,65 @@
+"""Top-N recommenders on a small world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from benchmarks import topn
+from mgoe.config import RunSettings
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_hit_rate_is_the_naive_count(seed: int, hide: bool):
+    rng = np.random.default_rng(seed)
+    users, items = 6, 40
+    known = sp.random_array((users, items), density=0.2, rng=rng, format="csr")
+    scores = rng.permutation(users * items).reshape(users, items).astype(float)
+    unknown = np.argwhere(known.toarray() == 0)
+    pairs = np.unique(unknown[rng.integers(0, len(unknown), 9)], axis=0)
+    task = topn.task_of(known, pairs[:, 0], pairs[:, 1], 4, seed, hide)
+    hits = []
+    for user in task.queries:
+        row = np.where(known.toarray()[user] > 0, -np.inf, scores[user]) if hide else scores[user]
+        hits.append(bool(set(np.argsort(-row)[:10]) & set(task.item[task.user == user])))
+    assert_allclose(topn.measure(task, lambda users: scores[users], block=3)["hr@10"], np.mean(hits))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30))
+def test_what_is_held_out_is_the_last_item_and_never_all(events: list[tuple[int, int]]):
+    user, item = np.array(events).T
+    held = topn.held_out(user, item)
+    for one in np.unique(user):
+        mine = np.flatnonzero(user == one)
+        if len(set(item[mine])) == 1:
+            assert not held[mine].any()
+        else:
+            assert (held[mine] == (item[mine] == item[mine[-1]])).all()
+
+
+def test_smoothing_is_symmetric_and_of_norm_one():
+    user, item = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])
+    dense = topn.smoothing(user, item, 3, 3).to_dense().numpy()
+    assert_allclose(dense, dense.T)
+    assert_allclose(np.linalg.eigvalsh(dense).max(), 1, atol=1e-6)
+    assert_allclose(dense[0, 3], 1 / np.sqrt(2))
+
+
+@pytest.mark.parametrize("split", ["time", "leave-last-out"])
+def test_every_recommender_prints_its_figures(small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str):
+    pytest.importorskip("implicit")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
+    topn.main([str(tmp_path / "small.yaml"), "--split", split, "--queries", "50", "--out", str(tmp_path / "out")])
+    found = {figure["name"]: figure["value"] for figure in map(json.loads, capsys.readouterr().out.splitlines())}
+    names = ("popularity", "item-knn", "als", "lightgcn", "mgoe")
+    assert found.keys() == {f"topn.{split}.{name}.{metric}" for name in names for metric in ("hr@10", "ndcg@10")}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found[f"topn.{split}.popularity.hr@10"] > 0

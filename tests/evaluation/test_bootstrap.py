@@ -1,0 +1,110 @@
+"""Leads with intervals, and Holm's correction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mgoe.evaluation import Influence, compare, deal, find_leads, holm, user_influence
+from mgoe.evaluation import bootstrap as module
+
+from .made_up import TASKS, made_up
+
+P = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1))
+COLUMN = (("all", "ranking"),)
+
+
+@given(P)
+def test_holm_is_the_step_down_procedure(p):
+    naive = np.empty_like(p)
+    order = sorted(range(len(p)), key=lambda k: p[k])
+    for rank, k in enumerate(order):
+        naive[k] = min(1.0, max((len(p) - r) * p[order[r]] for r in range(rank + 1)))
+    assert_allclose(holm(p), naive)
+
+
+@given(P, st.randoms(use_true_random=False))
+def test_holm_keeps_order_raises_every_value_and_knows_no_place(p, random):
+    adjusted = holm(p)
+    assert (adjusted >= p).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+    places = list(range(len(p)))
+    random.shuffle(places)
+    assert_allclose(holm(p[places]), adjusted[places])
+
+
+def test_holm_leaves_out_what_does_not_exist():
+    assert_array_equal(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+
+
+def influence(value: float, parts: np.ndarray) -> Influence:
+    return Influence(COLUMN, np.array([value]), np.arange(len(parts)), (parts - parts.mean())[:, None].astype(np.float32))
+
+
+def test_intervals_cover_the_truth_at_their_level():
+    """Leads of .01 over users and three seeds, both of which vary; new ones each time."""
+    inside, sure = [], []
+    for world in range(300):
+        rng = np.random.default_rng(world)
+        effects = rng.standard_gamma(1, 60) - 1  # of users, not normal
+        seeds = 0.01 + rng.normal(0, 0.02, 3) + effects.mean()
+        ours = {s: influence(0.7 + value, effects / 60) for s, value in enumerate(seeds)}
+        flat = {s: influence(0.7, np.zeros(60)) for s in range(3)}
+        [lead] = find_leads("a", ours, {"b": flat}, seed=world, draws=1000)
+        inside.append(lead.low <= 0.01 <= lead.high)
+        sure.append(lead.p < 0.05)
+        assert (lead.p < 0.05) == (not lead.low <= 0 <= lead.high) or abs(lead.p - 0.05) < 0.01
+    assert 0.91 <= np.mean(inside) <= 0.99
+    assert np.mean(sure) < 0.12
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_closed_form_of_a_run_s_report_says_the_same(seeds):
+    runs = {}
+    for name, noise in (("a", 0.5), ("b", 1.5)):
+        labels, scores, users = made_up(1, users=400, rows=4000, missing=0)
+        logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
+        rngs = [np.random.default_rng([ord(name), seed]) for seed in range(seeds)]
+        drawn = [logit + rng.normal(0, noise, logit.shape) for rng in rngs]
+        runs[name] = [user_influence(one, labels[:, :2], users, TASKS[:2]) for one in drawn]
+    closed = {(e.task, e.metric): e for e in compare("a", runs["a"], "b", runs["b"])}
+    for lead in find_leads("a", dict(enumerate(runs["a"])), {"b": dict(enumerate(runs["b"]))}):
+        other = closed[lead.task, lead.metric]
+        assert lead.value == other.value
+        assert 0.92 < (lead.high - lead.low) / (other.high - other.low) < 1.5  # adding up both movements is never the narrower
+
+
+def test_rivals_do_not_move_each_other_and_order_does_not_matter():
+    labels, scores, users = made_up(0)
+    ours = {seed: user_influence(scores + seed * 1e-3, labels, users, TASKS) for seed in (0, 1)}
+    rolled = {name: [np.roll(scores, k + seed, 0) for seed in (0, 1)] for k, name in enumerate("bcd", 1)}
+    others = {n: {seed: user_influence(one, labels, users, TASKS) for seed, one in enumerate(found)} for n, found in rolled.items()}
+    alone = find_leads("a", ours, {"c": others["c"]})
+    both = [lead for lead in find_leads("a", ours, dict(reversed(others.items()))) if lead.rival == "c"]
+    for one, other in zip(alone, both, strict=True):
+        assert (one.value, one.low, one.high, one.p) == pytest.approx((other.value, other.low, other.high, other.p), abs=1e-6, nan_ok=True)
+        assert np.isnan(one.p) or other.adjusted >= one.p
+
+
+def test_a_model_equals_itself_and_only_common_seeds_count():
+    labels, scores, users = made_up(0)
+    own = user_influence(scores, labels, users, TASKS)
+    leads = find_leads("a", {0: own, 1: own}, {"a": {0: own}, "b": {1: own, 2: own}, "c": {5: own}})
+    assert {lead.rival for lead in leads} == {"b"}
+    assert all((lead.value, lead.low, lead.high, lead.p) == (0, 0, 0, 1) for lead in leads if not np.isnan(lead.value))
+    assert {len(lead.by_seed) for lead in leads} == {1}
+
+
+def test_dealt_users_keep_values_and_variance(monkeypatch):
+    monkeypatch.setattr(module, "GROUPS", 500)
+    one = influence(0.7, np.random.default_rng(0).normal(size=20_000))
+    few = deal(one)
+    assert few.parts.shape == (500, 1)
+    assert few.values == one.values
+    assert_allclose((few.parts**2).sum(), (one.parts**2).sum(), rtol=0.15)
+    assert_allclose(few.parts.sum(), one.parts.sum(), atol=0.05)
+    assert_array_equal(deal(one).parts, few.parts)

@@ -1,0 +1,32 @@
+"""Work for processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from mgoe.errors import DataError
+
+
+def note(folder: Path, name: str) -> str:
+    (folder / name).touch()
+    return name
+
+
+def refuse(what: str) -> None:
+    raise DataError("a log", f"is no log of {what}")
+
+
+def break_down() -> None:
+    raise ZeroDivisionError("nothing to divide by")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait(folder: Path) -> None:
+    note(folder, "begun")
+    time.sleep(60)

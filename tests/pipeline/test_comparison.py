@@ -1,0 +1,263 @@
+"""Comparisons end to end, on a log of a second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from numpy.testing import assert_array_equal
+
+from mgoe import pipeline
+from mgoe.config import ComparisonSettings, check_settings, load_comparison
+from mgoe.data import Prepared
+from mgoe.errors import ConfigError, MissingExtra, OutputError, TrainingError
+from mgoe.graph import MacroGraph
+from mgoe.pipeline.comparison import records, tuning
+from mgoe.pipeline.comparison.plan import Plan
+from tests.effort import SOAK
+
+
+@pytest.fixture(scope="module")
+def raw(world: Path) -> dict[str, Any]:
+    """Two models and a variant, two seeds, one log."""
+    return {
+        "logs": {"tiny": {"data": {"log": str(world / "events"), "truth": str(world / "truth")}, "tasks": ["click", "buy"]}},
+        "models": ["mgoe", "shared-bottom"],
+        "variants": {"random": {"graph.clusters": "random", "model.options.tau": 0.5}},
+        "seeds": [0, 1],
+        "split": {"cuts": [0.4, 0.6, 0.8]},
+        "training": {"epochs": 1, "batch_size": 1024},
+        "evaluation": {"ranking_queries": 0, "slices": False},
+        "graph": {"recents": 5, "rank": 8},
+        "jobs": 2,
+    }
+
+
+def settings(raw: dict[str, Any], **changes: Any) -> ComparisonSettings:
+    return check_settings(ComparisonSettings, raw | changes)
+
+
+@pytest.fixture(scope="module")
+def compared(raw: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished comparison. Read it only."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    pipeline.compare(settings(raw), out, command="mgoe compare tiny.yaml")
+    return out
+
+
+def numbers(out: Path) -> pd.DataFrame:
+    table = pd.read_parquet(out / "results.parquet")
+    return table.sort_values([*table.columns[:-1]]).reset_index(drop=True)
+
+
+def test_a_comparison_leaves_all_it_promises(compared: Path):
+    for name in ("comparison.yaml", "results.jsonl", "results.parquet", "leads.json", "tables.md", "tables.tex", "comparison.html"):
+        assert (compared / name).stat().st_size > 0
+    table = numbers(compared)
+    assert set(table["model"]) == {"mgoe", "shared-bottom", "mgoe:random"}
+    assert set(table["seed"]) == {0, 1}
+    lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        assert line["state"] == "finished"
+        assert (line["command"], line["revision"]) == ("mgoe compare tiny.yaml", records.revision())
+        assert min(line["parameters"], line["training_seconds"], line["scored_per_second"]) > 0
+        who = (table["model"] == line["model"]) & (table["seed"] == line["seed"]) & (table["split"] == "test")
+        auc = table[who & (table["task"] == "click") & (table["metric"] == "auc")]["value"]
+        assert line["test.click.auc"] == auc.item()
+    markdown = (compared / "tables.md").read_text()
+    assert "| best-reachable |" in markdown
+    assert "reachable gain" in markdown
+    assert r"\begin{table}" in (compared / "tables.tex").read_text()
+    assert "mgoe minus each rival" in (compared / "comparison.html").read_text()
+    leads = json.loads((compared / "leads.json").read_text())
+    assert {lead["rival"] for lead in leads} == {"shared-bottom", "mgoe:random"}
+    assert all(lead["p"] <= lead["adjusted"] <= 1 for lead in leads if lead["p"] is not None)
+
+
+def test_seeds_vary_training_and_not_what_is_judged(compared: Path):
+    seeds = [compared / "logs" / "tiny" / "seeds" / str(seed) for seed in (0, 1)]
+    a, b = (Prepared.open(seed / "data") for seed in seeds)
+    for split in ("valid", "test"):
+        for one, other in zip(a.examples(split).columns(), b.examples(split).columns(), strict=True):
+            assert_array_equal(one, other)
+    trained = [part.examples("train") for part in (a, b)]
+    positives = [part.take((part.labels > 0).any(1)) for part in trained]
+    for one, other in zip(positives[0].columns(), positives[1].columns(), strict=True):
+        assert_array_equal(one, other)
+    drawn = [part.item[~(part.labels > 0).any(1)] for part in trained]
+    assert len(drawn[0]) != len(drawn[1]) or (drawn[0] != drawn[1]).any()
+    graphs = [MacroGraph.open(folder).meta["settings"] for seed in seeds for folder in (seed / "graph", seed / "graphs" / "random")]
+    assert [(graph["seed"], graph["clusters"]) for graph in graphs] == [(0, "learned"), (0, "random"), (1, "learned"), (1, "random")]
+
+
+def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    said: list[str] = []
+    more = settings(raw, seeds=[0, 1, 2], models=["mgoe", "shared-bottom", {"name": "narrow", "base": "mgoe", "options": {"width": 4}}])
+    result = pipeline.compare(more, out, models=["narrow"], seeds=[0], say=said.append)
+    assert said[0].startswith("1 of 1 cells")
+    assert result.waiting == 5
+    before, after = numbers(compared), numbers(out)
+    kept = after[after["model"] != "narrow"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+    assert "2 of 3 seeds are not run yet" in (out / "tables.md").read_text()
+
+
+@pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(2, 30, 10) if SOAK else [6.0])
+def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_result(raw: dict[str, Any], compared: Path, tmp_path: Path, delay: float):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(raw))
+    words = [sys.executable, "-m", "mgoe", "compare", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        time.sleep(delay)
+        process.kill()
+    result = pipeline.compare(settings(raw), tmp_path / "out")
+    assert (result.failed, result.waiting) == ({}, 0)
+    pd.testing.assert_frame_equal(numbers(tmp_path / "out"), numbers(compared))
+    leads = [json.loads((out / "leads.json").read_text()) for out in (tmp_path / "out", compared)]
+    assert leads[0] == leads[1]
+    lines = records.latest(tmp_path / "out")
+    assert len(lines) == 6
+
+
+def test_a_cell_that_fails_leaves_the_others_alone(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    steep = {"name": "steep", "base": "shared-bottom", "training": {"learning_rate": 1e30, "epochs": 3, "batch_size": 256}}
+    result = pipeline.compare(settings(raw, models=["mgoe", steep, "shared-bottom"], seeds=[0, 1]), out, seeds=[0])
+    assert list(result.failed) == ["tiny, steep, seed 0"]
+    assert "lower training" in result.failed["tiny, steep, seed 0"]
+    assert "- steep: failed with seed 0: " in (out / "tables.md").read_text()
+    assert records.latest(out)["tiny", "steep", 0]["state"] == "failed"
+    mended = steep | {"training": {}}
+    result = pipeline.compare(settings(raw, models=["mgoe", mended, "shared-bottom"]), out, seeds=[0])
+    assert result.failed == {}
+    assert records.latest(out)["tiny", "steep", 0]["state"] == "finished"
+
+
+def test_what_was_made_with_other_settings_is_refused_or_made_anew(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    other = settings(raw, models=["mgoe"], variants={}, seeds=[0], training={"epochs": 2, "batch_size": 1024})
+    with pytest.raises(OutputError, match=r"another `training.epochs`; choose another --out, or --overwrite"):
+        pipeline.compare(other, out)
+    pd.testing.assert_frame_equal(numbers(out), numbers(compared))
+    built = (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns
+    pipeline.compare(other, out, overwrite=True)
+    assert (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns == built
+    assert set(numbers(out)["model"]) == {"mgoe"}
+
+
+def test_the_files_of_others_are_never_touched(raw: dict[str, Any], tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="no comparison wrote"):
+        pipeline.compare(settings(raw), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_line_that_was_cut_off_is_no_line(tmp_path: Path):
+    whole = {"log": "a", "model": "m", "seed": 0, "state": "finished"}
+    (tmp_path / "results.jsonl").write_text('{"log": "a", "mod')
+    records.append(tmp_path, whole)
+    assert records.latest(tmp_path) == {("a", "m", 0): whole}
+
+
+WRONG = [
+    ({"modles": ["mgoe"]}, ConfigError, "did you mean 'models'"),
+    ({"models": ["mgeo"]}, ConfigError, "did you mean 'mgoe'"),
+    ({"models": ["mgoe", "mgoe"]}, ConfigError, "found 'mgoe' twice"),
+    ({"reference": "mgoo"}, ConfigError, "did you mean 'mgoe'"),
+    ({"tables": {"a": {"models": ["mgoe:randm"]}}}, ConfigError, "did you mean 'mgoe:random'"),
+    ({"variants": {"a": {"data.log": "b"}}}, ConfigError, "changes keys below graph, training, model"),
+    ({"variants": {"a": {"graph.betta": 1}}}, ConfigError, "did you mean 'beta'"),
+    ({"variants": {"a": {"model.options.ta": 1}}}, ConfigError, "did you mean 'tau'"),
+    ({"variants": {"a/b": {"graph.beta": 1}}}, ConfigError, "found 'a/b'"),
+    ({"logs": {"a": {"simulate": {"userz": 5}}}}, ConfigError, "did you mean 'users'"),
+    ({"logs": {"a": {"run": "nowhere.yaml"}}}, ConfigError, "no such file"),
+    ({"logs": {"a": {"tasks": ["click"]}}}, ConfigError, "data is needed"),
+    ({"tune": {"space": {"data.log": [1]}}}, ConfigError, "found 'data.log'"),
+    ({"tune": {"space": {"training.epochs": {"low": 5, "high": 2}}}}, ConfigError, "below `high`"),
+    ({"training": {"monitor": "bye.auc"}}, TrainingError, "did you mean 'buy.auc'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "sentence"), WRONG)
+def test_mistakes_are_named_before_any_work(raw: dict[str, Any], tmp_path: Path, changes: dict, error: type, sentence: str):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw | changes))
+    with pytest.raises(error, match=sentence):
+        pipeline.compare(tmp_path / "c.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_does_not_exist_is_named(raw: dict[str, Any], tmp_path: Path):
+    with pytest.raises(ConfigError, match="did you mean 'shared-bottom'"):
+        pipeline.compare(settings(raw), tmp_path / "out", models=["shared"])
+    with pytest.raises(ConfigError, match="--seeds"):
+        pipeline.compare(settings(raw), tmp_path / "out", seeds=[7])
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_comparison_of_the_examples_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if "models" not in yaml.safe_load(path.read_text()) or "logs" not in yaml.safe_load(path.read_text()):
+        pytest.skip("a run's settings")
+    monkeypatch.chdir(path.parents[1])
+    plan = Plan(load_comparison(path), tmp_path)
+    plan.check()
+    assert plan.entries
+
+
+# Search of settings
+
+
+def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    pytest.importorskip("optuna")
+    tune = {"trials": 4, "share": 0.5, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "options.tau": [1, 2]}}
+    plan = Plan(settings(raw, tune=tune), compared)
+    entry = plan.entries[0]
+    from mgoe.pipeline.comparison.work import tune_model
+
+    assert plan.settings.tune is not None
+    assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 4
+    whole = json.loads((tmp_path / "a.json").read_text())
+    assert whole["trials"][0]["settings"] == {}
+    assert set(whole["trials"][1]["settings"]) == set(tune["space"])
+    values = [trial["value"] for trial in whole["trials"]]
+    assert whole["best"] == whole["trials"][int(np.argmax(values))]["settings"]
+    (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:2]}))
+    tune_model(entry, plan.settings.tune, tmp_path / "b.json")
+    again = json.loads((tmp_path / "b.json").read_text())
+    assert [trial["settings"] for trial in again["trials"]] == [trial["settings"] for trial in whole["trials"]]
+    assert [trial["value"] for trial in again["trials"]] == values
+    tuned = entry.contestant.settings(tuning.best_of(tmp_path / "b.json"))
+    assert tuned.training == {k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")}
+
+
+def test_a_switch_is_searched_where_a_model_has_it(raw: dict[str, Any]):
+    plan = Plan(settings(raw, tune={"space": {"options.one_gate": [True], "training.epochs": [2]}}), Path("nowhere"))
+    assert plan.settings.tune is not None
+    spaces = {name: set(tuning.space_of(c.settings(), plan.settings.tune.space)) for name, c in plan.contestants.items()}
+    assert spaces["mgoe"] == {"options.one_gate", "training.epochs"}
+    assert spaces["shared-bottom"] == {"training.epochs"}
+
+
+def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):
+    plan = Plan(settings(raw), Path("nowhere"))
+    tuned = plan.contestants["mgoe:random"].settings({"training": {"epochs": 9}, "options": {"tau": 2, "width": 8}})
+    assert (tuned.options["tau"], tuned.options["width"], tuned.training["epochs"]) == (0.5, 8, 9)
+
+
+def test_a_missing_optuna_is_named_before_any_work(raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(tuning, "import_module", missing)
+    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[tune\]'"):
+        pipeline.compare(settings(raw, tune={}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,66 @@
+"""No model knows what it may not: what is left of it when users are exchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgoe import pipeline
+from mgoe.config import RunSettings, make_settings
+from mgoe.metrics import auc
+from mgoe.models import PRESETS, resolve
+from mgoe.pipeline import Inputs
+from mgoe.pipeline.cells import fit_model
+from mgoe.simulate import WorldSettings, simulate
+from mgoe.training import Feed, predict
+
+WORLD = WorldSettings(users=600, items=200, exposures=120_000, days=30, user_communities=4, item_communities=5)
+SHUFFLES = 5
+
+
+@pytest.fixture(scope="module")
+def personal(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, Path]:
+    """A log of strong tastes, prepared, and its graph."""
+    folder = tmp_path_factory.mktemp("personal")
+    simulate(WORLD, folder / "log", form="events")
+    settings = make_settings(
+        {
+            "data": {"log": str(folder / "log" / "events")},
+            "tasks": ["click", "buy"],
+            "split": {"cuts": [0.3, 0.5, 0.7, 0.85]},
+            "training": {"epochs": 3, "batch_size": 512},
+            "graph": {"recents": 5, "rank": 8, "resolutions": [[4, 5]], "dense": 0},
+        }
+    )
+    pipeline.macro_graph(settings, folder / "run")
+    return settings, folder / "run"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_with_users_exchanged_a_model_knows_no_more_than_items_tell(personal: tuple[RunSettings, Path], tmp_path: Path, name: str):
+    """Negatives of an event log are drawn as often as items are clicked: items alone tell nothing of clicks, and of purchases no more than
+    the model's own mean over users does."""
+    settings, run = personal
+    inputs = Inputs(run, settings)
+    model, feeds, _ = fit_model(resolve(name), 0, settings, inputs, tmp_path)
+    test = inputs.prepared.examples("test")
+    rng = np.random.default_rng(0)
+    exchanged = []
+    for _ in range(SHUFFLES):
+        others = test.take(np.arange(len(test)))
+        others.user[:] = rng.permutation(test.user)
+        exchanged.append(predict(model, Feed(inputs.prepared, inputs.graph, others, model.needs, inputs.spec)))
+    items, place = np.unique(test.item, return_inverse=True)
+    for t, task in enumerate(settings.tasks):
+        sums = sum(np.bincount(place, found[:, t], len(items)) for found in exchanged)
+        of_item = (sums / (SHUFFLES * np.bincount(place)))[place]
+        alone = auc(test.labels[:, t], of_item)
+        without = np.mean([auc(test.labels[:, t], found[:, t]) for found in exchanged])
+        assert without < alone + 0.02, task.name
+        if task.name == "click":
+            assert abs(without - 0.5) < 0.03
+            assert abs(alone - 0.5) < 0.03
+    own = auc(test.labels[:, 0], predict(model, feeds["test"])[:, 0])
+    assert own > 0.5 + (0.05 if "aggregates" in model.needs else -0.05)

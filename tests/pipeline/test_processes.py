@@ -1,0 +1,47 @@
+"""Jobs in processes of their own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from mgoe.pipeline.comparison.processes import Job, run_jobs
+from tests.pipeline import jobs
+
+
+def test_what_fails_takes_nothing_with_it_but_what_needs_it(tmp_path: Path):
+    wanted = [
+        Job("refused", jobs.refuse, ("clicks",)),
+        Job("after", jobs.note, (tmp_path, "after"), ("refused",)),
+        Job("after that", jobs.note, (tmp_path, "after that"), ("after",)),
+        Job("broken", jobs.break_down, ()),
+        Job("killed", jobs.die, ()),
+        Job("first", jobs.note, (tmp_path, "first")),
+        Job("second", jobs.note, (tmp_path, "second"), ("first", "long done")),
+    ]
+    ends = {outcome.job.name: outcome for outcome in run_jobs(wanted, 2)}
+    assert ends.keys() == {job.name for job in wanted}
+    assert ends["refused"].failed == ends["after"].failed == ends["after that"].failed == "a log: is no log of clicks"
+    assert ends["broken"].failed == "ZeroDivisionError: nothing to divide by"
+    assert "memory may have run out" in ends["killed"].failed
+    assert ends["second"].value == "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+    assert list(ends).index("first") < list(ends).index("second")
+
+
+def test_nothing_is_begun_when_time_is_up(tmp_path: Path):
+    assert list(run_jobs([Job("a", jobs.note, (tmp_path, "a"))], 1, until=time.monotonic() - 1)) == []
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
+    running = run_jobs([Job("quick", jobs.note, (tmp_path, "quick")), Job("slow", jobs.wait, (tmp_path,))], 2)
+    assert next(running).job.name == "quick"
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt())
+    assert time.monotonic() - started < 30
