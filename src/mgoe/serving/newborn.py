@@ -63,15 +63,19 @@ class Newborn:
         """
         touched: dict[Side, list[Slots]] = {side: [changed[side]] for side in SIDES}
         waiting: dict[Side, Slots] = {side: self._newcomers(side, changed[side]) for side in SIDES}
-        for side, slots in waiting.items():
-            self._project(side, slots)
+        if not any(len(waiting[side]) for side in SIDES):
+            return changed
+        for side in SIDES:
+            self._project(side, waiting[side])
         for side, level, by in ROUNDS:
             nodes = self.sides[side]
             slots = waiting[side][nodes.level[waiting[side]] >= level]
-            self._move(side, *self._placed(side, slots, by, level), touched, waiting)
+            if len(slots):
+                self._move(side, *self._placed(side, slots, by, level), touched, waiting)
         for side in SIDES:
             lost = waiting[side][self.sides[side].level[waiting[side]] == LEVELS]
-            self._move(side, lost, np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32), LEVELS, touched, waiting)
+            if len(lost):
+                self._move(side, lost, np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32), LEVELS, touched, waiting)
         return {side: np.unique(np.concatenate(touched[side])) for side in SIDES}
 
     def _newcomers(self, side: Side, slots: Slots) -> Slots:

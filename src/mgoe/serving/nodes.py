@@ -60,6 +60,14 @@ def grown(array: NDArray, size: int, fill: NDArray) -> NDArray:
     return longer
 
 
+def some_rows(indptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of sparse rows, some: where each starts once they lie together (n + 1,), and where entries are; none of rows beyond the last."""
+    inside = rows < len(indptr) - 1
+    start, end = (np.where(inside, indptr[np.where(inside, rows + k, 0)], 0) for k in (0, 1))
+    together = np.concatenate([[0], np.cumsum(end - start)]).astype(np.int64)
+    return together, np.arange(together[-1]) + np.repeat(start - together[:-1], end - start)
+
+
 @dataclass(frozen=True)
 class Before:
     """What the snapshot holds of one side, read when a node is touched.
@@ -105,11 +113,8 @@ class Before:
 
     def block(self, codes: NDArray[np.int64]) -> Block:
         """Pairs of some nodes; none of those beyond the snapshot."""
-        inside = codes < self.nodes
-        start, end = (np.where(inside, self.rows.indptr[np.where(inside, codes + k, 0)], 0) for k in (0, 1))
-        indptr = np.concatenate([[0], np.cumsum(end - start)]).astype(np.int64)
-        at = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], end - start)
         rows = self.rows
+        indptr, at = some_rows(rows.indptr, codes)
         return Block(0, indptr, rows.other[at], rows.code[at], rows.time[at], rows.events[at])
 
     def read(self, codes: NDArray[np.int64], recents: int) -> dict[str, NDArray]:
