@@ -13,7 +13,8 @@ from mgoe.config import InputGroup
 from mgoe.graph import Resolution, Snapshot
 from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving import kernels
-from mgoe.serving.nodes import Nodes, some_rows
+from mgoe.serving.before import some_rows
+from mgoe.serving.nodes import Nodes
 from mgoe.serving.pairs import LivePairs
 
 PLAIN = {"sum": 0, "second_sum": 0, "counts": 0, "table": None, "vectors": 0}
