@@ -215,7 +215,6 @@ class LiveNodes:
                 counted.append(event)
                 if event.id is not None:
                     self._keys.add(event.id)
-        self._counted["late"] += sum(event.time <= self.newest for event in counted)
         return counted
 
     def _code(self, side: Side, ids: list[int | str]) -> NDArray[np.int64]:
@@ -243,6 +242,7 @@ class LiveNodes:
         self.pairs.events[changed] = np.minimum(self.pairs.events[changed], MOST_EVENTS)
         self._counted["events"] += int(fresh.sum())
         self._counted["duplicates"] += int((~fresh).sum())
+        self._counted["late"] += int((fresh & (time <= self.newest)).sum())
         self.version += 1
         slots: dict[Side, NDArray[np.int64]] = {side: getattr(self.pairs, side)[changed].astype(np.int64) for side in SIDES}
         for side in SIDES:
