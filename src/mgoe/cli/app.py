@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import compare, data, doctor, graph, logs, score, simulate, stages
+from mgoe.cli import compare, data, doctor, graph, logs, refresh, score, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -102,6 +102,12 @@ app.command(
         "mgoe compare mine.yaml --out runs/mine --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
     )
 )(compare.compare)
+app.command(
+    epilog=examples(
+        "mgoe refresh runs/mine/bundle --events state --out bundles/today",
+        "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
+    )
+)(refresh.refresh)
 app.command(epilog=examples("mgoe doctor", "mgoe doctor --json"))(doctor.doctor)
 
 

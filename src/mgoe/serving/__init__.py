@@ -1,0 +1,12 @@
+"""From a bundle to a live ranking service: events that are durable, and nodes that move with them.
+
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched nodes.
+"""
+
+from mgoe.serving.events import Event, EventReader
+from mgoe.serving.follow import Follower
+from mgoe.serving.live import LiveNodes
+from mgoe.serving.log import EventLog, FileLog, Position, every
+from mgoe.serving.stores import open_events
+
+__all__ = ["Event", "EventLog", "EventReader", "FileLog", "Follower", "LiveNodes", "Position", "every", "open_events"]
