@@ -134,7 +134,7 @@ class DenseInputs(nn.Module):
             raw = torch.cat([batch[key] for key in self.keys], 1)
             parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
         parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
-        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((len(batch["user"]), 0), dtype=torch.float32)
+        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
 
     @property
     def reads(self) -> set[str]:
@@ -151,18 +151,14 @@ class DenseInputs(nn.Module):
 
 
 class Columns(nn.Module):
-    """Some of the columns of dense inputs, none of them of a category. Reads their keys alone."""
+    """Some of the columns of dense inputs, none of them of a category, from a batch whose keys hold no other columns."""
 
     mean: Tensor
     scale: Tensor
-    take: Tensor
 
     def __init__(self, inputs: DenseInputs, columns: list[int]):
         super().__init__()
         self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
-        of_keys = [column for column, name in enumerate(inputs.names) if name in self.keys]
-        self.all = of_keys == columns
-        self.register_buffer("take", torch.tensor([of_keys.index(column) for column in columns], dtype=torch.int64), persistent=False)
         self.register_buffer("mean", inputs.mean[columns], persistent=False)
         self.register_buffer("scale", inputs.scale[columns], persistent=False)
 
@@ -171,7 +167,7 @@ class Columns(nn.Module):
         if not self.keys:
             return []
         raw = torch.cat([batch[key] for key in self.keys], 1)
-        return [((raw if self.all else raw[:, self.take]) - self.mean).mul(self.scale).clamp(-CLIP, CLIP)]
+        return [((raw - self.mean) * self.scale).clamp(-CLIP, CLIP)]
 
 
 class NodeRows(NamedTuple):
