@@ -6,13 +6,12 @@ A graph has one input a key of the batch and one output; the first axis of every
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -90,15 +89,24 @@ def export(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell of what they cannot fold, which changes nothing."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    """Exporters tell of what they do not fold or expect, which changes nothing; what others log meanwhile is left alone."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    root = logging.getLogger()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    root.addFilter(_not_root)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        root.removeFilter(_not_root)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def _not_root(record: logging.LogRecord) -> bool:
+    return record.name != "root"
 
 
 class Session:
