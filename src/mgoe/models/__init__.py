@@ -8,6 +8,7 @@ from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
 from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
 from mgoe.models.esmm import ESMM, ESMMOptions
+from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, expanded, neutral, side_of
 from mgoe.models.home import HoME, HoMEOptions
 from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.macgnn import MacGNN, MacGNNOptions
@@ -20,7 +21,7 @@ from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, 
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.single_task import SingleTask, SingleTaskOptions
-from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec
+from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 from mgoe.models.stem import STEM, STEMOptions
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PRESETS",
     "STEM",
     "AITMOptions",
+    "AdditiveHalves",
     "Batch",
     "BoostedTrees",
     "BoostedTreesOptions",
@@ -41,6 +43,7 @@ __all__ = [
     "ESMMOptions",
     "FeatureSpec",
     "FlatInputs",
+    "Halves",
     "HoME",
     "HoMEOptions",
     "MGOEOptions",
@@ -57,12 +60,18 @@ __all__ = [
     "STEMOptions",
     "SharedBottom",
     "SharedBottomOptions",
+    "Side",
+    "Sides",
     "SingleTask",
     "SingleTaskOptions",
     "TaskSpec",
+    "batch_keys",
     "draw_rows",
+    "expanded",
     "late_tables",
     "make_model",
+    "neutral",
     "options_of",
     "resolve",
+    "side_of",
 ]

@@ -31,8 +31,12 @@ class Gates(nn.Module):
     def forward(self, query: Tensor) -> Tensor:
         """(B, query) -> weights (B, T, S), or (B, 1, S) where one gate serves all tasks."""
         if self.score is None:
-            return query.new_ones((len(query), 1, 1))
-        return self.score(query).float().unflatten(1, (-1, self.experts)).softmax(2)
+            return query.new_ones((query.shape[0], 1, 1))
+        return self.weights(self.score(query))
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """From what `score` gives, (B, G), what `forward` does."""
+        return scores.float().unflatten(1, (-1, self.experts)).softmax(2)
 
 
 class PartialGates(nn.Module):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup
+from mgoe.models.halves import Side, Sides, side_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 
@@ -134,7 +135,45 @@ class DenseInputs(nn.Module):
             raw = torch.cat([batch[key] for key in self.keys], 1)
             parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
         parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
-        return for_products(torch.cat(parts, 1)) if parts else batch["user"].new_zeros((len(batch["user"]), 0), dtype=torch.float32)
+        if not parts:
+            return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
+        return for_products(torch.cat(parts, 1))
+
+    @property
+    def reads(self) -> set[str]:
+        """Batch keys."""
+        return {*self.keys, *(key for key, _ in self.embedded)}
+
+    def sides(self, mixed: Sides) -> list[Side]:
+        """Whose each column is."""
+        whose: list[Side] = []
+        for key in dict.fromkeys(self.names):
+            whose += mixed.get(key, [side_of(key)] * self.names.count(key))
+        return whose
+
+    def pair(self, mixed: Sides) -> Columns:
+        """Reads the columns that neither side has alone."""
+        return Columns(self, [column for column, side in enumerate(self.sides(mixed)) if side == "pair"])
+
+
+class Columns(nn.Module):
+    """Some of the columns of dense inputs, none of them of a category, from a batch whose keys hold no other columns."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: DenseInputs, columns: list[int]):
+        super().__init__()
+        self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
+        self.register_buffer("mean", inputs.mean[columns], persistent=False)
+        self.register_buffer("scale", inputs.scale[columns], persistent=False)
+
+    def forward(self, batch: Batch) -> list[Tensor]:
+        """(B, columns), in a list that is empty where there are none."""
+        if not self.keys:
+            return []
+        raw = torch.cat([batch[key] for key in self.keys], 1)
+        return [((raw - self.mean) * self.scale).clamp(-CLIP, CLIP)]
 
 
 class NodeRows(NamedTuple):
@@ -166,6 +205,13 @@ class Nodes(nn.Module):
         users, items = (spec.n_users, spec.n_items) if by_id else (spec.macro_users, spec.macro_items)
         self.users = table(users + 1, width, sparse=by_id)
         self.items = table(items + 1, width, sparse=by_id)
+
+    @property
+    def reads(self) -> set[str]:
+        """Batch keys."""
+        nodes = {f"user{self.suffix}", f"item{self.suffix}"}
+        lists = ("recent_items", "recent_users") if self.recents else ()
+        return nodes | {f"{name}{kind}" for name in lists for kind in ("", "_code", self.suffix)}
 
     def forward(self, batch: Batch) -> NodeRows:
         user, recent_users = self._rows(self.users, batch, "user")

@@ -1,0 +1,218 @@
+"""Models in ONNX: for the scorer's own sessions, and whole, for those who serve themselves. PyTorch is the reference.
+
+A graph has one input a key of the batch and one output; the first axis of every input is free.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mgoe.errors import MissingExtra, OutputError
+from mgoe.models import Batch, Halves, RankingModel, batch_keys, expanded, neutral
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+
+
+def load(name: str) -> Any:
+    """A package of the extra `onnx`.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtra(name, "this needs the extra `onnx`; install it with: pip install 'mgoe[onnx]'") from None
+
+
+class Traced(nn.Module):
+    """A function of named tensors as one of tensors in order, which is what an exporter reads."""
+
+    def __init__(self, owner: nn.Module, compute: Callable[[Batch], Tensor], names: Sequence[str]):
+        super().__init__()
+        self.owner, self._compute, self.names = owner, compute, list(names)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self._compute(dict(zip(self.names, tensors, strict=True)))
+
+
+def export(
+    out: Path,
+    owner: nn.Module,
+    compute: Callable[[Batch], Tensor],
+    sample: Batch,
+    fixed: Collection[str] = (),
+    lists: Collection[str] = (),
+) -> None:
+    """Write a function as an ONNX graph whose output is `out`; weights lie beside it, in `<name>.data`.
+
+    Args:
+        out: The file.
+        owner: Holds the weights.
+        compute: What to export, from named tensors to one.
+        sample: Several rows of every key that it reads, by which shapes are traced.
+        fixed: Keys whose first axis stays as in the sample.
+        lists: Keys whose second axis is free too.
+
+    Raises:
+        MissingExtra: The extra is not installed.
+    """
+    load("onnx"), load("onnxscript")
+    out.parent.mkdir(exist_ok=True)
+    names = sorted(sample)
+    rows = torch.export.Dim("rows", min=1)
+    shapes = tuple(
+        {} if name in fixed else {0: rows} | ({1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {})
+        for k, name in enumerate(names)
+    )
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            Traced(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True, verbose=False,
+            dynamic_shapes=(shapes,), input_names=names, output_names=["out"],
+        )  # fmt: skip
+        assert program is not None
+        program.save(out, external_data=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters tell of what they do not fold or expect, which changes nothing; what others log meanwhile is left alone."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    root = logging.getLogger()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    root.addFilter(_not_root)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_not_root)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def _not_root(record: logging.LogRecord) -> bool:
+    return record.name != "root"
+
+
+class Session:
+    """A graph that runs on one thread.
+
+    Args:
+        file: Of the graph. Its weights are read from the disk as they are needed.
+    """
+
+    def __init__(self, file: Path):
+        runtime = load("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.names = [given.name for given in self._session.get_inputs()]
+
+    def __call__(self, batch: Mapping[str, NDArray]) -> NDArray[np.float32]:
+        """Run it on arrays by name; others are passed over."""
+        return self._session.run(None, {name: batch[name] for name in self.names})[0]
+
+
+ROWS = ("row.user", "row.item")
+"""Names of what the user and the items add, beside the keys of the batch."""
+
+
+class Sessions:
+    """What a service runs of a model at every request, in ONNX Runtime: `Halves.user` and `Halves.join`.
+
+    Args:
+        halves: Of a model.
+        known: What `user` reads, one row.
+        late: What `join` reads beside the rows of the user and of the items: keys of the user in one row, others in several.
+        precision: `int8` quantises the weights of products in `join`.
+    """
+
+    def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision):
+        rows = max(value.shape[0] for value in late.values())
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            self._user = None
+            if halves.width:
+                export(folder / "user.onnx", halves, halves.user, known, fixed=known)
+                self._user = Session(folder / "user.onnx")
+            sample = {ROWS[0]: torch.zeros(1, halves.width), ROWS[1]: torch.zeros(rows, halves.width), **late}
+            one = [ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)]
+            export(folder / "join.onnx", halves, lambda batch: halves.join(batch[ROWS[0]], batch[ROWS[1]], batch), sample, fixed=one)
+            if precision == "int8":
+                quantise(folder / "join.onnx", folder / "int8.onnx")
+            self._join = Session(folder / ("int8.onnx" if precision == "int8" else "join.onnx"))
+        self._halves = halves
+
+    def user(self, known: Batch) -> Tensor:
+        """(1, F), or (B, F) where contexts differ."""
+        if self._user is None or max(value.shape[0] for value in known.values()) > 1:
+            return self._halves.user(known)
+        return torch.from_numpy(self._user({key: value.numpy() for key, value in known.items()}))
+
+    def join(self, user: Tensor, items: Tensor, late: Batch) -> Tensor:
+        """Logits (B, T)."""
+        if user.shape[0] > 1:
+            items, user = items + user, torch.zeros_like(user[:1])
+        arrays = {key: value.numpy() for key, value in (*late.items(), (ROWS[0], user), (ROWS[1], items))}
+        return torch.from_numpy(self._join(arrays))
+
+
+def quantise(file: Path, out: Path) -> None:
+    """The same graph with weights of 8 bits in its products, whose inputs are quantised as they come (ONNX Runtime's dynamic scheme)."""
+    quantization = load("onnxruntime.quantization")
+    out.parent.mkdir(exist_ok=True)
+    with _quiet():
+        quantization.quantize_dynamic(file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8)
+
+
+class Exported:
+    """A whole model as `export_whole` wrote it: a batch in, `predict`'s answer out."""
+
+    def __init__(self, file: Path):
+        self._session = Session(file)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return torch.from_numpy(self._session({key: value.numpy() for key, value in batch.items()}))
+
+
+def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "int8"] = "float32") -> None:
+    """Write a whole model, for those who serve it themselves: a batch by its keys in, `out` (B, T) as `predict` gives it.
+
+    Files appear when they are whole: `out`, and its weights in `<name>.data` beside it.
+
+    Raises:
+        MissingExtra: The extra is not installed.
+        OutputError: They cannot be written.
+    """
+    names = batch_keys(model.spec, model.needs)
+    sample = {key: value.clone() for key, value in expanded(neutral(model.spec), 3).items() if key in names}
+    kinds = {kind: getattr(model.spec, kind) for kind in ("user_side", "item_side", "context")}
+    lists = [key for kind, features in kinds.items() for one in features if one.multi and (key := f"{kind}.{one.name}") in sample]
+    sample |= {key: torch.full((3, 2), -1) for key in lists}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            export(Path(scratch) / "plain" / out.name, model, model.predict, sample, lists=lists)
+            if precision == "int8":
+                quantise(Path(scratch) / "plain" / out.name, Path(scratch) / "int8" / out.name)
+            made = Path(scratch) / ("int8" if precision == "int8" else "plain")
+            for file in sorted(made.iterdir(), reverse=True):  # the weights first
+                os.replace(file, out.parent / file.name)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
