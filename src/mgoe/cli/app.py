@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import doctor, graph, logs, score, simulate, stages
+from mgoe.cli import doctor, graph, logs, score, serve, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -87,6 +87,13 @@ app.command(
 app.command(
     epilog=examples("mgoe recommend runs/mine/bundle 42", "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json"),
 )(score.recommend)
+app.command(
+    epilog=examples(
+        "mgoe serve runs/mine/bundle                       [dim]on this machine alone: http://127.0.0.1:8000[/]",
+        "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
+        "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
+    )
+)(serve.serve)
 app.command(
     epilog=examples(
         "mgoe run mine.yaml --out runs/mine",
