@@ -5,13 +5,14 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 """
 
 from mgoe.models.base import RankingModel
+from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, side_of
 from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, resolve
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
-from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec
+from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 
 __all__ = [
     "BASES",
@@ -19,10 +20,12 @@ __all__ = [
     "INPUTS",
     "MGOE",
     "PRESETS",
+    "AdditiveHalves",
     "Batch",
     "CategoricalSpec",
     "FeatureSpec",
     "FlatInputs",
+    "Halves",
     "MGOEOptions",
     "MMoE",
     "MMoEOptions",
@@ -30,9 +33,13 @@ __all__ = [
     "RivalOptions",
     "SharedBottom",
     "SharedBottomOptions",
+    "Side",
+    "Sides",
     "TaskSpec",
+    "batch_keys",
     "draw_rows",
     "late_tables",
     "make_model",
     "resolve",
+    "side_of",
 ]

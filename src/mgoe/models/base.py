@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup, Settings
-from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.halves import Halves, Sides
+from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class RankingModel(nn.Module, ABC):
@@ -94,6 +95,23 @@ class RankingModel(nn.Module, ABC):
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """What the report shows of the model's inside, e.g. `gates` (T, experts); nothing by default."""
+        return {}
+
+    def halves(self, sides: Sides) -> Halves:
+        """How it is served, parts of it computed ahead of a request; by default none (see `halves.AdditiveHalves`).
+
+        Args:
+            sides: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
+        """
+        return Halves(self, batch_keys(self.spec, self.needs))
+
+    def explain(self, batch: Batch) -> dict[str, Tensor]:
+        """What carried each prediction; nothing by default.
+
+        Returns:
+            Of these what the model has, a row each: `gates` (B, T, S); weights of macro nodes `u1`, `u2`, `i1`, `i2` (B, K), the mean over
+            experts where these differ; weights of recent neighbours `recent_items`, `recent_users` (B, R).
+        """
         return {}
 
     def tables(self) -> list[nn.Parameter]:

@@ -98,14 +98,25 @@ class MacroExperts(nn.Module):
         of_item = [self._order(order, batch[order], user) for order in self.orders if order not in self.user_orders]
         return torch.cat(of_user, 2), torch.cat(of_item, 2)
 
+    def weights(self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None) -> dict[str, Tensor]:
+        """Weight of each macro node by order, (B, K): under attention the mean over experts."""
+        both = {order: item if order in self.user_orders else user for order in self.orders}
+        weights = {order: self._weights(order, batch[order], target) for order, target in both.items()}
+        return {order: values.mean(0) if values.dim() == 3 else values for order, values in weights.items()}
+
     def _order(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
-        nodes = self.nodes[SIDES[order]]  # (S or 1, K, D)
-        values = nodes @ self.value[order]  # (S, K, H)
+        values = self.nodes[SIDES[order]] @ self.value[order]  # (S, K, H)
+        weights = self._weights(order, edges, target)
+        return self._folded(weights, values) if weights.dim() == 2 else torch.bmm(weights, values)
+
+    def _weights(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
+        """(B, K) for all experts, or (S, B, K)."""
         if order not in self.key or target is None:
-            return self._folded(edge_weights(edges, self.tau, self.mask_empty), values)
+            return edge_weights(edges, self.tau, self.mask_empty)
+        nodes = self.nodes[SIDES[order]]  # (S or 1, K, D)
         affinity = torch.bmm(torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2))  # (S, B, K)
         logits = affinity.float() * self.scale + edges / self.tau
-        return torch.bmm(masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1), values)
+        return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)
 
     def _folded(self, weights: Tensor, values: Tensor) -> Tensor:
         """`weights` (B, K) times the values of every expert (S, K, H), in one product. Shape (S, B, H)."""

@@ -27,7 +27,11 @@ class Gates(nn.Module):
         """(B, query) -> weights (B, T, S)."""
         if self.score is None:
             return query.new_ones((len(query), self.tasks, 1))
-        return self.score(query).float().unflatten(1, (-1, self.experts)).softmax(2).expand(-1, self.tasks, -1)
+        return self.weights(self.score(query))
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """(B, G) as `score` gives them -> weights (B, T, S)."""
+        return scores.float().unflatten(1, (-1, self.experts)).softmax(2).expand(-1, self.tasks, -1)
 
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:

@@ -70,7 +70,11 @@ class StackedMLP(nn.Module):
 
     def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
         """(B, common) and (copies, B, own) -> (copies, B, hidden[-1])."""
-        h = self.first(common, own).relu_()
+        return self.rest(self.first(common, own))
+
+    def rest(self, first: Tensor) -> Tensor:
+        """From the first layers before their ReLU, which is done in place: (copies, B, hidden[0]) -> (copies, B, hidden[-1])."""
+        h = first.relu_()
         for layer in self.deeper:
             h = layer(h).relu_()
         return h

@@ -14,10 +14,11 @@ from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.gates import Gates, mix
+from mgoe.models.halves import AdditiveHalves, Halves, Sides
 from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
 from mgoe.models.layers import StackedMLP, Widths
 from mgoe.models.recents import Recents
-from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 from mgoe.models.towers import MacroTaskTable, Towers, Transfer
 
 
@@ -99,47 +100,88 @@ class MGOE(RankingModel):
         self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer)
 
     def logits(self, batch: Batch) -> Tensor:
-        x, rows = self._read(batch)
-        experts, gates = self._bottom(batch, x, rows)
+        rows = self._rows(batch)
+        return self.rest(self.first(batch, self.inputs(batch), rows), batch, rows)
+
+    def first(self, batch: Batch, x: Tensor, rows: NodeRows | None = None) -> list[Tensor]:
+        """What all later layers read, each (..., B, W): experts before their first ReLU (in form `paper` the inputs `x` (B, X) and the
+        experts themselves), then the scores of gates that read no experts.
+
+        With attention `none` it is affine in `x`, and the sum of what the batch says of the user and what it says of the item.
+        """
+        rows = self._rows(batch) if rows is None else rows
+        nodes = self._nodes(x, rows)
+        own = self._own(batch, *(self._a_task(node) for node in nodes))
+        if self.experts is not None:
+            parts = [self.experts.first(x, own)]
+        else:
+            assert own is not None
+            parts = [x, own]
+        if self.gates.score is not None and self.query != "experts":
+            ids = nodes if self.by_id else ()
+            parts.append(self.gates.score(torch.cat(ids if self.query == "ids" else (x, *ids), 1)))
+        return parts
+
+    def rest(self, first: list[Tensor], batch: Batch, rows: NodeRows | None = None) -> Tensor:
+        """Logits (B, T) from `first`, and from what the batch holds of recent neighbours and the macro task table."""
+        experts, gates = self._bottom(first)
         own = mix(gates, experts)
         if self.table is not None:
             own = torch.cat([own, self.table(batch["table_user"], batch["table_item"])], 2)
-        common = [x] if self.experts is None else []
-        if self.recents is not None and rows is not None:
+        common = [first[0]] if self.experts is None else []
+        if self.recents is not None:
+            rows = self._rows(batch) if rows is None else rows
+            assert rows is not None
             common.append(self.recents(batch, rows))
         return self.towers(torch.cat(common, 1) if common else None, own)
+
+    def halves(self, sides: Sides) -> Halves:
+        """Additive with attention `none`; a candidate that is the target of the user's edges leaves nothing to compute ahead."""
+        if self.macro is not None and len(self.macro.key):
+            return super().halves(sides)
+        late = {"table_user", "table_item"} if self.table is not None else set()
+        if self.recents is not None and self.nodes is not None:
+            late |= self.nodes.reads
+        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), sides, late)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._bottom(batch, *self._read(batch))[1].mean(0)}
+            return {"gates": self._bottom(self.first(batch, self.inputs(batch)))[1].mean(0)}
 
-    def _read(self, batch: Batch) -> tuple[Tensor, NodeRows | None]:
-        """Dense inputs, (B, X), and what stands for single users and items."""
-        return self.inputs(batch), None if self.nodes is None else self.nodes(batch)
+    def explain(self, batch: Batch) -> dict[str, Tensor]:
+        rows, x = self._rows(batch), self.inputs(batch)
+        out = {"gates": self._bottom(self.first(batch, x, rows))[1]}
+        if self.macro is not None:
+            out |= self.macro.weights(batch, *(self._a_task(node) for node in self._nodes(x, rows)))
+        if self.recents is not None and rows is not None:
+            out |= self.recents.weights(batch, rows)
+        return out
 
-    def _bottom(self, batch: Batch, x: Tensor, rows: NodeRows | None) -> tuple[Tensor, Tensor]:
-        """Experts (S, B, W) and gates (B, T, S)."""
+    def _rows(self, batch: Batch) -> NodeRows | None:
+        """What stands for single users and items."""
+        return None if self.nodes is None else self.nodes(batch)
+
+    def _nodes(self, x: Tensor, rows: NodeRows | None) -> tuple[Tensor, Tensor]:
+        """`e_u` and `e_i`, (B, copies * D), of width 0 where there are none."""
         if rows is not None and self.by_id:
-            nodes = rows.user, rows.item
-        elif self.projected is not None:
-            nodes = self.projected(x)
-        else:
-            nodes = x[:, :0], x[:, :0]
-        user, item = (self._a_task(node) for node in nodes)
+            return rows.user, rows.item
+        return (x[:, :0], x[:, :0]) if self.projected is None else self.projected(x)
+
+    def _own(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor | None:
+        """Inputs that each expert has for itself, (S, B, W)."""
         parts = [user, item] if self.reads_nodes else []
         if self.macro is not None:
             of_user, of_item = self.macro(batch, user, item)
             parts = [user, of_user, item, of_item] if self.reads_nodes else [of_user, of_item]
-        own = torch.cat(parts, 2) if parts else None
-        experts = own if self.experts is None else self.experts(x, own)
-        assert experts is not None
-        if self.query == "experts":
-            query = experts.transpose(0, 1).flatten(1)
-        else:
-            ids = nodes if self.by_id else ()
-            query = torch.cat(ids if self.query == "ids" else (x, *ids), 1)
-        return experts, self.gates(query)
+        return torch.cat(parts, 2) if parts else None
+
+    def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Experts (S, B, W) and gates (B, T, S)."""
+        experts = first[1] if self.experts is None else self.experts.rest(first[0])
+        if self.gates.score is None or self.query == "experts":
+            return experts, self.gates(experts.transpose(0, 1).flatten(1))
+        return experts, self.gates.weights(first[-1])
 
     def _a_task(self, node: Tensor) -> Tensor:
         """(B, copies * D) -> (S, B, D), S = T; one copy serves all tasks."""

@@ -9,10 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mgoe.config import InputGroup
-from mgoe.models.base import RankingModel
 from mgoe.models.gates import Gates, mix
 from mgoe.models.layers import StackedMLP, Widths
-from mgoe.models.rivals import FlatInputs, RivalOptions
+from mgoe.models.rivals import FlatInputs, FlatModel, RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
 from mgoe.models.towers import Towers
 
@@ -26,7 +25,7 @@ class MMoEOptions(RivalOptions):
     """Layers of an expert."""
 
 
-class MMoE(RankingModel):
+class MMoE(FlatModel):
     """Multi-gate mixture of experts."""
 
     Options = MMoEOptions
@@ -40,11 +39,21 @@ class MMoE(RankingModel):
         self.gates = Gates(tasks, experts, self.inputs.width)
         self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
 
-    def logits(self, batch: Batch) -> Tensor:
-        x = self.inputs(batch)
-        return self.towers(None, mix(self.gates(x), self.experts(x)))
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        scores = [] if self.gates.score is None else [self.gates.score(x)]
+        return [self.experts.first(x, None), *scores]
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self.towers(None, mix(self._weights(first), self.experts.rest(first[0])))
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self.gates(self.inputs(batch)).mean(0)}
+            return {"gates": self._weights(self.first(batch, self.inputs(batch))).mean(0)}
+
+    def explain(self, batch: Batch) -> dict[str, Tensor]:
+        return super().explain(batch) | {"gates": self._weights(self.first(batch, self.inputs(batch)))}
+
+    def _weights(self, first: list[Tensor]) -> Tensor:
+        """(B, T, S)."""
+        return self.gates(first[0].transpose(0, 1)) if self.gates.score is None else self.gates.weights(first[1])

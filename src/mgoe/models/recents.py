@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,14 @@ class TargetAttention(nn.Module):
 
     def forward(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
         """(B, inputs), (B, R, inputs), (B, R), (B, R) bool -> (B, width)."""
+        weights = self.weights(target, neighbours, bonus, present)
+        return torch.bmm(weights[:, None], neighbours).squeeze(1) @ self.value
+
+    def weights(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
+        """Of each neighbour, (B, R)."""
         query = (target @ self.query) @ self.key.T  # Q and K folded: a key a neighbour is never formed
         logits = torch.bmm(neighbours, query[:, :, None]).squeeze(2).float() * self.scale + bonus
-        weights = logits.masked_fill(~present, -1e30).softmax(1) * present
-        return torch.bmm(weights[:, None], neighbours).squeeze(1) @ self.value
+        return logits.masked_fill(~present, -1e30).softmax(1) * present
 
 
 class Recents(nn.Module):
@@ -46,9 +51,17 @@ class Recents(nn.Module):
         self.register_buffer("gain", torch.tensor(spec.code_scores).log1p(), persistent=False)
 
     def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
-        of_user = self.items(rows.item, rows.recent_items, self._bonus(batch["recent_items_code"]), batch["recent_items"] >= 0)
-        of_item = self.users(rows.user, rows.recent_users, self._bonus(batch["recent_users_code"]), batch["recent_users"] >= 0)
-        return torch.cat([of_user, of_item], 1)
+        return torch.cat([self.items(*self._reads(batch, rows, "items")), self.users(*self._reads(batch, rows, "users"))], 1)
+
+    def weights(self, batch: Batch, rows: NodeRows) -> dict[str, Tensor]:
+        """What each recent neighbour weighs, by the batch's key for them, (B, R)."""
+        items, users = self._reads(batch, rows, "items"), self._reads(batch, rows, "users")
+        return {"recent_items": self.items.weights(*items), "recent_users": self.users.weights(*users)}
+
+    def _reads(self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Target, neighbours, what their tasks add, and which of them there are."""
+        target, neighbours = (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
+        return target, neighbours, self._bonus(batch[f"recent_{nodes}_code"]), batch[f"recent_{nodes}"] >= 0
 
     def _bonus(self, codes: Tensor) -> Tensor:
         return self.gain[codes.clamp_min(0)]

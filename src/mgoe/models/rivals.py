@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Callable, Collection
 
 import torch
 from pydantic import Field
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
+from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
+from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides
 from mgoe.models.inputs import DenseInputs, Nodes
 from mgoe.models.layers import Widths
 from mgoe.models.recents import Recents
-from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class RivalOptions(Settings):
@@ -71,3 +74,49 @@ class FlatInputs(nn.Module):
         if self.macro is not None:
             parts += [aggregate.squeeze(0) for aggregate in self.macro(batch)]
         return torch.cat(parts, 1)
+
+    def sides(self, mixed: Sides) -> list[Side]:
+        """Whose each column is; the recents' summaries are the pair's."""
+        ids = self.nodes.width if self.nodes is not None and self.by_id else 0
+        recents = self.recents.width if self.recents is not None else 0
+        macro = self.macro.width // 2 if self.macro is not None else 0
+        rest: list[tuple[Side, int]] = [("user", ids), ("item", ids), ("pair", recents), ("user", macro), ("item", macro)]
+        return self.dense.sides(mixed) + [side for side, width in rest for _ in range(width)]
+
+    def pair(self, mixed: Sides) -> Callable[[Batch], list[Tensor]]:
+        """Reads the pair's columns: dense ones, and summaries of the recents."""
+        dense, nodes, recents = self.dense.pair(mixed), self.nodes, self.recents
+        if nodes is None or recents is None:
+            return dense
+        return lambda batch: [*dense(batch), recents(batch, nodes(batch))]
+
+    def weights(self, batch: Batch) -> dict[str, Tensor]:
+        """Of macro nodes, (B, K), and of recent neighbours, (B, R), by the batch's key for them."""
+        out = {} if self.macro is None else self.macro.weights(batch)
+        if self.recents is not None and self.nodes is not None:
+            out |= self.recents.weights(batch, self.nodes(batch))
+        return out
+
+
+class FlatModel(RankingModel):
+    """A model whose first layers read everything as one vector, so that it can be taken apart there."""
+
+    inputs: FlatInputs
+
+    @abstractmethod
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        """What all later layers read, affine in x (B, X), each (..., B, W)."""
+
+    @abstractmethod
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        """Logits (B, T) from `first` alone."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.rest(self.first(batch, self.inputs(batch)), batch)
+
+    def halves(self, sides: Sides) -> Halves:
+        late = self.inputs.nodes.reads if self.inputs.nodes is not None and self.inputs.recents is not None else set()
+        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), sides, late)
+
+    def explain(self, batch: Batch) -> dict[str, Tensor]:
+        return self.inputs.weights(batch)

@@ -7,9 +7,8 @@ from collections.abc import Collection
 from torch import Tensor
 
 from mgoe.config import InputGroup
-from mgoe.models.base import RankingModel
 from mgoe.models.layers import StackedMLP, Widths
-from mgoe.models.rivals import FlatInputs, RivalOptions
+from mgoe.models.rivals import FlatInputs, FlatModel, RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
 from mgoe.models.towers import Towers
 
@@ -21,7 +20,7 @@ class SharedBottomOptions(RivalOptions):
     """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
 
 
-class SharedBottom(RankingModel):
+class SharedBottom(FlatModel):
     """A bottom that all towers read."""
 
     Options = SharedBottomOptions
@@ -33,5 +32,8 @@ class SharedBottom(RankingModel):
         self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
         self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
 
-    def logits(self, batch: Batch) -> Tensor:
-        return self.towers(self.bottom(self.inputs(batch)).squeeze(0), None)
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        return [self.bottom.first(x, None)]
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self.towers(self.bottom.rest(first[0]).squeeze(0), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -22,6 +23,10 @@ DENSE_KEYS: dict[InputGroup, tuple[str, ...]] = {
     "aggregates": ("u1", "u2", "i1", "i2"),
 }
 """Batch keys of the dense float features of each input group; the other groups have none."""
+
+
+_RECENTS = tuple(f"recent_{nodes}{kind}" for nodes in ("items", "users") for kind in ("", "_code", "_macro"))
+_INDEX_KEYS: dict[InputGroup, tuple[str, ...]] = {"aggregates": ("table_user", "table_item"), "recents": _RECENTS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,3 +90,16 @@ class FeatureSpec:
         raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
         raw["code_scores"] = tuple(raw["code_scores"])
         return cls(**raw)
+
+
+def batch_keys(spec: FeatureSpec, groups: Collection[InputGroup]) -> list[str]:
+    """Keys of a batch that holds some input groups; the codes of nodes and of their macro nodes are always there."""
+    keys = ["user", "item", "user_macro", "item_macro"]
+    for group in groups:
+        keys += [key for key in DENSE_KEYS.get(group, ()) if spec.widths.get(key) or group == "aggregates"]
+        keys += _INDEX_KEYS.get(group, ())
+    if "side" in groups:
+        keys += [f"{kind}.{feature.name}" for kind in ("user_side", "item_side") for feature in getattr(spec, kind)]
+    if "context" in groups:
+        keys += [f"context.{feature.name}" for feature in spec.context]
+    return keys

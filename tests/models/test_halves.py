@@ -1,0 +1,121 @@
+"""A model taken apart gives what it gives whole, whatever it reads and however it is switched."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.models import AdditiveHalves, Batch, FeatureSpec, make_model, side_of
+from tests.effort import up_to
+from tests.models.batches import make_spec, random_batch
+from tests.models.test_contract import MODELS, every_model
+
+SIDES = {"counts": ("user",) * 2 + ("item",) * 3, "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair")}
+
+
+def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
+    """One user and several items: every column of the user's is the same in all rows."""
+    batch = random_batch(spec, rows, seed)
+    for key, value in batch.items():
+        if side_of(key) == "user":
+            batch[key] = value[:1].expand(rows, *value.shape[1:])
+    for key, sides in SIDES.items():
+        own = torch.tensor([side == "user" for side in sides])
+        batch[key] = torch.where(own, batch[key][:1], batch[key])
+    return batch
+
+
+def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
+    """What one side knows: its own keys, and zeros where a column is another's. The user has one row."""
+    out = {}
+    for key in keys & batch.keys():
+        value = batch[key][:1] if side == "user" else batch[key]
+        own = torch.tensor([of == side for of in SIDES[key]]) if key in SIDES else None
+        out[key] = value if own is None else torch.where(own, value, 0.0)
+    return out
+
+
+def check_halves(model, batch: Batch) -> None:
+    halves = model.halves(SIDES)
+    with torch.no_grad():
+        user, item = halves.user(part(batch, "user", halves.user_keys)), halves.item(part(batch, "item", halves.item_keys))
+        assert user.shape == (1, halves.width)
+        assert item.shape == (len(batch["item"]), halves.width)
+        late = {
+            key: value[:1] if side_of(key) == "user" and key not in SIDES else value for key, value in batch.items() if key in halves.keys
+        }
+        torch.testing.assert_close(halves.join(user, item, late), model.logits(batch), atol=1e-5, rtol=1e-5)
+
+
+@every_model
+@up_to(5)
+@given(rows=st.integers(1, 9), seed=st.integers(0, 99), tasks=st.integers(1, 4))
+def test_the_parts_together_are_the_whole(model, rows, seed, tasks):
+    spec = make_spec(tasks)
+    check_halves(make_model(model, spec, seed), of_one_user(spec, rows, seed))
+
+
+def test_any_options_of_mgoe_can_be_taken_apart():
+    options = st.fixed_dictionaries(
+        {
+            "form": st.sampled_from(["mlp", "paper"]),
+            "attention": st.sampled_from(["none", "none", "target"]),
+            "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
+            "gate_query": st.sampled_from(["inputs", "ids", "experts"]),
+            **{
+                name: st.booleans()
+                for name in ("second_order", "table", "mask_empty", "edge_vectors", "task_ids", "one_gate", "shared_macro")
+            },
+        }
+    )
+    groups = st.sets(st.sampled_from(INPUT_GROUPS)).map(lambda more: more | {"counts", "side", "aggregates"})
+
+    @up_to(40)
+    @given(options=options, inputs=groups, tasks=st.integers(1, 4), seed=st.integers(0, 99))
+    def check(options, inputs, tasks, seed):
+        spec = make_spec(tasks)
+        settings = ModelSettings(name="x", base="mgoe", inputs=tuple(group for group in INPUT_GROUPS if group in inputs), options=options)
+        check_halves(make_model(settings, spec, seed), of_one_user(spec, 5, seed))
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "mmoe+graph", "shared-bottom"])
+def test_presets_compute_users_and_items_ahead(name):
+    halves = make_model(MODELS.get(name, name), make_spec(), 0).halves(SIDES)
+    assert isinstance(halves, AdditiveHalves)
+    assert not halves.keys & {"u1", "u2", "i1", "i2", "counts"}
+    assert halves.width > 0
+
+
+def test_a_context_a_candidate_gives_the_user_a_row_each():
+    spec = make_spec()
+    model, batch = make_model("mgoe", spec, 0), of_one_user(spec, 6, 0)
+    batch["context.hour"] = random_batch(spec, 6, 1)["context.hour"]
+    halves = model.halves(SIDES)
+    known = part(batch, "user", halves.user_keys) | {"context.hour": batch["context.hour"]}
+    with torch.no_grad():
+        user, item = halves.user(known), halves.item(part(batch, "item", halves.item_keys))
+        torch.testing.assert_close(halves.join(user, item, batch), model.logits(batch), atol=1e-5, rtol=1e-5)
+
+
+@every_model
+def test_explanations_are_weights_a_row(model):
+    spec = make_spec()
+    built, batch = make_model(model, spec, 0), random_batch(spec, 6)
+    with torch.no_grad():
+        shown = built.explain(batch)
+    for name, weights in shown.items():
+        assert len(weights) == 6, name
+        total = weights.sum(-1)
+        empty = torch.zeros(6, dtype=torch.bool)
+        if name.startswith(("u", "i")):
+            empty = (batch[name] == 0).all(1) & torch.tensor(built.options.mask_empty)
+        elif name.startswith("recent"):
+            empty = (batch[name] < 0).all(1)
+        expected = torch.where(empty.view(-1, *[1] * (total.dim() - 1)), 0.0, torch.ones_like(total))
+        torch.testing.assert_close(total, expected)
+    assert ("u1" in shown) == ("aggregates" in built.needs)
+    assert ("recent_items" in shown) == ("recents" in built.needs)
+    assert ("gates" in shown) == (not str(model.base).startswith("shared"))
