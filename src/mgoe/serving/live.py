@@ -95,7 +95,7 @@ class LiveNodes:
         """Add events, in any order. Those that are there already change nothing.
 
         Returns:
-            How many counted.
+            How many changed something.
         """
         with self._writer:
             counted = self._new(events)
@@ -110,8 +110,7 @@ class LiveNodes:
             with self.lock:
                 for side, found in values.items():
                     self.sides[side].touch(found)
-                self._commit(counted, codes)
-            return len(counted)
+                return self._commit(counted, codes)
 
     def skip(self, events: Iterable[Event]) -> None:
         """Events that the snapshot holds already: one sent again with the same id will not count."""
@@ -234,8 +233,8 @@ class LiveNodes:
                 codes[k] = born[ids[k]]
         return codes
 
-    def _commit(self, events: list[Event], codes: dict[Side, NDArray[np.int64]]) -> None:
-        """Bring the state to what it is with these events."""
+    def _commit(self, events: list[Event], codes: dict[Side, NDArray[np.int64]]) -> int:
+        """Bring the state to what it is with these events, and say how many are new to it."""
         key, inverse = np.unique(codes["user"] << 32 | codes["item"], return_inverse=True)
         numbers = self.pairs.add(key >> 32, key & (1 << 32) - 1, self.sides, self._rows)[inverse]
         bits, time = np.array([self.behaviors[e.behavior] for e in events]), np.array([e.time for e in events], np.int64)
@@ -255,6 +254,7 @@ class LiveNodes:
         touched = self._newborn.settle({side: np.unique(slots[side]) for side in SIDES})
         for side in SIDES:
             self.sides[side].finish(touched[side], self.version)
+        return int(fresh.sum())
 
     def _fresh(
         self, numbers: NDArray[np.int64], bits: NDArray[np.int64], time: NDArray[np.int64]
