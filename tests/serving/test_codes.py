@@ -12,7 +12,10 @@ from mgoe.data import Vocabulary
 from mgoe.serving.codes import Codes
 
 integers = st.one_of(st.integers(-50, 50), st.integers(-(2**63), 2**63 - 1))
-asked = st.lists(st.one_of(integers, st.integers(), integers.map(str), st.text(max_size=3), st.sampled_from(["07", "-0", "+1", " 1", "1_0", "²"])), max_size=8)
+asked = st.lists(
+    st.one_of(integers, st.integers(), integers.map(str), st.text(max_size=3), st.sampled_from(["07", "-0", "+1", " 1", "1_0", "²"])),
+    max_size=8,
+)
 
 
 def check_equal(ids: pa.Array, wanted: list[int | str]) -> None:

@@ -19,14 +19,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
-from mgoe.errors import MgoeError
+from mgoe.errors import MgoeError, StoreError
 from mgoe.serving import ranking, wire
 from mgoe.serving.current import Current
 from mgoe.serving.guard import App, Guard
 from mgoe.serving.objective import ObjectiveError
 from mgoe.serving.ranking import RequestError, Steps
 from mgoe.serving.settings import Limits
-from mgoe.serving.telemetry import Figures, log
+from mgoe.serving.telemetry import Figures
 
 Model = TypeVar("Model", bound=BaseModel)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -51,7 +51,7 @@ def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (),
         tokens: That open it; none: everybody may ask.
         access_log: Write a line a request.
     """
-    figures = Figures(lambda: current.stats)
+    figures = Figures(lambda: current.engine.live.stats)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -141,17 +141,16 @@ def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
     async def healthz() -> Response:
         return _json({"status": "ok", "bundle": current.engine.name, "detail": None})
 
-    @app.get("/readyz", summary="Whether it should get requests", **_route(wire.Health, parameters=[], errors=(500, 503)))
+    @app.get("/readyz", summary="Whether it should get requests", **_route(wire.Health, parameters=[], errors=(500,)))
     async def readyz() -> Response:
-        trouble = current.trouble
-        status = "ready" if trouble is None else "not ready"
-        return _json({"status": status, "bundle": current.engine.name, "detail": trouble or current.refused}, 200 if trouble is None else 503)
+        return _json({"status": "ready", "bundle": current.engine.name, "detail": current.refused or current.away})
 
     text = {200: {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    @app.get("/metrics", summary="Figures for Prometheus", **(_route(None, parameters=[], errors=(401, 500)) | {"response_class": Response}))
+    @app.get(
+        "/metrics", summary="Figures for Prometheus", **(_route(None, parameters=[], errors=(401, 500)) | {"response_class": Response})
+    )
     async def metrics() -> Response:
-        figures.in_flight.set(current.under_way())
         return Response(figures.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app.router.routes[-1].responses |= text  # type: ignore[attr-defined]
@@ -162,7 +161,9 @@ def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
         return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
 
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
 """The page reads its own server and nothing else."""
 
 
@@ -230,23 +231,33 @@ def _json(value: Mapping[str, Any], status: int = 200) -> Response:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(MgoeError)
     async def mistake(_: Request, error: MgoeError) -> Response:
-        status = 503 if type(error).__name__ == "StoreError" else 422
+        status = 503 if isinstance(error, StoreError) else 422
         position = error.position if isinstance(error, ObjectiveError) else None
         return _json({"error": error.message, "place": error.place, "position": position}, status)
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         rule = {404: "there is no such path", 405: "another method is needed"}.get(error.status_code, str(error.detail))
-        response = _json({"error": f"{rule}; /openapi.json lists what there is", "place": request.url.path[:200], "position": None}, error.status_code)
+        response = _json(
+            {"error": f"{rule}; /openapi.json lists what there is", "place": request.url.path[:200], "position": None}, error.status_code
+        )
         response.headers.update(error.headers or {})
         return response
 
 
-def _route(answer: type[BaseModel] | None, body: type[BaseModel] | None = None, parameters: list[Any] | None = None, errors: tuple[int, ...] = tuple(ERRORS)) -> dict[str, Any]:
+def _route(
+    answer: type[BaseModel] | None,
+    body: type[BaseModel] | None = None,
+    parameters: list[Any] | None = None,
+    errors: tuple[int, ...] = tuple(ERRORS),
+) -> dict[str, Any]:
     """What FastAPI is told of a route, whose handler reads its request itself."""
     extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
     if body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}}
+        extra["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}},
+        }
     responses: dict[int | str, dict[str, Any]] = {status: {"model": wire.Problem, "description": ERRORS[status]} for status in errors}
     if answer is not None:
         responses[200] = {"model": answer, "description": "The answer."}

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import MgoeError
+from mgoe.errors import EventError, MgoeError, StoreError
 from mgoe.serving.engine import Engine
+from mgoe.serving.log import EventLog
 from mgoe.serving.telemetry import log
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 LOWEST = 19
 """Priority of the thread that opens a bundle: requests come first, on one core too."""
+WRITERS = 8
+"""Batches of events that are written at once."""
+FOLLOW = 0.1
+"""Seconds between looks at what other processes wrote to the log."""
 
 
 class Current:
@@ -35,40 +41,78 @@ class Current:
 
     Args:
         path: The bundle's folder, or a link to it.
-        open_engine: Opens one; may take long.
+        log: Of live events.
         every: Seconds between looks at the folder.
+
+    Attributes:
+        engine: Of the bundle that serves now. A request takes it once, and keeps it.
+        refused: Why the bundle that lies there now is not the one that serves; None: it is.
+        away: Why the log of events cannot be read; None: it can.
     """
 
-    def __init__(self, path: Path, open_engine: Callable[[Path], Engine] = Engine.open, every: float = 1.0):
-        self.path, self.every = path, every
-        self._open = open_engine
+    def __init__(self, path: Path, log: EventLog, every: float = 1.0):
+        self.path, self.log, self.every = path, log, every
         self._seen = fingerprint(path)
-        self.engine = open_engine(path)
+        self.engine = Engine.open(path, log)
         self.refused: str | None = None
-        self.trouble: str | None = None
-        self.under_way: Callable[[], int] = lambda: 0
-
-    @property
-    def stats(self) -> Mapping[str, float]:
-        """Of the live state."""
-        return {}
+        self.away: str | None = None
+        self._writers = ThreadPoolExecutor(WRITERS, "append")
+        self._reader = ThreadPoolExecutor(1, "follow")
 
     @asynccontextmanager
     async def running(self, figures: Figures) -> AsyncIterator[None]:
-        """Watch the folder while the block runs."""
-        watching = asyncio.create_task(self._watch(figures))
+        """Watch the folder and follow the log while the block runs."""
+        tasks = [asyncio.create_task(work) for work in (self._watch(figures), self._follow())]
         log("serving", bundle=self.engine.name, path=str(self.path))
         try:
             yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._writers.shutdown()
+            self._reader.shutdown()
+            self.log.close()
             log("stopped")
 
-    async def add(self, events: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        """Make events durable and let them count. Returns what is wrong with each; None: nothing."""
-        raise NotImplementedError
+    async def add(self, raw: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Make events durable, and let them count in what this process answers from now on.
+
+        Returns:
+            What is wrong with each; None: nothing.
+
+        Raises:
+            StoreError: The log is away; none of them may count on being kept.
+        """
+        reader, now, errors, events = self.engine.events, time.time_ns() // 1000, [], []
+        for one in raw:
+            try:
+                events.append(reader.read(one, now))
+                errors.append(None)
+            except EventError as error:
+                errors.append(str(error))
+        if events:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writers, self.log.append, events)  # several at once share a write to the disk
+            await loop.run_in_executor(self._reader, self._catch_up)
+        return errors
+
+    def _catch_up(self) -> None:
+        """Apply what is new in the log, in the one thread that does so. What cannot be read now is read later."""
+        try:
+            self.engine.follower.catch_up()
+            if self.away is not None:
+                log("events are back")
+            self.away = None
+        except StoreError as error:
+            if self.away is None:
+                log("events are away", logging.ERROR, error=str(error))
+            self.away = str(error)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW)
+            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
     async def _watch(self, figures: Figures) -> None:
         while True:
@@ -78,16 +122,23 @@ class Current:
                 continue
             self._seen = found
             try:
-                engine = await _behind_requests(self._open, self.path)
+                engine = await _behind_requests(lambda: Engine.open(self.path, self.log))
             except Exception as error:  # whatever is wrong with it, the old one goes on
                 self.refused = f"the bundle at {self.path} was refused: {error}"
                 figures.swaps.labels("refused").inc()
                 trace = None if isinstance(error, MgoeError) else error
                 log("bundle refused", logging.ERROR, trace, path=str(self.path), error=str(error), goes_on_with=self.engine.name)
             else:
-                before, self.engine, self.refused = self.engine.name, engine, None
+                before = self.engine.name
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
                 figures.swaps.labels("taken").inc()
                 log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
+
+    def _take(self, engine: Engine) -> None:
+        """In the thread that follows the log, so that no event that the old engine shows is missing from the new one."""
+        with suppress(StoreError):
+            engine.follower.catch_up()
+        self.engine, self.refused = engine, None
 
 
 def fingerprint(path: Path) -> tuple[Any, ...] | None:
@@ -108,11 +159,11 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-async def _behind_requests(open_engine: Callable[[Path], Engine], path: Path) -> Engine:
-    """Open in a thread that has the core only when no request needs it."""
+async def _behind_requests(work: Callable[[], Engine]) -> Engine:
+    """Run in a thread that has the core only when no request needs it."""
     pool = ThreadPoolExecutor(1, "bundle", initializer=_step_back)
     try:
-        return await asyncio.get_running_loop().run_in_executor(pool, open_engine, path)
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
     finally:
         pool.shutdown(wait=False)
 

@@ -17,11 +17,15 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import did_you_mean
 from mgoe.data import to_arrow
 from mgoe.files import sha256
+from mgoe.graph.blocks import OTHER, Side
 from mgoe.serving.codes import Codes, Id
+from mgoe.serving.events import EventReader
+from mgoe.serving.follow import Follower
+from mgoe.serving.log import EventLog
 from mgoe.serving.ranking import RequestError
 
-SHOWN_USERS = 20
-"""Users that the page offers."""
+SHOWN = 20
+"""Users that the page offers, and neighbours that an explanation names."""
 
 
 class Engine:
@@ -29,54 +33,45 @@ class Engine:
 
     Args:
         bundle: Checked.
+        log: Of live events, which is read to its end.
     """
 
-    def __init__(self, bundle: Bundle):
-        self.bundle = bundle
-        self.tasks = bundle.tasks
+    def __init__(self, bundle: Bundle, log: EventLog):
+        self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
         self.name = sha256(bundle.path / MANIFEST)[:12]
-        self.strongest = bundle.strongest
-        self._users, self._items = Codes(bundle.encoders.users), Codes(bundle.encoders.items)
+        self.events = EventReader.of(bundle)
+        self.follower = Follower.of(log, bundle)
+        self.live = self.follower.live
+        self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
         self.score(-1, np.array([-1]), None)  # what is opened late is opened now
 
     @classmethod
-    def open(cls, path: Path) -> Engine:
+    def open(cls, path: Path, log: EventLog) -> Engine:
         """Open a bundle, checked against its checksums.
 
         Raises:
             BundleError, GraphError: It cannot be served.
+            StoreError: The log of events cannot be read.
         """
-        return cls(Bundle.open(path))
+        return cls(Bundle.open(path), log)
 
     @property
     def n_items(self) -> int:
-        """Items of the catalogue."""
-        return self.bundle.encoders.items.size
+        """Items of the catalogue, newcomers included."""
+        return self.live.size("item")
 
-    @property
-    def n_users(self) -> int:
-        return self.bundle.encoders.users.size
+    def codes(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """Codes of ids, newcomers included; -1 where never seen. Shape (B,)."""
+        held = self._codes[side]
+        codes = held.of(ids)
+        if self.live.size(side) > held.vocabulary.size and (missed := np.flatnonzero(codes < 0)).size:
+            codes[missed] = self.live.codes(side, [ids[row] for row in missed.tolist()])
+        return codes
 
-    def user_code(self, user: Id) -> int:
-        """-1 where never seen."""
-        return int(self.user_codes([user])[0])
-
-    def user_codes(self, users: Sequence[Id]) -> NDArray[np.int64]:
-        """-1 where never seen. Shape (B,)."""
-        return self._users.of(users)
-
-    def item_codes(self, items: Sequence[Id]) -> NDArray[np.int64]:
-        """-1 where never seen. Shape (B,)."""
-        return self._items.of(items)
-
-    def user_ids(self, codes: NDArray[np.int64]) -> list[Id]:
-        """Ids of codes; None for -1."""
-        return self.bundle.encoders.users.ids(codes).to_pylist()
-
-    def item_ids(self, codes: NDArray[np.int64]) -> list[Id]:
-        """Ids of codes; None for -1."""
-        return self.bundle.encoders.items.ids(codes).to_pylist()
+    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Id]:
+        """Ids of codes."""
+        return self.live.ids(side, codes)
 
     def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
         """Encode context features, one value each; None: all unknown.
@@ -100,49 +95,58 @@ class Engine:
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Items in a user's history, by codes."""
-        return self.bundle.graph.latest.known_items(user)
+        return self.live.known_items(user)
 
     def explain(self, user: Id, item: Id | None, context: Mapping[str, Any]) -> dict[str, Any]:
-        """What carried a score: see `wire.Explanation`. Without an item, what there is about the user."""
-        code = self.user_code(user)
-        other = -1 if item is None else int(self.item_codes([item])[0])
-        gathered = self.bundle.graph.latest.gather(np.array([code]), np.array([other]), ["aggregates", "recents"])
-        return {
-            "user": user,
-            "item": item,
-            "user_macro": int(gathered["user_macro"][0]),
-            "item_macro": None if item is None else int(gathered["item_macro"][0]),
-            "tasks": None if item is None else self._by_task(self.score(code, np.array([other]), self.context(context))[0]),
+        """What carried a score: a `wire.Explanation`. Without an item, what is known of the user."""
+        code, encoded = int(self.codes("user", [user])[0]), self.context(context)
+        other = -1 if item is None else int(self.codes("item", [item])[0])
+        gathered = self.live.gather(np.array([code]), np.array([other]), ["aggregates", "recents"])
+        found: dict[str, Any] = {
+            "user": user, "item": item, "bundle": self.name,
+            "user_macro": int(gathered["user_macro"][0]), "item_macro": None, "tasks": None, "item_edges": None,
             "user_edges": _edges(gathered["u1"][0]),
-            "item_edges": None if item is None else _edges(gathered["i1"][0]),
-            "recents": self._recents(gathered, item),
-            "bundle": self.name,
+            "recents": {"items": self._recents(gathered, "item"), "users": []},
+            "live": {"user": self._changes("user", code)},
+        }  # fmt: skip
+        if item is None:
+            return found
+        return found | {
+            "item_macro": int(gathered["item_macro"][0]),
+            "tasks": dict(zip(self.tasks, self.score(code, np.array([other]), encoded)[0].tolist(), strict=True)),
+            "item_edges": _edges(gathered["i1"][0]),
+            "recents": found["recents"] | {"users": self._recents(gathered, "user")},
+            "live": found["live"] | {"item": self._changes("item", other)},
         }
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What a client should know: see `wire.About`."""
+        """What a client should know: a `wire.About`, as of when the bundle was opened."""
         latest = self.bundle.graph.latest
         sums = latest.arrays["user_sum"]
-        most = np.argsort(-np.asarray(sums), kind="stable")[:SHOWN_USERS]
+        most = np.argsort(-np.asarray(sums), kind="stable")[:SHOWN]
         return {
             "model": self.bundle.manifest["model"]["name"],
             "tasks": list(self.tasks),
             "objective": self.strongest,
+            "behaviors": list(self.events.behaviors),
             "context": [feature.name for feature in self._context.features],
-            "users": self.n_users,
+            "users": self.live.size("user"),
             "items": self.n_items,
             "macro_users": latest.macro_users,
             "macro_items": latest.macro_items,
-            "busiest_users": self.user_ids(most),
+            "busiest_users": self.ids("user", most),
             "bundle": self.name,
         }
 
     def macro(self, limit: int) -> dict[str, Any]:
-        """The heaviest macro nodes of the dense resolution and the edges between them: see `wire.MacroGraph`."""
+        """The heaviest macro nodes of the dense resolution and the edges between them: a `wire.Macro`."""
         part = self.bundle.graph.latest.resolutions[self.bundle.graph.latest.dense]
         users, items = (np.sort(np.argsort(-mass, kind="stable")[:limit]) for mass in (part.user_mass, part.item_mass))
-        sizes = [np.bincount(macro, minlength=len(mass) + 1) for macro, mass in ((part.user_macro, part.user_mass), (part.item_macro, part.item_mass))]
+        sizes = [
+            np.bincount(macro, minlength=len(mass) + 1)
+            for macro, mass in ((part.user_macro, part.user_mass), (part.item_macro, part.item_mass))
+        ]
         return {
             "users": [{"node": int(k), "members": int(sizes[0][k])} for k in users],
             "items": [{"node": int(k), "members": int(sizes[1][k])} for k in items],
@@ -150,17 +154,26 @@ class Engine:
             "bundle": self.name,
         }
 
-    def _by_task(self, row: NDArray[np.float32]) -> dict[str, float]:
-        return dict(zip(self.tasks, row.tolist(), strict=True))
+    def _recents(self, gathered: Mapping[str, NDArray], side: Side) -> list[dict[str, Any]]:
+        """Neighbours that are items, or users, newest first."""
+        codes, done = gathered[f"recent_{side}s"][0], gathered[f"recent_{side}s_code"][0]
+        there = codes >= 0
+        tasks = [[task for t, task in enumerate(self.tasks) if code >> t & 1] for code in done[there].tolist()]
+        return [{"id": one, "tasks": names} for one, names in zip(self.ids(side, codes[there]), tasks, strict=True)]
 
-    def _recents(self, gathered: Mapping[str, NDArray], item: Id | None) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for kind, ids in (("items", self.item_ids), ("users", self.user_ids)):
-            codes = gathered[f"recent_{kind}"][0]
-            there = codes >= 0
-            done = [[task for t, task in enumerate(self.tasks) if code >> t & 1] for code in gathered[f"recent_{kind}_code"][0][there].tolist()]
-            found[kind] = [{"id": one, "tasks": tasks} for one, tasks in zip(ids(codes[there]), done, strict=True)]
-        return found if item is not None else {"items": found["items"], "users": []}
+    def _changes(self, side: Side, code: int) -> dict[str, Any] | None:
+        """What live events changed of a node: numbers before and now, dense edges that moved, live neighbours. None: nothing."""
+        found = self.live.changes(side, code)
+        if not found:
+            return None
+        dense, other = self.live.base.dense, OTHER[side]
+        start = int(self.live.sides[side].starts[dense])
+        part = self.live.base.resolutions[dense]
+        before, now = (edges[start : start + len(part.item_mass if side == "user" else part.user_mass)] for edges in found["edges"])
+        moved = np.flatnonzero(before != now)
+        pairs = {name: [float(value) for value in found[name]] for name in ("pairs", "events", "score")}
+        edges = [{"node": int(k), "before": round(float(before[k]), 4), "now": round(float(now[k]), 4)} for k in moved]
+        return {"new": found["new"], **pairs, "edges": edges, "neighbours": found[f"{other}s"][:SHOWN]}
 
 
 def _edges(logs: NDArray) -> list[dict[str, float]]:

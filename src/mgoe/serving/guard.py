@@ -73,6 +73,7 @@ class Guard:
             await send(message)
 
         self.under_way += 1
+        self.figures.in_flight.inc()
         try:
             await self._answer(scope, headers, receive, noted)
         except Refused as refused:
@@ -86,6 +87,7 @@ class Guard:
                 await _refuse(noted, Refused(500, "server", f"failed; its log says why under the request {request_id.decode()}"))
         finally:
             self.under_way -= 1
+            self.figures.in_flight.dec()
             route = scope["path"] if scope["path"] in self.routes else "other"
             self.figures.answered(route, status, started)
             if self.access_log:

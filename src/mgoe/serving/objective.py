@@ -29,7 +29,9 @@ DEEPEST = 40
 """Parentheses, signs and powers inside one another."""
 FUNCTIONS: dict[str, tuple[int, int]] = {"min": (2, 8), "max": (2, 8), "log": (1, 1), "sqrt": (1, 1)}
 """Least and most arguments of each."""
-_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<quoted>`[^`]+`)|(?P<sign>[-+*/^(),]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<quoted>`[^`]+`)|(?P<sign>[-+*/^(),]))"
+)
 
 Values = NDArray[np.float64]
 
@@ -129,7 +131,9 @@ class _Reader:
             found = _TOKEN.match(text, place)
             if found is None:
                 place += len(text[place:]) - len(text[place:].lstrip())
-                raise ObjectiveError(f"holds {text[place]!r}, which means nothing here; use numbers, tasks, + - * / ^ and parentheses", place)
+                raise ObjectiveError(
+                    f"holds {text[place]!r}, which means nothing here; use numbers, tasks, + - * / ^ and parentheses", place
+                )
             kind = found.lastgroup or ""
             self.tokens.append((kind, found[kind], found.start(kind)))
             place = found.end()
@@ -233,7 +237,9 @@ def _value(node: Node, tasks: Mapping[str, NDArray[np.floating]]) -> Values:
     value = _OPERATORS[node.operator](parts)
     if not np.isfinite(value).all():
         rule = "has no finite value"
-        raise ObjectiveError(f"{node.operator!r} {rule} for {_shown(node, parts, ~np.isfinite(value))}; keep numbers in a range", node.position)
+        raise ObjectiveError(
+            f"{node.operator!r} {rule} for {_shown(node, parts, ~np.isfinite(value))}; keep numbers in a range", node.position
+        )
     return value
 
 

@@ -45,7 +45,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
     objective = read_objective(request.objective or f"`{engine.strongest}`", engine.tasks)
     least = {engine.tasks.index(_known_task(name, engine)): value for name, value in request.filters.at_least.items()}
     context = engine.context(request.context)
-    user = engine.user_code(request.user)
+    user = int(engine.codes("user", [request.user])[0])
     codes, given, repeated = _candidates(engine, request)
     kept = _kept(engine, request, user, codes, given)
     if kept is not None:
@@ -57,7 +57,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
     chosen = rows[best]
     return {
         "user": request.user,
-        "items": engine.item_ids(codes[chosen]) if given is None else [given[row] for row in chosen.tolist()],
+        "items": engine.ids("item", codes[chosen]) if given is None else [given[row] for row in chosen.tolist()],
         "scores": values[best],
         "tasks": columns(scores[chosen], engine.tasks),
         "objective": request.objective or engine.strongest,
@@ -79,7 +79,7 @@ def score(engine: Engine, request: ScoreRequest) -> Steps[dict[str, Any]]:
     if len(request.users) not in (1, n):
         raise RequestError("users", f"must hold one user, or one an item ({n}), found {len(request.users)}")
     context = engine.context(request.context)
-    users, items = engine.user_codes(request.users), engine.item_codes(request.items)
+    users, items = engine.codes("user", request.users), engine.codes("item", request.items)
     scores = np.empty((n, len(engine.tasks)), np.float32)
     each = np.broadcast_to(users, n)
     order = np.argsort(each, kind="stable")
@@ -113,7 +113,7 @@ def _candidates(engine: Engine, request: RankRequest) -> tuple[NDArray[np.int64]
     if request.candidates is None:
         return np.arange(engine.n_items), None, 0
     given = list(dict.fromkeys(request.candidates))
-    codes = engine.item_codes(given)
+    codes = engine.codes("item", given)
     if len({*codes.tolist()} - {-1}) + int((codes < 0).sum()) < len(codes):  # 7 and "7" are one item
         _, first = np.unique(np.where(codes < 0, -np.arange(1, len(codes) + 1), codes), return_index=True)
         first.sort()
@@ -121,16 +121,14 @@ def _candidates(engine: Engine, request: RankRequest) -> tuple[NDArray[np.int64]
     return codes, given, len(request.candidates) - len(given)
 
 
-def _kept(
-    engine: Engine, request: RankRequest, user: int, codes: NDArray[np.int64], given: list[Any] | None
-) -> NDArray[np.int64] | None:
+def _kept(engine: Engine, request: RankRequest, user: int, codes: NDArray[np.int64], given: list[Any] | None) -> NDArray[np.int64] | None:
     """Rows that the filters on ids leave; None: all."""
     filters = request.filters
     if not (filters.exclude or filters.exclude_known):
         return None
     out = np.zeros(len(codes), bool)
     if filters.exclude:
-        excluded = engine.item_codes(filters.exclude)
+        excluded = engine.codes("item", filters.exclude)
         out |= np.isin(codes, excluded[excluded >= 0])
         if given is not None and (excluded < 0).any():  # an item never seen has no code: by its id
             unseen = {str(one) for one, code in zip(filters.exclude, excluded.tolist(), strict=True) if code < 0}

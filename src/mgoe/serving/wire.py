@@ -12,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 LONGEST_ID = 512
 """Characters of an id."""
 
-Id = Annotated[StrictInt | Annotated[StrictStr, Field(max_length=LONGEST_ID)], Field(description="As in the log: a whole number or a string.")]
+Id = Annotated[
+    StrictInt | Annotated[StrictStr, Field(max_length=LONGEST_ID)], Field(description="As in the log: a whole number or a string.")
+]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool | None
 Context = Annotated[
     dict[str, Value | list[Value]],
-    Field(max_length=64, description="Context features by name, as in the log; a several-valued one takes a list. One not given is unknown."),
+    Field(
+        max_length=64, description="Context features by name, as in the log; a several-valued one takes a list. One not given is unknown."
+    ),
 ]
 
 
@@ -171,7 +175,9 @@ class Explanation(BaseModel):
     user_macro: int = Field(description="Macro node of the user; as many as there are stands for the cold one.")
     item_macro: int | None
     tasks: dict[str, float] | None = Field(description="Probability (or value) of each task.")
-    gates: dict[str, dict[str, float]] | None = Field(default=None, description="Weight of each expert for each task, where the model has gates.")
+    gates: dict[str, dict[str, float]] | None = Field(
+        default=None, description="Weight of each expert for each task, where the model has gates."
+    )
     macro: dict[str, list[Weighed]] | None = Field(
         default=None, description="Macro nodes that weigh most in each aggregate: u1 and u2 of the user, i1 and i2 of the item."
     )
