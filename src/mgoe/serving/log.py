@@ -20,7 +20,7 @@ from mgoe.errors import EventError, StoreError
 from mgoe.serving.events import Event
 
 Position = str
-"""Where a reader is: after which event. Each kind of log has its own; they compare for being the same alone."""
+"""Where a reader is: after which event. Each kind of log has its own."""
 START: Position = ""
 """Before the first event."""
 SEGMENT = 64 << 20
@@ -45,6 +45,10 @@ class EventLog(Protocol):
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """The events after a position, in the one order that all readers see, each with the position after it."""
+        ...
+
+    def order(self, position: Position) -> tuple[int, ...]:
+        """By what positions compare."""
         ...
 
     def forget(self, before: Position) -> None:
@@ -99,6 +103,10 @@ class FileLog:
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """See `EventLog`."""
         return self._guarded(lambda: self._read(int(after or 0), limit))
+
+    def order(self, position: Position) -> tuple[int, ...]:
+        """See `EventLog`."""
+        return (int(position or 0),)
 
     def forget(self, before: Position) -> None:
         """Drop the segments that lie wholly before a position."""

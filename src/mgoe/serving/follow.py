@@ -1,0 +1,77 @@
+"""From the log to the live state: a worker's own view of what all workers have taken."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from mgoe.bundle import Bundle
+from mgoe.errors import BundleError
+from mgoe.serving.live import LiveNodes
+from mgoe.serving.log import START, EventLog, Position
+
+HELD = "live.json"
+"""File of a bundle that says up to where its graph holds the events of a log."""
+
+
+class Follower:
+    """Applies the events of a log to live nodes, each once and in the log's order.
+
+    Args:
+        log: Where events are.
+        live: Nodes that hold what is before `position`, and nothing after it.
+        position: Where to go on.
+    """
+
+    def __init__(self, log: EventLog, live: LiveNodes, position: Position = START):
+        self.log, self.live, self.position = log, live, position
+        self._mutex = threading.Lock()
+
+    @classmethod
+    def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Follower:
+        """Live nodes of a bundle with all events of the log that its graph lacks. Of earlier ones, as far as the log still has them, the
+        ids are known: one that is sent again does not count.
+
+        Raises:
+            StoreError: The log is away.
+            BundleError: What the bundle says of its events cannot be read.
+        """
+        live, position, held = LiveNodes.of(bundle, index), START, position_of(bundle.path, log)
+        while log.order(position) < log.order(held) and (found := log.read(position)):
+            live.skip(event for at, event in found if log.order(at) <= log.order(held))
+            position = found[-1][0]
+        follower = cls(log, live, held)
+        follower.catch_up()
+        return follower
+
+    def catch_up(self) -> int:
+        """Apply what has come since, from every process. Cheap where nothing has.
+
+        Returns:
+            How many events changed something.
+
+        Raises:
+            StoreError: The log is away; what was known stays known.
+        """
+        changed = 0
+        with self._mutex:
+            while found := self.log.read(self.position):
+                changed += self.live.apply([event for _, event in found])
+                self.position = found[-1][0]
+        return changed
+
+
+def position_of(bundle: Path, log: EventLog) -> Position:
+    """Up to where a bundle's graph holds the events of a log; the start if it was never refreshed from it.
+
+    Raises:
+        BundleError: It cannot be read.
+    """
+    try:
+        held = json.loads((bundle / HELD).read_text(encoding="utf-8"))
+        return held["position"] if held["log"] == log.identity else START
+    except FileNotFoundError:
+        return START
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(bundle / HELD, f"cannot be read ({error}); copy the bundle again") from None

@@ -1,0 +1,71 @@
+"""A real Redis server of the tests' own, and events to write."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mgoe.errors import StoreError
+from mgoe.serving.events import Event
+
+
+class Server:
+    """A Redis server on a free port of this machine, with its data in a folder; durable to the last event.
+
+    Args:
+        folder: For its files.
+    """
+
+    def __init__(self, folder: Path):
+        program = shutil.which("redis-server")
+        if program is None or importlib.util.find_spec("redis") is None:
+            pytest.skip("a real redis-server and its Python client are not installed (apt-get install redis-server, pip install redis)")
+        self.program, self.folder, self.process = program, folder, None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        words = [self.program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *keep]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    knock.sendall(b"PING\r\n")
+                    if knock.recv(64).startswith(b"+PONG"):
+                        return
+            time.sleep(0.02)
+        raise TimeoutError("the Redis server did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+            self.process = None
+
+
+def events(n: int, first: int = 0) -> list[Event]:
+    """So many, each different."""
+    return [Event(f"ü{k}" if k % 2 else k, k % 7, "click", 1_000_000 * k, f"e{k}") for k in range(first, first + n)]
+
+
+def when_back(work, seconds: float = 20):
+    """What a call gives once its store is back."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except StoreError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)

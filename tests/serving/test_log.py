@@ -1,0 +1,290 @@
+"""What both kinds of log promise, and what only a folder can do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.errors import EventError, StoreError
+from mgoe.serving.events import Event
+from mgoe.serving.log import START, EventLog, FileLog, every
+from mgoe.serving.redis import RedisLog
+from tests.effort import SOAK, up_to
+from tests.serving.stores import Server, events, when_back
+
+KILLS = 20 if SOAK else 2
+ROOT = Path(__file__).parents[2]
+Opener = Callable[[], EventLog]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    held = Server(tmp_path_factory.mktemp("redis"))
+    yield held
+    held.kill()
+
+
+@pytest.fixture(params=["file", "redis"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same empty log again and again."""
+    if request.param == "file":
+        return lambda: FileLog(tmp_path / "events", segment=400)
+    url = request.getfixturevalue("server").url
+    return lambda: RedisLog(url, f"test:{tmp_path.name}")
+
+
+def held(log: EventLog, after: str = START) -> list[Event]:
+    return [event for _, event in every(log, after)]
+
+
+# --- what every log promises ---
+
+
+def test_events_come_back_in_order_after_any_position(opener: Opener):
+    log, written = opener(), events(25)
+    log.append(written[:10])
+    log.append([])
+    for event in written[10:]:
+        log.append([event])
+    found = log.read()
+    assert [event for _, event in found] == written
+    for k, (position, _) in enumerate(found):
+        assert held(log, position) == written[k + 1 :]
+    order = [log.order(position) for position, _ in found]
+    assert log.order(START) < order[0]
+    assert all(a < b for a, b in zip(order, order[1:], strict=False))
+
+
+def test_reads_are_as_long_as_asked_for(opener: Opener):
+    log, written = opener(), events(25)
+    log.append(written)
+    assert [event for _, event in log.read(limit=4)] == written[:4]
+    assert held(log) == written
+
+
+def test_a_log_opened_again_and_others_see_the_same(opener: Opener):
+    one, other = opener(), opener()
+    assert one.identity == other.identity
+    one.append(events(3))
+    position = other.read()[-1][0]
+    assert held(other) == events(3)
+    other.append(events(2, first=3))
+    assert held(one, position) == events(2, first=3)
+    one.close()
+    assert held(opener()) == events(5)
+
+
+def test_many_threads_append_and_nothing_is_lost(opener: Opener):
+    logs = [opener(), opener()]
+
+    def write(k: int) -> None:
+        for n in range(5):
+            logs[k % 2].append([Event(k, n, "click", n)])
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = held(opener())
+    assert sorted((event.user, event.item) for event in found) == [(k, n) for k in range(8) for n in range(5)]
+    for k in range(8):
+        assert [event.item for event in found if event.user == k] == list(range(5))
+
+
+def test_what_is_forgotten_moves_no_position(opener: Opener):
+    log = opener()
+    for event in events(30):
+        log.append([event])
+    positions = [position for position, _ in log.read()]
+    log.forget(positions[19])
+    assert held(log, positions[19]) == events(10, first=20)
+    left = held(log)
+    assert left == events(len(left), first=30 - len(left))
+    assert 10 <= len(left) < 30
+    log.append(events(1, first=30))
+    assert held(log, positions[-1]) == events(1, first=30)
+    log.forget(START)
+    assert held(opener()) == left + events(1, first=30)
+
+
+# --- Redis ---
+
+
+def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
+    server = Server(tmp_path)
+    try:
+        log = RedisLog(server.url)
+        assert log.durable is True
+        log.append(events(5))
+        position = log.read()[-1][0]
+        server.kill()
+        for call in (lambda: log.append(events(1, first=5)), lambda: log.read(position)):
+            with pytest.raises(StoreError, match="the log of events cannot be used"):
+                call()
+        with pytest.raises(StoreError):
+            RedisLog(server.url)
+        server.start()
+        when_back(lambda: log.append(events(1, first=5)))
+        assert held(log) == events(6)
+        assert held(log, position) == events(1, first=5)
+    finally:
+        server.kill()
+
+
+def test_an_address_that_is_none():
+    pytest.importorskip("redis")
+    with pytest.raises(StoreError, match="redis://host"):
+        RedisLog("localhost:6379")
+
+
+# --- a folder ---
+
+
+@up_to(30)
+@given(n=st.integers(1, 12), cut=st.integers(0, 200), data=st.data())
+def test_a_torn_tail_is_cut_off(n, cut, data):
+    """Whatever a killed process left of its last records, what is whole is read, and appends go on after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = FileLog(Path(folder))
+        ends = [0]
+        for event in events(n):
+            log.append([event])
+            ends.append(int(log.read()[-1][0]))
+        file = next(Path(folder).glob("*.log"))
+        size = max(0, ends[-1] - cut)
+        os.truncate(file, size)
+        if data.draw(st.booleans(), "opened again"):
+            log = FileLog(Path(folder))
+            assert file.stat().st_size == max(end for end in ends if end <= size)
+        whole = sum(end <= size for end in ends) - 1
+        assert held(FileLog(Path(folder))) == events(whole)
+        other = FileLog(Path(folder))
+        other.append(events(2, first=50))
+        assert held(other) == events(whole) + events(2, first=50)
+
+
+def test_another_process_that_appends_mends_the_tail_under_an_open_log(tmp_path: Path):
+    one, other = FileLog(tmp_path), FileLog(tmp_path)
+    one.append(events(3))
+    with next(tmp_path.glob("*.log")).open("ab") as file:
+        file.write(b"\x40\x00\x00\x00half")
+    assert held(one) == events(3)
+    other.append(events(1, first=3))
+    one.append(events(1, first=4))
+    assert held(one) == held(other) == events(5)
+    assert not list(tmp_path.glob("*.cut"))
+
+
+def test_bytes_that_no_kill_explains_are_kept_aside(tmp_path: Path):
+    log = FileLog(tmp_path)
+    log.append(events(3))
+    file = next(tmp_path.glob("*.log"))
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    again = FileLog(tmp_path)
+    assert held(again) == events(2)
+    assert len(list(tmp_path.glob("*.cut"))) == 1
+
+
+def test_damage_in_the_middle_is_said(tmp_path: Path):
+    log = FileLog(tmp_path, segment=200)
+    for event in events(20):
+        log.append([event])
+    first = sorted(tmp_path.glob("*.log"))[0]
+    content = bytearray(first.read_bytes())
+    content[10] ^= 1
+    first.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged at byte 0"):
+        log.read()
+
+
+def test_a_position_of_another_log_is_said(tmp_path: Path):
+    log = FileLog(tmp_path)
+    log.append(events(1))
+    with pytest.raises(StoreError, match="ends before position 5000"):
+        log.read("5000")
+
+
+def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path):
+    log = FileLog(tmp_path / "events")
+    log.append(events(2))
+    (tmp_path / "events").rename(tmp_path / "away")
+    with pytest.raises(StoreError):
+        log.append(events(1, first=2))
+    (tmp_path / "away").rename(tmp_path / "events")
+    log.append(events(1, first=2))
+    assert held(log) == events(3)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="free space"):
+        FileLog(tmp_path / "file" / "events")
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    log, real = FileLog(tmp_path), os.pwrite
+    log.append(events(2))
+
+    def full(file: int, view: memoryview, at: int) -> int:
+        if len(view) > 5:
+            return real(file, view[:5], at)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", lambda file, view, at: full(file, view, at) if at < 10_000 and len(view) != 0 else 0)
+    with pytest.raises(StoreError, match="No space left"):
+        log.append([Event(1, 1, "click", 1, "12345")])
+    monkeypatch.undo()
+    log.append(events(1, first=2))
+    assert held(log) == events(3)
+
+
+def test_an_event_too_long_is_refused(tmp_path: Path):
+    log = FileLog(tmp_path)
+    with pytest.raises(EventError, match="at most"):
+        log.append([Event("u" * 2_000_000, 1, "click", 1)])
+
+
+# --- kills ---
+
+
+def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
+    """Two processes append; one is killed at a random moment, again and again."""
+    log, acknowledged = FileLog(tmp_path / "events", segment=4000), []
+    for kill in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.serving.test_log", str(tmp_path / "events"), str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout
+        acknowledged.append(process.stdout.readline().strip())
+        time.sleep(0.05 + 0.01 * (kill * 7 % 10))
+        log.append([Event("here", kill, "click", kill, f"here {kill}")])
+        process.send_signal(signal.SIGKILL)
+        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")] + [f"here {kill}"]
+        process.wait(20)
+        log.append([Event("here", kill, "click", kill, f"after {kill}")])
+        acknowledged.append(f"after {kill}")
+    found = [event.id for event in held(FileLog(tmp_path / "events"))]
+    assert len(acknowledged) > 20 * KILLS
+    assert len(set(found)) == len(found)
+    assert set(acknowledged) <= set(found)
+
+
+if __name__ == "__main__":
+    writer, run = FileLog(Path(sys.argv[1]), segment=4000), sys.argv[2]
+    for number in range(1_000_000):
+        writer.append([Event(run, number, "click", number, f"{run}:{number}")])
+        print(f"{run}:{number}", flush=True)
