@@ -1,0 +1,1 @@
+"""From a bundle to a service that ranks: live state, scorer, HTTP."""
