@@ -53,5 +53,13 @@ class OutputError(MgoeError):
     """An output folder cannot be written, is finished already, or belongs to other settings."""
 
 
+class EventError(MgoeError):
+    """A live event breaks a rule."""
+
+
+class StoreError(MgoeError):
+    """A log of live events cannot be reached, or is damaged."""
+
+
 class MissingExtra(MgoeError):
     """An optional part of the library is not installed."""

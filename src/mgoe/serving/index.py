@@ -1,0 +1,67 @@
+"""The pairs of a snapshot by item. A snapshot holds them by user; a service needs both, so it keeps them sorted the other way on its disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mgoe.arrays import ArrayFolder, mapped, save_arrays
+from mgoe.errors import StoreError
+from mgoe.graph import GIB, MacroGraph
+from mgoe.graph.blocks import Rows, available_threads, by_item
+
+PARTS = ("indptr", "other", "code", "time", "events")
+MEMORY = GIB // 4
+"""Bytes that the sorting may take."""
+
+
+def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
+    """Pairs of the latest snapshot by item, memory-mapped.
+
+    Args:
+        graph: Of a bundle.
+        folder: Where the index of each graph is kept for other processes and later starts; one of another graph is removed. Without it
+            the index lies in a folder that ends with this process.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="mgoe-") as held:  # mapped files outlive their names
+            return _written(graph, Path(held))
+    place = folder / f"index-{graph.checksum[:16]}"
+    try:
+        if not (place / "indptr.npy").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=".index-", dir=folder))
+            _written(graph, unfinished)
+            _settle(unfinished, place)
+        return Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
+    except OSError as error:
+        raise StoreError(folder, f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights") from None
+
+
+def _written(graph: MacroGraph, folder: Path) -> Rows:
+    rows, starts = Rows.by_user(graph.folder(-1)), Rows.item_indptr(graph.folder(-1))
+    save_arrays(folder, {"indptr": starts})
+    with ArrayFolder(folder) as out:
+        for name in PARTS[1:]:
+            out.append({name: getattr(rows, name)[:0]})
+        for block in by_item(rows, starts, MEMORY, available_threads()):
+            out.append({name: getattr(block, name) for name in PARTS[1:]})
+    return Rows(*(mapped(folder / f"{name}.npy") for name in PARTS))
+
+
+def _settle(unfinished: Path, place: Path) -> None:
+    """Give the index its place, unless another process has been faster, and remove those of other graphs."""
+    try:
+        os.rename(unfinished, place)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not place.exists():
+            raise
+    for other in place.parent.glob("index-*"):
+        if other != place:
+            shutil.rmtree(other, ignore_errors=True)

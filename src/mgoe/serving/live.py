@@ -1,0 +1,326 @@
+"""The live state: the latest snapshot of a bundle and every event since, as a model reads them.
+
+What an event changes at once, and exactly as the next update of the graph will: of its user and item the pair's tasks, score, counts, own
+1st-order edges at every resolution, recents, and macro task table. Own 2nd-order edges move by the counterpart's edges as of the snapshot.
+A snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to whoever else touched `i`, since `s_ui e_c(u)` is what `u`
+itself gave to `N_i1[i]`. These others are held as they were, `N_i1[i] - s0_ui e_c(u)` with the snapshot's `s0_ui`. So when `s_ui` moves by
+`ds_ui`,
+
+    dN_u2[u] = ds_ui (N_i1[i] - s0_ui e_c(u)),
+
+everything in brackets of the snapshot: the sum depends on the events, not on their order. An item the same way. What belongs to others
+waits for the next update: vectors, masses, totals, shares of tasks, the snapshot's cut from which idle buckets are counted.
+
+The state is a fold over a set of events: unions, maxima and integer sums. One thread writes at a time; readers hold `lock`, for the time of
+a reading, and see all of a batch of events or nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mgoe.bundle import Bundle
+from mgoe.config import InputGroup
+from mgoe.data import Vocabulary, to_arrow
+from mgoe.errors import EventError
+from mgoe.graph import MacroGraph
+from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
+from mgoe.graph.counts import task_share
+from mgoe.graph.scores import UNIT, score_table
+from mgoe.graph.sketch import Sketch, divided
+from mgoe.serving.events import Event, read_id, task_bits
+from mgoe.serving.index import item_rows
+from mgoe.serving.newborn import Newborn, Sketched
+from mgoe.serving.nodes import Before, Change, Nodes
+from mgoe.serving.pairs import MOST_EVENTS, LivePairs
+from mgoe.serving.patched import gather_patched
+
+COUNTED = ("events", "duplicates", "unknown", "late")
+
+
+class LiveNodes:
+    """A graph's latest snapshot with live events on top.
+
+    Args:
+        graph: Of the bundle.
+        users, items: Its vocabularies.
+        behaviors: The tasks that each behaviour does, as bits.
+        index: Folder for the pairs by item, see `item_rows`.
+
+    Attributes:
+        base: The snapshot, memory-mapped.
+        sides: Live nodes by `user` and `item`.
+        pairs: Live pairs.
+        lock: Held by whoever reads `sides` or `pairs`.
+        version: Grows with every batch of events that changed something.
+    """
+
+    def __init__(
+        self, graph: MacroGraph, users: Vocabulary, items: Vocabulary, behaviors: Mapping[str, int], index: Path | None = None
+    ):
+        meta, self.base = graph.meta, graph.latest
+        self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
+        self.behaviors, self.newest = dict(behaviors), int(meta["last"])
+        since = meta["since"] if len(meta["cuts"]) == 1 else meta["cuts"][-2]
+        self._since = None if since is None else (since + 1) * meta["bucket"]
+        self.scores = score_table(np.asarray(meta["ranks"]), meta["settings"]["beta"], meta["settings"]["code"])
+        rows: dict[Side, Rows] = {"user": Rows.by_user(graph.folder(-1)), "item": item_rows(graph, index)}
+        self._rows = rows["user"]
+        sums = {side: _sums(self.base, side) for side in SIDES}
+        share = task_share(_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
+        before = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
+        self.sides: dict[Side, Nodes] = {side: Nodes(before[side], self.vocabularies[side].size) for side in SIDES}
+        self.pairs = LivePairs()
+        self._newborn = Newborn(self.sides, self.pairs, self.scores, _sketched(graph, sums["user"]))
+        self._recents = self.base.arrays["recent_items"].shape[1]
+        self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
+        self._keys: set[str] = set()
+        self._seen: set[tuple[int, int, int]] = set()
+        self._counted = dict.fromkeys(COUNTED, 0)
+        self._writer, self.lock, self.version = threading.Lock(), threading.RLock(), 0
+
+    @classmethod
+    def of(cls, bundle: Bundle, index: Path | None = None) -> LiveNodes:
+        """Of a bundle without live events."""
+        return cls(bundle.graph, bundle.encoders.users, bundle.encoders.items, task_bits(bundle.settings), index)
+
+    def apply(self, events: Sequence[Event]) -> int:
+        """Add events, in any order. Those that are there already change nothing.
+
+        Returns:
+            How many changed something.
+        """
+        with self._writer:
+            counted = self._new(events)
+            if not counted:
+                return 0
+            with self.lock:
+                codes: dict[Side, NDArray[np.int64]] = {side: self._code(side, [getattr(e, side) for e in counted]) for side in SIDES}
+            values = {}
+            for side in SIDES:  # readers need not wait for this
+                if len(new := self.sides[side].untouched(codes[side])):
+                    values[side] = self.sides[side].before.read(new, self._recents)
+            with self.lock:
+                for side, found in values.items():
+                    self.sides[side].touch(found)
+                return self._commit(counted, codes)
+
+    def skip(self, events: Iterable[Event]) -> None:
+        """Events that the snapshot holds already: one sent again with the same id will not count."""
+        with self._writer:
+            self._keys.update(event.id for event in events if event.id is not None)
+
+    def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
+        """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
+        values = to_arrow(ids)
+        vocabulary = self.vocabularies[side]
+        codes = vocabulary.codes(values)
+        with self.lock:
+            if self._born[side]:
+                for k in np.flatnonzero(codes < 0):
+                    codes[k] = self._born[side].get(_plain(values[int(k)].as_py(), vocabulary, side), -1)
+        return codes
+
+    def user_codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
+        """`codes` of users."""
+        return self.codes("user", ids)
+
+    def item_codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
+        """`codes` of items."""
+        return self.codes("item", ids)
+
+    def code_of(self, user: int | str) -> int:
+        """Code of one user, -1 if never seen."""
+        return int(self.codes("user", [user])[0])
+
+    def ids(self, side: Side, codes: ArrayLike) -> list[Any]:
+        """Ids of codes; none for one that is no node's."""
+        wanted = np.asarray(codes, np.int64)
+        known = self.vocabularies[side].ids(np.where((wanted >= 0) & (wanted < self.sides[side].known), wanted, -1)).to_pylist()
+        with self.lock:
+            born, first = list(self._born[side]), self.sides[side].known
+        return [
+            born[code - first] if first <= code < first + len(born) else one for one, code in zip(known, wanted.tolist(), strict=True)
+        ]
+
+    def size(self, side: Side) -> int:
+        """Nodes that have a code."""
+        return self.sides[side].codes
+
+    def gather(self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]) -> dict[str, NDArray]:
+        """What a model reads of each pair, as `Snapshot.gather` with the live events in it. The form that every faster one must equal.
+
+        Args:
+            users, items: Codes; -1 is a node without history. Shape (B,) each.
+            groups: Which inputs to bring.
+        """
+        with self.lock:
+            return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
+
+    def known_items(self, user: int) -> NDArray[np.int32]:
+        """Items in a user's history, rising; none for one without."""
+        held, nodes = self.base.known_items(user), self.sides["user"]
+        with self.lock:
+            if not 0 <= user < nodes.codes or nodes.slot[user] < 0:
+                return held
+            _, numbers = self.pairs.of("user", nodes, nodes.slot[[user]].astype(np.int64))
+            return np.union1d(held, self.sides["item"].code[self.pairs.item[numbers]]).astype(np.int32)
+
+    def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
+        """Nodes that have changed after a version."""
+        nodes = self.sides[side]
+        with self.lock:
+            return nodes.code[: nodes.size][nodes.version[: nodes.size] > since]
+
+    def changes(self, side: Side, code: int) -> dict[str, Any]:
+        """What live events changed of a node: pairs, events and score before and now, its live neighbours, and whether it is a newcomer."""
+        nodes = self.sides[side]
+        with self.lock:
+            slot = int(nodes.slot[code]) if 0 <= code < nodes.codes else -1
+            if slot < 0:
+                return {}
+            before = nodes.before.read(np.array([code]), self._recents)
+            _, numbers = self.pairs.of(side, nodes, np.array([slot]))
+            numbers = numbers[np.argsort(-self.pairs.time[numbers], kind="stable")]
+            other = self.sides[OTHER[side]].code[(self.pairs.item if side == "user" else self.pairs.user)[numbers]]
+            return {
+                "new": bool(nodes.level[slot] > 0),
+                "pairs": (int(before["degree"][0]), int(nodes.degree[slot])),
+                "events": (int(before["events"][0]), int(nodes.events[slot])),
+                "score": (float(before["fixed_sum"][0]) / UNIT, float(nodes.fixed_sum[slot]) / UNIT),
+                "edges": (before["edges"][0] / UNIT, nodes.edges[slot] / UNIT),
+                f"{OTHER[side]}s": self.ids(OTHER[side], other),
+            }
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Events that counted, repeated others, had a behaviour that does no task, or were older than the snapshot's newest; touched nodes
+        and newcomers of each side; bytes held."""
+        with self.lock:
+            held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
+            return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
+
+    def _new(self, events: Sequence[Event]) -> list[Event]:
+        """Events that do a task and do not repeat an id."""
+        counted = []
+        for event in events:
+            if event.behavior not in self.behaviors:
+                self._counted["unknown"] += 1
+            elif event.id is not None and event.id in self._keys:
+                self._counted["duplicates"] += 1
+            else:
+                counted.append(event)
+                if event.id is not None:
+                    self._keys.add(event.id)
+        self._counted["late"] += sum(event.time <= self.newest for event in counted)
+        return counted
+
+    def _code(self, side: Side, ids: list[int | str]) -> NDArray[np.int64]:
+        """Codes of ids; who has none gets one."""
+        codes, nodes, born = self.codes(side, ids), self.sides[side], self._born[side]
+        new = list(dict.fromkeys(ids[k] for k in np.flatnonzero(codes < 0)))
+        if new:
+            born.update(zip(new, range(nodes.codes, nodes.codes + len(new)), strict=True))
+            nodes.born([_rank(one) for one in new])
+            for k in np.flatnonzero(codes < 0):
+                codes[k] = born[ids[k]]
+        return codes
+
+    def _commit(self, events: list[Event], codes: dict[Side, NDArray[np.int64]]) -> int:
+        """Bring the state to what it is with these events, and say how many are new to it."""
+        key, inverse = np.unique(codes["user"] << 32 | codes["item"], return_inverse=True)
+        numbers = self.pairs.add(key >> 32, key & (1 << 32) - 1, self.sides, self._rows)[inverse]
+        bits, time = np.array([self.behaviors[e.behavior] for e in events]), np.array([e.time for e in events], np.int64)
+        fresh, counts = self._fresh(numbers, bits, time)
+        changed = np.unique(numbers)
+        old = {name: getattr(self.pairs, name)[changed] for name in ("code", "time", "events")}
+        np.bitwise_or.at(self.pairs.code, numbers, bits)
+        np.maximum.at(self.pairs.time, numbers, time)
+        np.add.at(self.pairs.events, numbers, counts)
+        self.pairs.events[changed] = np.minimum(self.pairs.events[changed], MOST_EVENTS)
+        self._counted["events"] += int(fresh.sum())
+        self._counted["duplicates"] += int((~fresh).sum())
+        self.version += 1
+        slots: dict[Side, NDArray[np.int64]] = {side: getattr(self.pairs, side)[changed].astype(np.int64) for side in SIDES}
+        for side in SIDES:
+            self.sides[side].add(self._change(side, changed, old, slots))
+        touched = self._newborn.settle({side: np.unique(slots[side]) for side in SIDES})
+        for side in SIDES:
+            self.sides[side].finish(touched[side], self.version)
+        return int(fresh.sum())
+
+    def _fresh(
+        self, numbers: NDArray[np.int64], bits: NDArray[np.int64], time: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which events are not there yet, and how many each adds to the count of its pair: one a task and moment, none where it is late."""
+        fresh, counts = np.zeros(len(numbers), bool), np.zeros(len(numbers), np.int64)
+        for k, (number, code, moment) in enumerate(zip(numbers.tolist(), bits.tolist(), time.tolist(), strict=True)):
+            new = {(number, moment, t) for t in range(code.bit_length()) if code >> t & 1} - self._seen
+            self._seen |= new
+            fresh[k] = bool(new)
+            counts[k] = len(new) if self._since is None or moment >= self._since else 0
+        return fresh, counts
+
+    def _change(self, side: Side, changed: NDArray[np.int64], old: dict[str, NDArray], slots: dict[Side, NDArray[np.int64]]) -> Change:
+        pairs, other = self.pairs, self.sides[OTHER[side]]
+        return Change(
+            own=slots[side],
+            other_code=other.code[slots[OTHER[side]]],
+            other_macro=other.macro[slots[OTHER[side]]],
+            score=self.scores[pairs.code[changed]],
+            old_score=self.scores[old["code"]],
+            base_score=self.scores[pairs.base_code[changed]],
+            code=pairs.code[changed],
+            old_code=old["code"],
+            new=old["code"] == 0,
+            events=pairs.events[changed] - old["events"],
+            time=pairs.time[changed],
+            known=other.known,
+            rank=other.rank,
+        )
+
+
+def _sums(base: Any, side: Side) -> NDArray[np.int64]:
+    """Fixed-point score sum of each node: that of its edges."""
+    indptr, _, score = getattr(base.resolutions[0], f"{side}_edges")
+    total = np.concatenate([[0], np.cumsum(score, dtype=np.int64)])
+    return total[indptr[1:]] - total[indptr[:-1]]
+
+
+def _done(code: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
+    """Pairs by task. Shape (T,)."""
+    often = np.bincount(code, minlength=1 << tasks)
+    return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
+
+
+def _sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Sketched]:
+    """What projects newcomers, see `mgoe.graph.place`."""
+    arrays, settings = graph.latest.arrays, graph.meta["settings"]
+    learned, normalize = Sketch(arrays["basis"], arrays["singular"], settings["scale"]), settings["normalize"]
+    inverse = divided(np.ones_like(learned.singular), learned.singular)
+    return {
+        "user": Sketched(arrays["basis_sum"] / UNIT, arrays["basis"], learned.stretch, normalize, 0),
+        "item": Sketched(user_sums / UNIT, arrays["user_vectors"], inverse, normalize, graph.latest.n_items),
+    }
+
+
+def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str | None:
+    """An id as newcomers are kept by."""
+    try:
+        return read_id(value, vocabulary.type, side)
+    except EventError:
+        return None
+
+
+def _rank(one: int | str) -> int:
+    """By what newcomers come in recents where all else is equal: a number made of the id, whoever came first."""
+    if isinstance(one, int):
+        return one if one < 1 << 63 else one - (1 << 64)
+    return int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "big", signed=True)

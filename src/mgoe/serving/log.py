@@ -1,0 +1,282 @@
+"""The durable log of live events: an event that `append` has acknowledged is there after a crash, for every process that reads it.
+
+A folder of segments. A record is its length and checksum (eight bytes), then the event. A record that a killed process left half written
+is cut off by whoever appends next; readers stop before it. Positions count bytes from the first record ever written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+from zlib import crc32
+
+from mgoe.errors import EventError, StoreError
+from mgoe.serving.events import Event
+
+Position = str
+"""Where a reader is: after which event. Each kind of log has its own; they compare for being the same alone."""
+START: Position = ""
+"""Before the first event."""
+SEGMENT = 64 << 20
+"""Bytes from which a new segment is begun."""
+BATCH = 10_000
+"""Events read at once."""
+HEAD = 8
+LARGEST = 1 << 20
+"""Bytes of a record; a longer one is no record."""
+T = TypeVar("T")
+
+
+class EventLog(Protocol):
+    """What several servers share. Every method may raise `StoreError`, and works again once the store is back."""
+
+    identity: str
+    """Positions hold for the log of this identity alone."""
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events; they are durable when it returns. One that fails may have written them: sent again, they count once."""
+        ...
+
+    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
+        """The events after a position, in the one order that all readers see, each with the position after it."""
+        ...
+
+    def forget(self, before: Position) -> None:
+        """Drop what lies before a position, as far as the store drops at all. Positions stay as they are."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files or connections."""
+        ...
+
+
+def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Event]]:
+    """All events after a position."""
+    while found := log.read(after):
+        yield from found
+        after = found[-1][0]
+
+
+class FileLog:
+    """A log in a folder of this machine, for any number of processes and threads. Appends that wait for the disk are written together.
+
+    Args:
+        folder: Made if it is missing.
+        segment: Bytes from which a new segment is begun.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, segment: int = SEGMENT):
+        self.folder, self.segment = Path(folder), segment
+        self._queue: list[_Waiting] = []
+        self._mutex = threading.Condition()
+        self._writing = False
+        self._end = (-1, 0)  # start of the last segment, and where its whole records end
+        self.identity = self._guarded(self._open)
+
+    def append(self, events: Sequence[Event]) -> None:
+        """See `EventLog`."""
+        mine = _Waiting(b"".join(_record(event) for event in events))
+        with self._mutex:
+            self._queue.append(mine)
+            while self._writing and not mine.done:
+                self._mutex.wait()
+            if not mine.done:
+                self._writing, together, self._queue = True, self._queue, []
+        if not mine.done:
+            self._lead(together)
+        if mine.error is not None:
+            raise mine.error
+
+    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
+        """See `EventLog`."""
+        return self._guarded(lambda: self._read(int(after or 0), limit))
+
+    def forget(self, before: Position) -> None:
+        """Drop the segments that lie wholly before a position."""
+
+        def drop() -> None:
+            with self._locked():
+                starts = self._starts()
+                for start, following in zip(starts[:-1], starts[1:], strict=True):
+                    if following <= int(before or 0):
+                        self._file(start).unlink()
+
+        self._guarded(drop)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except OSError as error:
+            mend = "see that the folder is there and may be written, or free space"
+            raise StoreError(self.folder, f"the log of events cannot be used: {error.strerror or error}; {mend}") from None
+
+    def _open(self) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            name, unfinished = self.folder / "identity", self.folder / ".identity.tmp"
+            if not name.exists():
+                unfinished.write_text(uuid.uuid4().hex)
+                os.replace(unfinished, name)
+            self._mend()
+            return name.read_text()
+
+    def _lead(self, together: list[_Waiting]) -> None:
+        """Write what waits, once for all."""
+        error: StoreError | None = StoreError(self.folder, "the writing of events was cut off; send them again")
+        try:
+            self._guarded(lambda: self._write(b"".join(one.payload for one in together)))
+            error = None
+        except StoreError as found:
+            error = found
+        finally:
+            with self._mutex:
+                for one in together:
+                    one.done, one.error = True, error
+                self._writing = False
+                self._mutex.notify_all()
+
+    def _write(self, payload: bytes) -> None:
+        with self._locked():
+            start, end = self._mend()
+            if end >= self.segment:
+                start, end = start + end, 0
+            new = not self._file(start).exists()
+            with self._file(start).open("r+b" if not new else "x+b", buffering=0) as file:
+                self._put(file.fileno(), end, payload)
+                self._end = (start, end + len(payload))
+                held = os.dup(file.fileno())
+        try:  # others may append meanwhile: a process that is killed here has written whole records
+            os.fsync(held)
+            if new:
+                _sync_folder(self.folder)
+        finally:
+            os.close(held)
+
+    def _put(self, file: int, at: int, payload: bytes) -> None:
+        """Write at a place, all of it or nothing."""
+        try:
+            view, to = memoryview(payload), at
+            while view:
+                n = os.pwrite(file, view, to)
+                view, to = view[n:], to + n
+        except OSError:
+            os.ftruncate(file, at)
+            raise
+
+    def _mend(self) -> tuple[int, int]:
+        """Start and end of the last segment, after what a killed process left half written is cut off. Under the lock."""
+        starts = self._starts()
+        if not starts:
+            return 0, 0
+        start = starts[-1]
+        known = self._end[1] if self._end[0] == start else 0
+        with self._file(start).open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(known, size))
+            rest = file.read()
+            end = min(known, size) + (whole := _whole(rest))
+            if end < size:
+                if not _unfinished(rest[whole:]):  # bytes that nobody's kill explains are kept aside
+                    (self.folder / f"{start + end:020d}.cut").write_bytes(rest[whole:])
+                file.truncate(end)
+        self._end = (start, end)
+        return self._end
+
+    def _read(self, after: int, limit: int) -> list[tuple[Position, Event]]:
+        found: list[tuple[Position, Event]] = []
+        starts = self._starts()
+        if starts and after < starts[0]:
+            after = starts[0]  # forgotten
+        for start, following in zip(starts, [*starts[1:], None], strict=True):
+            if following is not None and following <= after:
+                continue
+            with self._file(start).open("rb") as file:
+                if following is None and os.fstat(file.fileno()).st_size < after - start:
+                    raise StoreError(self.folder, f"the log ends before position {after}; it is another log, or has lost its end")
+                file.seek(after - start)
+                for payload in _records(file.read(_some(limit - len(found)))):
+                    after += HEAD + len(payload)
+                    found.append((str(after), Event.decode(payload)))
+                    if len(found) == limit:
+                        return found
+            if following is not None and after < following:
+                if found:
+                    return found
+                raise StoreError(self._file(start), f"the log is damaged at byte {after - start}; copy it again from a whole one")
+        return found
+
+    def _starts(self) -> list[int]:
+        return sorted(int(file.stem) for file in self.folder.glob("*.log"))
+
+    def _file(self, start: int) -> Path:
+        return self.folder / f"{start:020d}.log"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The lock of the log, which ends with the process however that ends."""
+        with (self.folder / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class _Waiting:
+    """An append that waits to be written."""
+
+    def __init__(self, payload: bytes):
+        self.payload, self.done = payload, False
+        self.error: StoreError | None = None
+
+
+def _record(event: Event) -> bytes:
+    payload = event.encode()
+    if len(payload) > LARGEST:
+        raise EventError("event", f"must take at most {LARGEST:,} bytes, found {len(payload):,}; send shorter ids")
+    return len(payload).to_bytes(4, "little") + crc32(payload).to_bytes(4, "little") + payload
+
+
+def _records(held: bytes) -> Iterator[bytes]:
+    """Whole records from the first byte on."""
+    at = 0
+    while at + HEAD <= len(held):
+        size, check = int.from_bytes(held[at : at + 4], "little"), int.from_bytes(held[at + 4 : at + HEAD], "little")
+        payload = held[at + HEAD : at + HEAD + size]
+        if not 0 < size <= LARGEST or len(payload) < size or crc32(payload) != check:
+            return
+        yield payload
+        at += HEAD + size
+
+
+def _whole(held: bytes) -> int:
+    """Bytes of the whole records at the start."""
+    return sum(HEAD + len(payload) for payload in _records(held))
+
+
+def _unfinished(tail: bytes) -> bool:
+    """Whether it can be the beginning of a record."""
+    return len(tail) < HEAD or HEAD + int.from_bytes(tail[:4], "little") > len(tail)
+
+
+def _some(records: int) -> int:
+    """Bytes that hold at least one record, and most of so many."""
+    return LARGEST + HEAD + 256 * records
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of new files durable."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)

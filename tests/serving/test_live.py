@@ -1,0 +1,280 @@
+"""Live values against those of an update, a rebuild, and the equations."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mgoe.config import GraphSettings
+from mgoe.data import Vocabulary
+from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
+from mgoe.graph.blocks import Side
+from mgoe.graph.scores import UNIT
+from mgoe.serving.events import Event
+from mgoe.serving.live import LiveNodes
+from tests.effort import up_to
+from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
+
+BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
+NAMES = list(BEHAVIORS)
+GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
+EXACT = ["u1", "i1", "table_user", "table_item", "recent_items", "recent_items_code", "recent_users", "recent_users_code"]
+START = [(k, k, k, k % 3) for k in range(5)]
+Row = tuple[int, int, int, int]
+
+
+class World:
+    """A graph of random events in a folder, and live nodes over it. Ids are codes."""
+
+    def __init__(self, folder: Path, events: list[Row], cuts: tuple[int, ...] = CUTS, **settings: Any):
+        self.folder, log = folder, history(events, cuts)
+        self.users, self.items = int(log.users_at[-1]), int(log.items_at[-1])
+        rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
+        self.there = set(rows)
+        source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
+        self.graph = build_graph(source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph")
+
+    def live(self) -> LiveNodes:
+        users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
+        return LiveNodes(self.graph, users, items, BEHAVIORS)
+
+    def updated(self, events: list[Event]) -> MacroGraph:
+        rows = [(e.user, e.item, e.time, t) for e in events for t in range(3) if BEHAVIORS.get(e.behavior, 0) >> t & 1]
+        users, items = (max([n, *(row[k] + 1 for row in rows)]) for k, n in ((0, self.users), (1, self.items)))
+        copy = MacroGraph.open(shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph"))
+        source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
+        return update_graph(copy, NewEvents(source.history, users, items, source.told(), {}))
+
+
+def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:
+    """Events at any time of known and of up to three new users and items; none whose tasks are in the log at that very moment."""
+    rows = event_lists(1, most, 0, last, world.users + 3, world.items + 3)
+
+    def named(rows: list[Row]) -> list[Event]:
+        kept = [row for row in rows if not any((*row[:3], t) in world.there for t in range(3))]
+        return [Event(u, i, NAMES[(task + time) % 4], time, f"e{k}") for k, (u, i, time, task) in enumerate(kept)]
+
+    return rows.map(named)
+
+
+def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
+    """What a model reads of every pair of ids; neighbours as ids."""
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
+    out = live.gather(live.user_codes(user), live.item_codes(item), GROUPS)
+    for side in ("user", "item"):
+        ids = np.array([-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1])
+        out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
+    return out
+
+
+def check_promised(live: LiveNodes, updated: MacroGraph):
+    """All that moves at once is as after an update, of known nodes and of newcomers."""
+    latest, tasks = updated.latest, 3
+    users, items = latest.n_users, latest.n_items
+    found, wanted = read(live, users, items), latest.gather(*(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS)
+    for name in ("user_macro", "item_macro", *EXACT):
+        assert_array_equal(found[name], wanted[name], err_msg=name)
+    assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
+    half = 2 * tasks + 3
+    counted = [*range(tasks + 2), *range(half, half + tasks + 2)]
+    assert_array_equal(found["counts"][:, counted], wanted["counts"][:, counted])
+    first = np.concatenate([np.array([0, 1, 3, 4]) + 15 * r for r in range(len(latest.resolutions))])
+    assert_array_equal(found["edges"][:, first], wanted["edges"][:, first])
+
+
+def second_order(live: LiveNodes, side: str, macro: np.ndarray, r: int, matrix: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Dense edges over two steps by the equation: others as of the snapshot, with that snapshot's way back."""
+    own, other = (0, 1) if side == "user" else (1, 0)
+    s, s0 = (m if side == "user" else m.T for m in (matrix, before))
+    part = live.base.resolutions[r]
+    k = len(getattr(part, f"{side}_mass"))
+    placed = getattr(part, f"{side}_macro")
+    first = np.zeros((s.shape[1], k + 1), np.int64)
+    for node in range(len(placed)):
+        first[:, placed[node]] += s0[node]
+    out = s @ first[:, :k]
+    for node in range(len(s)):
+        if macro[node] < k:
+            out[node, macro[node]] -= (s[node] * s0[node]).sum()
+    return out
+
+
+def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fixed-point scores of all pairs by id, with the events and before."""
+    arrays, codes = live.base.arrays, np.zeros((users, items), np.int64)
+    user = np.repeat(np.arange(live.base.n_users), np.diff(arrays["pairs.indptr"]))
+    codes[user, arrays["pairs.item"]] = arrays["pairs.code"]
+    before = live.scores[codes]
+    for event in events:
+        codes[event.user, event.item] |= BEHAVIORS[event.behavior]
+    return live.scores[codes], before
+
+
+@up_to(12)
+@given(
+    events=event_lists(1, 30), cuts=st.sampled_from([CUTS, (5,), ()]), data=st.data(),
+    settings=st.sampled_from([{}, {"sample": 2}, {"normalize": "none", "scale": 0.5, "beta": 0.5}, {"resolutions": [(2, 2), (3, 4)]}]),
+)  # fmt: skip
+def test_what_moves_at_once_is_as_after_an_update(events, cuts, settings, data):
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events, cuts, **settings)
+        stream, live = data.draw(streams(world), "stream"), world.live()
+        for event in stream:
+            live.apply([event])
+        updated = world.updated(stream)
+        check_promised(live, updated)
+
+
+@up_to(12)
+@given(events=event_lists(1, 30), data=st.data())
+def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, data):
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events, resolutions=[(2, 3), (3, 4)], dense=1)
+        stream, live = data.draw(streams(world), "stream"), world.live()
+        live.apply(stream)
+        users, items = world.users + 3, world.items + 3
+        after, before = matrices(live, stream, users, items)
+        found = {side: live.sides[side] for side in ("user", "item")}
+        for side, n, sums in (("user", users, before.sum(axis=0)), ("item", items, before.sum(axis=1))):
+            nodes = found[side]
+            codes = (live.user_codes if side == "user" else live.item_codes)(np.arange(n))
+            slots = np.where(codes >= 0, nodes.slot[codes], -1)
+            ids = np.flatnonzero(slots >= 0)
+            slots = slots[ids]
+            s, s0 = (m if side == "user" else m.T for m in (after, before))
+            assert_array_equal(nodes.fixed_second_sum[slots], (s @ sums - (s * s0).sum(axis=1))[ids])
+            for r in range(2):
+                macro = np.full(n, 99)
+                macro[ids] = nodes.macro[slots, r]
+                dense = second_order(live, side, macro, r, after, before)[ids]
+                assert_array_equal(nodes.fixed_second[slots, r], dense[np.arange(len(ids)), nodes.macro[slots, r]])
+                if r == 1:
+                    assert_array_equal(nodes.fixed_two[slots], dense)
+                    assert_array_equal(nodes.two[slots], np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16))
+
+
+@up_to(12)
+@given(events=event_lists(1, 30), data=st.data())
+def test_the_order_of_arrival_changes_nothing(events, data):
+    """Any permutation, in any parts, some of them twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events)
+        stream = data.draw(streams(world), "stream")
+        one, other = world.live(), world.live()
+        for event in stream:
+            one.apply([event])
+        again = data.draw(st.permutations(stream + stream[:4]), "again")
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(again)), max_size=4), "cuts"))
+        for low, high in zip([0, *cuts], [*cuts, len(again)], strict=True):
+            other.apply(again[low:high])
+        a, b = (read(live, world.users + 3, world.items + 3) for live in (one, other))
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_array_equal(a[name], b[name], err_msg=name)
+        assert one.stats["events"] == other.stats["events"]
+
+
+@up_to(5)
+@given(events=event_lists(1, 30))
+def test_without_events_live_values_are_the_snapshots(events):
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events)
+        live = world.live()
+        user, item = (grid.ravel() for grid in np.meshgrid(np.arange(-1, world.users + 1), np.arange(-1, world.items + 1)))
+        found, wanted = live.gather(user, item, GROUPS), world.graph.latest.gather(user, item, GROUPS)
+        assert found.keys() == wanted.keys()
+        for name in found:
+            assert found[name].dtype == wanted[name].dtype
+            assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("live"), planted(), recents=10, rank=16)
+
+
+def test_touched_nodes_without_change_read_as_the_snapshot(large: World):
+    """What slots hold is what the snapshot holds: an event that repeats what is known moves nothing but counts and recents."""
+    live, latest = large.live(), large.graph.latest
+    known = sorted(large.there)[::7]
+    past = [Event(u, i, NAMES[t], time - 1) for u, i, time, t in known]
+    live.apply(past)
+    user, item = np.array([(u, i) for u, i, _, _ in known]).T
+    found, wanted = live.gather(user, item, GROUPS), latest.gather(user, item, GROUPS)
+    for name in set(found) - {"counts"}:
+        assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_newcomer_lies_where_place_puts_it(large: World, side: Side):
+    live, rng = large.live(), np.random.default_rng(0)
+    for k in range(20):
+        others, codes = rng.choice(50, 5, replace=False), rng.integers(1, 8, 5)
+        who, bits = 10_000 + k, [(int(o), NAMES[t]) for o, c in zip(others, codes, strict=True) for t in range(3) if c >> t & 1]
+        live.apply([Event(who, o, n, 10 * BUCKET) if side == "user" else Event(o, who, n, 10 * BUCKET) for o, n in bits])
+        wanted, nodes = place(large.graph, side, others, codes), live.sides[side]
+        slot = nodes.slot[live.codes(side, [who])[0]]
+        assert nodes.macro[slot].tolist() == list(wanted.macro)
+        assert_allclose(nodes.vectors[slot], wanted.vector, rtol=1e-5, atol=1e-8)
+
+
+def test_a_newcomers_vector_is_that_of_an_update(large: World):
+    live = large.live()
+    stream = [Event(large.users, i, "buy", 10 * BUCKET + i) for i in range(0, 30, 3)]
+    live.apply(stream)
+    updated = large.updated(stream)
+    slot = live.sides["user"].slot[large.users]
+    assert_allclose(live.sides["user"].vectors[slot], updated.latest.arrays["user_vectors"][large.users], rtol=1e-6)
+
+
+def test_counts_say_what_came(large: World):
+    live = large.live()
+    newest = large.graph.meta["last"]
+    one, late = Event(0, 0, "buy", newest + 1, "a"), Event(1, 1, "click", 3, "b")
+    assert live.apply([one, late, one, Event(0, 0, "wave", newest + 1)]) == 2
+    assert live.apply([one, replace(one, id=None)]) == 0
+    assert live.apply([Event(10_000, 10_000, "click", newest + 2)]) == 1
+    stats = live.stats
+    assert stats["events"] == 3
+    assert stats["duplicates"] == 3
+    assert stats["unknown"] == 1
+    assert stats["late"] == 1
+    assert (stats["new users"], stats["new items"], stats["touched users"], stats["touched items"]) == (1, 1, 3, 3)
+    assert live.known_items(live.code_of(10_000)).tolist() == [large.items]
+    assert live.ids("item", [large.items, 0, -1]) == [10_000, 0, None]
+    assert live.changes("user", live.code_of(10_000))["pairs"] == (0, 1)
+    assert live.changes("user", 2) == {}
+    assert set(live.touched("item").tolist()) == {0, 1, large.items}
+    assert live.touched("item", live.version - 1).tolist() == [large.items]
+
+
+def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_path: Path):
+    ids = [Vocabulary(pa.array(np.arange(n))) for n in (large.users, large.items)]
+    (tmp_path / "index-of-another").mkdir()
+    first = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
+    held = [path.name for path in tmp_path.iterdir()]
+    assert len(held) == 1
+    made = (tmp_path / held[0] / "other.npy").stat().st_mtime_ns
+    second = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
+    assert (tmp_path / held[0] / "other.npy").stat().st_mtime_ns == made
+    for live in (first, second):
+        live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(20)])
+    a, b = (read(live, 5, 30) for live in (first, large_with(large, 20)))
+    for name in a:
+        assert_array_equal(a[name], b[name])
+
+
+def large_with(large: World, items: int) -> LiveNodes:
+    live = large.live()
+    live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(items)])
+    return live
