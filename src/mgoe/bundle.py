@@ -231,6 +231,10 @@ class Bundle:
         scores = self._scorer(users, items, context or {})
         if not recalibrated:
             return scores
+        return self.recalibrate(scores, items)
+
+    def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Undo the sampling of negatives in the scores (B, T) of items by code (B,)."""
         return recalibrate(scores, self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)], self._binary)
 
     def describe(self) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def _sketch(user_vectors, item_vectors, recent_items, recent_users, ranks, u, i,
 
 
 @numba.njit(cache=True, nogil=True)
-def _forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no cover - compiled
+def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no cover - compiled
     """Count, share and lift of one edge, before the logarithm. Shares and lifts are smoothed by half and a third of a score."""
     out[row, at] = 1 + edge
     out[row, at + 1] = (edge + 0.5 / width) / (row_sum + 0.5)
@@ -234,10 +234,10 @@ def _edges(
         sum_i = item_sum[b] if b >= 0 else 0.0
         mass_u = user_mass[cu] if cu < ku else 0.0
         mass_i = item_mass[ci] if ci < ki else 0.0
-        _forms(out, row, 0, find(u_indptr, u_column, u_score, a, ci) / UNIT if a >= 0 else 0.0, sum_u, mass_i, total, ki)
-        _forms(out, row, 3, find(i_indptr, i_column, i_score, b, cu) / UNIT if b >= 0 else 0.0, sum_i, mass_u, total, ku)
+        forms(out, row, 0, find(u_indptr, u_column, u_score, a, ci) / UNIT if a >= 0 else 0.0, sum_u, mass_i, total, ki)
+        forms(out, row, 3, find(i_indptr, i_column, i_score, b, cu) / UNIT if b >= 0 else 0.0, sum_i, mass_u, total, ku)
         second_u = user_second_mass[cu] if cu < ku else 0.0
         second_i = item_second_mass[ci] if ci < ki else 0.0
-        _forms(out, row, 6, user_second[a] if a >= 0 else 0.0, user_second_sum[a] if a >= 0 else 0.0, second_u, user_total, ku)
-        _forms(out, row, 9, item_second[b] if b >= 0 else 0.0, item_second_sum[b] if b >= 0 else 0.0, second_i, item_total, ki)
-        _forms(out, row, 12, macro_edges[cu, ci] if cu < ku and ci < ki else 0.0, mass_u, mass_i, total, ki)
+        forms(out, row, 6, user_second[a] if a >= 0 else 0.0, user_second_sum[a] if a >= 0 else 0.0, second_u, user_total, ku)
+        forms(out, row, 9, item_second[b] if b >= 0 else 0.0, item_second_sum[b] if b >= 0 else 0.0, second_i, item_total, ki)
+        forms(out, row, 12, macro_edges[cu, ci] if cu < ku and ci < ki else 0.0, mass_u, mass_i, total, ki)

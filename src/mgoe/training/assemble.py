@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from mgoe.config import InputGroup
 
 if TYPE_CHECKING:
     from mgoe.data import SideFeatures
-    from mgoe.graph import Snapshot
     from mgoe.models import FeatureSpec
 
 GRAPH_GROUPS: frozenset[InputGroup] = frozenset({"recents", "counts", "pair", "sketch", "edges", "aggregates"})
@@ -19,8 +18,14 @@ GRAPH_GROUPS: frozenset[InputGroup] = frozenset({"recents", "counts", "pair", "s
 Arrays = dict[str, np.ndarray]
 
 
+class Graph(Protocol):
+    """A snapshot, or what has become of one."""
+
+    def gather(self, users: np.ndarray, items: np.ndarray, groups: Iterable[InputGroup]) -> Arrays: ...
+
+
 def assemble(
-    snapshot: Snapshot,
+    snapshot: Graph,
     users: np.ndarray,
     items: np.ndarray,
     context: Mapping[str, np.ndarray],

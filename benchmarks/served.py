@@ -1,0 +1,139 @@
+"""A bundle of any size in under a few minutes: a random log, its true macro graph, and a model with fresh weights.
+
+Macro nodes are drawn, since what they hold changes no time of a service; everything else is what `mgoe run` writes.
+
+python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--tasks 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from mgoe.bundle import write_bundle
+from mgoe.config import RunSettings, make_settings
+from mgoe.data import Prepared, Vocabulary
+from mgoe.data.features import FeatureEncoders
+from mgoe.data.side import SideFeatures
+from mgoe.graph import MacroGraph, Source, build_graph
+from mgoe.models import FeatureSpec, TaskSpec, make_model, resolve
+from mgoe.training.checkpoint import save_checkpoint
+
+TASKS = ("click", "favour", "cart", "buy")
+EVENTS = 10
+"""A user, on average."""
+DAYS = 30
+DAY = 86_400_000_000
+BESIDE = ((6, 8), (12, 20), (25, 50), (300, 300))
+"""Resolutions beside the dense one."""
+
+
+def made_up_bundle(out: Path, users: int = 1_000_000, items: int = 200_000, k: int = 100, tasks: int = 3, model: str = "mgoe") -> Path:
+    """Write a bundle.
+
+    Args:
+        out: Its folder.
+        users, items: How many.
+        k: Macro nodes of either side at the dense resolution.
+        tasks: T.
+        model: A preset.
+    """
+    resolutions = sorted([*BESIDE, (k, k)])
+    settings = make_settings(
+        {
+            "data": {"log": "made-up.parquet"},
+            "tasks": list(TASKS[:tasks]),
+            "negatives": {"distribution": "uniform"},
+            "graph": {
+                "resolutions": [list(sizes) for sizes in resolutions],
+                "dense": resolutions.index((k, k)),
+                "clusters": "random",
+                "rounds": 0,
+                "power_iterations": 1,
+                "snapshots": "last",
+                "sample": 20_000,
+            },
+            "models": [model],
+        }
+    )
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        folder = Path(scratch)
+        prepared = _encoders(folder / "data", users, items, settings)
+        graph = build_graph(_history(folder / "history.parquet", users, items, settings), settings.graph, folder / "graph")
+        (folder / "cell").mkdir()
+        resolved = resolve(settings.models[0])
+        spec = _spec(graph, settings, users, items)
+        (folder / "cell" / "spec.json").write_text(spec.to_json(), encoding="utf-8")
+        save_checkpoint(folder / "cell" / "model.safetensors", make_model(resolved, spec, seed=0).state_dict(), {})
+        write_bundle(out, settings=settings, model=resolved, cell=folder / "cell", prepared=prepared, graph=graph, metrics=[])
+    return out
+
+
+def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Prepared:
+    folder.mkdir()
+    for name, n in (("users", users), ("items", items)):
+        Vocabulary(pa.array(np.arange(n, dtype=np.int64) * 7 + 11)).save(folder / f"{name}.parquet")
+    for name in ("user_side", "item_side"):
+        SideFeatures(FeatureEncoders(), {}).save(folder / name)
+    FeatureEncoders().save(folder / "context")
+    summary = {"negatives_per_positive": 4.0, "positives_per_user_bucket": 2.0}
+    at = {"cuts": [], "users_at": [users], "items_at": [items]}
+    return Prepared(folder, {"settings": settings.model_dump(mode="json"), "summary": summary, "tasks": settings.task_names, **at})
+
+
+def _history(file: Path, users: int, items: int, settings: RunSettings) -> Source:
+    """Every node has an event; degrees are skewed on both sides."""
+    rng = np.random.default_rng(0)
+    n = users * EVENTS
+    user = np.concatenate([np.arange(users), (rng.random(n - users) ** 2 * users).astype(np.int64)])
+    item = np.concatenate([np.arange(items), (rng.random(n - items) ** 2 * items).astype(np.int64)])
+    columns = {
+        "user": user,
+        "item": rng.permutation(item),
+        "time": rng.integers(0, DAYS * DAY, n),
+        "task": (rng.random(n) ** 3 * len(settings.tasks)).astype(np.int8),
+    }
+    pq.write_table(pa.table(columns), file)
+    at = np.array([users]), np.array([items])
+    return Source(ibis.duckdb.connect(threads=2).read_parquet(file), np.empty(0, np.int32), *at, settings.ranks, DAY)
+
+
+def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> FeatureSpec:
+    latest, rng = graph.latest, np.random.default_rng(1)
+    sample = latest.gather(rng.integers(0, users, 2000), rng.integers(0, items, 2000), ("counts", "pair", "sketch", "edges", "aggregates"))
+    dense = {key: torch.from_numpy(sample[key]).double() for key in (*graph.widths, "u1", "u2", "i1", "i2")}
+    return FeatureSpec(
+        tasks=tuple(TaskSpec(name) for name in settings.task_names),
+        n_users=users,
+        n_items=items,
+        macro_users=latest.macro_users,
+        macro_items=latest.macro_items,
+        recents=settings.graph.recents,
+        widths={key: values.shape[1] for key, values in dense.items()},
+        moments={key: (tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())) for key, values in dense.items()},
+        code_scores=graph.code_scores,
+    )
+
+
+def main() -> None:
+    """Write one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    for name, default in (("users", 1_000_000), ("items", 200_000), ("k", 100), ("tasks", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--model", default="mgoe")
+    print(made_up_bundle(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What each item adds to a model's first layers, computed once and kept: a row of floats an item.
+
+Axes: `I` items, `F` floats a row, `B` items of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BLOCK_ROWS = 4096
+Rows = Callable[[NDArray[np.int64]], Tensor]
+"""Rows of some items by code: (B,) -> (B, F)."""
+
+
+class ItemRows:
+    """Rows of all items, the last one of those without history.
+
+    Args:
+        rows: Computes some of them.
+        items: I.
+        width: F.
+        dtype: Rows are kept in.
+        done: Told how many more rows there are, as they come.
+    """
+
+    def __init__(self, rows: Rows, items: int, width: int, dtype: torch.dtype, done: Callable[[int], None]):
+        self._rows, self.items = rows, items
+        self._kept = torch.empty((items + 1, width), dtype=dtype)
+        for start in range(0, items, BLOCK_ROWS) if width else ():
+            codes = np.arange(start, min(start + BLOCK_ROWS, items))
+            self._kept[start : start + len(codes)] = rows(codes)
+            done(len(codes))
+        self._kept[items] = rows(np.array([-1]))[0] if width else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows."""
+        return self._kept.nbytes
+
+    def take(self, items: NDArray[np.int64]) -> Tensor:
+        """Rows of items, in float32. Shape (B, F)."""
+        known = np.where((items < 0) | (items >= self.items), self.items, items)
+        return self._kept.index_select(0, torch.from_numpy(known)).float()
+
+    def renew(self, items: NDArray[np.int64], total: int) -> None:
+        """Compute some rows again; items are as many as `total` from now on. Who takes rows meanwhile has all old or all new ones."""
+        kept, count = self._kept, self.items
+        if total > count:
+            room = torch.empty((max(total, count + count // 8) + 1, kept.shape[1]), dtype=kept.dtype)
+            room[:count] = kept[:count]
+            room[total:] = kept[count]
+            kept = room
+        for start in range(0, len(items), BLOCK_ROWS):
+            codes = items[start : start + BLOCK_ROWS]
+            kept[torch.from_numpy(codes)] = self._rows(codes).to(kept.dtype)
+        self._kept, self.items = kept, max(total, count)
