@@ -22,7 +22,7 @@ from mgoe import __version__
 from mgoe.errors import MgoeError, StoreError
 from mgoe.serving import ranking, wire
 from mgoe.serving.current import Current
-from mgoe.serving.guard import App, Guard
+from mgoe.serving.guard import App, Guard, failure
 from mgoe.serving.objective import ObjectiveError
 from mgoe.serving.ranking import RequestError, Steps
 from mgoe.serving.settings import Limits
@@ -162,7 +162,7 @@ def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
 
 
 PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
 )
 """The page reads its own server and nothing else."""
 
@@ -234,6 +234,10 @@ def _add_errors(app: FastAPI) -> None:
         status = 503 if isinstance(error, StoreError) else 422
         position = error.position if isinstance(error, ObjectiveError) else None
         return _json({"error": error.message, "place": error.place, "position": position}, status)
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, _: Exception) -> Response:
+        return _json({"error": failure(request.scope), "place": "server", "position": None}, 500)  # the guard hears of it too, and logs it
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:

@@ -29,6 +29,8 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Without a token; none of them tells anything of users or items."""
 UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered however busy the service is."""
+REQUEST_ID = "mgoe.request"
+"""Of a scope: the client's own name for the request if it gave one, so that its log and ours can be read together."""
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -63,7 +65,7 @@ class Guard:
         started, status = time.perf_counter(), 0
         headers = dict(scope["headers"])
         name = headers.get(b"x-request-id", b"")
-        request_id = name if _PLAIN_ID.fullmatch(name) else uuid.uuid4().hex.encode()
+        request_id = scope[REQUEST_ID] = name if _PLAIN_ID.fullmatch(name) else uuid.uuid4().hex.encode()
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -84,7 +86,7 @@ class Guard:
         except Exception as error:
             log("failed", logging.ERROR, error, request=request_id.decode(), path=scope["path"])
             if not status:
-                await _refuse(noted, Refused(500, "server", f"failed; its log says why under the request {request_id.decode()}"))
+                await _refuse(noted, Refused(500, "server", failure(scope)))
         finally:
             self.under_way -= 1
             self.figures.in_flight.dec()
@@ -149,6 +151,11 @@ class Guard:
 
     def _too_large(self) -> Refused:
         return Refused(413, "body", f"may have {self.limits.body:,} bytes at most; send less at a time", (CLOSE,))
+
+
+def failure(scope: Scope) -> str:
+    """What a client is told of a defect: where to look, and nothing of the inside."""
+    return f"failed; its log says why under the request {scope[REQUEST_ID].decode()}"
 
 
 RETRY = ((b"retry-after", b"1"),)

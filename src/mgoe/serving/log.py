@@ -207,7 +207,7 @@ class FileLog:
         starts = self._starts()
         if starts and after < starts[0]:
             after = starts[0]  # forgotten
-        for start, following in zip(starts, [*starts[1:], None], strict=True):
+        for start, following in zip(starts, [*starts[1:], None], strict=False):
             if following is not None and following <= after:
                 continue
             with self._file(start).open("rb") as file:

@@ -68,7 +68,7 @@ def open_log(settings: ServeSettings) -> EventLog:
         MissingExtra: The client of Redis is not installed.
     """
     if settings.redis is None:
-        return FileLog(settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state"))
+        return FileLog((settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")) / "events")
     if settings.state is not None:
         raise ConfigError("--state", "events lie in a folder or in Redis, found both; leave --state or --redis out")
     from mgoe.serving.redis import RedisLog
