@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 LONGEST_ID = 512
 """Characters of an id."""
 
-Id = Annotated[
-    StrictInt | Annotated[StrictStr, Field(max_length=LONGEST_ID)], Field(description="As in the log: a whole number or a string.")
-]
+Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
+Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
+Id = Annotated[Number | Text, Field(description="As in the log: a whole number or a string.")]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool | None
 Context = Annotated[
     dict[str, Value | list[Value]],
