@@ -50,7 +50,7 @@ def served(
     bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), every: float = 0.05, log: EventLog | None = None
 ) -> Iterator[Served]:
     """Start, and stop when the block ends."""
-    current = Current(bundle, log or FileLog(state), every)
+    current = Current(bundle, log or FileLog(state / "events"), state, every)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)

@@ -94,7 +94,6 @@ def check_promised(live: LiveNodes, updated: MacroGraph):
 
 def second_order(live: LiveNodes, side: str, macro: np.ndarray, r: int, matrix: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Dense edges over two steps by the equation: others as of the snapshot, with that snapshot's way back."""
-    own, other = (0, 1) if side == "user" else (1, 0)
     s, s0 = (m if side == "user" else m.T for m in (matrix, before))
     part = live.base.resolutions[r]
     k = len(getattr(part, f"{side}_mass"))

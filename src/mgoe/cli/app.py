@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import doctor, graph, logs, score, serve, simulate, stages
+from mgoe.cli import doctor, graph, logs, refresh, score, serve, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -101,6 +101,12 @@ app.command(
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
     )
 )(stages.run)
+app.command(
+    epilog=examples(
+        "mgoe refresh runs/mine/bundle --events state --out bundles/today",
+        "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
+    )
+)(refresh.refresh)
 app.command(epilog=examples("mgoe doctor", "mgoe doctor --json"))(doctor.doctor)
 
 

@@ -16,7 +16,7 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one, which the first log line tells.")] = 8000,
     workers: Annotated[int, typer.Option(help="Processes, each on a core of its own.")] = 1,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of the events that came in; BUNDLE.state by default.", show_default=False)
+        Path | None, typer.Option(help="Folder of the events that came in, and of an index; BUNDLE.state by default.", show_default=False)
     ] = None,
     redis: Annotated[
         str | None, typer.Option(metavar="URL", help="Redis that holds the events instead, for several servers.", show_default=False)

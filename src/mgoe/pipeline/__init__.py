@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mgoe.pipeline.bundles import refresh
     from mgoe.pipeline.cells import Cell, Inputs, run_cell
     from mgoe.pipeline.graphs import forget, macro_graph, open_graph, update, write_graph_page
     from mgoe.pipeline.line import RunResult, run, train_cells
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mgoe.pipeline.summary import estimates
 
 _MODULES = {
+    "bundles": ("refresh",),
     "cells": ("Cell", "Inputs", "run_cell"),
     "graphs": ("forget", "macro_graph", "open_graph", "update", "write_graph_page"),
     "output": ("claim", "mark"),

@@ -98,7 +98,13 @@ def update(
     graph = _changeable(path)
     if not log and table is None:
         return update_graph(graph, None, Watch(say), recluster)
-    settings = _settings_of(graph, log)
+    return add_events(graph, settings_of(graph, log), log, recluster=recluster, table=table, say=say)
+
+
+def add_events(
+    graph: MacroGraph, settings: RunSettings, log: Sequence[str], *, recluster: bool, table: ir.Table | None, say: Say
+) -> MacroGraph:
+    """`update` of an opened graph, with events read by settings of their own."""
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     work = graph.path.with_name(f"{graph.path.name}.log")
     with _log_of(settings, list(log), work, known, table, say) as (found, _):
@@ -200,7 +206,7 @@ def _vocabulary_file(graph: MacroGraph) -> Path:
     return file
 
 
-def _settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
+def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
     """How the graph's log was read, for further files of it. All of their events count, whatever start and end the first had."""
     if not graph.meta["log"]:
         raise GraphError(graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`")

@@ -1,4 +1,12 @@
-"""From the bundle to a live ranking service: fast scores, live events, HTTP.
+"""From a bundle to a live ranking service: events that are durable, and nodes that move with them.
 
-Start at `engine.py`, which joins the bundle, the scorer and the live state; `app.py` is what HTTP makes of it.
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched nodes.
 """
+
+from mgoe.serving.events import Event, EventReader
+from mgoe.serving.follow import Follower
+from mgoe.serving.live import LiveNodes
+from mgoe.serving.log import EventLog, FileLog, Position, every
+from mgoe.serving.stores import open_events
+
+__all__ = ["Event", "EventLog", "EventReader", "FileLog", "Follower", "LiveNodes", "Position", "every", "open_events"]

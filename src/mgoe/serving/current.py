@@ -42,6 +42,7 @@ class Current:
     Args:
         path: The bundle's folder, or a link to it.
         log: Of live events.
+        index: See `Engine`.
         every: Seconds between looks at the folder.
 
     Attributes:
@@ -50,10 +51,10 @@ class Current:
         away: Why the log of events cannot be read; None: it can.
     """
 
-    def __init__(self, path: Path, log: EventLog, every: float = 1.0):
-        self.path, self.log, self.every = path, log, every
+    def __init__(self, path: Path, log: EventLog, index: Path | None = None, every: float = 1.0):
+        self.path, self.log, self.index, self.every = path, log, index, every
         self._seen = fingerprint(path)
-        self.engine = Engine.open(path, log)
+        self.engine = Engine.open(path, log, index)
         self.refused: str | None = None
         self.away: str | None = None
         self._writers = ThreadPoolExecutor(WRITERS, "append")
@@ -122,7 +123,7 @@ class Current:
                 continue
             self._seen = found
             try:
-                engine = await _behind_requests(lambda: Engine.open(self.path, self.log))
+                engine = await _behind_requests(lambda: Engine.open(self.path, self.log, self.index))
             except Exception as error:  # whatever is wrong with it, the old one goes on
                 self.refused = f"the bundle at {self.path} was refused: {error}"
                 figures.swaps.labels("refused").inc()

@@ -34,27 +34,28 @@ class Engine:
     Args:
         bundle: Checked.
         log: Of live events, which is read to its end.
+        index: Folder for what is made of the bundle once and read by every worker; see `item_rows`.
     """
 
-    def __init__(self, bundle: Bundle, log: EventLog):
+    def __init__(self, bundle: Bundle, log: EventLog, index: Path | None = None):
         self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
-        self.follower = Follower.of(log, bundle)
+        self.follower = Follower.of(log, bundle, index)
         self.live = self.follower.live
         self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
         self.score(-1, np.array([-1]), None)  # what is opened late is opened now
 
     @classmethod
-    def open(cls, path: Path, log: EventLog) -> Engine:
+    def open(cls, path: Path, log: EventLog, index: Path | None = None) -> Engine:
         """Open a bundle, checked against its checksums.
 
         Raises:
             BundleError, GraphError: It cannot be served.
             StoreError: The log of events cannot be read.
         """
-        return cls(Bundle.open(path), log)
+        return cls(Bundle.open(path), log, index)
 
     @property
     def n_items(self) -> int:

@@ -124,7 +124,9 @@ class EventReader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 1e21:
             raise EventError("time", rule)
         size = abs(value)
-        unit = self.time_unit if self.time_unit != "auto" else "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+        unit = (
+            self.time_unit if self.time_unit != "auto" else "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+        )
         moment = int(value // 1000) if unit == "ns" else int(value * _UNITS[unit])
         if not -_LIMIT < moment < _LIMIT:
             raise EventError("time", rule)

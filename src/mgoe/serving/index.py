@@ -1,4 +1,4 @@
-"""The pairs of a snapshot by item. A snapshot holds them by user; a service needs both, so it keeps them sorted the other way on its disk."""
+"""The pairs of a snapshot by item. A snapshot holds them by user; a service needs both, so it keeps them the other way on its disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
             _settle(unfinished, place)
         return Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
     except OSError as error:
-        raise StoreError(folder, f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights") from None
+        raise StoreError(
+            folder, f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights"
+        ) from None
 
 
 def _written(graph: MacroGraph, folder: Path) -> Rows:

@@ -176,4 +176,3 @@ def walk(nodes, head, following, indptr, out):  # pragma: no cover - compiled
             to += 1
             p = following[p]
         indptr[row + 1] = to
-

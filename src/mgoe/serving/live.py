@@ -62,9 +62,7 @@ class LiveNodes:
         version: Grows with every batch of events that changed something.
     """
 
-    def __init__(
-        self, graph: MacroGraph, users: Vocabulary, items: Vocabulary, behaviors: Mapping[str, int], index: Path | None = None
-    ):
+    def __init__(self, graph: MacroGraph, users: Vocabulary, items: Vocabulary, behaviors: Mapping[str, int], index: Path | None = None):
         meta, self.base = graph.meta, graph.latest
         self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
@@ -146,9 +144,7 @@ class LiveNodes:
         known = self.vocabularies[side].ids(np.where((wanted >= 0) & (wanted < self.sides[side].known), wanted, -1)).to_pylist()
         with self.lock:
             born, first = list(self._born[side]), self.sides[side].known
-        return [
-            born[code - first] if first <= code < first + len(born) else one for one, code in zip(known, wanted.tolist(), strict=True)
-        ]
+        return [born[code - first] if first <= code < first + len(born) else one for one, code in zip(known, wanted.tolist(), strict=True)]
 
     def size(self, side: Side) -> int:
         """Nodes that have a code."""
@@ -311,12 +307,12 @@ def _sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Ske
     }
 
 
-def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str | None:
+def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str:
     """An id as newcomers are kept by."""
     try:
         return read_id(value, vocabulary.type, side)
     except EventError:
-        return None
+        return ""  # which nobody has
 
 
 def _rank(one: int | str) -> int:

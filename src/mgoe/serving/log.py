@@ -7,6 +7,7 @@ is cut off by whoever appends next; readers stop before it. Positions count byte
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import threading
 import uuid
@@ -93,9 +94,10 @@ class FileLog:
             self._queue.append(mine)
             while self._writing and not mine.done:
                 self._mutex.wait()
-            if not mine.done:
-                self._writing, together, self._queue = True, self._queue, []
-        if not mine.done:
+            together = [] if mine.done else self._queue
+            if together:
+                self._writing, self._queue = True, []
+        if together:
             self._lead(together)
         if mine.error is not None:
             raise mine.error
@@ -114,7 +116,7 @@ class FileLog:
         def drop() -> None:
             with self._locked():
                 starts = self._starts()
-                for start, following in zip(starts[:-1], starts[1:], strict=True):
+                for start, following in itertools.pairwise(starts):
                     if following <= int(before or 0):
                         self._file(start).unlink()
 
@@ -207,7 +209,7 @@ class FileLog:
         starts = self._starts()
         if starts and after < starts[0]:
             after = starts[0]  # forgotten
-        for start, following in zip(starts, [*starts[1:], None], strict=False):
+        for start, following in itertools.pairwise([*starts, None]):
             if following is not None and following <= after:
                 continue
             with self._file(start).open("rb") as file:

@@ -18,7 +18,12 @@ from mgoe.graph.sketch import Projection
 from mgoe.serving.nodes import LEVELS, Nodes
 from mgoe.serving.pairs import LivePairs
 
-ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (("user", 1, (0,)), ("item", 2, (0, 1)), ("user", 3, (0, 2)), ("item", 4, (0, 1, 3)))
+ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
+    ("user", 1, (0,)),
+    ("item", 2, (0, 1)),
+    ("user", 3, (0, 2)),
+    ("item", 4, (0, 1, 3)),
+)
 """Which side is placed, the level that it gets, and the levels of the other side that it is placed by."""
 Slots = NDArray[np.int64]
 
@@ -56,8 +61,8 @@ class Newborn:
         Returns:
             Slots whose values have changed, these included.
         """
-        touched = {side: [changed[side]] for side in SIDES}
-        waiting = {side: self._newcomers(side, changed[side]) for side in SIDES}
+        touched: dict[Side, list[Slots]] = {side: [changed[side]] for side in SIDES}
+        waiting: dict[Side, Slots] = {side: self._newcomers(side, changed[side]) for side in SIDES}
         for side, slots in waiting.items():
             self._project(side, slots)
         for side, level, by in ROUNDS:
@@ -67,7 +72,7 @@ class Newborn:
         for side in SIDES:
             lost = waiting[side][self.sides[side].level[waiting[side]] == LEVELS]
             self._move(side, lost, np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32), LEVELS, touched, waiting)
-        return {side: np.unique(np.concatenate(parts)) for side, parts in touched.items()}
+        return {side: np.unique(np.concatenate(touched[side])) for side in SIDES}
 
     def _newcomers(self, side: Side, slots: Slots) -> Slots:
         return slots[self.sides[side].level[slots] > 0]

@@ -180,7 +180,7 @@ class Nodes(Growing):
     fixed_two: NDArray[np.int64]
     done: NDArray[np.int32]
     degree: NDArray[np.int64]
-    events: NDArray[np.int64]
+    events: NDArray[np.int32]
     last: NDArray[np.int64]
     done_at: NDArray[np.int32]
     recent: NDArray[np.int32]
@@ -210,7 +210,7 @@ class Nodes(Growing):
             "code": (i64, (), -1), "version": (i64, (), 0), "level": (np.int8, (), 0), "macro": (i32, (len(widths),), 0),
             "edges": (i64, (int(self.starts[-1]),), 0), "fixed_sum": (i64, (), 0), "fixed_second_sum": (i64, (), 0),
             "fixed_second": (i64, (len(widths),), 0), "fixed_two": (i64, (widths[s.dense],), 0), "done": (i32, (tasks,), 0),
-            "degree": (i64, (), 0), "events": (i64, (), 0), "last": (i64, (), NEVER), "done_at": (i32, (tasks, to[s.dense] + 1), 0),
+            "degree": (i64, (), 0), "events": (i32, (), 0), "last": (i64, (), NEVER), "done_at": (i32, (tasks, to[s.dense] + 1), 0),
             "recent": (i32, (recents,), -1), "recent_code": (s.arrays["pairs.code"].dtype, (recents,), 0),
             "recent_time": (i64, (recents,), 0), "head": (i32, (), -1), "sum": (f32, (), 0), "second_sum": (f32, (), 0),
             "second": (f32, (len(widths),), 0), "counts": (f32, (2 * tasks + 3,), 0), "one": (f16, (to[s.dense],), 0),
@@ -270,8 +270,13 @@ class Nodes(Growing):
         kernels.tally(slots, former[:, dense], codes, -1, self.done_at)
         kernels.tally(slots, now[:, dense], codes, 1, self.done_at)
 
-    def replace(self, slots: NDArray, macro: NDArray[np.int32], indptr: NDArray[np.int64], other: NDArray[np.int64], scores: NDArray) -> None:
-        """Give macro nodes to newcomers, whose 2nd-order edges to them are sums over all their pairs. Shapes (n,), (n, Z), (n + 1,), (m,)."""
+    def replace(
+        self, slots: NDArray, macro: NDArray[np.int32], indptr: NDArray[np.int64], other: NDArray[np.int64], scores: NDArray
+    ) -> None:
+        """Give macro nodes to newcomers, whose 2nd-order edges to them are sums over all their pairs.
+
+        Shapes (n,), (n, Z), (n + 1,), (m,), (m,).
+        """
         self.macro[slots] = macro
         for r in range(macro.shape[1]):
             edges, own = self.before.edges(r), np.repeat(slots, np.diff(indptr))

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from mgoe.bundle import Bundle
-from mgoe.errors import ConfigError
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
-from mgoe.serving.log import EventLog, FileLog
 from mgoe.serving.settings import ServeSettings, read_tokens
+from mgoe.serving.stores import open_events
 from mgoe.serving.telemetry import SHARED, configure_logs
 
 if TYPE_CHECKING:
@@ -55,25 +54,9 @@ def worker() -> App:
 def application(settings: ServeSettings) -> App:
     """Open what the settings name."""
     sys.setswitchinterval(SWITCH)
-    current = Current(settings.bundle, open_log(settings), every=settings.watch)
+    state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
+    current = Current(settings.bundle, open_events(settings.redis or state), state, settings.watch)
     return create_app(current, settings.limits, read_tokens(settings), settings.access_log)
-
-
-def open_log(settings: ServeSettings) -> EventLog:
-    """The log of events that all workers, or all servers, share.
-
-    Raises:
-        StoreError: It cannot be reached.
-        ConfigError: Two are named.
-        MissingExtra: The client of Redis is not installed.
-    """
-    if settings.redis is None:
-        return FileLog((settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")) / "events")
-    if settings.state is not None:
-        raise ConfigError("--state", "events lie in a folder or in Redis, found both; leave --state or --redis out")
-    from mgoe.serving.redis import RedisLog
-
-    return RedisLog(settings.redis)
 
 
 def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:

@@ -40,7 +40,7 @@ class ServeSettings(Settings):
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
     state: Path | None = None
-    """Folder of the event log; BUNDLE.state by default."""
+    """Folder of the event log, and of what workers share; BUNDLE.state by default."""
     redis: str | None = None
     """URL of a Redis that holds the event log for several servers, instead of a folder."""
     token_file: Path | None = None

@@ -1,0 +1,110 @@
+"""A bundle with live events for good: the same weights over a graph that is updated with what a service has taken since."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.config import RunSettings
+from mgoe.errors import BundleError, ConfigError, OutputError
+from mgoe.files import sha256, whole_folder, write_json
+from mgoe.graph import MacroGraph
+from mgoe.pipeline.graphs import add_events, settings_of
+from mgoe.pipeline.stages import Say
+from mgoe.serving import EventLog, Position, every, open_events
+from mgoe.serving.events import Event, task_bits
+from mgoe.serving.follow import HELD, position_of
+from mgoe.tables import hand_over
+
+VOCABULARIES = ("users.parquet", "items.parquet")
+
+
+def refresh(
+    bundle: Path | str,
+    events: Path | str | EventLog,
+    out: Path | str,
+    *,
+    recluster: bool = False,
+    trim: bool = False,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> Bundle:
+    """Write a bundle with live events in its graph: nodes born live get their codes, all else is as after a rebuild that keeps the macro
+    nodes. A service that swaps to it applies later events alone.
+
+    Args:
+        bundle: What is served; it stays as it is.
+        events: State folder or Redis server of the service, or its log.
+        out: Folder of the new bundle.
+        recluster: Learn macro nodes again. The model was trained on the former ones: it may lose.
+        trim: Drop from the log what the graph of `bundle` held before this. No service may then go back to an earlier bundle.
+        overwrite: Replace what is in `out`.
+        say: Called with a line a stage.
+
+    Raises:
+        MgoeError: The bundle is damaged, the log is away, or `out` is in the way; what was there is as it was.
+    """
+    opened, out = Bundle.open(bundle), Path(out)
+    if out.exists() and (not overwrite or out.resolve() == opened.path.resolve()):
+        raise OutputError(out, "is there already, and may be served; choose another folder, or replace one that is not with --overwrite")
+    log = open_events(events, make=False) if isinstance(events, str | Path) else events
+    held = position_of(opened.path, log)
+    found, position = _later(log, held, task_bits(opened.settings))
+    if not found and not recluster:
+        raise BundleError(bundle, "holds every event of that log; refresh it once there are new ones")
+    say(f"{len(found):,} events since the bundle's graph")
+    with whole_folder(out) as folder:
+        names = [name for name in opened.manifest["checksums"] if name != HELD]
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(opened.path / name, folder / name)
+        graph = MacroGraph.open(folder / "graph")
+        table = _table(found, opened) if found else None
+        graph = add_events(graph, _settings(graph), [], recluster=recluster, table=table, say=say)
+        for name in VOCABULARIES:
+            shutil.copyfile(graph.path / name, folder / name)
+        write_json(folder / HELD, {"log": log.identity, "position": position})
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        checksums = {str(path.relative_to(folder)): sha256(path) for path in files}
+        write_json(folder / MANIFEST, opened.manifest | {"checksums": checksums})
+    if trim:
+        log.forget(held)
+    return Bundle.open(out, verify=False)
+
+
+def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Event], Position]:
+    """Events after a position that do a task, each once, and where the log ends."""
+    keys: set[str] = set()
+    found: dict[tuple[Any, ...], Event] = {}
+    position, limit = held, log.order(held)
+    for at, event in every(log):
+        if event.behavior in behaviors and (event.id is None or event.id not in keys):
+            if event.id is not None:
+                keys.add(event.id)
+            if log.order(at) > limit:
+                found.setdefault((event.user, event.item, event.behavior, event.time), event)
+        position = at
+    return list(found.values()), position
+
+
+def _table(events: list[Event], bundle: Bundle) -> ibis.Table:
+    """Events as a table of an engine."""
+    kinds = {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type, "time": pa.int64(), "behavior": pa.string()}
+    columns = {name: pa.array([getattr(event, name) for event in events], kind) for name, kind in kinds.items()}
+    return hand_over(ibis.duckdb.connect(), "events", pa.table(columns))
+
+
+def _settings(graph: MacroGraph) -> RunSettings:
+    """How events are read, whatever the form of the log was."""
+    log = settings_of(graph, [])
+    tasks = [{"name": task.name, "behaviors": task.behaviors if log.form == "events" else []} for task in log.tasks]
+    data = {"log": ["-"], "form": "events", "user": "user", "item": "item", "time": "time", "time_unit": "us", "bucket": log.data.bucket}
+    try:
+        return RunSettings.model_validate({"data": data, "tasks": tasks, "graph": graph.meta["settings"]})
+    except ValueError as error:
+        raise ConfigError(graph.path, f"the settings saved with the graph cannot be read: {error}") from None

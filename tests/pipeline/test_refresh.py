@@ -1,0 +1,205 @@
+"""A bundle with live events for good, and servers that follow a log over bundles and kills."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_array_equal
+from typer.testing import CliRunner
+
+import mgoe
+from mgoe import pipeline
+from mgoe.bundle import Bundle
+from mgoe.cli.app import app
+from mgoe.data import Prepared
+from mgoe.errors import BundleError, OutputError, StoreError
+from mgoe.graph import MacroGraph, build_graph
+from mgoe.pipeline.stages import source_of
+from mgoe.serving import Event, Follower, LiveNodes, every, open_events
+from mgoe.tables import hand_over
+from tests.effort import SOAK
+from tests.graph.histories import contents, differences
+
+GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
+KILLS = 20 if SOAK else 2
+ROOT = Path(__file__).parents[2]
+SECOND = 1_000_000
+
+
+def stream(bundle: Bundle, n: int, seed: int = 0, new: int = 5) -> list[Event]:
+    """Events around the end of the bundle's log, some late, of known and new users and items; each different."""
+    rng, last = np.random.default_rng(seed), bundle.graph.meta["last"]
+    users, items = (vocabulary.ids(np.arange(vocabulary.size)).to_pylist() for vocabulary in (bundle.encoders.users, bundle.encoders.items))
+    users, items = users + [10_000 + k for k in range(new)], items + [20_000 + k for k in range(new)]
+    names = list(LiveNodes.of(bundle).behaviors)
+    return [
+        Event(users[u], items[i], names[b], int(last + (k - n // 4) * 3600 * SECOND + seed), f"{seed}:{k}")
+        for k, (u, i, b) in enumerate(
+            zip(rng.integers(0, len(users), n), rng.integers(0, len(items), n), rng.integers(0, len(names), n), strict=True)
+        )
+    ]
+
+
+def check_same(one: LiveNodes, other: LiveNodes):
+    """Both read the same of a grid of ids."""
+    users, items = (one.ids(side, np.arange(one.size(side))) for side in ("user", "item"))
+    rng = np.random.default_rng(0)
+    user, item = np.array(users)[rng.integers(0, len(users), 400)], np.array(items)[rng.integers(0, len(items), 400)]
+    a, b = (live.gather(live.user_codes(user), live.item_codes(item), GROUPS) for live in (one, other))
+    for name in a:
+        if name not in ("recent_users", "recent_items"):
+            assert_array_equal(a[name], b[name], err_msg=name)
+    for name in one.stats.keys() - {"duplicates"}:
+        assert one.stats[name] == other.stats[name], name
+
+
+def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Iterable[Event], folder: Path):
+    """The graph is that of all events, built with the macro nodes of the graph before."""
+    users, items = bundle.encoders.users, bundle.encoders.items
+    assert len(set(users.ids(np.arange(users.size)).to_pylist())) == users.size
+    behaviors = LiveNodes.of(before).behaviors
+    history = Prepared.open(prepared).history.select("user", "item", "time", "task").to_pandas()
+    rows = [
+        (u, i, e.time, t)
+        for e, u, i in zip(events, users.codes([e.user for e in events]), items.codes([e.item for e in events]), strict=True)
+        for t in range(len(before.tasks))
+        if behaviors[e.behavior] >> t & 1
+    ]
+    assert min(min(u, i) for u, i, _, _ in rows) >= 0
+    every_row = pd.concat([history, pd.DataFrame(rows, columns=history.columns)]).astype("int64")
+    table = hand_over(ibis.duckdb.connect(), "history", pa.Table.from_pandas(every_row))
+    settings, source = before.settings, source_of(before.settings, Prepared.open(prepared))
+    at = len(source.cuts) + 1
+    source = replace(source, history=table, users_at=np.full(at, users.size), items_at=np.full(at, items.size))
+    rebuilt = build_graph(source, settings.graph, folder / "rebuilt", keep=MacroGraph.open(before.graph.path))
+    assert differences(contents(bundle.graph, 0), contents(rebuilt, at - 1)) == []
+
+
+def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
+    before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    events = stream(before, 200)
+    log.append(events + events[:20])
+    bundle = pipeline.refresh(finished / "bundle", tmp_path / "state", tmp_path / "new")
+    check_as_rebuilt(bundle, before, finished / "data", events, tmp_path)
+    Bundle.open(tmp_path / "new", verify=True).graph.verify()
+    assert (tmp_path / "new" / "model.safetensors").read_bytes() == (finished / "bundle" / "model.safetensors").read_bytes()
+    assert bundle.predict([10_000, 10_001], [20_000, 3])[list(bundle.tasks)].notna().all(axis=None)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path: Path):
+    old, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    log.append(stream(old, 60))
+    follower = Follower.of(log, old, tmp_path / "state")
+    assert follower.live.stats["events"] == 60
+    bundle = pipeline.refresh(finished / "bundle", log, tmp_path / "new")
+    assert Follower.of(log, bundle).live.stats["events"] == 0
+    log.append(stream(old, 10, seed=1))
+    log.append(stream(old, 60)[:7])  # sent again
+    swapped = Follower.of(log, bundle, tmp_path / "state")
+    assert swapped.live.stats["events"] == 10
+    assert swapped.live.stats["duplicates"] == 7
+    assert swapped.catch_up() == 0
+    assert follower.catch_up() == 10
+    third = pipeline.refresh(bundle.path, log, tmp_path / "third", trim=True)
+    check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
+    assert Follower.of(log, third).live.stats["events"] == 0
+    with pytest.raises(BundleError, match="holds every event"):
+        pipeline.refresh(third.path, log, tmp_path / "fourth")
+
+
+def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
+    old, log = mgoe.load(shown / "bundle"), open_events(tmp_path / "state")
+    events = stream(old, 80)
+    assert {event.behavior for event in events} == {"click", "buy", "stay"}
+    log.append(events)
+    bundle = pipeline.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    check_as_rebuilt(bundle, old, shown / "data", events, tmp_path)
+    assert bundle.graph.meta["log"] == old.graph.meta["log"]
+
+
+def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
+    bundle = finished / "bundle"
+    with pytest.raises(StoreError, match="holds no log of events"):
+        pipeline.refresh(bundle, tmp_path / "none", tmp_path / "new")
+    log = open_events(tmp_path / "state")
+    with pytest.raises(BundleError, match="holds every event"):
+        pipeline.refresh(bundle, log, tmp_path / "new")
+    log.append(stream(mgoe.load(bundle), 5))
+    with pytest.raises(OutputError, match="is there already"):
+        pipeline.refresh(bundle, log, bundle, overwrite=True)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(OutputError, match="--overwrite"):
+        pipeline.refresh(bundle, log, tmp_path / "new")
+    assert pipeline.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta["changes"][-1]["recluster"]
+    (tmp_path / "new" / "live.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"live\.json"):
+        Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
+
+
+def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_path: Path):
+    old, log, other = mgoe.load(finished / "bundle"), open_events(tmp_path / "one"), open_events(tmp_path / "other")
+    log.append(stream(old, 20))
+    other.append(stream(old, 15, seed=2))
+    bundle = pipeline.refresh(finished / "bundle", log, tmp_path / "new")
+    assert Follower.of(other, bundle).live.stats["events"] == 15
+
+
+def test_the_command(finished: Path, tmp_path: Path):
+    open_events(tmp_path / "state").append(stream(mgoe.load(finished / "bundle"), 12))
+    words = ["refresh", str(finished / "bundle"), "--events", str(tmp_path / "state"), "--out", str(tmp_path / "new"), "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["graph"]["changes"][-1]["events"] == 12
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+
+
+def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
+    """A server is killed again and again; what it acknowledged is there once, and after a refresh the graph equals a rebuild."""
+    old, acknowledged = mgoe.load(finished / "bundle"), []
+    for kill in range(KILLS):
+        words = [sys.executable, "-W", "ignore", "-m", "tests.pipeline.test_refresh", str(finished / "bundle"), str(tmp_path / "state")]
+        process = subprocess.Popen([*words, str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        acknowledged.append(process.stdout.readline().strip())
+        time.sleep(0.1 + 0.03 * (kill * 7 % 10))
+        process.send_signal(signal.SIGKILL)
+        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+        process.wait(20)
+    log = open_events(tmp_path / "state")
+    follower = Follower.of(log, old, tmp_path / "state")
+    taken = {event.id: event for _, event in every(log)}
+    assert len(acknowledged) > 5 * KILLS
+    assert set(acknowledged) <= set(taken)
+    once = LiveNodes.of(old)
+    once.apply(list(taken.values()))
+    assert once.stats["events"] == len(taken) == follower.live.stats["events"]
+    check_same(once, Follower.of(log, old).live)
+    bundle = pipeline.refresh(finished / "bundle", log, tmp_path / "new")
+    check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
+    assert Follower.of(log, bundle).live.stats["events"] == 0
+
+
+if __name__ == "__main__":
+    served, state, run = Bundle.open(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    server = Follower.of(open_events(state), served, state)
+    coming = stream(served, 2000, seed=run + 10)
+    for event in coming:
+        for _ in range(1 + (event.time % 3 == 0)):  # some are sent twice
+            server.log.append([event])
+        server.catch_up()
+        print(event.id, flush=True)
