@@ -5,7 +5,7 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 """
 
 from mgoe.models.base import RankingModel
-from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, side_of
+from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, expanded, neutral, side_of
 from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
@@ -38,8 +38,10 @@ __all__ = [
     "TaskSpec",
     "batch_keys",
     "draw_rows",
+    "expanded",
     "late_tables",
     "make_model",
+    "neutral",
     "resolve",
     "side_of",
 ]

@@ -90,8 +90,11 @@ class RankingModel(nn.Module, ABC):
 
         A task with a sample space (`given`) is predicted within it.
         """
-        raw = self.logits(batch).float()
-        return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
+        return self.scaled(self.logits(batch).float())
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Probabilities and values, as `predict` gives them, from logits. Shape (B, T)."""
+        return torch.where(self.regression, logits * self.stds + self.means, logits.sigmoid())
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """What the report shows of the model's inside, e.g. `gates` (T, experts); nothing by default."""

@@ -26,7 +26,7 @@ class Gates(nn.Module):
     def forward(self, query: Tensor) -> Tensor:
         """(B, query) -> weights (B, T, S)."""
         if self.score is None:
-            return query.new_ones((len(query), self.tasks, 1))
+            return query.new_ones((query.shape[0], self.tasks, 1))
         return self.weights(self.score(query))
 
     def weights(self, scores: Tensor) -> Tensor:

@@ -56,9 +56,11 @@ class Halves(nn.Module):
         width: F, floats a row that `user` and `item` give.
         user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In `join` a key of the user's may
             have one row for all candidates.
+        whole: Whether `join` reads all columns of mixed keys; else these hold the pair's columns alone.
     """
 
     width: int = 0
+    whole: bool = True
 
     def __init__(self, model: Any, keys: Collection[str]):
         super().__init__()
@@ -75,7 +77,7 @@ class Halves(nn.Module):
 
     def join(self, user: Tensor, item: Tensor, batch: Batch) -> Tensor:
         """Logits (B, T)."""
-        return self.model.logits(expanded(batch, len(item)))
+        return self.model.logits(expanded(batch, item.shape[0]))
 
 
 class Inputs(Protocol):
@@ -112,6 +114,7 @@ class AdditiveHalves(Halves):
         late: Which of the keys `rest` and the pair's inputs read, beside the dense ones.
     """
 
+    whole = False
     weight: Tensor
     nothing: Tensor
     user_columns: Tensor
@@ -142,13 +145,13 @@ class AdditiveHalves(Halves):
         return self._first(batch, self.item_keys, self.item_columns) - self.nothing
 
     def join(self, user: Tensor, item: Tensor, batch: Batch) -> Tensor:
-        batch = expanded(batch, len(item))
+        batch = expanded(batch, item.shape[0])
         pair = self.pair(batch)
         first = (torch.addmm(item, torch.cat(pair, 1), self.weight) if pair else item) + user
         parts, start = [], 0
         for shape in self._shapes:
             width = torch.Size(shape).numel()
-            parts.append(first[:, start : start + width].unflatten(1, shape).movedim(0, -2))
+            parts.append(first[:, start : start + width].unflatten(1, shape).movedim(0, -2).clone(memory_format=torch.contiguous_format))
             start += width
         return self.model.rest(parts, batch)
 
@@ -165,4 +168,4 @@ def _flat(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _rows(batch: Batch) -> int:
-    return max((len(value) for value in batch.values()), default=1)
+    return max((value.shape[0] for value in batch.values()), default=1)

@@ -134,7 +134,40 @@ class DenseInputs(nn.Module):
             raw = torch.cat([batch[key] for key in self.keys], 1)
             parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
         parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
-        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((len(batch["user"]), 0), dtype=torch.float32)
+        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
+
+    @property
+    def reads(self) -> set[str]:
+        """Batch keys."""
+        return {*self.keys, *(key for key, _ in self.embedded)}
+
+    def sides(self, mixed: Sides) -> list[Side]:
+        """Whose each column is."""
+        return [side for key in dict.fromkeys(self.names) for side in mixed.get(key, [side_of(key)] * self.names.count(key))]
+
+    def pair(self, mixed: Sides) -> Columns:
+        """Reads the columns that neither side has alone."""
+        return Columns(self, [column for column, side in enumerate(self.sides(mixed)) if side == "pair"])
+
+
+class Columns(nn.Module):
+    """Some of the columns of dense inputs, none of them of a category, from a batch whose keys hold no other columns."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: DenseInputs, columns: list[int]):
+        super().__init__()
+        self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
+        self.register_buffer("mean", inputs.mean[columns], persistent=False)
+        self.register_buffer("scale", inputs.scale[columns], persistent=False)
+
+    def forward(self, batch: Batch) -> list[Tensor]:
+        """(B, columns), in a list that is empty where there are none."""
+        if not self.keys:
+            return []
+        raw = torch.cat([batch[key] for key in self.keys], 1)
+        return [((raw - self.mean) * self.scale).clamp(-CLIP, CLIP)]
 
     @property
     def reads(self) -> set[str]:

@@ -23,6 +23,7 @@ from mgoe.serving.events import EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
 from mgoe.serving.ranking import RequestError
+from mgoe.serving.scorer import Scorer
 
 SHOWN = 20
 """Users that the page offers, and neighbours that an explanation names."""
@@ -45,6 +46,7 @@ class Engine:
         self.live = self.follower.live
         self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
+        self._scorer = Scorer.open(bundle, self.live)
         self.score(-1, np.array([-1]), None)  # what is opened late is opened now
 
     @classmethod
@@ -89,10 +91,7 @@ class Engine:
 
     def score(self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None) -> NDArray[np.float32]:
         """Score one user's pairs, by codes; encoded context has one row. Shape (B, T)."""
-        rows = self._context.encode({}, 1) if context is None else context
-        return self.bundle.score_codes(
-            np.full(len(items), user), items, {name: np.repeat(values, len(items), axis=0) for name, values in rows.items()}
-        )
+        return self._scorer.score(user, items, context)
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Items in a user's history, by codes."""

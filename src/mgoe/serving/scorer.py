@@ -1,0 +1,200 @@
+"""Scores one user's candidates: the user's part of the model once a request, the items' parts kept, and the pairs' few columns.
+
+Axes: `B` candidates, `T` tasks, `F` floats a row of the first layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgoe.bundle import Bundle
+from mgoe.config import InputGroup
+from mgoe.models import Batch, Halves, batch_keys, side_of
+from mgoe.serving.gather import PairGather, sides
+from mgoe.serving.items import ItemRows
+from mgoe.serving.onnx import JoinSession, Precision
+from mgoe.training.assemble import assemble
+
+if TYPE_CHECKING:
+    from mgoe.serving.live import LiveNodes
+
+Engine: TypeAlias = Literal["onnx", "torch"]
+BLOCK_ROWS = 16_384
+PAIR_KEYS = frozenset({"pair", "sketch", "edges"})
+
+
+class Scorer:
+    """Scores pairs of codes as `Bundle.score_codes` does, a user at a time, on the snapshot or on what live events made of it.
+
+    Any number of threads may score at once.
+
+    Args:
+        bundle: What is served.
+        live: Its live state; None: the snapshot alone.
+        engine: What runs the last part, PyTorch or ONNX Runtime.
+        precision: `bfloat16` keeps the items' rows in half the memory; `int8` also multiplies weights of 8 bits (with `onnx`).
+        done: Told of each block of items that is computed, how many they are.
+    """
+
+    def __init__(self, bundle: Bundle, live: LiveNodes | None, engine: Engine, precision: Precision, done: Callable[[int], None]):
+        self._bundle, self._model, self._live = bundle, bundle.model, live
+        self._graph = live or bundle.graph.latest
+        self.tasks = bundle.tasks
+        self._halves: Halves = self._model.halves(sides(bundle.graph.latest)).eval()
+        self._groups = {"user": self._needed(self._halves.user_keys), "item": self._needed(self._halves.item_keys)}
+        self._late = self._halves.keys - (frozenset() if self._halves.whole else PAIR_KEYS)
+        self._late_groups = self._needed(self._late)
+        self._pairs = PairGather(bundle.graph.latest, live)
+        self._version = 0 if live is None else live.version
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        self._items = ItemRows(self._item_rows, self.n_items, self._halves.width, dtype, done)
+        self._session = None if engine == "torch" else JoinSession(self._halves, self._sample(), precision)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        live: LiveNodes | None = None,
+        *,
+        engine: Engine = "onnx",
+        precision: Precision = "float32",
+        done: Callable[[int], None] = lambda rows: None,
+    ) -> Scorer:
+        """Compute what is kept an item, and make ready. Arguments as for the class.
+
+        Raises:
+            MissingExtra: ONNX Runtime is not installed.
+        """
+        with torch.inference_mode():
+            return cls(bundle, live, engine, precision, done)
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue, those born live included."""
+        return self._bundle.encoders.items.size if self._live is None else self._live.size("item")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept an item."""
+        return self._items.nbytes
+
+    @torch.inference_mode()
+    def score(
+        self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None, recalibrated: bool = True
+    ) -> NDArray[np.float32]:
+        """Probability of each binary task and value of each regression.
+
+        Args:
+            user: A code, -1 where never seen.
+            items: Codes likewise. Shape (B,).
+            context: Encoded features, one row or B; None: all unknown.
+            recalibrated: Undo the sampling of negatives.
+
+        Returns:
+            Shape (B, T).
+        """
+        context = self._bundle.encoders.context_features.encode({}, 1) if context is None else context
+        self.refresh()
+        out = np.empty((len(items), len(self.tasks)), np.float32)
+        row = None
+        for start in range(0, len(items), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            own = {name: values if len(values) == 1 else values[part] for name, values in context.items()}
+            with self._reading():
+                if row is None or any(len(values) > 1 for values in own.values()):
+                    known = self._batch(np.array([user]), np.array([-1]), own, self._groups["user"] | self._late_groups)
+                    row = self._halves.user({key: known[key] for key in self._halves.user_keys & known.keys()})
+                late = self._late_batch(user, items[part], own, known)
+            out[part] = self._join(row, self._items.take(items[part]), late)
+        values = self._model.scaled(torch.from_numpy(out)).numpy()
+        return self._bundle.recalibrate(values, items) if recalibrated else values
+
+    @torch.inference_mode()
+    def explain(self, user: int, item: int, context: Mapping[str, NDArray] | None = None, top: int = 8) -> dict[str, Any]:
+        """What carried a score, by codes: `tasks`, and of what the model reads `gates`, `macro` and `recents`. All plain numbers."""
+        own = self._bundle.encoders.context_features.encode({}, 1) if context is None else context
+        with self._reading():
+            batch = self._batch(np.array([user]), np.array([item]), own, self._model.needs)
+        shown = {name: weights[0].tolist() for name, weights in self._model.explain(batch).items()}
+        out: dict[str, Any] = {"tasks": dict(zip(self.tasks, self.score(user, np.array([item]), context)[0].tolist(), strict=True))}
+        if "gates" in shown:
+            out["gates"] = dict(zip(self.tasks, shown["gates"], strict=True))
+        orders = [name for name in ("u1", "u2", "i1", "i2") if name in shown]
+        if orders:
+            out["macro"] = {order: _heaviest(shown[order], batch[order][0].expm1().tolist(), top) for order in orders}
+        lists = [name for name in ("recent_items", "recent_users") if name in shown]
+        if lists:
+            out["recents"] = {name.removeprefix("recent_"): _neighbours(batch, name, shown[name]) for name in lists}
+        return out
+
+    def refresh(self) -> None:
+        """Compute again what is kept of items that live events have touched since."""
+        if self._live is None or self._live.version == self._version:
+            return
+        with self._live.lock:
+            version = self._live.version
+            if version != self._version:
+                if self._halves.width:
+                    self._items.renew(self._live.touched("item", self._version), self.n_items)
+                self._version = version
+
+    def _reading(self) -> Any:
+        return nullcontext() if self._live is None else self._live.lock
+
+    def _needed(self, keys: frozenset[str]) -> frozenset[InputGroup]:
+        spec = self._model.spec
+        return frozenset(group for group in self._model.needs if not keys.isdisjoint(batch_keys(spec, [group])[4:]))
+
+    def _batch(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray], groups: frozenset[InputGroup]
+    ) -> Batch:
+        encoders = self._bundle.encoders
+        inputs = assemble(
+            self._graph, users, items, context, needs=groups, spec=self._model.spec,
+            user_side=encoders.user_side, item_side=encoders.item_side,
+        )  # fmt: skip
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
+
+    def _item_rows(self, items: NDArray[np.int64]) -> torch.Tensor:
+        batch = self._batch(np.full(len(items), -1), items, {}, self._groups["item"] - {"context"})
+        return self._halves.item({key: batch[key] for key in self._halves.item_keys & batch.keys()})
+
+    def _late_batch(self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray], known: Batch) -> Batch:
+        """What `join` reads: the pair's columns, and what else is not summed ahead."""
+        if self._halves.whole:
+            each = {name: np.broadcast_to(values, (len(items), *values.shape[1:])) for name, values in context.items()}
+            return self._batch(np.full(len(items), user), items, each, self._model.needs)
+        late: Batch = {}
+        if self._late:
+            others = self._batch(np.full(len(items), -1), items, {}, self._late_groups)
+            late = {key: known[key] if side_of(key) == "user" else others[key] for key in self._late}
+        pairs = self._pairs(user, items, self._halves.keys & PAIR_KEYS)
+        return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
+
+    def _join(self, user: torch.Tensor, items: torch.Tensor, late: Batch) -> NDArray[np.float32]:
+        if self._session is None:
+            return self._halves.join(user, items, late).float().numpy()
+        return self._session(user, items, late)
+
+    def _sample(self) -> tuple[torch.Tensor, torch.Tensor, Batch]:
+        items = np.array([-1, 0, 0])
+        context = self._bundle.encoders.context_features.encode({}, 1)
+        known = self._batch(np.array([-1]), np.array([-1]), context, self._groups["user"] | self._late_groups)
+        row = self._halves.user({key: known[key] for key in self._halves.user_keys & known.keys()})
+        return row, self._items.take(items), self._late_batch(-1, items, context, known)
+
+
+def _heaviest(weights: list[float], edges: list[float], top: int) -> list[dict[str, float]]:
+    order = sorted(range(len(weights)), key=lambda k: -weights[k])[:top]
+    return [{"node": k, "weight": weights[k], "edge": edges[k]} for k in order if weights[k] > 0]
+
+
+def _neighbours(batch: Batch, name: str, weights: list[float]) -> list[dict[str, float]]:
+    rows = zip(batch[name][0].tolist(), batch[f"{name}_code"][0].tolist(), weights, strict=True)
+    return [{name[7:-1]: code, "code": done, "weight": weight} for code, done, weight in rows if code >= 0]
