@@ -17,7 +17,7 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import did_you_mean
 from mgoe.data import to_arrow
 from mgoe.files import sha256
-from mgoe.graph.blocks import OTHER, Side
+from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving.codes import Codes, Id
 from mgoe.serving.events import EventReader
 from mgoe.serving.follow import Follower
@@ -111,11 +111,15 @@ class Engine:
         }  # fmt: skip
         if item is None:
             return found
+        shown = self._scorer.explain(code, other, encoded)
+        weights = {kind: [one["weight"] for one in listed] for kind, listed in shown.get("recents", {}).items()}
         return found | {
             "item_macro": int(gathered["item_macro"][0]),
-            "tasks": dict(zip(self.tasks, self.score(code, np.array([other]), encoded)[0].tolist(), strict=True)),
+            "tasks": shown["tasks"],
+            "gates": {task: self._by_expert(row) for task, row in shown["gates"].items()} if "gates" in shown else None,
+            "macro": shown.get("macro"),
             "item_edges": _edges(gathered["i1"][0]),
-            "recents": found["recents"] | {"users": self._recents(gathered, "user")},
+            "recents": {f"{side}s": self._recents(gathered, side, weights.get(f"{side}s")) for side in SIDES},
             "live": found["live"] | {"item": self._changes("item", other)},
         }
 
@@ -154,12 +158,18 @@ class Engine:
             "bundle": self.name,
         }
 
-    def _recents(self, gathered: Mapping[str, NDArray], side: Side) -> list[dict[str, Any]]:
-        """Neighbours that are items, or users, newest first."""
+    def _by_expert(self, weights: Sequence[float]) -> dict[str, float]:
+        """Experts by their task where each task has one, by number otherwise."""
+        names = self.tasks if len(weights) == len(self.tasks) else [str(number) for number in range(len(weights))]
+        return dict(zip(names, weights, strict=True))
+
+    def _recents(self, gathered: Mapping[str, NDArray], side: Side, weights: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        """Neighbours that are items, or users, newest first, with their weights where the model weighs them."""
         codes, done = gathered[f"recent_{side}s"][0], gathered[f"recent_{side}s_code"][0]
         there = codes >= 0
         tasks = [[task for t, task in enumerate(self.tasks) if code >> t & 1] for code in done[there].tolist()]
-        return [{"id": one, "tasks": names} for one, names in zip(self.ids(side, codes[there]), tasks, strict=True)]
+        parts = zip(self.ids(side, codes[there]), tasks, weights or [None] * len(tasks), strict=True)
+        return [{"id": one, "tasks": names, "weight": weight} for one, names, weight in parts]
 
     def _changes(self, side: Side, code: int) -> dict[str, Any] | None:
         """What live events changed of a node: numbers before and now, dense edges that moved, live neighbours. None: nothing."""
