@@ -45,10 +45,25 @@ def test_stacked_mlps_equal_separate_ones(copies, common, own, hidden, rows):
 def test_gates_mix_experts(one):
     gates = Gates(tasks=3, experts=4, query=5, one=one)
     weights = gates(torch.randn(6, 5))
-    torch.testing.assert_close(weights.sum(2), torch.ones(6, 3))
-    assert (weights[:, 0] == weights[:, 1]).all() == one
+    assert weights.shape == (6, 1 if one else 3, 4)
+    torch.testing.assert_close(weights.sum(2), torch.ones(weights.shape[:2]))
     experts = torch.randn(4, 6, 7)
     torch.testing.assert_close(mix(weights, experts), torch.einsum("bts,sbw->tbw", weights, experts))
+
+
+def test_gradients_of_a_mix_are_those_of_its_sums():
+    weights = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    experts = torch.randn(4, 6, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mix, (weights, experts))
+    gradients = torch.randn(5, 3, 6, 7, dtype=torch.float64)
+    together = torch.autograd.grad(mix(weights, experts), experts, gradients, is_grads_batched=True)[0]
+    torch.testing.assert_close(together, torch.einsum("bts,ntbw->nsbw", weights, gradients))
+
+
+def test_inputs_that_all_copies_share_may_come_once():
+    mlp = StackedMLP(copies=3, common=2, own=4, hidden=(6, 5))
+    common, own = torch.randn(7, 2), torch.randn(1, 7, 4)
+    torch.testing.assert_close(mlp(common, own), mlp(common, own.expand(3, -1, -1)))
 
 
 def naive_towers(towers: Towers, common, own):

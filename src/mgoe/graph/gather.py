@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import InputGroup
 from mgoe.graph.edges import find
+from mgoe.graph.prefetch import AHEAD, prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Reader = Callable[["Snapshot", NDArray[np.int64], NDArray[np.int64]], dict[str, NDArray]]
 EDGE_KINDS = ("first.user", "first.item", "second.user", "second.item", "macro")
 EDGE_FORMS = ("count", "share", "lift")
+LONGEST = 128
+"""Entries of a sparse row that are asked for ahead of their reading."""
 
 
 def rows(array: NDArray, index: NDArray[np.int64], fill: float = 0) -> NDArray:
@@ -151,10 +154,35 @@ READERS: dict[InputGroup, Reader] = {
 }
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _ask_rows(indptr, columns, values, nodes, row):  # pragma: no cover - compiled
+    """Ask for what `find` will read of a coming row: first where its node's entries start, nearer to it the entries themselves."""
+    far, near = row + 2 * AHEAD, row + AHEAD
+    if far < len(nodes):
+        prefetch(indptr, np.int64(nodes[far]))
+    if near < len(nodes) and nodes[near] >= 0:
+        start = indptr[nodes[near]]
+        prefetch_row(columns[start:], 0, min(indptr[nodes[near] + 1] - start, LONGEST))
+        prefetch(values, start)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _ask_values(macro, total, second, second_total, nodes, row):  # pragma: no cover - compiled
+    """Ask for what is known of a coming row's node."""
+    coming = row + AHEAD
+    if coming < len(nodes):
+        node = np.int64(nodes[coming])
+        prefetch(macro, node)
+        prefetch(total, node)
+        prefetch(second, node)
+        prefetch(second_total, node)
+
+
 @numba.njit(cache=True, nogil=True)
 def _pair(indptr, item, code, time, cut, bucket, u, i, out):  # pragma: no cover - compiled
     tasks = out.shape[1] - 1
     for row in range(len(u)):
+        _ask_rows(indptr, item, code, u, row)
         if u[row] < 0 or i[row] < 0:
             continue
         done = find(indptr, item, code, u[row], i[row])
@@ -175,26 +203,42 @@ def _cosine(a, b):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _closest(target, neighbours, vectors):  # pragma: no cover - compiled
-    """Largest and mean cosine of a vector with those of its counterpart's recent neighbours."""
+def _closest(target, neighbours, coming, vectors, flat):  # pragma: no cover - compiled
+    """Largest and mean cosine of a vector with those of its counterpart's recent neighbours, asking for the vectors of the coming row's."""
     largest, total, n = np.float32(-1), np.float32(0), 0
-    for neighbour in neighbours:
-        if neighbour < 0:
-            break
-        value = _cosine(target, vectors[neighbour])
+    for r in range(len(neighbours)):
+        if coming[r] >= 0:
+            prefetch_row(flat, np.int64(coming[r]), vectors.shape[1])
+        if neighbours[r] < 0:
+            continue
+        value = _cosine(target, vectors[neighbours[r]])
         largest = max(largest, value)
         total += value
         n += 1
     return (largest, total / n) if n else (np.float32(0), np.float32(0))
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _ask_node(flat, vectors, recent_flat, recents, nodes, row):  # pragma: no cover - compiled
+    """Ask for the vector and the neighbours of a coming row's node."""
+    coming = row + AHEAD
+    if coming < len(nodes) and nodes[coming] >= 0:
+        prefetch_row(flat, np.int64(nodes[coming]), vectors.shape[1])
+        prefetch_row(recent_flat, np.int64(nodes[coming]), recents.shape[1])
+
+
 @numba.njit(cache=True, nogil=True)
 def _sketch(user_vectors, item_vectors, recent_items, recent_users, ranks, u, i, out):  # pragma: no cover - compiled
     n = len(ranks)
+    user_flat, item_flat = user_vectors.reshape(-1), item_vectors.reshape(-1)
+    items_flat, users_flat = recent_items.reshape(-1), recent_users.reshape(-1)
     for row in range(len(u)):
+        _ask_node(user_flat, user_vectors, items_flat, recent_items, u, row)
+        _ask_node(item_flat, item_vectors, users_flat, recent_users, i, row)
         if u[row] < 0 or i[row] < 0:
             continue
         user, item = user_vectors[u[row]], item_vectors[i[row]]
+        after = min(row + 1, len(u) - 1)  # of an unseen node the last row is asked for, in vain
         product, left, right = np.float32(0), np.float32(0), np.float32(0)
         d = 0
         for part in range(n):
@@ -207,8 +251,8 @@ def _sketch(user_vectors, item_vectors, recent_items, recent_users, ranks, u, i,
             out[row, part] = cosine
             # signed fourth root: products of degree-normalised scores span many orders of magnitude
             out[row, n + part] = np.sign(product) * abs(product) ** np.float32(0.25)
-        out[row, 2 * n], out[row, 2 * n + 1] = _closest(item, recent_items[u[row]], item_vectors)
-        out[row, 2 * n + 2], out[row, 2 * n + 3] = _closest(user, recent_users[i[row]], user_vectors)
+        out[row, 2 * n], out[row, 2 * n + 1] = _closest(item, recent_items[u[row]], recent_items[u[after]], item_vectors, item_flat)
+        out[row, 2 * n + 2], out[row, 2 * n + 3] = _closest(user, recent_users[i[row]], recent_users[i[after]], user_vectors, user_flat)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -227,6 +271,10 @@ def _edges(
 ):  # fmt: skip  # pragma: no cover - compiled
     ku, ki = len(user_mass), len(item_mass)
     for row in range(len(u)):
+        _ask_rows(u_indptr, u_column, u_score, u, row)
+        _ask_rows(i_indptr, i_column, i_score, i, row)
+        _ask_values(user_macro, user_sum, user_second, user_second_sum, u, row)
+        _ask_values(item_macro, item_sum, item_second, item_second_sum, i, row)
         a, b = u[row], i[row]
         cu = user_macro[a] if a >= 0 else ku
         ci = item_macro[b] if b >= 0 else ki

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mgoe.config import InputGroup
 from mgoe.models.halves import Side, Sides, side_of
+from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 
 CLIP = 10.0
@@ -134,7 +135,9 @@ class DenseInputs(nn.Module):
             raw = torch.cat([batch[key] for key in self.keys], 1)
             parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
         parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
-        return torch.cat(parts, 1) if parts else batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
+        if not parts:
+            return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
+        return for_products(torch.cat(parts, 1))
 
     @property
     def reads(self) -> set[str]:
@@ -255,7 +258,7 @@ class Nodes(nn.Module):
         if self.recents:
             recents = batch[f"recent_{node}s{self.suffix}"]
             codes = torch.cat([codes, torch.where(recents < 0, rows.num_embeddings - 1, recents)], 1)
-        target, recents = rows(codes).split([1, codes.shape[1] - 1], 1)
+        target, recents = for_products(rows(codes)).split([1, codes.shape[1] - 1], 1)
         return target.squeeze(1), recents
 
 

@@ -22,6 +22,12 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
+def for_products(x: Tensor) -> Tensor:
+    """The tensor in the type that matrix products run in, so that it is converted once however many products read it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class StackedLinear(nn.Module):
     """`copies` linear layers, each on its own slice: (copies, B, inputs) -> (copies, B, outputs)."""
 
@@ -60,16 +66,26 @@ class StackedMLP(nn.Module):
         self.deeper = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
 
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
-        """The first layers before their ReLU: (B, common) and (copies, B, own) -> (copies, B, hidden[0])."""
+        """The first layers before their ReLU: (B, common) and (copies, B, own) -> (copies, B, hidden[0]).
+
+        Inputs of their own that are the same for all copies may come once, (1, B, own).
+        """
         h: Tensor = self.bias
         if self.own is not None and own is not None:
-            h = torch.baddbmm(h, own, self.own)
+            if len(own) < self.copies:
+                h = self._apart(torch.addmm(h.flatten(), own[0], self.own.transpose(0, 1).flatten(1)))
+            else:
+                h = torch.baddbmm(h, own, self.own)
         if self.common is not None and common is not None:
-            h = h + (common @ self.common).unflatten(1, (self.copies, -1)).transpose(0, 1)
+            h = h + self._apart(common @ self.common)
         return h
 
+    def _apart(self, side_by_side: Tensor) -> Tensor:
+        """(B, copies * width) -> (copies, B, width)."""
+        return side_by_side.unflatten(1, (self.copies, -1)).transpose(0, 1)
+
     def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
-        """(B, common) and (copies, B, own) -> (copies, B, hidden[-1])."""
+        """(B, common) and (copies, B, own), see `first`, -> (copies, B, hidden[-1])."""
         return self.rest(self.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:

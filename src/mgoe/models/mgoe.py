@@ -127,7 +127,8 @@ class MGOE(RankingModel):
         experts, gates = self._bottom(first)
         own = mix(gates, experts)
         if self.table is not None:
-            own = torch.cat([own, self.table(batch["table_user"], batch["table_item"])], 2)
+            entries = self.table(batch["table_user"], batch["table_item"])
+            own = torch.cat([own.expand(len(entries), -1, -1), entries], 2)
         common = [first[0]] if self.experts is None else []
         if self.recents is not None:
             rows = self._rows(batch) if rows is None else rows
@@ -147,11 +148,11 @@ class MGOE(RankingModel):
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._bottom(self.first(batch, self.inputs(batch)))[1].mean(0)}
+            return {"gates": self._bottom(self.first(batch, self.inputs(batch)))[1].mean(0).expand(len(self.spec.tasks), -1)}
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         rows, x = self._rows(batch), self.inputs(batch)
-        out = {"gates": self._bottom(self.first(batch, x, rows))[1]}
+        out = {"gates": self._bottom(self.first(batch, x, rows))[1].expand(-1, len(self.spec.tasks), -1)}
         if self.macro is not None:
             out |= self.macro.weights(batch, *(self._a_task(node) for node in self._nodes(x, rows)))
         if self.recents is not None and rows is not None:
@@ -177,7 +178,7 @@ class MGOE(RankingModel):
         return torch.cat(parts, 2) if parts else None
 
     def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Experts (S, B, W) and gates (B, T, S)."""
+        """Experts (S, B, W) and gates (B, T, S), or (B, 1, S) where one gate serves all tasks."""
         experts = first[1] if self.experts is None else self.experts.rest(first[0])
         if self.gates.score is None or self.query == "experts":
             return experts, self.gates(experts.transpose(0, 1).flatten(1))

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers import StackedLinear, StackedMLP, uniform
+from mgoe.models.layers import StackedLinear, StackedMLP, for_products, uniform
 
 Transfer = Literal["none", "concat", "add", "aitm"]
 
@@ -100,4 +100,4 @@ class MacroTaskTable(nn.Module):
     def forward(self, of_user: Tensor, of_item: Tensor) -> Tensor:
         """(B, T) item macro nodes and (B, T) user macro nodes -> (T, B, 2 * width)."""
         both = [self.of_user((of_user + self.first_item).T), self.of_item((of_item + self.first_user).T)]
-        return torch.cat(both, 2)
+        return for_products(torch.cat(both, 2))

@@ -6,10 +6,12 @@ A graph has one input a key of the batch and one output; the first axis of every
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgoe.errors import MissingExtra
-from mgoe.models import Batch, Halves
+from mgoe.models import Batch, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
@@ -47,17 +49,15 @@ class Traced(nn.Module):
         return self._compute(dict(zip(self.names, tensors, strict=True)))
 
 
-def export(owner: nn.Module, compute: Callable[[Batch], Tensor], sample: Batch, fixed: frozenset[str] = frozenset()) -> Any:
-    """The ONNX model of a function.
+def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], sample: Batch, fixed: Collection[str] = ()) -> None:
+    """Write a function as an ONNX graph whose output is `out`; weights lie beside it, in `<name>.data`.
 
     Args:
-        owner: Holds its weights.
+        out: The file.
+        owner: Holds the weights.
         compute: What to export, from named tensors to one.
-        sample: Two rows or more of every key it reads, by which shapes are traced.
+        sample: Several rows of every key that it reads, by which shapes are traced.
         fixed: Keys whose first axis stays as in the sample.
-
-    Returns:
-        An `onnx.ModelProto` whose output is `out`.
 
     Raises:
         MissingExtra: The extra is not installed.
@@ -66,31 +66,41 @@ def export(owner: nn.Module, compute: Callable[[Batch], Tensor], sample: Batch, 
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
     shapes = tuple({} if name in fixed else {0: rows} for name in names)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             Traced(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True, verbose=False,
             dynamic_shapes=(shapes,), input_names=names, output_names=["out"],
         )  # fmt: skip
-    assert program is not None
-    return program.model_proto
+        assert program is not None
+        program.save(out, external_data=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters tell of what they cannot fold, which changes nothing."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class Session:
     """A graph that runs on one thread.
 
     Args:
-        model: An `onnx.ModelProto`, or the file of one.
+        file: Of the graph. Its weights are read from the disk as they are needed.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, file: Path):
         runtime = load("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.names = [given.name for given in self._session.get_inputs()]
 
     def __call__(self, batch: Mapping[str, NDArray]) -> NDArray[np.float32]:
@@ -102,43 +112,60 @@ ROWS = ("row.user", "row.item")
 """Names of what the user and the items add, beside the keys of the batch."""
 
 
-class JoinSession:
-    """`Halves.join` in ONNX Runtime.
+class Sessions:
+    """What a service runs of a model at every request, in ONNX Runtime: `Halves.user` and `Halves.join`.
 
     Args:
         halves: Of a model.
-        sample: What it reads: the user's row (1, F), items' rows (B, F), and a batch whose keys of the user have one row.
-        precision: `int8` quantises the weights of its products.
+        known: What `user` reads, one row.
+        late: What `join` reads beside the rows of the user and of the items: keys of the user in one row, others in several.
+        precision: `int8` quantises the weights of products in `join`.
     """
 
-    def __init__(self, halves: Halves, sample: tuple[Tensor, Tensor, Batch], precision: Precision):
-        user, items, late = sample
-        one = frozenset({ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)})
-        model = export(
-            halves,
-            lambda batch: halves.join(batch[ROWS[0]], batch[ROWS[1]], {key: batch[key] for key in late}),
-            {ROWS[0]: user, ROWS[1]: items, **late},
-            one,
-        )
-        self._session = Session(quantised(model) if precision == "int8" else model)
+    def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision):
+        rows = max(value.shape[0] for value in late.values())
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            self._user = None
+            if halves.width:
+                export(folder / "user.onnx", halves, halves.user, known, fixed=known)
+                self._user = Session(folder / "user.onnx")
+            sample = {ROWS[0]: torch.zeros(1, halves.width), ROWS[1]: torch.zeros(rows, halves.width), **late}
+            one = [ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)]
+            export(folder / "join.onnx", halves, lambda batch: halves.join(*(batch[row] for row in ROWS), batch), sample, fixed=one)
+            if precision == "int8":
+                quantise(folder / "join.onnx", folder / "int8.onnx")
+            self._join = Session(folder / ("int8.onnx" if precision == "int8" else "join.onnx"))
+        self._halves = halves
 
-    def __call__(self, user: Tensor, items: Tensor, late: Batch) -> NDArray[np.float32]:
+    def user(self, known: Batch) -> Tensor:
+        """(1, F), or (B, F) where contexts differ."""
+        if self._user is None or max(value.shape[0] for value in known.values()) > 1:
+            return self._halves.user(known)
+        return torch.from_numpy(self._user({key: value.numpy() for key, value in known.items()}))
+
+    def join(self, user: Tensor, items: Tensor, late: Batch) -> Tensor:
         """Logits (B, T)."""
-        if user.shape[0] > 1:  # a context a candidate
+        if user.shape[0] > 1:
             items, user = items + user, torch.zeros_like(user[:1])
-        return self._session({ROWS[0]: user.numpy(), ROWS[1]: items.numpy()} | {key: value.numpy() for key, value in late.items()})
+        arrays = {key: value.numpy() for key, value in (*late.items(), (ROWS[0], user), (ROWS[1], items))}
+        return torch.from_numpy(self._join(arrays))
 
 
-def quantised(model: Any) -> Any:
-    """The same with weights of 8 bits in its matrix products, their inputs quantised as they come (ONNX Runtime's dynamic quantisation)."""
-    load("onnxruntime")
-    quantization = importlib.import_module("onnxruntime.quantization")
-    logging.getLogger().disabled, before = True, logging.getLogger().disabled
-    with tempfile.TemporaryDirectory() as folder:
-        before_, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        load("onnx").save(model, before_)
-        try:
-            quantization.quantize_dynamic(before_, after, weight_type=quantization.QuantType.QInt8, per_channel=True)
-        finally:
-            logging.getLogger().disabled = before
-        return load("onnx").load(after)
+def quantise(file: Path, out: Path) -> None:
+    """The same graph with weights of 8 bits in its products, whose inputs are quantised as they come (ONNX Runtime's dynamic scheme)."""
+    quantization = load("onnxruntime.quantization")
+    with _quiet():
+        quantization.quantize_dynamic(file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8)
+
+
+def export_whole(model: RankingModel, out: Path) -> list[str]:
+    """Write a whole model: a batch by its keys in, `out` (B, T) as `predict` gives it.
+
+    Returns:
+        The inputs' names.
+    """
+    names = batch_keys(model.spec, model.needs)
+    sample = {key: value for key, value in expanded(neutral(model.spec), 3).items() if key in names}
+    export(out, model, model.predict, {key: value.clone() for key, value in sample.items()})
+    return Session(out).names

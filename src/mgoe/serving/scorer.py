@@ -18,7 +18,7 @@ from mgoe.config import InputGroup
 from mgoe.models import Batch, Halves, batch_keys, side_of
 from mgoe.serving.gather import PairGather, sides
 from mgoe.serving.items import ItemRows
-from mgoe.serving.onnx import JoinSession, Precision
+from mgoe.serving.onnx import Precision, Sessions
 from mgoe.training.assemble import assemble
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Scorer:
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
         self._items = ItemRows(self._item_rows, self.n_items, self._halves.width, dtype, done)
-        self._session = None if engine == "torch" else JoinSession(self._halves, self._sample(), precision)
+        self._unknown = bundle.encoders.context_features.encode({}, 1)
+        self._steps: Halves | Sessions = self._halves if engine == "torch" else Sessions(self._halves, *self._sample(), precision)
 
     @classmethod
     def open(
@@ -99,7 +100,7 @@ class Scorer:
         Returns:
             Shape (B, T).
         """
-        context = self._bundle.encoders.context_features.encode({}, 1) if context is None else context
+        context = self._unknown if context is None else context
         self.refresh()
         out = np.empty((len(items), len(self.tasks)), np.float32)
         row = None
@@ -109,16 +110,16 @@ class Scorer:
             with self._reading():
                 if row is None or any(len(values) > 1 for values in own.values()):
                     known = self._batch(np.array([user]), np.array([-1]), own, self._groups["user"] | self._late_groups)
-                    row = self._halves.user({key: known[key] for key in self._halves.user_keys & known.keys()})
+                    row = self._steps.user({key: known[key] for key in self._halves.user_keys & known.keys()})
                 late = self._late_batch(user, items[part], own, known)
-            out[part] = self._join(row, self._items.take(items[part]), late)
+            out[part] = self._steps.join(row, self._items.take(items[part]), late).numpy()
         values = self._model.scaled(torch.from_numpy(out)).numpy()
         return self._bundle.recalibrate(values, items) if recalibrated else values
 
     @torch.inference_mode()
     def explain(self, user: int, item: int, context: Mapping[str, NDArray] | None = None, top: int = 8) -> dict[str, Any]:
         """What carried a score, by codes: `tasks`, and of what the model reads `gates`, `macro` and `recents`. All plain numbers."""
-        own = self._bundle.encoders.context_features.encode({}, 1) if context is None else context
+        own = self._unknown if context is None else context
         with self._reading():
             batch = self._batch(np.array([user]), np.array([item]), own, self._model.needs)
         shown = {name: weights[0].tolist() for name, weights in self._model.explain(batch).items()}
@@ -177,17 +178,11 @@ class Scorer:
         pairs = self._pairs(user, items, self._halves.keys & PAIR_KEYS)
         return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
 
-    def _join(self, user: torch.Tensor, items: torch.Tensor, late: Batch) -> NDArray[np.float32]:
-        if self._session is None:
-            return self._halves.join(user, items, late).float().numpy()
-        return self._session(user, items, late)
-
-    def _sample(self) -> tuple[torch.Tensor, torch.Tensor, Batch]:
-        items = np.array([-1, 0, 0])
-        context = self._bundle.encoders.context_features.encode({}, 1)
-        known = self._batch(np.array([-1]), np.array([-1]), context, self._groups["user"] | self._late_groups)
-        row = self._halves.user({key: known[key] for key in self._halves.user_keys & known.keys()})
-        return row, self._items.take(items), self._late_batch(-1, items, context, known)
+    def _sample(self) -> tuple[Batch, Batch]:
+        """What a request reads: of the user, and of user and items together."""
+        known = self._batch(np.array([-1]), np.array([-1]), self._unknown, self._groups["user"] | self._late_groups)
+        late = self._late_batch(-1, np.array([-1, 0, 0]), self._unknown, known)
+        return {key: known[key] for key in self._halves.user_keys & known.keys()}, late
 
 
 def _heaviest(weights: list[float], edges: list[float], top: int) -> list[dict[str, float]]:

@@ -50,7 +50,10 @@ class RowwiseAdagrad(Optimizer):
         rows, values = _by_row(table.grad)
         accumulated = state["accumulator"][rows] + values.square().mean(1)
         state["accumulator"][rows] = accumulated
-        table[rows] -= rate * (values / (accumulated.sqrt() + eps)[:, None]).to(table.dtype)
+        step = (values / (accumulated.sqrt() + eps)[:, None]).to(table.dtype)
+        if isinstance(rows, Tensor):  # in one pass over the rows, where indexing takes two
+            step = torch.sparse_coo_tensor(rows[None], step, table.shape, is_coalesced=True, check_invariants=False)
+        table.add_(step, alpha=-rate)
 
 
 def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from mgoe.config import TrainingSettings
+from mgoe.training.allocator import keep_freed_memory
 from mgoe.training.balance import make_balance
 from mgoe.training.feed import Batch
 from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
@@ -38,6 +39,7 @@ class Stepper:
     """
 
     def __init__(self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World):
+        keep_freed_memory()
         self.model, self.settings, self.steps, self.world = model, settings, steps, world
         self.bfloat16 = bfloat16
         self.balance = make_balance(settings.balance, model, settings.accumulate * world.size)
