@@ -172,43 +172,6 @@ class Columns(nn.Module):
         raw = torch.cat([batch[key] for key in self.keys], 1)
         return [((raw - self.mean) * self.scale).clamp(-CLIP, CLIP)]
 
-    @property
-    def reads(self) -> set[str]:
-        """Batch keys."""
-        return {*self.keys, *(key for key, _ in self.embedded)}
-
-    def sides(self, mixed: Sides) -> list[Side]:
-        """Whose each column is."""
-        return [side for key in dict.fromkeys(self.names) for side in mixed.get(key, [side_of(key)] * self.names.count(key))]
-
-    def pair(self, mixed: Sides) -> Columns:
-        """Reads the columns that neither side has alone."""
-        return Columns(self, [column for column, side in enumerate(self.sides(mixed)) if side == "pair"])
-
-
-class Columns(nn.Module):
-    """Some of the columns of dense inputs, none of them of a category. Reads their keys alone."""
-
-    mean: Tensor
-    scale: Tensor
-    take: Tensor
-
-    def __init__(self, inputs: DenseInputs, columns: list[int]):
-        super().__init__()
-        self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
-        of_keys = [column for column, name in enumerate(inputs.names) if name in self.keys]
-        self.all = of_keys == columns
-        self.register_buffer("take", torch.tensor([of_keys.index(column) for column in columns], dtype=torch.int64), persistent=False)
-        self.register_buffer("mean", inputs.mean[columns], persistent=False)
-        self.register_buffer("scale", inputs.scale[columns], persistent=False)
-
-    def forward(self, batch: Batch) -> list[Tensor]:
-        """(B, columns), in a list that is empty where there are none."""
-        if not self.keys:
-            return []
-        raw = torch.cat([batch[key] for key in self.keys], 1)
-        return [((raw if self.all else raw[:, self.take]) - self.mean).mul(self.scale).clamp(-CLIP, CLIP)]
-
 
 class NodeRows(NamedTuple):
     """What stands for the users and items of a batch; R is 0 where the recents are not read."""
