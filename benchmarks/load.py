@@ -124,12 +124,10 @@ async def _load(port: int, requests: Callable[[], Iterator[Asked]], seconds: flo
     return answers
 
 
-def post(path: str, body: bytes, headers: str = "") -> bytes:
+def post(path: str, body: bytes) -> bytes:
     """A request as bytes."""
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
-        + body
-    )
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def get(path: str) -> bytes:

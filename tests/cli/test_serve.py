@@ -73,10 +73,13 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
     with process(own, "--workers", 2) as (running, url, lines):
         assert httpx.post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
         time.sleep(0.5)
-        answers = [httpx.post(url + "/v1/rank", json={"user": 10**9, "k": 1}).json() for _ in range(12)]  # a connection each, so of either worker
+        answers = [
+            httpx.post(url + "/v1/rank", json={"user": 10**9, "k": 1}).json() for _ in range(12)
+        ]  # of either worker: a connection each
         assert not any(answer["unseen_user"] for answer in answers)
         count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', httpx.get(url + "/metrics").text)
-        assert count and int(count[1]) == 12
+        assert count
+        assert int(count[1]) == 12
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
             slow.sendall(b'POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"user": 1, ')

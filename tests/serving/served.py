@@ -18,6 +18,9 @@ from mgoe.serving.current import Current
 from mgoe.serving.log import EventLog, FileLog
 from mgoe.serving.settings import Limits
 
+EVERY = 0.05
+"""Seconds between looks at the bundle."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -47,17 +50,18 @@ def answered(response: httpx.Response) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), every: float = 0.05, log: EventLog | None = None
+    bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), log: EventLog | None = None
 ) -> Iterator[Served]:
     """Start, and stop when the block ends."""
-    current = Current(bundle, log or FileLog(state / "events"), state, every)
+    current = Current(bundle, log or FileLog(state / "events"), state, EVERY)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 30
     while not server.started:
-        assert thread.is_alive() and time.monotonic() < until, "the service did not start"
+        assert thread.is_alive(), "the service did not start"
+        assert time.monotonic() < until, "the service took too long to start"
         time.sleep(0.01)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}

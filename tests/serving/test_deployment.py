@@ -21,7 +21,8 @@ import mgoe
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
 MISSING += [] if importlib.util.find_spec("redis") else ["the Python package redis"]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; apt-get install redis-server nginx, pip install redis")
+MEND = "apt-get install redis-server nginx, pip install redis"
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; {MEND}")
 
 
 def free_ports(count: int) -> list[int]:
@@ -72,8 +73,8 @@ def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
 def nginx(folder: Path, site: Path) -> Iterator[None]:
     """nginx with one site and everything it writes below a folder."""
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    whole = f"daemon off;\npid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}include {site};\n}}\n"
-    (folder / "whole.conf").write_text(whole)
+    main = f"daemon off;\npid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+    (folder / "whole.conf").write_text(f"{main}http {{\naccess_log off;\n{temporary}include {site};\n}}\n")
     with running(folder, "nginx", "-p", folder, "-c", folder / "whole.conf", "-e", "stderr"):
         yield
 

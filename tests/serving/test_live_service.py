@@ -167,4 +167,5 @@ def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path
         explained = service.explain(user=10**9)
         assert {one["id"] for one in explained["recents"]["items"]} == set(items[:4])
         assert explained["live"]["user"]["pairs"] == [3, 4]
-        assert_allclose(service.score(users=[10**9], items=[items[4]])["tasks"]["click"], service.rank(user=10**9, candidates=[items[4]])["tasks"]["click"])
+        scored, ranked = service.score(users=[10**9], items=[items[4]]), service.rank(user=10**9, candidates=[items[4]])
+        assert_allclose(scored["tasks"]["click"], ranked["tasks"]["click"])

@@ -41,8 +41,8 @@ def test_scores_are_those_of_mgoe_predict(service: Served, bundle: mgoe.Bundle, 
     rng = random.Random(0)
     pairs = pd.DataFrame({"user_id": rng.choices([*users, 99], k=80), "item_id": rng.choices([*items, 98], k=80)})
     pairs.to_parquet(tmp_path / "pairs.parquet")
-    result = CliRunner().invoke(app, ["predict", str(bundle.path), str(tmp_path / "pairs.parquet"), "--out", str(tmp_path / "scores.parquet")])
-    assert result.exit_code == 0
+    words = ["predict", bundle.path, tmp_path / "pairs.parquet", "--out", tmp_path / "scores.parquet"]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
     expected = pd.read_parquet(tmp_path / "scores.parquet")
     found = service.score(users=pairs["user_id"].tolist(), items=pairs["item_id"].tolist())
     for task in bundle.tasks:
@@ -59,7 +59,8 @@ def test_context_is_read(shown: Path, tmp_path: Path):
             found = service.score(users=[user], items=every, context=context)
             for task in bundle.tasks:
                 assert_allclose(found["tasks"][task], expected[task], rtol=1e-4, atol=1e-5)
-        assert service.client.post("/v1/rank", json={"user": user, "context": {"devise": "x"}}).json()["error"].endswith("did you mean 'device'?")
+        misspelt = service.client.post("/v1/rank", json={"user": user, "context": {"devise": "x"}})
+        assert misspelt.json()["error"].endswith("did you mean 'device'?")
         json.dumps(service.explain(user=user, item=every[0], context='{"device": "phone"}'))
 
 
@@ -95,7 +96,8 @@ def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list)
     least = float(np.median(every["tasks"]["click"]))
     kept = service.rank(user=users[0], k=1000, filters={"at_least": {"click": least}})
     assert set(kept["items"]) == {item for item, p in zip(every["items"], every["tasks"]["click"], strict=True) if p >= least}
-    assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters={"exclude": [1, "one", *items[:2]]})["items"] == [items[2]]
+    excluded = {"exclude": [1, "one", *items[:2]]}
+    assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters=excluded)["items"] == [items[2]]
     assert service.rank(user=users[0], candidates=[1], filters={"exclude": [1]})["items"] == []
 
 
