@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from mgoe import __version__
 from mgoe.calibration import recalibrate, sampling_prior
@@ -31,7 +32,7 @@ from mgoe.data import Encoders, Prepared, to_arrow
 from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
-from mgoe.models import FeatureSpec, RankingModel, make_model
+from mgoe.models import Batch, FeatureSpec, RankingModel, make_model
 from mgoe.training import load_weights
 from mgoe.training.pairs import PairScorer
 
@@ -162,6 +163,12 @@ class Bundle:
     @cached_property
     def _scorer(self) -> PairScorer:
         return PairScorer(self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side)
+
+    def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
+        """The same bundle, its model's predictions computed by another engine."""
+        other = Bundle(self.path, self.manifest)
+        other.__dict__["_scorer"] = PairScorer(self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side, predict)
+        return other
 
     def predict(
         self, users: ArrayLike, items: ArrayLike, context: Mapping[str, ArrayLike] | None = None, recalibrated: bool = True

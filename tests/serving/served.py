@@ -53,7 +53,7 @@ def served(
     bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), log: EventLog | None = None
 ) -> Iterator[Served]:
     """Start, and stop when the block ends."""
-    current = Current(bundle, log or FileLog(state / "events"), state, EVERY)
+    current = Current(bundle, log or FileLog(state / "events"), state, every=EVERY)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)

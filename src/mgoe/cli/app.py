@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import doctor, graph, logs, refresh, score, serve, simulate, stages
+from mgoe.cli import doctor, export, graph, logs, refresh, score, serve, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -87,6 +87,12 @@ app.command(
 app.command(
     epilog=examples("mgoe recommend runs/mine/bundle 42", "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json"),
 )(score.recommend)
+app.command(
+    epilog=examples(
+        "mgoe export runs/mine/bundle --onnx mine.onnx",
+        "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet   [dim]and what it costs[/]",
+    )
+)(export.export)
 app.command(
     epilog=examples(
         "mgoe serve runs/mine/bundle                       [dim]on this machine alone: http://127.0.0.1:8000[/]",

@@ -21,6 +21,11 @@ def serve(
     redis: Annotated[
         str | None, typer.Option(metavar="URL", help="Redis that holds the events instead, for several servers.", show_default=False)
     ] = None,
+    engine: Annotated[str, typer.Option(help="What runs the model: `onnx` (ONNX Runtime), or `torch`, the reference.")] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too. See mgoe export for the loss."),
+    ] = "float32",
     token_file: Annotated[
         Path | None, typer.Option(help="Bearer tokens that open the service, one a line; else MGOE_TOKEN.", show_default=False)
     ] = None,
@@ -42,6 +47,7 @@ def serve(
 
     given = {
         "bundle": bundle, "host": host, "port": port, "workers": workers, "state": state, "redis": redis, "token_file": token_file,
+        "engine": engine, "precision": precision,
         "public": public, "access_log": access_log,
         "limits": {"body": max_body, "candidates": max_candidates, "events": max_events, "requests": max_requests, "seconds": timeout},
     }  # fmt: skip

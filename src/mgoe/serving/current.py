@@ -16,12 +16,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import EventError, MgoeError, StoreError
-from mgoe.serving.engine import Engine
+from mgoe.serving.engine import Engine, Scoring
 from mgoe.serving.log import EventLog
 from mgoe.serving.telemetry import log
 
@@ -43,6 +44,7 @@ class Current:
         path: The bundle's folder, or a link to it.
         log: Of live events.
         index: See `Engine`.
+        scorer: See `Engine`.
         every: Seconds between looks at the folder.
 
     Attributes:
@@ -51,10 +53,11 @@ class Current:
         away: Why the log of events cannot be read; None: it can.
     """
 
-    def __init__(self, path: Path, log: EventLog, index: Path | None = None, every: float = 1.0):
-        self.path, self.log, self.index, self.every = path, log, index, every
+    def __init__(self, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None, every: float = 1.0):
+        self.path, self.log, self.every = path, log, every
+        self._open = partial(Engine.open, path, log, index, scorer)
         self._seen = fingerprint(path)
-        self.engine = Engine.open(path, log, index)
+        self.engine = self._open()
         self.refused: str | None = None
         self.away: str | None = None
         self._writers = ThreadPoolExecutor(WRITERS, "append")
@@ -123,7 +126,7 @@ class Current:
                 continue
             self._seen = found
             try:
-                engine = await _behind_requests(lambda: Engine.open(self.path, self.log, self.index))
+                engine = await _behind_requests(self._open)
             except Exception as error:  # whatever is wrong with it, the old one goes on
                 self.refused = f"the bundle at {self.path} was refused: {error}"
                 figures.swaps.labels("refused").inc()

@@ -6,9 +6,10 @@ Axes: `B` candidates, `T` tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,20 @@ from mgoe.serving.codes import Codes, Id
 from mgoe.serving.events import EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
+from mgoe.serving.onnx import Precision
 from mgoe.serving.ranking import RequestError
 from mgoe.serving.scorer import Scorer
 
 SHOWN = 20
 """Users that the page offers, and neighbours that an explanation names."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a bundle is scored: see `Scorer`."""
+
+    engine: Literal["onnx", "torch"] = "onnx"
+    precision: Precision = "float32"
 
 
 class Engine:
@@ -36,9 +46,10 @@ class Engine:
         bundle: Checked.
         log: Of live events, which is read to its end.
         index: Folder for what is made of the bundle once and read by every worker; see `item_rows`.
+        scorer: What runs the model, and how exactly.
     """
 
-    def __init__(self, bundle: Bundle, log: EventLog, index: Path | None = None):
+    def __init__(self, bundle: Bundle, log: EventLog, index: Path | None = None, scorer: Scoring | None = None):
         self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
@@ -46,18 +57,19 @@ class Engine:
         self.live = self.follower.live
         self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
-        self._scorer = Scorer.open(bundle, self.live)
+        how = scorer or Scoring()
+        self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision)
         self.score(-1, np.array([-1]), None)  # what is opened late is opened now
 
     @classmethod
-    def open(cls, path: Path, log: EventLog, index: Path | None = None) -> Engine:
-        """Open a bundle, checked against its checksums.
+    def open(cls, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None) -> Engine:
+        """Open a bundle, checked against its checksums. Arguments as for the class.
 
         Raises:
             BundleError, GraphError: It cannot be served.
             StoreError: The log of events cannot be read.
         """
-        return cls(Bundle.open(path), log, index)
+        return cls(Bundle.open(path), log, index, scorer)
 
     @property
     def n_items(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra
+from mgoe.errors import MissingExtra, OutputError
 from mgoe.models import Batch, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
@@ -63,6 +64,7 @@ def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], samp
         MissingExtra: The extra is not installed.
     """
     load("onnx"), load("onnxscript")
+    out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
     shapes = tuple({} if name in fixed else {0: rows} for name in names)
@@ -155,17 +157,40 @@ class Sessions:
 def quantise(file: Path, out: Path) -> None:
     """The same graph with weights of 8 bits in its products, whose inputs are quantised as they come (ONNX Runtime's dynamic scheme)."""
     quantization = load("onnxruntime.quantization")
+    out.parent.mkdir(exist_ok=True)
     with _quiet():
         quantization.quantize_dynamic(file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8)
 
 
-def export_whole(model: RankingModel, out: Path) -> list[str]:
-    """Write a whole model: a batch by its keys in, `out` (B, T) as `predict` gives it.
+class Exported:
+    """A whole model as `export_whole` wrote it: a batch in, `predict`'s answer out."""
 
-    Returns:
-        The inputs' names.
+    def __init__(self, file: Path):
+        self._session = Session(file)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return torch.from_numpy(self._session({key: value.numpy() for key, value in batch.items()}))
+
+
+def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "int8"] = "float32") -> None:
+    """Write a whole model, for those who serve it themselves: a batch by its keys in, `out` (B, T) as `predict` gives it.
+
+    Files appear when they are whole: `out`, and its weights in `<name>.data` beside it.
+
+    Raises:
+        MissingExtra: The extra is not installed.
+        OutputError: They cannot be written.
     """
     names = batch_keys(model.spec, model.needs)
-    sample = {key: value for key, value in expanded(neutral(model.spec), 3).items() if key in names}
-    export(out, model, model.predict, {key: value.clone() for key, value in sample.items()})
-    return Session(out).names
+    sample = {key: value.clone() for key, value in expanded(neutral(model.spec), 3).items() if key in names}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            export(Path(scratch) / "plain" / out.name, model, model.predict, sample)
+            if precision == "int8":
+                quantise(Path(scratch) / "plain" / out.name, Path(scratch) / "int8" / out.name)
+            made = Path(scratch) / ("int8" if precision == "int8" else "plain")
+            for file in sorted(made.iterdir(), reverse=True):  # the weights first
+                os.replace(file, out.parent / file.name)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None

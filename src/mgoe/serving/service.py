@@ -13,6 +13,7 @@ import uvicorn
 from mgoe.bundle import Bundle
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
+from mgoe.serving.engine import Scoring
 from mgoe.serving.settings import ServeSettings, read_tokens
 from mgoe.serving.stores import open_events
 from mgoe.serving.telemetry import SHARED, configure_logs
@@ -55,7 +56,8 @@ def application(settings: ServeSettings) -> App:
     """Open what the settings name."""
     sys.setswitchinterval(SWITCH)
     state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
-    current = Current(settings.bundle, open_events(settings.redis or state), state, settings.watch)
+    scorer = Scoring(settings.engine, settings.precision)
+    current = Current(settings.bundle, open_events(settings.redis or state), state, scorer, settings.watch)
     return create_app(current, settings.limits, read_tokens(settings), settings.access_log)
 
 

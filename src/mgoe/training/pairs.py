@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from mgoe.training.predict import device_of, evaluating, to_device
 if TYPE_CHECKING:
     from mgoe.data import SideFeatures
     from mgoe.graph import Snapshot
-    from mgoe.models import RankingModel
+    from mgoe.models import Batch, RankingModel
 
 BLOCK_ROWS = 16_384
 
@@ -27,10 +27,19 @@ class PairScorer:
         model: With its weights.
         snapshot: The history that every pair reads.
         user_side, item_side: Encoded features by code.
+        predict: What computes predictions in place of the model's own method.
     """
 
-    def __init__(self, model: RankingModel, snapshot: Snapshot, user_side: SideFeatures, item_side: SideFeatures):
+    def __init__(
+        self,
+        model: RankingModel,
+        snapshot: Snapshot,
+        user_side: SideFeatures,
+        item_side: SideFeatures,
+        predict: Callable[[Batch], torch.Tensor] | None = None,
+    ):
         self._model = model
+        self._predict = predict or model.predict
         self._snapshot = snapshot
         self._sides = {"user_side": user_side, "item_side": item_side}
 
@@ -53,5 +62,5 @@ class PairScorer:
                     **self._sides,
                 )
                 batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
-                out[part] = self._model.predict(to_device(batch, device_of(self._model))).float().cpu().numpy()
+                out[part] = self._predict(to_device(batch, device_of(self._model))).float().cpu().numpy()
         return out

@@ -1,0 +1,84 @@
+"""ONNX graphs say what PyTorch says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import mgoe
+from mgoe.models import make_model, neutral
+from mgoe.serving.onnx import Exported, Sessions, export_whole
+from tests.models.batches import make_spec, random_batch
+from tests.models.test_contract import MODELS
+from tests.models.test_halves import SIDES, late, of_one_user, part
+
+CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom")
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_whole_models(tmp_path: Path, name: str):
+    spec = make_spec()
+    model = make_model(MODELS[name], spec, 0).eval()
+    export_whole(model, tmp_path / "model.onnx")
+    exported = Exported(tmp_path / "model.onnx")
+    assert {file.name for file in tmp_path.iterdir()} <= {"model.onnx", "model.onnx.data"}
+    for rows, seed in ((1, 1), (5, 2), (64, 3)):
+        batch = random_batch(spec, rows, seed)
+        torch.testing.assert_close(exported(batch), model.predict(batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe"])
+def test_models_taken_apart(name: str):
+    spec = make_spec(2)
+    model = make_model(MODELS[name], spec, 0).eval()
+    halves = model.halves(SIDES).eval()
+    sample = of_one_user(spec, 3, 0)
+    sessions = Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32")
+    for rows, seed in ((1, 1), (4, 2), (50, 3)):
+        batch = of_one_user(spec, rows, seed)
+        with torch.no_grad():
+            user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
+            found = sessions.join(sessions.user(user), items, late(batch, halves))
+            torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
+
+
+def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    from mgoe.cli.app import app
+
+    bundle, rng = mgoe.load(finished / "bundle"), np.random.default_rng(0)
+    users, items = (getattr(bundle.encoders, side).ids(rng.integers(0, 90, 200)).to_pylist() for side in ("users", "items"))
+    labels = {task: rng.integers(0, 2, 200) for task in bundle.tasks}
+    data = bundle.settings.data
+    pd.DataFrame({data.user: users, data.item: items} | labels).to_parquet(tmp_path / "pairs.parquet")
+    for precision, most in (("float32", 1e-4), ("int8", 0.2)):
+        out = tmp_path / f"{precision}.onnx"
+        app(
+            [
+                "export",
+                str(finished / "bundle"),
+                "--onnx",
+                str(out),
+                "--precision",
+                precision,
+                "--on",
+                str(tmp_path / "pairs.parquet"),
+                "--json",
+            ],
+            standalone_mode=False,
+        )
+        told = json.loads(capsys.readouterr().out)
+        assert out.is_file()
+        auc = [row for row in told["compared"] if row["metric"] == "auc"]
+        assert {row["task"] for row in auc} >= set(bundle.tasks)
+        assert all(abs(row["exported"] - row["bundle"]) <= most for row in auc)
+
+
+def test_the_neutral_row_fits_every_model():
+    spec = make_spec()
+    for settings in MODELS.values():
+        assert make_model(settings, spec, 0).predict(neutral(spec)).isfinite().all()

@@ -1,0 +1,98 @@
+"""What the scorer says is what the bundle says, by either engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import mgoe
+from mgoe.serving.live import LiveNodes
+from mgoe.serving.scorer import Scorer
+from tests.effort import up_to
+
+ENGINES = ("torch", "onnx")
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Path) -> mgoe.Bundle:
+    return mgoe.load(finished / "bundle")
+
+
+@pytest.fixture(scope="module")
+def scorers(bundle: mgoe.Bundle) -> dict[str, Scorer]:
+    return {engine: Scorer.open(bundle, engine=engine) for engine in ENGINES}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scores_are_the_bundles(scorers: dict[str, Scorer], bundle: mgoe.Bundle, engine: str):
+    @up_to(10)
+    @given(user=st.integers(-1, 210), items=st.lists(st.integers(-1, 110), max_size=40), recalibrated=st.booleans())
+    def check(user, items, recalibrated):
+        codes = np.array(items, np.int64)
+        expected = bundle.score_codes(np.full(len(codes), user), codes, recalibrated=recalibrated)
+        found = scorers[engine].score(user, codes, recalibrated=recalibrated)
+        assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+    check()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_contexts_side_features_and_values(shown: Path, engine: str):
+    bundle, rng = mgoe.load(shown / "bundle"), np.random.default_rng(0)
+    scorer, items = Scorer.open(bundle, engine=engine), rng.integers(-1, 100, 30)
+    for rows in (1, 30):
+        context = {name: rng.integers(0, 3, rows) for name in bundle.encoders.context_features.encode({}, 1)}
+        each = {name: np.resize(values, 30) for name, values in context.items()}
+        expected = bundle.score_codes(np.full(30, 5), items, each)
+        assert_allclose(scorer.score(5, items, context), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
+    live = LiveNodes.of(bundle)
+    scorer = Scorer.open(bundle, live, engine="torch")
+    items = np.arange(bundle.encoders.items.size)
+    before = scorer.score(3, items)
+    assert_allclose(before, bundle.score_codes(np.full(len(items), 3), items), atol=1e-5, rtol=1e-4)
+    from mgoe.serving.events import EventReader
+
+    reader = EventReader.of(bundle)
+    users, names = bundle.encoders.users.ids([3, 8]).to_pylist(), bundle.encoders.items.ids([2, 9]).to_pylist()
+    raw = [{"user": user, "item": item, "behavior": "click"} for user in users for item in (*names, max(names) + 10**6)]
+    now = 2 * 10**15
+    live.apply([reader.read(event, now) for event in raw])
+    every = np.arange(live.size("item"))
+    fresh = Scorer.open(bundle, live, engine="torch")
+    for user in (3, 8, 11):
+        assert_array_equal(scorer.score(user, every), fresh.score(user, every))
+    assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
+    assert scorer.n_items == len(items) + 1
+
+
+def test_lower_precision_is_close(bundle: mgoe.Bundle):
+    items = np.arange(100)
+    exact = Scorer.open(bundle, engine="torch").score(4, items, recalibrated=False)
+    for engine, precision in (("torch", "bfloat16"), ("onnx", "int8")):
+        low = Scorer.open(bundle, engine=engine, precision=precision)
+        found = low.score(4, items, recalibrated=False)
+        assert_allclose(found, exact, atol=0.05)
+        assert np.abs(found - exact).max() > 0
+        assert low.nbytes < Scorer.open(bundle, engine="torch").nbytes
+
+
+def test_an_explanation_adds_up(scorers: dict[str, Scorer], bundle: mgoe.Bundle):
+    shown = scorers["torch"].explain(4, 7, top=100)
+    assert shown["tasks"] == pytest.approx(
+        dict(zip(bundle.tasks, bundle.score_codes(np.array([4]), np.array([7]))[0], strict=True)), abs=1e-5
+    )
+    for weights in shown["gates"].values():
+        assert sum(weights) == pytest.approx(1, abs=1e-5)
+    assert set(shown["macro"]) == {"u1", "u2", "i1", "i2"}
+    for nodes in shown["macro"].values():
+        assert sum(node["weight"] for node in nodes) == pytest.approx(1, abs=1e-5)
+        assert all(node["edge"] > 0 for node in nodes)
+        assert [node["weight"] for node in nodes] == sorted((node["weight"] for node in nodes), reverse=True)
