@@ -59,7 +59,7 @@ class Engine:
         self._context = bundle.encoders.context_features
         how = scorer or Scoring()
         self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision)
-        self.score(-1, np.array([-1]), None)  # what is opened late is opened now
+        self._warm()
 
     @classmethod
     def open(cls, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None) -> Engine:
@@ -155,17 +155,29 @@ class Engine:
             "bundle": self.name,
         }
 
+    def _warm(self) -> None:
+        """Compile and open what is compiled or opened late, so that no request waits for it."""
+        for user in (-1, 0):
+            self.score(user, np.arange(-1, min(500, self.n_items)), None)
+        _ = self.about, self._members
+        self.known_items(0)
+
+    @cached_property
+    def _members(self) -> dict[Side, NDArray[np.int64]]:
+        """Nodes of each macro node, the cold one last, at the dense resolution."""
+        part = self.bundle.graph.latest.resolutions[self.bundle.graph.latest.dense]
+        return {
+            "user": np.bincount(part.user_macro, minlength=len(part.user_mass) + 1),
+            "item": np.bincount(part.item_macro, minlength=len(part.item_mass) + 1),
+        }
+
     def macro(self, limit: int) -> dict[str, Any]:
         """The heaviest macro nodes of the dense resolution and the edges between them: a `wire.Macro`."""
         part = self.bundle.graph.latest.resolutions[self.bundle.graph.latest.dense]
         users, items = (np.sort(np.argsort(-mass, kind="stable")[:limit]) for mass in (part.user_mass, part.item_mass))
-        sizes = [
-            np.bincount(macro, minlength=len(mass) + 1)
-            for macro, mass in ((part.user_macro, part.user_mass), (part.item_macro, part.item_mass))
-        ]
         return {
-            "users": [{"node": int(k), "members": int(sizes[0][k])} for k in users],
-            "items": [{"node": int(k), "members": int(sizes[1][k])} for k in items],
+            "users": [{"node": int(k), "members": int(self._members["user"][k])} for k in users],
+            "items": [{"node": int(k), "members": int(self._members["item"][k])} for k in items],
             "edges": np.round(part.macro_edges[np.ix_(users, items)].astype(np.float64), 3).tolist(),
             "bundle": self.name,
         }
