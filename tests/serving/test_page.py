@@ -48,6 +48,11 @@ def opened(browser: Any, service: Served, width: int = 1280, height: int = 900, 
     return page
 
 
+def says(page: Any, place: str, text: str) -> None:
+    """Wait until a part of the page holds a text."""
+    page.locator(place, has_text=text).wait_for()
+
+
 def items_shown(page: Any) -> list[str]:
     return page.eval_on_selector_all("#rows tr", "rows => rows.map(row => row.dataset.item)")
 
@@ -58,12 +63,12 @@ def test_a_user_is_ranked_blended_and_by_task(browser: Any, live: Served, bundle
     page.fill("#user", user)
     page.fill("#objective", "click * buy^2")
     page.fill("#k", "7")
-    page.click("text=Rank >> visible=true")
-    page.wait_for_function(f"document.querySelector('#summary').textContent.includes('{user}')")
+    page.click("button.main")
+    says(page, "#summary", f"{user}")
     assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective="click * buy^2")["items"]]
     for task in bundle.tasks:
         page.get_by_role("button", name=task, exact=True).first.click()
-        page.wait_for_function(f"document.querySelector('#summary').textContent.includes('by `{task}`')")
+        says(page, "#summary", f"by `{task}`")
         assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective=task)["items"]]
     edges = page.eval_on_selector_all("#userEdges .value", "all => all.map(one => Number(one.textContent))")
     expected = [edge["score"] for edge in live.explain(user=user)["user_edges"]][:12]
@@ -83,7 +88,7 @@ def test_the_keyboard_is_enough(browser: Any, live: Served):
     page.focus("#rows tr:first-child button")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_function(f"document.querySelector('#pair').textContent.includes('{shown[1]}')")
+    says(page, "#pair", f"{shown[1]}")
     assert page.eval_on_selector("#rows tr.chosen", "row => row.dataset.item") == shown[1]
     reached = set()
     page.evaluate("document.activeElement.blur()")
@@ -97,11 +102,11 @@ def test_the_keyboard_is_enough(browser: Any, live: Served):
 def test_an_event_counts_at_once(browser: Any, live: Served):
     page = opened(browser, live)
     page.fill("#user", "987654321")
-    page.click("text=Rank >> visible=true")
-    page.wait_for_function("document.querySelector('#summary').textContent.includes('never seen')")
+    page.click("button.main")
+    says(page, "#summary", "never seen")
     item = items_shown(page)[0]
     page.get_by_role("button", name=f"Record buy of user 987654321 on item {item}").click()
-    page.wait_for_function("document.querySelector('#explanation').textContent.includes('a newcomer')")
+    says(page, "#explanation", "a newcomer")
     assert str(live.explain(user=987654321)["recents"]["items"][0]["id"]) == item
     page.close()
 
@@ -109,8 +114,8 @@ def test_an_event_counts_at_once(browser: Any, live: Served):
 def test_a_mistake_is_said(browser: Any, live: Served):
     page = opened(browser, live)
     page.fill("#objective", "clik")
-    page.click("text=Rank >> visible=true")
-    page.wait_for_function("document.querySelector('#trouble').textContent.includes('did you mean')")
+    page.click("button.main")
+    says(page, "#trouble", "did you mean")
     assert page.get_attribute("#trouble", "role") == "alert"
     page.close()
 
@@ -119,7 +124,7 @@ def test_a_token_is_asked_for(browser: Any, finished: Path, tmp_path: Path):
     with served(finished / "bundle", tmp_path, tokens=(b"a-token-of-this-test",)) as guarded:
         page = browser.new_page()
         page.goto(guarded.url)
-        page.wait_for_function("document.querySelector('#trouble').textContent.includes('token')")
+        says(page, "#trouble", "token")
         page.fill("#token", "a-token-of-this-test")
         page.keyboard.press("Tab")
         page.wait_for_selector("#pair")

@@ -42,6 +42,7 @@ def configure_logs() -> None:
     """Everything of this process that logs, as JSON on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json())
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.INFO
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
