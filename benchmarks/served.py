@@ -8,7 +8,6 @@ python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,8 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from mgoe.bundle import write_bundle
 from mgoe.config import RunSettings, make_settings

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
+from mgoe.serving.events import EventReader
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.scorer import Scorer
 from tests.effort import up_to
@@ -58,8 +59,6 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     items = np.arange(bundle.encoders.items.size)
     before = scorer.score(3, items)
     assert_allclose(before, bundle.score_codes(np.full(len(items), 3), items), atol=1e-5, rtol=1e-4)
-    from mgoe.serving.events import EventReader
-
     reader = EventReader.of(bundle)
     users, names = bundle.encoders.users.ids([3, 8]).to_pylist(), bundle.encoders.items.ids([2, 9]).to_pylist()
     raw = [{"user": user, "item": item, "behavior": "click"} for user in users for item in (*names, max(names) + 10**6)]

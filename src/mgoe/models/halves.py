@@ -38,6 +38,8 @@ def neutral(spec: FeatureSpec) -> Batch:
     for name, macro in (("recent_items", spec.macro_items), ("recent_users", spec.macro_users)):
         for key, value in ((name, -1), (f"{name}_code", 0), (f"{name}_macro", macro)):
             batch[key] = torch.full((1, spec.recents), value)
+    for key, macro in (("table_user", spec.macro_items), ("table_item", spec.macro_users)):
+        batch[key] = torch.full((1, len(spec.tasks)), macro)
     for key, width in spec.widths.items():
         batch[key] = torch.zeros(1, width)
     for key, width in (("u1", spec.macro_items), ("u2", spec.macro_users), ("i1", spec.macro_users), ("i2", spec.macro_items)):

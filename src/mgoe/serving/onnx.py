@@ -6,13 +6,12 @@ A graph has one input a key of the batch and one output; the first axis of every
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,7 +49,14 @@ class Traced(nn.Module):
         return self._compute(dict(zip(self.names, tensors, strict=True)))
 
 
-def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], sample: Batch, fixed: Collection[str] = ()) -> None:
+def export(
+    out: Path,
+    owner: nn.Module,
+    compute: Callable[[Batch], Tensor],
+    sample: Batch,
+    fixed: Collection[str] = (),
+    lists: Collection[str] = (),
+) -> None:
     """Write a function as an ONNX graph whose output is `out`; weights lie beside it, in `<name>.data`.
 
     Args:
@@ -59,6 +65,7 @@ def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], samp
         compute: What to export, from named tensors to one.
         sample: Several rows of every key that it reads, by which shapes are traced.
         fixed: Keys whose first axis stays as in the sample.
+        lists: Keys whose second axis is free too.
 
     Raises:
         MissingExtra: The extra is not installed.
@@ -67,7 +74,10 @@ def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], samp
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
-    shapes = tuple({} if name in fixed else {0: rows} for name in names)
+    shapes = tuple(
+        {} if name in fixed else {0: rows} | ({1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {})
+        for k, name in enumerate(names)
+    )
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             Traced(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True, verbose=False,
@@ -79,15 +89,24 @@ def export(out: Path, owner: nn.Module, compute: Callable[[Batch], Tensor], samp
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters tell of what they cannot fold, which changes nothing."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    """Exporters tell of what they do not fold or expect, which changes nothing; what others log meanwhile is left alone."""
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    root = logging.getLogger()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    root.addFilter(_not_root)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        root.removeFilter(_not_root)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def _not_root(record: logging.LogRecord) -> bool:
+    return record.name != "root"
 
 
 class Session:
@@ -183,10 +202,13 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
     """
     names = batch_keys(model.spec, model.needs)
     sample = {key: value.clone() for key, value in expanded(neutral(model.spec), 3).items() if key in names}
+    kinds = {kind: getattr(model.spec, kind) for kind in ("user_side", "item_side", "context")}
+    lists = [key for kind, features in kinds.items() for one in features if one.multi and (key := f"{kind}.{one.name}") in sample]
+    sample |= {key: torch.full((3, 2), -1) for key in lists}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-            export(Path(scratch) / "plain" / out.name, model, model.predict, sample)
+            export(Path(scratch) / "plain" / out.name, model, model.predict, sample, lists=lists)
             if precision == "int8":
                 quantise(Path(scratch) / "plain" / out.name, Path(scratch) / "int8" / out.name)
             made = Path(scratch) / ("int8" if precision == "int8" else "plain")

@@ -19,7 +19,6 @@ from mgoe.models import Batch, Halves, batch_keys, side_of
 from mgoe.serving.gather import PairGather, sides
 from mgoe.serving.items import ItemRows
 from mgoe.serving.onnx import Precision, Sessions
-from mgoe.training.allocator import keep_freed_memory
 from mgoe.training.assemble import assemble
 
 if TYPE_CHECKING:
@@ -73,7 +72,6 @@ class Scorer:
         Raises:
             MissingExtra: ONNX Runtime is not installed.
         """
-        keep_freed_memory()
         with torch.inference_mode():
             return cls(bundle, live, engine, precision, done)
 
