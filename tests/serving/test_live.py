@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,27 @@ def test_a_newcomers_vector_is_that_of_an_update(large: World):
     updated = large.updated(stream)
     slot = live.sides["user"].slot[large.users]
     assert_allclose(live.sides["user"].vectors[slot], updated.latest.arrays["user_vectors"][large.users], rtol=1e-6)
+
+
+def test_readers_see_all_of_a_batch_or_nothing(large: World):
+    """Every batch brings a pair of events on two items; whoever reads meanwhile finds an even number of them, and edges to match."""
+    live, seen, done = large.live(), [], threading.Event()
+    user = 10_000
+
+    def look() -> None:
+        while not done.is_set():
+            out = live.gather(live.user_codes([user]), np.array([0]), ["counts", "aggregates"])
+            edges = np.expm1(out["u1"][0].astype(np.float64)).sum()
+            seen.append((round(float(np.expm1(out["counts"][0, 3]))), edges / np.log1p(1.0)))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for k in range(0, 80, 2):
+        live.apply([Event(user, k, "click", 10 * BUCKET), Event(user, k + 1, "click", 10 * BUCKET)])
+    done.set()
+    reader.join()
+    assert {pairs % 2 for pairs, _ in seen} == {0}
+    assert_allclose([edges for _, edges in seen], [pairs for pairs, _ in seen], rtol=5e-3)
 
 
 def test_counts_say_what_came(large: World):

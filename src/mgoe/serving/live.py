@@ -34,11 +34,11 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.counts import task_share
 from mgoe.graph.scores import UNIT, score_table
-from mgoe.graph.sketch import Sketch, divided
+from mgoe.serving.before import Before, score_sums, tasks_done
 from mgoe.serving.events import Event, read_id, task_bits
 from mgoe.serving.index import item_rows
-from mgoe.serving.newborn import Newborn, Sketched
-from mgoe.serving.nodes import Before, Change, Nodes
+from mgoe.serving.newborn import Newborn, sketched
+from mgoe.serving.nodes import Change, Nodes
 from mgoe.serving.pairs import MOST_EVENTS, LivePairs
 from mgoe.serving.patched import gather_patched
 
@@ -71,12 +71,12 @@ class LiveNodes:
         self.scores = score_table(np.asarray(meta["ranks"]), meta["settings"]["beta"], meta["settings"]["code"])
         rows: dict[Side, Rows] = {"user": Rows.by_user(graph.folder(-1)), "item": item_rows(graph, index)}
         self._rows = rows["user"]
-        sums = {side: _sums(self.base, side) for side in SIDES}
-        share = task_share(_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
+        sums = {side: score_sums(self.base, side) for side in SIDES}
+        share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
         before = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
         self.sides: dict[Side, Nodes] = {side: Nodes(before[side], self.vocabularies[side].size) for side in SIDES}
         self.pairs = LivePairs()
-        self._newborn = Newborn(self.sides, self.pairs, self.scores, _sketched(graph, sums["user"]))
+        self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched(graph, sums["user"]))
         self._recents = self.base.arrays["recent_items"].shape[1]
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
@@ -215,7 +215,6 @@ class LiveNodes:
                 counted.append(event)
                 if event.id is not None:
                     self._keys.add(event.id)
-        self._counted["late"] += sum(event.time <= self.newest for event in counted)
         return counted
 
     def _code(self, side: Side, ids: list[int | str]) -> NDArray[np.int64]:
@@ -243,6 +242,7 @@ class LiveNodes:
         self.pairs.events[changed] = np.minimum(self.pairs.events[changed], MOST_EVENTS)
         self._counted["events"] += int(fresh.sum())
         self._counted["duplicates"] += int((~fresh).sum())
+        self._counted["late"] += int((fresh & (time <= self.newest)).sum())
         self.version += 1
         slots: dict[Side, NDArray[np.int64]] = {side: getattr(self.pairs, side)[changed].astype(np.int64) for side in SIDES}
         for side in SIDES:
@@ -281,30 +281,6 @@ class LiveNodes:
             known=other.known,
             rank=other.rank,
         )
-
-
-def _sums(base: Any, side: Side) -> NDArray[np.int64]:
-    """Fixed-point score sum of each node: that of its edges."""
-    indptr, _, score = getattr(base.resolutions[0], f"{side}_edges")
-    total = np.concatenate([[0], np.cumsum(score, dtype=np.int64)])
-    return total[indptr[1:]] - total[indptr[:-1]]
-
-
-def _done(code: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
-    """Pairs by task. Shape (T,)."""
-    often = np.bincount(code, minlength=1 << tasks)
-    return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
-
-
-def _sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Sketched]:
-    """What projects newcomers, see `mgoe.graph.place`."""
-    arrays, settings = graph.latest.arrays, graph.meta["settings"]
-    learned, normalize = Sketch(arrays["basis"], arrays["singular"], settings["scale"]), settings["normalize"]
-    inverse = divided(np.ones_like(learned.singular), learned.singular)
-    return {
-        "user": Sketched(arrays["basis_sum"] / UNIT, arrays["basis"], learned.stretch, normalize, 0),
-        "item": Sketched(user_sums / UNIT, arrays["user_vectors"], inverse, normalize, graph.latest.n_items),
-    }
 
 
 def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str:

@@ -29,6 +29,8 @@ SEGMENT = 64 << 20
 BATCH = 10_000
 """Events read at once."""
 HEAD = 8
+OPEN = 1 << 63
+"""Stands for the end of the segment that is written to."""
 LARGEST = 1 << 20
 """Bytes of a record; a longer one is no record."""
 T = TypeVar("T")
@@ -209,11 +211,11 @@ class FileLog:
         starts = self._starts()
         if starts and after < starts[0]:
             after = starts[0]  # forgotten
-        for start, following in itertools.pairwise([*starts, None]):
-            if following is not None and following <= after:
+        for start, following in itertools.pairwise([*starts, OPEN]):
+            if following <= after:
                 continue
             with self._file(start).open("rb") as file:
-                if following is None and os.fstat(file.fileno()).st_size < after - start:
+                if following == OPEN and os.fstat(file.fileno()).st_size < after - start:
                     raise StoreError(self.folder, f"the log ends before position {after}; it is another log, or has lost its end")
                 file.seek(after - start)
                 for payload in _records(file.read(_some(limit - len(found)))):
@@ -221,7 +223,7 @@ class FileLog:
                     found.append((str(after), Event.decode(payload)))
                     if len(found) == limit:
                         return found
-            if following is not None and after < following:
+            if after < following != OPEN:
                 if found:
                     return found
                 raise StoreError(self._file(start), f"the log is damaged at byte {after - start}; copy it again from a whole one")

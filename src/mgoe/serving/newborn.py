@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import OTHER, SIDES, Block, Side
 from mgoe.graph.likelihood import Likeliest
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import Projection
-from mgoe.serving.nodes import LEVELS, Nodes
+from mgoe.graph.sketch import Projection, Sketch, divided
+from mgoe.serving.before import LEVELS
+from mgoe.serving.nodes import Nodes
 from mgoe.serving.pairs import LivePairs
 
 ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
@@ -37,6 +39,17 @@ class Sketched:
     stretch: NDArray[np.float32]
     normalize: str
     first: int
+
+
+def sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Sketched]:
+    """What projects newcomers, see `mgoe.graph.place`."""
+    arrays, settings = graph.latest.arrays, graph.meta["settings"]
+    learned, normalize = Sketch(arrays["basis"], arrays["singular"], settings["scale"]), settings["normalize"]
+    inverse = divided(np.ones_like(learned.singular), learned.singular)
+    return {
+        "user": Sketched(arrays["basis_sum"] / UNIT, arrays["basis"], learned.stretch, normalize, 0),
+        "item": Sketched(user_sums / UNIT, arrays["user_vectors"], inverse, normalize, graph.latest.n_items),
+    }
 
 
 class Newborn:
@@ -63,15 +76,19 @@ class Newborn:
         """
         touched: dict[Side, list[Slots]] = {side: [changed[side]] for side in SIDES}
         waiting: dict[Side, Slots] = {side: self._newcomers(side, changed[side]) for side in SIDES}
-        for side, slots in waiting.items():
-            self._project(side, slots)
+        if not any(len(waiting[side]) for side in SIDES):
+            return changed
+        for side in SIDES:
+            self._project(side, waiting[side])
         for side, level, by in ROUNDS:
             nodes = self.sides[side]
             slots = waiting[side][nodes.level[waiting[side]] >= level]
-            self._move(side, *self._placed(side, slots, by, level), touched, waiting)
+            if len(slots):
+                self._move(side, *self._placed(side, slots, by, level), touched, waiting)
         for side in SIDES:
             lost = waiting[side][self.sides[side].level[waiting[side]] == LEVELS]
-            self._move(side, lost, np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32), LEVELS, touched, waiting)
+            if len(lost):
+                self._move(side, lost, np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32), LEVELS, touched, waiting)
         return {side: np.unique(np.concatenate(touched[side])) for side in SIDES}
 
     def _newcomers(self, side: Side, slots: Slots) -> Slots:

@@ -13,6 +13,7 @@ from mgoe.config import InputGroup
 from mgoe.graph import Resolution, Snapshot
 from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving import kernels
+from mgoe.serving.before import some_rows
 from mgoe.serving.nodes import Nodes
 from mgoe.serving.pairs import LivePairs
 
@@ -79,10 +80,9 @@ class _Part:
         indptr, column, score = getattr(self.base.resolutions[r], f"{self.side}_edges")
         width = self.nodes.before.other_widths[r]
         dense, slots, codes = np.zeros((len(self.codes), width), np.int64), self.slots[: self.asked], self.codes[: self.asked]
-        plain = np.flatnonzero((slots < 0) & (codes < len(indptr) - 1))
-        for row in plain.tolist():
-            of = slice(indptr[codes[row]], indptr[codes[row] + 1])
-            dense[row, column[of]] = score[of]
+        plain = np.flatnonzero(slots < 0)
+        starts, at = some_rows(indptr, codes[plain])
+        dense[np.repeat(plain, np.diff(starts)), column[at]] = score[at]
         live = np.flatnonzero(slots >= 0)
         dense[live] = self.nodes.edges[slots[live], self.nodes.starts[r] : self.nodes.starts[r] + width]
         row, found = np.nonzero(dense)
