@@ -3,7 +3,7 @@
     python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--work FOLDER] [--no-peers]
 
 A load is a closed loop of `--seconds` on raw sockets (`load.py`), with requests made before it: user and candidates drawn evenly, the
-objective `click * buy^2`, all 500 rows answered. Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time
+objective `click * cart^2`, all 500 rows answered. Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time
 against ours, the mixed load's p99 against the quiet one's of the same number of connections.
 """
 
@@ -42,7 +42,7 @@ CANDIDATES = 500
 REQUESTS = 500
 """Made for each connection, and then asked in turn."""
 SIZES = (20, 100, 500)
-OBJECTIVE = "click * buy^2"
+OBJECTIVE = "click * cart^2"
 KINDS = (("rank", 75), ("events", 15), ("unseen", 7), ("malformed", 3))
 """Of the mixed load, in percent."""
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]

@@ -73,9 +73,8 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
     with process(own, "--workers", 2) as (running, url, lines):
         assert httpx.post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
         time.sleep(0.5)
-        answers = [
-            httpx.post(url + "/v1/rank", json={"user": 10**9, "k": 1}).json() for _ in range(12)
-        ]  # of either worker: a connection each
+        asked = {"user": 10**9, "k": 1}
+        answers = [httpx.post(url + "/v1/rank", json=asked).json() for _ in range(12)]  # of either worker: a connection each
         assert not any(answer["unseen_user"] for answer in answers)
         count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', httpx.get(url + "/metrics").text)
         assert count

@@ -25,6 +25,8 @@ SETTINGS = "MGOE_SERVE"
 """Environment variable in which workers find the settings, as JSON."""
 DRAIN = 30
 """Seconds that requests under way have when the service is asked to stop."""
+QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""Of what uvicorn's supervisor leaves for Python to clean up, Python says so in words that are no JSON."""
 SWITCH = 0.001
 """Seconds after which a thread gives another its turn; five times less than Python's own, because a request takes one or two."""
 
@@ -42,7 +44,7 @@ def serve(settings: ServeSettings) -> None:
         return
     Bundle.open(settings.bundle)
     with tempfile.TemporaryDirectory(prefix="mgoe-figures-") as shared:
-        os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared}
+        os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared, "PYTHONWARNINGS": QUIET}
         _run("mgoe.serving.service:worker", settings, factory=True)
 
 
