@@ -104,7 +104,7 @@ class Current:
     def _catch_up(self) -> None:
         """Apply what is new in the log, in the one thread that does so. What cannot be read now is read later."""
         try:
-            self.engine.follower.catch_up()
+            self.engine.catch_up()
             if self.away is not None:
                 log("events are back")
             self.away = None
@@ -141,7 +141,7 @@ class Current:
     def _take(self, engine: Engine) -> None:
         """In the thread that follows the log, so that no event that the old engine shows is missing from the new one."""
         with suppress(StoreError):
-            engine.follower.catch_up()
+            engine.catch_up()
         self.engine, self.refused = engine, None
 
 

@@ -53,8 +53,8 @@ class Engine:
         self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
-        self.follower = Follower.of(log, bundle, index)
-        self.live = self.follower.live
+        self._follower = Follower.of(log, bundle, index)
+        self.live = self._follower.live
         self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
         how = scorer or Scoring()
@@ -70,6 +70,15 @@ class Engine:
             StoreError: The log of events cannot be read.
         """
         return cls(Bundle.open(path), log, index, scorer)
+
+    def catch_up(self) -> None:
+        """Apply what is new in the log, and compute again what is kept of the items it touches, so that no request has to.
+
+        Raises:
+            StoreError: The log is away.
+        """
+        if self._follower.catch_up():
+            self._scorer.refresh()
 
     @property
     def n_items(self) -> int:
