@@ -146,7 +146,10 @@ class DenseInputs(nn.Module):
 
     def sides(self, mixed: Sides) -> list[Side]:
         """Whose each column is."""
-        return [side for key in dict.fromkeys(self.names) for side in mixed.get(key, [side_of(key)] * self.names.count(key))]
+        whose: list[Side] = []
+        for key in dict.fromkeys(self.names):
+            whose += mixed.get(key, [side_of(key)] * self.names.count(key))
+        return whose
 
     def pair(self, mixed: Sides) -> Columns:
         """Reads the columns that neither side has alone."""

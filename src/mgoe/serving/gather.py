@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
+from mgoe.graph.blocks import Side as Node
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.scores import UNIT
 from mgoe.models import Side, Sides
 from mgoe.serving import pair_kernels as kernels
-from mgoe.serving.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:
     from mgoe.serving.live import LiveNodes
@@ -31,7 +31,7 @@ def sides(snapshot: Snapshot) -> Sides:
     """Whose the columns of `counts` and `edges` are."""
     users, items = (snapshot.arrays[f"{side}_counts"].shape[1] for side in ("user", "item"))
     counts: list[Side] = ["user"] * users + ["item"] * items
-    edges = [KIND_SIDES[kind] for kind in EDGE_KINDS for _ in EDGE_FORMS] * len(snapshot.resolutions)
+    edges: list[Side] = [KIND_SIDES[kind] for kind in EDGE_KINDS for _ in EDGE_FORMS] * len(snapshot.resolutions)
     return {"counts": counts, "edges": edges}
 
 
@@ -83,7 +83,6 @@ class PairGather:
         self._rank = arrays["user_vectors"].shape[1]
         self._ranks = np.array(sketch_ranks(self._rank))
         self._none = self._no_slots()
-        self.neighbourhood = Neighbourhood(arrays["user_vectors"], arrays["recent_users"])
         self.widths = {
             "pair": self._tasks + 1,
             "sketch": 2 * len(self._ranks) + 4,
@@ -118,16 +117,10 @@ class PairGather:
         vectors = kernels.vectors_of(arrays["item_vectors"], of_items.slot, of_items.vectors, items)
         kernels.products(seen.vector, vectors, self._ranks, items, out)
         kernels.recent_items(seen.recents, vectors, items, out[:, n : n + 2])
-        closest = out[:, n + 2 :]
-        whole = not self.neighbourhood.read(seen.vector, items, of_items.slot, closest)
-        if whole or len(of_items.slot):
-            rest = np.arange(len(items)) if whole else np.flatnonzero(_touched(of_items.slot, items))
-            found = np.zeros((len(rest), 2), np.float32)
-            kernels.recent_users(
-                seen.vector, arrays["user_vectors"], arrays["recent_users"],
-                users.slot, users.vectors, of_items.slot, of_items.recent, items[rest], found,
-            )  # fmt: skip
-            closest[rest] = found
+        kernels.recent_users(
+            seen.vector, arrays["user_vectors"], arrays["recent_users"],
+            users.slot, users.vectors, of_items.slot, of_items.recent, items, out[:, n + 2 :],
+        )  # fmt: skip
 
     def _edges(self, seen: User, items: NDArray[np.int64], live: Slots, out: NDArray[np.float32]) -> None:
         at = self._at
@@ -195,7 +188,7 @@ class PairGather:
         order = np.argsort(item)
         return item[order], code[order], time[order]
 
-    def _known(self, side: Side, codes: NDArray[np.int64], live: Slots) -> NDArray[np.int64]:
+    def _known(self, side: Node, codes: NDArray[np.int64], live: Slots) -> NDArray[np.int64]:
         """Codes, -1 for nodes without history."""
         n = self._at.n_users if side == "user" else self._at.n_items
         known = (codes >= 0) & (codes < n)
@@ -204,7 +197,7 @@ class PairGather:
             known[born] = live.slot[codes[born]] >= 0
         return np.where(known, codes, -1)
 
-    def _slots(self, side: Side) -> Slots:
+    def _slots(self, side: Node) -> Slots:
         if self._live is None:
             return self._none
         nodes = self._live.sides[side]
@@ -213,8 +206,3 @@ class PairGather:
     def _no_slots(self) -> Slots:
         zero, one = np.empty(0, np.int32), np.empty((0, 0), np.int32)
         return Slots(zero, one, np.empty((0, 0), np.int64), np.empty(0, np.float32), one, np.empty((0, self._rank), np.float32))
-
-
-def _touched(slot: NDArray[np.int32], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether live events have touched each node."""
-    return (codes >= 0) & (codes < len(slot)) & (slot[np.clip(codes, 0, len(slot) - 1)] >= 0)

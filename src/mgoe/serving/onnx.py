@@ -153,7 +153,7 @@ class Sessions:
                 self._user = Session(folder / "user.onnx")
             sample = {ROWS[0]: torch.zeros(1, halves.width), ROWS[1]: torch.zeros(rows, halves.width), **late}
             one = [ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)]
-            export(folder / "join.onnx", halves, lambda batch: halves.join(*(batch[row] for row in ROWS), batch), sample, fixed=one)
+            export(folder / "join.onnx", halves, lambda batch: halves.join(batch[ROWS[0]], batch[ROWS[1]], batch), sample, fixed=one)
             if precision == "int8":
                 quantise(folder / "join.onnx", folder / "int8.onnx")
             self._join = Session(folder / ("int8.onnx" if precision == "int8" else "join.onnx"))

@@ -103,7 +103,7 @@ class Scorer:
         context = self._unknown if context is None else context
         self.refresh()
         out = np.empty((len(items), len(self.tasks)), np.float32)
-        row = None
+        row, known = None, Batch()
         for start in range(0, len(items), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             own = {name: values if len(values) == 1 else values[part] for name, values in context.items()}
