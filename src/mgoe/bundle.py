@@ -146,6 +146,11 @@ class Bundle:
         load_weights(model, self.path / "model.safetensors")
         return model.eval()
 
+    @property
+    def strongest(self) -> str:
+        """The strongest binary task, or the strongest where none is binary: what a ranking is by where nothing else is said."""
+        return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
+
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """What was measured: model, seed, split, slice, task, metric, value."""
@@ -212,7 +217,7 @@ class Bundle:
         Raises:
             BundleError: The task is unknown or k is not positive.
         """
-        task = task if task is not None else self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
+        task = task if task is not None else self.strongest
         if task not in self.tasks:
             raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
         if k < 1:

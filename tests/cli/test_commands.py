@@ -18,7 +18,7 @@ from tests.cli.conftest import Mgoe
 
 NAMES = (
     "init; describe; simulate; data list; data describe; data fetch; data prepare; graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; refresh; compare; doctor"
+    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import compare, data, doctor, export, graph, logs, refresh, score, simulate, stages
+from mgoe.cli import compare, data, doctor, export, graph, logs, refresh, score, serve, simulate, stages
 from mgoe.cli.root import Root
 from mgoe.cli.show import examples
 
@@ -94,6 +94,13 @@ app.command(
         "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet   [dim]and what it costs[/]",
     )
 )(export.export)
+app.command(
+    epilog=examples(
+        "mgoe serve runs/mine/bundle                       [dim]on this machine alone: http://127.0.0.1:8000[/]",
+        "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
+        "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
+    )
+)(serve.serve)
 app.command(
     epilog=examples(
         "mgoe run mine.yaml --out runs/mine",

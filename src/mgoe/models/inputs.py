@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -148,7 +148,8 @@ class DenseInputs(nn.Module):
         """Whose each column is."""
         whose: list[Side] = []
         for key in dict.fromkeys(self.names):
-            whose += mixed.get(key, [side_of(key)] * self.names.count(key))
+            columns: Sequence[Side] = [side_of(key)] * self.names.count(key)
+            whose += mixed.get(key, columns)
         return whose
 
     def pair(self, mixed: Sides) -> Columns:

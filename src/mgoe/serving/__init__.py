@@ -7,6 +7,7 @@ from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.log import EventLog, FileLog, Position, every
+from mgoe.serving.scorer import Scorer
 from mgoe.serving.stores import open_events
 
-__all__ = ["Event", "EventLog", "EventReader", "FileLog", "Follower", "LiveNodes", "Position", "every", "open_events"]
+__all__ = ["Event", "EventLog", "EventReader", "FileLog", "Follower", "LiveNodes", "Position", "Scorer", "every", "open_events"]

@@ -70,7 +70,8 @@ def export(
     Raises:
         MissingExtra: The extra is not installed.
     """
-    load("onnx"), load("onnxscript")
+    for needed in ("onnx", "onnxscript"):
+        load(needed)
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)

@@ -1,0 +1,298 @@
+"""Whole requests to a service: 500 candidates, three tasks, a million users; one worker on one core, the load on the other.
+
+    python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--work FOLDER] [--no-peers]
+
+A load is a closed loop of `--seconds` on raw sockets (`load.py`), with requests made before it: user and candidates drawn evenly, the
+objective `click * cart^2`, all 500 rows answered. Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time
+against ours, the mixed load's p99 against the quiet one's of the same number of connections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.load import Asked, get, load, post
+from benchmarks.measure import ROOT, line
+from benchmarks.rivals import EXPERT, TOWER, WIDTH, require_peers
+from benchmarks.served import TASKS, made_up_bundle
+from mgoe.bundle import Bundle
+
+CANDIDATES = 500
+REQUESTS = 500
+"""Made for each connection, and then asked in turn."""
+SIZES = (20, 100, 500)
+OBJECTIVE = "click * cart^2"
+KINDS = (("rank", 75), ("events", 15), ("unseen", 7), ("malformed", 3))
+"""Of the mixed load, in percent."""
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--mixed", type=float, default=60)
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "serve")
+    parser.add_argument("--no-peers", action="store_true")
+    given = parser.parse_args()
+    if not given.no_peers:
+        require_peers()
+    given.work.mkdir(parents=True, exist_ok=True)
+    for k in given.sizes:
+        made(given, k)
+    whole = of_sizes(given)
+    if 100 in given.sizes:
+        floors(given, whole)
+        mixed(given)
+
+
+def made(given: argparse.Namespace, k: int) -> Path:
+    """The bundle of a size, made unless it is there."""
+    bundle = given.work / f"k{k}"
+    if not (bundle / "bundle.json").exists():
+        made_up_bundle(bundle, given.users, given.items, k, 3)
+    return bundle
+
+
+def of_sizes(given: argparse.Namespace) -> float:
+    """The same load at each K. Returns the p50 at K = 100, ms."""
+    p50: dict[int, float] = {}
+    for k in sorted(given.sizes, key=lambda k: k != 100):
+        with service(made(given, k), given.work) as port:
+            load(port, ranks(given), 3, 1)
+            one = load(port, ranks(given), given.seconds, 1)
+            four = load(port, ranks(given), given.seconds, 4)
+        check_all_ok(one.status + four.status)
+        name, p50[k] = "serve.rank500" if k == 100 else f"serve.rank500.k{k}", one.milliseconds(0.5)
+        against = None if k == 100 else p50.get(100)
+        line(f"{name}.p50_ms", p50[k], "ms", against, p50[k] / against if against else None)
+        line(f"{name}.p99_ms", one.milliseconds(0.99), "ms")
+        line(f"{name}.requests_per_s", four.per_second, "1/s")
+    return p50.get(100, float("nan"))
+
+
+def floors(given: argparse.Namespace, whole: float) -> None:
+    """What HTTP, the matrix products and PyTorch take by themselves, in ms; and the peer."""
+    with started("-m", "uvicorn", "benchmarks.echo:app", "--port", "8390", "--log-level", "warning", work=given.work):
+        wait(8390, "/")
+        answers = load(8390, ranks(given), min(5, given.seconds), 1)
+    echo = answers.milliseconds(0.5)
+    line("serve.floor.echo", echo, "ms", whole, echo / whole)
+    on_core(CORES[0])
+    torch.set_num_threads(1)
+    bundle = Bundle.open(made(given, 100), verify=False)
+    rng = np.random.default_rng(0)
+    users, items = np.full(CANDIDATES, rng.integers(given.users)), rng.integers(0, given.items, CANDIDATES)
+    products = matrix_products(lambda: bundle.score_codes(users, items))
+    matmul, scored = best(products), best(lambda: bundle.score_codes(users, items))
+    line("serve.floor.matmul", matmul, "ms", whole, matmul / whole)
+    line("serve.floor.torch", scored, "ms", whole, scored / whole)
+    if not given.no_peers:
+        peer = best(torch_rechub_mmoe(given, users, items))
+        line("serve.vs_torch_rechub_mmoe", whole, "ms", peer, peer / whole)
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes of all matrix products."""
+
+    NAMES = ("mm", "addmm", "bmm", "baddbmm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[torch.Size, torch.Size]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.NAMES:
+            left, right = args[-2:]
+            self.shapes.append((left.shape, right.shape))
+        return func(*args, **(kwargs or {}))
+
+
+def matrix_products(score: Callable[[], object]) -> Callable[[], None]:
+    """The products of one scoring, bare, on numbers that lie ready."""
+    with Products() as noted:
+        score()
+    pairs = [(torch.randn(left), torch.randn(right)) for left, right in noted.shapes]
+
+    def run() -> None:
+        for left, right in pairs:
+            left @ right
+
+    return run
+
+
+def torch_rechub_mmoe(given: argparse.Namespace, users: np.ndarray, items: np.ndarray) -> Callable[[], object]:
+    """torch-rechub's MMoE on the same rows, in the process: ids are codes already, and the answer stays a tensor."""
+    features = importlib.import_module("torch_rechub.basic.features")
+    columns = [features.SparseFeature(name, rows, WIDTH) for name, rows in (("user", given.users), ("item", given.items))]
+    tasks = ["classification"] * 3
+    mmoe = importlib.import_module("torch_rechub.models.multi_task").MMOE
+    model = mmoe(columns, tasks, 3, {"dims": [*EXPERT]}, [{"dims": [*TOWER]}] * 3).eval()
+    batch = {"user": torch.from_numpy(users), "item": torch.from_numpy(items)}
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(batch)
+
+    return run
+
+
+def mixed(given: argparse.Namespace) -> None:
+    """Ranks, events, unseen ids, malformed bodies and a bundle swap; against ranks alone, in the same service."""
+    current, other = given.work / "current", given.work / "k100.other"
+    for place in (current, other):
+        place.unlink() if place.is_symlink() else shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(made(given, 100), other, copy_function=os.link)
+    manifest = json.loads((other / "bundle.json").read_text())
+    (other / "bundle.json").unlink()
+    (other / "bundle.json").write_text(json.dumps(manifest | {"copy": True}))
+    current.symlink_to(made(given, 100))
+    with service(current, given.work) as port:
+        load(port, ranks(given), 3, 1)
+        quiet = load(port, ranks(given), given.seconds, 4)
+        swap = subprocess.Popen(["sh", "-c", f"sleep {given.mixed / 4}; ln -s {other} {current}.next; mv -T {current}.next {current}"])
+        under = load(port, lambda: a_mix(given), given.mixed, 4)
+        swap.wait()
+        taken = 'bundle_swaps_total{outcome="taken"} 1.0' in figures(port)
+    p99, before = under.milliseconds(0.99, "rank"), quiet.milliseconds(0.99)
+    line("serve.mixed_load.p99_ms", p99, "ms", before, p99 / before)
+    line("serve.mixed_load.errors_5xx", sum(status >= 500 or status == 0 for status in under.status), "requests")
+    line("serve.mixed_load.swaps", int(taken), "bundles")
+    line("serve.mixed_load.requests_per_s", under.per_second, "1/s", quiet.per_second, under.per_second / quiet.per_second)
+
+
+def ranks(given: argparse.Namespace) -> Callable[[], Iterator[Asked]]:
+    """Requests of one connection."""
+
+    def requests() -> Iterator[Asked]:
+        rng = np.random.default_rng(random.randrange(2**32))
+        return itertools.cycle([("rank", a_rank(given, rng)) for _ in range(REQUESTS)])
+
+    return requests
+
+
+def a_rank(given: argparse.Namespace, rng: np.random.Generator, user: int | None = None) -> bytes:
+    """Ids as `served.py` makes them."""
+    user = int(rng.integers(given.users)) * 7 + 11 if user is None else user
+    candidates = (rng.choice(given.items, CANDIDATES, replace=False) * 7 + 11).tolist()
+    return post("/v1/rank", json.dumps({"user": user, "candidates": candidates, "k": CANDIDATES, "objective": OBJECTIVE}).encode())
+
+
+def a_mix(given: argparse.Namespace) -> Iterator[Asked]:
+    rng = np.random.default_rng(random.randrange(2**32))
+    made: dict[str, list[bytes]] = {
+        "rank": [a_rank(given, rng) for _ in range(REQUESTS)],
+        "unseen": [a_rank(given, rng, user=-number) for number in range(1, 50)],
+        "malformed": [post("/v1/rank", body) for body in (b"{", b'{"user": 1.5}', b'{"user": 1, "objective": "click /"}', b"\xff" * 999)],
+    }
+    names, shares = zip(*KINDS, strict=True)
+    for number in itertools.count():
+        kind = random.choices(names, shares)[0]
+        yield kind, an_event(given, rng) if kind == "events" else made[kind][number % len(made[kind])]
+
+
+def an_event(given: argparse.Namespace, rng: np.random.Generator) -> bytes:
+    """One event; one in twenty is of a new user."""
+    user = int(rng.integers(given.users)) * 7 + 11 if rng.random() < 0.95 else -int(rng.integers(1, 1000))
+    item, behavior = int(rng.integers(given.items)) * 7 + 11, TASKS[int(rng.integers(3))]
+    event = {"user": user, "item": item, "behavior": behavior, "id": f"{rng.integers(2**62)}"}
+    return post("/v1/events", json.dumps({"events": [event]}).encode())
+
+
+@contextmanager
+def service(bundle: Path, work: Path) -> Iterator[int]:
+    """`mgoe serve` on the first core, with an empty log of events; this process moves to the second."""
+    shutil.rmtree(work / "state", ignore_errors=True)
+    port = 8391
+    with started("-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work):
+        wait(port, "/readyz")
+        yield port
+
+
+@contextmanager
+def started(*command: str, work: Path) -> Iterator[None]:
+    """A Python process on the first core."""
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+    on_core(CORES[0])
+    with (work / "service.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=os.environ | threads, stdout=log, stderr=log)
+    on_core(CORES[-1])
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def on_core(core: int) -> None:
+    """Move this process."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
+def wait(port: int, path: str, seconds: float = 600) -> None:
+    """Until a service answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if load(port, lambda: iter([("ready", get(path))]), 5, 1).status == [200]:
+                return
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise RuntimeError(f"no answer from port {port}: see service.log")
+        time.sleep(0.2)
+
+
+def figures(port: int) -> str:
+    """What the service counts."""
+    import urllib.request
+
+    return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+
+
+def best(run: Callable[[], object], times: int = 200) -> float:
+    """Median, ms, warm."""
+    for _ in range(20):
+        run()
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken) * 1e3
+
+
+def check_all_ok(status: list[int]) -> None:
+    """A figure counts only where every answer does."""
+    if set(status) != {200}:
+        raise RuntimeError(f"every answer must be 200, found {sorted(set(status))}")
+
+
+if __name__ == "__main__":
+    main()

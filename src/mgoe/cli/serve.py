@@ -1,0 +1,54 @@
+"""`serve`: a bundle behind HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgoe.cli.score import BundlePath
+
+
+def serve(
+    bundle: BundlePath,
+    host: Annotated[str, typer.Option(help="Address to listen on; other machines reach the service only at another one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one, which the first log line tells.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes, each on a core of its own.")] = 1,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the events that came in, and of an index; BUNDLE.state by default.", show_default=False)
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", help="Redis that holds the events instead, for several servers.", show_default=False)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What runs the model: `onnx` (ONNX Runtime), or `torch`, the reference.")] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too."),
+    ] = "float32",
+    token_file: Annotated[
+        Path | None, typer.Option(help="Bearer tokens that open the service, one a line; else MGOE_TOKEN.", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Listen beyond this machine without a token.")] = False,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 2 * 2**20,
+    max_candidates: Annotated[int, typer.Option(help="Candidates, or pairs, of a request.")] = 10_000,
+    max_events: Annotated[int, typer.Option(help="Events of a request.")] = 1_000,
+    max_requests: Annotated[int, typer.Option(help="Requests at once, a worker.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request must be there, and until it must be answered.")] = 10.0,
+    access_log: Annotated[bool, typer.Option(help="Log a line a request.")] = True,
+) -> None:
+    """Serve a bundle over HTTP: rankings, scores, live events, explanations, and a page at /."""
+    from mgoe.config import check_settings
+    from mgoe.serving.available import require_serving
+
+    require_serving()
+    from mgoe.serving.service import serve as run
+    from mgoe.serving.settings import ServeSettings
+
+    given = {
+        "bundle": bundle, "host": host, "port": port, "workers": workers, "state": state, "redis": redis, "token_file": token_file,
+        "engine": engine, "precision": precision,
+        "public": public, "access_log": access_log,
+        "limits": {"body": max_body, "candidates": max_candidates, "events": max_events, "requests": max_requests, "seconds": timeout},
+    }  # fmt: skip
+    run(check_settings(ServeSettings, given, "serve"))

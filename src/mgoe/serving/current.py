@@ -1,0 +1,177 @@
+"""The engine that serves now, the store of events it lives by, and the watch over the bundle's folder.
+
+A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server that watches the path takes the
+new one by itself: nothing has to reach all of them, and no route lets a client change what is served. A refused one is tried again
+when its files change, so that a copy that is under way is taken when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgoe.bundle import MANIFEST
+from mgoe.errors import EventError, MgoeError, StoreError
+from mgoe.serving.engine import Engine, Scoring
+from mgoe.serving.log import EventLog
+from mgoe.serving.telemetry import log
+
+if TYPE_CHECKING:
+    from mgoe.serving.telemetry import Figures
+
+LOWEST = 19
+"""Priority of the thread that opens a bundle: requests come first, on one core too."""
+WRITERS = 8
+"""Batches of events that are written at once."""
+FOLLOW = 0.1
+"""Seconds between looks at what other processes wrote to the log."""
+
+
+class Current:
+    """What serves.
+
+    Args:
+        path: The bundle's folder, or a link to it.
+        log: Of live events.
+        index: See `Engine`.
+        scorer: See `Engine`.
+        every: Seconds between looks at the folder.
+
+    Attributes:
+        engine: Of the bundle that serves now. A request takes it once, and keeps it.
+        refused: Why the bundle that lies there now is not the one that serves; None: it is.
+        away: Why the log of events cannot be read; None: it can.
+    """
+
+    def __init__(self, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None, every: float = 1.0):
+        self.path, self.log, self.every = path, log, every
+        self._open = partial(Engine.open, path, log, index, scorer)
+        self._seen = fingerprint(path)
+        self.engine = self._open()
+        self.refused: str | None = None
+        self.away: str | None = None
+        self._writers = ThreadPoolExecutor(WRITERS, "append")
+        self._reader = ThreadPoolExecutor(1, "follow")
+
+    @asynccontextmanager
+    async def running(self, figures: Figures) -> AsyncIterator[None]:
+        """Watch the folder and follow the log while the block runs."""
+        tasks = [asyncio.create_task(work) for work in (self._watch(figures), self._follow())]
+        log("serving", bundle=self.engine.name, path=str(self.path))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._writers.shutdown()
+            self._reader.shutdown()
+            self.log.close()
+            log("stopped")
+
+    async def add(self, raw: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Make events durable, and let them count in what this process answers from now on.
+
+        Returns:
+            What is wrong with each; None: nothing.
+
+        Raises:
+            StoreError: The log is away; none of them may count on being kept.
+        """
+        reader, now, errors, events = self.engine.events, time.time_ns() // 1000, [], []
+        for one in raw:
+            try:
+                events.append(reader.read(one, now))
+                errors.append(None)
+            except EventError as error:
+                errors.append(str(error))
+        if events:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writers, self.log.append, events)  # several at once share a write to the disk
+            await loop.run_in_executor(self._reader, self._catch_up)
+        return errors
+
+    def _catch_up(self) -> None:
+        """Apply what is new in the log, in the one thread that does so. What cannot be read now is read later."""
+        try:
+            self.engine.catch_up()
+            if self.away is not None:
+                log("events are back")
+            self.away = None
+        except StoreError as error:
+            if self.away is None:
+                log("events are away", logging.ERROR, error=str(error))
+            self.away = str(error)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW)
+            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
+
+    async def _watch(self, figures: Figures) -> None:
+        while True:
+            await asyncio.sleep(self.every)
+            found = fingerprint(self.path)
+            if found == self._seen or found is None:
+                continue
+            self._seen = found
+            try:
+                engine = await _behind_requests(self._open)
+            except Exception as error:  # whatever is wrong with it, the old one goes on
+                self.refused = f"the bundle at {self.path} was refused: {error}"
+                figures.swaps.labels("refused").inc()
+                trace = None if isinstance(error, MgoeError) else error
+                log("bundle refused", logging.ERROR, trace, path=str(self.path), error=str(error), goes_on_with=self.engine.name)
+            else:
+                before = self.engine.name
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
+                figures.swaps.labels("taken").inc()
+                log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
+
+    def _take(self, engine: Engine) -> None:
+        """In the thread that follows the log, so that no event that the old engine shows is missing from the new one."""
+        with suppress(StoreError):
+            engine.catch_up()
+        self.engine, self.refused = engine, None
+
+
+def fingerprint(path: Path) -> tuple[Any, ...] | None:
+    """Changes when a bundle or any of its files does; None where there is none to read."""
+    try:
+        real = path.resolve()
+        files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
+        return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+async def _behind_requests(work: Callable[[], Engine]) -> Engine:
+    """Run in a thread that has the core only when no request needs it."""
+    pool = ThreadPoolExecutor(1, "bundle", initializer=_step_back)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _step_back() -> None:
+    with suppress(OSError, AttributeError):  # where a thread has no priority of its own, it shares
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)

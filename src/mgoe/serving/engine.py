@@ -1,0 +1,226 @@
+"""What a service does with a bundle: codes and ids, scores, explanations. Joins the bundle, the scorer and the live state.
+
+Axes: `B` candidates, `T` tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.config import did_you_mean
+from mgoe.data import to_arrow
+from mgoe.files import sha256
+from mgoe.graph.blocks import OTHER, SIDES, Side
+from mgoe.serving.codes import Codes, Id
+from mgoe.serving.events import EventReader
+from mgoe.serving.follow import Follower
+from mgoe.serving.log import EventLog
+from mgoe.serving.onnx import Precision
+from mgoe.serving.ranking import RequestError
+from mgoe.serving.scorer import Scorer
+
+SHOWN = 20
+"""Users that the page offers, and neighbours that an explanation names."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a bundle is scored: see `Scorer`."""
+
+    engine: Literal["onnx", "torch"] = "onnx"
+    precision: Precision = "float32"
+
+
+class Engine:
+    """One bundle, ready to serve. A refreshed bundle is another engine; requests that began with this one end with it.
+
+    Args:
+        bundle: Checked.
+        log: Of live events, which is read to its end.
+        index: Folder for what is made of the bundle once and read by every worker; see `item_rows`.
+        scorer: What runs the model, and how exactly.
+    """
+
+    def __init__(self, bundle: Bundle, log: EventLog, index: Path | None = None, scorer: Scoring | None = None):
+        self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
+        self.name = sha256(bundle.path / MANIFEST)[:12]
+        self.events = EventReader.of(bundle)
+        self._follower = Follower.of(log, bundle, index)
+        self.live = self._follower.live
+        self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
+        self._context = bundle.encoders.context_features
+        how = scorer or Scoring()
+        self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision)
+        self._warm()
+
+    @classmethod
+    def open(cls, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None) -> Engine:
+        """Open a bundle, checked against its checksums. Arguments as for the class.
+
+        Raises:
+            BundleError, GraphError: It cannot be served.
+            StoreError: The log of events cannot be read.
+        """
+        return cls(Bundle.open(path), log, index, scorer)
+
+    def catch_up(self) -> None:
+        """Apply what is new in the log, and compute again what is kept of the items it touches, so that no request has to.
+
+        Raises:
+            StoreError: The log is away.
+        """
+        if self._follower.catch_up():
+            self._scorer.refresh()
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue, newcomers included."""
+        return self.live.size("item")
+
+    def codes(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """Codes of ids, newcomers included; -1 where never seen. Shape (B,)."""
+        held = self._codes[side]
+        codes = held.of(ids)
+        if self.live.size(side) > held.vocabulary.size and (missed := np.flatnonzero(codes < 0)).size:
+            codes[missed] = self.live.codes(side, [ids[row] for row in missed.tolist()])
+        return codes
+
+    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Id]:
+        """Ids of codes."""
+        return self.live.ids(side, codes)
+
+    def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
+        """Encode context features, one value each; None: all unknown.
+
+        Raises:
+            RequestError: A feature is unknown.
+            DataError: A value is of the wrong type.
+        """
+        known = [feature.name for feature in self._context.features]
+        for name in given:
+            if name not in known:
+                raise RequestError(f"context.{name}", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
+        return self._context.encode({name: to_arrow([value]) for name, value in given.items()}, 1) if given else None
+
+    def score(self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None) -> NDArray[np.float32]:
+        """Score one user's pairs, by codes; encoded context has one row. Shape (B, T)."""
+        return self._scorer.score(user, items, context)
+
+    def known_items(self, user: int) -> NDArray[np.int32]:
+        """Items in a user's history, by codes."""
+        return self.live.known_items(user)
+
+    def explain(self, user: Id, item: Id | None, context: Mapping[str, Any]) -> dict[str, Any]:
+        """What carried a score: a `wire.Explanation`. Without an item, what is known of the user."""
+        code, encoded = int(self.codes("user", [user])[0]), self.context(context)
+        other = -1 if item is None else int(self.codes("item", [item])[0])
+        gathered = self.live.gather(np.array([code]), np.array([other]), ["aggregates", "recents"])
+        found: dict[str, Any] = {
+            "user": user, "item": item, "bundle": self.name,
+            "user_macro": int(gathered["user_macro"][0]), "item_macro": None, "tasks": None, "item_edges": None,
+            "user_edges": _edges(gathered["u1"][0]),
+            "recents": {"items": self._recents(gathered, "item"), "users": []},
+            "live": {"user": self._changes("user", code)},
+        }  # fmt: skip
+        if item is None:
+            return found
+        shown = self._scorer.explain(code, other, encoded)
+        weights = {kind: [one["weight"] for one in listed] for kind, listed in shown.get("recents", {}).items()}
+        return found | {
+            "item_macro": int(gathered["item_macro"][0]),
+            "tasks": shown["tasks"],
+            "gates": {task: self._by_expert(row) for task, row in shown["gates"].items()} if "gates" in shown else None,
+            "macro": shown.get("macro"),
+            "item_edges": _edges(gathered["i1"][0]),
+            "recents": {f"{side}s": self._recents(gathered, side, weights.get(f"{side}s")) for side in SIDES},
+            "live": found["live"] | {"item": self._changes("item", other)},
+        }
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What a client should know: a `wire.About`, as of when the bundle was opened."""
+        latest = self.bundle.graph.latest
+        sums = latest.arrays["user_sum"]
+        most = np.argsort(-np.asarray(sums), kind="stable")[:SHOWN]
+        return {
+            "model": self.bundle.manifest["model"]["name"],
+            "tasks": list(self.tasks),
+            "objective": self.strongest,
+            "behaviors": list(self.events.behaviors),
+            "context": [feature.name for feature in self._context.features],
+            "users": self.live.size("user"),
+            "items": self.n_items,
+            "macro_users": latest.macro_users,
+            "macro_items": latest.macro_items,
+            "busiest_users": self.ids("user", most),
+            "bundle": self.name,
+        }
+
+    def _warm(self) -> None:
+        """Compile and open what is compiled or opened late, so that no request waits for it."""
+        for user in (-1, 0):
+            self.score(user, np.arange(-1, min(500, self.n_items)), None)
+        _ = self.about, self._members
+        self.known_items(0)
+
+    @cached_property
+    def _members(self) -> dict[Side, NDArray[np.int64]]:
+        """Nodes of each macro node, the cold one last, at the dense resolution."""
+        part = self.bundle.graph.latest.resolutions[self.bundle.graph.latest.dense]
+        return {
+            "user": np.bincount(part.user_macro, minlength=len(part.user_mass) + 1),
+            "item": np.bincount(part.item_macro, minlength=len(part.item_mass) + 1),
+        }
+
+    def macro(self, limit: int) -> dict[str, Any]:
+        """The heaviest macro nodes of the dense resolution and the edges between them: a `wire.Macro`."""
+        part = self.bundle.graph.latest.resolutions[self.bundle.graph.latest.dense]
+        users, items = (np.sort(np.argsort(-mass, kind="stable")[:limit]) for mass in (part.user_mass, part.item_mass))
+        return {
+            "users": [{"node": int(k), "members": int(self._members["user"][k])} for k in users],
+            "items": [{"node": int(k), "members": int(self._members["item"][k])} for k in items],
+            "edges": np.round(part.macro_edges[np.ix_(users, items)].astype(np.float64), 3).tolist(),
+            "bundle": self.name,
+        }
+
+    def _by_expert(self, weights: Sequence[float]) -> dict[str, float]:
+        """Experts by their task where each task has one, by number otherwise."""
+        names = self.tasks if len(weights) == len(self.tasks) else [str(number) for number in range(len(weights))]
+        return dict(zip(names, weights, strict=True))
+
+    def _recents(self, gathered: Mapping[str, NDArray], side: Side, weights: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        """Neighbours that are items, or users, newest first, with their weights where the model weighs them."""
+        codes, done = gathered[f"recent_{side}s"][0], gathered[f"recent_{side}s_code"][0]
+        there = codes >= 0
+        tasks = [[task for t, task in enumerate(self.tasks) if code >> t & 1] for code in done[there].tolist()]
+        parts = zip(self.ids(side, codes[there]), tasks, weights or [None] * len(tasks), strict=True)
+        return [{"id": one, "tasks": names, "weight": weight} for one, names, weight in parts]
+
+    def _changes(self, side: Side, code: int) -> dict[str, Any] | None:
+        """What live events changed of a node: numbers before and now, dense edges that moved, live neighbours. None: nothing."""
+        found = self.live.changes(side, code)
+        if not found:
+            return None
+        dense, other = self.live.base.dense, OTHER[side]
+        start = int(self.live.sides[side].starts[dense])
+        part = self.live.base.resolutions[dense]
+        before, now = (edges[start : start + len(part.item_mass if side == "user" else part.user_mass)] for edges in found["edges"])
+        moved = np.flatnonzero(before != now)
+        pairs = {name: [float(value) for value in found[name]] for name in ("pairs", "events", "score")}
+        edges = [{"node": int(k), "before": round(float(before[k]), 4), "now": round(float(now[k]), 4)} for k in moved]
+        return {"new": found["new"], **pairs, "edges": edges, "neighbours": found[f"{other}s"][:SHOWN]}
+
+
+def _edges(logs: NDArray) -> list[dict[str, float]]:
+    """Scores of the edges there are, strongest first, from log1p."""
+    scores = np.expm1(logs.astype(np.float64))
+    order = np.argsort(-scores, kind="stable")
+    return [{"node": int(k), "score": round(float(scores[k]), 4)} for k in order if scores[k] > 0]

@@ -1,0 +1,72 @@
+"""The process, or the processes, of a service: start, stop, and what workers share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from mgoe.bundle import Bundle
+from mgoe.serving.app import create_app
+from mgoe.serving.current import Current
+from mgoe.serving.engine import Scoring
+from mgoe.serving.settings import ServeSettings, read_tokens
+from mgoe.serving.stores import open_events
+from mgoe.serving.telemetry import SHARED, configure_logs
+
+if TYPE_CHECKING:
+    from mgoe.serving.guard import App
+
+SETTINGS = "MGOE_SERVE"
+"""Environment variable in which workers find the settings, as JSON."""
+DRAIN = 30
+"""Seconds that requests under way have when the service is asked to stop."""
+QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""Of what uvicorn's supervisor leaves for Python to clean up, Python says so in words that are no JSON."""
+SWITCH = 0.001
+"""Seconds after which a thread gives another its turn; five times less than Python's own, because a request takes one or two."""
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until asked to stop (SIGTERM or Ctrl-C), then answer what is under way.
+
+    Raises:
+        MgoeError: The settings, the bundle or the store cannot be served with.
+    """
+    read_tokens(settings)
+    configure_logs()
+    if settings.workers == 1:
+        _run(application(settings), settings, factory=False)
+        return
+    Bundle.open(settings.bundle)
+    with tempfile.TemporaryDirectory(prefix="mgoe-figures-") as shared:
+        os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared, "PYTHONWARNINGS": QUIET}
+        _run("mgoe.serving.service:worker", settings, factory=True)
+
+
+def worker() -> App:
+    """The application of one of several workers."""
+    configure_logs()
+    return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+
+
+def application(settings: ServeSettings) -> App:
+    """Open what the settings name."""
+    sys.setswitchinterval(SWITCH)
+    state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
+    scorer = Scoring(settings.engine, settings.precision)
+    current = Current(settings.bundle, open_events(settings.redis or state), state, scorer, settings.watch)
+    return create_app(current, settings.limits, read_tokens(settings), settings.access_log)
+
+
+def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is answered
+        uvicorn.run(
+            app,  # type: ignore[arg-type]
+            factory=factory, host=settings.host, port=settings.port, workers=settings.workers, timeout_graceful_shutdown=DRAIN,
+            log_config=None, access_log=False, server_header=False, date_header=False, lifespan="on", timeout_keep_alive=75,
+        )  # fmt: skip

@@ -1,0 +1,126 @@
+"""`mgoe serve` as a process: workers, figures, a stop that loses nothing, and what it refuses to start with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Mgoe
+
+
+@contextmanager
+def process(bundle: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """The command, its address, and the lines it has logged so far."""
+    command = [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, *words]
+    running = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True, env=os.environ)
+    lines: list[str] = []
+    found = threading.Event()
+
+    def read() -> None:
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(line)
+            if "Uvicorn running" in line:
+                found.set()
+        found.set()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        assert found.wait(60)
+        match = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
+        assert match, "".join(lines)
+        ready(match[0])
+        yield running, match[0], lines
+    finally:
+        running.kill()
+        running.wait(30)
+        thread.join(30)
+
+
+def ready(url: str) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(url + "/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished / "bundle", tmp_path / "own"))
+
+
+def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
+    with process(own, "--workers", 2) as (running, url, lines):
+        assert httpx.post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
+        time.sleep(0.5)
+        asked = {"user": 10**9, "k": 1}
+        answers = [httpx.post(url + "/v1/rank", json=asked).json() for _ in range(12)]  # of either worker: a connection each
+        assert not any(answer["unseen_user"] for answer in answers)
+        count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', httpx.get(url + "/metrics").text)
+        assert count
+        assert int(count[1]) == 12
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as slow:
+            slow.sendall(b'POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"user": 1, ')
+            time.sleep(0.3)
+            running.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            slow.sendall(b'"k":2}')
+            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+        assert running.wait(30) == 0
+    told = [json.loads(line) for line in lines]
+    assert {"serving", "stopped", "request"} <= {line["event"] for line in told}
+    assert all({"time", "level"} <= set(line) for line in told)
+
+
+def test_one_worker_stops_well(own: Path, tmp_path: Path):
+    with process(own, "--state", tmp_path / "state", "--no-access-log") as (running, url, lines):
+        assert httpx.get(url + "/v1/about").json()["behaviors"]
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0
+    assert not any('"request"' in line for line in lines)
+    assert (tmp_path / "state").is_dir()
+
+
+def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MGOE_TOKEN", raising=False)
+    for words, message in (
+        ([own, "--host", "0.0.0.0"], "a token is needed"),
+        ([own, "--port", 70000], "port"),
+        ([own, "--workers", 0], "workers"),
+        ([tmp_path / "none"], "holds no bundle"),
+        ([own, "--token-file", tmp_path / "none"], "cannot be read"),
+    ):
+        result = mgoe("serve", *words)
+        assert result.exit_code == 2, result.output
+        assert message in result.output
+        assert "Traceback" not in result.output
+    (own / "spec.json").write_text("{}")
+    assert "checksum" in mgoe("serve", own).output
+
+
+def test_the_extra_is_named_where_it_is_missing(mgoe: Mgoe, own: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    result = mgoe("serve", own)
+    assert result.exit_code == 2
+    assert "pip install 'mgoe[serve]'" in result.output

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mgoe
+from tests.serving.served import Served, served
+
+
+@pytest.fixture(scope="session")
+def bundle(finished: Path) -> mgoe.Bundle:
+    """Of the event log: tasks click and buy. Read it only."""
+    return mgoe.load(finished / "bundle")
+
+
+@pytest.fixture(scope="module")
+def service(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that serves it. No test of a module adds events to it."""
+    with served(finished / "bundle", tmp_path_factory.mktemp("state")) as found:
+        yield found
+
+
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may change."""
+    return Path(shutil.copytree(finished / "bundle", tmp_path / "own"))

@@ -1,0 +1,74 @@
+"""A real service on loopback, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from mgoe.serving.app import create_app
+from mgoe.serving.current import Current
+from mgoe.serving.log import EventLog, FileLog
+from mgoe.serving.settings import Limits
+
+EVERY = 0.05
+"""Seconds between looks at the bundle."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where it listens, and what serves."""
+
+    url: str
+    current: Current
+    client: httpx.Client
+
+    def rank(self, **request: Any) -> dict[str, Any]:
+        return answered(self.client.post("/v1/rank", json=request))
+
+    def score(self, **request: Any) -> dict[str, Any]:
+        return answered(self.client.post("/v1/score", json=request))
+
+    def add(self, *events: dict[str, Any]) -> dict[str, Any]:
+        return answered(self.client.post("/v1/events", json={"events": list(events)}))
+
+    def explain(self, **query: Any) -> dict[str, Any]:
+        return answered(self.client.get("/v1/explain", params=query))
+
+
+def answered(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@contextmanager
+def served(
+    bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), log: EventLog | None = None
+) -> Iterator[Served]:
+    """Start, and stop when the block ends."""
+    current = Current(bundle, log or FileLog(state / "events"), state, every=EVERY)
+    app = create_app(current, limits or Limits(), tokens, access_log=False)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 30
+    while not server.started:
+        assert thread.is_alive(), "the service did not start"
+        assert time.monotonic() < until, "the service took too long to start"
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+            yield Served(url, current, client)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()

@@ -1,0 +1,171 @@
+"""Events over HTTP: at once, durable, seen by every worker; and a bundle that is replaced while requests run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import mgoe
+from mgoe import pipeline
+from mgoe.errors import StoreError
+from mgoe.serving.log import FileLog
+from tests.serving.served import Served, served
+
+
+def until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    user, items = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids(np.arange(8)).to_pylist()
+    event = {"user": "newcomer" if isinstance(user, str) else 10**9, "item": items[0], "behavior": "buy", "id": "e1"}
+    with served(finished / "bundle", tmp_path) as service:
+        before = service.rank(user=event["user"], candidates=items)
+        assert before["unseen_user"]
+        assert service.add(event) == {"accepted": 1, "refused": 0, "outcomes": [{"outcome": "accepted", "error": None}]}
+        after = service.rank(user=event["user"], candidates=items)
+        assert not after["unseen_user"]
+        assert after["scores"] != before["scores"]
+        assert items[0] not in service.rank(user=event["user"], filters={"exclude_known": True}, k=1000)["items"]
+        explained = service.explain(user=event["user"], item=items[0])
+        assert explained["live"]["user"]["new"]
+        assert [one["id"] for one in explained["recents"]["items"]] == [items[0]]
+        service.add(event, event)
+        assert service.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
+        assert "mgoe_live_duplicates" in service.client.get("/metrics").text
+    with served(finished / "bundle", tmp_path) as again:
+        assert again.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
+
+
+def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
+    good = {"user": user, "item": item, "behavior": "click"}
+    bad = [good | {"behavior": "clik"}, good | {"time": time.time() + 3600}, good | {"time": "soon"}, {"user": user}, good | {"what": 1}]
+    with served(finished / "bundle", tmp_path) as service:
+        found = service.add(good, *bad, good)
+    assert (found["accepted"], found["refused"]) == (2, len(bad))
+    assert [one["outcome"] for one in found["outcomes"]] == ["accepted", *["refused"] * len(bad), "accepted"]
+    for outcome, message in zip(found["outcomes"][1:], ["did you mean 'click'", "ahead", "moment", "item", "no field"], strict=False):
+        assert message in outcome["error"]
+
+
+def test_workers_see_one_another_s_events(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    item = bundle.encoders.items.ids([0]).to_pylist()[0]
+    with served(finished / "bundle", tmp_path) as one, served(finished / "bundle", tmp_path) as other:
+        one.add({"user": 10**9, "item": item, "behavior": "click"})
+        until(lambda: not other.rank(user=10**9, candidates=[item])["unseen_user"])
+        assert other.rank(user=10**9, k=5)["scores"] == one.rank(user=10**9, k=5)["scores"]
+
+
+def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
+    log = FileLog(tmp_path / "events")
+    with served(finished / "bundle", tmp_path, log=log) as service, monkeypatch.context() as away:
+
+        def gone(*_: object) -> None:
+            raise StoreError("store", "is away; start it again")
+
+        away.setattr(log, "append", gone)
+        away.setattr(log, "read", gone)
+        response = service.client.post("/v1/events", json={"events": [{"user": user, "item": item, "behavior": "click"}]})
+        assert (response.status_code, response.json()["place"]) == (503, "store")
+        until(lambda: "away" in (service.client.get("/readyz").json()["detail"] or ""))
+        assert service.rank(user=user, k=3)["ranked"]
+        away.undo()
+        assert service.add({"user": user, "item": item, "behavior": "click"})["accepted"] == 1
+        until(lambda: service.client.get("/readyz").json()["detail"] is None)
+
+
+def hammer(service: Served, stop: threading.Event, found: list[tuple[int, str]]) -> None:
+    with httpx.Client(base_url=service.url) as client:
+        while not stop.is_set():
+            response = client.post("/v1/rank", json={"user": 1, "k": 3})
+            found.append((response.status_code, response.json().get("bundle", "")))
+
+
+def test_a_bundle_is_replaced_while_requests_run(finished: Path, own: Path, tmp_path: Path):
+    link, other = tmp_path / "current", tmp_path / "other"
+    link.symlink_to(own)
+    shutil.copytree(own, other)
+    change_manifest(other, note="another")
+    with served(link, tmp_path / "state") as service:
+        stop, found = threading.Event(), []
+        threads = [threading.Thread(target=hammer, args=(service, stop, found)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        first = service.current.engine.name
+        for target in (other, own):
+            before = service.current.engine.name
+            (tmp_path / "next").symlink_to(target)
+            os.replace(tmp_path / "next", link)
+            until(lambda before=before: service.rank(user=1, k=1)["bundle"] != before)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert {status for status, _ in found} == {200}
+        assert {name for _, name in found} <= {first, mgoe_name(other)}
+        assert 'mgoe_bundle_swaps_total{outcome="taken"} 2.0' in service.client.get("/metrics").text
+
+
+def change_manifest(bundle: Path, **changes: object) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(manifest | changes))
+
+
+def mgoe_name(bundle: Path) -> str:
+    from mgoe.files import sha256
+
+    return sha256(bundle / "bundle.json")[:12]
+
+
+def damage(bundle: Path) -> None:
+    weights = bundle / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage, "checksum"),
+        (lambda bundle: change_manifest(bundle, format=99), "format"),
+        (lambda bundle: (bundle / "spec.json").unlink(), "missing"),
+    ],
+)
+def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(finished: Path, own: Path, tmp_path: Path, change, message: str):
+    with served(own, tmp_path / "state") as service:
+        name = service.rank(user=1, k=1)["bundle"]
+        change(own)
+        until(lambda: message in (service.client.get("/readyz").json()["detail"] or ""))
+        assert service.rank(user=1, k=1)["bundle"] == name
+        assert 'mgoe_bundle_swaps_total{outcome="refused"} 1.0' in service.client.get("/metrics").text
+        shutil.copytree(finished / "bundle", own, dirs_exist_ok=True)
+        until(lambda: service.client.get("/readyz").json()["detail"] is None)
+
+
+def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path, own: Path, tmp_path: Path):
+    state, items = tmp_path / "state", mgoe.load(own).encoders.items.ids(np.arange(5)).to_pylist()
+    with served(own, state) as service:
+        service.add(*({"user": 10**9, "item": item, "behavior": "click", "id": str(item)} for item in items[:3]))
+        pipeline.refresh(own, str(state), tmp_path / "new")
+        service.add({"user": 10**9, "item": items[3], "behavior": "buy", "id": "later"})
+        name = service.current.engine.name
+        shutil.copytree(tmp_path / "new", own, dirs_exist_ok=True)
+        until(lambda: service.current.engine.name != name and service.current.refused is None)
+        explained = service.explain(user=10**9)
+        assert {one["id"] for one in explained["recents"]["items"]} == set(items[:4])
+        assert explained["live"]["user"]["pairs"] == [3, 4]
+        scored, ranked = service.score(users=[10**9], items=[items[4]]), service.rank(user=10**9, candidates=[items[4]])
+        assert_allclose(scored["tasks"]["click"], ranked["tasks"]["click"])

@@ -1,0 +1,141 @@
+"""Objectives: equal to Python's value of the same tree, and every fault named with its place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from mgoe.serving.objective import DEEPEST, LONGEST, Call, Node, Number, ObjectiveError, Task, read_objective
+
+TASKS = ("click", "buy", "add to cart")
+ROWS = {"click": np.array([0.5, 0.1]), "buy": np.array([0.25, 0.9]), "add to cart": np.array([0.3, 0.7])}
+PYTHON = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "^": lambda a, b: a**b,
+    "neg": lambda a: -a,
+    "min": min,
+    "max": max,
+    "log": math.log,
+    "sqrt": math.sqrt,
+}
+numbers = st.floats(0, 9).map(lambda x: Number(round(x, 3), 0))
+trees = st.recursive(
+    st.one_of(numbers, st.sampled_from(TASKS).map(lambda name: Task(name, 0))),
+    lambda node: st.one_of(
+        st.tuples(st.sampled_from("+-*/^"), st.tuples(node, node)),
+        st.tuples(st.sampled_from(["neg", "log", "sqrt"]), st.tuples(node)),
+        st.tuples(st.sampled_from(["min", "max"]), st.lists(node, min_size=2, max_size=4).map(tuple)),
+    ).map(lambda drawn: Call(drawn[0], drawn[1], 0)),
+    max_leaves=8,
+)
+
+
+def written(node: Node) -> str:
+    """Every part in parentheses."""
+    if isinstance(node, Number):
+        return f"{node.value!r}"
+    if isinstance(node, Task):
+        return f"`{node.name}`"
+    parts = [written(part) for part in node.parts]
+    if node.operator == "neg":
+        return f"(-{parts[0]})"
+    return f"({parts[0]} {node.operator} {parts[1]})" if node.operator in "+-*/^" else f"{node.operator}({', '.join(parts)})"
+
+
+def by_hand(node: Node, row: int) -> Any:
+    """Python's value of a tree; ArithmeticError or ValueError where it has none."""
+    if isinstance(node, Number):
+        return node.value
+    if isinstance(node, Task):
+        return float(ROWS[node.name][row])
+    value = PYTHON[node.operator](*(by_hand(part, row) for part in node.parts))
+    if isinstance(value, complex) or not math.isfinite(value):
+        raise ArithmeticError(value)
+    return value
+
+
+def defined(node: Node) -> list[float] | None:
+    try:
+        return [by_hand(node, row) for row in range(2)]
+    except (ArithmeticError, ValueError):
+        return None
+
+
+@given(tree=trees)
+def test_the_value_is_python_s_of_the_same_tree(tree: Node):
+    expected = defined(tree)
+    objective = read_objective(written(tree), TASKS)
+    if expected is None:
+        with pytest.raises(ObjectiveError):
+            objective(ROWS)
+    else:
+        assert_allclose(objective(ROWS), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(text=st.lists(st.sampled_from(["click", "buy", "1.5", "2", "+", "-", "*", "/", "^", "(", ")", " "]), max_size=12).map(" ".join))
+def test_binding_is_python_s(text: str):
+    try:
+        found = read_objective(text, TASKS)(ROWS)
+    except ObjectiveError:
+        return
+    python = text.replace("^", "**")
+    expected = [eval(python, {}, {name: float(ROWS[name][row]) for name in ("click", "buy")}) for row in range(2)]
+    assert_allclose(found, expected, rtol=1e-9)
+
+
+@given(text=st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str):
+    try:
+        position = len(read_objective(text, TASKS).text)
+    except ObjectiveError as error:
+        position = error.position
+    assert 0 <= position <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "message"),
+    [
+        ("click * bu", 8, "did you mean 'buy'"),
+        ("click / (buy - buy)", 6, "divides by zero"),
+        ("(click - click)^(0-1)", 15, "divides by zero"),
+        ("log(click - 2)", 0, "positive"),
+        ("sqrt(0 - buy)", 0, "from 0"),
+        ("(0 - click)^0.5", 11, "no finite value"),
+        ("click *", 7, "found the end"),
+        ("click buy", 6, "operator"),
+        ("(click", 6, "closing"),
+        ("", 0, "needs a number"),
+        ("   ", 0, "needs a number"),
+        ("click $ 2", 6, "means nothing"),
+        ("min(click)", 0, "2 to 8 parts"),
+        ("log", 0, "is a function"),
+        ("1e999", 0, "below"),
+        ("9^999", 1, "no finite value"),
+        ("__import__('os')", 11, "means nothing"),
+        ("__import__(click)", 0, "no task"),
+        ("(" * (DEEPEST + 1), DEEPEST, "deep"),
+        ("-" * 400 + "1", DEEPEST, "deep"),
+        ("1" * (LONGEST + 1), LONGEST, "characters"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(text: str, position: int, message: str):
+    with pytest.raises(ObjectiveError, match=message) as raised:
+        read_objective(text, TASKS)(ROWS)
+    assert raised.value.position == position
+
+
+def test_a_task_may_be_named_like_a_function():
+    assert read_objective("log * 2", ("log",))({"log": np.array([3.0])}).tolist() == [6.0]
+
+
+def test_a_constant_has_a_value_a_row():
+    assert read_objective("2^3^2 - -1", TASKS)(ROWS).tolist() == [513.0, 513.0]

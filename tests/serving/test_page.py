@@ -1,0 +1,169 @@
+"""The page in a headless Chromium: picked users, rankings, explanations, keyboard, phone and desktop, light and dark."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mgoe
+from tests.serving.served import Served, served
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of the system, or the one that playwright installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    found = os.environ.get("MGOE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    with playwright.sync_playwright() as running:
+        try:
+            opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]}): apt-get install chromium, or playwright install chromium")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def live(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(finished / "bundle", tmp_path_factory.mktemp("state")) as found:
+        yield found
+
+
+def opened(browser: Any, service: Served, width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
+    """The page, with whatever it complains about kept."""
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.goto(service.url)
+    page.wait_for_selector("#pair")
+    return page
+
+
+def says(page: Any, place: str, text: str) -> None:
+    """Wait until a part of the page holds a text."""
+    page.locator(place, has_text=text).wait_for()
+
+
+def items_shown(page: Any) -> list[str]:
+    return page.eval_on_selector_all("#rows tr", "rows => rows.map(row => row.dataset.item)")
+
+
+def test_a_user_is_ranked_blended_and_by_task(browser: Any, live: Served, bundle: mgoe.Bundle):
+    page = opened(browser, live)
+    user = str(bundle.encoders.users.ids([4]).to_pylist()[0])
+    page.fill("#user", user)
+    page.fill("#objective", "click * buy^2")
+    page.fill("#k", "7")
+    page.click("button.main")
+    says(page, "#summary", f"{user}")
+    assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective="click * buy^2")["items"]]
+    for task in bundle.tasks:
+        page.get_by_role("button", name=task, exact=True).first.click()
+        says(page, "#summary", f"by `{task}`")
+        assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective=task)["items"]]
+    edges = page.eval_on_selector_all("#userEdges .value", "all => all.map(one => Number(one.textContent))")
+    expected = [edge["score"] for edge in live.explain(user=user)["user_edges"]][:12]
+    np.testing.assert_allclose(edges, expected, rtol=1e-3)
+    macro = live.client.get("/v1/macro?limit=40").json()
+    assert page.locator("#macro svg rect.cell").count() == len(macro["users"]) * len(macro["items"])
+    assert page.complaints == []
+    page.close()
+
+
+def test_the_keyboard_is_enough(browser: Any, live: Served):
+    page = opened(browser, live)
+    page.focus("#user")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rows tr.chosen")
+    shown = items_shown(page)
+    page.focus("#rows tr:first-child button")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    says(page, "#pair", f"{shown[1]}")
+    assert page.eval_on_selector("#rows tr.chosen", "row => row.dataset.item") == shown[1]
+    reached = set()
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert {"user", "objective", "k", "new", "BUTTON", "SUMMARY"} <= reached
+    page.close()
+
+
+def test_an_event_counts_at_once(browser: Any, live: Served):
+    page = opened(browser, live)
+    page.fill("#user", "987654321")
+    page.click("button.main")
+    says(page, "#summary", "never seen")
+    item = items_shown(page)[0]
+    page.get_by_role("button", name=f"Record buy of user 987654321 on item {item}").click()
+    says(page, "#explanation", "a newcomer")
+    assert str(live.explain(user=987654321)["recents"]["items"][0]["id"]) == item
+    page.close()
+
+
+def test_a_mistake_is_said(browser: Any, live: Served):
+    page = opened(browser, live)
+    page.fill("#objective", "clik")
+    page.click("button.main")
+    says(page, "#trouble", "did you mean")
+    assert page.get_attribute("#trouble", "role") == "alert"
+    page.close()
+
+
+def test_a_token_is_asked_for(browser: Any, finished: Path, tmp_path: Path):
+    with served(finished / "bundle", tmp_path, tokens=(b"a-token-of-this-test",)) as guarded:
+        page = browser.new_page()
+        page.goto(guarded.url)
+        says(page, "#trouble", "token")
+        page.fill("#token", "a-token-of-this-test")
+        page.keyboard.press("Tab")
+        page.wait_for_selector("#pair")
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+def test_it_fits_phones_and_desktops_in_light_and_dark(browser: Any, live: Served, tmp_path: Path, width: int, height: int, scheme: str):
+    page = opened(browser, live, width, height, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    small = "all => all.filter(one => one.offsetParent && one.getBoundingClientRect().height < 30).map(one => one.outerHTML)"
+    assert page.eval_on_selector_all("button, input:not([type=checkbox])", small) == []
+    paper, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    assert contrast(paper, ink) > 7
+    assert (luminance(paper) > 0.5) == (scheme == "light")
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+    assert page.complaints == []
+    page.close()
+
+
+def test_every_control_has_a_name(browser: Any, live: Served):
+    page = opened(browser, live)
+    named = "one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length"
+    unnamed = f"all => all.filter(one => !({named})).map(one => one.outerHTML)"
+    assert page.eval_on_selector_all("button, input, summary, section, [role=region], [role=group]", unnamed) == []
+    assert page.get_attribute("#macro svg", "aria-label")
+    assert page.get_attribute("html", "lang") == "en"
+    page.close()
+
+
+def luminance(colour: str) -> float:
+    """Of an rgb(...) colour, by WCAG."""
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,167 @@
+"""What may not pass does not, with the status that is documented and no word of the inside."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mgoe.errors import ConfigError
+from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
+from tests.serving.served import Served, served
+
+TOKEN = b"0123456789abcdef"
+LIMITS = Limits(body=4096, candidates=50, events=5, seconds=0.5, requests=2)
+
+
+@pytest.fixture(scope="module")
+def guarded(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(finished / "bundle", tmp_path_factory.mktemp("state"), LIMITS, (b"another-token-of-16", TOKEN)) as found:
+        yield found
+
+
+def raw(service: Served, text: bytes, wait: float = 5.0) -> tuple[int, bytes]:
+    """Status and answer to some bytes."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=wait) as connection:
+        connection.sendall(text)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return int(answer.split()[1]), answer
+
+
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN.decode()}", f"Bearer {TOKEN.decode()}x"])
+def test_a_wrong_token_opens_nothing(guarded: Served, given: str | None):
+    headers = {} if given is None else {"Authorization": given}
+    for path in ("/v1/about", "/metrics", "/nothing"):
+        response = httpx.get(guarded.url + path, headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_any_of_the_tokens_opens(guarded: Served):
+    for token in ("another-token-of-16", TOKEN.decode()):
+        assert httpx.get(guarded.url + "/v1/about", headers={"Authorization": f"bearer {token}"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/openapi.json"])
+def test_what_tells_nothing_is_open(guarded: Served, path: str):
+    assert httpx.get(guarded.url + path).status_code == 200
+
+
+def test_a_large_body_is_refused(guarded: Served):
+    assert guarded.client.post("/v1/rank", content=b"x" * 5000).status_code == 413
+    assert guarded.client.post("/v1/rank", content=iter([b"x" * 1000] * 5)).status_code == 413
+
+
+def test_a_body_that_never_ends_is_refused(guarded: Served):
+    head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN + b"\r\n"
+    started = time.monotonic()
+    status, answer = raw(guarded, head + b"Content-Length: 100\r\n\r\n{")
+    assert status == 408
+    assert b"connection: close" in answer.lower()
+    assert time.monotonic() - started < 3
+    assert raw(guarded, head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")[0] == 408
+
+
+def test_too_many_at_once_are_sent_away(guarded: Served):
+    head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN + b"\r\nContent-Length: 100\r\n\r\n{"
+    waiting = [threading.Thread(target=raw, args=(guarded, head)) for _ in range(LIMITS.requests)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.2)
+    response = guarded.client.get("/v1/about")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert guarded.client.get("/healthz").status_code == 200
+    for thread in waiting:
+        thread.join()
+    assert guarded.client.get("/v1/about").status_code == 200
+
+
+def test_what_takes_too_long_is_given_up(guarded: Served, monkeypatch: pytest.MonkeyPatch):
+    async def forever(*_: object) -> list[str | None]:
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(guarded.current, "add", forever)
+    response = guarded.client.post("/v1/events", json={"events": [{}]})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "0.5 s" in response.json()["error"]
+
+
+def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(guarded.current.engine, "score", broken)
+    response = guarded.client.post("/v1/rank", json={"user": 1}, headers={"X-Request-Id": "mine-1"})
+    assert response.status_code == 500
+    assert response.headers["x-request-id"] == "mine-1"
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+    assert "mine-1" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/rank", b"", 422),
+        ("POST", "/v1/rank", b"{", 422),
+        ("POST", "/v1/rank", b"[" * 4000, 422),
+        ("POST", "/v1/rank", b'{"user": "\\ud800"}', 422),
+        ("POST", "/v1/rank", b"\xff\xfe", 422),
+        ("POST", "/v1/rank", b'{"user": 1' + b"0" * 3000 + b"}", 422),
+        ("POST", "/v1/score", b'{"users": [1], "items": [' + b"1," * 50 + b"1]}", 422),
+        ("POST", "/v1/events", b'{"events": []}', 422),
+        ("POST", "/v1/events", b'{"events": [{},{},{},{},{},{}]}', 422),
+        ("GET", "/v1/explain", b"", 422),
+        ("GET", "/v1/explain?user=1&user=2", b"", 422),
+        ("GET", "/v1/explain?user=1&who=2", b"", 422),
+        ("GET", "/v1/explain?user=1&item=1&context=[1]", b"", 422),
+        ("GET", "/v1/explain?user=" + "1" * 600, b"", 422),
+        ("GET", "/v1/macro?limit=0", b"", 422),
+        ("GET", "/v1/macro?limit=%C2%B2", b"", 422),
+        ("GET", "/nothing", b"", 404),
+        ("GET", "/v1/rank", b"", 405),
+        ("DELETE", "/v1/events", b"", 405),
+    ],
+)
+def test_malformed_requests(guarded: Served, method: str, path: str, body: bytes, status: int):
+    response = guarded.client.request(method, path, content=body)
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error", "place", "position"}
+
+
+def test_a_service_is_not_opened_to_the_network_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MGOE_TOKEN", raising=False)
+    settings = ServeSettings(bundle=tmp_path, host="0.0.0.0")
+    with pytest.raises(ConfigError, match="a token is needed"):
+        read_tokens(settings)
+    assert read_tokens(settings.model_copy(update={"public": True})) == ()
+    assert read_tokens(ServeSettings(bundle=tmp_path)) == ()
+    monkeypatch.setenv("MGOE_TOKEN", TOKEN.decode())
+    assert read_tokens(settings) == (TOKEN,)
+
+
+def test_tokens_are_read_from_a_file(tmp_path: Path):
+    file = tmp_path / "tokens"
+    settings = ServeSettings(bundle=tmp_path, host="10.0.0.1", token_file=file)
+    for text, message in ((None, "cannot be read"), ("\n", "found none"), ("short\n", "at least 16")):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_tokens(settings)
+    file.write_text(f"{TOKEN.decode()}\n{'x' * 20}\n")
+    assert read_tokens(settings) == (TOKEN, b"x" * 20)
+
+
+def test_loopback():
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "mine.example")))
