@@ -5,6 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 SHARDING := .venv/.sharding
+BROWSER := .venv/.browser
 
 .PHONY: demo test check soak distributed clean
 
@@ -12,7 +13,7 @@ demo: $(READY)  ## simulated logs, where the best reachable is known: runs/demo/
 	$(BIN)/mgoe simulate --out runs/demo-log --overwrite
 	$(BIN)/mgoe run examples/demo.yaml --out runs/demo --overwrite --jobs $(JOBS)
 
-test: $(READY) $(SHARDING)  ## every test, in its short form
+test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: $(READY)  ## style and types
@@ -20,7 +21,7 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-soak: $(READY) $(SHARDING)  ## every test, in its long form
+soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(JOBS)
 
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
@@ -39,4 +40,10 @@ $(READY): pyproject.toml
 $(SHARDING): $(READY)
 	$(BIN)/python -m pip install --quiet tensordict pyre-extensions tqdm && \
 	$(BIN)/python -m pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 || echo "TorchRec has no build for this machine"
+	@touch $@
+
+# where the machine has no Chromium; without one tests of the page are skipped, and so are those of Redis and nginx without these
+$(BROWSER): $(READY)
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null && exit; done; \
+	$(BIN)/playwright install chromium || echo "Chromium cannot be installed; apt-get install chromium"
 	@touch $@

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.cli.conftest import Mgoe
+from tests.serving.served import check_ready
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 
 @contextmanager
@@ -44,24 +46,12 @@ def process(bundle: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str
         assert found.wait(60)
         match = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
         assert match, "".join(lines)
-        ready(match[0])
+        check_ready(match[0])
         yield running, match[0], lines
     finally:
         running.kill()
         running.wait(30)
         thread.join(30)
-
-
-def ready(url: str) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(url + "/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -108,6 +98,7 @@ def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, tmp_path: Path, monk
         ([own, "--host", "0.0.0.0"], "a token is needed"),
         ([own, "--port", 70000], "port"),
         ([own, "--workers", 0], "workers"),
+        ([own, "--engine", "torch", "--precision", "int8"], "needs the engine onnx"),
         ([tmp_path / "none"], "holds no bundle"),
         ([own, "--token-file", tmp_path / "none"], "cannot be read"),
     ):

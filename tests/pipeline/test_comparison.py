@@ -21,6 +21,7 @@ from mgoe.config import ComparisonSettings, check_settings, load_comparison
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, MissingExtra, OutputError, TrainingError
 from mgoe.graph import MacroGraph
+from mgoe.models import PRESETS
 from mgoe.pipeline.comparison import records, tuning
 from mgoe.pipeline.comparison.plan import Plan
 from tests.effort import SOAK
@@ -211,6 +212,14 @@ def test_every_comparison_of_the_examples_is_valid(path: Path, tmp_path: Path, m
     plan = Plan(load_comparison(path), tmp_path)
     plan.check()
     assert plan.entries
+
+
+@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
+def test_every_rival_is_in_the_arenas(name: str):
+    tables = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml").tables
+    rivals = PRESETS.keys() - {"macgnn-released"}
+    assert rivals <= set(tables["graph"].models)
+    assert {f"{rival}+mgoe" for rival in rivals - {"mgoe"}} == {*tables["experts"].models} - {"mgoe"}
 
 
 # Search of settings

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-import uvicorn
+import pytest
 
-from mgoe.serving.app import create_app
-from mgoe.serving.current import Current
-from mgoe.serving.log import EventLog, FileLog
-from mgoe.serving.settings import Limits
+for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "prometheus_client", "uvicorn"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]' httpx")
+
+import httpx  # noqa: E402
+import uvicorn  # noqa: E402
+
+from mgoe.serving.app import create_app  # noqa: E402
+from mgoe.serving.current import Current  # noqa: E402
+from mgoe.serving.log import EventLog, FileLog  # noqa: E402
+from mgoe.serving.settings import Limits  # noqa: E402
 
 EVERY = 0.05
 """Seconds between looks at the bundle."""
@@ -41,6 +46,19 @@ class Served:
 
     def explain(self, **query: Any) -> dict[str, Any]:
         return answered(self.client.get("/v1/explain", params=query))
+
+
+def check_ready(url: str, seconds: float = 60) -> None:
+    """Wait until a process of its own says that it serves."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if httpx.get(url + "/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < end, url
+        time.sleep(0.1)
 
 
 def answered(response: httpx.Response) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 import mgoe
+from tests.serving.served import check_ready
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
@@ -45,18 +47,6 @@ def running(folder: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]
                 process.wait(40)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def answers(url: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if httpx.get(url + "/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < end, url
-        time.sleep(0.1)
 
 
 def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
@@ -88,10 +78,10 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
         wait_for_port(store)
         servers = [stack.enter_context(running(tmp_path, *serve, "--port", port, "--state", tmp_path / str(port))) for port in (one, other)]
         for port in (one, other):
-            answers(f"http://127.0.0.1:{port}")
+            check_ready(f"http://127.0.0.1:{port}")
         stack.enter_context(nginx(tmp_path, configured("nginx.conf", tmp_path, {8001: one, 8002: other, 8080: front})))
         url = f"http://127.0.0.1:{front}"
-        answers(url)
+        check_ready(url)
         event = {"user": 10**9, "item": item, "behavior": "click", "id": "first"}
         assert httpx.post(f"http://127.0.0.1:{one}/v1/events", json={"events": [event]}).json()["accepted"] == 1
         end = time.monotonic() + 10

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -20,6 +19,8 @@ from mgoe import pipeline
 from mgoe.errors import StoreError
 from mgoe.serving.log import FileLog
 from tests.serving.served import Served, served
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 
 def until(happened: Callable[[], bool], seconds: float = 30) -> None:

@@ -17,6 +17,9 @@ from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_halves import SIDES, late, of_one_user, part
 
+for _name in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
+
 CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom")
 
 

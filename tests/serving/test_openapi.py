@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -18,6 +17,8 @@ from hypothesis.errors import Unsatisfiable
 from mgoe.serving.settings import Limits
 from tests.effort import SOAK
 from tests.serving.served import Served, served
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install schemathesis")
 MUTATIONS = 10_000 if SOAK else 600

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from mgoe.errors import ConfigError
 from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
 from tests.serving.served import Served, served
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 TOKEN = b"0123456789abcdef"
 LIMITS = Limits(body=4096, candidates=50, events=5, seconds=0.5, requests=2)

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
+from mgoe.errors import ConfigError
 from mgoe.serving.events import EventReader
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.scorer import Scorer
 from tests.effort import up_to
+
+for _name in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
 
 ENGINES = ("torch", "onnx")
 
@@ -70,6 +74,11 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
         assert_array_equal(scorer.score(user, every), fresh.score(user, every))
     assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
     assert scorer.n_items == len(items) + 1
+
+
+def test_torch_has_no_weights_of_8_bits(bundle: mgoe.Bundle):
+    with pytest.raises(ConfigError, match="int8 needs the engine onnx"):
+        Scorer.open(bundle, engine="torch", precision="int8")
 
 
 def test_lower_precision_is_close(bundle: mgoe.Bundle):

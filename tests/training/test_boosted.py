@@ -17,7 +17,7 @@ from mgoe.training import Feed, Monitor, fit_trees, predict
 from mgoe.training.boosted import gather
 from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, make_examples
 
-lightgbm = pytest.importorskip("lightgbm")
+lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
 
 WIDTHS = {"counts": 3, "context_numeric": 2, "user_side_numeric": 1, "item_side_numeric": 1}
 SIDES = {"user_side": (CategoricalSpec("kind", 4),), "item_side": (CategoricalSpec("kind", 4),), "context": (CategoricalSpec("hour", 24),)}

@@ -24,7 +24,7 @@ def serve(
     engine: Annotated[str, typer.Option(help="What runs the model: `onnx` (ONNX Runtime), or `torch`, the reference.")] = "onnx",
     precision: Annotated[
         str,
-        typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too."),
+        typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too, with `onnx`."),
     ] = "float32",
     token_file: Annotated[
         Path | None, typer.Option(help="Bearer tokens that open the service, one a line; else MGOE_TOKEN.", show_default=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -148,8 +148,8 @@ class DenseInputs(nn.Module):
         """Whose each column is."""
         whose: list[Side] = []
         for key in dict.fromkeys(self.names):
-            columns: Sequence[Side] = [side_of(key)] * self.names.count(key)
-            whose += mixed.get(key, columns)
+            own: list[Side] = [side_of(key)]
+            whose += mixed.get(key, own * self.names.count(key))
         return whose
 
     def pair(self, mixed: Sides) -> Columns:

@@ -147,9 +147,7 @@ def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
 
     text = {200: {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    @app.get(
-        "/metrics", summary="Figures for Prometheus", **(_route(None, parameters=[], errors=(401, 500)) | {"response_class": Response})
-    )
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, **_route(None, parameters=[], errors=(401, 500)))
     async def metrics() -> Response:
         return Response(figures.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

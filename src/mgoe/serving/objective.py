@@ -229,7 +229,7 @@ class _Reader:
 
 def _value(node: Node, tasks: Mapping[str, NDArray[np.floating]]) -> Values:
     if isinstance(node, Number):
-        return np.float64(node.value)[None]
+        return np.array([node.value])
     if isinstance(node, Task):
         return np.asarray(tasks[node.name], np.float64)
     parts = [_value(part, tasks) for part in node.parts]

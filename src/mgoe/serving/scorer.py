@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.config import InputGroup
+from mgoe.errors import ConfigError
 from mgoe.models import Batch, Halves, batch_keys, side_of
 from mgoe.serving.gather import PairGather, sides
 from mgoe.serving.items import ItemRows
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 Engine: TypeAlias = Literal["onnx", "torch"]
 BLOCK_ROWS = 16_384
 PAIR_KEYS = frozenset({"pair", "sketch", "edges"})
+
+
+def check_precision(engine: Engine, precision: Precision) -> None:
+    """See that an engine has a precision.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if engine == "torch" and precision == "int8":
+        raise ConfigError("precision", "int8 needs the engine onnx, found torch; choose onnx, or bfloat16, which halves the items' rows")
 
 
 class Scorer:
@@ -70,8 +81,10 @@ class Scorer:
         """Compute what is kept an item, and make ready. Arguments as for the class.
 
         Raises:
+            ConfigError: The engine has no such precision.
             MissingExtra: ONNX Runtime is not installed.
         """
+        check_precision(engine, precision)
         with torch.inference_mode():
             return cls(bundle, live, engine, precision, done)
 

@@ -14,6 +14,7 @@ from mgoe.bundle import Bundle
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
+from mgoe.serving.scorer import check_precision
 from mgoe.serving.settings import ServeSettings, read_tokens
 from mgoe.serving.stores import open_events
 from mgoe.serving.telemetry import SHARED, configure_logs
@@ -38,6 +39,7 @@ def serve(settings: ServeSettings) -> None:
         MgoeError: The settings, the bundle or the store cannot be served with.
     """
     read_tokens(settings)
+    check_precision(settings.engine, settings.precision)
     configure_logs()
     if settings.workers == 1:
         _run(application(settings), settings, factory=False)
