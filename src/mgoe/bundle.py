@@ -36,7 +36,8 @@ from mgoe.models import Batch, FeatureSpec, RankingModel, make_model
 from mgoe.training import load_weights
 from mgoe.training.pairs import PairScorer
 
-FORMAT = 1
+FORMAT = 2
+"""1 is of before version 0.1: its models read two columns more."""
 MANIFEST = "bundle.json"
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """What a manifest holds."""

@@ -109,15 +109,14 @@ class Reading:
         rank = users.shape[1]
         ranks = sorted({max(1, rank // 8), rank // 4, rank // 2, rank})
         if not (0 <= user < len(users) and 0 <= item < len(items)):
-            return [0.0] * (2 * len(ranks) + 4)
+            return [0.0] * (2 * len(ranks) + 2)
         u, i = users[user].astype(float), items[item].astype(float)
         products = [u[:r] @ i[:r] for r in ranks]
         liked = [_cosine(i, items[j].astype(float)) for j, _ in recent_of(self.by["user"][user], self.recents)]
-        likers = [_cosine(u, users[j].astype(float)) for j, _ in recent_of(self.by["item"][item], self.recents)]
         return [
             *(_cosine(u[:r], i[:r]) for r in ranks),
             *(np.sign(p) * abs(p) ** 0.25 for p in products),
-            *(v for part in (liked, likers) for v in ((max(part), sum(part) / len(part)) if part else (0, 0))),
+            *((max(liked), sum(liked) / len(liked)) if liked else (0, 0)),
         ]
 
     def edges(self, user: int, item: int) -> list[float]:

@@ -37,7 +37,7 @@ def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapsh
 
 def _powers(sketch):
     """Products in place of their signed fourth roots, which magnify rounding near zero."""
-    n = (sketch.shape[1] - 4) // 2
+    n = (sketch.shape[1] - 2) // 2
     products = sketch[:, n : 2 * n]
     return np.concatenate([sketch[:, :n], np.sign(products) * products**4, sketch[:, 2 * n :]], axis=1)
 

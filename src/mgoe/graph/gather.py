@@ -61,14 +61,13 @@ def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict
 
 
 def sketch(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict[str, NDArray]:
-    """Low-rank scores: product and cosine at several ranks, and the candidate against recent neighbours. Shape (B, 2 x ranks + 4)."""
+    """Low-rank scores: product and cosine at several ranks, and the candidate against the user's recent items. Shape (B, 2 x ranks + 2)."""
     arrays = snapshot.arrays
-    out = np.zeros((len(u), 2 * len(sketch_ranks(arrays["user_vectors"].shape[1])) + 4), np.float32)
+    out = np.zeros((len(u), 2 * len(sketch_ranks(arrays["user_vectors"].shape[1])) + 2), np.float32)
     _sketch(
         arrays["user_vectors"],
         arrays["item_vectors"],
         arrays["recent_items"],
-        arrays["recent_users"],
         np.array(sketch_ranks(arrays["user_vectors"].shape[1])),
         u,
         i,
@@ -219,22 +218,22 @@ def _closest(target, neighbours, coming, vectors, flat):  # pragma: no cover - c
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _ask_node(flat, vectors, recent_flat, recents, nodes, row):  # pragma: no cover - compiled
-    """Ask for the vector and the neighbours of a coming row's node."""
+def _ask_vector(flat, width, nodes, row):  # pragma: no cover - compiled
+    """Ask for the row of a coming row's node."""
     coming = row + AHEAD
     if coming < len(nodes) and nodes[coming] >= 0:
-        prefetch_row(flat, np.int64(nodes[coming]), vectors.shape[1])
-        prefetch_row(recent_flat, np.int64(nodes[coming]), recents.shape[1])
+        prefetch_row(flat, np.int64(nodes[coming]), width)
 
 
 @numba.njit(cache=True, nogil=True)
-def _sketch(user_vectors, item_vectors, recent_items, recent_users, ranks, u, i, out):  # pragma: no cover - compiled
+def _sketch(user_vectors, item_vectors, recent_items, ranks, u, i, out):  # pragma: no cover - compiled
     n = len(ranks)
     user_flat, item_flat = user_vectors.reshape(-1), item_vectors.reshape(-1)
-    items_flat, users_flat = recent_items.reshape(-1), recent_users.reshape(-1)
+    recent_flat = recent_items.reshape(-1)
     for row in range(len(u)):
-        _ask_node(user_flat, user_vectors, items_flat, recent_items, u, row)
-        _ask_node(item_flat, item_vectors, users_flat, recent_users, i, row)
+        _ask_vector(user_flat, user_vectors.shape[1], u, row)
+        _ask_vector(recent_flat, recent_items.shape[1], u, row)
+        _ask_vector(item_flat, item_vectors.shape[1], i, row)
         if u[row] < 0 or i[row] < 0:
             continue
         user, item = user_vectors[u[row]], item_vectors[i[row]]
@@ -252,7 +251,6 @@ def _sketch(user_vectors, item_vectors, recent_items, recent_users, ranks, u, i,
             # signed fourth root: products of degree-normalised scores span many orders of magnitude
             out[row, n + part] = np.sign(product) * abs(product) ** np.float32(0.25)
         out[row, 2 * n], out[row, 2 * n + 1] = _closest(item, recent_items[u[row]], recent_items[u[after]], item_vectors, item_flat)
-        out[row, 2 * n + 2], out[row, 2 * n + 3] = _closest(user, recent_users[i[row]], recent_users[i[after]], user_vectors, user_flat)
 
 
 @numba.njit(cache=True, nogil=True)

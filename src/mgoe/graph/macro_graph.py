@@ -136,7 +136,7 @@ class MacroGraph:
             "sketch": [
                 *(f"sketch.cosine.{r}" for r in ranks),
                 *(f"sketch.product.{r}" for r in ranks),
-                *(f"sketch.{side}.{form}" for side in ("recent_items", "recent_users") for form in ("max", "mean")),
+                *(f"sketch.recent_items.{form}" for form in ("max", "mean")),
             ],
             "edges": [f"edge.{ku}x{ki}.{kind}.{form}" for ku, ki in self.meta["resolutions"] for kind in EDGE_KINDS for form in EDGE_FORMS],
         }

@@ -85,7 +85,7 @@ class PairGather:
         self._none = self._no_slots()
         self.widths = {
             "pair": self._tasks + 1,
-            "sketch": 2 * len(self._ranks) + 4,
+            "sketch": 2 * len(self._ranks) + 2,
             "edges": len(PAIR_KINDS) * len(EDGE_FORMS) * len(snapshot.resolutions),
         }
 
@@ -106,21 +106,16 @@ class PairGather:
         if "pair" in out:
             kernels.pair(seen.items, seen.code, seen.time, self._at.cut, self._at.bucket, items, out["pair"])
         if "sketch" in out and len(seen.vector):
-            self._sketch(seen, items, users_live, items_live, out["sketch"])
+            self._sketch(seen, items, items_live, out["sketch"])
         if "edges" in out:
             self._edges(seen, items, items_live, out["edges"])
         return out
 
-    def _sketch(self, seen: User, items: NDArray[np.int64], users: Slots, of_items: Slots, out: NDArray[np.float32]) -> None:
-        arrays = self._at.arrays
+    def _sketch(self, seen: User, items: NDArray[np.int64], live: Slots, out: NDArray[np.float32]) -> None:
         n = 2 * len(self._ranks)
-        vectors = kernels.vectors_of(arrays["item_vectors"], of_items.slot, of_items.vectors, items)
+        vectors = kernels.vectors_of(self._at.arrays["item_vectors"], live.slot, live.vectors, items)
         kernels.products(seen.vector, vectors, self._ranks, items, out)
-        kernels.recent_items(seen.recents, vectors, items, out[:, n : n + 2])
-        kernels.recent_users(
-            seen.vector, arrays["user_vectors"], arrays["recent_users"],
-            users.slot, users.vectors, of_items.slot, of_items.recent, items, out[:, n + 2 :],
-        )  # fmt: skip
+        kernels.recent_items(seen.recents, vectors, items, out[:, n:])
 
     def _edges(self, seen: User, items: NDArray[np.int64], live: Slots, out: NDArray[np.float32]) -> None:
         at = self._at

@@ -15,8 +15,6 @@ from mgoe.graph.scores import UNIT
 
 AHEAD = 8
 """Items between asking for what a row begins with and reading it."""
-NEAR = 2
-"""Items between asking for the vectors of its recent users and reading them."""
 LANES = 8
 """Items whose products run side by side: each is a chain of sums in a fixed order, which alone would wait for every sum."""
 
@@ -154,36 +152,3 @@ def recent_items(recents, vectors, items, out):  # pragma: no cover - compiled
                 largest = max(largest, value)
                 total += value
             out[row, 0], out[row, 1] = largest, total / len(recents)
-
-
-@numba.njit(cache=True, nogil=True)
-def recent_users(user, vectors, recent, user_slot, live_users, item_slot, live_recent, items, out):  # pragma: no cover - compiled
-    """Largest and mean cosine of the user with the recent users of each item."""
-    n, rank = len(items), len(user)
-    flat, flat_recent, length = vectors.reshape(-1), recent.reshape(-1), recent.shape[1]
-    left = _dot(user, user)[1]
-    for row in range(n):
-        far = items[row + AHEAD] if row + AHEAD < n else -1
-        if 0 <= far < len(recent):
-            prefetch_row(flat_recent, far, length)
-        near = items[row + NEAR] if row + NEAR < n else -1
-        if 0 <= near < len(recent):
-            for neighbour in recent[near]:
-                if 0 <= neighbour < len(vectors):
-                    prefetch_row(flat, neighbour, rank)
-        i = items[row]
-        if i < 0:
-            continue
-        s = _slot(item_slot, i)
-        largest, total, count = np.float32(-1), np.float32(0), 0
-        for neighbour in live_recent[s] if s >= 0 else recent[i]:
-            if neighbour < 0:
-                break
-            born = neighbour >= len(vectors)
-            product, right = _dot(user, live_users[_slot(user_slot, neighbour)] if born else vectors[neighbour])
-            value = product / np.sqrt(left * right + np.float32(1e-20))
-            largest = max(largest, value)
-            total += value
-            count += 1
-        if count:
-            out[row, 0], out[row, 1] = largest, total / count
