@@ -180,7 +180,7 @@ def test_every_damaged_or_missing_file_is_named(copy: Path):
 def test_another_format_is_refused(copy: Path):
     manifest = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(BundleError, match="reads bundle format 1, found 99"):
+    with pytest.raises(BundleError, match="reads bundle format 2, found 99"):
         mgoe.load(copy)
 
 
