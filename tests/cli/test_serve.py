@@ -60,7 +60,7 @@ def own(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
-    with process(own, "--workers", 2) as (running, url, lines):
+    with process(own, "--workers", 2, "--engine", "torch") as (running, url, lines):
         assert httpx.post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
         time.sleep(0.5)
         asked = {"user": 10**9, "k": 1}

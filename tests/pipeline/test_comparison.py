@@ -226,7 +226,7 @@ def test_every_rival_is_in_the_arenas(name: str):
 
 
 def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
     tune = {"trials": 4, "share": 0.5, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "options.tau": [1, 2]}}
     plan = Plan(settings(raw, tune=tune), compared)
     entry = plan.entries[0]

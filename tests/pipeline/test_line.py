@@ -85,6 +85,7 @@ def test_a_simulated_log_gets_chance_and_the_best_reachable(small: RunSettings, 
 
 
 def test_every_preset_goes_through_the_line(small: RunSettings, tmp_path: Path):
+    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
     evaluation = small.evaluation.model_copy(update={"ranking_queries": 3})
     settings = change(small, models=["mgoe", *(name for name in PRESETS if name != "mgoe"), "ple+mgoe"], evaluation=evaluation)
     rows = pipeline.run(settings, tmp_path / "run").rows
@@ -285,6 +286,7 @@ def test_labels_permuted_within_every_split_of_exposures_give_chance(world: Path
 
 def test_labels_permuted_within_every_split_of_events_give_chance(small: RunSettings, tmp_path: Path):
     """Sampled negatives differ from positives in nothing but their label; no model finds more."""
+    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
     out = tmp_path / "run"
     small = change(small, models=list(PRESETS))
     pipeline.macro_graph(small, out)

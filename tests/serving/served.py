@@ -20,6 +20,7 @@ import uvicorn  # noqa: E402
 
 from mgoe.serving.app import create_app  # noqa: E402
 from mgoe.serving.current import Current  # noqa: E402
+from mgoe.serving.engine import Scoring  # noqa: E402
 from mgoe.serving.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.settings import Limits  # noqa: E402
 
@@ -68,10 +69,15 @@ def answered(response: httpx.Response) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    bundle: Path, state: Path, limits: Limits | None = None, tokens: tuple[bytes, ...] = (), log: EventLog | None = None
+    bundle: Path,
+    state: Path,
+    limits: Limits | None = None,
+    tokens: tuple[bytes, ...] = (),
+    log: EventLog | None = None,
+    scorer: Scoring = Scoring("torch"),  # which has nothing to export at the start
 ) -> Iterator[Served]:
     """Start, and stop when the block ends."""
-    current = Current(bundle, log or FileLog(state / "events"), state, every=EVERY)
+    current = Current(bundle, log or FileLog(state / "events"), state, scorer, every=EVERY)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)

@@ -150,7 +150,7 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
 
 
 def test_an_address_that_is_none():
-    pytest.importorskip("redis")
+    pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
     with pytest.raises(StoreError, match="redis://host"):
         RedisLog("localhost:6379")
 

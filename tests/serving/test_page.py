@@ -82,8 +82,8 @@ def test_a_user_is_ranked_blended_and_by_task(browser: Any, live: Served, bundle
 def test_the_keyboard_is_enough(browser: Any, live: Served):
     page = opened(browser, live)
     page.focus("#user")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#rows tr.chosen")
+    with page.expect_response(lambda response: "/v1/explain" in response.url):  # asked once the rows are new
+        page.keyboard.press("Enter")
     shown = items_shown(page)
     page.focus("#rows tr:first-child button")
     page.keyboard.press("ArrowDown")

@@ -68,6 +68,7 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     raw = [{"user": user, "item": item, "behavior": "click"} for user in users for item in (*names, max(names) + 10**6)]
     now = 2 * 10**15
     live.apply([reader.read(event, now) for event in raw])
+    scorer.refresh()  # as a service does it where it applies events
     every = np.arange(live.size("item"))
     fresh = Scorer.open(bundle, live, engine="torch")
     for user in (3, 8, 11):

@@ -147,6 +147,7 @@ class Scorer:
             out["recents"] = {name.removeprefix("recent_"): _neighbours(batch, name, shown[name]) for name in lists}
         return out
 
+    @torch.inference_mode()
     def refresh(self) -> None:
         """Compute again what is kept of items that live events have touched since."""
         if self._live is None or self._live.version == self._version:
