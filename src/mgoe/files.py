@@ -120,3 +120,16 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and value != value else value
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """See that a disk has room.
+
+    Raises:
+        OutputError: It has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            folder, f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose another disk"
+        )

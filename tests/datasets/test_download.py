@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.datasets.dataset import Download
-from mgoe.datasets.download import download, remaining, require_space
+from mgoe.datasets.download import download, remaining
 from mgoe.errors import DataError, OutputError
+from mgoe.files import require_space
 from tests.datasets.server import Served, serve
 from tests.effort import up_to
 

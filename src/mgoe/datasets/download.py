@@ -11,7 +11,6 @@ import errno
 import hashlib
 import http.client
 import json
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +23,7 @@ from typing import Any
 from mgoe import __version__
 from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
-from mgoe.files import write_json
+from mgoe.files import require_space, write_json
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the file's name, bytes there, and bytes in all where the server says so."""
@@ -106,19 +105,6 @@ def download(
     else:
         check(source, path, home)
     return path
-
-
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """See that a disk has room.
-
-    Raises:
-        OutputError: It has not.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            folder, f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose another disk"
-        )
 
 
 def remaining(source: Download, folder: Path) -> int:

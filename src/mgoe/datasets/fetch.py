@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.download import OnProgress, check, download, remaining, require_space
+from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, unpack
 from mgoe.errors import DataError, OutputError
-from mgoe.files import exclusive, whole_folder
+from mgoe.files import exclusive, require_space, whole_folder
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from mgoe.datasets.download import require_space
 from mgoe.errors import DataError
+from mgoe.files import require_space
 
 ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, LZMAError, NotImplementedError, RuntimeError)
