@@ -16,7 +16,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,14 @@ from torch import Tensor
 from mgoe import __version__
 from mgoe.calibration import recalibrate, sampling_prior
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
-from mgoe.data import Encoders, Prepared, to_arrow
+from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
 from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
+from mgoe.graph.blocks import Side
 from mgoe.models import Batch, FeatureSpec, RankingModel, make_model
 from mgoe.training import load_weights
+from mgoe.training.assemble import Graph
 from mgoe.training.pairs import PairScorer
 
 FORMAT = 2
@@ -41,6 +43,12 @@ FORMAT = 2
 MANIFEST = "bundle.json"
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """What a manifest holds."""
+
+
+class History(Graph, Protocol):
+    """What a bundle knows of its nodes' past."""
+
+    def known_items(self, user: int) -> NDArray[np.int32]: ...
 
 
 def write_bundle(
@@ -163,7 +171,27 @@ class Bundle:
 
     @cached_property
     def _scorer(self) -> PairScorer:
-        return PairScorer(self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side)
+        return PairScorer(self.model, self._history, self.encoders.user_side, self.encoders.item_side)
+
+    @property
+    def _history(self) -> History:
+        """What its model reads of nodes."""
+        return self.graph.latest
+
+    def codes(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
+        """Codes of ids, -1 where never seen. Shape (n,)."""
+        return self._vocabulary(side).codes(ids)
+
+    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Any]:
+        """Ids of codes."""
+        return self._vocabulary(side).ids(codes).to_pylist()
+
+    def size(self, side: Side) -> int:
+        """Nodes that have a code."""
+        return self._vocabulary(side).size
+
+    def _vocabulary(self, side: Side) -> Vocabulary:
+        return self.encoders.users if side == "user" else self.encoders.items
 
     def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
         """The same bundle, its model's predictions computed by another engine."""
@@ -189,9 +217,8 @@ class Bundle:
             BundleError: The lists differ in length, or a context feature is unknown.
         """
         user_ids, item_ids = self._paired(users, items)
-        scores = self.score_codes(
-            self.encoders.users.codes(user_ids), self.encoders.items.codes(item_ids), self._encode(context, len(user_ids)), recalibrated
-        )
+        codes = self.codes("user", user_ids), self.codes("item", item_ids)
+        scores = self.score_codes(*codes, self._encode(context, len(user_ids)), recalibrated)
         columns = {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
         return pd.DataFrame(columns | {task: scores[:, t] for t, task in enumerate(self.tasks)})
 
@@ -223,14 +250,13 @@ class Bundle:
             raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
         if k < 1:
             raise BundleError("k", f"must be at least 1, found {k}")
-        code = int(self.encoders.users.codes([user])[0])
-        candidates = np.arange(self.encoders.items.size)
-        if exclude_known and 0 <= code < self.graph.latest.n_users:
-            candidates = np.setdiff1d(candidates, self.graph.latest.known_items(code))
+        code = int(self.codes("user", [user])[0])
+        candidates = np.arange(self.size("item"))
+        if exclude_known:
+            candidates = np.setdiff1d(candidates, self._history.known_items(code))
         scores = self.score_codes(np.full(len(candidates), code), candidates, self._encode(context, len(candidates)), recalibrated=True)
         best = np.argsort(-scores[:, self.tasks.index(task)], kind="stable")[:k]
-        items = self.encoders.items.ids(candidates[best]).to_pandas()
-        return pd.DataFrame({"item": items} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
+        return pd.DataFrame({"item": self.ids("item", candidates[best])} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
 
     def score_codes(
         self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None, recalibrated: bool = True

@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe import pipeline
 from mgoe.errors import StoreError
+from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.log import FileLog
 from tests.serving.served import Served, served
 
@@ -49,6 +50,21 @@ def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundl
         assert "mgoe_live_duplicates" in service.client.get("/metrics").text
     with served(finished / "bundle", tmp_path) as again:
         assert again.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
+
+
+def test_predict_with_the_events_of_a_service_says_what_it_says(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    users, items = bundle.encoders.users.ids(np.arange(3)).to_pylist(), bundle.encoders.items.ids(np.arange(8)).to_pylist()
+    asked = [10**9, *users]
+    with served(finished / "bundle", tmp_path) as service:
+        service.add(*({"user": user, "item": item, "behavior": "buy"} for user in asked[:3] for item in items[:2]))
+        answers = [service.score(users=[user], items=items) for user in asked]
+    moved = LiveBundle(bundle, open_events(tmp_path, make=False))
+    for user, answer in zip(asked, answers, strict=True):
+        told = moved.predict(user, items)
+        for task in bundle.tasks:
+            assert_allclose(answer["tasks"][task], told[task], rtol=0, atol=1e-5)
+    assert not np.allclose(moved.predict(users[0], items)["buy"], bundle.predict(users[0], items)["buy"], rtol=0, atol=1e-5)
+    assert set(moved.recommend(10**9, k=1000, exclude_known=True)["item"]).isdisjoint(items[:2])
 
 
 def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):

@@ -11,8 +11,13 @@ import typer
 from mgoe.cli.show import Json, say, show, show_json
 
 if TYPE_CHECKING:
+    from mgoe.bundle import Bundle
     from mgoe.evaluation import Estimate
 
+State = Annotated[
+    str | None,
+    typer.Option(metavar="STATE|REDIS", help="With the live events of a service: its --state folder, or redis://...", show_default=False),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False)]
 
 
@@ -60,15 +65,15 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default.")
     ] = None,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """Score pairs: one row a pair, one probability (or value) a task."""
     import pyarrow.csv as csv
 
     from mgoe import pipeline
-    from mgoe.bundle import Bundle
 
-    opened = Bundle.open(bundle)
+    opened = _opened(bundle, state)
     if out is not None:
         rows = pipeline.write_scores(opened, pairs, out)
         if as_json:
@@ -90,14 +95,13 @@ def recommend(
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
     task: Annotated[str | None, typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False)] = None,
     new: Annotated[bool, typer.Option("--new", help="Leave out items the user has a history with.")] = False,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """The best items of the whole catalogue for a user."""
     from rich.table import Table
 
-    from mgoe.bundle import Bundle
-
-    found = Bundle.open(bundle).recommend(user, k, task, exclude_known=new)
+    found = _opened(bundle, state).recommend(user, k, task, exclude_known=new)
     if as_json:
         show_json(found.to_dict("records"))
         return
@@ -107,6 +111,17 @@ def recommend(
     for item, *values in found.itertuples(index=False):
         table.add_row(str(item), *(f"{value:.4g}" for value in values))
     show(table)
+
+
+def _opened(path: Path, state: str | None) -> Bundle:
+    from mgoe.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    if state is None:
+        return bundle
+    from mgoe.serving import LiveBundle, open_events
+
+    return LiveBundle(bundle, open_events(state, make=False))
 
 
 def show_leads(leads: list[Estimate]) -> None:

@@ -6,8 +6,21 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, 
 from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.live import LiveNodes
+from mgoe.serving.live_bundle import LiveBundle
 from mgoe.serving.log import EventLog, FileLog, Position, every
 from mgoe.serving.scorer import Scorer
 from mgoe.serving.stores import open_events
 
-__all__ = ["Event", "EventLog", "EventReader", "FileLog", "Follower", "LiveNodes", "Position", "Scorer", "every", "open_events"]
+__all__ = [
+    "Event",
+    "EventLog",
+    "EventReader",
+    "FileLog",
+    "Follower",
+    "LiveBundle",
+    "LiveNodes",
+    "Position",
+    "Scorer",
+    "every",
+    "open_events",
+]
