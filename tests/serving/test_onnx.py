@@ -35,7 +35,7 @@ def test_whole_models(tmp_path: Path, name: str):
         torch.testing.assert_close(exported(batch), model.predict(batch), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe"])
+@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "stem+mgoe"])
 def test_models_taken_apart(name: str):
     spec = make_spec(2)
     model = make_model(MODELS[name], spec, 0).eval()

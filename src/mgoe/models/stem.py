@@ -62,10 +62,9 @@ class SplitInputs(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> (B, common) and (sets, B, own)."""
         x = self.dense(batch)
-        categories = (
-            x[:, self.common :].view(len(x), self.categories, self.sets, -1) if self.categories else x.new_zeros(len(x), 0, self.sets, 1)
-        )
-        parts = [categories.permute(2, 0, 1, 3).flatten(2)]
+        each = (self.categories, self.sets)
+        of_sets = x[:, self.common :].unflatten(1, (*each, -1)) if self.categories else x.new_zeros(x.shape[0], *each, 1)
+        parts = [of_sets.permute(2, 0, 1, 3).flatten(2)]
         if self.nodes is not None:
             rows = NodeRows(*(row.unflatten(-1, (self.sets, -1)).movedim(-2, 0) for row in self.nodes(batch)))
             if self.by_id:
