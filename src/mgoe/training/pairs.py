@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe.training.assemble import assemble
+from mgoe.training.assemble import Graph, assemble
 from mgoe.training.predict import device_of, evaluating, to_device
 
 if TYPE_CHECKING:
     from mgoe.data import SideFeatures
-    from mgoe.graph import Snapshot
     from mgoe.models import Batch, RankingModel
 
 BLOCK_ROWS = 16_384
@@ -25,7 +24,7 @@ class PairScorer:
 
     Args:
         model: With its weights.
-        snapshot: The history that every pair reads.
+        snapshot: The history that every pair reads, or what has become of it since.
         user_side, item_side: Encoded features by code.
         predict: What computes predictions in place of the model's own method.
     """
@@ -33,7 +32,7 @@ class PairScorer:
     def __init__(
         self,
         model: RankingModel,
-        snapshot: Snapshot,
+        snapshot: Graph,
         user_side: SideFeatures,
         item_side: SideFeatures,
         predict: Callable[[Batch], torch.Tensor] | None = None,
