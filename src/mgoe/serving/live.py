@@ -158,7 +158,21 @@ class LiveNodes:
             groups: Which inputs to bring.
         """
         with self.lock:
+            if self._as_before("user", users) and self._as_before("item", items):
+                return self.base.gather(users, items, groups)
             return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
+
+    def _as_before(self, side: Side, codes: NDArray[np.int64]) -> bool:
+        """Whether no live event has touched any of these nodes, nor any of their recent neighbours."""
+        own, other = self.sides[side], self.sides[OTHER[side]]
+        if not own.size and not other.size:
+            return True
+        known = codes[(codes >= 0) & (codes < own.codes)]
+        if (own.slot[known] >= 0).any():
+            return False
+        arrays = self.base.arrays[f"recent_{OTHER[side]}s"]
+        recent = arrays[known[known < len(arrays)]]
+        return not (other.slot[recent[recent >= 0]] >= 0).any()
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Items in a user's history, rising; none for one without."""

@@ -145,7 +145,7 @@ class Sessions:
     """
 
     def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision):
-        rows = max(value.shape[0] for value in late.values())
+        rows = max((2, *(value.shape[0] for value in late.values())))  # one row would be taken for a constant
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self._user = None
