@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mgoe.models.halves import AdditiveHalves
 from mgoe.models.spec import Batch
 
 if TYPE_CHECKING:
@@ -61,3 +62,21 @@ class Folded(nn.Module):
             recents = model.recents(batch, model.nodes(batch))
             h = h + (recents @ layer.common[-recents.shape[1] :]).unflatten(1, (layer.copies, -1))
         return model.towers.rest(h.transpose(0, 1))
+
+
+class FoldedHalves(AdditiveHalves):
+    """Those of a `Folded` model. Where the pair has nothing of its own, `join` is `towers` of a sum that can be made as rows are read."""
+
+    model: Folded
+
+    @property
+    def mixed(self) -> tuple[int, int, int] | None:
+        """Experts S, towers T and gates (T, 1 or 0) of a row, which is `[begun (S, T, W), scores (gates, S)]`; None: `join` reads more."""
+        if self.keys:
+            return None
+        gates, towers = self.model.model.gates, self.model.model.towers.mlp.copies
+        return gates.experts, towers, 0 if gates.score is None else gates.score.out_features // gates.experts
+
+    def towers(self, h: Tensor) -> Tensor:
+        """From the mixed first layers before their ReLU, (T, B, W), to logits (B, T)."""
+        return self.model.model.towers.rest(h)

@@ -13,7 +13,7 @@ from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
-from mgoe.models.folded import Folded
+from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
 from mgoe.models.halves import AdditiveHalves, Halves, Sides
 from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
@@ -142,10 +142,11 @@ class MGOE(RankingModel):
         if self.macro is not None and len(self.macro.key):
             return super().halves(sides)
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
-        folded = Folded(self) if self.experts is None else None
-        if folded is None and self.table is not None:
-            late |= {"table_user", "table_item"}
-        return AdditiveHalves(folded or self, self.inputs, batch_keys(self.spec, self.needs), sides, late)
+        keys = batch_keys(self.spec, self.needs)
+        if self.experts is None:
+            return FoldedHalves(Folded(self), self.inputs, keys, sides, late)
+        tables = {"table_user", "table_item"} if self.table is not None else set()
+        return AdditiveHalves(self, self.inputs, keys, sides, late | tables)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
