@@ -81,7 +81,7 @@ class ItemRows:
 
 
 def in_large_pages(rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A matrix in memory that the system maps in large pages where it can: rows that lie anywhere are then found without a second look-up."""
+    """A matrix in memory that the system maps in large pages where it can, so that fewer look-ups find rows that lie anywhere."""
     size = rows * width * dtype.itemsize
     if not size:
         return torch.empty((rows, width), dtype=dtype)

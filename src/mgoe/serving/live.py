@@ -158,18 +158,21 @@ class LiveNodes:
             groups: Which inputs to bring.
         """
         with self.lock:
-            if self._as_before("user", users) and self._as_before("item", items):
+            groups = set(groups)
+            if self._as_before("user", users, groups) and self._as_before("item", items, groups):
                 return self.base.gather(users, items, groups)
             return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
 
-    def _as_before(self, side: Side, codes: NDArray[np.int64]) -> bool:
-        """Whether no live event has touched any of these nodes, nor any of their recent neighbours."""
+    def _as_before(self, side: Side, codes: NDArray[np.int64], groups: set[InputGroup]) -> bool:
+        """Whether no live event has touched any of these nodes, nor any of their recent neighbours where these are read."""
         own, other = self.sides[side], self.sides[OTHER[side]]
         if not own.size and not other.size:
             return True
         known = codes[(codes >= 0) & (codes < own.codes)]
         if (own.slot[known] >= 0).any():
             return False
+        if groups.isdisjoint(("recents", "sketch")):
+            return True
         arrays = self.base.arrays[f"recent_{OTHER[side]}s"]
         recent = arrays[known[known < len(arrays)]]
         return not (other.slot[recent[recent >= 0]] >= 0).any()

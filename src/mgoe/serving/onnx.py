@@ -77,10 +77,8 @@ def export(
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
-    shapes = tuple(
-        {} if name in fixed else {1: rows} if name in across else {0: rows} | ({1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {})
-        for k, name in enumerate(names)
-    )
+    free = {name: {1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {} for k, name in enumerate(names)}
+    shapes = tuple({} if name in fixed else {1: rows} if name in across else {0: rows, **free[name]} for name in names)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             Traced(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True, verbose=False,
