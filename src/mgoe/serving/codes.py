@@ -19,7 +19,7 @@ _INT64 = 2**63
 class Codes:
     """Codes by id, held for reading often.
 
-    Whole numbers are an open hash table, 24 to 48 bytes an id; strings a dictionary, some 150 bytes an id.
+    Whole numbers are an open hash table, 18 to 36 bytes an id; strings a dictionary, some 150 bytes an id.
 
     Args:
         vocabulary: Whose ids they are.

@@ -40,7 +40,7 @@ from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, sketched
 from mgoe.serving.nodes import Change, Nodes
 from mgoe.serving.pairs import MOST_EVENTS, LivePairs
-from mgoe.serving.patched import gather_patched
+from mgoe.serving.patched import gather_patched, untouched
 
 COUNTED = ("events", "duplicates", "unknown", "late")
 
@@ -158,24 +158,9 @@ class LiveNodes:
             groups: Which inputs to bring.
         """
         with self.lock:
-            groups = set(groups)
-            if self._as_before("user", users, groups) and self._as_before("item", items, groups):
+            if untouched(self.base, self.sides, {"user": users, "item": items}, groups := set(groups)):
                 return self.base.gather(users, items, groups)
             return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
-
-    def _as_before(self, side: Side, codes: NDArray[np.int64], groups: set[InputGroup]) -> bool:
-        """Whether no live event has touched any of these nodes, nor any of their recent neighbours where these are read."""
-        own, other = self.sides[side], self.sides[OTHER[side]]
-        if not own.size and not other.size:
-            return True
-        known = codes[(codes >= 0) & (codes < own.codes)]
-        if (own.slot[known] >= 0).any():
-            return False
-        if groups.isdisjoint(("recents", "sketch")):
-            return True
-        arrays = self.base.arrays[f"recent_{OTHER[side]}s"]
-        recent = arrays[known[known < len(arrays)]]
-        return not (other.slot[recent[recent >= 0]] >= 0).any()
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Items in a user's history, rising; none for one without."""
