@@ -2,6 +2,16 @@
 
     python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--work FOLDER] [--no-peers]
 
+Two models, one graph a size:
+
+- `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges, without recents (width 32, as in
+  `train.py`). What it reads of a pair is a sum of the user's and the item's: the user's part is computed once a request, an item's is
+  kept, and nothing that a request does grows with a node's degree or with K.
+- `serve.default.rank500`, likewise: `mgoe` as a run builds it by default, which reads of every pair its history, edges at five
+  resolutions, and a sketch: the user against the vectors of the candidate's 20 recent users, 500 x 20 reads anywhere in 512 MB.
+
+Floors, peer and mixed load are of the first, at K = 100.
+
 A load is a closed loop of `--seconds` on raw sockets (`load.py`), with requests made before it: user and candidates drawn evenly, the
 objective `click * cart^2`, all 500 rows answered. Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time
 against ours, the mixed load's p99 against the quiet one's of the same number of connections.
@@ -33,9 +43,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.load import Asked, get, load, post
-from benchmarks.measure import ROOT, line
+from benchmarks.measure import GIB, ROOT, line
 from benchmarks.rivals import EXPERT, TOWER, WIDTH, require_peers
-from benchmarks.served import TASKS, made_up_bundle
+from benchmarks.served import MODELS, TASKS, made_up_bundle
 from mgoe.bundle import Bundle
 
 CANDIDATES = 500
@@ -64,34 +74,38 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     for k in given.sizes:
         made(given, k)
-    whole = of_sizes(given)
+    whole = of_sizes(given, "serve.rank500", "paper")
+    of_sizes(given, "serve.default.rank500", "mgoe")
     if 100 in given.sizes:
         floors(given, whole)
         mixed(given)
 
 
-def made(given: argparse.Namespace, k: int) -> Path:
+def made(given: argparse.Namespace, k: int, model: str = "paper") -> Path:
     """The bundle of a size, made unless it is there."""
-    bundle = given.work / f"k{k}"
+    bundle = given.work / f"k{k}" / model
     if not (bundle / "bundle.json").exists():
-        made_up_bundle(bundle, given.users, given.items, k, 3)
+        made_up_bundle(bundle.parent, given.users, given.items, k, 3, list(MODELS))
     return bundle
 
 
-def of_sizes(given: argparse.Namespace) -> float:
+def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
     """The same load at each K. Returns the p50 at K = 100, ms."""
     p50: dict[int, float] = {}
     for k in sorted(given.sizes, key=lambda k: k != 100):
-        with service(made(given, k), given.work) as port:
+        with service(made(given, k, model), given.work) as (port, number):
             load(port, ranks(given), 3, 1)
             one = load(port, ranks(given), given.seconds, 1)
             four = load(port, ranks(given), given.seconds, 4)
+            held = memory(number)
         check_all_ok(one.status + four.status)
-        name, p50[k] = "serve.rank500" if k == 100 else f"serve.rank500.k{k}", one.milliseconds(0.5)
+        name, p50[k] = what if k == 100 else f"{what}.k{k}", one.milliseconds(0.5)
         against = None if k == 100 else p50.get(100)
         line(f"{name}.p50_ms", p50[k], "ms", against, p50[k] / against if against else None)
         line(f"{name}.p99_ms", one.milliseconds(0.99), "ms")
         line(f"{name}.requests_per_s", four.per_second, "1/s")
+        for kind, gib in held.items() if k == 100 else ():
+            line(f"{name}.memory.{kind}", gib, "GiB")
     return p50.get(100, float("nan"))
 
 
@@ -172,7 +186,7 @@ def mixed(given: argparse.Namespace) -> None:
     (other / "bundle.json").unlink()
     (other / "bundle.json").write_text(json.dumps(manifest | {"copy": True}))
     current.symlink_to(made(given, 100))
-    with service(current, given.work) as port:
+    with service(current, given.work) as (port, _):
         load(port, ranks(given), 3, 1)
         quiet = load(port, ranks(given), given.seconds, 4)
         swap = subprocess.Popen(["sh", "-c", f"sleep {given.mixed / 4}; ln -s {other} {current}.next; mv -T {current}.next {current}"])
@@ -225,28 +239,37 @@ def an_event(given: argparse.Namespace, rng: np.random.Generator) -> bytes:
 
 
 @contextmanager
-def service(bundle: Path, work: Path) -> Iterator[int]:
-    """`mgoe serve` on the first core, with an empty log of events; this process moves to the second."""
+def service(bundle: Path, work: Path) -> Iterator[tuple[int, int]]:
+    """`mgoe serve` on the first core, with an empty log of events; this process moves to the second. Its port and its number."""
     shutil.rmtree(work / "state", ignore_errors=True)
     port = 8391
-    with started("-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work):
+    with started("-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work) as number:
         wait(port, "/readyz")
-        yield port
+        yield port, number
 
 
 @contextmanager
-def started(*command: str, work: Path) -> Iterator[None]:
-    """A Python process on the first core."""
+def started(*command: str, work: Path) -> Iterator[int]:
+    """A Python process on the first core. Its number."""
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     on_core(CORES[0])
     with (work / "service.log").open("w") as log:
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=os.environ | threads, stdout=log, stderr=log)
     on_core(CORES[-1])
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+def memory(process: int) -> dict[str, float]:
+    """What a process holds, GiB: all of it, its share of what several map, its own, and pages of files, which workers have in common."""
+    if not (rollup := Path(f"/proc/{process}/smaps_rollup")).exists():
+        return {}
+    fields = dict(row.split(":", 1) for row in rollup.read_text().splitlines()[1:])
+    rss, pss, own = (int(fields[name].split()[0]) * 1024 / GIB for name in ("Rss", "Pss", "Anonymous"))
+    return {"rss": rss, "pss": pss, "own": own, "files": rss - own}
 
 
 def on_core(core: int) -> None:

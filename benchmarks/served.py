@@ -2,13 +2,14 @@
 
 Macro nodes are drawn, since what they hold changes no time of a service; everything else is what `mgoe run` writes.
 
-python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--tasks 3]
+python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--tasks 3] [--models mgoe paper]
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import ibis
@@ -26,6 +27,11 @@ from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.models import FeatureSpec, TaskSpec, make_model, resolve
 from mgoe.training.checkpoint import save_checkpoint
 
+MODELS = {
+    "mgoe": {"name": "mgoe", "base": "mgoe"},
+    "paper": {"name": "paper", "base": "mgoe-paper", "inputs": ["ids", "side", "context", "aggregates"], "options": {"width": 32}},
+}
+"""`mgoe` as a run builds it by default; `paper`, the faithful reading without recents, as `train.py` has it."""
 TASKS = ("click", "favour", "cart", "buy")
 EVENTS = 10
 """A user, on average."""
@@ -35,15 +41,17 @@ BESIDE = ((6, 8), (12, 20), (25, 50), (300, 300))
 """Resolutions beside the dense one."""
 
 
-def made_up_bundle(out: Path, users: int = 1_000_000, items: int = 200_000, k: int = 100, tasks: int = 3, model: str = "mgoe") -> Path:
-    """Write a bundle.
+def made_up_bundle(
+    out: Path, users: int = 1_000_000, items: int = 200_000, k: int = 100, tasks: int = 3, models: Sequence[str] = ("mgoe",)
+) -> list[Path]:
+    """Write a bundle a model, on one graph.
 
     Args:
-        out: Its folder.
+        out: Their folder.
         users, items: How many.
         k: Macro nodes of either side at the dense resolution.
         tasks: T.
-        model: A preset.
+        models: Names of `MODELS`, each of a bundle.
     """
     resolutions = sorted([*BESIDE, (k, k)])
     settings = make_settings(
@@ -60,20 +68,22 @@ def made_up_bundle(out: Path, users: int = 1_000_000, items: int = 200_000, k: i
                 "snapshots": "last",
                 "sample": 20_000,
             },
-            "models": [model],
+            "models": [MODELS[name] for name in models],
         }
     )
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
         folder = Path(scratch)
         prepared = _encoders(folder / "data", users, items, settings)
         graph = build_graph(_history(folder / "history.parquet", users, items, settings), settings.graph, folder / "graph")
-        (folder / "cell").mkdir()
-        resolved = resolve(settings.models[0])
         spec = _spec(graph, settings, users, items)
-        (folder / "cell" / "spec.json").write_text(spec.to_json(), encoding="utf-8")
-        save_checkpoint(folder / "cell" / "model.safetensors", make_model(resolved, spec, seed=0).state_dict(), {})
-        write_bundle(out, settings=settings, model=resolved, cell=folder / "cell", prepared=prepared, graph=graph, metrics=[])
-    return out
+        for model in settings.models:
+            resolved, cell = resolve(model), folder / model.name
+            cell.mkdir()
+            (cell / "spec.json").write_text(spec.to_json(), encoding="utf-8")
+            save_checkpoint(cell / "model.safetensors", make_model(resolved, spec, seed=0).state_dict(), {})
+            write_bundle(out / model.name, settings=settings, model=resolved, cell=cell, prepared=prepared, graph=graph, metrics=[])
+    return [out / model.name for model in settings.models]
 
 
 def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Prepared:
@@ -128,8 +138,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for name, default in (("users", 1_000_000), ("items", 200_000), ("k", 100), ("tasks", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--model", default="mgoe")
-    print(made_up_bundle(**vars(parser.parse_args())))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["mgoe"])
+    print(*made_up_bundle(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -269,7 +269,11 @@ class Bundle:
 
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Undo the sampling of negatives in the scores (B, T) of items by code (B,)."""
-        return recalibrate(scores, self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)], self._binary)
+        return recalibrate(scores, self.shift(items), self._binary)
+
+    def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What `recalibrate` adds to the log-odds of items by code. Shape (B,)."""
+        return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
 
     def describe(self) -> dict[str, Any]:
         """What `mgoe describe BUNDLE` prints."""

@@ -23,6 +23,7 @@ from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events import Event
 from mgoe.serving.live import LiveNodes
+from mgoe.serving.patched import gather_patched, untouched
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
 
@@ -191,7 +192,7 @@ def test_without_events_live_values_are_the_snapshots(events):
         world = World(Path(folder), START + events)
         live = world.live()
         user, item = (grid.ravel() for grid in np.meshgrid(np.arange(-1, world.users + 1), np.arange(-1, world.items + 1)))
-        found, wanted = live.gather(user, item, GROUPS), world.graph.latest.gather(user, item, GROUPS)
+        found, wanted = gather_patched(live.base, live.sides, live.pairs, user, item, GROUPS), live.gather(user, item, GROUPS)
         assert found.keys() == wanted.keys()
         for name in found:
             assert found[name].dtype == wanted[name].dtype
@@ -201,6 +202,21 @@ def test_without_events_live_values_are_the_snapshots(events):
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("live"), planted(), recents=10, rank=16)
+
+
+def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
+    live = large.live()
+    touched = sorted(large.there)[:2]
+    live.apply([Event(u, i, "buy", time + 10**9) for u, i, time, _ in touched] + [Event(10**6, touched[0][1], "click", 1)])
+    rng, quick = np.random.default_rng(0), 0
+    for _ in range(300):
+        user, item = rng.integers(-1, large.users + 3, 1), rng.integers(-1, large.items + 3, 1)
+        groups = GROUPS if rng.random() < 0.5 else ["counts", "edges", "aggregates"]
+        quick += untouched(live.base, live.sides, {"user": user, "item": item}, groups)
+        found, wanted = live.gather(user, item, groups), gather_patched(live.base, live.sides, live.pairs, user, item, groups)
+        for name in wanted:
+            assert_array_equal(found[name], wanted[name], err_msg=name)
+    assert 0 < quick < 300
 
 
 def test_touched_nodes_without_change_read_as_the_snapshot(large: World):

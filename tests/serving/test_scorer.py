@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 import mgoe
 from mgoe.errors import ConfigError
@@ -72,7 +72,7 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     every = np.arange(live.size("item"))
     fresh = Scorer.open(bundle, live, engine="torch")
     for user in (3, 8, 11):
-        assert_array_equal(scorer.score(user, every), fresh.score(user, every))
+        assert_allclose(scorer.score(user, every), fresh.score(user, every), rtol=1e-5)  # products of other numbers of rows round otherwise
     assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
     assert scorer.n_items == len(items) + 1
 

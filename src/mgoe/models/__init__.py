@@ -8,6 +8,7 @@ from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
 from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
 from mgoe.models.esmm import ESMM, ESMMOptions
+from mgoe.models.folded import FoldedHalves
 from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, expanded, neutral, side_of
 from mgoe.models.home import HoME, HoMEOptions
 from mgoe.models.inputs import draw_rows, late_tables
@@ -43,6 +44,7 @@ __all__ = [
     "ESMMOptions",
     "FeatureSpec",
     "FlatInputs",
+    "FoldedHalves",
     "Halves",
     "HoME",
     "HoMEOptions",

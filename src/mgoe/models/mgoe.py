@@ -13,6 +13,7 @@ from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
+from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
 from mgoe.models.halves import AdditiveHalves, Halves, Sides
 from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
@@ -140,10 +141,12 @@ class MGOE(RankingModel):
         """Additive with attention `none`; a candidate that is the target of the user's edges leaves nothing to compute ahead."""
         if self.macro is not None and len(self.macro.key):
             return super().halves(sides)
-        late = {"table_user", "table_item"} if self.table is not None else set()
-        if self.recents is not None and self.nodes is not None:
-            late |= self.nodes.reads
-        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), sides, late)
+        late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
+        keys = batch_keys(self.spec, self.needs)
+        if self.experts is None:
+            return FoldedHalves(Folded(self), self.inputs, keys, sides, late)
+        tables = {"table_user", "table_item"} if self.table is not None else set()
+        return AdditiveHalves(self, self.inputs, keys, sides, late | tables)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""

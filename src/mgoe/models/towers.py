@@ -41,12 +41,15 @@ class Towers(nn.Module):
 
     def forward(self, common: Tensor | None, own: Tensor | None) -> Tensor:
         """(B, common) and (T, B, own) -> logits (B, T)."""
+        return self.rest(self.mlp.first(common, own))
+
+    def rest(self, first: Tensor) -> Tensor:
+        """From the first layers before their ReLU, (T, B, hidden[0]), which may be overwritten. Logits (B, T)."""
         if self.transfer == "concat":
-            h = self._concat(self.mlp.first(common, own))
-        elif self.transfer == "none":
-            h = self.mlp(common, own)
+            h = self._concat(first)
         else:
-            h = self._merge(self.mlp(common, own))
+            h = self.mlp.rest(first)
+            h = h if self.transfer == "none" else self._merge(h)
         return self.out(h).squeeze(2).T
 
     def _tell(self, t: int, h: Tensor) -> Tensor:

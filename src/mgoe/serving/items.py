@@ -5,12 +5,16 @@ Axes: `I` items, `F` floats a row, `B` items of a request.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from mgoe.serving.row_kernels import mix, take
 
 BLOCK_ROWS = 4096
 Rows = Callable[[NDArray[np.int64]], Tensor]
@@ -30,7 +34,7 @@ class ItemRows:
 
     def __init__(self, rows: Rows, items: int, width: int, dtype: torch.dtype, done: Callable[[int], None]):
         self._rows, self.items = rows, items
-        self._kept = torch.empty((items + 1, width), dtype=dtype)
+        self._kept = in_large_pages(items + 1, width, dtype)
         for start in range(0, items, BLOCK_ROWS) if width else ():
             codes = np.arange(start, min(start + BLOCK_ROWS, items))
             self._kept[start : start + len(codes)] = rows(codes)
@@ -44,14 +48,29 @@ class ItemRows:
 
     def take(self, items: NDArray[np.int64]) -> Tensor:
         """Rows of items, in float32. Shape (B, F)."""
-        known = np.where((items < 0) | (items >= self.items), self.items, items)
-        return self._kept.index_select(0, torch.from_numpy(known)).float()
+        kept, known = self._kept, self._known(items)
+        if kept.dtype == torch.float32:
+            return torch.from_numpy(take(kept.numpy(), known))
+        return kept.index_select(0, torch.from_numpy(known)).float()
+
+    def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
+        """See `row_kernels.mix`; the user has one row, or one an item. Shape (T, B, W)."""
+        kept, known = self._kept, self._known(items)
+        if kept.dtype != torch.float32 or len(user) > 1:
+            kept, known = self.take(items), np.arange(len(items))
+        if len(user) > 1:
+            kept, user = kept + user, torch.zeros_like(user[:1])
+        return torch.from_numpy(mix(kept.numpy(), known, user[0].numpy(), experts, tasks, gates))
+
+    def _known(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of rows."""
+        return np.where((items < 0) | (items >= self.items), self.items, items)
 
     def renew(self, items: NDArray[np.int64], total: int) -> None:
         """Compute some rows again; items are as many as `total` from now on. Who takes rows meanwhile has all old or all new ones."""
         kept, count = self._kept, self.items
         if total > count:
-            room = torch.empty((max(total, count + count // 8) + 1, kept.shape[1]), dtype=kept.dtype)
+            room = in_large_pages(max(total, count + count // 8) + 1, kept.shape[1], kept.dtype)
             room[:count] = kept[:count]
             room[total:] = kept[count]
             kept = room
@@ -59,3 +78,15 @@ class ItemRows:
             codes = items[start : start + BLOCK_ROWS]
             kept[torch.from_numpy(codes)] = self._rows(codes).to(kept.dtype)
         self._kept, self.items = kept, max(total, count)
+
+
+def in_large_pages(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A matrix in memory that the system maps in large pages where it can, so that fewer look-ups find rows that lie anywhere."""
+    size = rows * width * dtype.itemsize
+    if not size:
+        return torch.empty((rows, width), dtype=dtype)
+    room = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without them
+            room.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(room, dtype=torch.uint8).view(dtype).view(rows, width)

@@ -40,7 +40,7 @@ from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, sketched
 from mgoe.serving.nodes import Change, Nodes
 from mgoe.serving.pairs import MOST_EVENTS, LivePairs
-from mgoe.serving.patched import gather_patched
+from mgoe.serving.patched import gather_patched, untouched
 
 COUNTED = ("events", "duplicates", "unknown", "late")
 
@@ -158,6 +158,8 @@ class LiveNodes:
             groups: Which inputs to bring.
         """
         with self.lock:
+            if untouched(self.base, self.sides, {"user": users, "item": items}, groups := set(groups)):
+                return self.base.gather(users, items, groups)
             return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
 
     def known_items(self, user: int) -> NDArray[np.int32]:

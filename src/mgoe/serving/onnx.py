@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgoe.errors import MissingExtra, OutputError
-from mgoe.models import Batch, Halves, RankingModel, batch_keys, expanded, neutral
+from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
@@ -56,6 +56,7 @@ def export(
     sample: Batch,
     fixed: Collection[str] = (),
     lists: Collection[str] = (),
+    across: Collection[str] = (),
 ) -> None:
     """Write a function as an ONNX graph whose output is `out`; weights lie beside it, in `<name>.data`.
 
@@ -66,6 +67,7 @@ def export(
         sample: Several rows of every key that it reads, by which shapes are traced.
         fixed: Keys whose first axis stays as in the sample.
         lists: Keys whose second axis is free too.
+        across: Keys whose second axis is that of rows, and whose first stays.
 
     Raises:
         MissingExtra: The extra is not installed.
@@ -75,10 +77,8 @@ def export(
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
-    shapes = tuple(
-        {} if name in fixed else {0: rows} | ({1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {})
-        for k, name in enumerate(names)
-    )
+    free = {name: {1: torch.export.Dim(f"length{k}", min=1)} if name in lists else {} for k, name in enumerate(names)}
+    shapes = tuple({} if name in fixed else {1: rows} if name in across else {0: rows, **free[name]} for name in names)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             Traced(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True, verbose=False,
@@ -132,32 +132,32 @@ class Session:
 
 ROWS = ("row.user", "row.item")
 """Names of what the user and the items add, beside the keys of the batch."""
+MIXED = "mixed"
+"""Of their mixed sum, see `FoldedHalves`."""
 
 
 class Sessions:
-    """What a service runs of a model at every request, in ONNX Runtime: `Halves.user` and `Halves.join`.
+    """What a service runs of a model at every request, in ONNX Runtime: `Halves.user`, and `Halves.join` or
+    `FoldedHalves.towers`.
 
     Args:
         halves: Of a model.
         known: What `user` reads, one row.
         late: What `join` reads beside the rows of the user and of the items: keys of the user in one row, others in several.
-        precision: `int8` quantises the weights of products in `join`.
+        precision: `int8` quantises the weights of products in what runs for every candidate.
     """
 
     def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision):
-        rows = max(value.shape[0] for value in late.values())
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             self._user = None
             if halves.width:
                 export(folder / "user.onnx", halves, halves.user, known, fixed=known)
                 self._user = Session(folder / "user.onnx")
-            sample = {ROWS[0]: torch.zeros(1, halves.width), ROWS[1]: torch.zeros(rows, halves.width), **late}
-            one = [ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)]
-            export(folder / "join.onnx", halves, lambda batch: halves.join(batch[ROWS[0]], batch[ROWS[1]], batch), sample, fixed=one)
+            export_rest(folder / "rest.onnx", halves, late)
             if precision == "int8":
-                quantise(folder / "join.onnx", folder / "int8.onnx")
-            self._join = Session(folder / ("int8.onnx" if precision == "int8" else "join.onnx"))
+                quantise(folder / "rest.onnx", folder / "int8.onnx")
+            self._rest = Session(folder / ("int8.onnx" if precision == "int8" else "rest.onnx"))
         self._halves = halves
 
     def user(self, known: Batch) -> Tensor:
@@ -171,7 +171,24 @@ class Sessions:
         if user.shape[0] > 1:
             items, user = items + user, torch.zeros_like(user[:1])
         arrays = {key: value.numpy() for key, value in (*late.items(), (ROWS[0], user), (ROWS[1], items))}
-        return torch.from_numpy(self._join(arrays))
+        return torch.from_numpy(self._rest(arrays))
+
+    def towers(self, h: Tensor) -> Tensor:
+        """Logits (B, T), see `FoldedHalves`."""
+        return torch.from_numpy(self._rest({MIXED: h.numpy()}))
+
+
+def export_rest(out: Path, halves: Halves, late: Batch) -> None:
+    """What is computed for every candidate: `join`, or `towers` where their sums are made as rows are read."""
+    if isinstance(halves, FoldedHalves) and halves.mixed is not None:
+        experts, tasks, gates = halves.mixed
+        width = (halves.width - experts * gates) // (experts * tasks)
+        export(out, halves, lambda batch: halves.towers(batch[MIXED]), {MIXED: torch.zeros(tasks, 2, width)}, across=[MIXED])
+        return
+    rows = max((2, *(value.shape[0] for value in late.values())))  # one would be taken for a constant
+    sample = {ROWS[0]: torch.zeros(1, halves.width), ROWS[1]: torch.zeros(rows, halves.width), **late}
+    one = [ROWS[0], *(key for key, value in late.items() if value.shape[0] == 1)]
+    export(out, halves, lambda batch: halves.join(batch[ROWS[0]], batch[ROWS[1]], batch), sample, fixed=one)
 
 
 def quantise(file: Path, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,6 +117,22 @@ def gather_patched(
         if (name := f"recent_{side}s") in out and len(parts[side].codes):
             out[name] = np.where(out[name] >= 0, parts[side].codes[out[name]], -1)
     return out
+
+
+def untouched(base: Snapshot, sides: Mapping[Side, Nodes], asked: Mapping[Side, NDArray[np.int64]], groups: Collection[InputGroup]) -> bool:
+    """Whether no live event has touched any of these nodes, nor any of their recent neighbours where these are read."""
+    if not any(nodes.size for nodes in sides.values()):
+        return True
+    for side, codes in asked.items():
+        known = codes[(codes >= 0) & (codes < sides[side].codes)]
+        if (sides[side].slot[known] >= 0).any():
+            return False
+        if "recents" in groups or "sketch" in groups:
+            recent = base.arrays[f"recent_{OTHER[side]}s"]
+            recent = recent[known[known < len(recent)]]
+            if (sides[OTHER[side]].slot[recent[recent >= 0]] >= 0).any():
+                return False
+    return True
 
 
 def _recent(part: _Part) -> tuple[NDArray[np.int64], NDArray]:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
 
 from mgoe.bundle import Bundle
 from mgoe.config import InputGroup
 from mgoe.errors import ConfigError
-from mgoe.models import Batch, Halves, batch_keys, side_of
+from mgoe.models import Batch, FoldedHalves, Halves, batch_keys, side_of
 from mgoe.serving.gather import PairGather, sides
 from mgoe.serving.items import ItemRows
 from mgoe.serving.onnx import Precision, Sessions
@@ -65,6 +67,8 @@ class Scorer:
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
         self._items = ItemRows(self._item_rows, self.n_items, self._halves.width, dtype, done)
+        self._mixed = self._halves.mixed if isinstance(self._halves, FoldedHalves) else None
+        self._regression, self._stds, self._means = (getattr(self._model, name).numpy() for name in ("regression", "stds", "means"))
         self._unknown = bundle.encoders.context_features.encode({}, 1)
         self._steps: Halves | Sessions = self._halves if engine == "torch" else Sessions(self._halves, *self._sample(), precision)
 
@@ -125,9 +129,8 @@ class Scorer:
                     known = self._batch(np.array([user]), np.array([-1]), own, self._groups["user"] | self._late_groups)
                     row = self._steps.user({key: known[key] for key in self._halves.user_keys & known.keys()})
                 late = self._late_batch(user, items[part], own, known)
-            out[part] = self._steps.join(row, self._items.take(items[part]), late).numpy()
-        values = self._model.in_units(torch.from_numpy(out)).numpy()
-        return self._bundle.recalibrate(values, items) if recalibrated else values
+            out[part] = self._rest(row, items[part], late)
+        return self._values(out, items, recalibrated)
 
     @torch.inference_mode()
     def explain(self, user: int, item: int, context: Mapping[str, NDArray] | None = None, top: int = 8) -> dict[str, Any]:
@@ -176,12 +179,14 @@ class Scorer:
         )  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
 
-    def _item_rows(self, items: NDArray[np.int64]) -> torch.Tensor:
+    def _item_rows(self, items: NDArray[np.int64]) -> Tensor:
         batch = self._batch(np.full(len(items), -1), items, {}, self._groups["item"] - {"context"})
         return self._halves.item({key: batch[key] for key in self._halves.item_keys & batch.keys()})
 
     def _late_batch(self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray], known: Batch) -> Batch:
         """What `join` reads: the pair's columns, and what else is not summed ahead."""
+        if not self._halves.keys:
+            return {}
         if self._halves.whole:
             each = {name: np.broadcast_to(values, (len(items), *values.shape[1:])) for name, values in context.items()}
             return self._batch(np.full(len(items), user), items, each, self._model.needs)
@@ -191,6 +196,17 @@ class Scorer:
             late = {key: known[key] if side_of(key) == "user" else others[key] for key in self._late}
         pairs = self._pairs(user, items, self._halves.keys & PAIR_KEYS)
         return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
+
+    def _rest(self, user: Tensor, items: NDArray[np.int64], late: Batch) -> NDArray[np.float32]:
+        """Logits from what the user adds, what is kept of the items, and what else is read. Shape (B, T)."""
+        if self._mixed is not None and not isinstance(self._steps, Halves):
+            return self._steps.towers(self._items.mix(items, user, *self._mixed)).numpy()
+        return self._steps.join(user, self._items.take(items), late).numpy()
+
+    def _values(self, raw: NDArray[np.float32], items: NDArray[np.int64], recalibrated: bool) -> NDArray[np.float32]:
+        """`RankingModel.in_units` and `Bundle.recalibrate` of logits. A shift of log-odds is added where these still are log-odds."""
+        shifted = raw + self._bundle.shift(items)[:, None] if recalibrated else raw
+        return np.where(self._regression, raw * self._stds + self._means, expit(shifted))
 
     def _sample(self) -> tuple[Batch, Batch]:
         """What a request reads: of the user, and of user and items together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -62,7 +63,10 @@ def application(settings: ServeSettings) -> App:
     state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
     scorer = Scoring(settings.engine, settings.precision)
     current = Current(settings.bundle, open_events(settings.redis or state), state, scorer, settings.watch)
-    return create_app(current, settings.limits, read_tokens(settings), settings.access_log)
+    app = create_app(current, settings.limits, read_tokens(settings), settings.access_log)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
+    return app
 
 
 def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:

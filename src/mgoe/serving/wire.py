@@ -53,14 +53,14 @@ class RankRequest(Request):
     candidates: Annotated[list[Id], Field(min_length=1)] | None = Field(
         default=None, description="Items to rank; the whole catalogue where left out. A repeated one counts once."
     )
-    context: Context = {}
+    context: Context = Field(default_factory=dict)
     k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to answer at most, best first.")
     objective: StrictStr | None = Field(
         default=None,
         max_length=500,
         description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The strongest binary task by default.",
     )
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
 
 
 class ScoreRequest(Request):
@@ -69,7 +69,7 @@ class ScoreRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"users": [42], "items": [7, 8, 9]}, {"users": [42, 43], "items": [7, 8]}]})
     users: list[Id] = Field(min_length=1, description="One a pair, or one for all.")
     items: list[Id] = Field(min_length=1, description="One a pair.")
-    context: Context = {}
+    context: Context = Field(default_factory=dict)
 
 
 class EventsRequest(Request):

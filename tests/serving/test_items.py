@@ -1,0 +1,67 @@
+"""Rows of items are what was computed for them, and what a kernel mixes of them is what the model mixes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import ModelSettings
+from mgoe.models import FoldedHalves, make_model
+from mgoe.serving.items import ItemRows, in_large_pages
+from tests.effort import up_to
+from tests.models.batches import make_spec
+from tests.models.test_halves import SIDES, of_one_user, part
+
+DTYPES = (torch.float32, torch.bfloat16)
+INPUTS = ("ids", "side", "context", "aggregates")
+
+
+def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
+    """Keeps the rows of `values`, and zeros for an item without history."""
+    whole = torch.cat([values, torch.zeros_like(values[:1])])
+    return ItemRows(lambda items: whole[torch.from_numpy(items)], len(values), values.shape[1], dtype, lambda rows: None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@up_to(20)
+@given(items=st.lists(st.integers(-3, 12), max_size=40), width=st.integers(1, 70), seed=st.integers(0, 99))
+def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
+    values = torch.randn(10, width, generator=torch.Generator().manual_seed(seed))
+    expected = torch.stack([values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)])
+    found = rows_of(values, dtype).take(np.array(items, np.int64))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected.to(dtype).float().reshape(found.shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@up_to(20)
+@given(
+    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(), transfer=st.sampled_from(["none", "add", "aitm", "concat"]),
+    rows=st.integers(1, 9), users=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, users, seed):
+    spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
+    model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
+    halves, batch = model.halves(SIDES), of_one_user(spec, rows, seed)
+    assert isinstance(halves, FoldedHalves)
+    assert halves.mixed is not None
+    with torch.inference_mode():
+        user, items = halves.user(part(batch, "user", halves.user_keys)), halves.item(part(batch, "item", halves.item_keys))
+        if users:  # a context a candidate
+            user = user + torch.randn(rows, 1)
+        kept = rows_of(items, dtype)
+        order = np.random.default_rng(seed).permutation(rows)
+        taken = kept.take(order)
+        expected = halves.join(user, taken, {})
+        found = halves.towers(kept.mix(order, user, *halves.mixed))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_large_pages_hold_what_they_are_given():
+    room = in_large_pages(3, 5, torch.bfloat16)
+    room[:] = torch.arange(15).view(3, 5)
+    assert room.float().sum() == 105
+    assert in_large_pages(4, 0, torch.float32).shape == (4, 0)
