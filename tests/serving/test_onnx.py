@@ -12,6 +12,7 @@ import torch
 
 import mgoe
 from mgoe.models import make_model, neutral
+from mgoe.serving import onnx
 from mgoe.serving.onnx import Exported, Sessions, export_whole
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
@@ -48,6 +49,18 @@ def test_models_taken_apart(name: str):
             user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
             found = sessions.join(sessions.user(user), items, late(batch, halves))
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
+
+
+def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    halves = make_model("mgoe", make_spec(2), 0).eval().halves(SIDES).eval()
+    sample = of_one_user(make_spec(2), 3, 0)
+    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    first = Sessions(*given, weights="one")
+    Sessions(*given, weights="another")
+    assert len(list((tmp_path / "onnx").iterdir())) == 2
+    monkeypatch.setattr(onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
+    again = Sessions(*given, weights="one")
+    torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
 
 
 def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

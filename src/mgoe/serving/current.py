@@ -29,7 +29,7 @@ from mgoe.serving.telemetry import log
 if TYPE_CHECKING:
     from mgoe.serving.telemetry import Figures
 
-LOWEST = 19
+LOWEST = 10
 """Priority of the thread that opens a bundle: requests come first, on one core too."""
 WRITERS = 8
 """Batches of events that are written at once."""

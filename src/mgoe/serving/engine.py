@@ -58,7 +58,7 @@ class Engine:
         self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
         how = scorer or Scoring()
-        self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision)
+        self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision, kept=index)
         self._warm()
 
     @classmethod

@@ -5,13 +5,15 @@ A graph has one input a key of the batch and one output; the first axis of every
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mgoe import __version__
 from mgoe.errors import MissingExtra, OutputError
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
@@ -145,18 +148,22 @@ class Sessions:
         known: What `user` reads, one row.
         late: What `join` reads beside the rows of the user and of the items: keys of the user in one row, others in several.
         precision: `int8` quantises the weights of products in what runs for every candidate.
+        kept: Folder where graphs are kept from one start to the next; None: nowhere.
+        weights: Tells apart what may lie there.
     """
 
-    def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision):
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            self._user = None
+    def __init__(self, halves: Halves, known: Batch, late: Batch, precision: Precision, kept: Path | None = None, weights: str = ""):
+        def write(folder: Path) -> None:
             if halves.width:
                 export(folder / "user.onnx", halves, halves.user, known, fixed=known)
-                self._user = Session(folder / "user.onnx")
             export_rest(folder / "rest.onnx", halves, late)
             if precision == "int8":
                 quantise(folder / "rest.onnx", folder / "int8.onnx")
+
+        shapes = [(name, list(value.shape)) for batch in (known, late) for name, value in sorted(batch.items())]
+        made_of = [weights, precision, shapes, __version__, torch.__version__, load("onnxruntime").__version__]
+        with _graphs(kept, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24], write) as folder:
+            self._user = Session(folder / "user.onnx") if halves.width else None
             self._rest = Session(folder / ("int8.onnx" if precision == "int8" else "rest.onnx"))
         self._halves = halves
 
@@ -176,6 +183,27 @@ class Sessions:
     def towers(self, h: Tensor) -> Tensor:
         """Logits (B, T), see `FoldedHalves`."""
         return torch.from_numpy(self._rest({MIXED: h.numpy()}))
+
+
+@contextmanager
+def _graphs(kept: Path | None, name: str, write: Callable[[Path], None]) -> Iterator[Path]:
+    """A folder of graphs: that of an earlier start, whole or not there, or one that is written now. Writing takes seconds of a core, which
+    a service that changes bundles under load has not; a refreshed bundle has the weights of the one before."""
+    place = kept / "onnx" / name if kept else None
+    if place is not None and place.is_dir():
+        yield place
+        return
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent if place else None) as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        write(folder)
+        if place is not None:
+            with suppress(OSError):  # another worker was first
+                folder.rename(place)
+            folder = place
+        yield folder
 
 
 def export_rest(out: Path, halves: Halves, late: Batch) -> None:

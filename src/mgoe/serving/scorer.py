@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -53,9 +54,18 @@ class Scorer:
         engine: What runs the last part, PyTorch or ONNX Runtime.
         precision: `bfloat16` keeps the items' rows in half the memory; `int8` also multiplies weights of 8 bits (with `onnx`).
         done: Told of each block of items that is computed, how many they are.
+        kept: Folder where exported graphs are kept from one start to the next.
     """
 
-    def __init__(self, bundle: Bundle, live: LiveNodes | None, engine: Engine, precision: Precision, done: Callable[[int], None]):
+    def __init__(
+        self,
+        bundle: Bundle,
+        live: LiveNodes | None,
+        engine: Engine,
+        precision: Precision,
+        done: Callable[[int], None],
+        kept: Path | None = None,
+    ):
         self._bundle, self._model, self._live = bundle, bundle.model, live
         self._graph = live or bundle.graph.latest
         self.tasks = bundle.tasks
@@ -70,7 +80,10 @@ class Scorer:
         self._mixed = self._halves.mixed if isinstance(self._halves, FoldedHalves) else None
         self._regression, self._stds, self._means = (getattr(self._model, name).numpy() for name in ("regression", "stds", "means"))
         self._unknown = bundle.encoders.context_features.encode({}, 1)
-        self._steps: Halves | Sessions = self._halves if engine == "torch" else Sessions(self._halves, *self._sample(), precision)
+        weights = "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
+        self._steps: Halves | Sessions = (
+            self._halves if engine == "torch" else Sessions(self._halves, *self._sample(), precision, kept, weights)
+        )
 
     @classmethod
     def open(
@@ -81,6 +94,7 @@ class Scorer:
         engine: Engine = "onnx",
         precision: Precision = "float32",
         done: Callable[[int], None] = lambda rows: None,
+        kept: Path | None = None,
     ) -> Scorer:
         """Compute what is kept an item, and make ready. Arguments as for the class.
 
@@ -90,7 +104,7 @@ class Scorer:
         """
         check_precision(engine, precision)
         with torch.inference_mode():
-            return cls(bundle, live, engine, precision, done)
+            return cls(bundle, live, engine, precision, done, kept)
 
     @property
     def n_items(self) -> int:
