@@ -57,6 +57,10 @@ class EventError(MgoeError):
     """A live event breaks a rule."""
 
 
+class RequestError(MgoeError):
+    """A request to the service is well formed, but asks for what cannot be."""
+
+
 class StoreError(MgoeError):
     """A log of live events cannot be reached, or is damaged."""
 

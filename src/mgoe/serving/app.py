@@ -19,12 +19,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
-from mgoe.errors import MgoeError, StoreError
+from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving import ranking, wire
 from mgoe.serving.current import Current
 from mgoe.serving.guard import App, Guard, failure
 from mgoe.serving.objective import ObjectiveError
-from mgoe.serving.ranking import RequestError, Steps
+from mgoe.serving.ranking import Steps
 from mgoe.serving.settings import Limits
 from mgoe.serving.telemetry import Figures
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import did_you_mean
 from mgoe.data import to_arrow
+from mgoe.errors import RequestError
 from mgoe.files import sha256
 from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving.codes import Codes, Id
@@ -24,7 +25,6 @@ from mgoe.serving.events import EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
 from mgoe.serving.onnx import Precision
-from mgoe.serving.ranking import RequestError
 from mgoe.serving.scorer import Scorer
 
 SHOWN = 20

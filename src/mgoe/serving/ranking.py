@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import did_you_mean
-from mgoe.errors import MgoeError
+from mgoe.errors import RequestError
 from mgoe.serving.objective import read_objective
 from mgoe.serving.wire import RankRequest, ScoreRequest
 
@@ -23,10 +23,6 @@ BLOCK = 2048
 """Candidates a step: some five milliseconds."""
 Answer = TypeVar("Answer")
 Steps = Generator[None, None, Answer]
-
-
-class RequestError(MgoeError):
-    """A request is well formed, but asks for what cannot be."""
 
 
 def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
