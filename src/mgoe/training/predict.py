@@ -24,19 +24,21 @@ WATCH_ROWS = 8192
 def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> np.ndarray:
     """Probabilities, or values in the units of the label, in the order of the examples. Always in float32, whatever it was trained in.
 
-    Where processes have joined, each predicts a part, and all of them get the whole.
+    Where processes have joined, each predicts some batches, and all of them get the whole. Batches are those of one process, since products
+    of other shapes round otherwise, and metrics tell rows apart that are equal but for that.
 
     Returns:
         Predictions. Shape (N, T).
     """
     device, world = device_of(model), World.current()
-    rows = world.share(len(feed))
-    most = -(-len(feed) // world.size)
-    idle = -(-most // batch_size) - -(-(rows.stop - rows.start) // batch_size)
+    batches = -(-len(feed) // batch_size)
+    mine = world.share(batches)
+    rows = slice(min(mine.start * batch_size, len(feed)), min(mine.stop * batch_size, len(feed)))
+    idle = -(-batches // world.size) - (mine.stop - mine.start)
     predictions = np.empty((rows.stop - rows.start, len(feed.spec.tasks)), np.float32)
     start = 0
     with evaluating(model):
-        for batch in feed.batches(batch_size, device=device, rows=rows):
+        for batch in feed.batches(batch_size, device=device, rows=rows) if len(predictions) else ():
             values = model.predict(batch).float().cpu().numpy()
             predictions[start : start + len(values)] = values
             start += len(values)
