@@ -16,6 +16,7 @@ from mgoe.pipeline.cells import fit_model
 from mgoe.pipeline.references import reference_rows
 from mgoe.simulate import WorldSettings, simulate
 from mgoe.training import Feed, predict
+from tests.effort import SOAK
 
 WORLD = WorldSettings(users=600, items=200, exposures=120_000, days=30, user_communities=4, item_communities=5)
 SHUFFLES = 5
@@ -45,10 +46,11 @@ def best(personal: tuple[RunSettings, Path]) -> list[float]:
     settings, run = personal
     rows = reference_rows(settings, Inputs(run, settings).prepared)
     where = ("best-reachable", "test", "all", "auc")
-    return [row["value"] for row in rows if (row["model"], row["split"], row["slice"], row["metric"]) == where]
+    of_task = {row["task"]: row["value"] for row in rows if (row["model"], row["split"], row["slice"], row["metric"]) == where}
+    return [of_task[task.name] for task in settings.tasks]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PRESETS if SOAK else ["mgoe", "mmoe", "macgnn", "lightgbm"])
 def test_with_users_exchanged_a_model_knows_no_more_than_items_tell(
     personal: tuple[RunSettings, Path], best: list[float], tmp_path: Path, name: str
 ):
