@@ -41,7 +41,7 @@ def tarred(path: Path, members: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-@pytest.mark.parametrize("name", ["../../evil.csv", "/tmp/evil.csv", "..\\..\\evil.csv", "a/b/evil.csv"])
+@pytest.mark.parametrize("name", ["../../evil.csv", "/evil.csv", "..\\..\\evil.csv", "a/b/evil.csv"])
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, pack, name: str):
     into = tmp_path / "deep" / "into"
     into.mkdir(parents=True)

@@ -128,6 +128,7 @@ def test_a_token_is_asked_for(browser: Any, finished: Path, tmp_path: Path):
         page.fill("#token", "a-token-of-this-test")
         page.keyboard.press("Tab")
         page.wait_for_selector("#pair")
+        assert page.is_visible("#pair")
         page.close()
 
 
