@@ -21,7 +21,10 @@ from mgoe.training import World, fit, load_weights, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.world import joined
 from tests.training.fakes import Model, make_feed
-from tests.training.test_loop import TRAIN, VALID, training, weights
+from tests.training.test_loop import TRAIN, training, weights
+
+VALID = make_feed(6000, seed=2, snapshots=1)
+"""So many rows that two of them that change places do not show."""
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -29,7 +32,8 @@ import json, sys
 from pathlib import Path
 from mgoe.training import fit, joined, predict
 from tests.training.fakes import Model
-from tests.training.test_loop import TRAIN, VALID, training
+from tests.training.test_loop import TRAIN, training
+from tests.training.test_world import VALID
 out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
 with joined("cpu") as world:
     model = Model()
@@ -87,7 +91,7 @@ def test_two_processes_are_one(tmp_path, alone, changes):
         for task, loss in mine["losses"].items():
             assert theirs["losses"][task] == pytest.approx(loss, abs=1e-4)
         for task, values in mine["validation"].items():
-            assert theirs["validation"][task] == pytest.approx(values, abs=1e-2)  # ranks of few rows, of weights that differ by rounding
+            assert theirs["validation"][task] == pytest.approx(values, abs=3e-3)  # of weights that differ by rounding
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     for name, tensor in weights(model).items():
@@ -104,7 +108,7 @@ import json, sys
 from pathlib import Path
 from mgoe.training import joined, load_weights, measure, predict
 from tests.training.fakes import TASKS, Model
-from tests.training.test_loop import VALID
+from tests.training.test_world import VALID
 with joined("cpu") as world:
     model = Model()
     load_weights(model, Path(sys.argv[1]) / "weights.safetensors")
