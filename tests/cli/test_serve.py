@@ -19,9 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Mgoe
-from tests.serving.served import check_ready
-
-httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
+from tests.serving.served import check_ready, get, post
 
 
 @contextmanager
@@ -61,12 +59,12 @@ def own(finished: Path, tmp_path: Path) -> Path:
 
 def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
     with process(own, "--workers", 2, "--engine", "torch") as (running, url, lines):
-        assert httpx.post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
+        assert post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
         time.sleep(0.5)
         asked = {"user": 10**9, "k": 1}
-        answers = [httpx.post(url + "/v1/rank", json=asked).json() for _ in range(12)]  # of either worker: a connection each
+        answers = [post(url + "/v1/rank", json=asked).json() for _ in range(12)]  # of either worker: a connection each
         assert not any(answer["unseen_user"] for answer in answers)
-        count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', httpx.get(url + "/metrics").text)
+        count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', get(url + "/metrics").text)
         assert count
         assert int(count[1]) == 12
         host, port = url.removeprefix("http://").split(":")
@@ -85,7 +83,7 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
 
 def test_one_worker_stops_well(own: Path, tmp_path: Path):
     with process(own, "--state", tmp_path / "state", "--no-access-log") as (running, url, lines):
-        assert httpx.get(url + "/v1/about").json()["behaviors"]
+        assert get(url + "/v1/about").json()["behaviors"]
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0
     assert not any('"request"' in line for line in lines)

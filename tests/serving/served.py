@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from mgoe.serving.engine import Scoring  # noqa: E402
 from mgoe.serving.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.settings import Limits  # noqa: E402
 
+get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
+"""A connection each, and patience with a busy machine."""
 EVERY = 0.05
 """Seconds between looks at the bundle."""
 

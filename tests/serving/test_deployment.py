@@ -16,9 +16,7 @@ from pathlib import Path
 import pytest
 
 import mgoe
-from tests.serving.served import check_ready
-
-httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
+from tests.serving.served import check_ready, get, post
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
@@ -83,17 +81,17 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
         url = f"http://127.0.0.1:{front}"
         check_ready(url)
         event = {"user": 10**9, "item": item, "behavior": "click", "id": "first"}
-        assert httpx.post(f"http://127.0.0.1:{one}/v1/events", json={"events": [event]}).json()["accepted"] == 1
+        assert post(f"http://127.0.0.1:{one}/v1/events", json={"events": [event]}).json()["accepted"] == 1
         end = time.monotonic() + 10
-        while httpx.post(f"http://127.0.0.1:{other}/v1/rank", json={"user": 10**9, "k": 3}).json()["unseen_user"]:
+        while post(f"http://127.0.0.1:{other}/v1/rank", json={"user": 10**9, "k": 3}).json()["unseen_user"]:
             assert time.monotonic() < end
             time.sleep(0.05)
-        through = [httpx.post(url + "/v1/rank", json={"user": 10**9, "k": 3}).json() for _ in range(6)]
+        through = [post(url + "/v1/rank", json={"user": 10**9, "k": 3}).json() for _ in range(6)]
         assert all(answer["scores"] == through[0]["scores"] for answer in through)
         servers[0].kill()
         servers[0].wait(10)
-        assert all(httpx.post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))
-        assert httpx.get(url + "/metrics").status_code == 404
+        assert all(post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))
+        assert get(url + "/metrics").status_code == 404
 
 
 def wait_for_port(port: int) -> None:

@@ -107,7 +107,7 @@ def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bund
 
 
 def hammer(service: Served, stop: threading.Event, found: list[tuple[int, str]]) -> None:
-    with httpx.Client(base_url=service.url) as client:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
         while not stop.is_set():
             response = client.post("/v1/rank", json={"user": 1, "k": 3})
             found.append((response.status_code, response.json().get("bundle", "")))

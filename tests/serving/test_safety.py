@@ -13,9 +13,7 @@ import pytest
 
 from mgoe.errors import ConfigError
 from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
-from tests.serving.served import Served, served
-
-httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
+from tests.serving.served import Served, get, served
 
 TOKEN = b"0123456789abcdef"
 LIMITS = Limits(body=4096, candidates=50, events=5, seconds=0.5, requests=2)
@@ -42,19 +40,19 @@ def raw(service: Served, text: bytes, wait: float = 5.0) -> tuple[int, bytes]:
 def test_a_wrong_token_opens_nothing(guarded: Served, given: str | None):
     headers = {} if given is None else {"Authorization": given}
     for path in ("/v1/about", "/metrics", "/nothing"):
-        response = httpx.get(guarded.url + path, headers=headers)
+        response = get(guarded.url + path, headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == "Bearer"
 
 
 def test_any_of_the_tokens_opens(guarded: Served):
     for token in ("another-token-of-16", TOKEN.decode()):
-        assert httpx.get(guarded.url + "/v1/about", headers={"Authorization": f"bearer {token}"}).status_code == 200
+        assert get(guarded.url + "/v1/about", headers={"Authorization": f"bearer {token}"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/openapi.json"])
 def test_what_tells_nothing_is_open(guarded: Served, path: str):
-    assert httpx.get(guarded.url + path).status_code == 200
+    assert get(guarded.url + path).status_code == 200
 
 
 def test_a_large_body_is_refused(guarded: Served):

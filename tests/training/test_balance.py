@@ -23,8 +23,8 @@ from mgoe.training.world import World
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.training.fakes import Model
-from tests.training.test_loop import TRAIN, VALID, equal, training, weights
-from tests.training.test_world import PROGRAM, together, told
+from tests.training.test_loop import TRAIN, equal, training, weights
+from tests.training.test_world import PROGRAM, VALID, together, told
 
 AGGREGATORS = {name: weighting.removesuffix("Weighting") for name, weighting in AGGREGATIONS.items()}
 RANDOM = {"pcgrad"}

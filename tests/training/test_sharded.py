@@ -24,8 +24,8 @@ from mgoe.training.sharded import OpenedTable, ShardedTable, follow, place_table
 from tests.effort import SOAK, up_to
 from tests.models.batches import make_spec
 from tests.training.fakes import Model, make_feed
-from tests.training.test_loop import TRAIN, VALID, training, weights
-from tests.training.test_world import PROGRAM, together, told
+from tests.training.test_loop import TRAIN, training, weights
+from tests.training.test_world import PROGRAM, VALID, together, told
 
 CPU, TWO = torch.device("cpu"), World(0, 2)
 
