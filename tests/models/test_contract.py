@@ -29,6 +29,8 @@ MODELS = {
         ("paper without ids", "mgoe-paper", {"inputs": ("side", "recents", "aggregates", "counts")}),
         ("paper of the graph alone", "mgoe-paper", {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}}),
         ("mgoe of the graph alone", "mgoe", {"inputs": GRAPH_ONLY}),
+        ("members", "mgoe", {"inputs": INPUT_GROUPS, "options": {"members": 3, "table": True, "one_gate": False}}),
+        ("members of the paper's form", "mgoe-paper", {"options": {"members": 2, "gate_query": "ids"}}),
         ("mmoe", "mmoe", {}),
         ("mmoe+graph", "mmoe+graph", {"options": {"experts": 4}}),
         ("mmoe+counts", "mmoe+counts", {}),
@@ -160,11 +162,11 @@ def test_copies_that_lie_side_by_side_differ_from_the_start(model):
 def test_missing_labels_move_nothing(model):
     built, batch = make_model(model, SPEC, seed=0), random_batch(SPEC)
     missing = batch["labels"].isnan()
-    raw = built(batch).detach().requires_grad_()
-    built.forward = lambda batch: raw
+    raw = built.each(batch).detach().requires_grad_()
+    built.each = lambda batch: raw
     built.loss(batch)[0].backward()
-    assert not raw.grad[missing].any()
-    assert (raw.grad[~missing] != 0).all()
+    assert not raw.grad[..., missing].any()
+    assert (raw.grad[..., ~missing] != 0).all()
 
 
 @every_model

@@ -59,15 +59,19 @@ class RankingModel(nn.Module, ABC):
         """`logits` in float32, plus the bias of the shown position where the batch has one. Shape (B, T)."""
         return self.at_position(self.logits(batch).float(), batch)
 
+    def each(self, batch: Batch) -> Tensor:
+        """What the loss holds against the labels: `forward`, or that of every member who learns alone. Shape (B, T) or (M, B, T)."""
+        return self(batch)
+
     def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
-        """`raw` (B, T) plus the bias of the shown position where the batch has one. Shape (B, T)."""
+        """`raw` (..., B, T) plus the bias of the shown position where the batch has one. Shape (..., B, T)."""
         position = batch.get("position")
         if self.bias is None or position is None:
             return raw
         return raw + self.bias(position.clamp(0, self.spec.positions - 1))
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Sum over tasks of task weight times mean loss over that task's valid labels (spec 4).
+        """Sum over tasks of task weight times mean loss over that task's valid labels (spec 4), and over members where there are several.
 
         The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid label loses 0.
 
@@ -81,7 +85,9 @@ class RankingModel(nn.Module, ABC):
         """
         labels = self.targets(batch)
         valid = ~labels.isnan()
-        each = self.errors(self(batch), torch.where(valid, labels, 0.0), valid)
+        raw = self.each(batch)
+        each = self.errors(raw, torch.where(valid, labels, 0.0).expand_as(raw), valid)
+        each = each if each.dim() == 2 else each.mean(0)
         weight = batch["weight"][:, None] * valid
         losses = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp_min(1e-12)
         return (losses * self.task_weights).sum(), losses
@@ -91,7 +97,7 @@ class RankingModel(nn.Module, ABC):
         return batch["labels"]
 
     def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Loss of each label; those that are not valid are 0 and do not count. All (B, T)."""
+        """Loss of each label; those that are not valid are 0 and do not count. All (..., B, T)."""
         each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
         if self.regression.any():
             each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)

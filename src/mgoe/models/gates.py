@@ -21,17 +21,18 @@ class Gates(nn.Module):
         experts: S.
         query: Width of q.
         one: One gate for all tasks.
+        members: M, sets of gates side by side, each with S experts of its own.
     """
 
-    def __init__(self, tasks: int, experts: int, query: int, one: bool = False):
+    def __init__(self, tasks: int, experts: int, query: int, one: bool = False, members: int = 1):
         super().__init__()
-        self.tasks, self.experts = tasks, experts
-        self.score = nn.Linear(query, experts if one else tasks * experts) if experts > 1 else None
+        self.tasks, self.experts, self.members = tasks, experts, members
+        self.score = nn.Linear(query, members * (experts if one else tasks * experts)) if experts > 1 else None
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, query) -> weights (B, T, S), or (B, 1, S) where one gate serves all tasks."""
+        """(B, query) -> weights (B, M T, S), or (B, M, S) where one gate serves all tasks of a member."""
         if self.score is None:
-            return query.new_ones((query.shape[0], 1, 1))
+            return query.new_ones((query.shape[0], self.members, 1))
         return self.weights(self.score(query))
 
     def weights(self, scores: Tensor) -> Tensor:
@@ -73,9 +74,13 @@ class PartialGates(nn.Module):
         return weights.new_zeros((*places.shape[:2], self.experts)).scatter(2, places, weights.transpose(0, 1))
 
 
-def mix(weights: Tensor, experts: Tensor) -> Tensor:
-    """Each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 where one gate serves all tasks."""
-    return _Mix.apply(weights.to(experts.dtype).permute(1, 2, 0).contiguous(), experts)
+def mix(weights: Tensor, experts: Tensor, members: int = 1) -> Tensor:
+    """Each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 where one gate serves all tasks.
+
+    Where there are several members, weights (B, M T, S) are each of one's own S experts, (M S, B, W); the sums are (M T, B, W).
+    """
+    by_gate = weights.to(experts.dtype).permute(1, 2, 0).unflatten(0, (members, -1)).contiguous()
+    return _Mix.apply(by_gate, experts.unflatten(0, (members, -1))).flatten(0, 1)
 
 
 class _Mix(torch.autograd.Function):
@@ -85,7 +90,7 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(weights: Tensor, experts: Tensor) -> Tensor:
-        """(T, S, B), (S, B, W) -> (T, B, W)."""
+        """(M, T, S, B), (M, S, B, W) -> (M, T, B, W)."""
         return _summed(weights, experts)
 
     @staticmethod
@@ -95,12 +100,12 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         weights, experts = ctx.saved_tensors
-        return torch.linalg.vecdot(gradient[:, None], experts[None]), _summed(weights.transpose(0, 1), gradient)
+        return torch.linalg.vecdot(gradient[:, :, None], experts[:, None]), _summed(weights.transpose(1, 2), gradient)
 
 
 def _summed(weights: Tensor, rows: Tensor) -> Tensor:
-    """`sum_m weights[n, m] * rows[m]`: (N, M, B), (M, B, W) -> (N, B, W)."""
-    total = weights[:, 0, :, None] * rows[0]
-    for m in range(1, len(rows)):
-        total = torch.addcmul(total, weights[:, m, :, None], rows[m])
+    """`sum_s weights[n, s] * rows[s]`, a member at a time: (M, N, S, B), (M, S, B, W) -> (M, N, B, W)."""
+    total = weights[:, :, 0, :, None] * rows[:, None, 0]
+    for s in range(1, rows.shape[1]):
+        total = torch.addcmul(total, weights[:, :, s, :, None], rows[:, None, s])
     return total

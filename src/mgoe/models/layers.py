@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -39,9 +38,9 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
 
-    def one(self, copy: int, x: Tensor) -> Tensor:
-        """One copy alone: (..., inputs) -> (..., outputs)."""
-        return F.linear(x, self.weight[copy].T, self.bias[copy, 0])
+    def some(self, copies: slice, x: Tensor) -> Tensor:
+        """Some of the copies alone: (n, B, inputs) -> (n, B, outputs)."""
+        return torch.baddbmm(self.bias[copies], x, self.weight[copies])
 
 
 class StackedMLP(nn.Module):
@@ -68,12 +67,14 @@ class StackedMLP(nn.Module):
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
         """The first layers before their ReLU: (B, common) and (copies, B, own) -> (copies, B, hidden[0]).
 
-        Inputs of their own that are the same for all copies may come once, (1, B, own).
+        Inputs of their own that are the same for neighbours among the copies may come once for each group of them, (groups, B, own).
         """
         h: Tensor = self.bias
         if self.own is not None and own is not None:
-            if len(own) < self.copies:
-                h = self._apart(torch.addmm(h.flatten(), own[0], self.own.transpose(0, 1).flatten(1)))
+            groups = len(own)
+            if groups < self.copies:
+                weight, bias = (p.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2) for p in (self.own, self.bias))
+                h = torch.baddbmm(bias, own, weight).unflatten(2, (self.copies // groups, -1)).transpose(1, 2).flatten(0, 1)
             else:
                 h = torch.baddbmm(h, own, self.own)
         if self.common is not None and common is not None:

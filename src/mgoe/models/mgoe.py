@@ -58,6 +58,8 @@ class MGOEOptions(Settings):
     """Towers read the macro task table (with the input group `aggregates`)."""
     transfer: Transfer = "concat"
     """What tower t hears of tower t-1."""
+    members: int = Field(default=1, ge=1)
+    """M: sets of experts, gates and towers side by side. Each learns alone; the model says the mean of their logits."""
 
 
 class MGOE(RankingModel):
@@ -86,23 +88,39 @@ class MGOE(RankingModel):
             rule = "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
             raise ConfigError("options.attention", rule)
         switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
-        self.macro = MacroExperts(spec, tasks, **switches, target=o.width if target else 0) if graph else None
+        experts = o.members * tasks
+        self.macro = MacroExperts(spec, experts, **switches, target=o.width if target else 0) if graph else None
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
         if not own and (paper or not self.inputs.width):
             raise ConfigError("inputs", f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`")
-        self.experts = None if paper else StackedMLP(tasks, self.inputs.width, own, o.hidden)
+        self.experts = None if paper else StackedMLP(experts, self.inputs.width, own, o.hidden)
         out = self.experts.width if self.experts else own
         queries = {"ids": 2 * copies * o.width * by_id, "inputs": self.inputs.width + 2 * copies * o.width * by_id, "experts": tasks * out}
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
-        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate)
+        if self.query == "experts" and o.members > 1:
+            raise ConfigError("options.members", f"need gates that read `inputs` or `ids`, found {o.members} and `experts`; set gate_query")
+        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate, o.members)
         self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
         self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
         common = (self.inputs.width if paper else 0) + (self.recents.width if self.recents else 0)
-        self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer)
+        self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer, o.members)
 
     def logits(self, batch: Batch) -> Tensor:
+        return self._mean(self._logits(batch))
+
+    def each(self, batch: Batch) -> Tensor:
+        raw = self._logits(batch).float().unflatten(1, (self.options.members, -1)).transpose(0, 1)
+        return self.at_position(raw, batch)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Of every member, (B, M T)."""
         rows = self._rows(batch)
-        return self.rest(self.first(batch, self.inputs(batch), rows), batch, rows)
+        return self._rest(self.first(batch, self.inputs(batch), rows), batch, rows)
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        """Over members: (B, M T) -> (B, T)."""
+        members = self.options.members
+        return logits if members == 1 else logits.unflatten(1, (members, -1)).mean(1)
 
     def first(self, batch: Batch, x: Tensor, rows: NodeRows | None = None) -> list[Tensor]:
         """What all later layers read, each (..., B, W): experts before their first ReLU (in form `paper` the inputs `x` (B, X) and the
@@ -123,16 +141,20 @@ class MGOE(RankingModel):
             parts.append(self.gates.score(torch.cat(ids if self.query == "ids" else (x, *ids), 1)))
         return parts
 
-    def rest(self, first: list[Tensor], batch: Batch, rows: NodeRows | None = None) -> Tensor:
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
         """Logits (B, T) from `first`, and from what the batch holds of recent neighbours and the macro task table."""
+        return self._mean(self._rest(first, batch))
+
+    def _rest(self, first: list[Tensor], batch: Batch, rows: NodeRows | None = None) -> Tensor:
+        """As `rest`, of every member, (B, M T)."""
         experts, gates = self._bottom(first)
-        own = mix(gates, experts)
+        own = mix(gates, experts, self.options.members)
         if self.table is not None:
             entries = self.table(batch["table_user"], batch["table_item"])
-            own = torch.cat([own.expand(len(entries), -1, -1), entries], 2)
+            own = torch.cat([self._by_task(own), entries.repeat(self.options.members, 1, 1)], 2)
         common = [first[0]] if self.experts is None else []
         if self.recents is not None:
-            rows = self._rows(batch) if rows is None else rows
+            rows = rows or self._rows(batch)
             assert rows is not None
             common.append(self.recents(batch, rows))
         return self.towers(torch.cat(common, 1) if common else None, own)
@@ -143,7 +165,7 @@ class MGOE(RankingModel):
             return super().halves(sides)
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
-        if self.experts is None:
+        if self.experts is None and self.options.members == 1:
             return FoldedHalves(Folded(self), self.inputs, keys, sides, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
         return AdditiveHalves(self, self.inputs, keys, sides, late | tables)
@@ -151,11 +173,11 @@ class MGOE(RankingModel):
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._bottom(self.first(batch, self.inputs(batch)))[1].mean(0).expand(len(self.spec.tasks), -1)}
+            return {"gates": self._gates(self.first(batch, self.inputs(batch))).mean(0)}
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         rows, x = self._rows(batch), self.inputs(batch)
-        out = {"gates": self._bottom(self.first(batch, x, rows))[1].expand(-1, len(self.spec.tasks), -1)}
+        out = {"gates": self._gates(self.first(batch, x, rows))}
         if self.macro is not None:
             out |= self.macro.weights(batch, *(self._a_task(node) for node in self._nodes(x, rows)))
         if self.recents is not None and rows is not None:
@@ -181,13 +203,24 @@ class MGOE(RankingModel):
         return torch.cat(parts, 2) if parts else None
 
     def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Experts (S, B, W) and gates (B, T, S), or (B, 1, S) where one gate serves all tasks."""
+        """Experts (M S, B, W) and gates (B, M T, S), or (B, M, S) where one gate serves all tasks."""
         experts = first[1] if self.experts is None else self.experts.rest(first[0])
         if self.gates.score is None or self.query == "experts":
             return experts, self.gates(experts.transpose(0, 1).flatten(1))
         return experts, self.gates.weights(first[-1])
 
+    def _gates(self, first: list[Tensor]) -> Tensor:
+        """Weight of each expert for each task, the mean over members. Shape (B, T, S)."""
+        return self._bottom(first)[1].unflatten(1, (self.options.members, -1)).mean(1).expand(-1, len(self.spec.tasks), -1)
+
+    def _by_task(self, mixed: Tensor) -> Tensor:
+        """What one gate mixes for all tasks of a member, once for each of them: (M, B, W) or (M T, B, W) -> (M T, B, W)."""
+        experts = self.options.members * len(self.spec.tasks)
+        return mixed.repeat_interleave(experts // len(mixed), 0)
+
     def _a_task(self, node: Tensor) -> Tensor:
-        """(B, copies * D) -> (S, B, D), S = T; one copy serves all tasks."""
-        tasks = len(self.spec.tasks)
-        return node.unflatten(1, (tasks if self.options.task_ids else 1, -1)).transpose(0, 1).expand(tasks, -1, -1)
+        """(B, copies * D) -> (M S, B, D), S = T; one copy serves all tasks."""
+        tasks, members = len(self.spec.tasks), self.options.members
+        if not self.options.task_ids:
+            return node.expand(members * tasks, -1, -1)
+        return node.unflatten(1, (tasks, -1)).transpose(0, 1).expand(members, -1, -1, -1).flatten(0, 1)

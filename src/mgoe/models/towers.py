@@ -15,7 +15,7 @@ Transfer = Literal["none", "concat", "add", "aitm"]
 
 
 class Towers(nn.Module):
-    """T MLPs and their logits.
+    """T MLPs and their logits, or M times T.
 
     What tower t hears of tower t-1's last hidden layer h is `p = ReLU(W h)`. `concat` reads p beside the inputs; `add` adds p to the
     tower's own last hidden layer; `aitm` weighs the two by AITM's attention (arXiv 2105.08489): `sum_v softmax_v(<K v, Q v>/sqrt(d)) V v`
@@ -27,24 +27,26 @@ class Towers(nn.Module):
         own: Width of the inputs that each has for itself; 0 for none.
         hidden: Widths of the hidden layers.
         transfer: What a tower hears of the one before.
+        members: M, sets of towers side by side that know nothing of each other.
     """
 
-    def __init__(self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer):
+    def __init__(self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer, members: int = 1):
         super().__init__()
-        last = hidden[-1]
+        last, heard = hidden[-1], members * (tasks - 1)
+        self.tasks = tasks
         self.transfer: Transfer = transfer if tasks > 1 else "none"
-        self.mlp = StackedMLP(tasks, common, own, hidden)
-        self.out = StackedLinear(tasks, last, 1)
-        self.told = StackedLinear(tasks - 1, last, last) if self.transfer != "none" else None
-        self.heard = uniform(tasks - 1, last, hidden[0], fan_in=common + own + last) if self.transfer == "concat" else None
-        self.value = StackedLinear(tasks - 1, last, 3 * last) if self.transfer == "aitm" else None
+        self.mlp = StackedMLP(members * tasks, common, own, hidden)
+        self.out = StackedLinear(members * tasks, last, 1)
+        self.told = StackedLinear(heard, last, last) if self.transfer != "none" else None
+        self.heard = uniform(heard, last, hidden[0], fan_in=common + own + last) if self.transfer == "concat" else None
+        self.value = StackedLinear(heard, last, 3 * last) if self.transfer == "aitm" else None
 
     def forward(self, common: Tensor | None, own: Tensor | None) -> Tensor:
-        """(B, common) and (T, B, own) -> logits (B, T)."""
+        """(B, common) and (M T, B, own), the towers of a member side by side, -> logits (B, M T)."""
         return self.rest(self.mlp.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """From the first layers before their ReLU, (T, B, hidden[0]), which may be overwritten. Logits (B, T)."""
+        """From the first layers before their ReLU, (M T, B, hidden[0]), which may be overwritten. Logits (B, M T)."""
         if self.transfer == "concat":
             h = self._concat(first)
         else:
@@ -54,34 +56,40 @@ class Towers(nn.Module):
 
     def _tell(self, t: int, h: Tensor) -> Tensor:
         assert self.told is not None
-        return self.told.one(t - 1, h).relu()
+        return self.told.some(self._hearing(t), h).relu()
+
+    def _hearing(self, t: int) -> slice:
+        """Of what only towers that hear have: that of task t, of every member."""
+        return slice(t - 1, None, self.tasks - 1)
 
     def _concat(self, first: Tensor) -> Tensor:
         assert self.heard is not None
         hidden: list[Tensor] = []
-        for t, h in enumerate(first.unbind()):
+        for t in range(self.tasks):
+            h = first[t :: self.tasks]
             if t:
-                h = torch.addmm(h, self._tell(t, hidden[-1]), self.heard[t - 1])
+                h = torch.baddbmm(h, self._tell(t, hidden[-1]), self.heard[self._hearing(t)])
             h = h.relu()
             for layer in self.mlp.deeper:
                 assert isinstance(layer, StackedLinear)
-                h = layer.one(t, h).relu()
+                h = layer.some(slice(t, None, self.tasks), h).relu()
             hidden.append(h)
-        return torch.stack(hidden)
+        return torch.stack(hidden, 1).flatten(0, 1)
 
     def _merge(self, own: Tensor) -> Tensor:
-        hidden = [own[0]]
-        for t in range(1, len(own)):
-            told = self._tell(t, hidden[-1])
-            hidden.append(own[t] + told if self.value is None else self._attend(t, torch.stack([told, own[t]])))
-        return torch.stack(hidden)
+        hidden = [own[:: self.tasks]]
+        for t in range(1, self.tasks):
+            told, h = self._tell(t, hidden[-1]), own[t :: self.tasks]
+            hidden.append(h + told if self.value is None else self._attend(t, told, h))
+        return torch.stack(hidden, 1).flatten(0, 1)
 
-    def _attend(self, t: int, both: Tensor) -> Tensor:
-        """(2, B, d) -> (B, d)."""
+    def _attend(self, t: int, told: Tensor, own: Tensor) -> Tensor:
+        """(M, B, d) each -> (M, B, d)."""
         assert self.value is not None
-        query, key, value = self.value.one(t - 1, both).chunk(3, 2)
-        weights = ((query * key).sum(2).float() / math.sqrt(both.shape[2])).softmax(0)
-        return (weights[:, :, None].to(value.dtype) * value).sum(0)
+        both = torch.cat([told, own], 1)
+        query, key, value = self.value.some(self._hearing(t), both).unflatten(1, (2, -1)).chunk(3, 3)
+        weights = ((query * key).sum(3).float() / math.sqrt(own.shape[2])).softmax(1)
+        return (weights[..., None].to(value.dtype) * value).sum(1)
 
 
 class MacroTaskTable(nn.Module):

@@ -1,0 +1,68 @@
+"""Members of a model know nothing of each other: together they are as many models that learn alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.errors import ConfigError
+from mgoe.models import MGOE, make_model
+from tests.effort import up_to
+from tests.models.batches import make_spec, random_batch
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "form": st.sampled_from(["mlp", "paper"]),
+        "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
+        "gate_query": st.sampled_from(["inputs", "ids"]),
+        **{name: st.booleans() for name in ("table", "task_ids", "one_gate", "edge_vectors")},
+    }
+)
+
+
+def make(spec, options: dict, members: int, seed: int = 0) -> MGOE:
+    model = make_model(
+        ModelSettings(name="m", base="mgoe", ids="on", inputs=INPUT_GROUPS, options={**options, "members": members}), spec, seed
+    )
+    assert isinstance(model, MGOE)
+    return model
+
+
+def alone(together: MGOE, member: int, spec, options: dict) -> MGOE:
+    """One member, with all that members share."""
+    model = make(spec, options, 1)
+    weights = together.state_dict()
+    for name, own in model.state_dict().items():
+        whole = weights[name]
+        axis = next((axis for axis in range(own.dim()) if whole.shape[axis] != own.shape[axis]), None)
+        if axis is not None:
+            whole = whole.narrow(axis, member * own.shape[axis], own.shape[axis])
+        weights[name] = whole
+    model.load_state_dict(weights)
+    return model
+
+
+@up_to(15)
+@given(options=OPTIONS, tasks=st.integers(1, 4), members=st.integers(2, 4), seed=st.integers(0, 99))
+def test_members_are_models_that_learn_alone(options, tasks, members, seed):
+    spec = make_spec(tasks)
+    together, batch = make(spec, options, members, seed), random_batch(spec, 8, seed)
+    single = [alone(together, member, spec, options) for member in range(members)]
+    torch.testing.assert_close(together.each(batch), torch.stack([model(batch) for model in single]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together(batch), torch.stack([model(batch) for model in single]).mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.loss(batch)[1], torch.stack([model.loss(batch)[1] for model in single]).mean(0))
+
+
+def test_members_differ_from_the_start():
+    spec = make_spec()
+    each = make(spec, {}, 3).each(random_batch(spec))
+    assert (each[0] - each[1]).abs().mean() > 1e-3
+    assert (each[1] - each[2]).abs().mean() > 1e-3
+
+
+def test_gates_that_read_experts_would_tie_members_together():
+    with pytest.raises(ConfigError, match="gate_query"):
+        make(make_spec(), {"gate_query": "experts"}, 2)
