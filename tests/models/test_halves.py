@@ -68,6 +68,8 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             "attention": st.sampled_from(["none", "none", "target"]),
             "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
             "gate_query": st.sampled_from(["inputs", "ids", "experts"]),
+            "members": st.integers(1, 3),
+            "products": st.sampled_from([0, 4]),
             **{
                 name: st.booleans()
                 for name in ("second_order", "table", "mask_empty", "edge_vectors", "task_ids", "one_gate", "shared_macro")

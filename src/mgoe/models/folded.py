@@ -75,7 +75,7 @@ class FoldedHalves(AdditiveHalves):
         if self.keys:
             return None
         gates, towers = self.model.model.gates, self.model.model.towers.mlp.copies
-        return gates.experts, towers, 0 if gates.score is None else gates.score.out_features // gates.experts
+        return gates.experts, towers, gates.gates
 
     def towers(self, h: Tensor) -> Tensor:
         """From the mixed first layers before their ReLU, (T, B, W), to logits (B, T)."""

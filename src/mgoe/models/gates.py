@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers import StackedMLP
+from mgoe.models.layers import StackedLinear, StackedMLP
 
 
 class Gates(nn.Module):
@@ -22,18 +22,24 @@ class Gates(nn.Module):
         query: Width of q.
         one: One gate for all tasks.
         members: M, sets of gates side by side, each with S experts of its own.
+        apart: Each member has a q of its own.
     """
 
-    def __init__(self, tasks: int, experts: int, query: int, one: bool = False, members: int = 1):
+    def __init__(self, tasks: int, experts: int, query: int, one: bool = False, members: int = 1, apart: bool = False):
         super().__init__()
-        self.tasks, self.experts, self.members = tasks, experts, members
-        self.score = nn.Linear(query, members * (experts if one else tasks * experts)) if experts > 1 else None
+        self.experts, self.members = experts, members
+        self.score: nn.Linear | StackedLinear | None = None
+        self.gates = 0 if experts == 1 else 1 if one else tasks
+        if self.gates:
+            scores = self.gates * experts
+            self.score = StackedLinear(members, query, scores) if apart and members > 1 else nn.Linear(query, members * scores)
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, query) -> weights (B, M T, S), or (B, M, S) where one gate serves all tasks of a member."""
+        """(B, query), or where members stand apart (M, B, query) -> weights (B, M T, S), or (B, M, S) where one gate serves all tasks."""
         if self.score is None:
-            return query.new_ones((query.shape[0], self.members, 1))
-        return self.weights(self.score(query))
+            return query.new_ones((query.shape[-2], self.members, 1))
+        scores = self.score(query if isinstance(self.score, StackedLinear) or query.dim() == 2 else query[0])
+        return self.weights(scores if scores.dim() == 2 else scores.transpose(0, 1).flatten(1))
 
     def weights(self, scores: Tensor) -> Tensor:
         """From what `score` gives, (B, G), what `forward` does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -44,7 +44,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """`copies` MLPs, ReLU after every layer, each over [inputs common to all, inputs of its own].
+    """`copies` MLPs, each over [inputs common to all, inputs of its own].
 
     The first layers of all copies are one product on the common inputs, (B, common) x (common, copies * hidden[0]).
 
@@ -53,11 +53,12 @@ class StackedMLP(nn.Module):
         common: Width of the inputs that all read; 0 for none.
         own: Width of the inputs that each has for itself; 0 for none.
         hidden: Widths of the layers.
+        activation: After every layer; may work in place.
     """
 
-    def __init__(self, copies: int, common: int, own: int, hidden: Sequence[int]):
+    def __init__(self, copies: int, common: int, own: int, hidden: Sequence[int], activation: Callable[[Tensor], Tensor] = torch.relu_):
         super().__init__()
-        self.copies, self.width = copies, hidden[-1]
+        self.copies, self.width, self.activation = copies, hidden[-1], activation
         fan_in = common + own
         self.common = uniform(common, copies * hidden[0], fan_in=fan_in) if common else None
         self.own = uniform(copies, own, hidden[0], fan_in=fan_in) if own else None
@@ -65,7 +66,7 @@ class StackedMLP(nn.Module):
         self.deeper = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
 
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
-        """The first layers before their ReLU: (B, common) and (copies, B, own) -> (copies, B, hidden[0]).
+        """The first layers before their activation: (B, common) and (copies, B, own) -> (copies, B, hidden[0]).
 
         Inputs of their own that are the same for neighbours among the copies may come once for each group of them, (groups, B, own).
         """
@@ -90,8 +91,8 @@ class StackedMLP(nn.Module):
         return self.rest(self.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """From the first layers before their ReLU, which is done in place: (copies, B, hidden[0]) -> (copies, B, hidden[-1])."""
-        h = first.relu_()
+        """From the first layers, which may be overwritten: (copies, B, hidden[0]) -> (copies, B, hidden[-1])."""
+        h = self.activation(first)
         for layer in self.deeper:
-            h = layer(h).relu_()
+            h = self.activation(layer(h))
         return h

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
 from mgoe.models.halves import AdditiveHalves, Halves, Sides
 from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
-from mgoe.models.layers import StackedMLP, Widths
+from mgoe.models.layers import StackedMLP, Widths, for_products, uniform
+from mgoe.models.products import Products
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 from mgoe.models.towers import MacroTaskTable, Towers, Transfer
@@ -34,6 +36,10 @@ class MGOEOptions(Settings):
     """H: of each order's aggregate and of the recents' summaries; 2D in the paper's form."""
     hidden: Widths = (128, 64)
     """Layers of the experts of form `mlp`."""
+    activation: Literal["relu", "silu"] = "silu"
+    """Of the layers of the experts."""
+    products: int = Field(default=64, ge=0)
+    """P: products of the user's features with the item's that the experts of form `mlp` read; 0 for none."""
     tower_hidden: Widths = (64, 32)
     tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights."""
@@ -58,7 +64,7 @@ class MGOEOptions(Settings):
     """Towers read the macro task table (with the input group `aggregates`)."""
     transfer: Transfer = "concat"
     """What tower t hears of tower t-1."""
-    members: int = Field(default=1, ge=1)
+    members: int = Field(default=4, ge=1)
     """M: sets of experts, gates and towers side by side. Each learns alone; the model says the mean of their logits."""
 
 
@@ -93,13 +99,16 @@ class MGOE(RankingModel):
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
         if not own and (paper or not self.inputs.width):
             raise ConfigError("inputs", f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`")
-        self.experts = None if paper else StackedMLP(experts, self.inputs.width, own, o.hidden)
+        activation = F.silu if o.activation == "silu" else torch.relu_
+        self.experts = None if paper else StackedMLP(experts, self.inputs.width, own, o.hidden, activation)
+        products = None if paper else Products(self.inputs, o.products)
+        self.products = products if products is not None and products.width else None
+        fan_in = self.inputs.width + own + o.products
+        self.read_products = uniform(o.products, experts * o.hidden[0], fan_in=fan_in) if self.products is not None else None
         out = self.experts.width if self.experts else own
         queries = {"ids": 2 * copies * o.width * by_id, "inputs": self.inputs.width + 2 * copies * o.width * by_id, "experts": tasks * out}
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
-        if self.query == "experts" and o.members > 1:
-            raise ConfigError("options.members", f"need gates that read `inputs` or `ids`, found {o.members} and `experts`; set gate_query")
-        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate, o.members)
+        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate, o.members, apart=self.query == "experts")
         self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
         self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
         common = (self.inputs.width if paper else 0) + (self.recents.width if self.recents else 0)
@@ -123,8 +132,8 @@ class MGOE(RankingModel):
         return logits if members == 1 else logits.unflatten(1, (members, -1)).mean(1)
 
     def first(self, batch: Batch, x: Tensor, rows: NodeRows | None = None) -> list[Tensor]:
-        """What all later layers read, each (..., B, W): experts before their first ReLU (in form `paper` the inputs `x` (B, X) and the
-        experts themselves), then the scores of gates that read no experts.
+        """What all later layers read, each (..., B, W): experts before their first activation and the factors of products (in form `paper`
+        the inputs `x` (B, X) and the experts themselves), then the scores of gates that read no experts.
 
         With attention `none` it is affine in `x`, and the sum of what the batch says of the user and what it says of the item.
         """
@@ -133,6 +142,8 @@ class MGOE(RankingModel):
         own = self._own(batch, *(self._a_task(node) for node in nodes))
         if self.experts is not None:
             parts = [self.experts.first(x, own)]
+            if self.products is not None:
+                parts.append(self.products.factors(x))
         else:
             assert own is not None
             parts = [x, own]
@@ -204,10 +215,18 @@ class MGOE(RankingModel):
 
     def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Experts (M S, B, W) and gates (B, M T, S), or (B, M, S) where one gate serves all tasks."""
-        experts = first[1] if self.experts is None else self.experts.rest(first[0])
+        experts = first[1] if self.experts is None else self.experts.rest(self._with_products(first))
         if self.gates.score is None or self.query == "experts":
-            return experts, self.gates(experts.transpose(0, 1).flatten(1))
+            return experts, self.gates(experts.unflatten(0, (self.options.members, -1)).transpose(1, 2).flatten(2))
         return experts, self.gates.weights(first[-1])
+
+    def _with_products(self, first: list[Tensor]) -> Tensor:
+        """Experts before their first activation, (M S, B, W), with what they read of the products."""
+        if self.products is None:
+            return first[0]
+        assert self.read_products is not None
+        read = for_products(self.products(first[1])) @ self.read_products
+        return first[0] + read.unflatten(1, (len(first[0]), -1)).transpose(0, 1)
 
     def _gates(self, first: list[Tensor]) -> Tensor:
         """Weight of each expert for each task, the mean over members. Shape (B, T, S)."""
