@@ -20,6 +20,7 @@ from mgoe.errors import TrainingError
 from mgoe.training import World, fit, load_weights, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.world import joined
+from tests.effort import SOAK
 from tests.training.fakes import Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
 
@@ -125,7 +126,7 @@ with joined("cpu") as world:
             assert values == pytest.approx(expected[task], abs=1e-6)
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (2, 4)])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), *([(2, 4)] if SOAK else [])])
 def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first, then):
     model, _ = alone
     together(first, PROGRAM, str(tmp_path), json.dumps({"leave": 2}))
