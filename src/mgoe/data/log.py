@@ -45,7 +45,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
     Raises:
         DataError: Nothing is there, or it is no Parquet or CSV that can be read.
     """
-    files = [file for path in paths for file in _files(str(path), key)]
+    files = [file for path in paths for file in files_of(str(path), key)]
     kinds = {_kind(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
@@ -64,7 +64,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
 
 def on_a_cluster(paths: Sequence[str | Path], key: str = "data.log") -> bool:
     """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
-    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in _files(str(path), key)) for path in paths)
+    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in files_of(str(path), key)) for path in paths)
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
@@ -80,7 +80,7 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: s
     """
     names = []
     for path in map(str, paths):
-        files = [] if "://" in path else _files(path, key)
+        files = [] if "://" in path else files_of(path, key)
         for file in files:
             _check_whole(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
@@ -152,7 +152,12 @@ def unreadable(place: str, error: duckdb.Error) -> DataError:
     return DataError(place, f"cannot be read: {reason}; write the file again")
 
 
-def _files(path: str, key: str) -> list[Path]:
+def files_of(path: str, key: str) -> list[Path]:
+    """The files that a file, folder or glob names, in order.
+
+    Raises:
+        DataError: There is none.
+    """
     here = Path(path)
     if here.is_file():
         return [here]

@@ -13,11 +13,13 @@ from mgoe.config import ComparisonSettings, dump_settings, load_comparison
 from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
 from mgoe.files import exclusive, write_text
+from mgoe.pipeline.cells import told
 from mgoe.pipeline.comparison import kept, records, work
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import Entry, Plan
-from mgoe.pipeline.comparison.processes import Job, Outcome, run_jobs
+from mgoe.pipeline.comparison.processes import Job, run_jobs
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna
+from mgoe.pipeline.output import clear_unfinished
 from mgoe.pipeline.stages import Say
 
 SETTINGS = "comparison.yaml"
@@ -83,7 +85,7 @@ def compare(
     entries = plan.chosen(models, seeds, logs)
     with exclusive(out, "a comparison"):
         _open(plan)
-        kept.claim(kept.parts_of(plan, plan.entries), overwrite)
+        _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
         for part in kept.parts_of(plan, entries):
             part.begin()
         _run(plan, entries, until, say, command)
@@ -110,7 +112,19 @@ def _open(plan: Plan) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
+    clear_unfinished(out)
     write_text(out / SETTINGS, dump_settings(plan.settings))
+
+
+def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
+    """Take away what is outdated, and first say so in the lines of its cells, whose numbers are then of nothing that is there."""
+    going = {path for part in outdated for path in part.paths}
+    known = records.latest(plan.out)
+    for entry in plan.entries:
+        if entry.cell().folder in going and entry.key in known:
+            records.append(plan.out, records.of_outdated(entry, command))
+    for part in outdated:
+        part.remove()
 
 
 def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
@@ -129,15 +143,8 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
         records.append(plan.out, line)
         done += 1
         left = (time.perf_counter() - started) / done * (len(of_cells) - done)
-        say(f"  [{done}/{len(of_cells)}] {told(entry, outcome)}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
-
-
-def told(entry: Entry, outcome: Outcome) -> str:
-    """A cell that ended, in a line."""
-    if outcome.failed:
-        return f"{entry.title} failed: {outcome.failed}"
-    facts = outcome.value
-    return f"{entry.title}: {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, {facts['seconds']:,.0f} s"
+        ended = f"{entry.title} failed: {outcome.failed}" if outcome.failed else f"{entry.log.name}, {told(outcome.value)}"
+        say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
 
 
 def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, Entry]]:
@@ -154,7 +161,7 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
         log, seed, contestant = entry.log, entry.seed, entry.contestant
         stage, graph, worlds = log.stage(seed), log.graph(seed, contestant), log.path / "world"
         world = need(f"world of {log.name}", log.world is None or worlds.exists(), work.draw_world, (log,))
-        there = (stage / work.EXAMPLES).exists() and (log.path / work.REFERENCES).exists()
+        there = all(path.exists() for path in (stage / "data", stage / work.EXAMPLES, log.path / work.REFERENCES))
         data = need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
         title = f"graph of {log.name}, seed {seed}" + (f", {contestant.variant}" if contestant.graph else "")
         return need(title, graph.exists(), work.build, (entry.settings, stage, graph), data)
