@@ -280,10 +280,9 @@ def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
 )
 def test_a_row_that_is_not_as_published(tmp_path: Path, row: str, found: str):
     (tmp_path / "UserBehavior.csv").write_text(f"1,2268318,2520377,pv,1511544070\n{row}\n")
-    with pytest.raises(DataError, match=f"(?s){found}.*|a row is not as the data set publishes it") as error:
+    with pytest.raises(DataError, match="a row is not as the data set publishes it") as error:
         prepare(find("taobao"), tmp_path, tmp_path / "out")
     assert found in str(error.value)
-    assert "a row is not as the data set publishes it" in error.value.message
 
 
 def test_missing_files(published: dict[str, Path], tmp_path: Path):

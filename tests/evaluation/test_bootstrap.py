@@ -13,7 +13,7 @@ from mgoe.evaluation import Influence, compare, deal, find_leads, holm, user_inf
 from mgoe.evaluation import bootstrap as module
 from tests.effort import up_to
 
-from .made_up import TASKS, made_up
+from .made_up import TASKS, drawn_again, made_up
 
 P = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1))
 COLUMN = (("all", "ranking"),)
@@ -92,13 +92,9 @@ def test_an_interval_is_that_of_drawing_users_and_measuring_anew(seed: int):
     noise = np.random.default_rng(seed).normal(0, 1.5, good[:, :2].shape)
     models = good[:, :2], np.log(good[:, :2] / (1 - good[:, :2])) + noise
     a, b = ({0: user_influence(scores, labels[:, :2], users, TASKS[:2])} for scores in models)
-    order = np.argsort(users, kind="stable")
-    blocks = np.split(order, np.flatnonzero(np.diff(users[order])) + 1)
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(300):
-        picks = rng.integers(0, len(blocks), len(blocks))
-        rows = np.concatenate([blocks[pick] for pick in picks])
-        names = np.repeat(np.arange(len(picks)), [len(blocks[pick]) for pick in picks])
+        rows, names = drawn_again(users, rng)
         measured = [user_influence(scores[rows], labels[rows, :2], names, TASKS[:2]).values for scores in models]
         drawn.append(measured[0] - measured[1])
     moved = np.array(drawn) - (a[0] - b[0]).values

@@ -29,6 +29,7 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
         memory: GiB; most of what the machine has by default.
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+    con.con.execute("SET enable_progress_bar = false")  # it would go to standard output, and does in processes without a script
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con

@@ -113,6 +113,7 @@ def _write_log(data: DataSet, source: Path, folder: Path, memory: float) -> tupl
         con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
         con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")  # standard output is for results
         bench = Workbench(data.name, source, folder, con)
         left_out = data.write(bench)
     return bench.rows, left_out

@@ -103,6 +103,7 @@ def _start(context: Any, job: Job) -> tuple[Connection, BaseProcess]:
 
 def _child(connection: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    os.dup2(sys.stderr.fileno(), 1)  # results on standard output are the parent's alone
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         connection.send((work(*args), ""))
