@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,17 +135,18 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
     started, done = time.perf_counter(), 0
     threads = max((log.settings(0).training.threads for log in plan.logs.values()), default=1)
-    for outcome in run_jobs(jobs, plan.settings.jobs, threads, until):
-        entry = of_cells.get(outcome.job.name)
-        if entry is None:
-            say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
-            continue
-        line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
-        records.append(plan.out, line)
-        done += 1
-        left = (time.perf_counter() - started) / done * (len(of_cells) - done)
-        ended = f"{entry.title} failed: {outcome.failed}" if outcome.failed else f"{entry.log.name}, {told(outcome.value)}"
-        say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
+    with closing(run_jobs(jobs, plan.settings.jobs, threads, until)) as outcomes:
+        for outcome in outcomes:
+            entry = of_cells.get(outcome.job.name)
+            if entry is None:
+                say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+                continue
+            line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
+            records.append(plan.out, line)
+            done += 1
+            left = (time.perf_counter() - started) / done * (len(of_cells) - done)
+            ended = f"{entry.title} failed: {outcome.failed}" if outcome.failed else f"{entry.log.name}, {told(outcome.value)}"
+            say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
 
 
 def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, Entry]]:
