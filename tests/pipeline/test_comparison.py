@@ -213,8 +213,10 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False) == []
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
     parts = kept.parts_of(plan, plan.entries)
-    with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made with another `.*seed`"):
-        kept.outdated(parts, overwrite=False)
+    for _ in ("it is there", "the cells that used it are"):
+        with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made with another `.*seed`"):
+            kept.outdated(parts, overwrite=False)
+        (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
     for part in kept.outdated(parts, overwrite=True):
         part.remove()
     assert not any(entry.cell().done for entry in plan.entries)
@@ -297,7 +299,7 @@ def test_every_comparison_of_the_examples_is_valid(path: Path, tmp_path: Path, m
         pytest.skip("a run's settings")
     monkeypatch.chdir(path.parents[1])
     plan = Plan(load_comparison(path), tmp_path)
-    plan.check()
+    plan.check([entry for entry in plan.entries if "lightgbm" not in entry.contestant.name])  # which needs not be installed
     assert plan.entries
 
 

@@ -80,10 +80,10 @@ def compare(
     until = None if stop_after is None else time.monotonic() + stop_after
     settings, out = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings), Path(out)
     plan = Plan(settings, out)
-    plan.check()
+    entries = plan.chosen(models, seeds, logs)
+    plan.check(entries)
     if settings.tune is not None:
         load_optuna()
-    entries = plan.chosen(models, seeds, logs)
     with exclusive(out, "a comparison"):
         _open(plan)
         _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)

@@ -85,7 +85,8 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     """
     found = [(part, key) for part in parts if (key := part.differs)]
     for part, key in found:
-        if not overwrite and part.done.exists():
+        finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
+        if finished and not overwrite:
             what = "of another log: the files have changed since" if key == SOURCE else f"with another `{key}`"
             raise OutputError(part.path, f"was made {what}; choose another --out, or --overwrite to make anew what differs")
     return [part for part, _ in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -191,28 +191,33 @@ class Plan:
             raise ConfigError(place, "a simulated world is compared on its event log; leave `data.form` and labels out")
         return log
 
-    def check(self) -> None:
-        """Refuse what can be refused before any work: names, options, monitors, extras.
+    def check(self, entries: Sequence[Entry]) -> None:
+        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors and extras.
+
+        Args:
+            entries: What is to run.
 
         Raises:
             MgoeError: Something of it breaks a rule.
         """
         for log in self.logs.values():
             for contestant in self.contestants.values():
-                check_fit(log.settings(self.settings.seeds[0], contestant), contestant.settings())
+                log.settings(self.settings.seeds[0], contestant)
+                contestant.settings()
+        for entry in {(entry.log.name, entry.contestant.name): entry for entry in entries}.values():
+            check_fit(entry.settings, entry.contestant.settings())
         if self.settings.tune is not None:
-            self._check_space(self.settings.tune.space)
+            self._check_space(self.settings.tune.space, {entry.contestant.base: self.untouched(entry) for entry in entries}.values())
 
-    def _check_space(self, space: Space) -> None:
+    def _check_space(self, space: Space, searched: Iterable[Entry]) -> None:
         """See that every model can be fitted with every choice, and at both ends of every range: the first trial tells nothing of them."""
-        models = [contestant for contestant in self.contestants.values() if not contestant.variant]
-        switches = {name for model in models for name in options_of(model.settings()).model_fields}
+        switches = {name for contestant in self.contestants.values() for name in options_of(contestant.settings()).model_fields}
         for key in space:
             name = key.removeprefix("options.")
             if name != key and name.split(".")[0] not in switches:
                 raise ConfigError(f"tune.space.{key}", f"is a switch of none of the models{did_you_mean(name, sorted(switches))}")
-        settings = next(iter(self.logs.values())).settings(self.settings.seeds[0])
-        for model in models:
+        for entry in searched:
+            settings, model = entry.settings, entry.contestant
             for key, values in space_of(model.settings(), space).items():
                 for value in values if isinstance(values, list) else (values.low, values.high):
                     check_fit(settings, model.settings(nested({key: value})))
