@@ -223,6 +223,24 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
 
 
+def test_another_default_of_a_switch_is_noticed_and_an_earlier_note_knows_given_ones_alone(raw: dict[str, Any], tmp_path: Path):
+    plan = Plan(settings(raw, variants={}, models=[{"name": "m", "base": "mgoe", "options": {"tau": 2.0}}], seeds=[0]), tmp_path)
+    [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]
+    part.begin()
+    assert part.differs == ""
+    note = json.loads(part.note.read_text())
+    options = note["model"]["options"]
+    assert options["tau"] == 2
+    note["model"]["options"] = {**options, "width": options["width"] + 1}
+    part.note.write_text(json.dumps(note))
+    assert part.differs == "model.options.width"
+    del note["source"]
+    for given, key in (({"tau": 2.0}, ""), ({"tau": 1.0}, "model.options.tau")):
+        note["model"]["options"] = given
+        part.note.write_text(json.dumps(note))
+        assert part.differs == key
+
+
 def test_costs_that_a_cell_does_not_tell_are_none():
     known = {"parameters": 10, "training_seconds": 2.0, "cpu_seconds": 1.0, "scored_per_second": 5}
     whole, earlier = cost_of([known, known | {"cpu_seconds": 3.0}]), cost_of([known, {**known, "cpu_seconds": None}])

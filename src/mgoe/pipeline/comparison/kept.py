@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mgoe.config import check_settings
 from mgoe.data.log import files_of
 from mgoe.errors import MgoeError, OutputError
 from mgoe.files import sha256, write_json
+from mgoe.models import options_of
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
 from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE
 
 SOURCE = "source"
-"""Key of the checksum of a log's files. Notes of earlier versions have none: then it is not known, and nothing follows from it."""
+"""Key of the checksum of a log's files. Notes of earlier versions have none: then it is not known, and nothing follows from it; nor are
+options of a model that such a note does not name."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Part:
         except (OSError, ValueError):
             return "all"
         asked = json.loads(json.dumps(self.asked))
+        if isinstance(before, dict) and SOURCE not in before and "model" in before:  # of an earlier version: options that were given, alone
+            options = asked["model"]["options"]
+            asked["model"]["options"] = {key: options[key] for key in before["model"]["options"] if key in options}
         if isinstance(before, dict) and None in (before.get(SOURCE), asked.get(SOURCE)):
             before, asked = ({key: value for key, value in one.items() if key != SOURCE} for one in (before, asked))
         return _difference(before, asked)
@@ -162,8 +168,11 @@ def _data(entry: Entry) -> dict[str, Any]:
 
 
 def _all(entry: Entry) -> dict[str, Any]:
-    model = entry.contestant.settings().model_dump(mode="json")
-    return _data(entry) | _plain(entry) | {"model": model, "seed": entry.seed}
+    """With every switch of the model written out, so that another default is another setting."""
+    model = entry.contestant.settings()
+    switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
+    told = model.model_dump(mode="json") | {"options": switches.model_dump(mode="json")}
+    return _data(entry) | _plain(entry) | {"model": told, "seed": entry.seed}
 
 
 def _difference(before: Any, asked: Any) -> str:
