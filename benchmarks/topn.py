@@ -13,7 +13,7 @@ Two protocols, each with `--queries` users, a thousand by default, and every ite
 
 Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry: popularity is its column sum,
 item-kNN the cosine of columns (20 neighbours), ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and
-LightGCN (He et al. 2020) three rounds of smoothing with the loss of pairs, written here on sparse matrices. A model's order is by the
+LightGCN (He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). A model's order is by the
 sum of its tasks' probabilities with the sampling of negatives undone, or by one task's with `--task`.
 
 A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
@@ -33,20 +33,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.lightgcn import light_gcn
 from benchmarks.measure import line, use_cores
 from mgoe import pipeline
 from mgoe.calibration import recalibrate
-from mgoe.config import RunSettings, load_settings, make_settings
+from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries
 from mgoe.metrics import hit_rate_at, ndcg_at
 from mgoe.pipeline.cells import Inputs, fit_model
-from mgoe.pipeline.rows import model_rows
+from mgoe.pipeline.line import begin
+from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.training.pairs import PairScorer
 
 DEPTH = 10
@@ -147,7 +148,8 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), out)
-    raw = settings.model_dump(exclude={"data"}) | {"data": {"log": str(out), "bucket": settings.data.bucket}}
+    data = {"log": str(out), **settings.data.model_dump(include={"bucket", "users", "items"})}
+    raw = settings.model_dump(exclude={"data"}) | {"data": data}
     raw["tasks"] = [task.model_dump() | {"behaviors": []} for task in settings.tasks]
     return make_settings(raw)
 
@@ -197,46 +199,10 @@ def als(task: Task, seed: int) -> Scores:
     return lambda users: np.asarray(model.user_factors)[users] @ items.T
 
 
-def light_gcn(task: Task, seed: int, rounds: int = 3, epochs: int = 40, batch: int = 8192, decay: float = 1e-4) -> Scores:
-    """LightGCN: embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of pairs (eq. 15)."""
-    torch.manual_seed(seed)
-    users, items = task.known.shape
-    pairs = task.known.tocoo()
-    adjacency = smoothing(pairs.row, pairs.col, users, items)
-    table = torch.nn.Parameter(0.1 * torch.randn(users + items, FACTORS))
-    optimiser = torch.optim.Adam([table], lr=5e-3)
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
-            mean = smoothed(adjacency, table, rounds)
-            user, liked = torch.from_numpy(pairs.row[rows].astype(np.int64)), torch.from_numpy(pairs.col[rows].astype(np.int64))
-            other = torch.from_numpy(rng.integers(0, items, len(rows)))
-            lead = (mean[user] * (mean[users + liked] - mean[users + other])).sum(1)
-            size = table[user].square().sum() + table[users + liked].square().sum() + table[users + other].square().sum()
-            loss = torch.nn.functional.softplus(-lead).mean() + decay * size / (2 * len(rows))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    with torch.inference_mode():
-        mean = smoothed(adjacency, table, rounds).numpy()
-    return lambda chosen: mean[chosen] @ mean[users:].T
-
-
-def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Tensor:
-    """D^-1/2 A D^-1/2 of the graph of users and items. Sparse, shape (U + I, U + I)."""
-    ends = np.concatenate([user, item + users]), np.concatenate([item + users, user])
-    degree = np.bincount(ends[0], minlength=users + items)
-    values = 1 / np.sqrt(degree[ends[0]] * degree[ends[1]])
-    places = torch.from_numpy(np.stack(ends).astype(np.int64))
-    return torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2).coalesce().to_sparse_csr()
-
-
-def smoothed(adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:
-    """Mean of the embeddings after 0, 1, ... rounds. Shape (U + I, D)."""
-    layers = [table]
-    for _ in range(rounds):
-        layers.append(adjacency @ layers[-1])
-    return torch.stack(layers).mean(0)
+def by_graph(task: Task, seed: int) -> Scores:
+    """LightGCN."""
+    users, items = light_gcn(task.known, seed, FACTORS)
+    return lambda chosen: users[chosen] @ items.T
 
 
 def model_scores(settings: RunSettings, out: Path, name: str, snapshot: int, items: int, task: str | None) -> Scores:
@@ -266,9 +232,13 @@ def recommenders(names: Sequence[str], task: Task, seed: int) -> dict[str, Calla
         "popularity": lambda: popularity(task),
         "item-knn": lambda: item_knn(task),
         "als": lambda: als(task, seed),
-        "lightgcn": lambda: light_gcn(task, seed),
+        "lightgcn": lambda: by_graph(task, seed),
     }
     return {name: known[name] for name in known if name == "popularity" or name in names}
+
+
+def say(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -285,17 +255,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     use_cores()
     settings = load_settings(asked.config, asked.sets)
+    for option, names, valid in (
+        ("--models", asked.models, [model.name for model in named_models(settings)]),
+        ("--beside", asked.beside, ["item-knn", "als", "lightgcn"]),
+        ("--task", [asked.task] if asked.task else [], settings.task_names),
+    ):
+        for name in names:
+            if name not in valid:
+                parser.error(f"{option}: {name!r} is none{did_you_mean(name, valid)}")
     with tempfile.TemporaryDirectory() as temporary:
-        out = asked.out or Path(temporary)
-        prepared = pipeline.prepare_data(settings, out)
+        out = asked.out or Path(temporary) / "out"
+        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+            pass  # whatever of it is of other settings is refused
         if asked.split == "time":
             task, snapshot = by_time(prepared, asked.queries, asked.seed), len(prepared.cuts) - 1
         else:
-            settings = without_last(settings, prepared, out / "rest.parquet")
-            rest = pipeline.prepare_data(settings, out / "rest")
-            task, snapshot, out = leave_last_out(prepared, rest, asked.queries, asked.seed), len(rest.cuts), out / "rest"
-            prepared = rest
-        pipeline.build(settings, out, prepared)
+            whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
+            with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+                task, snapshot = leave_last_out(whole, prepared, asked.queries, asked.seed), len(prepared.cuts)
+        pipeline.build(settings, out, prepared, say)
         rivals = recommenders(asked.beside, task, asked.seed)
         for name in asked.models:
             rivals[name] = partial(model_scores, settings, out, name, snapshot, task.known.shape[1], asked.task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -56,6 +57,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def clear_partial(path: Path) -> None:
+    """Take away what `whole_folder` left beside a place in processes that were killed. Hold the place by `exclusive`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

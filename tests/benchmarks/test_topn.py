@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
+from benchmarks.lightgcn import smoothing
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -47,7 +48,7 @@ def test_what_is_held_out_is_the_last_item_and_never_all(events: list[tuple[int,
 
 def test_smoothing_is_symmetric_and_of_norm_one():
     user, item = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])
-    dense = topn.smoothing(user, item, 3, 3).to_dense().numpy()
+    dense = smoothing(user, item, 3, 3).to_dense().numpy()
     assert_allclose(dense, dense.T)
     assert_allclose(np.linalg.eigvalsh(dense).max(), 1, atol=1e-6)
     assert_allclose(dense[0, 3], 1 / np.sqrt(2))
@@ -63,3 +64,17 @@ def test_every_recommender_prints_its_figures(small: RunSettings, tmp_path: Path
     assert found.keys() == {f"topn.{split}.{name}.{metric}" for name in names for metric in ("hr@10", "ndcg@10")}
     assert all(0 <= value <= 1 for value in found.values())
     assert found[f"topn.{split}.popularity.hr@10"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["--models", "mgeo"], "did you mean 'mgoe'"), (["--beside", "asl"], "did you mean 'als'"), (["--task", "bye"], "did you mean 'buy'")],
+)
+def test_a_name_that_is_none_is_said_before_any_work(
+    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
+    with pytest.raises(SystemExit):
+        topn.main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), *words])
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

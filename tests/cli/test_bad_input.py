@@ -130,6 +130,9 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "unknown task to monitor": (lambda log: log, {"training": {"monitor": "by.auc"}}, ("training.monitor", "did you mean 'buy.auc'")),
     "unknown model": (lambda log: log, {"models": ["mmeo"]}, ("mmeo", "did you mean 'mmoe'")),
     "two tasks of one name": (lambda log: log, {"tasks": ["click", "click"]}, ("click", "twice")),
+    "no models": (lambda log: log, {"models": []}, ("models", "at least 1 item")),
+    "a seed twice": (lambda log: log, {"seeds": [0, 0]}, ("seeds must differ", "0 twice")),
+    "a model whose name is a path": (lambda log: log, {"models": [{"name": "../a", "base": "mgoe"}]}, ("no slash", "'../a'")),
     "no tasks": (lambda log: log, {"tasks": []}, ("tasks",)),
     "a column of exposures": (lambda log: log, {"data": {"position": "position"}}, ("data.position", "event log")),
     "a truth that is none": (lambda log: log, {"data": {"truth": "nowhere"}}, ("nowhere", "mgoe simulate")),
@@ -343,6 +346,11 @@ def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
     for command in ("init", "describe"):
         assert_refused(mgoe(command, log), "log.parquet", "time")
         assert_refused(mgoe(command, tmp_path / "none.parquet"), "none.parquet", "no such file")
+    for few in (1, 3):
+        events.head(few).to_parquet(log)
+        assert_refused(mgoe("init", log), "log.parquet", f"at least 4 rows, found {few}", "add more rows")
+    events.head(50)[["timestamp", "item_id"]].assign(user_id=7, done="click").to_parquet(log)
+    assert_refused(mgoe("init", log), "needs a user and an item", "user_id, done hold one value alone, so add more rows")
     events.to_parquet(log)
     (tmp_path / "mine.yaml").write_text("mine")
     assert_refused(mgoe("init", log, "--out", tmp_path / "mine.yaml"), "mine.yaml", "--overwrite")

@@ -47,6 +47,7 @@ def serve() -> Iterator[Served]:
             if start is not None and start >= len(body):
                 self.send_error(416)
                 return
+            cut = served.cuts.pop(0) if served.cuts else None  # before the first byte: the next request may change what is served
             self.send_response(200 if start is None else 206)
             if start is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
@@ -57,7 +58,6 @@ def serve() -> Iterator[Served]:
             if served.sized:
                 self.send_header("Content-Length", str(len(body) - (start or 0)))
             self.end_headers()
-            cut = served.cuts.pop(0) if served.cuts else None
             self.wfile.write(body[start or 0 :][:cut])
 
         def log_message(self, *_: object) -> None:

@@ -106,6 +106,27 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(served: Served, tmp_path: P
     assert said == (["data.bin has changed on the server: begun anew"] if careless else [])
 
 
+def test_a_file_that_is_another_each_time_ends_in_a_sentence(served: Served, tmp_path: Path):
+    served.status = [416] * 3
+    with pytest.raises(DataError, match=rf"another file each time, 3 times now; try later, or get it from {HOME}"):
+        get(served, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert len(served.requests) == 3
+
+
+def test_no_part_of_the_former_file_is_taken_for_one_of_the_new(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The new one does not fit on the disk: what is remembered of it must not vouch for bytes of the old."""
+    served.cuts = [60_000, 0, 0]
+    with pytest.raises(DataError, match="cut off"):
+        get(served, tmp_path)
+    served.body, served.tag, served.date = OTHER, '"two"', "Sun, 02 Jan 2022 00:00:00 GMT"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(200_000, 100_000, 100_000))
+    with pytest.raises(OutputError, match="too small"):
+        get(served, tmp_path)
+    monkeypatch.undo()
+    assert get(served, tmp_path).read_bytes() == OTHER
+
+
 def test_a_shorter_file_now_is_begun_anew(served: Served, tmp_path: Path):
     served.cuts = [60_000, 0, 0]
     with pytest.raises(DataError, match="cut off"):
@@ -163,6 +184,13 @@ def test_another_checksum(served: Served, tmp_path: Path):
     with pytest.raises(DataError, match=f"found {md5_of(OTHER)}"):
         get(served, tmp_path, md5_of(BODY))
     assert (tmp_path / "data.bin").read_bytes() == OTHER
+
+
+def test_another_size_where_no_checksum_is_published(served: Served, tmp_path: Path):
+    with pytest.raises(DataError, match="its size must be 200001, found 200000; remove it"):
+        get(served, tmp_path, size=len(BODY) + 1)
+    assert not list(tmp_path.iterdir())
+    assert get(served, tmp_path, size=len(BODY)).read_bytes() == BODY
 
 
 def test_a_file_of_unknown_length(served: Served, tmp_path: Path):

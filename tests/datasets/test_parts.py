@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.datasets.parts import PARTS, TEST, along, anywhere, drawn, last_out, moment
+from mgoe.datasets.parts import LAST_OUT, PARTS, TEST, along, anywhere, drawn, in_order, moment
 
 
 def values(expression: str, rows: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def values(expression: str, rows: int) -> np.ndarray:
 
 @given(st.integers(1, 300))
 def test_the_last_is_test_the_one_before_valid_and_the_others_in_order(rows: int):
-    part = values(last_out("place", "n"), rows)
+    part = values(LAST_OUT, rows)
     assert (part == TEST).sum() == 1
     assert part[-1] == TEST
     assert (part == PARTS).sum() == min(rows - 1, 1)
@@ -30,11 +30,21 @@ def test_the_last_is_test_the_one_before_valid_and_the_others_in_order(rows: int
 
 @given(st.integers(1, 300), st.integers(1, 12))
 def test_shares_are_equal_and_in_order(rows: int, parts: int):
-    part = values(along("place", "n", parts), rows)
+    part = values(along(parts), rows)
     assert (np.diff(part) >= 0).all()
     assert ((part >= 1) & (part <= parts)).all()
     sizes = np.bincount(part, minlength=parts + 1)[1:]
     assert sizes.max() - sizes.min() <= 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=40))
+def test_places_are_those_of_each_user_s_rows_in_order(rows: list[tuple[int, int]]):
+    listed = ", ".join(f"({user}, {day}, {number})" for number, (user, day) in enumerate(rows))
+    query = f"SELECT user_id, number, {in_order('user_id', 'day, number')} FROM (VALUES {listed}) AS t(user_id, day, number)"
+    for user, number, place, n in duckdb.sql(query).fetchall():
+        own = sorted((day, k) for k, (other, day) in enumerate(rows) if other == user)
+        assert own[place - 1][1] == number
+        assert n == len(own)
 
 
 def test_draws_go_by_the_key_alone():

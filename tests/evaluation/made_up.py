@@ -28,3 +28,11 @@ def made_up(seed, users=60, rows=600, skill=1.0, missing=0.1):
     scores = 1 / (1 + np.exp(-guess))
     scores[:, :2] = np.round(scores[:, :2], 2).clip(0.01, 0.99)  # ties
     return labels, scores, user
+
+
+def drawn_again(users, rng):
+    """Rows of users drawn with replacement, as often as they are drawn, and a name for each draw."""
+    order = np.argsort(users, kind="stable")
+    blocks = np.split(order, np.flatnonzero(np.diff(users[order])) + 1)
+    picks = rng.integers(0, len(blocks), len(blocks))
+    return np.concatenate([blocks[p] for p in picks]), np.repeat(np.arange(len(picks)), [len(blocks[p]) for p in picks])

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.evaluation import Influence, compare, deal, find_leads, holm, user_influence
 from mgoe.evaluation import bootstrap as module
+from tests.effort import up_to
 
-from .made_up import TASKS, made_up
+from .made_up import TASKS, drawn_again, made_up
 
 P = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1))
 COLUMN = (("all", "ranking"),)
@@ -43,6 +44,81 @@ def test_holm_leaves_out_what_does_not_exist():
 
 def influence(value: float, parts: np.ndarray) -> Influence:
     return Influence(COLUMN, np.array([value]), np.arange(len(parts)), (parts - parts.mean())[:, None].astype(np.float32))
+
+
+@up_to(15)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
+def test_leads_are_those_of_a_naive_loop(seed: int, rivals: int, metrics: int, seeds: int):
+    """Every draw, rival and metric by itself: sums over users of (weight - 1) times the mean of the seeds' paired influences."""
+    rng, users, draws = np.random.default_rng(seed), 7, 50
+    names = tuple(("t", str(m)) for m in range(metrics))
+
+    def drawn(spread: float) -> dict[int, Influence]:
+        parts = [rng.normal(size=(users, metrics)) for _ in range(seeds)]
+        values = [0.6 + spread * rng.normal(size=metrics) for _ in range(seeds)]
+        return {s: Influence(names, values[s], np.arange(users), (parts[s] - parts[s].mean(0)).astype(np.float32)) for s in range(seeds)}
+
+    ours, others = drawn(0.5), {f"r{v}": drawn(0.5) for v in range(rivals)}
+    weights = np.random.default_rng(seed).poisson(1.0, (draws, users))
+    of_seeds = np.random.default_rng([seed, seeds]).standard_t(seeds - 1, draws) if seeds > 1 else np.zeros(draws)
+    naive = {}
+    for name, theirs in others.items():
+        for m in range(metrics):
+            own = [ours[s].values[m] - theirs[s].values[m] for s in range(seeds)]
+            error = np.std(own, ddof=1) / np.sqrt(seeds) if seeds > 1 else 0
+            moved = []
+            for draw in range(draws):
+                move = 0.0
+                for user in range(users):
+                    paired = np.mean([float(ours[s].parts[user, m]) - float(theirs[s].parts[user, m]) for s in range(seeds)])
+                    move += (weights[draw, user] - 1) * paired
+                moved.append(move * np.sqrt(users / (users - 1)) + of_seeds[draw] * error)
+            value = np.mean(own)
+            reached = min(sum(move >= value for move in moved), sum(move <= value for move in moved))
+            interval = value - np.quantile(moved, 0.975), value - np.quantile(moved, 0.025)
+            naive[name, str(m)] = (value, *interval, min(1, 2 * (reached + 1) / (draws + 1)))
+    found = find_leads("a", ours, others, seed=seed, draws=draws)
+    assert {(lead.rival, lead.metric) for lead in found} == set(naive)
+    for lead in found:
+        assert_allclose((lead.value, lead.low, lead.high, lead.p), naive[lead.rival, lead.metric], rtol=1e-4, atol=1e-5)
+    for m in range(metrics):
+        family = [lead for lead in found if lead.metric == str(m)]
+        assert_allclose([lead.adjusted for lead in family], holm([lead.p for lead in family]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_interval_is_that_of_drawing_users_and_measuring_anew(seed: int):
+    labels, good, users = made_up(seed, users=150, rows=2000, missing=0)
+    noise = np.random.default_rng(seed).normal(0, 1.5, good[:, :2].shape)
+    models = good[:, :2], np.log(good[:, :2] / (1 - good[:, :2])) + noise
+    a, b = ({0: user_influence(scores, labels[:, :2], users, TASKS[:2])} for scores in models)
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(300):
+        rows, names = drawn_again(users, rng)
+        measured = [user_influence(scores[rows], labels[rows, :2], names, TASKS[:2]).values for scores in models]
+        drawn.append(measured[0] - measured[1])
+    moved = np.array(drawn) - (a[0] - b[0]).values
+    for m, lead in enumerate(find_leads("a", a, {"b": b})):
+        width = np.subtract(*np.quantile(moved[:, m], [0.975, 0.025]))
+        low, high = lead.value - np.quantile(moved[:, m], [0.975, 0.025])
+        assert abs(lead.low - low) < 0.15 * width, lead
+        assert abs(lead.high - high) < 0.15 * width, lead
+
+
+def test_among_rivals_that_are_as_good_a_lead_is_seldom_claimed():
+    """Five rivals of equal skill on new users each time: each interval holds 0 at its level, and Holm's correction keeps the family's."""
+    inside, claimed = [], []
+    for world in range(200):
+        labels, scores, users = made_up(world, users=100, rows=600, missing=0)
+        rng = np.random.default_rng(world)
+        logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
+        model, *rivals = ({0: user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2])} for _ in range(6))
+        found = find_leads("a", model, {str(k): rival for k, rival in enumerate(rivals)}, seed=world, draws=1000)
+        leads = [lead for lead in found if (lead.task, lead.metric) == COLUMN[0]]
+        inside += [lead.low <= 0 <= lead.high for lead in leads]
+        claimed.append(any(lead.adjusted < 0.05 for lead in leads))
+    assert 0.91 <= np.mean(inside) <= 0.98
+    assert np.mean(claimed) < 0.09
 
 
 def test_intervals_cover_the_truth_at_their_level():

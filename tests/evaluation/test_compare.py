@@ -11,7 +11,7 @@ from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, compare, compare_rows, estimate, measure, user_influence
 from tests.effort import up_to
 
-from .made_up import TASKS, made_up
+from .made_up import TASKS, drawn_again, made_up
 
 SEEDS = st.integers(0, 2**32 - 1)
 NAMES = [("click", "auc"), ("click", "gauc"), ("click", "logloss"), ("buy", "auc"), ("stay", "rmse"), ("stay", "mae"), ("all", "ranking")]
@@ -51,13 +51,9 @@ def test_spread_is_that_of_a_bootstrap_over_users(seed):
     a, b = (user_influence(scores, labels, users, TASKS) for scores in (good, poor))
     users_n = len(a.users)
     closed = np.sqrt((((a - b).parts ** 2).sum(0)) * users_n / (users_n - 1))
-    order = np.argsort(users, kind="stable")
-    blocks = np.split(order, np.flatnonzero(np.diff(users[order])) + 1)
     drawn = []
     for _ in range(400):
-        picks = rng.integers(0, len(blocks), len(blocks))
-        rows = np.concatenate([blocks[p] for p in picks])
-        names = np.repeat(np.arange(len(picks)), [len(blocks[p]) for p in picks])
+        rows, names = drawn_again(users, rng)
         both = [user_influence(scores[rows], labels[rows], names, TASKS).values for scores in (good, poor)]
         drawn.append(both[0] - both[1])
     judged = [a.names.index(name) for name in NAMES if name[0] != "stay"]  # both predict the same for the regression

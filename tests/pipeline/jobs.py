@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from mgoe.data.log import connect
 from mgoe.errors import DataError
 
 
@@ -30,3 +31,11 @@ def die() -> None:
 def wait(folder: Path) -> None:
     note(folder, "begun")
     time.sleep(60)
+
+
+def speak(folder: Path) -> bool:
+    """Prints, and tells whether the library that reads logs would draw a bar."""
+    print("spoken", flush=True)
+    con = connect(folder)
+    [[bar]] = con.con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    return bar

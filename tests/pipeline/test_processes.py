@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,3 +47,15 @@ def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         running.throw(KeyboardInterrupt())
     assert time.monotonic() - started < 30
+
+
+def test_standard_output_is_left_to_whoever_asked(tmp_path: Path):
+    program = f"""
+from pathlib import Path
+from mgoe.pipeline.comparison.processes import Job, run_jobs
+from tests.pipeline import jobs
+print([(outcome.value, outcome.failed) for outcome in run_jobs([Job("a", jobs.speak, (Path({str(tmp_path)!r}),))], 1)])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[(False, '')]\n"
+    assert "spoken" in ended.stderr

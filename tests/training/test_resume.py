@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,21 @@ def test_a_finished_fit_is_not_done_again(tmp_path):
     model = Model(seed=8)
     again = fit_with_a_checkpoint_every_step(tmp_path, model, step=0)
     assert told(again) == told(first)
+
+
+def test_times_are_of_all_processes_together(tmp_path):
+    """A checkpoint of an earlier version tells nothing of the processor's, and then nothing is known of it."""
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    latest = max((tmp_path / "checkpoints").iterdir())
+    tensors, meta = load_checkpoint(latest)
+    assert meta["cpu_seconds"] > 0
+    save_checkpoint(latest, tensors, meta | {"seconds": 1e6, "cpu_seconds": 5e5})
+    found = fit_with_a_checkpoint_every_step(shutil.copytree(tmp_path, tmp_path.with_name("gone on")), Model())
+    assert 1e6 < found.seconds < 1e6 + 1000
+    assert 5e5 < found.cpu_seconds < 5e5 + 1000
+    save_checkpoint(latest, tensors, {name: value for name, value in meta.items() if name != "cpu_seconds"})
+    assert np.isnan(fit_with_a_checkpoint_every_step(tmp_path, Model()).cpu_seconds)
 
 
 def test_without_resume_it_begins_anew(tmp_path):

@@ -51,11 +51,15 @@ def compare(
         typer.echo(markdown(result.standings))
         show(f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}")
         if result.waiting:
-            show(f"{result.waiting} cells are not run yet; the same command goes on with them")
+            show(f"not run yet: {_cells(result.waiting)}; the same command goes on from here")
     if result.failed:
         title, reason = next(iter(result.failed.items()))
-        count = f"{len(result.failed)} cell{'s' * (len(result.failed) > 1)} failed"
-        raise TrainingError(count, f"{title}: {reason}; the same command tries again what failed")
+        again = "the same command, for all models, seeds and logs, tries again what failed"
+        raise TrainingError(f"{_cells(len(result.failed))} failed", f"{title}: {reason}; {again}")
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,7 +47,7 @@ def export(
         for column in ("task", "metric", "bundle", "exported", "difference"):
             table.add_column(column, justify="left" if column in ("task", "metric") else "right")
         for row in compared:
-            if None not in row.values():
-                found, exported = float(row["bundle"]), float(row["exported"])
+            found, exported = float(row["bundle"]), float(row["exported"])
+            if math.isfinite(found) and math.isfinite(exported):  # an AUC of one class does not exist
                 table.add_row(str(row["task"]), str(row["metric"]), *(f"{value:.5f}" for value in (found, exported, exported - found)))
         show(table)

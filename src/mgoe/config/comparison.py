@@ -9,11 +9,11 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mgoe.config.base import Settings, as_list, did_you_mean
-from mgoe.config.models import ModelSettings
+from mgoe.config.models import ModelSettings, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
 """What may differ inside a comparison. Data, split and negatives may not: all are judged on the same rows."""
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
 class LogSettings(Settings):
@@ -142,7 +142,7 @@ class ComparisonSettings(Settings):
     def _names_agree(self) -> Self:
         for kind, names in (("logs", self.logs), ("variants", self.variants), ("tables", self.tables)):
             for name in names:
-                if not re.match(NAME, name):
+                if not re.fullmatch(NAME, name):
                     raise ValueError(f"{kind}: names are letters, digits, `_`, `-` and `.`, found {name!r}")
         _known("reference", [self.lead], self.model_names)
         _known("variants_of", self.variants_of, self.model_names)
@@ -153,10 +153,9 @@ class ComparisonSettings(Settings):
             for key in changes:
                 if key.partition(".")[0] not in CHANGED_BY_VARIANTS or "." not in key:
                     raise ValueError(f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}")
-        for kind, names in (("models", self.model_names), ("seeds", self.seeds)):
-            repeated = next((name for name in names if names.count(name) > 1), None)  # pyright: ignore[reportArgumentType]
-            if repeated is not None:
-                raise ValueError(f"{kind} must differ, found {repeated!r} twice")
+        check_folders(self.models)
+        for kind, names in (("models and variants", everyone), ("seeds", self.seeds)):
+            check_differ(kind, names)
         return self
 
 

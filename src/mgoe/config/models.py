@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -81,3 +82,26 @@ class EvaluationSettings(Settings):
     slices: bool = True
     seed: int = 0
     """Of the draw of those users."""
+
+
+def check_folders(models: Sequence[str | ModelSettings]) -> None:
+    """See that a folder can be named after each model.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for model in models:
+        name = model if isinstance(model, str) else model.name
+        if not name or name.startswith(".") or "/" in name or "\\" in name:
+            raise ValueError(f"models: a folder is named after each, so that a name has no slash and begins with no dot, found {name!r}")
+
+
+def check_differ(kind: str, names: Sequence[str | int]) -> None:
+    """See that nothing is named twice.
+
+    Raises:
+        ValueError: Something is.
+    """
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{kind} must differ, found {repeated!r} twice")

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from mgoe.config.base import Settings, as_list, did_you_mean
 from mgoe.config.graph import GraphSettings
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
-from mgoe.config.models import EvaluationSettings, ModelSettings, TrainingSettings
+from mgoe.config.models import EvaluationSettings, ModelSettings, TrainingSettings, check_differ, check_folders
 
 
 class RunSettings(Settings):
@@ -23,7 +23,7 @@ class RunSettings(Settings):
     split: SplitSettings = SplitSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
-    models: list[str | ModelSettings] = ["mgoe", "shared-bottom", "mmoe"]
+    models: list[str | ModelSettings] = Field(default=["mgoe", "shared-bottom", "mmoe"], min_length=1)
     """Rows of the comparison; the first is the one whose bundle is written. A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`,
     `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
     training: TrainingSettings = TrainingSettings()
@@ -35,9 +35,9 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _tasks_agree(self) -> Self:
         names = [task.name for task in self.tasks]
-        repeated = {n for n in names if names.count(n) > 1}
-        if repeated:
-            raise ValueError(f"task names must differ, found {sorted(repeated)} twice")
+        check_differ("task names", names)
+        check_differ("seeds", self.seeds)
+        check_folders(self.models)
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:
                 raise ValueError(

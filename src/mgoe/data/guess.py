@@ -18,6 +18,8 @@ from mgoe.errors import DataError
 
 RARE = 0.002
 """Share of the rows below which a behaviour is no task of its own."""
+LEAST = 4
+"""Rows that are looked at, at least."""
 MOST_TASKS = 6
 MOST_BEHAVIORS = 50
 
@@ -33,13 +35,24 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
         con = connect(Path(folder))
         try:
             source = open_log(con, named, "LOG")
-            columns = look(stage(con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0]))
+            sample = stage(con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0])
+            _check_rows(sample, place_of(named))
+            columns = look(sample)
             draft = _roles(columns, source, place_of(named))
             return write_draft(named, draft, measure(draft, source, place_of(named)))
         except duckdb.Error as error:
             raise unreadable(place_of(named), error) from None
         finally:
             con.disconnect()
+
+
+def _check_rows(sample: Table, place: str) -> None:
+    """See that there is enough to tell columns apart by: a history and three windows take a row each."""
+    rows = sample.count().to_pyarrow().as_py()
+    if 0 < rows < LEAST:
+        raise DataError(
+            place, f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand"
+        )
 
 
 def _roles(columns: list[Column], source: Table, place: str) -> Draft:
@@ -58,7 +71,10 @@ def _roles(columns: list[Column], source: Table, place: str) -> Draft:
         user, item = user or next(rest, None), item or next(rest, None)
     if user is None or item is None:
         names = ", ".join(column.name for column in columns)
-        raise DataError(place, f"a log needs a user and an item, found no column like them among {names}; write the configuration by hand")
+        alike = [column.name for column in columns if column.kind in ("integer", "string") and column.distinct == 1]
+        more = f"{', '.join(alike)} hold one value alone, so add more rows, or " if alike else ""
+        rule = f"a log needs a user and an item, found no column like them among {names}"
+        raise DataError(place, f"{rule}; {more}write the configuration by hand")
     draft = Draft(user.name, item.name, time)
     if behavior is not None:
         _tasks_of_behaviors(draft, behavior, source)

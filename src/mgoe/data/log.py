@@ -29,6 +29,7 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
         memory: GiB; most of what the machine has by default.
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+    con.con.execute("SET enable_progress_bar = false")  # it would go to standard output, and does in processes without a script
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
@@ -45,7 +46,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
     Raises:
         DataError: Nothing is there, or it is no Parquet or CSV that can be read.
     """
-    files = [file for path in paths for file in _files(str(path), key)]
+    files = [file for path in paths for file in files_of(str(path), key)]
     kinds = {_kind(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
@@ -64,7 +65,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
 
 def on_a_cluster(paths: Sequence[str | Path], key: str = "data.log") -> bool:
     """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
-    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in _files(str(path), key)) for path in paths)
+    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in files_of(str(path), key)) for path in paths)
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
@@ -80,7 +81,7 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: s
     """
     names = []
     for path in map(str, paths):
-        files = [] if "://" in path else _files(path, key)
+        files = [] if "://" in path else files_of(path, key)
         for file in files:
             _check_whole(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
@@ -152,7 +153,12 @@ def unreadable(place: str, error: duckdb.Error) -> DataError:
     return DataError(place, f"cannot be read: {reason}; write the file again")
 
 
-def _files(path: str, key: str) -> list[Path]:
+def files_of(path: str, key: str) -> list[Path]:
+    """The files that a file, folder or glob names, in order.
+
+    Raises:
+        DataError: There is none.
+    """
     here = Path(path)
     if here.is_file():
         return [here]

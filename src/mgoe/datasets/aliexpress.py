@@ -23,7 +23,8 @@ def write(bench: Workbench, country: str) -> dict[str, int]:
     define = _from_tables if bench.holds("train.csv") else partial(_from_pages, country=country)
     left_out = 0
     codes = {name: f"{name}::DOUBLE::BIGINT" for name in CATEGORICAL}
-    users, items = (f"concat_ws('-', {', '.join(list(codes.values())[part])})" for part in (slice(9), slice(9, None)))
+    parts = [f"coalesce({code}::VARCHAR, '')" for code in codes.values()]  # one that is missing keeps its place
+    users, items = (f"concat_ws('-', {', '.join(own)})" for own in (parts[:9], parts[9:]))
     features = codes | {name: f"{name}::FLOAT" for name in NUMERICAL}
     columns = ", ".join(f"{value} AS {name}" for name, value in features.items())
     columns = f"{users} AS user_id, {items} AS item_id, click::TINYINT AS click, buy::TINYINT AS buy, {columns}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.parts import last_out, moment
+from mgoe.datasets.parts import LAST_OUT, in_order, moment
 from mgoe.datasets.reading import Workbench, first_line
 from mgoe.errors import DataError
 
@@ -23,15 +23,11 @@ def write(bench: Workbench) -> dict[str, int]:
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
     quoted = str(reviews).replace("'", "''")
     bench.define("raw", f"SELECT * FROM read_json('{quoted}', format = 'newline_delimited', columns = {{{fields}}})")
-    bench.define(
-        "placed",
-        """SELECT *, row_number() OVER (PARTITION BY reviewerID ORDER BY unixReviewTime, asin) AS place,
-            count(*) OVER (PARTITION BY reviewerID) AS n FROM raw""",
-    )
+    bench.define("placed", f"SELECT *, {in_order('reviewerID', 'unixReviewTime, asin')} FROM raw")
     bench.write(
         "log/events.parquet",
         f"""SELECT reviewerID AS user_id, asin AS item_id, to_timestamp(unixReviewTime) AT TIME ZONE 'UTC' AS timestamp,
-            CASE WHEN overall >= 4 THEN 'liked' ELSE 'rated' END AS behavior, {moment(last_out("place", "n"), "place")} AS part
+            CASE WHEN overall >= 4 THEN 'liked' ELSE 'rated' END AS behavior, {moment(LAST_OUT, "place")} AS part
         FROM placed""",
     )
     bench.lines("product", _PRODUCTS)

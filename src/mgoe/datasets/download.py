@@ -76,23 +76,28 @@ def download(
         wait: Seconds before the second attempt; twice that before the third.
 
     Returns:
-        The file, whose checksum is right where one is published.
+        The file, whose checksum or size is right where one is published.
 
     Raises:
-        DataError: The server refuses, cannot be reached, cuts the download off again and again, or sends what is not the published file.
+        DataError: The server refuses, cannot be reached, cuts the download off or changes the file again and again, or sends what is not
+            the published one.
         OutputError: The disk is too small, or the folder cannot be written.
     """
     path, part = folder / source.name, folder / f"{source.name}.part"
     if not path.exists():
-        attempt = 0
+        attempt = changes = 0
         while True:
             before = _size(part)
             try:
                 _fetch_rest(source, part, home, on_progress)
                 break
             except _Changed:
-                say(f"{source.name} has changed on the server: begun anew")
                 _forget(part)
+                changes += 1
+                if changes >= _ATTEMPTS:
+                    mend = f"try later, or get it from {home} yourself, and name its folder with --from"
+                    raise DataError(source.address, f"the server gives another file each time, {changes} times now; {mend}") from None
+                say(f"{source.name} has changed on the server: begun anew")
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
@@ -125,6 +130,7 @@ def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress
         server = _said(answer, have, known)
         if answer.status == 200:
             have = 0
+            _forget(part)  # before its state is another one's
         write_json(_state(part), vars(server))
         require_space(part.parent, (server.size or have) - have, source.name)
         with _opened(part, have) as file:
@@ -160,8 +166,8 @@ def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Serve
     """What an answer says of the file; refused where it is the rest of another one."""
     headers = answer.headers
     if answer.status != 206:
-        size = headers.get("Content-Length")
-        return _Server(int(size) if size else None, headers.get("ETag"), headers.get("Last-Modified"))
+        size = headers.get("Content-Length") or ""
+        return _Server(int(size) if size.isdigit() else None, headers.get("ETag"), headers.get("Last-Modified"))
     span, _, total = (headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
     server = _Server(
         int(total) if total.isdigit() else known.size, headers.get("ETag") or known.tag, headers.get("Last-Modified") or known.date
@@ -194,21 +200,23 @@ def _write(file: Any, chunk: bytes, part: Path) -> None:
 
 
 def check(source: Download, path: Path, home: str) -> None:
-    """Compare a file with its published checksum. A download that is wrong is no use and goes; a whole file stays.
+    """Compare a file with its published checksum, or size where there is none. A download that is wrong goes; a whole file stays.
 
     Raises:
         DataError: It is another one.
     """
-    if source.md5 is None:
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found == source.md5:
+    if source.md5 is not None:
+        with path.open("rb") as file:
+            what, rule = "MD5", source.md5
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    else:
+        what, rule, found = "size", source.size, _size(path)
+    if rule in (found, None):
         return
     if path.suffix == ".part":
         _forget(path)
     mend = f"remove it if it is still there and fetch it again; if that does not help, the file is another one now: see {home}"
-    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"its MD5 must be {source.md5}, found {found}; {mend}")
+    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"its {what} must be {rule}, found {found}; {mend}")
 
 
 def _forget(part: Path) -> None:

@@ -10,7 +10,7 @@ from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, unpack
 from mgoe.errors import DataError, OutputError
-from mgoe.files import exclusive, require_space, whole_folder
+from mgoe.files import clear_partial, exclusive, require_space, whole_folder
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     if not packed or _enough(data, _names(into)):
         return
+    clear_partial(into)
     with whole_folder(into) as folder:
         for archive in packed:
             say(f"unpacking {archive.name}")

@@ -44,23 +44,25 @@ def anywhere(key: str) -> str:
     return f"(('0x' || md5({key})[9:16])::BIGINT % {_DAY})"
 
 
-def along(place: str, count: str, parts: int = PARTS) -> str:
-    """Equal shares of a sequence, in its order.
+def in_order(user: str, order: str) -> str:
+    """Two columns: `place` of a row, from 1, among those of its user, and `n`, how many these are.
 
     Args:
-        place: From 1.
-        count: Length of the sequence.
+        user: Whose rows they are.
+        order: By what they are in order.
+    """
+    return f"row_number() OVER (PARTITION BY {user} ORDER BY {order}) AS place, count(*) OVER (PARTITION BY {user}) AS n"
+
+
+def along(parts: int = PARTS, length: str = "n") -> str:
+    """Equal shares of a sequence, in its order: the part of the row at `place`.
+
+    Args:
         parts: How many shares.
+        length: Of the sequence.
     """
-    return f"(1 + ({parts} * ({place} - 1)) // {count})"
+    return f"(1 + ({parts} * (place - 1)) // {length})"
 
 
-def last_out(place: str, count: str) -> str:
-    """Leave-last-out: the last row of a sequence is test, the one before validation, the others lie along parts 1 to 9.
-
-    Args:
-        place: From 1.
-        count: Length of the sequence.
-    """
-    shares = along(place, f"({count} - 2)", PARTS - 1)
-    return f"CASE WHEN {place} = {count} THEN {TEST} WHEN {place} = {count} - 1 THEN {PARTS} ELSE {shares} END"
+LAST_OUT = f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
+"""Leave-last-out: the last row of a sequence is test, the one before validation, the others lie along parts 1 to 9."""

@@ -16,7 +16,7 @@ import duckdb
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
-from mgoe.files import whole_folder, write_json, write_text
+from mgoe.files import clear_partial, exclusive, whole_folder, write_json, write_text
 
 SUMMARY = "dataset.json"
 MEMORY = 4.0
@@ -67,11 +67,17 @@ def prepare(
         DataError: A file is missing, of another layout, or holds a row that is not as published.
         OutputError: The folder cannot be written or is not free.
     """
-    started = time.perf_counter()
     source, out = Path(source), Path(out)
     if not source.is_dir():
         raise DataError(source, f"must be the folder that holds the files of {data.name}, found no folder")
-    _check_free(out, overwrite)
+    with exclusive(out, f"a log of {data.name}"):
+        _check_free(out, overwrite)
+        clear_partial(out)
+        return _prepare(data, source, out, memory, say)
+
+
+def _prepare(data: DataSet, source: Path, out: Path, memory: float, say: Callable[[str], None]) -> PreparedLog:
+    started = time.perf_counter()
     with whole_folder(out) as folder:
         say(f"reading {', '.join(data.files)}")
         rows, left_out = _write_log(data, source, folder, memory)
@@ -107,6 +113,7 @@ def _write_log(data: DataSet, source: Path, folder: Path, memory: float) -> tupl
         con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
         con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")  # standard output is for results
         bench = Workbench(data.name, source, folder, con)
         left_out = data.write(bench)
     return bench.rows, left_out

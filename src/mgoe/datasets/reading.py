@@ -173,7 +173,7 @@ def first_line(path: Path) -> str:
 
 
 def _encoding(path: Path) -> str:
-    """MovieLens writes titles in Latin-1; every other file here is UTF-8."""
+    """MovieLens 1M has titles in Latin-1, as which any bytes can be read; every other file here is UTF-8."""
     return "latin-1" if path.suffix == ".dat" else "utf-8"
 
 

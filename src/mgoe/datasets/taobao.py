@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.parts import last_out, moment
+from mgoe.datasets.parts import LAST_OUT, in_order, moment
 from mgoe.datasets.reading import Workbench
 
 _COLUMNS = ("user_id", "item_id", "category_id", "behavior", "seconds")
@@ -16,12 +16,11 @@ def write(bench: Workbench) -> dict[str, int]:
     bench.define(
         "placed",
         f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, category_id::BIGINT AS category_id, behavior,
-            to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp, row_number() OVER own AS place, count(*) OVER all_own AS n
-        FROM raw WHERE {_NINE_DAYS}
-        WINDOW own AS (PARTITION BY user_id::BIGINT ORDER BY seconds::BIGINT, item_id::BIGINT, behavior),
-            all_own AS (PARTITION BY user_id::BIGINT)""",
+            to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
+            {in_order("user_id::BIGINT", "seconds::BIGINT, item_id::BIGINT, behavior")}
+        FROM raw WHERE {_NINE_DAYS}""",
     )
-    part = moment(last_out("place", "n"), "place")
+    part = moment(LAST_OUT, "place")
     written = bench.write("log/events.parquet", f"SELECT user_id, item_id, timestamp, behavior, {part} AS part FROM placed")
     bench.write(
         "items.parquet",

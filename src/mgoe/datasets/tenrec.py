@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.parts import along, drawn, moment
+from mgoe.datasets.parts import along, drawn, in_order, moment
 from mgoe.datasets.reading import Workbench
 
 _COLUMNS = ("user_id", "item_id", "click", "follow", "like", "share", "video_category", "watching_times", "gender", "age")
@@ -13,17 +13,13 @@ def write(bench: Workbench) -> dict[str, int]:
     """Exposures with two made-up moments: `sequence`, along the user's own rows, and `part`, at random."""
     bench.view("raw", "QK-video.csv", _COLUMNS, null=r"\N")
     bench.define("numbered", "SELECT *, row_number() OVER () AS number FROM raw")
-    bench.define(
-        "placed",
-        """SELECT *, row_number() OVER (PARTITION BY user_id::BIGINT ORDER BY number) AS place,
-            count(*) OVER (PARTITION BY user_id::BIGINT) AS n FROM numbered""",
-    )
+    bench.define("placed", f"SELECT *, {in_order('user_id::BIGINT', 'number')} FROM numbered")
     at_random = drawn("'tenrec ' || number")
     bench.write(
         "log/exposures.parquet",
         f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, click::TINYINT AS click, "like"::TINYINT AS "like",
             share::TINYINT AS share, follow::TINYINT AS follow, watching_times::INTEGER AS watching_times,
-            {moment(along("place", "n"), "place")} AS sequence, {moment(at_random, "place")} AS part
+            {moment(along(), "place")} AS sequence, {moment(at_random, "place")} AS part
         FROM placed""",
     )
     for node, columns in {"user": ("gender", "age"), "item": ("video_category",)}.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 
 from mgoe.evaluation.bootstrap import Lead
 from mgoe.evaluation.rows import ALL, Row
@@ -20,10 +20,18 @@ _ESCAPES = str.maketrans(
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs, means over its finished cells."""
+    """What a model costs, means over its finished cells; NaN where they do not say.
+
+    Attributes:
+        parameters: Numbers that are learned.
+        training_seconds: By the clock, which waits for whatever else the machine does.
+        cpu_seconds: Of training, in time of the processor, which does not; a GPU's is not in it.
+        scored_per_second: Rows.
+    """
 
     parameters: float
     training_seconds: float
+    cpu_seconds: float
     scored_per_second: float
 
 
@@ -81,7 +89,7 @@ def quality(standings: Standings) -> Sheet:
             cells.append(Text(f"{reach[model]:.1%}" if model in reach else "-"))
         lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(_seeds(standings, model))]))
     heads = [_head(column) for column in columns] + ["reachable gain"] * bool(reach)
-    return Sheet(["model", *heads, "parameters", "training s", "scored/s", "seeds"], lines)
+    return Sheet(["model", *heads, "parameters", "training s", "CPU s", "scored/s", "seeds"], lines)
 
 
 def differences(standings: Standings) -> Sheet | None:
@@ -179,7 +187,7 @@ def _lead(lead: Lead | None) -> Text:
 
 
 def _costs(cost: Cost | None) -> list[Text]:
-    values = (cost.parameters, cost.training_seconds, cost.scored_per_second) if cost else (math.nan,) * 3
+    values = astuple(cost) if cost else (math.nan,) * len(fields(Cost))
     return [Text("-" if math.isnan(value) else f"{value:,.0f}") for value in values]
 
 

@@ -18,11 +18,27 @@ from numpy.typing import NDArray
 from mgoe.calibration import recalibrate, sampling_prior
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
+from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
-from mgoe.training import CHECKPOINTS, Feed, FitResult, Monitor, OnProgress, World, fit, fit_trees, make_spec, predict, progress_bar
+from mgoe.pipeline.rows import is_boosted
+from mgoe.training import (
+    CHECKPOINTS,
+    Feed,
+    FitResult,
+    Monitor,
+    OnProgress,
+    World,
+    check_available,
+    fit,
+    fit_trees,
+    load_lightgbm,
+    make_spec,
+    predict,
+    progress_bar,
+)
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
@@ -110,7 +126,9 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "best_epoch": fitted.best_epoch,
         "best_value": fitted.best_value,
         "lower_is_better": Monitor.parse(training.monitor, spec.tasks).lower_is_better,
+        "monitor": training.monitor,
         "training_seconds": round(fitted.seconds, 2),
+        "cpu_seconds": round(fitted.cpu_seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "samples_per_second": round(fitted.samples_per_second),
         "scored_per_second": round(scored),
@@ -150,7 +168,7 @@ def fit_model(
     with late_tables():
         made = make_model(model, spec, seed)
     parts: dict[str, Examples | ExampleFile] = {split: inputs.prepared.within(split, training.memory) for split in SPLITS}
-    if share is not None:
+    if share is not None and share[0] < 1:
         parts["train"] = sampled(parts["train"], *share)
     feeds = {split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()}
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
@@ -214,6 +232,33 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
         split="test",
         query_seed=settings.evaluation.seed,
     )
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """A finished cell in a line."""
+    return (
+        f"{facts['model']}, seed {facts['seed']}: {facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, "
+        f"{facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
+    )
+
+
+def check_fit(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse before any work what a fit would refuse.
+
+    Args:
+        settings: Of the run.
+        model: Resolved.
+
+    Raises:
+        MgoeError: There would be no snapshot to train on, the monitor is none, or something that is needed is not installed.
+    """
+    if settings.graph.snapshots == "last":
+        raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train")
+    training = training_of(settings.training, model)
+    Monitor.parse(training.monitor, settings.tasks)
+    check_available(training)
+    if is_boosted(model):
+        load_lightgbm()
 
 
 def training_of(settings: TrainingSettings, model: ModelSettings) -> TrainingSettings:

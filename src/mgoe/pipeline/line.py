@@ -22,13 +22,12 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
-from mgoe.pipeline.cells import Cell, Inputs, run_cell, training_of
+from mgoe.pipeline.cells import Cell, Inputs, check_fit, run_cell, told
 from mgoe.pipeline.output import claim, mark
 from mgoe.pipeline.references import reference_rows
-from mgoe.pipeline.rows import check_bundled, is_boosted, model_rows, named_models
+from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
-from mgoe.training import Monitor, check_available, load_lightgbm
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,11 @@ def begin(
     """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
 
     Raises:
-        ConfigError: The settings ask for a graph that nothing can be trained on.
+        MgoeError: The settings, the log or the folder break a rule.
     """
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
-    if settings.graph.snapshots == "last":
-        raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train")
     for model in named_models(settings):
-        training = training_of(settings.training, model)
-        Monitor.parse(training.monitor, settings.tasks)
-        check_available(training)
-        if is_boosted(model):
-            load_lightgbm()
+        check_fit(settings, model)
     with exclusive(out, "a run"):
         with claim(out, settings, overwrite) as resumed:
             if resumed:
@@ -135,15 +128,7 @@ def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], s
     waiting = [cell for cell in cells if not cell.done]
     say(f"training {len(waiting)} of {len(cells)} cells ({len(models)} models, {len(settings.seeds)} seeds)")
     for number, facts in enumerate(_finish(waiting, settings, show_progress), len(cells) - len(waiting) + 1):
-        say(f"  [{number}/{len(cells)}] {told(facts, settings)}")
-
-
-def told(facts: dict[str, Any], settings: RunSettings) -> str:
-    """A finished cell in a line."""
-    return (
-        f"{facts['model']}, seed {facts['seed']}: {settings.training.monitor} {facts['best_value']:.4f} on validation, "
-        f"epoch {facts['best_epoch']}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
-    )
+        say(f"  [{number}/{len(cells)}] {told(facts)}")
 
 
 def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> Iterator[dict[str, Any]]:

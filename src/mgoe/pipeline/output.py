@@ -78,10 +78,15 @@ def _open(out: Path, settings: RunSettings) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
-    for left in [path for ending in ("partial", "part", "tmp") for path in out.rglob(f"*.{ending}")]:  # by a process that was killed
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    clear_unfinished(out)
     write_text(out / SETTINGS, dump_settings(settings))
     mark(out, "unfinished")
+
+
+def clear_unfinished(out: Path) -> None:
+    """Take away what processes that were killed left half-written. Hold the folder."""
+    for left in [path for ending in ("partial", "part", "tmp") for path in out.rglob(f"*.{ending}")]:
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _move(source: Path, target: Path) -> None:

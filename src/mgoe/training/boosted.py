@@ -71,7 +71,7 @@ def fit_trees(
             `training.memory`.
         OutputError: The folder cannot be written.
     """
-    started, tasks = time.perf_counter(), model.spec.tasks
+    started, cpu_started, tasks = time.perf_counter(), time.process_time(), model.spec.tasks
     lightgbm = load_lightgbm()
     monitor = Monitor.parse(settings.monitor, tasks)
     check_examples(monitor, train, valid)
@@ -103,6 +103,7 @@ def fit_trees(
         best_value=curve["monitor"],
         epochs=1,
         seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu_started,
         samples_per_second=curve["samples_per_second"],
         precision="float32",
         device="cpu",

@@ -5,6 +5,7 @@ Axes: `N` examples, `B` batch, `T` tasks.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -54,6 +55,8 @@ class FitResult:
     """Done, of those in the settings."""
     seconds: float
     """All of it, validation included."""
+    cpu_seconds: float
+    """The same in time of the processor, all threads of this process together; NaN where an earlier part of the fit did not count it."""
     samples_per_second: float
     """Training alone."""
     precision: str
@@ -128,6 +131,7 @@ class _Run:
         self.monitor = Monitor.parse(settings.monitor, self.tasks)
         check_examples(self.monitor, train, valid)
         self.started, self.spent = time.perf_counter(), 0.0
+        self.cpu_started, self.cpu_spent = time.process_time(), 0.0
         self.world = World.current()
         self.world.check_batch(settings.batch_size)
         self.device = resolve_device(settings.device)
@@ -150,6 +154,15 @@ class _Run:
     @property
     def steps(self) -> int:
         return self.settings.epochs * self.steps_an_epoch
+
+    @property
+    def wall_seconds(self) -> float:
+        """Since the fit was begun, of whatever process."""
+        return self.spent + time.perf_counter() - self.started
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.cpu_spent + time.process_time() - self.cpu_started
 
     def run(self, asked_to_stop: Callable[[], bool]) -> None:
         """Epochs from where the fit is, until the last, until patience ends, or until asked to stop."""
@@ -268,7 +281,7 @@ class _Run:
         tensors = self.step.tensors() | {"losses": self.done.losses, "random": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.spent + time.perf_counter() - self.started}
+        meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds}
         self.checkpoints.save(self.done.steps, tensors, meta, self.world)
 
     def go_on(self) -> None:
@@ -280,7 +293,7 @@ class _Run:
         check_same(self.checkpoints.folder, self._of, meta["of"])
         self.step.load(tensors)
         self.done = Done(**meta["done"], losses=tensors["losses"].to(self.device))
-        self.spent = meta["seconds"]
+        self.spent, self.cpu_spent = meta["seconds"], meta.get("cpu_seconds", math.nan)
         torch.set_rng_state(tensors["random"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
@@ -315,7 +328,8 @@ class _Run:
             best_epoch=done.best_epoch,
             best_value=done.best,
             epochs=done.epochs,
-            seconds=self.spent + time.perf_counter() - self.started,
+            seconds=self.wall_seconds,
+            cpu_seconds=self.cpu_seconds,
             samples_per_second=done.epochs * len(self.train) / done.train_seconds,
             precision="bfloat16" if self.bfloat16 else "float32",
             device=str(self.device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from mgoe.config import ComparisonSettings, dump_settings, load_comparison
 from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
 from mgoe.files import exclusive, write_text
+from mgoe.pipeline.cells import told
 from mgoe.pipeline.comparison import kept, records, work
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import Entry, Plan
-from mgoe.pipeline.comparison.processes import Job, Outcome, run_jobs
+from mgoe.pipeline.comparison.processes import Job, run_jobs
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna
+from mgoe.pipeline.output import clear_unfinished
 from mgoe.pipeline.stages import Say
 
 SETTINGS = "comparison.yaml"
@@ -77,13 +80,13 @@ def compare(
     until = None if stop_after is None else time.monotonic() + stop_after
     settings, out = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings), Path(out)
     plan = Plan(settings, out)
-    plan.check()
+    entries = plan.chosen(models, seeds, logs)
+    plan.check(entries)
     if settings.tune is not None:
         load_optuna()
-    entries = plan.chosen(models, seeds, logs)
     with exclusive(out, "a comparison"):
         _open(plan)
-        kept.claim(kept.parts_of(plan, plan.entries), overwrite)
+        _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
         for part in kept.parts_of(plan, entries):
             part.begin()
         _run(plan, entries, until, say, command)
@@ -110,7 +113,19 @@ def _open(plan: Plan) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
+    clear_unfinished(out)
     write_text(out / SETTINGS, dump_settings(plan.settings))
+
+
+def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
+    """Take away what is outdated, and first say so in the lines of its cells, whose numbers are then of nothing that is there."""
+    going = {path for part in outdated for path in part.paths}
+    known = records.latest(plan.out)
+    for entry in plan.entries:
+        if entry.cell().folder in going and entry.key in known:
+            records.append(plan.out, records.of_outdated(entry, command))
+    for part in outdated:
+        part.remove()
 
 
 def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
@@ -120,24 +135,18 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
     started, done = time.perf_counter(), 0
     threads = max((log.settings(0).training.threads for log in plan.logs.values()), default=1)
-    for outcome in run_jobs(jobs, plan.settings.jobs, threads, until):
-        entry = of_cells.get(outcome.job.name)
-        if entry is None:
-            say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
-            continue
-        line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
-        records.append(plan.out, line)
-        done += 1
-        left = (time.perf_counter() - started) / done * (len(of_cells) - done)
-        say(f"  [{done}/{len(of_cells)}] {told(entry, outcome)}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
-
-
-def told(entry: Entry, outcome: Outcome) -> str:
-    """A cell that ended, in a line."""
-    if outcome.failed:
-        return f"{entry.title} failed: {outcome.failed}"
-    facts = outcome.value
-    return f"{entry.title}: {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, {facts['seconds']:,.0f} s"
+    with closing(run_jobs(jobs, plan.settings.jobs, threads, until)) as outcomes:
+        for outcome in outcomes:
+            entry = of_cells.get(outcome.job.name)
+            if entry is None:
+                say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+                continue
+            line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
+            records.append(plan.out, line)
+            done += 1
+            left = (time.perf_counter() - started) / done * (len(of_cells) - done)
+            ended = f"{entry.title} failed: {outcome.failed}" if outcome.failed else f"{entry.log.name}, {told(outcome.value)}"
+            say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
 
 
 def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, Entry]]:
@@ -154,7 +163,7 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
         log, seed, contestant = entry.log, entry.seed, entry.contestant
         stage, graph, worlds = log.stage(seed), log.graph(seed, contestant), log.path / "world"
         world = need(f"world of {log.name}", log.world is None or worlds.exists(), work.draw_world, (log,))
-        there = (stage / work.EXAMPLES).exists() and (log.path / work.REFERENCES).exists()
+        there = all(path.exists() for path in (stage / "data", stage / work.EXAMPLES, log.path / work.REFERENCES))
         data = need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
         title = f"graph of {log.name}, seed {seed}" + (f", {contestant.variant}" if contestant.graph else "")
         return need(title, graph.exists(), work.build, (entry.settings, stage, graph), data)

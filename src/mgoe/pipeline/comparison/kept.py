@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -9,11 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgoe.errors import OutputError
-from mgoe.files import write_json
+from mgoe.config import check_settings
+from mgoe.data.log import files_of
+from mgoe.errors import MgoeError, OutputError
+from mgoe.files import sha256, write_json
+from mgoe.models import options_of
 from mgoe.pipeline.cells import DONE
-from mgoe.pipeline.comparison.plan import Entry, Plan
+from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE
+
+SOURCE = "source"
+"""Key of the checksum of a log's files. Notes of earlier versions have none: then it is not known, and nothing follows from it; nor are
+options of a model that such a note does not name."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +33,22 @@ class Part:
         path: Where it lies; what was asked for lies beside it.
         asked: Plain values.
         done: Exists once it is finished.
+        follows: What was made of it and has no note of its own that says so: it goes when this goes.
     """
 
     path: Path
     asked: Mapping[str, Any]
     done: Path
+    follows: tuple[Path, ...] = ()
 
     @property
     def note(self) -> Path:
         return self.path.with_name(f"{self.path.name}.asked.json")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All that goes with it."""
+        return self.path, *self.follows
 
     @property
     def differs(self) -> str:
@@ -43,11 +59,18 @@ class Part:
             before = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return "all"
-        return _difference(before, json.loads(json.dumps(self.asked)))
+        asked = json.loads(json.dumps(self.asked))
+        if isinstance(before, dict) and SOURCE not in before and "model" in before:  # of an earlier version: options that were given, alone
+            options = asked["model"]["options"]
+            asked["model"]["options"] = {key: options[key] for key in before["model"]["options"] if key in options}
+        if isinstance(before, dict) and None in (before.get(SOURCE), asked.get(SOURCE)):
+            before, asked = ({key: value for key, value in one.items() if key != SOURCE} for one in (before, asked))
+        return _difference(before, asked)
 
     def remove(self) -> None:
-        """Take it away."""
-        shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink(missing_ok=True)
+        """Take it away, the note last: a process that is killed meanwhile leaves what the next one takes away as well."""
+        for path in reversed(self.paths):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
     def begin(self) -> None:
@@ -56,43 +79,75 @@ class Part:
             write_json(self.note, self.asked)
 
 
-def claim(parts: Iterable[Part], overwrite: bool) -> None:
-    """See that what was made is what is asked for; what is unfinished and of other settings is taken away.
+def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
+    """What was made with other settings, or of another log, than are asked for now. It must go before anything is made.
 
     Args:
         parts: Of the comparison.
-        overwrite: Take away what was made with other settings.
+        overwrite: Whether finished parts may go.
 
     Raises:
-        OutputError: Something was, and is not to be overwritten.
+        OutputError: A finished one would have to go, and must not.
     """
-    parts = list(parts)
-    for part in parts:
-        key = part.differs
-        if key and not overwrite and part.done.exists():
-            rule = "choose another --out, or --overwrite to make anew what differs"
-            raise OutputError(part.path, f"was made with another `{key}`; {rule}")
-    for part in parts:
-        if part.differs:
-            part.remove()
+    found = [(part, key) for part in parts if (key := part.differs)]
+    for part, key in found:
+        finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
+        if finished and not overwrite:
+            what = "of another log: the files have changed since" if key == SOURCE else f"with another `{key}`"
+            raise OutputError(part.path, f"was made {what}; choose another --out, or --overwrite to make anew what differs")
+    return [part for part, _ in found]
 
 
 def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
     """Everything that cells are made of, and the cells, each once."""
+    entries = list(entries)
     tune = None if plan.settings.tune is None else plan.settings.tune.model_dump(mode="json")
+    sources = {name: checksum_of(log) for name, log in {entry.log.name: entry.log for entry in entries}.items()}
     found: dict[Path, Part] = {}
+
+    def add(path: Path, asked: Mapping[str, Any], done: str = "", follows: Iterable[Path] = ()) -> None:
+        found.setdefault(path, Part(path, asked, path / done, tuple(follows)))
+
     for entry in entries:
-        log, stage, data = entry.log, entry.log.stage(entry.seed), _data(entry)
-        graph = data | {"graph": _plain(entry)["graph"]}
-        cell = entry.cell()
-        named = [(stage / "data", data), (log.graph(entry.seed, entry.contestant), graph), (cell.folder, _all(entry) | {"tune": tune})]
+        log, stage = entry.log, entry.log.stage(entry.seed)
+        source = {SOURCE: sources[log.name]}
+        data = _data(entry) | source
+        add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
+        add(log.graph(entry.seed, entry.contestant), data | {"graph": _plain(entry)["graph"]})
+        add(entry.cell().folder, _all(entry) | source | {"tune": tune}, done=DONE)
         if log.world is not None:
-            named.append((log.path / "world", {"world": log.world.model_dump(mode="json")}))
+            add(log.path / "world", {"world": log.world.model_dump(mode="json")})
         if tune is not None:
-            first = plan.untouched(entry)
-            named.append((log.tuned(entry.contestant.base), _all(first) | {"tune": tune}))
-        found |= {path: Part(path, asked, path / DONE if path == cell.folder else path) for path, asked in named if path not in found}
+            base = entry.contestant.base
+            cells = (other.cell().folder for other in plan.entries if (other.log.name, other.contestant.base) == (log.name, base))
+            add(log.tuned(base), _all(plan.untouched(entry)) | source | {"tune": tune}, follows=cells)
     return list(found.values())
+
+
+def checksum_of(log: Log) -> str | None:
+    """Checksum of the files that a log is read from; None for a simulated one, and where they cannot be read any more.
+
+    Bytes are read once: each file's own checksum is kept in `source.json` and believed while its size and its time stay.
+    """
+    if log.world is not None:
+        return None
+    data = log.settings(0).data
+    named = [*data.log, *(side.path for side in (data.users, data.items) if side is not None)]
+    try:
+        files = [file for path in named for file in files_of(path, "data")]
+        files += sorted(file for file in Path(data.truth).rglob("*") if file.is_file()) if data.truth else []
+        kept = log.path / "source.json"
+        before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        now = {}
+        for file in files:
+            known, stat = before.get(str(file), {}), file.stat()
+            same = (known.get("bytes"), known.get("time_ns")) == (stat.st_size, stat.st_mtime_ns)
+            now[str(file)] = known if same else {"bytes": stat.st_size, "time_ns": stat.st_mtime_ns, "sha256": sha256(file)}
+    except (MgoeError, OSError, ValueError):
+        return None
+    if now != before:
+        write_json(kept, now)
+    return hashlib.sha256("".join(now[str(file)]["sha256"] for file in files).encode()).hexdigest()[:16]
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -113,8 +168,11 @@ def _data(entry: Entry) -> dict[str, Any]:
 
 
 def _all(entry: Entry) -> dict[str, Any]:
-    model = entry.contestant.settings().model_dump(mode="json")
-    return _data(entry) | _plain(entry) | {"model": model, "seed": entry.seed}
+    """With every switch of the model written out, so that another default is another setting."""
+    model = entry.contestant.settings()
+    switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
+    told = model.model_dump(mode="json") | {"options": switches.model_dump(mode="json")}
+    return _data(entry) | _plain(entry) | {"model": told, "seed": entry.seed}
 
 
 def _difference(before: Any, asked: Any) -> str:

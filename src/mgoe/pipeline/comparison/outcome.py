@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mgoe.config import dump_settings
@@ -19,6 +19,7 @@ from mgoe.pipeline.comparison.records import Key
 from mgoe.pipeline.comparison.work import REFERENCES
 
 TIDY = "results.parquet"
+TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
 TABLES = "tables"
 LEADS = "leads.json"
 REPORT = "comparison.html"
@@ -55,7 +56,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
                     models=models,
                     rows=[row for model in models for (m, _), part in rows.items() if m == model for row in part] + references,
                     leads=find_leads(reference, of[reference], of),
-                    costs={model: _cost([lines[log.name, m, seed] for m, seed in done if m == model]) for model in models},
+                    costs={model: cost_of([lines[log.name, m, seed] for m, seed in done if m == model]) for model in models},
                     missing=_missing(plan, log, models, lines),
                 )
             )
@@ -67,23 +68,20 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
     frames = []
     for entry in plan.entries:
         if entry.cell().done:
-            who = {
-                "log": entry.log.name,
-                "model": entry.contestant.name,
-                "base": entry.contestant.base,
-                "variant": entry.contestant.variant,
-            }
+            who = {"log": entry.log.name, "base": entry.contestant.base, "variant": entry.contestant.variant}
             rows: list[Row] = read_rows(entry.cell().folder / DONE)
-            frames.append(pd.DataFrame([{**who, **row, "model": entry.contestant.name} for row in rows]))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+            frames.append(pd.DataFrame([{**row, **who, "model": entry.contestant.name} for row in rows], columns=list(TIDY_COLUMNS)))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(TIDY_COLUMNS))
 
 
 def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
     """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
-    table = tidy_rows(plan)
     unfinished = plan.out / f".{TIDY}.tmp"
-    table.to_parquet(unfinished, index=False)
-    unfinished.replace(plan.out / TIDY)
+    try:
+        tidy_rows(plan).to_parquet(unfinished, index=False)
+        unfinished.replace(plan.out / TIDY)
+    except OSError as error:
+        raise OutputError(plan.out / TIDY, f"cannot be written: {error.strerror or error}; free space and go on") from None
     write_json(plan.out / LEADS, [_plain(one, lead) for one in standings for lead in one.leads])
     write_text(plan.out / f"{TABLES}.md", markdown(standings))
     write_text(plan.out / f"{TABLES}.tex", latex(standings))
@@ -105,12 +103,10 @@ def _same_rows(log: Log, lines: Sequence[Mapping[str, Any]]) -> None:
         raise OutputError(log.path, "cells were judged on different rows, so that no difference between them means anything; start anew")
 
 
-def _cost(lines: Iterable[Mapping[str, Any]]) -> Cost:
-    done = [line for line in lines if line["state"] == "finished"]
-    means = [
-        float(np.mean([line[key] for line in done])) if done else np.nan for key in ("parameters", "training_seconds", "scored_per_second")
-    ]
-    return Cost(*means)
+def cost_of(lines: Sequence[Mapping[str, Any]]) -> Cost:
+    """Means over cells; NaN where one does not say."""
+    table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
+    return Cost(*table.mean(skipna=False))
 
 
 def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Mapping[str, Any]]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,10 @@ from mgoe.config import (
     variant_name,
 )
 from mgoe.errors import ConfigError
-from mgoe.models import resolve
-from mgoe.pipeline.cells import Cell, training_of
+from mgoe.models import options_of, resolve
+from mgoe.pipeline.cells import Cell, check_fit
+from mgoe.pipeline.comparison.tuning import Space, space_of
 from mgoe.simulate import WorldSettings
-from mgoe.training import Monitor, check_available
 
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
@@ -173,6 +173,9 @@ class Plan:
         s, given = self.settings, self.settings.logs[name]
         place = f"logs.{name}"
         start = read_yaml(given.run, (), "must hold the settings of a run") if given.run else {}
+        for key in start:
+            if key not in RunSettings.model_fields:
+                raise ConfigError(given.run, f"unknown key {key!r}{did_you_mean(str(key), list(RunSettings.model_fields))}")
         raw: dict[str, Any] = {key: start[key] for key in (*SECTIONS, "tasks") if key in start}
         for above in (s, given):
             raw = laid_over(raw, {key: getattr(above, key) for key in SECTIONS if getattr(above, key, None)})
@@ -188,20 +191,36 @@ class Plan:
             raise ConfigError(place, "a simulated world is compared on its event log; leave `data.form` and labels out")
         return log
 
-    def check(self) -> None:
-        """Refuse what can be refused before any work: names, options, monitors, extras.
+    def check(self, entries: Sequence[Entry]) -> None:
+        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors and extras.
+
+        Args:
+            entries: What is to run.
 
         Raises:
             MgoeError: Something of it breaks a rule.
         """
         for log in self.logs.values():
             for contestant in self.contestants.values():
-                settings = log.settings(self.settings.seeds[0], contestant)
-                if settings.graph.snapshots == "last":
-                    raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to compare")
-                training = training_of(settings.training, contestant.settings())
-                Monitor.parse(training.monitor, settings.tasks)
-                check_available(training)
+                log.settings(self.settings.seeds[0], contestant)
+                contestant.settings()
+        for entry in {(entry.log.name, entry.contestant.name): entry for entry in entries}.values():
+            check_fit(entry.settings, entry.contestant.settings())
+        if self.settings.tune is not None:
+            self._check_space(self.settings.tune.space, {entry.contestant.base: self.untouched(entry) for entry in entries}.values())
+
+    def _check_space(self, space: Space, searched: Iterable[Entry]) -> None:
+        """See that every model can be fitted with every choice, and at both ends of every range: the first trial tells nothing of them."""
+        switches = {name for contestant in self.contestants.values() for name in options_of(contestant.settings()).model_fields}
+        for key in space:
+            name = key.removeprefix("options.")
+            if name != key and name.split(".")[0] not in switches:
+                raise ConfigError(f"tune.space.{key}", f"is a switch of none of the models{did_you_mean(name, sorted(switches))}")
+        for entry in searched:
+            settings, model = entry.settings, entry.contestant
+            for key, values in space_of(model.settings(), space).items():
+                for value in values if isinstance(values, list) else (values.low, values.high):
+                    check_fit(settings, model.settings(nested({key: value})))
 
     def chosen(self, models: list[str] | None = None, seeds: list[int] | None = None, logs: list[str] | None = None) -> list[Entry]:
         """The part of the cells that is asked for; all where nothing is.

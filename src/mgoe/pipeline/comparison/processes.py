@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -44,8 +44,8 @@ class Outcome:
     failed: str = ""
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float | None = None) -> Iterator[Outcome]:
-    """Run jobs, earlier ones first, and tell each one's end as it comes.
+def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float | None = None) -> Generator[Outcome]:
+    """Run jobs, earlier ones first, and tell each one's end as it comes. Close it: only then do those that run end with it.
 
     Args:
         jobs: No job comes before one that it needs.
@@ -103,6 +103,7 @@ def _start(context: Any, job: Job) -> tuple[Connection, BaseProcess]:
 
 def _child(connection: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    os.dup2(sys.stderr.fileno(), 1)  # results on standard output are the parent's alone
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         connection.send((work(*args), ""))

@@ -45,7 +45,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     examples = _read(entry.log.stage(entry.seed) / EXAMPLES)
     rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
     values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
-    kept = ("parameters", "best_epoch", "training_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
+    kept = ("parameters", "best_epoch", "training_seconds", "cpu_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
     return {
         **_who(entry, "finished", command),
         **{name: facts.get(name) for name in kept},
@@ -57,6 +57,11 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
 def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
     """The line of a cell that failed."""
     return {**_who(entry, "failed", command), "reason": reason}
+
+
+def of_outdated(entry: Entry, command: str) -> dict[str, Any]:
+    """The line of a cell that was taken away, because other settings are asked for."""
+    return _who(entry, "outdated", command)
 
 
 def append(out: Path, line: Mapping[str, Any]) -> None:

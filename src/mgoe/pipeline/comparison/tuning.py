@@ -8,6 +8,7 @@ comes to what one in one go comes to. Test is never read.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSet
     space = space_of(model, tune.space)
     trials: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["trials"] if out.exists() else []
     folder = out.with_suffix(".fit")
-    while len(trials) < tune.trials:
+    while len(trials) < (tune.trials if space else 1):
         number = len(trials)
         changed = propose(space, trials, tune.seed, lower) if number else {}
         started = time.perf_counter()
@@ -76,7 +77,8 @@ def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSet
         value, failed = None, ""
         try:
             tried = resolve(check_settings(ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"))
-            value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[2].best_value
+            found = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[2].best_value
+            value, failed = (found, "") if math.isfinite(found) else (None, "what is monitored does not exist")
         except TrainingError as error:
             failed = str(error)
         trials.append({"settings": changed, "value": value, "failed": failed, "seconds": round(time.perf_counter() - started, 1)})
