@@ -34,7 +34,7 @@ class MGOEOptions(Settings):
     """D: of id, category, macro node and table embeddings."""
     aggregate: int = Field(default=16, ge=1)
     """H: of each order's aggregate and of the recents' summaries; 2D in the paper's form."""
-    hidden: Widths = (64, 64)
+    hidden: Widths = (128, 64)
     """Layers of the experts of form `mlp`."""
     activation: Literal["relu", "silu"] = "silu"
     """Of the layers of the experts."""
