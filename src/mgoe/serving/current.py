@@ -116,7 +116,8 @@ class Current:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW)
-            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
+            if self.away is not None or self.engine.may_be_behind:  # another thread would take its turns from a request
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
     async def _watch(self, figures: Figures) -> None:
         while True:

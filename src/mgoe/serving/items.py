@@ -87,8 +87,9 @@ def in_large_pages(rows: int, width: int, dtype: torch.dtype) -> Tensor:
     size = rows * width * dtype.itemsize
     if not size:
         return torch.empty((rows, width), dtype=dtype)
-    room = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system without them
-            room.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty((rows, width), dtype=dtype)
+    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # what is shared seldom gets large pages
+    with suppress(OSError):  # a system without them
+        room.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(room, dtype=torch.uint8).view(dtype).view(rows, width)
