@@ -12,9 +12,8 @@ goes into what reads it, the logit and the next tower. Of the two scores only th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,8 @@ class FoldedAITM(nn.Module):
     def __init__(self, towers: Towers):
         super().__init__()
         self.mlp = towers.mlp
-        assert towers.told is not None and towers.value is not None
+        assert towers.told is not None
+        assert towers.value is not None
         (told, told_bias), (out, out_bias), (three, three_bias) = map(_doubled, (towers.told, towers.out, towers.value))
         (query, key, value), (q, k, v) = three.chunk(3, 2), three_bias.chunk(3, 2)
         scale = math.sqrt(query.shape[1])
