@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,7 +95,7 @@ def gather_patched(
     pairs: LivePairs,
     users: NDArray[np.int64],
     items: NDArray[np.int64],
-    groups: Iterable[InputGroup],
+    groups: Collection[InputGroup],
 ) -> dict[str, NDArray]:
     """`Snapshot.gather` of the live state. Arguments and result as there; codes of newcomers are read as well."""
     wanted: dict[Side, NDArray[np.int64]] = {"user": np.asarray(users, np.int64), "item": np.asarray(items, np.int64)}
@@ -110,8 +110,8 @@ def gather_patched(
     arrays: dict[str, Any] = _pairs(base, parts, pairs, wanted)
     for side, part in parts.items():
         arrays |= _arrays(part, parts[OTHER[side]])
-    patched = Patched(dict(base.arrays) | arrays, tuple(_resolution(base, parts, r, "edges" in groups) for r in range(len(base.resolutions))),
-                      base.dense, base.cut, base.bucket, base)  # fmt: skip
+    resolutions = tuple(_resolution(base, parts, r, "edges" in groups) for r in range(len(base.resolutions)))
+    patched = Patched(dict(base.arrays) | arrays, resolutions, base.dense, base.cut, base.bucket, base)
     out = patched.gather(parts["user"].local(wanted["user"]), parts["item"].local(wanted["item"]), groups)
     for side in SIDES:
         if (name := f"recent_{side}s") in out and len(parts[side].codes):
