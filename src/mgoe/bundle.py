@@ -33,7 +33,7 @@ from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import Side
-from mgoe.models import Batch, FeatureSpec, RankingModel, make_model
+from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model
 from mgoe.training import load_weights
 from mgoe.training.assemble import Graph
 from mgoe.training.pairs import PairScorer
@@ -151,7 +151,8 @@ class Bundle:
     def model(self) -> RankingModel:
         """With its weights, ready to score."""
         spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
-        model = make_model(check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0)
+        with Undrawn():
+            model = make_model(check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0)
         load_weights(model, self.path / "model.safetensors")
         return model.eval()
 

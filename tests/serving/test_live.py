@@ -23,7 +23,7 @@ from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events import Event
 from mgoe.serving.live import LiveNodes
-from mgoe.serving.patched import gather_patched, untouched
+from mgoe.serving.patched import gather_patched, touched
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
 
@@ -206,17 +206,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
     live = large.live()
-    touched = sorted(large.there)[:2]
-    live.apply([Event(u, i, "buy", time + 10**9) for u, i, time, _ in touched] + [Event(10**6, touched[0][1], "click", 1)])
+    moved = sorted(large.there)[:2]
+    live.apply([Event(u, i, "buy", time + 10**9) for u, i, time, _ in moved] + [Event(10**6, moved[0][1], "click", 1)])
     rng, quick = np.random.default_rng(0), 0
     for _ in range(300):
-        user, item = rng.integers(-1, large.users + 3, 1), rng.integers(-1, large.items + 3, 1)
+        n = rng.integers(1, 5)
+        user, item = rng.integers(-1, large.users + 3, n), rng.integers(-1, large.items + 3, n)
         groups = GROUPS if rng.random() < 0.5 else ["counts", "edges", "aggregates"]
-        quick += untouched(live.base, live.sides, {"user": user, "item": item}, groups)
+        plain = ~touched(live.base, live.sides, {"user": user, "item": item}, groups)
+        quick += 0 < plain.sum() < n
         found, wanted = live.gather(user, item, groups), gather_patched(live.base, live.sides, live.pairs, user, item, groups)
         for name in wanted:
             assert_array_equal(found[name], wanted[name], err_msg=name)
-    assert 0 < quick < 300
+            assert found[name].dtype == wanted[name].dtype
+    assert 20 < quick < 280
 
 
 def test_touched_nodes_without_change_read_as_the_snapshot(large: World):

@@ -97,6 +97,7 @@ def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bund
 
         away.setattr(log, "append", gone)
         away.setattr(log, "read", gone)
+        away.setattr(log, "may_have", lambda after: True)
         response = service.client.post("/v1/events", json={"events": [{"user": user, "item": item, "behavior": "click"}]})
         assert (response.status_code, response.json()["place"]) == (503, "store")
         until(lambda: "away" in (service.client.get("/readyz").json()["detail"] or ""))

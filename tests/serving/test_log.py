@@ -91,6 +91,16 @@ def test_a_log_opened_again_and_others_see_the_same(opener: Opener):
     assert held(opener()) == events(5)
 
 
+def test_a_reader_that_found_nothing_hears_of_what_comes(opener: Opener):
+    one, other, position = opener(), opener(), START
+    for event in events(20):  # of several segments
+        assert one.read(position) == []
+        other.append([event])
+        assert one.may_have(position)
+        ((position, found),) = one.read(position)
+        assert found == event
+
+
 def test_many_threads_append_and_nothing_is_lost(opener: Opener):
     logs = [opener(), opener()]
 
@@ -222,6 +232,16 @@ def test_a_position_of_another_log_is_said(tmp_path: Path):
     log.append(events(1))
     with pytest.raises(StoreError, match="ends before position 5000"):
         log.read("5000")
+
+
+def test_a_folder_says_at_once_that_nothing_has_come(tmp_path: Path):
+    log = FileLog(tmp_path / "events", segment=400)
+    for number in range(20):
+        held(log, position := log.read()[-1][0] if number else START)
+        assert not log.may_have(position)
+        log.append(events(1, first=number))
+    (tmp_path / "events").rename(tmp_path / "away")
+    assert log.may_have(position)
 
 
 def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path):

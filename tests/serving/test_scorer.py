@@ -72,7 +72,9 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     every = np.arange(live.size("item"))
     fresh = Scorer.open(bundle, live, engine="torch")
     for user in (3, 8, 11):
-        assert_allclose(scorer.score(user, every), fresh.score(user, every), rtol=1e-5)  # products of other numbers of rows round otherwise
+        # Not to the last bit: PyTorch sums products of one or two rows in another order, and takes another exponential for the last of a
+        # block, so that a row computed alone differs by some 1e-6 of its size from the same row in a block, whatever it is padded to.
+        assert_allclose(scorer.score(user, every), fresh.score(user, every), rtol=1e-5)
     assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
     assert scorer.n_items == len(items) + 1
 

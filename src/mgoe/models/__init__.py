@@ -18,7 +18,7 @@ from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.omoe import OMoE
 from mgoe.models.ple import PLE, PLEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve
+from mgoe.models.presets import BASES, INPUTS, PRESETS, Undrawn, make_model, options_of, resolve
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.single_task import SingleTask, SingleTaskOptions
@@ -67,6 +67,7 @@ __all__ = [
     "SingleTask",
     "SingleTaskOptions",
     "TaskSpec",
+    "Undrawn",
     "batch_keys",
     "draw_rows",
     "expanded",

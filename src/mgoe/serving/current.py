@@ -29,8 +29,9 @@ from mgoe.serving.telemetry import log
 if TYPE_CHECKING:
     from mgoe.serving.telemetry import Figures
 
-LOWEST = 10
-"""Priority of the thread that opens a bundle: requests come first, on one core too."""
+LOW = 5
+"""Priority of the thread that opens a bundle. Requests come first, but leave it a quarter of their core: without any rest between them it
+is still open in half a minute."""
 WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1
@@ -116,7 +117,8 @@ class Current:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW)
-            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
+            if self.away is not None or self.engine.may_be_behind:  # another thread would take its turns from a request
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
     async def _watch(self, figures: Figures) -> None:
         while True:
@@ -164,7 +166,7 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 async def _behind_requests(work: Callable[[], Engine]) -> Engine:
-    """Run in a thread that has the core only when no request needs it."""
+    """Run in a thread that has a small part of the core while requests need all of it."""
     pool = ThreadPoolExecutor(1, "bundle", initializer=_step_back)
     try:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
@@ -174,4 +176,4 @@ async def _behind_requests(work: Callable[[], Engine]) -> Engine:
 
 def _step_back() -> None:
     with suppress(OSError, AttributeError):  # where a thread has no priority of its own, it shares
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)

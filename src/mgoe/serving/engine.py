@@ -71,6 +71,11 @@ class Engine:
         """
         return cls(Bundle.open(path), log, index, scorer)
 
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether `catch_up` may find something; answered at once."""
+        return self._follower.may_be_behind
+
     def catch_up(self) -> None:
         """Apply what is new in the log, and compute again what is kept of the items it touches, so that no request has to.
 

@@ -45,6 +45,11 @@ class Follower:
         follower.catch_up()
         return follower
 
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether `catch_up` may find something; answered at once."""
+        return self.log.may_have(self.position)
+
     def catch_up(self) -> int:
         """Apply what has come since, from every process. Cheap where nothing has.
 

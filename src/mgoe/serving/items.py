@@ -48,19 +48,16 @@ class ItemRows:
 
     def take(self, items: NDArray[np.int64]) -> Tensor:
         """Rows of items, in float32. Shape (B, F)."""
-        kept, known = self._kept, self._known(items)
-        if kept.dtype == torch.float32:
-            return torch.from_numpy(take(kept.numpy(), known))
-        return kept.index_select(0, torch.from_numpy(known)).float()
+        words, shift = _words(self._kept)
+        return torch.from_numpy(take(words, self._known(items), shift))
 
     def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
         """See `row_kernels.mix`; the user has one row, or one an item. Shape (T, B, W)."""
         kept, known = self._kept, self._known(items)
-        if kept.dtype != torch.float32 or len(user) > 1:
-            kept, known = self.take(items), np.arange(len(items))
         if len(user) > 1:
-            kept, user = kept + user, torch.zeros_like(user[:1])
-        return torch.from_numpy(mix(kept.numpy(), known, user[0].numpy(), experts, tasks, gates))
+            kept, known, user = self.take(items) + user, np.arange(len(items)), torch.zeros_like(user[:1])
+        words, shift = _words(kept)
+        return torch.from_numpy(mix(words, known, shift, user[0].numpy(), experts, tasks, gates))
 
     def _known(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of rows."""
@@ -80,13 +77,19 @@ class ItemRows:
         self._kept, self.items = kept, max(total, count)
 
 
+def _words(rows: Tensor) -> tuple[NDArray[np.uint16] | NDArray[np.uint32], np.uint32]:
+    """Rows as `row_kernels` read them, and the shift."""
+    return rows.view(torch.uint16 if rows.dtype == torch.bfloat16 else torch.uint32).numpy(), np.uint32(32 - 8 * rows.dtype.itemsize)
+
+
 def in_large_pages(rows: int, width: int, dtype: torch.dtype) -> Tensor:
     """A matrix in memory that the system maps in large pages where it can, so that fewer look-ups find rows that lie anywhere."""
     size = rows * width * dtype.itemsize
     if not size:
         return torch.empty((rows, width), dtype=dtype)
-    room = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system without them
-            room.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty((rows, width), dtype=dtype)
+    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # what is shared seldom gets large pages
+    with suppress(OSError):  # a system without them
+        room.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(room, dtype=torch.uint8).view(dtype).view(rows, width)

@@ -40,7 +40,7 @@ from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, sketched
 from mgoe.serving.nodes import Change, Nodes
 from mgoe.serving.pairs import MOST_EVENTS, LivePairs
-from mgoe.serving.patched import gather_patched, untouched
+from mgoe.serving.patched import gather_patched, touched
 
 COUNTED = ("events", "duplicates", "unknown", "late")
 
@@ -158,9 +158,17 @@ class LiveNodes:
             groups: Which inputs to bring.
         """
         with self.lock:
-            if untouched(self.base, self.sides, {"user": users, "item": items}, groups := set(groups)):
+            moved = touched(self.base, self.sides, {"user": users, "item": items}, groups := set(groups))
+            if not moved.any():
                 return self.base.gather(users, items, groups)
-            return gather_patched(self.base, self.sides, self.pairs, users, items, groups)
+            live = gather_patched(self.base, self.sides, self.pairs, users[moved], items[moved], groups)
+            if moved.all():
+                return live
+            held = self.base.gather(users[~moved], items[~moved], groups)
+        out = {name: np.empty((len(users), *values.shape[1:]), values.dtype) for name, values in held.items()}
+        for name, values in out.items():
+            values[moved], values[~moved] = live[name], held[name]
+        return out
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Items in a user's history, rising; none for one without."""

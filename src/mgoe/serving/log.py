@@ -28,6 +28,8 @@ SEGMENT = 64 << 20
 """Bytes from which a new segment is begun."""
 BATCH = 10_000
 """Events read at once."""
+IDENTITY = "identity"
+"""File of the log's name."""
 HEAD = 8
 OPEN = 1 << 63
 """Stands for the end of the segment that is written to."""
@@ -48,6 +50,10 @@ class EventLog(Protocol):
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """The events after a position, in the one order that all readers see, each with the position after it."""
+        ...
+
+    def may_have(self, after: Position) -> bool:
+        """Whether `read` may find something, answered at once: true as well where only asking the store could tell."""
         ...
 
     def order(self, position: Position) -> tuple[int, ...]:
@@ -87,6 +93,7 @@ class FileLog:
         self._mutex = threading.Condition()
         self._writing = False
         self._end = (-1, 0)  # start of the last segment, and where its whole records end
+        self._nothing_after: tuple[Position, Path, int] | None = None  # a position, the last file there was, and its size
         self.identity = self._guarded(self._open)
 
     def append(self, events: Sequence[Event]) -> None:
@@ -106,7 +113,18 @@ class FileLog:
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """See `EventLog`."""
-        return self._guarded(lambda: self._read(int(after or 0), limit))
+        return self._guarded(lambda: self._read(after, limit))
+
+    def may_have(self, after: Position) -> bool:
+        """See `EventLog`. Where nothing was found, there is something once the last file has grown or another follows it."""
+        if self._nothing_after is None:
+            return True
+        position, file, size = self._nothing_after
+        following = self._file(int(after or 0))
+        try:
+            return after != position or file.stat().st_size != size or (following != file and following.exists())
+        except OSError:
+            return True
 
     def order(self, position: Position) -> tuple[int, ...]:
         """See `EventLog`."""
@@ -137,7 +155,7 @@ class FileLog:
     def _open(self) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            name, unfinished = self.folder / "identity", self.folder / ".identity.tmp"
+            name, unfinished = self.folder / IDENTITY, self.folder / ".identity.tmp"
             if not name.exists():
                 unfinished.write_text(uuid.uuid4().hex)
                 os.replace(unfinished, name)
@@ -206,9 +224,11 @@ class FileLog:
         self._end = (start, end)
         return self._end
 
-    def _read(self, after: int, limit: int) -> list[tuple[Position, Event]]:
+    def _read(self, position: Position, limit: int) -> list[tuple[Position, Event]]:
         found: list[tuple[Position, Event]] = []
-        starts = self._starts()
+        after, starts = int(position or 0), self._starts()
+        last = self._file(starts[-1]) if starts else self.folder / IDENTITY
+        size = last.stat().st_size
         if starts and after < starts[0]:
             after = starts[0]  # forgotten
         for start, following in itertools.pairwise([*starts, OPEN]):
@@ -227,6 +247,8 @@ class FileLog:
                 if found:
                     return found
                 raise StoreError(self._file(start), f"the log is damaged at byte {after - start}; copy it again from a whole one")
+        if not found:
+            self._nothing_after = position, last, size
         return found
 
     def _starts(self) -> list[int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +105,9 @@ class Objective:
             return np.broadcast_to(_value(self.root, tasks), (rows,))
 
 
-def read_objective(text: str, tasks: Sequence[str]) -> Objective:
-    """Read an objective.
+@lru_cache(maxsize=1024)
+def read_objective(text: str, tasks: tuple[str, ...]) -> Objective:
+    """Read an objective; clients ask by few.
 
     Args:
         text: Of at most `LONGEST` characters. A task whose name is no word stands between backquotes.

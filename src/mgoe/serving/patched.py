@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,7 +95,7 @@ def gather_patched(
     pairs: LivePairs,
     users: NDArray[np.int64],
     items: NDArray[np.int64],
-    groups: Iterable[InputGroup],
+    groups: Collection[InputGroup],
 ) -> dict[str, NDArray]:
     """`Snapshot.gather` of the live state. Arguments and result as there; codes of newcomers are read as well."""
     wanted: dict[Side, NDArray[np.int64]] = {"user": np.asarray(users, np.int64), "item": np.asarray(items, np.int64)}
@@ -110,8 +110,8 @@ def gather_patched(
     arrays: dict[str, Any] = _pairs(base, parts, pairs, wanted)
     for side, part in parts.items():
         arrays |= _arrays(part, parts[OTHER[side]])
-    patched = Patched(dict(base.arrays) | arrays, tuple(_resolution(base, parts, r) for r in range(len(base.resolutions))),
-                      base.dense, base.cut, base.bucket, base)  # fmt: skip
+    resolutions = tuple(_resolution(base, parts, r, "edges" in groups) for r in range(len(base.resolutions)))
+    patched = Patched(dict(base.arrays) | arrays, resolutions, base.dense, base.cut, base.bucket, base)
     out = patched.gather(parts["user"].local(wanted["user"]), parts["item"].local(wanted["item"]), groups)
     for side in SIDES:
         if (name := f"recent_{side}s") in out and len(parts[side].codes):
@@ -119,20 +119,22 @@ def gather_patched(
     return out
 
 
-def untouched(base: Snapshot, sides: Mapping[Side, Nodes], asked: Mapping[Side, NDArray[np.int64]], groups: Collection[InputGroup]) -> bool:
-    """Whether no live event has touched any of these nodes, nor any of their recent neighbours where these are read."""
+def touched(
+    base: Snapshot, sides: Mapping[Side, Nodes], asked: Mapping[Side, NDArray[np.int64]], groups: Collection[InputGroup]
+) -> NDArray[np.bool_]:
+    """Which pairs have a node that live events have touched, or a recent neighbour of one, where these are read. Shape (B,)."""
+    out = np.zeros(len(asked["user"]), bool)
     if not any(nodes.size for nodes in sides.values()):
-        return True
+        return out
     for side, codes in asked.items():
-        known = codes[(codes >= 0) & (codes < sides[side].codes)]
-        if (sides[side].slot[known] >= 0).any():
-            return False
+        row = np.flatnonzero((codes >= 0) & (codes < sides[side].codes))
+        out[row] |= sides[side].slot[codes[row]] >= 0
         if "recents" in groups or "sketch" in groups:
             recent = base.arrays[f"recent_{OTHER[side]}s"]
-            recent = recent[known[known < len(recent)]]
-            if (sides[OTHER[side]].slot[recent[recent >= 0]] >= 0).any():
-                return False
-    return True
+            row = row[codes[row] < len(recent)]
+            near = recent[codes[row]]
+            out[row] |= ((near >= 0) & (sides[OTHER[side]].slot[np.maximum(near, 0)] >= 0)).any(1)
+    return out
 
 
 def _recent(part: _Part) -> tuple[NDArray[np.int64], NDArray]:
@@ -155,13 +157,15 @@ def _arrays(part: _Part, other: _Part) -> dict[str, NDArray]:
     return out | {name: other.local(recent).astype(np.int32), f"{name}_code": codes}
 
 
-def _resolution(base: Snapshot, parts: Mapping[Side, _Part], r: int) -> Resolution:
+def _resolution(base: Snapshot, parts: Mapping[Side, _Part], r: int, edges: bool) -> Resolution:
+    """Macro nodes of the small snapshot, and where they are read its edges."""
     whole, changed = base.resolutions[r], {}
     for side, part in parts.items():
         cold = part.nodes.before.widths[r]
         changed[f"{side}_macro"] = part.rows(getattr(whole, f"{side}_macro"), part.nodes.macro[:, r], cold)
-        changed[f"{side}_second"] = part.rows(getattr(whole, f"{side}_second"), part.nodes.second[:, r], 0)
-        changed[f"{side}_edges"] = part.edges(r)
+        if edges:
+            changed[f"{side}_second"] = part.rows(getattr(whole, f"{side}_second"), part.nodes.second[:, r], 0)
+            changed[f"{side}_edges"] = part.edges(r)
     return replace(whole, **changed)
 
 

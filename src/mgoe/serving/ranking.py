@@ -108,12 +108,15 @@ def _candidates(engine: Engine, request: RankRequest) -> tuple[NDArray[np.int64]
     """Codes, the ids they were given by, and how many were given again; no ids for the whole catalogue."""
     if request.candidates is None:
         return np.arange(engine.n_items), None, 0
-    given = list(dict.fromkeys(request.candidates))
+    given = request.candidates
     codes = engine.codes("item", given)
-    if len({*codes.tolist()} - {-1}) + int((codes < 0).sum()) < len(codes):  # 7 and "7" are one item
-        _, first = np.unique(np.where(codes < 0, -np.arange(1, len(codes) + 1), codes), return_index=True)
-        first.sort()
-        codes, given = codes[first], [given[row] for row in first.tolist()]
+    rising = np.sort(codes)
+    if (rising[1:] == rising[:-1]).any():  # a code given again, or several never seen, which their ids tell apart
+        unseen: dict[str, int] = {}
+        for row in np.flatnonzero(codes < 0).tolist():
+            codes[row] = -1 - unseen.setdefault(str(given[row]), len(unseen))
+        first = np.sort(np.unique(codes, return_index=True)[1])
+        codes, given = np.maximum(codes[first], -1), [given[row] for row in first.tolist()]
     return codes, given, len(request.candidates) - len(given)
 
 

@@ -72,6 +72,10 @@ class RedisLog:
         found: Any = self._guarded(lambda: self._redis.xrange(self.name, min=first, max="+", count=limit))
         return [(position.decode(), Event.decode(fields.get(b"e", b""))) for position, fields in found]
 
+    def may_have(self, after: Position) -> bool:
+        """See `EventLog`."""
+        return True
+
     def order(self, position: Position) -> tuple[int, ...]:
         """See `EventLog`."""
         return tuple(map(int, position.split("-"))) if position else (0, 0)
