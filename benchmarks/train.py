@@ -16,7 +16,8 @@ A line a figure, `{name, value, unit, against, ratio}`:
 - `train.vs_torch_rechub_mmoe`, `train.vs_deepctr_torch_mmoe`: our MMoE against theirs of the same size, on the same examples; ratio
   likewise.
 - `train.mgoe_samples_per_s`: `paper`, one thread. `....two_cores`: one thread, and a core that feeds. `....two_threads`: both compute.
-  `train.default_samples_per_s`, likewise: `default`. Ratio to one thread.
+  `train.default_samples_per_s`, likewise: `default`. Ratio to one thread. `....one_member`: `default` with `members: 1`, one thread, in
+  turn with `default`; ratio to it.
 - `train.share.MODEL.STAGE`: of the time for a row, with one thread: `feeding`, `forward`, `backward` (and clipping), `optimiser`.
 - `train.step_samples_per_s.MODEL`: the step alone, its batches ready, one thread.
 - `train.floor_samples_per_s`: of `paper`, the matrix products and look-ups alone, on tensors of the same shapes and types, and the rows of
@@ -54,6 +55,7 @@ EPOCH, COMPARED = 100, 20
 """Batches of an epoch of ours, and of one that a rival runs too."""
 PAPER = resolve(ModelSettings(name="paper", base="mgoe-paper", inputs=("ids", "side", "context", "aggregates"), options={"width": 32}))
 DEFAULT = resolve("mgoe")
+ONE_MEMBER = resolve(ModelSettings(name="one_member", base="mgoe", options={"members": 1}))
 MMOE = resolve(ModelSettings(name="mmoe", base="mmoe", inputs=("ids",), options={"width": rivals.WIDTH // 2}))
 """A node's row has the width times the tasks."""
 PEERS = {"torch_rechub": rivals.torch_rechub, "deepctr_torch": rivals.deepctr_torch}
@@ -161,9 +163,12 @@ def measure_paper(plan: Plan) -> None:
 
 def measure_default(plan: Plan) -> None:
     """`mgoe`: rates, shares, feed."""
-    training = plan.training(DEFAULT, "default")
+    training, alone = plan.training(DEFAULT, "default"), plan.training(ONE_MEMBER, "default")
     _, step = measure(plan, "default", training)
     with computing(1, 1):
+        took = in_turn({"all": training.epoch, "one": alone.epoch}, plan.rounds)
+        rate = len(alone.examples) / took["one"]
+        line("train.default_samples_per_s.one_member", rate, "samples/s", len(training.examples) / took["all"], took["all"] / took["one"])
         feed(plan, ".default", training.feeding, len(training.examples), step)
 
 

@@ -49,7 +49,14 @@ def test_every_figure_has_its_line(log: prepared.Made, work: Path, capsys: pytes
     rates = {f"{name}_samples_per_s{place}" for name in ("mgoe", "default") for place in ("", ".two_cores", ".two_threads")}
     shares = {f"share.{model}.{stage}" for model in ("paper", "mgoe") for stage in ("feeding", *steps.STAGES)}
     fed = {f"feed_rows_per_s{end}" for end in ("", ".disk", ".default")}
-    others = {"step_vs_rowwise_dense_adam", "floor_samples_per_s", "floor_ratio", "step_samples_per_s.paper", "step_samples_per_s.mgoe"}
+    others = {
+        "default_samples_per_s.one_member",
+        "step_vs_rowwise_dense_adam",
+        "floor_samples_per_s",
+        "floor_ratio",
+        "step_samples_per_s.paper",
+        "step_samples_per_s.mgoe",
+    }
     assert set(found) == {f"train.{name}" for name in rates | shares | fed | others}
     assert all(figure["value"] > 0 for figure in found.values())
     for model in ("paper", "mgoe"):
