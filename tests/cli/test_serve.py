@@ -23,9 +23,9 @@ from tests.serving.served import check_ready, get, post
 
 
 @contextmanager
-def process(bundle: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The command, its address, and the lines it has logged so far."""
-    command = [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, *words]
+    command = [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words]
     running = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True, env=os.environ)
     lines: list[str] = []
     found = threading.Event()
@@ -44,7 +44,7 @@ def process(bundle: Path, *words: object) -> Iterator[tuple[subprocess.Popen[str
         assert found.wait(60)
         match = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
         assert match, "".join(lines)
-        check_ready(match[0])
+        check_ready(match[0], workers=workers)
         yield running, match[0], lines
     finally:
         running.kill()
@@ -58,7 +58,7 @@ def own(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
-    with process(own, "--workers", 2, "--engine", "torch") as (running, url, lines):
+    with process(own, "--engine", "torch", workers=2) as (running, url, lines):
         assert post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
         time.sleep(0.5)
         asked = {"user": 10**9, "k": 1}
