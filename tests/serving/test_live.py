@@ -318,3 +318,15 @@ def large_with(large: World, items: int) -> LiveNodes:
     live = large.live()
     live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(items)])
     return live
+
+
+def test_another_state_on_the_same_snapshot_knows_nothing_of_this_one(large: World):
+    live, event = large.live(), Event(0, 10_000, "buy", large.graph.meta["last"] + 1, "a")
+    live.apply([event])
+    other = live.untouched()
+    assert (other.stats["events"], other.size("item")) == (0, large.items)
+    assert other.apply([event, replace(event, user=1, id="b")]) == 2
+    assert live.stats["events"] == 1
+    assert live.changes("user", 1) == {}
+    for found, mine in zip(live.changes("user", 0)["edges"], other.changes("user", 0)["edges"], strict=True):
+        assert_array_equal(found, mine)

@@ -5,6 +5,7 @@ Axes: `B` candidates, `T` tasks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe.bundle import MANIFEST, Bundle
@@ -21,7 +23,7 @@ from mgoe.errors import RequestError
 from mgoe.files import sha256
 from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving.codes import Codes, Id
-from mgoe.serving.events import EventReader
+from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
 from mgoe.serving.onnx import Precision
@@ -175,6 +177,16 @@ class Engine:
             self.score(user, np.arange(-1, min(500, self.n_items)), None)
         _ = self.about, self._members
         self.known_items(0)
+        live, ids = self.live.untouched(), {side: self._some_ids(side) for side in SIDES}
+        behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
+        live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
+        self._scorer.rehearse(live, live.codes("user", ids["user"]), live.codes("item", ids["item"]))
+
+    def _some_ids(self, side: Side) -> list[Id]:
+        """One that is known and one that is not, where there are such."""
+        strangers: list[Id] = [*range(64)] if pa.types.is_integer(self.events.kinds[side]) else ["", "nobody", "nothing"]
+        unknown = np.flatnonzero(self.codes(side, strangers) < 0)[:1]
+        return [*self.ids(side, np.arange(min(1, self.live.size(side)))), *(strangers[n] for n in unknown)]
 
     @cached_property
     def _members(self) -> dict[Side, NDArray[np.int64]]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from mgoe.graph.scores import UNIT, score_table
 from mgoe.serving.before import Before, score_sums, tasks_done
 from mgoe.serving.events import Event, read_id, task_bits
 from mgoe.serving.index import item_rows
-from mgoe.serving.newborn import Newborn, sketched
+from mgoe.serving.newborn import Newborn, Sketched, sketched
 from mgoe.serving.nodes import Change, Nodes
 from mgoe.serving.pairs import MOST_EVENTS, LivePairs
 from mgoe.serving.patched import gather_patched, touched
@@ -73,11 +74,15 @@ class LiveNodes:
         self._rows = rows["user"]
         sums = {side: score_sums(self.base, side) for side in SIDES}
         share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
-        before = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
+        before: dict[Side, Before] = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
+        self._recents = self.base.arrays["recent_items"].shape[1]
+        self._begin(before, sketched(graph, sums["user"]))
+
+    def _begin(self, before: Mapping[Side, Before], sketched: dict[Side, Sketched]) -> None:
+        """Without live events."""
         self.sides: dict[Side, Nodes] = {side: Nodes(before[side], self.vocabularies[side].size) for side in SIDES}
         self.pairs = LivePairs()
-        self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched(graph, sums["user"]))
-        self._recents = self.base.arrays["recent_items"].shape[1]
+        self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched)
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
         self._seen: set[tuple[int, int, int]] = set()
@@ -88,6 +93,12 @@ class LiveNodes:
     def of(cls, bundle: Bundle, index: Path | None = None) -> LiveNodes:
         """Of a bundle without live events."""
         return cls(bundle.graph, bundle.encoders.users, bundle.encoders.items, task_bits(bundle.settings), index)
+
+    def untouched(self) -> LiveNodes:
+        """Another live state on the same snapshot, without events; what is read of the snapshot is shared."""
+        other = copy(self)
+        other._begin({side: self.sides[side].before for side in SIDES}, self._newborn.sketched)
+        return other
 
     def apply(self, events: Sequence[Event]) -> int:
         """Add events, in any order. Those that are there already change nothing.

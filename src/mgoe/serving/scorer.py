@@ -176,6 +176,14 @@ class Scorer:
                     self._items.renew(self._live.touched("item", self._version), self.n_items)
                 self._version = version
 
+    @torch.inference_mode()
+    def rehearse(self, live: LiveNodes, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
+        """Read nodes of another live state as those of its own are read, so that all of it is compiled. Codes, any shapes."""
+        pairs = PairGather(self._bundle.graph.latest, live)
+        for user in users:
+            self._batch(np.full(len(items), user), items, self._unknown, self._model.needs, live)
+            pairs(int(user), items, self._halves.keys & PAIR_KEYS)
+
     def _reading(self) -> Any:
         return nullcontext() if self._live is None else self._live.lock
 
@@ -184,11 +192,16 @@ class Scorer:
         return frozenset(group for group in self._model.needs if not keys.isdisjoint(batch_keys(spec, [group])[4:]))
 
     def _batch(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray], groups: frozenset[InputGroup]
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray],
+        groups: frozenset[InputGroup],
+        live: LiveNodes | None = None,
     ) -> Batch:
         encoders = self._bundle.encoders
         inputs = assemble(
-            self._graph, users, items, context, needs=groups, spec=self._model.spec,
+            live or self._graph, users, items, context, needs=groups, spec=self._model.spec,
             user_side=encoders.user_side, item_side=encoders.item_side,
         )  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}

@@ -1,0 +1,45 @@
+"""What a service compiles, it compiles before it says that it is ready: no request waits for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for _name in ("onnxruntime", "onnxscript", "orjson"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+
+PROGRAM = """
+import gc, json, sys, time
+from pathlib import Path
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from mgoe.serving.engine import Engine, Scoring
+from mgoe.serving.events import Event
+from mgoe.serving.log import FileLog
+
+def compiled():
+    return {one.py_func.__name__: len(one.signatures) for one in gc.get_objects() if isinstance(one, Dispatcher)}
+
+log = FileLog(Path(sys.argv[2]) / "events")
+engine = Engine.open(Path(sys.argv[1]), log, scorer=Scoring("torch"))
+ready = compiled()
+assert engine.live.stats["events"] == 0
+known = {side: engine.ids(side, np.arange(2)) for side in ("user", "item")}
+now = time.time_ns() // 1000
+log.append([Event(user, item, "buy", now, None) for user in (*known["user"], 10**9) for item in (known["item"][0], 10**9)])
+engine.catch_up()
+for user in (10**9, known["user"][0]):
+    engine.score(int(engine.codes("user", [user])[0]), np.arange(-1, engine.n_items), None)
+    engine.known_items(int(engine.codes("user", [user])[0]))
+print(json.dumps({"events": engine.live.stats["events"], "new": {k: n for k, n in compiled().items() if n != ready.get(k, 0)}}))
+"""
+
+
+def test_nothing_is_compiled_once_a_service_is_ready(finished: Path, tmp_path: Path):
+    asked = [sys.executable, "-c", PROGRAM, str(finished / "bundle"), str(tmp_path)]
+    found = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
+    assert found == {"events": 6, "new": {}}
