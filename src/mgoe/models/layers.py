@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -40,7 +41,10 @@ class StackedLinear(nn.Module):
 
     def some(self, copies: slice, x: Tensor) -> Tensor:
         """Some of the copies alone: (n, B, inputs) -> (n, B, outputs)."""
-        return torch.baddbmm(self.bias[copies], x, self.weight[copies])
+        weight, bias = self.weight[copies], self.bias[copies]
+        if len(weight) == 1:  # a batch of one product takes longer than the product
+            return F.linear(x[0], weight[0].T, bias[0, 0])[None]
+        return torch.baddbmm(bias, x, weight)
 
 
 class StackedMLP(nn.Module):
