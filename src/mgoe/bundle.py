@@ -153,7 +153,7 @@ class Bundle:
         spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
         with Undrawn():
             model = make_model(check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0)
-        load_weights(model, self.path / "model.safetensors")
+        load_weights(model, self.path / "model.safetensors", mapped=True)
         return model.eval()
 
     @property

@@ -193,7 +193,9 @@ def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_pat
     pipeline.compare(made, out)
     rows = pd.read_parquet(file)
     rows.iloc[:-1].to_parquet(file)
-    with pytest.raises(OutputError, match=r"was made of another log: the files have changed since; choose another --out, or --overwrite"):
+    with pytest.raises(
+        OutputError, match=r"was made of another log: the files hold something else now; choose another --out, or --overwrite"
+    ):
         pipeline.compare(made, out)
     shutil.move(tmp_path / "log", tmp_path / "gone")
     assert pipeline.compare(made, out).waiting == 0  # all is finished, and nothing tells that it is of another
@@ -223,7 +225,7 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
 
 
-def test_another_default_of_a_switch_is_noticed_and_an_earlier_note_knows_given_ones_alone(raw: dict[str, Any], tmp_path: Path):
+def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(raw, variants={}, models=[{"name": "m", "base": "mgoe", "options": {"tau": 2.0}}], seeds=[0]), tmp_path)
     [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]
     part.begin()
@@ -234,11 +236,61 @@ def test_another_default_of_a_switch_is_noticed_and_an_earlier_note_knows_given_
     note["model"]["options"] = {**options, "width": options["width"] + 1}
     part.note.write_text(json.dumps(note))
     assert part.differs == "model.options.width"
-    del note["source"]
-    for given, key in (({"tau": 2.0}, ""), ({"tau": 1.0}, "model.options.tau")):
-        note["model"]["options"] = given
-        part.note.write_text(json.dumps(note))
-        assert part.differs == key
+
+
+def test_a_comparison_goes_on_on_another_machine(raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path):
+    """Where the log lies elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked for."""
+    shutil.copytree(world, tmp_path / "moved")
+    data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
+    moved = raw | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
+    said: list[str] = []
+    out, file = tmp_path / "out", compared / "results.jsonl"
+    pipeline.compare(settings(moved), out, take=[file], say=said.append)
+    assert said[0] == f"{file}: 6 of 6 lines taken; the others are there already, or of other settings or another log"
+    assert said[1] == "0 of 6 cells to run, 2 at a time"
+    whole = numbers(compared)
+    pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
+    for one, other in zip(*(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)), strict=True):
+        assert (one["rival"], one["task"], one["metric"], one["value"]) == (other["rival"], other["task"], other["metric"], other["value"])
+        if other["low"] is not None:
+            assert abs(one["low"] - other["low"]) < 0.02 * (other["high"] - other["low"]) + 1e-12
+    tables = [(folder / "tables.md").read_text().split("\n\n")[2] for folder in (out, compared)]
+    assert tables[0] == tables[1]  # quality and costs, the references of the world included
+    pipeline.compare(settings(moved | {"seeds": [0, 1, 2]}), out, take=[file], say=said.append)
+    assert set(numbers(out)["seed"]) == {0, 1, 2}
+
+
+def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], tmp_path: Path):
+    file = tmp_path / "out" / "results.jsonl"
+    pipeline.compare(settings(own), tmp_path / "out")
+    for number, other in enumerate((own | {"training": {"epochs": 2}}, own)):
+        result = pipeline.compare(settings(other), tmp_path / f"other-{number}", take=[file], stop_after=0)
+        assert result.waiting == 1 - number
+    log = max((tmp_path / "log").rglob("*.parquet"))
+    pd.read_parquet(log).iloc[:-1].to_parquet(log)
+    assert pipeline.compare(settings(own), tmp_path / "changed", take=[file], stop_after=0).waiting == 1
+    line = json.loads(file.read_text())
+    damaged = tmp_path / "damaged.jsonl"
+    pd.read_parquet(log).to_parquet(log)
+    plan = Plan(settings(own), tmp_path / "plan")
+    [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]
+    damaged.write_text(json.dumps(line | {"asked": part.digest, "influence": {"metrics": []}}))
+    with pytest.raises(OutputError, match=r"damaged\.jsonl: holds a damaged line"):
+        pipeline.compare(settings(own), tmp_path / "again", take=[damaged])
+    with pytest.raises(OutputError, match="cannot be read"):
+        pipeline.compare(settings(own), tmp_path / "again", take=[tmp_path / "none.jsonl"])
+
+
+def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, Any], tmp_path: Path):
+    tuned = settings(own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
+    pipeline.compare(tuned, tmp_path / "out")
+    file = tmp_path / "out" / "results.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["state"] for line in lines] == ["searched", "finished"]
+    assert lines[0]["search"] == json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())
+    assert pipeline.compare(tuned, tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    (tmp_path / "cell.jsonl").write_text(file.read_text().splitlines()[1])
+    assert pipeline.compare(tuned, tmp_path / "alone", take=[tmp_path / "cell.jsonl"], stop_after=0).waiting == 1
 
 
 def test_costs_that_a_cell_does_not_tell_are_none():

@@ -23,6 +23,10 @@ def compare(
         str | None, typer.Option(metavar="LENGTH", help="Begin no cell after so long, such as 90m.", show_default=False)
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
+    take: Annotated[
+        list[Path] | None,
+        typer.Option(help="Take over cells that fit from the results.jsonl of another machine. Repeatable.", show_default=False),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make anew what was made with other settings.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -41,6 +45,7 @@ def compare(
         logs=_names(logs),
         stop_after=None if stop_after is None else _seconds(stop_after),
         overwrite=overwrite,
+        take=take or (),
         say=say,
         command=command(),
     )

@@ -8,6 +8,7 @@ from mgoe.evaluation.catalogue import draw_queries, rank_catalogue
 from mgoe.evaluation.compare import Estimate, compare, compare_rows, estimate
 from mgoe.evaluation.evaluate import Task, measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
+from mgoe.evaluation.packed import pack, unpack
 from mgoe.evaluation.rows import ALL, Row, read_rows, write_rows
 from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
 from mgoe.evaluation.standings import Cost, Standings, latex, markdown, reachable_shares, verdict
@@ -38,12 +39,14 @@ __all__ = [
     "markdown",
     "markdown_table",
     "measure",
+    "pack",
     "rank_catalogue",
     "reachable_shares",
     "read_rows",
     "reliability",
     "rich_table",
     "summarise",
+    "unpack",
     "unseen",
     "user_influence",
     "verdict",

@@ -29,9 +29,9 @@ from mgoe.serving.telemetry import log
 if TYPE_CHECKING:
     from mgoe.serving.telemetry import Figures
 
-LOW = 5
-"""Priority of the thread that opens a bundle. Requests come first, but leave it a quarter of their core: without any rest between them it
-is still open in half a minute."""
+LOW = 8
+"""Priority of threads that a ranking needs not wait for: those that write and apply events, and the one that opens a bundle. Requests come
+first, but leave them a seventh of their core: without any rest between them a bundle is still open in half a minute."""
 WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1
@@ -61,8 +61,8 @@ class Current:
         self.engine = self._open()
         self.refused: str | None = None
         self.away: str | None = None
-        self._writers = ThreadPoolExecutor(WRITERS, "append")
-        self._reader = ThreadPoolExecutor(1, "follow")
+        self._writers = ThreadPoolExecutor(WRITERS, "append", initializer=_step_back)
+        self._reader = ThreadPoolExecutor(1, "follow", initializer=_step_back)
 
     @asynccontextmanager
     async def running(self, figures: Figures) -> AsyncIterator[None]:

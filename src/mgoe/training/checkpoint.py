@@ -141,8 +141,13 @@ class Checkpoints:
         return sorted(self.folder.glob("*.safetensors"))
 
 
-def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str, Any]:
     """Put the weights of a checkpoint into a model of the same make; returns the description.
+
+    Args:
+        model: Made with the same settings.
+        path: Of the checkpoint.
+        mapped: The weights stay in the file, whose pages all processes share, and are not to be trained.
 
     Raises:
         TrainingError: As `load_checkpoint`, or the checkpoint is of another model or graph.
@@ -157,7 +162,7 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
             f"holds the weights of another model or graph: {name!r} is {found.get(name, 'missing')} there and "
             f"{own.get(name, 'missing')} here; use the settings it was trained with",
         )
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, assign=mapped)
     return meta
 
 

@@ -15,9 +15,9 @@ from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
 from mgoe.files import exclusive, write_text
 from mgoe.pipeline.cells import told
-from mgoe.pipeline.comparison import kept, records, work
+from mgoe.pipeline.comparison import kept, records, taken, work
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
-from mgoe.pipeline.comparison.plan import Entry, Plan
+from mgoe.pipeline.comparison.plan import Entry, Log, Plan
 from mgoe.pipeline.comparison.processes import Job, run_jobs
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna
 from mgoe.pipeline.output import clear_unfinished
@@ -60,6 +60,7 @@ def compare(
     logs: list[str] | None = None,
     stop_after: float | None = None,
     overwrite: bool = False,
+    take: Sequence[Path | str] = (),
     say: Say = lambda line: None,
     command: str = "",
 ) -> ComparisonResult:
@@ -71,6 +72,7 @@ def compare(
         models, seeds, logs: Run these alone; tables show all that is there.
         stop_after: Seconds after which no cell is begun any more.
         overwrite: Make anew what was made with other settings.
+        take: Files as `results.jsonl`, of which cells and searches are taken over that were made with the same settings and log.
         say: Called with a line a finished cell.
         command: Noted with every cell.
 
@@ -89,6 +91,7 @@ def compare(
         _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
         for part in kept.parts_of(plan, entries):
             part.begin()
+        taken.take(plan, [Path(file) for file in take], say)
         _run(plan, entries, until, say, command)
         lines = records.latest(out)
         standings = standings_of(plan, lines)
@@ -131,7 +134,8 @@ def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
 def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
     """Every chosen cell that is not finished, and what it needs."""
     _note_finished(plan, command)
-    jobs, of_cells = jobs_of(plan, [entry for entry in entries if not entry.cell().done])
+    _note_searches(plan, command)
+    jobs, of_cells = jobs_of(plan, entries)
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
     started, done = time.perf_counter(), 0
     threads = max((log.settings(0).training.threads for log in plan.logs.values()), default=1)
@@ -140,6 +144,7 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
             entry = of_cells.get(outcome.job.name)
             if entry is None:
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+                _note_searches(plan, command)
                 continue
             line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
             records.append(plan.out, line)
@@ -150,7 +155,7 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
 
 
 def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, Entry]]:
-    """What has to be done for cells, in an order in which nothing comes before what it needs; and which jobs are the cells."""
+    """What has to be done for cells that are not, in an order in which nothing comes before what it needs; and which jobs are the cells."""
     jobs: dict[str, Job] = {}
     cells: dict[str, Entry] = {}
 
@@ -159,21 +164,27 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
             jobs.setdefault(name, Job(name, call, args, tuple(n for n in needs if n in jobs)))  # pyright: ignore[reportArgumentType]
         return name
 
-    def staged(entry: Entry) -> str:
-        log, seed, contestant = entry.log, entry.seed, entry.contestant
-        stage, graph, worlds = log.stage(seed), log.graph(seed, contestant), log.path / "world"
+    def prepared(log: Log, seed: int) -> str:
+        stage, worlds = log.stage(seed), log.path / "world"
         world = need(f"world of {log.name}", log.world is None or worlds.exists(), work.draw_world, (log,))
         there = all(path.exists() for path in (stage / "data", stage / work.EXAMPLES, log.path / work.REFERENCES))
-        data = need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
+        return need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
+
+    def staged(entry: Entry) -> str:
+        log, seed, contestant = entry.log, entry.seed, entry.contestant
+        stage, graph, data = log.stage(seed), log.graph(seed, contestant), prepared(log, seed)
         title = f"graph of {log.name}, seed {seed}" + (f", {contestant.variant}" if contestant.graph else "")
         return need(title, graph.exists(), work.build, (entry.settings, stage, graph), data)
 
     for entry in entries:
+        if entry.cell().done:  # where cells were taken over, what they are held against may be missing
+            if entry.settings.data.truth is not None and not (entry.log.path / work.REFERENCES).exists():
+                prepared(entry.log, entry.seed)
+            continue
         needs = [staged(entry)]
         tuned = None
         if plan.settings.tune is not None:
-            first = plan.untouched(entry)
-            tuned = entry.log.tuned(first.contestant.name)
+            first, tuned = plan.untouched(entry), entry.tuned
             title = f"search of {entry.log.name}, {first.contestant.name}"
             needs.append(need(title, is_done(tuned), work.tune_model, (first, plan.settings.tune, tuned), staged(first)))
         cells[entry.title] = entry
@@ -187,6 +198,16 @@ def _note_finished(plan: Plan, command: str) -> None:
     for entry in plan.entries:
         if entry.cell().done and lines.get(entry.key, {}).get("state") != "finished":
             records.append(plan.out, records.of_cell(entry, command))
+
+
+def _note_searches(plan: Plan, command: str) -> None:
+    """Searches that are finished and not noted."""
+    lines = records.latest(plan.out)
+    for entry in {records.search_key(entry): plan.untouched(entry) for entry in plan.entries}.values():
+        if is_done(entry.tuned):
+            line = records.of_search(entry, command)
+            if lines.get(records.search_key(entry), {}).get("asked") != line["asked"]:
+                records.append(plan.out, line)
 
 
 def _length(seconds: float) -> str:

@@ -21,8 +21,7 @@ from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE
 
 SOURCE = "source"
-"""Key of the checksum of a log's files. Notes of earlier versions have none: then it is not known, and nothing follows from it; nor are
-options of a model that such a note does not name."""
+"""Key of the checksum of a log's files, which stands for where they lie; nothing follows from one that is not known."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Part:
 
     @property
     def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.asked.json")
+        return note_of(self.path)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -60,12 +59,14 @@ class Part:
         except (OSError, ValueError):
             return "all"
         asked = json.loads(json.dumps(self.asked))
-        if isinstance(before, dict) and SOURCE not in before and "model" in before:  # of an earlier version: options that were given, alone
-            options = asked["model"]["options"]
-            asked["model"]["options"] = {key: options[key] for key in before["model"]["options"] if key in options}
         if isinstance(before, dict) and None in (before.get(SOURCE), asked.get(SOURCE)):
             before, asked = ({key: value for key, value in one.items() if key != SOURCE} for one in (before, asked))
         return _difference(before, asked)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides what it holds: the same wherever it is made."""
+        return digest_of(self.asked)
 
     def remove(self) -> None:
         """Take it away, the note last: a process that is killed meanwhile leaves what the next one takes away as well."""
@@ -77,6 +78,16 @@ class Part:
         """Note what it is made with from here on."""
         if not self.note.exists():
             write_json(self.note, self.asked)
+
+
+def note_of(path: Path) -> Path:
+    """Where it is noted what a part was made with."""
+    return path.with_name(f"{path.name}.asked.json")
+
+
+def digest_of(asked: Mapping[str, Any]) -> str:
+    """Of what a part is made with."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
@@ -93,7 +104,7 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     for part, key in found:
         finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
         if finished and not overwrite:
-            what = "of another log: the files have changed since" if key == SOURCE else f"with another `{key}`"
+            what = "of another log: the files hold something else now" if key == SOURCE else f"with another `{key}`"
             raise OutputError(part.path, f"was made {what}; choose another --out, or --overwrite to make anew what differs")
     return [part for part, _ in found]
 
@@ -156,8 +167,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
     for section, names in FREE.items():
         for name in names:
             settings[section].pop(name)
-    if entry.log.world is not None:
-        settings["data"] |= {"log": "world", "truth": "world"}  # where the results lie is no setting
+    for place in (settings["data"], settings["data"]["users"], settings["data"]["items"]):
+        for name in ("log", "truth", "path"):  # where files lie is no setting: their checksum tells them apart
+            (place or {}).pop(name, None)
     return settings
 
 

@@ -125,6 +125,11 @@ class Entry:
     def settings(self) -> RunSettings:
         return self.log.settings(self.seed, self.contestant)
 
+    @property
+    def tuned(self) -> Path:
+        """The file of its model's search of settings."""
+        return self.log.tuned(self.contestant.base)
+
     def cell(self, model: ModelSettings | None = None) -> Cell:
         """Where it lies; with its resolved model, what is fitted there."""
         return Cell(self.log.path, model or ModelSettings(name=self.contestant.name, base=""), self.seed)

@@ -1,11 +1,11 @@
-"""`results.jsonl`: a line a cell that ended, with the command and the revision that made it."""
+"""`results.jsonl`: a line a cell or a search of settings that ended, with the command and the revision that made it."""
 
 from __future__ import annotations
 
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 
 from mgoe import __version__
 from mgoe.errors import OutputError
-from mgoe.evaluation import ALL, read_rows
+from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
 from mgoe.pipeline.cells import DONE
+from mgoe.pipeline.comparison.kept import digest_of, note_of
 from mgoe.pipeline.comparison.plan import Entry
 from mgoe.pipeline.comparison.work import EXAMPLES
 
 RESULTS = "results.jsonl"
-Key = tuple[str, str, int]
+Key = tuple[str, str, int | None]
+"""Log, model and seed of a cell; without a seed, the search of a model's settings."""
 
 
 @cache
@@ -48,10 +50,18 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     kept = ("parameters", "best_epoch", "training_seconds", "cpu_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
     return {
         **_who(entry, "finished", command),
+        "asked": digest_of(_read(note_of(folder))),
         **{name: facts.get(name) for name in kept},
         "examples": examples,
         **{name: value if math.isfinite(value) else None for name, value in values.items()},
+        "influence": pack(deal(Influence.load(folder / "test.npz"))),
     }
+
+
+def of_search(entry: Entry, command: str) -> dict[str, Any]:
+    """The line of a finished search of the settings of an entry's model: its trials, and the best of them."""
+    who = _who(entry, "searched", command) | {"model": entry.contestant.base, "variant": "", "seed": None}
+    return {**who, "asked": digest_of(_read(note_of(entry.tuned))), "search": _read(entry.tuned)}
 
 
 def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
@@ -83,16 +93,38 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
 
 
 def latest(out: Path) -> dict[Key, dict[str, Any]]:
-    """The last line of each cell; lines that were cut off are none."""
-    found: dict[Key, dict[str, Any]] = {}
+    """The last line of each cell and search."""
     path = out / RESULTS
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    return {key_of(line): line for line in read(path)} if path.exists() else {}
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file. One that was cut off is none.
+
+    Raises:
+        OutputError: The file cannot be read.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise OutputError(path, f"cannot be read: {error.strerror or error}; name a results.jsonl") from None
+    for text in texts:
         try:
             line = json.loads(text)
-            found[line["log"], line["model"], line["seed"]] = line
+            key_of(line)
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+        yield line
+
+
+def key_of(line: Mapping[str, Any]) -> Key:
+    """Whose line it is."""
+    return line["log"], line["model"], line["seed"]
+
+
+def search_key(entry: Entry) -> Key:
+    """Of the search of an entry's model."""
+    return entry.log.name, entry.contestant.base, None
 
 
 def _who(entry: Entry, state: str, command: str) -> dict[str, Any]:
