@@ -21,7 +21,7 @@ MODELS = {
         ("mgoe", "mgoe", {}),
         ("mgoe-paper", "mgoe-paper", {}),
         ("mgoe+counts", "mgoe+counts", {}),
-        ("everything", "mgoe", {"inputs": INPUT_GROUPS, "options": {"table": True, "transfer": "add", "gate_query": "ids"}}),
+        ("everything", "mgoe", {"inputs": INPUT_GROUPS, "options": {"table": True, "transfer": "add", "gate_query": "ids", "products": 4}}),
         ("one for all", "mgoe", {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}}),
         ("target", "mgoe", {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}}),
         ("target of nothing", "mgoe+counts", {"options": {"attention": "target", "table": True}}),
@@ -217,7 +217,7 @@ def test_any_two_options_go_together():
         "form": ["mlp", "paper"],
         "attention": ["none", "target"],
         "transfer": ["none", "add", "aitm", "concat"],
-        "gate_query": ["inputs", "ids", "experts"],
+        "gate_query": ["counts", "ids", "inputs", "experts"],
         "second_order": [True, False],
         "table": [True, False],
     }

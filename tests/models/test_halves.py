@@ -67,7 +67,7 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             "form": st.sampled_from(["mlp", "paper"]),
             "attention": st.sampled_from(["none", "none", "target"]),
             "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
-            "gate_query": st.sampled_from(["inputs", "ids", "experts"]),
+            "gate_query": st.sampled_from(["counts", "ids", "inputs", "experts"]),
             "members": st.integers(1, 3),
             "products": st.sampled_from([0, 4]),
             **{

@@ -15,7 +15,7 @@ OPTIONS = st.fixed_dictionaries(
     {
         "form": st.sampled_from(["mlp", "paper"]),
         "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
-        "gate_query": st.sampled_from(["inputs", "ids", "experts"]),
+        "gate_query": st.sampled_from(["counts", "ids", "inputs", "experts"]),
         **{name: st.booleans() for name in ("table", "task_ids", "one_gate", "edge_vectors")},
     }
 )

@@ -225,6 +225,17 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
 
 
+def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
+    def digests(space: dict[str, Any]) -> dict[str, str]:
+        plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
+        parts = {part.path: part.digest for part in kept.parts_of(plan, plan.entries)}
+        return {entry.contestant.name: parts[entry.cell().folder] + parts[entry.tuned] for entry in plan.entries}
+
+    epochs = {"training.epochs": [1, 2]}
+    before, after = digests(epochs), digests(epochs | {"options.products": [0, 64]})
+    assert {name for name in before if before[name] != after[name]} == {"mgoe"}
+
+
 def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(raw, variants={}, models=[{"name": "m", "base": "mgoe", "options": {"tau": 2.0}}], seeds=[0]), tmp_path)
     [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]

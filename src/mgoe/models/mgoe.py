@@ -38,8 +38,9 @@ class MGOEOptions(Settings):
     """Layers of the experts of form `mlp`."""
     activation: Literal["relu", "silu"] = "silu"
     """Of the layers of the experts."""
-    products: int = Field(default=64, ge=0)
-    """P: products of the user's features with the item's that the experts of form `mlp` read; 0 for none."""
+    products: int = Field(default=0, ge=0)
+    """P: products of the user's features with the item's that the experts of form `mlp` read; 0 for none. They pay where tastes oppose
+    between tasks, and fit noise elsewhere: worth a search (`tune`)."""
     tower_hidden: Widths = (64, 32)
     tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights."""
@@ -55,9 +56,10 @@ class MGOEOptions(Settings):
     node has of everything tells tasks apart."""
     task_ids: bool = True
     """`e_u` and `e_i` a task, or one for all."""
-    gate_query: Literal["inputs", "ids", "experts"] = "inputs"
-    """What gates read: every input, `[e_u, e_i]` or, as Figure 2 draws it, the experts' outputs. The next one present, in the order
-    ids, inputs, experts, stands in for one that the inputs leave empty."""
+    gate_query: Literal["counts", "ids", "inputs", "experts"] = "counts"
+    """What gates read: how much is known of both (the input group `counts`), `[e_u, e_i]`, every input or, as Figure 2 draws it, the
+    experts' outputs. `inputs`, and where there are none `experts`, stand in for one that the inputs leave empty. Gates that read
+    everything fit noise."""
     one_gate: bool = True
     """One gate for all tasks; towers and transfer still tell them apart. A gate a task, as in the paper, fits noise on small logs."""
     table: bool = False
@@ -78,6 +80,7 @@ class MGOE(RankingModel):
 
     Options = MGOEOptions
     options: MGOEOptions
+    counts: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
         super().__init__(spec, inputs, options)
@@ -106,8 +109,10 @@ class MGOE(RankingModel):
         fan_in = self.inputs.width + own + o.products
         self.read_products = uniform(o.products, experts * o.hidden[0], fan_in=fan_in) if self.products is not None else None
         out = self.experts.width if self.experts else own
-        queries = {"ids": 2 * copies * o.width * by_id, "inputs": self.inputs.width + 2 * copies * o.width * by_id, "experts": tasks * out}
+        counts, ids = self.inputs.columns("counts"), 2 * copies * o.width * by_id
+        queries = {"counts": len(counts), "ids": ids, "inputs": self.inputs.width + ids, "experts": tasks * out}
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
+        self.register_buffer("counts", torch.tensor(counts, dtype=torch.int64), persistent=False)
         self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate, o.members, apart=self.query == "experts")
         self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
         self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
@@ -149,7 +154,8 @@ class MGOE(RankingModel):
             parts = [x, own]
         if self.gates.score is not None and self.query != "experts":
             ids = nodes if self.by_id else ()
-            parts.append(self.gates.score(torch.cat(ids if self.query == "ids" else (x, *ids), 1)))
+            read = {"counts": (x[:, self.counts],), "ids": ids, "inputs": (x, *ids)}[self.query]
+            parts.append(self.gates.score(torch.cat(read, 1)))
         return parts
 
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from mgoe.files import sha256, write_json
 from mgoe.models import options_of
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.tuning import space_of
 from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE
 
@@ -112,7 +113,6 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
 def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
     """Everything that cells are made of, and the cells, each once."""
     entries = list(entries)
-    tune = None if plan.settings.tune is None else plan.settings.tune.model_dump(mode="json")
     sources = {name: checksum_of(log) for name, log in {entry.log.name: entry.log for entry in entries}.items()}
     found: dict[Path, Part] = {}
 
@@ -125,6 +125,7 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
         data = _data(entry) | source
         add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
         add(log.graph(entry.seed, entry.contestant), data | {"graph": _plain(entry)["graph"]})
+        tune = _search(plan, entry)
         add(entry.cell().folder, _all(entry) | source | {"tune": tune}, done=DONE)
         if log.world is not None:
             add(log.path / "world", {"world": log.world.model_dump(mode="json")})
@@ -133,6 +134,14 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
             cells = (other.cell().folder for other in plan.entries if (other.log.name, other.contestant.base) == (log.name, base))
             add(log.tuned(base), _all(plan.untouched(entry)) | source | {"tune": tune}, follows=cells)
     return list(found.values())
+
+
+def _search(plan: Plan, entry: Entry) -> dict[str, Any] | None:
+    """What is searched for an entry's model: of the space, what the model has."""
+    if plan.settings.tune is None:
+        return None
+    tune, model = plan.settings.tune, plan.untouched(entry).contestant.settings()
+    return tune.model_copy(update={"space": space_of(model, tune.space)}).model_dump(mode="json")
 
 
 def checksum_of(log: Log) -> str | None:
