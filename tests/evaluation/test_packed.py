@@ -40,3 +40,10 @@ def test_leads_of_packed_ones_are_those_of_whole_ones():
 def test_a_metric_that_moves_with_nobody_is_kept():
     still = deal(Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.zeros((4, 1), np.float32)))
     assert_array_equal(unpack(pack(still)).parts, still.parts)
+
+
+@pytest.mark.parametrize("users", [100, 3000])
+def test_what_was_packed_is_paired_with_what_was_not(users: int):
+    one, other = made(0, users), made(1, users)
+    mixed = deal(unpack(pack(one))) - deal(other)
+    assert_allclose(mixed.parts, (one - other).parts, atol=np.nanmax(np.abs(one.parts)) / 200)

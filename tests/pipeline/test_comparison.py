@@ -258,7 +258,7 @@ def test_a_comparison_goes_on_on_another_machine(raw: dict[str, Any], compared: 
     out, file = tmp_path / "out", compared / "results.jsonl"
     pipeline.compare(settings(moved), out, take=[file], say=said.append)
     assert said[0] == f"{file}: 6 of 6 lines taken; the others are there already, or of other settings or another log"
-    assert said[1] == "0 of 6 cells to run, 2 at a time"
+    assert said[1:] == ["0 of 6 cells to run, 2 at a time", "  examples of tiny, seed 0"]
     whole = numbers(compared)
     pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
     for one, other in zip(*(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)), strict=True):
@@ -267,8 +267,21 @@ def test_a_comparison_goes_on_on_another_machine(raw: dict[str, Any], compared: 
             assert abs(one["low"] - other["low"]) < 0.02 * (other["high"] - other["low"]) + 1e-12
     tables = [(folder / "tables.md").read_text().split("\n\n")[2] for folder in (out, compared)]
     assert tables[0] == tables[1]  # quality and costs, the references of the world included
-    pipeline.compare(settings(moved | {"seeds": [0, 1, 2]}), out, take=[file], say=said.append)
-    assert set(numbers(out)["seed"]) == {0, 1, 2}
+    (out / "results.jsonl").unlink()  # what is taken stays without it
+    assert pipeline.compare(settings(moved), out).waiting == 0
+    assert (out / "leads.json").read_text() == (pipeline.compare(settings(moved), out).path / "leads.json").read_text()
+
+
+def test_cells_of_here_and_of_elsewhere_are_paired_user_by_user(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    """Half of the cells are taken, half fitted: leads are those of one machine."""
+    lines = (compared / "results.jsonl").read_text().splitlines()
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(line for line in lines if json.loads(line)["model"] == "mgoe") + "\n")
+    pipeline.compare(settings(raw), tmp_path / "out", take=[half])
+    for one, other in zip(*(json.loads((folder / "leads.json").read_text()) for folder in (tmp_path / "out", compared)), strict=True):
+        if other["low"] is not None:
+            width = other["high"] - other["low"]
+            assert [one["low"], one["high"]] == pytest.approx([other["low"], other["high"]], abs=0.02 * width + 1e-12)
 
 
 def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], tmp_path: Path):
@@ -286,7 +299,7 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
     plan = Plan(settings(own), tmp_path / "plan")
     [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]
     damaged.write_text(json.dumps(line | {"asked": part.digest, "influence": {"metrics": []}}))
-    with pytest.raises(OutputError, match=r"damaged\.jsonl: holds a damaged line"):
+    with pytest.raises(OutputError, match=r"damaged\.jsonl: the line of tiny, shared-bottom, seed 0 is damaged"):
         pipeline.compare(settings(own), tmp_path / "again", take=[damaged])
     with pytest.raises(OutputError, match="cannot be read"):
         pipeline.compare(settings(own), tmp_path / "again", take=[tmp_path / "none.jsonl"])
@@ -300,8 +313,30 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, An
     assert [line["state"] for line in lines] == ["searched", "finished"]
     assert lines[0]["search"] == json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())
     assert pipeline.compare(tuned, tmp_path / "there", take=[file], stop_after=0).waiting == 0
-    (tmp_path / "cell.jsonl").write_text(file.read_text().splitlines()[1])
+    (tmp_path / "cell.jsonl").write_text(json.dumps(lines[1]))
     assert pipeline.compare(tuned, tmp_path / "alone", take=[tmp_path / "cell.jsonl"], stop_after=0).waiting == 1
+    other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
+    (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
+    assert pipeline.compare(tuned, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0).waiting == 1
+
+
+def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
+    pipeline.compare(settings(own), tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(line | {"examples": {"valid": "0", "test": "1"}}))
+    both = own | {"models": ["shared-bottom", "single-task"]}
+    pipeline.compare(settings(both), tmp_path / "both", models=["single-task"])
+    assert pipeline.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
+
+
+def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(own: dict[str, Any], tmp_path: Path):
+    shutil.move(tmp_path / "log", tmp_path / "away")
+    assert pipeline.compare(settings(own), tmp_path / "out").failed
+    shutil.move(tmp_path / "away", tmp_path / "log")
+    assert pipeline.compare(settings(own), tmp_path / "out").failed == {}
+    file = tmp_path / "out" / "results.jsonl"
+    assert pipeline.compare(settings(own), tmp_path / "there", take=[file], stop_after=0).waiting == 0
 
 
 def test_costs_that_a_cell_does_not_tell_are_none():

@@ -49,12 +49,13 @@ class Lead(Estimate):
 
 
 def deal(influence: Influence, seed: int = 0) -> Influence:
-    """Users in at most `GROUPS` groups, dealt by a seed and numbered from 0; the same users are dealt alike."""
+    """Users in at most `GROUPS` groups, dealt by a seed and numbered from 0. The same users are dealt alike, and what is dealt stays so."""
     users = len(influence.users)
-    groups = min(users, GROUPS)
+    if users <= GROUPS:
+        return Influence(influence.names, influence.values, np.arange(users), influence.parts)
     group = np.random.default_rng(seed).permutation(users) % GROUPS
-    parts = sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(groups, users)) @ influence.parts
-    return Influence(influence.names, influence.values, np.arange(groups), parts)
+    parts = sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(GROUPS, users)) @ influence.parts
+    return Influence(influence.names, influence.values, np.arange(GROUPS), parts)
 
 
 def find_leads(

@@ -84,6 +84,7 @@ def compare(
     plan = Plan(settings, out)
     entries = plan.chosen(models, seeds, logs)
     plan.check(entries)
+    told = {Path(file): list(records.read(Path(file))) for file in take}
     if settings.tune is not None:
         load_optuna()
     with exclusive(out, "a comparison"):
@@ -91,7 +92,7 @@ def compare(
         _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
         for part in kept.parts_of(plan, entries):
             part.begin()
-        taken.take(plan, [Path(file) for file in take], say)
+        taken.take(plan, told, say)
         _run(plan, entries, until, say, command)
         lines = records.latest(out)
         standings = standings_of(plan, lines)
@@ -176,11 +177,12 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
         title = f"graph of {log.name}, seed {seed}" + (f", {contestant.variant}" if contestant.graph else "")
         return need(title, graph.exists(), work.build, (entry.settings, stage, graph), data)
 
-    for entry in entries:
-        if entry.cell().done:  # where cells were taken over, what they are held against may be missing
-            if entry.settings.data.truth is not None and not (entry.log.path / work.REFERENCES).exists():
-                prepared(entry.log, entry.seed)
-            continue
+    undone = [entry for entry in entries if not entry.cell().done]
+    for log in {entry.log.name: entry.log for entry in entries}.values():  # where cells were taken over, references may be missing
+        truth = log.settings(plan.settings.seeds[0]).data.truth
+        if truth is not None and not (log.path / work.REFERENCES).exists() and log not in [entry.log for entry in undone]:
+            prepared(log, plan.settings.seeds[0])
+    for entry in undone:
         needs = [staged(entry)]
         tuned = None
         if plan.settings.tune is not None:

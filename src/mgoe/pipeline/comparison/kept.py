@@ -76,8 +76,9 @@ class Part:
         self.note.unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Note what it is made with from here on."""
-        if not self.note.exists():
+        """Note what it is made with from here on; of a log that could not be read before, what is known of it now."""
+        unknown = self.note.exists() and json.loads(self.note.read_text(encoding="utf-8")).get(SOURCE, "") is None
+        if not self.note.exists() or (unknown and not self.done.exists()):
             write_json(self.note, self.asked)
 
 
@@ -87,8 +88,9 @@ def note_of(path: Path) -> Path:
 
 
 def digest_of(asked: Mapping[str, Any]) -> str:
-    """Of what a part is made with."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    """Of what a part is made with; 1 and 1.0 are one."""
+    plain = json.loads(json.dumps(asked), parse_int=float)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
@@ -192,7 +194,8 @@ def _all(entry: Entry) -> dict[str, Any]:
     """With every switch of the model written out, so that another default is another setting."""
     model = entry.contestant.settings()
     switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
-    told = model.model_dump(mode="json") | {"options": switches.model_dump(mode="json")}
+    training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
+    told = model.model_dump(mode="json") | {"options": switches.model_dump(mode="json"), "training": training}
     return _data(entry) | _plain(entry) | {"model": told, "seed": entry.seed}
 
 

@@ -17,9 +17,12 @@ from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.kept import digest_of, note_of
 from mgoe.pipeline.comparison.plan import Entry
+from mgoe.pipeline.comparison.tuning import best_of, is_done
 from mgoe.pipeline.comparison.work import EXAMPLES
 
 RESULTS = "results.jsonl"
+TAKEN = "taken.json"
+"""In the folder of a cell that was fitted elsewhere: its line."""
 Key = tuple[str, str, int | None]
 """Log, model and seed of a cell; without a seed, the search of a model's settings."""
 
@@ -41,8 +44,10 @@ def revision() -> str:
 
 
 def of_cell(entry: Entry, command: str) -> dict[str, Any]:
-    """The line of a finished cell: who, how long, and every metric as `SPLIT.TASK.METRIC`."""
+    """The line of a finished cell: who, how long, and every metric as `SPLIT.TASK.METRIC`; of one taken over, what it came with."""
     folder = entry.cell().folder
+    if (folder / TAKEN).exists():
+        return _read(folder / TAKEN)
     facts = _read(folder / "fit.json")
     examples = _read(entry.log.stage(entry.seed) / EXAMPLES)
     rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
@@ -51,6 +56,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     return {
         **_who(entry, "finished", command),
         "asked": digest_of(_read(note_of(folder))),
+        "tuned": best_of(entry.tuned) if is_done(entry.tuned) else None,
         **{name: facts.get(name) for name in kept},
         "examples": examples,
         **{name: value if math.isfinite(value) else None for name, value in values.items()},

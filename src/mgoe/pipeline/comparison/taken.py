@@ -1,13 +1,14 @@
 """Cells of another machine: what its `results.jsonl` says of them stands in a comparison as if they had been fitted here.
 
 A line holds the digest of all that decided its cell or its search: settings, seed, the log's files. One of anything else than is asked for
-is left out.
+is left out, and so is a cell whose settings another search chose, or that was judged on other rows.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +17,81 @@ from mgoe.evaluation import ALL, Row, unpack, write_rows
 from mgoe.files import write_json
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison import kept, records
-from mgoe.pipeline.comparison.plan import Entry, Plan
-from mgoe.pipeline.comparison.tuning import is_done
+from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.tuning import best_of, is_done
+from mgoe.pipeline.comparison.work import EXAMPLES
 from mgoe.pipeline.stages import Say
 
+Line = Mapping[str, Any]
 
-def take(plan: Plan, files: Iterable[Path], say: Say) -> None:
+
+def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
     """Take over what files tell of cells that are asked for and not there. Of several lines of a cell, the last that fits counts.
 
     Args:
         plan: Of the comparison.
-        files: Each a `results.jsonl`.
+        told: The lines of each file, as of a `results.jsonl`.
         say: Called with a line a file.
 
     Raises:
-        OutputError: A file cannot be read, or a line that fits is damaged.
+        OutputError: A line that fits is damaged.
     """
     parts = {part.path: part for part in kept.parts_of(plan, plan.entries)}
-    for file in files:
-        lines, taken = list(records.read(file)), 0
-        told = {(records.key_of(line), line.get("asked")): line for line in lines}
-        try:
-            for entry in plan.entries:
-                taken += _take_search(plan, entry, parts.get(entry.tuned), told)
-                taken += _take_cell(plan, entry, parts[entry.cell().folder], told)
-        except (KeyError, TypeError, ValueError) as error:
-            raise OutputError(file, f"holds a damaged line ({type(error).__name__}: {error}); copy the file again") from None
+    judged = {log.name: _judged(plan, log) for log in plan.logs.values()}
+    for file, lines in told.items():
+        known = {(records.key_of(line), str(line.get("asked"))): line for line in lines}
+        taken = 0
+        for entry in plan.entries:
+            for key, part in ((records.search_key(entry), parts.get(entry.tuned)), (entry.key, parts[entry.cell().folder])):
+                if part is None or (line := known.get((key, part.digest))) is None or not _of_this_log(entry, part):
+                    continue
+                try:
+                    taken += _take_search(plan, part, line) if key[2] is None else _take_cell(plan, entry, part, line, judged)
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    rule = f"the line of {entry.title} is damaged ({type(error).__name__}: {error}); copy the file again"
+                    raise OutputError(file, rule) from None
         say(f"{file}: {taken} of {len(lines)} lines taken; the others are there already, or of other settings or another log")
 
 
-Told = Mapping[tuple[records.Key, Any], Mapping[str, Any]]
+def _of_this_log(entry: Entry, part: kept.Part) -> bool:
+    """Whether equal digests mean the same log: not where it cannot be read."""
+    return entry.log.world is not None or part.asked[kept.SOURCE] is not None
 
 
-def _take_search(plan: Plan, entry: Entry, part: kept.Part | None, told: Told) -> bool:
-    """Whether the search of an entry's model was told of and not there."""
-    if part is None or is_done(part.path) or (line := told.get((records.search_key(entry), part.digest))) is None:
+def _judged(plan: Plan, log: Log) -> Any:
+    """Checksums of the rows that cells of a log are judged on; None where there are none yet."""
+    paths = [log.stage(seed) / EXAMPLES for seed in plan.settings.seeds]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    lines = records.latest(plan.out).values()
+    found += [line["examples"] for line in lines if (line["log"], line["state"]) == (log.name, "finished")]
+    return found[0] if found else None
+
+
+def _take_search(plan: Plan, part: kept.Part, line: Line) -> bool:
+    """Whether the search was not there."""
+    if is_done(part.path):
         return False
+    search = {name: line["search"][name] for name in ("model", "trials", "best")}
     part.begin()
-    write_json(part.path, line["search"])
+    write_json(part.path, search)
     records.append(plan.out, line)
     return True
 
 
-def _take_cell(plan: Plan, entry: Entry, part: kept.Part, told: Told) -> bool:
-    """Whether a cell was told of and not there. All cells of a model are fitted with what one search found."""
-    if entry.cell().done or (plan.settings.tune is not None and not is_done(entry.tuned)):
-        return False
-    if (line := told.get((entry.key, part.digest))) is None:
+def _take_cell(plan: Plan, entry: Entry, part: kept.Part, line: Line, judged: dict[str, Any]) -> bool:
+    """Whether the cell was not there, and can stand beside those that are."""
+    searched = best_of(entry.tuned) if is_done(entry.tuned) else None
+    waits = plan.settings.tune is not None and searched is None
+    if entry.cell().done or waits or line["tuned"] != searched or judged[entry.log.name] not in (None, line["examples"]):
         return False
     influence, rows = unpack(line["influence"]), _rows(entry, line)
     part.begin()
     part.path.mkdir(parents=True, exist_ok=True)
     influence.save(part.path / "test.npz")
-    records.append(plan.out, line)
+    write_json(part.path / records.TAKEN, line)
     write_rows(part.path / DONE, rows)
+    records.append(plan.out, line)
+    judged[entry.log.name] = line["examples"]
     return True
 
 
