@@ -65,3 +65,15 @@ def test_large_pages_hold_what_they_are_given():
     room[:] = torch.arange(15).view(3, 5)
     assert room.float().sum() == 105
     assert in_large_pages(4, 0, torch.float32).shape == (4, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_newcomers_find_room_and_all_others_stay(dtype):
+    values = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).to(dtype).float()
+    held, copies = rows_of(values[:80], dtype), set()
+    for total in range(81, 401):
+        held.renew(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
+        copies.add(held._held[0].data_ptr())
+        assert torch.equal(held.take(np.arange(-1, total + 1)), torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]))
+    assert len(copies) < 20  # an eighth more each time
+    assert held.nbytes == 401 * 3 * dtype.itemsize

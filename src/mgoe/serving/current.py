@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import EventError, MgoeError, StoreError
+from mgoe.errors import BundleError, EventError, MgoeError, StoreError
 from mgoe.serving.engine import Engine, Scoring
 from mgoe.serving.log import EventLog
 from mgoe.serving.telemetry import log
@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from mgoe.serving.telemetry import Figures
 
 LOW = 8
-"""Priority of threads that a ranking needs not wait for: those that write and apply events, and the one that opens a bundle. Requests come
-first, but leave them a seventh of their core: without any rest between them a bundle is still open in half a minute."""
+"""Priority of threads that come after requests: those that write and apply events, and the one that opens a bundle. Where requests leave no
+rest, they have a seventh of the core, and a bundle is still open in half a minute. Give each worker a core: a ranking waits for an event
+that is being applied, and that for whatever else the core does."""
+PAUSE, LONGEST_PAUSE = 5.0, 60.0
+"""Seconds until a bundle that could not be opened for want of store, space or memory is tried again; twice as long each time."""
+LOOKS = 3
+"""Without finding a bundle, until that is said."""
 WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1
@@ -103,16 +108,16 @@ class Current:
         return errors
 
     def _catch_up(self) -> None:
-        """Apply what is new in the log, in the one thread that does so. What cannot be read now is read later."""
+        """Apply what is new in the log, in the one thread that does so. What cannot be read now, whatever the reason, is read later."""
         try:
             self.engine.catch_up()
             if self.away is not None:
                 log("events are back")
             self.away = None
-        except StoreError as error:
+        except Exception as error:
             if self.away is None:
-                log("events are away", logging.ERROR, error=str(error))
-            self.away = str(error)
+                log("events are away", logging.ERROR, None if isinstance(error, MgoeError) else error, error=str(error))
+            self.away = str(error) or type(error).__name__
 
     async def _follow(self) -> None:
         while True:
@@ -121,30 +126,46 @@ class Current:
                 await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
     async def _watch(self, figures: Figures) -> None:
+        pause, looks = PAUSE, 0
         while True:
             await asyncio.sleep(self.every)
             found = fingerprint(self.path)
-            if found == self._seen or found is None:
+            if found is None:
+                looks += 1
+                if looks == LOOKS:  # not only between two names
+                    self._seen = None
+                    self._refuse(BundleError(self.path, f"its {MANIFEST} is missing or cannot be read; put a whole bundle there"), figures)
+                continue
+            looks = 0
+            if found == self._seen:
                 continue
             self._seen = found
             try:
                 engine = await _behind_requests(self._open)
+                before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
             except Exception as error:  # whatever is wrong with it, the old one goes on
-                self.refused = f"the bundle at {self.path} was refused: {error}"
-                figures.swaps.labels("refused").inc()
-                trace = None if isinstance(error, MgoeError) else error
-                log("bundle refused", logging.ERROR, trace, path=str(self.path), error=str(error), goes_on_with=self.engine.name)
+                self._refuse(error, figures)
+                if isinstance(error, StoreError | OSError | MemoryError):  # nothing is wrong with the bundle itself: try it again
+                    await asyncio.sleep(pause)
+                    pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
             else:
-                before = self.engine.name
-                await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
+                pause = PAUSE
                 figures.swaps.labels("taken").inc()
                 log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
 
-    def _take(self, engine: Engine) -> None:
-        """In the thread that follows the log, so that no event that the old engine shows is missing from the new one."""
+    def _refuse(self, error: Exception, figures: Figures) -> None:
+        self.refused = f"the bundle at {self.path} was refused: {error}"
+        figures.swaps.labels("refused").inc()
+        trace = None if isinstance(error, MgoeError) else error
+        log("bundle refused", logging.ERROR, trace, path=str(self.path), error=str(error), goes_on_with=self.engine.name)
+
+    def _take(self, engine: Engine) -> str:
+        """In the thread that follows the log, so that no event that the old engine shows is missing from the new one. The old name."""
+        before = self.engine.name
         with suppress(StoreError):
             engine.catch_up()
         self.engine, self.refused = engine, None
+        return before
 
 
 def fingerprint(path: Path) -> tuple[Any, ...] | None:
@@ -153,7 +174,7 @@ def fingerprint(path: Path) -> tuple[Any, ...] | None:
         real = path.resolve()
         files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
         return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: links that lead to each other
         return None
 
 

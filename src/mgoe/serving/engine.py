@@ -129,6 +129,10 @@ class Engine:
         """What carried a score: a `wire.Explanation`. Without an item, what is known of the user."""
         code, encoded = int(self.codes("user", [user])[0]), self.context(context)
         other = -1 if item is None else int(self.codes("item", [item])[0])
+        with self.live.lock:  # nothing changes between what is shown and what is scored
+            return self._explained(user, item, code, other, encoded)
+
+    def _explained(self, user: Id, item: Id | None, code: int, other: int, context: dict[str, NDArray] | None) -> dict[str, Any]:
         gathered = self.live.gather(np.array([code]), np.array([other]), ["aggregates", "recents"])
         found: dict[str, Any] = {
             "user": user, "item": item, "bundle": self.name,
@@ -139,7 +143,7 @@ class Engine:
         }  # fmt: skip
         if item is None:
             return found
-        shown = self._scorer.explain(code, other, encoded)
+        shown = self._scorer.explain(code, other, context)
         weights = {kind: [one["weight"] for one in listed] for kind, listed in shown.get("recents", {}).items()}
         return found | {
             "item_macro": int(gathered["item_macro"][0]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
@@ -13,6 +15,8 @@ from mgoe.graph import GIB, MacroGraph
 from mgoe.graph.blocks import Rows, available_threads, by_item
 
 PARTS = ("indptr", "other", "code", "time", "events")
+UNFINISHED = ".index-"
+HOUR = 3600
 MEMORY = GIB // 4
 """Bytes that the sorting may take."""
 
@@ -35,14 +39,26 @@ def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
     try:
         if not (place / "indptr.npy").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=".index-", dir=folder))
-            _written(graph, unfinished)
-            _settle(unfinished, place)
+            _sweep(folder)
+            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+            try:
+                _written(graph, unfinished)
+                _settle(unfinished, place)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
         return Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
     except OSError as error:
         raise StoreError(
             folder, f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights"
         ) from None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half written: none takes an hour."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > HOUR:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _written(graph: MacroGraph, folder: Path) -> Rows:
@@ -61,7 +77,6 @@ def _settle(unfinished: Path, place: Path) -> None:
     try:
         os.rename(unfinished, place)
     except OSError:
-        shutil.rmtree(unfinished, ignore_errors=True)
         if not place.exists():
             raise
     for other in place.parent.glob("index-*"):

@@ -22,10 +22,10 @@ Rows = Callable[[NDArray[np.int64]], Tensor]
 
 
 class ItemRows:
-    """Rows of all items, the last one of those without history.
+    """Rows of all items, and before them that of those without history.
 
     Args:
-        rows: Computes some of them.
+        rows: Computes some of them. It is not kept: it belongs to who keeps these, and both shall end together.
         items: I.
         width: F.
         dtype: Rows are kept in.
@@ -33,48 +33,55 @@ class ItemRows:
     """
 
     def __init__(self, rows: Rows, items: int, width: int, dtype: torch.dtype, done: Callable[[int], None]):
-        self._rows, self.items = rows, items
-        self._kept = in_large_pages(items + 1, width, dtype)
+        kept = in_large_pages(_room(items), width, dtype)
         for start in range(0, items, BLOCK_ROWS) if width else ():
             codes = np.arange(start, min(start + BLOCK_ROWS, items))
-            self._kept[start : start + len(codes)] = rows(codes)
+            kept[start + 1 : start + 1 + len(codes)] = rows(codes)
             done(len(codes))
-        self._kept[items] = rows(np.array([-1]))[0] if width else 0
+        kept[0] = rows(np.array([-1]))[0] if width else 0
+        self._held = kept, items  # in one, as others replace both while some read
 
     @property
     def nbytes(self) -> int:
         """Of all rows."""
-        return self._kept.nbytes
+        kept, items = self._held
+        return kept[: items + 1].nbytes
 
     def take(self, items: NDArray[np.int64]) -> Tensor:
         """Rows of items, in float32. Shape (B, F)."""
-        words, shift = _words(self._kept)
-        return torch.from_numpy(take(words, self._known(items), shift))
+        kept, known = self._found(items)
+        words, shift = _words(kept)
+        return torch.from_numpy(take(words, known, shift))
 
     def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
         """See `row_kernels.mix`; the user has one row, or one an item. Shape (T, B, W)."""
-        kept, known = self._kept, self._known(items)
+        kept, known = self._found(items)
         if len(user) > 1:
             kept, known, user = self.take(items) + user, np.arange(len(items)), torch.zeros_like(user[:1])
         words, shift = _words(kept)
         return torch.from_numpy(mix(words, known, shift, user[0].numpy(), experts, tasks, gates))
 
-    def _known(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of rows."""
-        return np.where((items < 0) | (items >= self.items), self.items, items)
+    def _found(self, items: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """All rows, and the numbers of those of items."""
+        kept, count = self._held
+        return kept, np.where((items < 0) | (items >= count), 0, items + 1)
 
-    def renew(self, items: NDArray[np.int64], total: int) -> None:
-        """Compute some rows again; items are as many as `total` from now on. Who takes rows meanwhile has all old or all new ones."""
-        kept, count = self._kept, self.items
-        if total > count:
-            room = in_large_pages(max(total, count + count // 8) + 1, kept.shape[1], kept.dtype)
-            room[:count] = kept[:count]
-            room[total:] = kept[count]
+    def renew(self, items: NDArray[np.int64], total: int, rows: Rows) -> None:
+        """Compute some rows again; items are as many as `total` from now on. Who takes rows meanwhile may have some old and some new."""
+        kept, count = self._held
+        if total >= len(kept):
+            room = in_large_pages(_room(total), kept.shape[1], kept.dtype)
+            room[: count + 1] = kept[: count + 1]
             kept = room
         for start in range(0, len(items), BLOCK_ROWS):
             codes = items[start : start + BLOCK_ROWS]
-            kept[torch.from_numpy(codes)] = self._rows(codes).to(kept.dtype)
-        self._kept, self.items = kept, max(total, count)
+            kept[torch.from_numpy(codes + 1)] = rows(codes).to(kept.dtype)
+        self._held = kept, max(total, count)
+
+
+def _room(items: int) -> int:
+    """Rows to ask the system for: those of an eighth more items take no memory before they come."""
+    return items + items // 8 + 1
 
 
 def _words(rows: Tensor) -> tuple[NDArray[np.uint16] | NDArray[np.uint32], np.uint32]:

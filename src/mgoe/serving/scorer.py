@@ -173,7 +173,7 @@ class Scorer:
             version = self._live.version
             if version != self._version:
                 if self._halves.width:
-                    self._items.renew(self._live.touched("item", self._version), self.n_items)
+                    self._items.renew(self._live.touched("item", self._version), self.n_items, self._item_rows)
                 self._version = version
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from mgoe.pipeline.cells import told
 from mgoe.pipeline.comparison import kept, records, taken, work
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
-from mgoe.pipeline.comparison.processes import Job, run_jobs
+from mgoe.pipeline.comparison.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna
 from mgoe.pipeline.output import clear_unfinished
 from mgoe.pipeline.stages import Say
@@ -88,6 +88,7 @@ def compare(
     if settings.tune is not None:
         load_optuna()
     with exclusive(out, "a comparison"):
+        wait_for_orphans(out)
         _open(plan)
         _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
         for part in kept.parts_of(plan, entries):
@@ -140,7 +141,7 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
     started, done = time.perf_counter(), 0
     threads = max((log.settings(0).training.threads for log in plan.logs.values()), default=1)
-    with closing(run_jobs(jobs, plan.settings.jobs, threads, until)) as outcomes:
+    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, threads, until)) as outcomes:
         for outcome in outcomes:
             entry = of_cells.get(outcome.job.name)
             if entry is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -13,9 +14,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from mgoe.errors import MgoeError
+
+HELD = ".held"
+"""File that each process holds while it runs."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,20 @@ class Outcome:
     failed: str = ""
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float | None = None) -> Generator[Outcome]:
+def wait_for_orphans(folder: Path) -> None:
+    """Wait for the processes of a killed comparison. They end as soon as they notice, and until then may write."""
+    if (folder / HELD).exists():
+        with (folder / HELD).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, until: float | None = None) -> Generator[Outcome]:
     """Run jobs, earlier ones first, and tell each one's end as it comes. Close it: only then do those that run end with it.
 
     Args:
         jobs: No job comes before one that it needs.
         at_once: Processes side by side.
+        folder: That they write to, for `wait_for_orphans`.
         threads: Of each.
         until: `time.monotonic()` after which no job is begun any more; those that run come to their end.
 
@@ -73,7 +86,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float |
             late = until is not None and time.monotonic() >= until
             for job in [job for job in waiting if not left.intersection(job.needs)][: 0 if late else at_once - len(running)]:
                 waiting.remove(job)
-                connection, process = _start(context, job)
+                connection, process = _start(context, job, folder)
                 running[connection] = (job, process)
             if not running:
                 if late or not waiting:
@@ -93,20 +106,22 @@ def run_jobs(jobs: Sequence[Job], at_once: int, threads: int = 1, until: float |
             process.join()
 
 
-def _start(context: Any, job: Job) -> tuple[Connection, BaseProcess]:
+def _start(context: Any, job: Job, folder: Path) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(theirs, job.work, job.args), name=job.name)
+    process = context.Process(target=_child, args=(theirs, folder / HELD, job.work, job.args), name=job.name)
     process.start()
     theirs.close()
     return ours, process
 
 
-def _child(connection: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _child(connection: Connection, held: Path, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     os.dup2(sys.stderr.fileno(), 1)  # results on standard output are the parent's alone
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        connection.send((work(*args), ""))
+        with held.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            connection.send((work(*args), ""))
     except MgoeError as error:
         connection.send((None, " ".join(str(error).split())))
     except Exception as error:

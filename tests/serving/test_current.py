@@ -1,0 +1,75 @@
+"""What a service lives through: defects while it follows events, stores that come back, bundles that go away; and what it lets go of."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgoe.bundle import MANIFEST
+from mgoe.errors import StoreError
+from mgoe.serving import current as module
+from mgoe.serving.engine import Engine, Scoring
+from mgoe.serving.log import FileLog
+from tests.serving.served import served
+from tests.serving.test_live_service import until
+
+
+def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with served(finished / "bundle", tmp_path) as service:
+
+        def break_down() -> None:
+            raise MemoryError("no room")
+
+        monkeypatch.setattr(service.current.engine, "catch_up", break_down)
+        service.add({"user": 10**9, "item": 1, "behavior": "buy", "id": "e1"})
+        assert service.client.get("/readyz").json()["detail"] == "no room"
+        monkeypatch.undo()
+        until(lambda: service.client.get("/readyz").json()["detail"] is None)
+        assert service.current.engine.live.stats["events"] == 1
+
+
+def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PAUSE", 0.1)
+    with served(own, tmp_path / "state") as service:
+        opened, before = service.current._open, service.current.engine
+        asked: list[int] = []
+
+        def away_at_first() -> Engine:
+            asked.append(1)
+            if len(asked) < 3:
+                raise StoreError("redis", "is away")
+            return opened()
+
+        monkeypatch.setattr(service.current, "_open", away_at_first)
+        (own / MANIFEST).touch()
+        until(lambda: service.current.engine is not before)
+        assert (len(asked), service.current.refused) == (3, None)
+
+
+def test_a_bundle_that_goes_away_is_missed_and_one_that_comes_is_taken(own: Path, tmp_path: Path):
+    with served(own, tmp_path / "state") as service:
+        shutil.move(own / MANIFEST, tmp_path / "away")
+        until(lambda: "missing or cannot be read" in (service.client.get("/readyz").json()["detail"] or ""))
+        assert service.rank(user=1, k=1)["items"]
+        shutil.move(tmp_path / "away", own / MANIFEST)
+        until(lambda: service.client.get("/readyz").json()["detail"] is None)
+
+
+@pytest.mark.parametrize("how", [Scoring("torch"), Scoring("onnx")])
+def test_an_engine_ends_when_the_last_request_lets_go_of_it(finished: Path, tmp_path: Path, how: Any):
+    """By counting: what is there when a service starts is never searched for circles (`gc.freeze`)."""
+    engine = Engine.open(finished / "bundle", FileLog(tmp_path / "events"), tmp_path, how)
+    engine.explain(1, 1, {})
+    parts = [weakref.ref(part) for part in (engine, engine._scorer, engine._scorer._items, engine.live)]
+    gc.collect()
+    gc.disable()
+    try:
+        del engine
+        assert [part() for part in parts] == [None] * 4
+    finally:
+        gc.enable()
