@@ -290,9 +290,9 @@ def test_counts_say_what_came(large: World):
     assert stats["unknown"] == 1
     assert stats["late"] == 1
     assert (stats["new users"], stats["new items"], stats["touched users"], stats["touched items"]) == (1, 1, 3, 3)
-    assert live.known_items(live.code_of(10_000)).tolist() == [large.items]
+    assert live.known_items(int(live.user_codes([10_000])[0])).tolist() == [large.items]
     assert live.ids("item", [large.items, 0, -1]) == [10_000, 0, None]
-    assert live.changes("user", live.code_of(10_000))["pairs"] == (0, 1)
+    assert live.changes("user", int(live.user_codes([10_000])[0]))["pairs"] == (0, 1)
     assert live.changes("user", 2) == {}
     assert set(live.touched("item").tolist()) == {0, 1, large.items}
     assert live.touched("item", live.version - 1).tolist() == [large.items]

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 import mgoe
 from mgoe import pipeline
-from mgoe.errors import StoreError
+from mgoe.errors import BundleError, StoreError
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.log import FileLog
 from tests.serving.served import Served, served
@@ -171,6 +171,20 @@ def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(finis
         assert 'mgoe_bundle_swaps_total{outcome="refused"} 1.0' in service.client.get("/metrics").text
         shutil.copytree(finished / "bundle", own, dirs_exist_ok=True)
         until(lambda: service.client.get("/readyz").json()["detail"] is None)
+
+
+def test_an_event_without_an_id_that_a_refreshed_bundle_holds_counts_no_more(finished: Path, tmp_path: Path):
+    item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
+    event = {"user": 10**9, "item": item, "behavior": "click", "time": "2020-01-01T00:00:00Z"}
+    with served(finished / "bundle", tmp_path / "state") as service:
+        service.add(event)
+    pipeline.refresh(finished / "bundle", str(tmp_path / "state"), tmp_path / "new")
+    with served(tmp_path / "new", tmp_path / "state") as service:
+        service.add(event)
+        assert service.current.engine.live.stats["duplicates"] == 1
+        assert service.current.engine.live.stats["events"] == 0
+    with pytest.raises(BundleError, match="holds every event"):
+        pipeline.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
 
 
 def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path, own: Path, tmp_path: Path):

@@ -80,16 +80,18 @@ def refresh(
 def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Event], Position]:
     """Events after a position that do a task, each once, and where the log ends."""
     keys: set[str] = set()
-    found: dict[tuple[Any, ...], Event] = {}
+    seen: set[tuple[Any, ...]] = set()
+    found: list[Event] = []
     position, limit = held, log.order(held)
     for at, event in every(log):
         if event.behavior in behaviors and (event.id is None or event.id not in keys):
             if event.id is not None:
                 keys.add(event.id)
-            if log.order(at) > limit:
-                found.setdefault((event.user, event.item, event.behavior, event.time), event)
+            if log.order(at) > limit and event.what not in seen:
+                found.append(event)
+            seen.add(event.what)
         position = at
-    return list(found.values()), position
+    return found, position
 
 
 def _table(events: list[Event], bundle: Bundle) -> ibis.Table:

@@ -45,6 +45,11 @@ class Event:
     time: int
     id: str | None = None
 
+    @property
+    def what(self) -> tuple[int | str, int | str, str, int]:
+        """All but its id."""
+        return self.user, self.item, self.behavior, self.time
+
     def encode(self) -> bytes:
         """As bytes of a log."""
         return json.dumps(astuple(self), ensure_ascii=False, separators=(",", ":")).encode()

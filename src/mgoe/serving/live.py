@@ -85,6 +85,7 @@ class LiveNodes:
         self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched)
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
+        self._held: set[tuple[int | str, int | str, str, int]] = set()
         self._seen: set[tuple[int, int, int]] = set()
         self._counted = dict.fromkeys(COUNTED, 0)
         self._writer, self.lock, self.version = threading.Lock(), threading.RLock(), 0
@@ -122,9 +123,12 @@ class LiveNodes:
                 return self._commit(counted, codes)
 
     def skip(self, events: Iterable[Event]) -> None:
-        """Events that the snapshot holds already: one sent again with the same id will not count."""
+        """Events that the snapshot holds already: one sent again, by its id or with the same time, will not count."""
         with self._writer:
-            self._keys.update(event.id for event in events if event.id is not None)
+            for event in events:
+                self._held.add(event.what)
+                if event.id is not None:
+                    self._keys.add(event.id)
 
     def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
@@ -144,10 +148,6 @@ class LiveNodes:
     def item_codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """`codes` of items."""
         return self.codes("item", ids)
-
-    def code_of(self, user: int | str) -> int:
-        """Code of one user, -1 if never seen."""
-        return int(self.codes("user", [user])[0])
 
     def ids(self, side: Side, codes: ArrayLike) -> list[Any]:
         """Ids of codes; none for one that is no node's."""
@@ -225,12 +225,12 @@ class LiveNodes:
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
 
     def _new(self, events: Sequence[Event]) -> list[Event]:
-        """Events that do a task and do not repeat an id."""
+        """Events that do a task, and repeat neither an id nor what the snapshot holds."""
         counted = []
         for event in events:
             if event.behavior not in self.behaviors:
                 self._counted["unknown"] += 1
-            elif event.id is not None and event.id in self._keys:
+            elif event.what in self._held or (event.id is not None and event.id in self._keys):
                 self._counted["duplicates"] += 1
             else:
                 counted.append(event)
