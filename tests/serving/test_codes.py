@@ -13,7 +13,13 @@ from mgoe.serving.codes import Codes
 
 integers = st.one_of(st.integers(-50, 50), st.integers(-(2**63), 2**63 - 1))
 asked = st.lists(
-    st.one_of(integers, st.integers(), integers.map(str), st.text(max_size=3), st.sampled_from(["07", "-0", "+1", " 1", "1_0", "²"])),
+    st.one_of(
+        integers,
+        st.integers(),
+        integers.map(str),
+        st.text(max_size=3),
+        st.sampled_from(["07", "-0", "+1", " 1", "1_0", "²", "--5", "-", "1-"]),
+    ),
     max_size=8,
 )
 
@@ -42,6 +48,11 @@ def test_whole_numbers_without_a_sign(ids: list[int], wanted: list[int | str]):
 @given(ids=st.lists(st.text(max_size=3), unique=True, max_size=12), wanted=asked)
 def test_strings(ids: list[str], wanted: list[int | str]):
     check_equal(pa.array(ids, pa.string()), wanted + ids)
+
+
+@pytest.mark.parametrize("one", ["--5", "-", "5-", "-0", "05", "²", "9" * 20])
+def test_a_text_that_writes_no_number_is_an_id_never_seen(one: str):
+    assert Codes(Vocabulary(pa.array([5, -5, 0], pa.int64()))).of([one, 5, "-5"]).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.string()])

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe.data import Vocabulary
+from mgoe.serving.events import DECIMAL
 
 Id = int | str
 """Of a user or an item, as JSON has it."""
@@ -101,7 +102,4 @@ def _whole(one: Id) -> int | None:
     """The number that a string writes in the one way numbers are written."""
     if isinstance(one, int):
         return one
-    if len(one) > 20 or not one.isascii() or not one.lstrip("-").isdigit():
-        return None
-    number = int(one)
-    return number if str(number) == one else None
+    return int(one) if len(one) <= 20 and DECIMAL.fullmatch(one) else None
