@@ -70,12 +70,17 @@ def test_predict_with_the_events_of_a_service_says_what_it_says(finished: Path, 
 def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
     user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
     good = {"user": user, "item": item, "behavior": "click"}
-    bad = [good | {"behavior": "clik"}, good | {"time": time.time() + 3600}, good | {"time": "soon"}, {"user": user}, good | {"what": 1}]
+    bad = [
+        good | {"behavior": "clik"}, good | {"time": time.time() + 3600}, good | {"time": "soon"}, {"user": user}, good | {"what": 1},
+        good | {"time": 10**400},
+    ]  # fmt: skip
     with served(finished / "bundle", tmp_path) as service:
         found = service.add(good, *bad, good)
     assert (found["accepted"], found["refused"]) == (2, len(bad))
     assert [one["outcome"] for one in found["outcomes"]] == ["accepted", *["refused"] * len(bad), "accepted"]
-    for outcome, message in zip(found["outcomes"][1:], ["did you mean 'click'", "ahead", "moment", "item", "no field"], strict=False):
+    for outcome, message in zip(
+        found["outcomes"][1:], ["did you mean 'click'", "ahead", "moment", "item", "no field", "number since 1970"], strict=False
+    ):
         assert message in outcome["error"]
 
 
