@@ -137,5 +137,10 @@ def test_a_task_may_be_named_like_a_function():
     assert read_objective("log * 2", ("log",))({"log": np.array([3.0])}).tolist() == [6.0]
 
 
+@pytest.mark.parametrize("text", ["click / 0", "0^-1", "log(0)", "sqrt(-1)", "9^999", "click"])
+def test_no_row_has_no_value(text: str):
+    assert read_objective(text, TASKS)({task: np.empty(0) for task in TASKS}).shape == (0,)
+
+
 def test_a_constant_has_a_value_a_row():
     assert read_objective("2^3^2 - -1", TASKS)(ROWS).tolist() == [513.0, 513.0]

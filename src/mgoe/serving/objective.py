@@ -101,6 +101,8 @@ class Objective:
             ObjectiveError: A row divides by zero, or has no finite value.
         """
         rows = len(next(iter(tasks.values())))
+        if not rows:  # a part without a task is still computed once, and may have no value
+            return np.empty(0)
         with np.errstate(all="ignore"):
             return np.broadcast_to(_value(self.root, tasks), (rows,))
 
