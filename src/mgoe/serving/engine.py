@@ -23,6 +23,7 @@ from mgoe.errors import RequestError
 from mgoe.files import sha256
 from mgoe.graph.blocks import OTHER, SIDES, Side
 from mgoe.serving.codes import Codes, Id
+from mgoe.serving.context import check_context
 from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
@@ -108,13 +109,14 @@ class Engine:
         """Encode context features, one value each; None: all unknown.
 
         Raises:
-            RequestError: A feature is unknown.
-            DataError: A value is of the wrong type.
+            RequestError: A feature is unknown, or takes a list where one value was given or the reverse.
+            DataError: A numeric feature was given what is no number.
         """
-        known = [feature.name for feature in self._context.features]
-        for name in given:
-            if name not in known:
-                raise RequestError(f"context.{name}", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
+        kinds = {feature.name: feature.kind for feature in self._context.features}
+        for name, value in given.items():
+            if name not in kinds:
+                raise RequestError(f"context.{name}", f"{name!r} is no context feature of this bundle{did_you_mean(name, list(kinds))}")
+            check_context(name, kinds[name], value)
         return self._context.encode({name: to_arrow([value]) for name, value in given.items()}, 1) if given else None
 
     def score(self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None) -> NDArray[np.float32]:

@@ -1,0 +1,72 @@
+"""A context is encoded, or refused with the name of the feature and the rule."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import FeatureSettings
+from mgoe.data import Vocabulary
+from mgoe.data.features import FeatureEncoders
+from mgoe.errors import DataError, RequestError
+from mgoe.serving.engine import Engine
+
+FEATURES = (
+    FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"), FeatureSettings(name="tags", kind="multi"),
+    FeatureSettings(name="numbers", kind="multi"),
+)  # fmt: skip
+ENCODERS = FeatureEncoders(
+    FEATURES,
+    {"device": Vocabulary(pa.array([1, 2])), "tags": Vocabulary(pa.array(["a", "b"])), "numbers": Vocabulary(pa.array([7, 8]))},
+    {"tags": 3, "numbers": 3},
+    {"age": (40.0, 10.0)},
+)
+scalars = st.none() | st.booleans() | st.integers() | st.sampled_from([10**30, 2**63, 10**400]) | st.floats(allow_nan=False) | st.text()
+several = st.lists(scalars, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """Of which a context needs the encoders alone."""
+    made = object.__new__(Engine)
+    made._context = ENCODERS
+    return made
+
+
+@given(context=st.fixed_dictionaries({}, optional={feature.name: scalars | several for feature in FEATURES}))
+def test_any_context_is_encoded_or_refused(engine: Engine, context: dict[str, Any]):
+    with suppress(RequestError, DataError):
+        assert (engine.context(context) is None) == (not context)
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ({"device": [1]}, "context.device: takes one value, found a list of 1"),
+        ({"age": [1, 2]}, "context.age: takes one value, found a list of 2"),
+        ({"tags": 7}, "context.tags: takes a list, or a text cut at its separator, found 7"),
+        ({"tags": True}, "context.tags: takes a list"),
+        ({"tags": [1, "a"]}, "context.tags: takes values of one type, .* found text and whole number"),
+        ({"numbers": [10**30, 1]}, "context.numbers: takes values of one type, .* found whole number"),
+        ({"numbers": [10**30]}, "context.numbers: takes values of one type"),
+        ({"devise": 1}, "context.devise: 'devise' is no context feature of this bundle; did you mean 'device'"),
+    ],
+)
+def test_what_does_not_suit_the_feature_is_said(engine: Engine, context: dict[str, Any], said: str):
+    with pytest.raises(RequestError, match=said):
+        engine.context(context)
+
+
+@pytest.mark.parametrize(
+    ("context", "codes"),
+    [({"tags": "a|b"}, [1, 2, -1]), ({"tags": ["b", None, "x"]}, [2, 0, -1]), ({"tags": []}, [-1] * 3), ({"tags": None}, [-1] * 3)],
+)
+def test_several_values(engine: Engine, context: dict[str, Any], codes: list[int]):
+    encoded = engine.context(context)
+    assert encoded is not None
+    assert encoded["tags"].tolist() == [codes]
