@@ -11,7 +11,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -27,8 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Without a token; none of them tells anything of users or items."""
-UNCOUNTED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Answered however busy the service is."""
+UNCOUNTED = OPEN | {"/metrics"}
+"""Answered however busy the service is, without a look at a body: none of them has one, and one that never ends holds up nobody."""
 REQUEST_ID = "mgoe.request"
 """Of a scope: the client's own name for the request if it gave one, so that its log and ours can be read together."""
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -74,8 +75,6 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *SAFE]
             await send(message)
 
-        self.under_way += 1
-        self.figures.in_flight.inc()
         try:
             await self._answer(scope, headers, receive, noted)
         except Refused as refused:
@@ -88,8 +87,6 @@ class Guard:
             if not status:
                 await _refuse(noted, Refused(500, "server", failure(scope)))
         finally:
-            self.under_way -= 1
-            self.figures.in_flight.dec()
             route = scope["path"] if scope["path"] in self.routes else "other"
             self.figures.answered(route, status, started)
             if self.access_log:
@@ -101,9 +98,28 @@ class Guard:
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         if scope["path"] not in OPEN:
             self._check_token(headers)
-        if self.under_way > self.limits.requests and scope["path"] not in UNCOUNTED:
+        if scope["path"] in UNCOUNTED:
+            async with asyncio.timeout(self.limits.seconds):
+                await self.app(scope, receive, send)
+            return
+        with self._counted():
+            await self._whole(scope, await self._body(headers, receive), receive, send)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """One of those that may be answered at once; after the token, so that nobody without one can take their places."""
+        if self.under_way >= self.limits.requests:
             raise Refused(429, "server", f"answers {self.limits.requests} requests at once; ask again in a second", (*RETRY, CLOSE))
-        body = await self._body(headers, receive)
+        self.under_way += 1
+        self.figures.in_flight.inc()
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self.figures.in_flight.dec()
+
+    async def _whole(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer a request whose body is there."""
         read = False
 
         async def replay() -> Message:

@@ -66,7 +66,7 @@ class Figures:
 
         self.requests = named(Counter, "requests", "Requests answered.", ("route", "status"))
         self.seconds = named(Histogram, "request_seconds", "From the first byte of a request to its answer.", ("route",), buckets=BUCKETS)
-        self.in_flight = named(Gauge, "in_flight", "Requests under way.", multiprocess_mode="livesum")
+        self.in_flight = named(Gauge, "in_flight", "Requests under way, of those whose number is limited.", multiprocess_mode="livesum")
         self.scored = named(Counter, "scored", "Pairs scored.")
         self.unseen = named(Counter, "unseen", "Ids never seen, by kind.", ("kind",))
         self.events = named(Counter, "events", "Events, by outcome.", ("outcome",))
