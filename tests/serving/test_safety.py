@@ -128,6 +128,7 @@ def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatc
         ("GET", "/v1/macro?limit=0", b"", 422),
         ("GET", "/v1/macro?limit=%C2%B2", b"", 422),
         ("GET", "/nothing", b"", 404),
+        ("POST", "/v1/rank/", b"{}", 404),
         ("GET", "/v1/rank", b"", 405),
         ("DELETE", "/v1/events", b"", 405),
     ],

@@ -60,7 +60,7 @@ def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (),
 
     app = FastAPI(
         title="mgoe", version=__version__, description="Ranks items for users by several tasks at once.",
-        lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+        lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app)
     _add_ranking(app, current, limits, figures)
