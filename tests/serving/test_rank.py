@@ -59,6 +59,8 @@ def test_context_is_read(shown: Path, tmp_path: Path):
             found = service.score(users=[user], items=every, context=context)
             for task in bundle.tasks:
                 assert_allclose(found["tasks"][task], expected[task], rtol=1e-4, atol=1e-5)
+        several = service.client.post("/v1/rank", json={"user": user, "context": {"device": ["phone"]}})
+        assert (several.status_code, several.json()["place"]) == (422, "context.device")
         misspelt = service.client.post("/v1/rank", json={"user": user, "context": {"devise": "x"}})
         assert misspelt.json()["error"].endswith("did you mean 'device'?")
         json.dumps(service.explain(user=user, item=every[0], context='{"device": "phone"}'))
@@ -99,12 +101,14 @@ def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list)
     excluded = {"exclude": [1, "one", *items[:2]]}
     assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters=excluded)["items"] == [items[2]]
     assert service.rank(user=users[0], candidates=[1], filters={"exclude": [1]})["items"] == []
+    assert service.rank(user="--5", candidates=["--7", 7], objective="click / 0", filters={"exclude": ["--7", 7]})["items"] == []
 
 
 def test_ids_come_back_as_they_were_given(service: Served, users: list, items: list):
     found = service.rank(user=str(users[0]), candidates=[str(items[0]), items[1], items[0], "new"])
     assert (found["user"], found["repeated"], found["unseen_items"]) == (str(users[0]), 1, 1)
     assert set(found["items"]) == {str(items[0]), items[1], "new"}
+    assert service.rank(user=-(2**60) - 1, candidates=[2**53 - 1])["user"] == str(-(2**60) - 1)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,7 @@ def test_ids_come_back_as_they_were_given(service: Served, users: list, items: l
         ({"user": 1, "objective": "clik"}, "objective", "did you mean 'click'"),
         ({"user": 1, "filters": {"at_least": {"clik": 0.1}}}, "filters.at_least", "did you mean 'click'"),
         ({"user": 1, "context": {"device": "x"}}, "context.device", "no context feature"),
+        ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "valid"),
     ],
 )
 def test_what_cannot_be_ranked_is_said(service: Served, request_: dict, place: str, message: str):

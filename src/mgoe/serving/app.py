@@ -224,7 +224,15 @@ def _count_unseen(figures: Figures, users: int, items: int) -> None:
 
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
+    return Response(_written(value), status, media_type="application/json")
+
+
+def _written(value: Mapping[str, Any]) -> bytes:
+    """As JSON; what JavaScript would round is looked for one by one only where there is such a number."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(wire.exact(value), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _add_errors(app: FastAPI) -> None:

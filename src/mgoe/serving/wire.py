@@ -17,6 +17,8 @@ from pydantic_core import CoreSchema, core_schema
 LONGEST_ID = 512
 """Characters of an id."""
 
+EXACT = 2**53 - 1
+"""Whole numbers up to here are all exact where numbers are floats, as in JavaScript."""
 NAMES = 64
 """Of an object, at most."""
 
@@ -43,7 +45,11 @@ class Counted:
 
 Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
 Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
-Id = Annotated[Number | Text, Field(description="As in the log: a whole number or a string.")]
+ID = (
+    'As in the log: a whole number or a string; 7 and "7" are one. '
+    f"An answer has a whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
+)
+Id = Annotated[Number | Text, Field(description=ID)]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool | None
 Context = Annotated[
     dict[str, Value | Annotated[list[Value], Field(fail_fast=True)]],
@@ -114,6 +120,15 @@ class EventsRequest(Request):
         description="Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since 1970; now by default) and id "
         "(a retry with the same id counts once).",
     )
+
+
+def exact(value: Any) -> Any:
+    """An answer with its large whole numbers as strings; arrays, which hold scores, stay."""
+    if isinstance(value, dict):
+        return {name: exact(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [exact(one) for one in value]
+    return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
 class RankAnswer(BaseModel):
