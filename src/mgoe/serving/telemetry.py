@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -85,9 +86,26 @@ class Figures:
         """In Prometheus's text format."""
         if SHARED not in os.environ:
             return generate_latest(self.registry)
+        _forget_the_dead(Path(os.environ[SHARED]))
         every = CollectorRegistry()
         MultiProcessCollector(every)
         return generate_latest(every)
+
+
+def _forget_the_dead(shared: Path) -> None:
+    """Drop the gauges of workers that are gone: what one had under way when it died is no longer."""
+    for file in shared.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdigit() and not _lives(int(pid)):
+            file.unlink(missing_ok=True)  # another worker may be at it too
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # with the latter its number is somebody else's by now
+        return False
+    return True
 
 
 class _Live:

@@ -1,0 +1,37 @@
+"""Figures of several workers, some of which died."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for _name in ("orjson", "prometheus_client"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+
+WORKER = """
+import os, sys, time
+from mgoe.serving.telemetry import Figures
+figures = Figures(dict)
+figures.in_flight.inc(int(sys.argv[1]))
+figures.scored.inc(int(sys.argv[1]))
+if sys.argv[2] == "die":
+    os._exit(1)
+print(figures.page().decode())
+"""
+
+
+def worker(shared: Path, under_way: int, then: str) -> str:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
+    command = [sys.executable, "-c", WORKER, str(under_way), then]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False).stdout
+
+
+def test_what_a_dead_worker_had_under_way_is_not_counted(tmp_path: Path):
+    worker(tmp_path, 7, "die")
+    page = worker(tmp_path, 2, "tell").splitlines()
+    assert "mgoe_in_flight 2.0" in page
+    assert "mgoe_scored_total 9.0" in page
