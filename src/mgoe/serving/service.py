@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import tempfile
@@ -15,10 +16,12 @@ from mgoe.bundle import Bundle
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
+from mgoe.serving.log import EventLog
+from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
 from mgoe.serving.settings import ServeSettings, read_tokens
 from mgoe.serving.stores import open_events
-from mgoe.serving.telemetry import SHARED, configure_logs
+from mgoe.serving.telemetry import SHARED, configure_logs, log
 
 if TYPE_CHECKING:
     from mgoe.serving.guard import App
@@ -62,11 +65,20 @@ def application(settings: ServeSettings) -> App:
     sys.setswitchinterval(SWITCH)
     state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
     scorer = Scoring(settings.engine, settings.precision)
-    current = Current(settings.bundle, open_events(settings.redis or state), state, scorer, settings.watch)
+    events = open_events(settings.redis or state)
+    warn_of_loss(events)
+    current = Current(settings.bundle, events, state, scorer, settings.watch)
     app = create_app(current, settings.limits, read_tokens(settings), settings.access_log)
     gc.collect()
     gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
     return app
+
+
+def warn_of_loss(events: EventLog) -> None:
+    """Say so where a crash of the store itself loses events that were acknowledged."""
+    if isinstance(events, RedisLog) and events.durable is False:
+        mend = "give Redis `appendonly yes` and `appendfsync always`"
+        log("events may be lost", logging.WARNING, store="redis", error=f"a crash of Redis loses events that were acknowledged; {mend}")
 
 
 def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:

@@ -1,0 +1,45 @@
+"""What a service says when it starts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+
+from mgoe.serving import service  # noqa: E402
+from mgoe.serving.log import EventLog, FileLog  # noqa: E402
+from mgoe.serving.redis import RedisLog  # noqa: E402
+from mgoe.serving.settings import ServeSettings  # noqa: E402
+
+
+class Opened(Exception):
+    """The log is open; no bundle is needed."""
+
+
+def said_of(log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Level and event of each line until the log of events is open."""
+
+    def stop(*_: object) -> None:
+        raise Opened
+
+    monkeypatch.setattr(service, "open_events", lambda where: log)
+    monkeypatch.setattr(service, "Current", stop)
+    with caplog.at_level(logging.INFO), pytest.raises(Opened):
+        service.application(ServeSettings(bundle=folder))
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize(("durable", "said"), [(False, [("WARNING", "events may be lost")]), (True, []), (None, [])])
+def test_a_redis_that_may_lose_events_is_warned_of(
+    durable: bool | None, said: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(RedisLog, "durable", durable)
+    assert said_of(object.__new__(RedisLog), tmp_path, monkeypatch, caplog) == said
+
+
+def test_a_folder_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
