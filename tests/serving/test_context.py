@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -70,3 +71,10 @@ def test_several_values(engine: Engine, context: dict[str, Any], codes: list[int
     encoded = engine.context(context)
     assert encoded is not None
     assert encoded["tags"].tolist() == [codes]
+
+
+@pytest.mark.parametrize("age", [1e308, -1e308, 10**400, 10**30, 1e39])
+def test_a_number_is_finite_however_large(engine: Engine, age: float):
+    encoded = engine.context({"age": age})
+    assert encoded is not None
+    assert np.isfinite(encoded["numeric"]).all()

@@ -119,7 +119,9 @@ class FeatureEncoders:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise DataError(f"feature {name!r}", f"must be numbers, found {values.type}; convert it") from None
         mean, std = self.moments[name]
-        return np.nan_to_num((numbers - mean) / std, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and unknown as what is infinite already
+            scores = ((numbers - mean) / std).astype(np.float32)
+        return np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def flatten(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int64], pa.Array]:
