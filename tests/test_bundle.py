@@ -68,6 +68,13 @@ def test_a_bundle_needs_nothing_but_itself(finished: Path, bundle: mgoe.Bundle, 
     assert not moved.metrics.empty
 
 
+def test_a_bundle_holds_every_switch_of_its_model(bundle: mgoe.Bundle):
+    """So that it stays the same model where a later default is another."""
+    held = bundle.manifest["model"]
+    assert held["options"] == bundle.model.options.model_dump(mode="json")
+    assert {"members", "gate_query", "tau"} <= held["options"].keys()
+
+
 def test_every_kind_of_column_is_read_alike(bundle: mgoe.Bundle):
     users, items = bundle.encoders.users.ids(np.arange(5)).to_numpy(), bundle.encoders.items.ids(np.arange(5, 10)).to_numpy()
     expected = bundle.predict(users, items)[list(bundle.tasks)]

@@ -33,7 +33,7 @@ from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import Side
-from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model
+from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model, written_out
 from mgoe.training import load_weights
 from mgoe.training.assemble import Graph
 from mgoe.training.pairs import PairScorer
@@ -85,7 +85,7 @@ def write_bundle(
             {
                 "format": FORMAT,
                 "versions": {"mgoe": __version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-                "model": model.model_dump(mode="json"),
+                "model": written_out(model).model_dump(mode="json"),
                 "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
                 "log": prepared.summary,
                 "checksums": {str(path.relative_to(folder)): sha256(path) for path in files},

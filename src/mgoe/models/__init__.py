@@ -18,7 +18,7 @@ from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.omoe import OMoE
 from mgoe.models.ple import PLE, PLEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, Undrawn, make_model, options_of, resolve
+from mgoe.models.presets import BASES, INPUTS, PRESETS, Undrawn, make_model, options_of, resolve, written_out
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.single_task import SingleTask, SingleTaskOptions
@@ -77,4 +77,5 @@ __all__ = [
     "options_of",
     "resolve",
     "side_of",
+    "written_out",
 ]

@@ -128,6 +128,16 @@ def options_of(model: ModelSettings) -> type[Settings]:
     return _load(model.base, f"models.{model.name}").Options
 
 
+def written_out(model: ModelSettings) -> ModelSettings:
+    """A resolved model with every switch written out: it stays what it is when a default becomes another.
+
+    Raises:
+        ConfigError: The class cannot be imported, or does not know an option.
+    """
+    switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
+    return model.model_copy(update={"options": switches.model_dump(mode="json")})
+
+
 class Undrawn(TorchDispatchMode):
     """Inside, models are made whose weights are not drawn, for those that are read next: drawing takes as long as reading."""
 

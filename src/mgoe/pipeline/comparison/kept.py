@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgoe.config import check_settings
 from mgoe.data.log import files_of
 from mgoe.errors import MgoeError, OutputError
 from mgoe.files import sha256, write_json
-from mgoe.models import options_of
+from mgoe.models import written_out
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
 from mgoe.pipeline.comparison.tuning import space_of
@@ -192,10 +191,9 @@ def _data(entry: Entry) -> dict[str, Any]:
 
 def _all(entry: Entry) -> dict[str, Any]:
     """With every switch of the model written out, so that another default is another setting."""
-    model = entry.contestant.settings()
-    switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
+    model = written_out(entry.contestant.settings())
     training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
-    told = model.model_dump(mode="json") | {"options": switches.model_dump(mode="json"), "training": training}
+    told = model.model_dump(mode="json") | {"training": training}
     return _data(entry) | _plain(entry) | {"model": told, "seed": entry.seed}
 
 
