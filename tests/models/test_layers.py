@@ -165,6 +165,22 @@ def test_dense_features_are_standardised_and_clipped():
     assert inputs.columns("counts") == [0, 1, 2, 3, 4]
 
 
+@up_to(20)
+@given(knots=st.lists(st.floats(-2, 2), max_size=4), seed=st.integers(0, 99))
+def test_every_number_but_target_edges_bends_at_each_knot(knots, seed):
+    spec, batch = make_spec(), random_batch(make_spec(), 6, seed)
+    torch.manual_seed(seed)
+    groups = ["counts", "side", "edges", "pair"]
+    plain, bent = DenseInputs(spec, groups, 4), DenseInputs(spec, groups, 4, knots=knots)
+    bent.categories.load_state_dict(plain.categories.state_dict())
+    x = plain(batch)
+    numbers = [column for column, name in enumerate(plain.names[: len(plain.mean)]) if name != "edges"]
+    hinges = [(x[:, numbers] - knot).clamp_min(0) for knot in knots]
+    torch.testing.assert_close(bent(batch), torch.cat([x, *hinges], 1))
+    assert bent.width == len(bent.sides({})) == x.shape[1] + len(knots) * len(numbers)
+    assert bent.columns("counts") == plain.columns("counts")
+
+
 def test_several_categories_give_their_mean():
     category = Category(CategoricalSpec("tags", 5, multi=True), width=3)
     rows = category.codes.weight

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup
@@ -17,6 +18,8 @@ from mgoe.models.halves import Side, Sides, side_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 
+Knots = Annotated[tuple[Annotated[float, Field(ge=-10, le=10)], ...], Field(max_length=16)]
+"""Where numbers bend, in standard deviations from their means, as an option."""
 CLIP = 10.0
 """Standardised values are clipped here: a drifting count may not outweigh everything else."""
 SPREAD = 0.05
@@ -84,19 +87,33 @@ class Category(nn.Module):
 
 
 class DenseInputs(nn.Module):
-    """All features of a row as one vector: standardised and clipped floats, then embedded categories.
+    """All features of a row as one vector: standardised and clipped numbers, embedded categories, then the numbers' hinges.
+
+    A hinge `max(0, v - k)` bends at the knot k, so that a linear layer over `[v, hinges]` reads any function of v that is linear between
+    knots (the encoding of Gorishniy et al., NeurIPS 2022, in another basis).
 
     Args:
         spec: What the batches hold.
         groups: Input groups to read; those without dense features or categories are passed over.
         width: Of each category's embedding.
         edge_vectors: Read the macro edges of `aggregates` as numbers too, one a macro node.
+        knots: Where each number bends, in standard deviations from its mean; as many hinges a number. Target edges, which come in
+            three shapes, have none.
     """
 
     mean: Tensor
     scale: Tensor
+    knots: Tensor
+    bent: Tensor
 
-    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], width: int, edge_vectors: bool = False):
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        groups: Collection[InputGroup],
+        width: int,
+        edge_vectors: bool = False,
+        knots: Sequence[float] = (),
+    ):
         super().__init__()
         read = {group for group in groups if group != "aggregates" or edge_vectors}
         self.keys = [key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)]
@@ -122,19 +139,21 @@ class DenseInputs(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 1.0))  # a constant column stays finite
         self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [key for key, _ in self.embedded for _ in range(width)]
-        self.width = len(self.names)
+        bent = [column for column, name in enumerate(self.names[: len(mean)]) if name != "edges"]
+        self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)
+        self.register_buffer("bent", torch.tensor(bent, dtype=torch.int64), persistent=False)
+        self.width = len(self.names) + len(knots) * len(bent)
 
     def columns(self, *prefixes: str) -> list[int]:
-        """Columns of the features whose batch key starts with one of the prefixes."""
+        """Columns of the features whose batch key starts with one of the prefixes, without their hinges."""
         return [column for column, name in enumerate(self.names) if name.startswith(prefixes)]
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
-        parts: list[Tensor] = []
+        parts = [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
         if self.keys:
-            raw = torch.cat([batch[key] for key in self.keys], 1)
-            parts.append(((raw - self.mean) * self.scale).clamp(-CLIP, CLIP))
-        parts += [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
+            numbers, hinges = _numbers(batch, self)
+            parts = [numbers, *parts, *hinges]
         if not parts:
             return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
         return for_products(torch.cat(parts, 1))
@@ -150,11 +169,11 @@ class DenseInputs(nn.Module):
         for key in dict.fromkeys(self.names):
             own: list[Side] = [side_of(key)]
             whose += mixed.get(key, own * self.names.count(key))
-        return whose
+        return whose + [whose[column] for column in self.bent.tolist()] * len(self.knots)
 
     def pair(self, mixed: Sides) -> Columns:
         """Reads the columns that neither side has alone."""
-        return Columns(self, [column for column, side in enumerate(self.sides(mixed)) if side == "pair"])
+        return Columns(self, [column for column, side in enumerate(self.sides(mixed)[: len(self.names)]) if side == "pair"])
 
 
 class Columns(nn.Module):
@@ -162,19 +181,34 @@ class Columns(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    knots: Tensor
+    bent: Tensor
 
     def __init__(self, inputs: DenseInputs, columns: list[int]):
         super().__init__()
         self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
         self.register_buffer("mean", inputs.mean[columns], persistent=False)
         self.register_buffer("scale", inputs.scale[columns], persistent=False)
+        self.register_buffer("knots", inputs.knots, persistent=False)
+        bent = torch.isin(torch.tensor(columns, dtype=torch.int64), inputs.bent).nonzero()[:, 0]
+        self.register_buffer("bent", bent, persistent=False)
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """(B, columns), in a list that is empty where there are none."""
+        """The numbers and their hinges, (B, columns) or less each, in a list that is empty where there are none."""
         if not self.keys:
             return []
-        raw = torch.cat([batch[key] for key in self.keys], 1)
-        return [((raw - self.mean) * self.scale).clamp(-CLIP, CLIP)]
+        numbers, hinges = _numbers(batch, self)
+        return [numbers, *hinges]
+
+
+def _numbers(batch: Batch, columns: DenseInputs | Columns) -> tuple[Tensor, list[Tensor]]:
+    """Standardised and clipped numbers, (B, N), and the hinges at each knot, (B, bent) each."""
+    raw = torch.cat([batch[key] for key in columns.keys], 1)
+    numbers = ((raw - columns.mean) * columns.scale).clamp(-CLIP, CLIP)
+    if not len(columns.knots):
+        return numbers, []
+    bent = numbers[:, columns.bent]
+    return numbers, [(bent - knot).relu() for knot in columns.knots]
 
 
 class NodeRows(NamedTuple):

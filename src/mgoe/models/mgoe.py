@@ -17,7 +17,7 @@ from mgoe.models.experts import MacroExperts
 from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
 from mgoe.models.halves import AdditiveHalves, Halves, Sides
-from mgoe.models.inputs import DenseInputs, NodeRows, Nodes, ProjectedNodes
+from mgoe.models.inputs import DenseInputs, Knots, NodeRows, Nodes, ProjectedNodes
 from mgoe.models.layers import StackedMLP, Widths, for_products, uniform
 from mgoe.models.products import Products
 from mgoe.models.recents import Recents
@@ -54,6 +54,8 @@ class MGOEOptions(Settings):
     edge_vectors: bool = True
     """Experts and gates read the macro edges as numbers beside their aggregates: the softmax keeps proportions alone, and how much a
     node has of everything tells tasks apart."""
+    knots: Knots = (-1.0, 0.0, 1.0)
+    """Where numbers that experts read bend, in standard deviations from their means: `v` is read as `max(0, v - k)` too, for each k."""
     task_ids: bool = True
     """`e_u` and `e_i` a task, or one for all."""
     gate_query: Literal["counts", "ids", "inputs", "experts"] = "counts"
@@ -88,7 +90,7 @@ class MGOE(RankingModel):
         by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs
         paper, target = o.form == "paper", graph and o.attention == "target"
         copies = tasks if o.task_ids else 1
-        self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors)
+        self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors, o.knots)
         self.by_id, self.reads_nodes = by_id, by_id or paper
         self.nodes = Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
         self.projected = ProjectedNodes(self.inputs, copies, o.width) if not by_id and (paper or target) else None

@@ -14,7 +14,7 @@ from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides
-from mgoe.models.inputs import DenseInputs, Nodes
+from mgoe.models.inputs import DenseInputs, Knots, Nodes
 from mgoe.models.layers import Widths
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
@@ -39,10 +39,10 @@ class RivalOptions(Settings):
 class FlatInputs(nn.Module):
     """Everything as one vector: dense features, `[e_u, e_i]`, summaries of the recents, macro aggregates (one set for all tasks)."""
 
-    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: RivalOptions):
+    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: RivalOptions, knots: Knots = ()):
         super().__init__()
         o = options
-        self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors)
+        self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors, knots)
         self.by_id = "ids" in groups
         nodes_width = o.width * len(spec.tasks) if self.by_id else o.width
         recents = "recents" in groups

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from torch import Tensor
 
 from mgoe.config import InputGroup
+from mgoe.models.inputs import Knots
 from mgoe.models.layers import StackedMLP, Widths
 from mgoe.models.rivals import FlatInputs, FlatModel, RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
@@ -18,6 +19,8 @@ class SharedBottomOptions(RivalOptions):
 
     hidden: Widths | None = None
     """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
+    knots: Knots = ()
+    """Where numbers bend, as in MGOE: tells what its experts add from what bent numbers add."""
 
 
 class SharedBottom(FlatModel):
@@ -28,7 +31,7 @@ class SharedBottom(FlatModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
-        self.inputs = FlatInputs(spec, inputs, options)
+        self.inputs = FlatInputs(spec, inputs, options, options.knots)
         self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
         self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
 
