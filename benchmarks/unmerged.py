@@ -1,0 +1,174 @@
+"""A graph a task instead of one that merges them: what merging brings to the experts of mgoe.
+
+    python benchmarks/unmerged.py examples/tmall.yaml --set data.log=tmall.parquet --set seeds=[0,1,2] --out runs/unmerged
+
+Each task has a macro graph of its own, built of its events alone: other macro nodes, other edges. The expert of a task aggregates the
+edges of its task's graph; as numbers, every expert reads the edges of all of them, as in mgoe. What else a model reads (counts, pair
+history, sketch, target edges) stays that of the merged graph, so that one thing differs.
+
+A line a figure, test split, mean over seeds: `unmerged.TASK.METRIC`, `against` being mgoe's and `ratio` the figure over it; then
+`unmerged.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and GAUC, and its 95 % interval, `.low` and `.high`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import line, use_cores
+from mgoe import pipeline
+from mgoe.config import InputGroup, ModelSettings, RunSettings, load_settings
+from mgoe.data import Prepared
+from mgoe.errors import ConfigError
+from mgoe.evaluation import ALL, Influence, compare, estimate
+from mgoe.graph import MacroGraph, Snapshot, build_graph
+from mgoe.models import MGOE, FeatureSpec, resolve
+from mgoe.models.experts import SIDES, MacroExperts, edge_weights
+from mgoe.models.mgoe import MGOEOptions
+from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.pipeline.line import begin
+from mgoe.pipeline.rows import decided
+from mgoe.pipeline.stages import source_of
+
+
+@dataclass(frozen=True)
+class UnmergedSnapshot:
+    """As a snapshot, but that the edges which experts aggregate come from T graphs, side by side: T K wide.
+
+    Attributes:
+        merged: What all else is read from.
+        of_tasks: Of each task's own graph, as of the same moment, with as many macro nodes.
+    """
+
+    merged: Snapshot
+    of_tasks: tuple[Snapshot, ...]
+
+    @property
+    def macro_users(self) -> int:
+        return self.merged.macro_users
+
+    @property
+    def macro_items(self) -> int:
+        return self.merged.macro_items
+
+    def gather(self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]) -> dict[str, NDArray]:
+        groups = list(groups)
+        found = self.merged.gather(users, items, groups)
+        if "aggregates" in groups:
+            each = [snapshot.gather(users, items, ["aggregates"]) for snapshot in self.of_tasks]
+            found |= {order: np.concatenate([one[order] for one in each], 1) for order in SIDES}
+        return found
+
+
+class UnmergedGraph(MacroGraph):
+    """The merged graph, whose snapshots read the tasks' graphs too."""
+
+    of_tasks: tuple[MacroGraph, ...] = ()
+
+    @classmethod
+    def of(cls, merged: MacroGraph, of_tasks: Sequence[MacroGraph]) -> UnmergedGraph:
+        graph = cls(merged.path, merged.meta)
+        object.__setattr__(graph, "of_tasks", tuple(of_tasks))
+        return graph
+
+    @cached_property
+    def snapshots(self) -> tuple[UnmergedSnapshot, ...]:  # type: ignore[override]
+        whole = MacroGraph(self.path, self.meta).snapshots
+        each = zip(*(graph.snapshots for graph in self.of_tasks), strict=True)
+        return tuple(UnmergedSnapshot(merged, of_tasks) for merged, of_tasks in zip(whole, each, strict=True))
+
+
+class OwnGraphs(MacroExperts):
+    """Experts that each aggregate the block of edges of their own task."""
+
+    def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
+        """(B, T K) -> (S, B, H), where S is a multiple of T."""
+        values = self.nodes[SIDES[order]] @ self.value[order]  # (S, K, H)
+        own = edges.unflatten(1, (-1, values.shape[1])).transpose(0, 1)  # (T, B, K)
+        weights = edge_weights(own, self.tau, self.mask_empty)
+        return torch.bmm(weights.repeat(self.experts // len(own), 1, 1), values)
+
+
+class Unmerged(MGOE):
+    """MGOE whose expert t reads graph t."""
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
+        super().__init__(spec, inputs, options)
+        switches = options.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
+        self.macro = OwnGraphs(spec, options.members * len(spec.tasks), **switches)
+
+
+def graphs_of_tasks(settings: RunSettings, prepared: Prepared, out: Path) -> list[MacroGraph]:
+    """A graph of each task's events, with the codes of users and items of all."""
+    graphs = []
+    for task, name in enumerate(settings.task_names):
+        source = source_of(settings, prepared)
+        say(f"building the macro graph of {name}")
+        if not (out / name).exists():
+            build_graph(replace(source, history=source.history.filter(source.history.task == task)), settings.graph, out / name)
+        graphs.append(MacroGraph.open(out / name))
+    if len(found := {(graph.latest.macro_users, graph.latest.macro_items) for graph in graphs}) > 1:
+        raise ConfigError(
+            "graph.resolutions", f"every task needs as many macro nodes, found {sorted(found)}; name resolutions that fit all"
+        )
+    return graphs
+
+
+def influences(settings: RunSettings, inputs: Inputs, model: ModelSettings, out: Path) -> list[Influence]:
+    """What each test user does to each metric, a seed each."""
+    cells = [Cell(out, model, seed) for seed in settings.seeds]
+    for cell in cells:
+        if not cell.done:
+            say(f"training {cell.title}")
+            run_cell(cell, settings, inputs, show_progress=False)
+    return [Influence.load(cell.folder / "test.npz") for cell in cells]
+
+
+def say(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="keep what was prepared, built and trained there")
+    asked = parser.parse_args(arguments)
+    use_cores()
+    settings = load_settings(asked.config, asked.sets)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = asked.out or Path(temporary) / "out"
+        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+            merged = pipeline.build(settings, out, prepared, say)
+        apart = UnmergedGraph.of(merged, graphs_of_tasks(settings, prepared, out / "tasks"))
+        whole = resolve("mgoe")
+        own = resolve(ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids))
+        whole, own = decided([whole, own], prepared)
+        theirs = influences(settings, Inputs(out, settings), whole, out)
+        inputs = Inputs(out, settings)
+        inputs.graph = apart
+        ours = influences(settings, inputs, own, out)
+    for mine, other in zip(estimate("unmerged", ours), estimate("mgoe", theirs), strict=True):
+        if mine.metric in ("auc", "gauc"):
+            line(f"unmerged.{mine.task}.{mine.metric}", mine.value, "share", other.value, mine.value / other.value)
+    [lead] = [one for one in compare("mgoe", theirs, "unmerged", ours) if (one.task, one.metric) == (ALL, "ranking")]
+    for end, value in (("", lead.value), (".low", lead.low), (".high", lead.high)):
+        line(f"unmerged.lead.mean{end}", value, "share")
+
+
+if __name__ == "__main__":
+    from benchmarks.unmerged import main as run  # so that the model's import path is the module's, not `__main__`'s
+
+    run()
