@@ -18,10 +18,10 @@ from mgoe.models.halves import Side, Sides, side_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 
-Knots = Annotated[tuple[Annotated[float, Field(ge=-10, le=10)], ...], Field(max_length=16)]
-"""Where numbers bend, in standard deviations from their means, as an option."""
 CLIP = 10.0
 """Standardised values are clipped here: a drifting count may not outweigh everything else."""
+Knots = Annotated[tuple[Annotated[float, Field(gt=-CLIP, lt=CLIP)], ...], Field(max_length=16)]
+"""Where numbers bend, in standard deviations from their means, as an option."""
 SPREAD = 0.05
 """Standard deviation of fresh embeddings."""
 LATE_ROWS = 1 << 22
