@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def line(name: str, value: float, unit: str, against: float | None = None, ratio
 
 
 def _short(number: float | None) -> float | None:
-    return None if number is None else float(f"{number:.5g}")
+    return None if number is None or not math.isfinite(number) else float(f"{number:.5g}")  # JSON has no other numbers
 
 
 def size_name(size: float) -> str:
