@@ -140,6 +140,24 @@ def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first
         torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from /proc")
+def test_nothing_of_a_group_runs_on_once_it_is_left():
+    """A thread of it that outlives the interpreter ends the process with a signal, whatever it was about to say."""
+    program = """
+import sys
+from pathlib import Path
+import torch
+from mgoe.training import joined
+names = lambda: [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+with joined("cpu") as world:
+    torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
+    world.sum_([torch.ones(3)])
+    assert any("gloo_runloop" in name for name in names()), names()
+assert not any("gloo" in name for name in names()), names()
+"""
+    together(2, program)
+
+
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
     with pytest.raises(TrainingError, match=r"training.batch_size: must be a multiple of the 3 processes, found 256"):

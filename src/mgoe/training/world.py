@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # while there is no group: imported later, as optimizers do, its default arguments keep the group for ever
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
