@@ -2,9 +2,9 @@
 
     python benchmarks/unmerged.py examples/tmall.yaml --set data.log=tmall.parquet --set seeds=[0,1,2] --out runs/unmerged
 
-Each task has a macro graph of its own, built of its events alone: other macro nodes, other edges. The expert of a task aggregates the
-edges of its task's graph; as numbers, every expert reads the edges of all of them, as in mgoe. What else a model reads (counts, pair
-history, sketch, target edges) stays that of the merged graph, so that one thing differs.
+Each task has a macro graph of its own, built of its events alone: other macro nodes, other edges. The expert of a task reads the edges
+of its task's graph where in mgoe all read those of the merged one, as aggregates and as numbers, so that both have as many parameters.
+What else a model reads (counts, pair history, sketch, target edges) stays that of the merged graph.
 
 A line a figure, test split, mean over seeds: `unmerged.TASK.METRIC`, `against` being mgoe's and `ratio` the figure over it; then
 `unmerged.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and GAUC, and its 95 % interval, `.low` and `.high`.
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,7 +37,10 @@ from mgoe.evaluation import ALL, Influence, compare, estimate
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve
 from mgoe.models.experts import SIDES, MacroExperts, edge_weights
+from mgoe.models.inputs import DenseInputs
+from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
+from mgoe.models.spec import Batch
 from mgoe.pipeline.cells import Cell, Inputs, run_cell
 from mgoe.pipeline.line import begin
 from mgoe.pipeline.rows import decided
@@ -90,6 +94,24 @@ class UnmergedGraph(MacroGraph):
         return tuple(UnmergedSnapshot(merged, of_tasks) for merged, of_tasks in zip(whole, each, strict=True))
 
 
+class OwnNumbers(DenseInputs):
+    """The macro edges of each expert's own task as numbers, with their hinges."""
+
+    own: Tensor
+
+    def __init__(self, spec: FeatureSpec, experts: int, knots: Sequence[float]):
+        super().__init__(spec, ["aggregates"], 0, edge_vectors=True, knots=knots)
+        tasks = len(spec.tasks)
+        blocks = torch.arange(len(self.names)).split([spec.widths[key] for key in self.keys])
+        numbers = torch.cat([block.unflatten(0, (tasks, -1)) for block in blocks], 1)  # (T, columns of a task)
+        own = torch.cat([numbers + bend * len(self.names) for bend in range(1 + len(knots))], 1)
+        self.register_buffer("own", own.repeat(experts // tasks, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (S, B, width / T)."""
+        return super().forward(batch).T[self.own].transpose(1, 2)
+
+
 class OwnGraphs(MacroExperts):
     """Experts that each aggregate the block of edges of their own task."""
 
@@ -105,13 +127,20 @@ class Unmerged(MGOE):
     """MGOE whose expert t reads graph t."""
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
-        super().__init__(spec, inputs, options)
+        super().__init__(spec, inputs, options.model_copy(update={"edge_vectors": False}))
         switches = options.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
-        self.macro = OwnGraphs(spec, options.members * len(spec.tasks), **switches)
+        experts = options.members * len(spec.tasks)
+        self.macro = OwnGraphs(spec, experts, **switches)
+        self.numbers = OwnNumbers(spec, experts, options.knots)
+        self.experts = StackedMLP(experts, self.inputs.width, self.macro.width + self.numbers.own.shape[1], options.hidden, F.silu)
+
+    def _own(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
+        assert self.macro is not None
+        return torch.cat([*self.macro(batch), self.numbers(batch)], 2)
 
 
-def graphs_of_tasks(settings: RunSettings, prepared: Prepared, out: Path) -> list[MacroGraph]:
-    """A graph of each task's events, with the codes of users and items of all."""
+def graphs_of_tasks(settings: RunSettings, prepared: Prepared, merged: MacroGraph, out: Path) -> list[MacroGraph]:
+    """A graph of each task's events, with the codes of users and items of all, and macro nodes as many as the merged graph's."""
     graphs = []
     for task, name in enumerate(settings.task_names):
         source = source_of(settings, prepared)
@@ -119,10 +148,9 @@ def graphs_of_tasks(settings: RunSettings, prepared: Prepared, out: Path) -> lis
         if not (out / name).exists():
             build_graph(replace(source, history=source.history.filter(source.history.task == task)), settings.graph, out / name)
         graphs.append(MacroGraph.open(out / name))
-    if len(found := {(graph.latest.macro_users, graph.latest.macro_items) for graph in graphs}) > 1:
-        raise ConfigError(
-            "graph.resolutions", f"every task needs as many macro nodes, found {sorted(found)}; name resolutions that fit all"
-        )
+    if len(found := {(graph.latest.macro_users, graph.latest.macro_items) for graph in (merged, *graphs)}) > 1:
+        rule = f"every graph needs as many macro nodes, found {sorted(found)}"
+        raise ConfigError("graph.resolutions", f"{rule}; name resolutions that fit all tasks")
     return graphs
 
 
@@ -152,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out = asked.out or Path(temporary) / "out"
         with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
             merged = pipeline.build(settings, out, prepared, say)
-        apart = UnmergedGraph.of(merged, graphs_of_tasks(settings, prepared, out / "tasks"))
+        apart = UnmergedGraph.of(merged, graphs_of_tasks(settings, prepared, merged, out / "tasks"))
         whole = resolve("mgoe")
         own = resolve(ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids))
         whole, own = decided([whole, own], prepared)
