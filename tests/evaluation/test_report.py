@@ -65,7 +65,7 @@ def page():
 def test_every_part_is_there(page):
     ids = {value for name, value in page.attributes if name == "id"}
     links = {value[1:] for name, value in page.attributes if name == "href"}
-    parts = {"results", "differences", "tasks", "slices", "catalogue", "ablations", "training", "reliability", "macro", "gates", "method"}
+    parts = {"results", "differences", "tasks", "slices", "catalogue", "training", "reliability", "macro", "gates", "method"}
     assert ids == links == parts
     for words in (
         "Tmall: click, fav, buy",

@@ -5,7 +5,7 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 
 from mgoe.evaluation.bootstrap import Lead, deal, find_leads, holm
 from mgoe.evaluation.catalogue import draw_queries, rank_catalogue
-from mgoe.evaluation.compare import Estimate, compare, compare_rows, estimate
+from mgoe.evaluation.compare import Estimate, compare, estimate
 from mgoe.evaluation.evaluate import Task, measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
 from mgoe.evaluation.packed import pack, unpack
@@ -26,7 +26,6 @@ __all__ = [
     "Task",
     "activity",
     "compare",
-    "compare_rows",
     "deal",
     "draw_queries",
     "estimate",

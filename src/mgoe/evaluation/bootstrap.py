@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.evaluation.compare import LEVEL, Estimate, seeds_interval
+from mgoe.evaluation.compare import LEVEL, Estimate
 from mgoe.evaluation.influence import Influence
 
 DRAWS = 10_000
@@ -41,7 +41,8 @@ class Lead(Estimate):
 
     Attributes:
         p: Two-sided, that the lead is none.
-        adjusted: The same after Holm's correction over the rivals, task and metric being equal.
+        adjusted: The same after Holm's correction over the rivals, task and metric being equal; NaN over a rival that shares fewer seeds
+            with the model than others do, about which less is known.
     """
 
     p: float
@@ -79,15 +80,21 @@ def find_leads(
     for (rival, differences), moved in zip(paired.items(), moves, strict=True):
         values = np.stack([one.values for one in differences])  # (seeds, M)
         for m, (task, metric) in enumerate(differences[0].names):
-            value, own = float(values[:, m].mean()), values[:, m]
+            value = float(values[:, m].mean())
             low, high, p = _interval(value, moved[:, m])
-            about = (model, rival, task, metric, value, low, high, *seeds_interval(own), tuple(own.tolist()), len(differences[0].users))
-            found.append(Lead(*about, p, p))
+            about = (model, rival, task, metric, value, low, high, tuple(values[:, m].tolist()), len(differences[0].users))
+            found.append(Lead(*about, p, np.nan))
     adjusted = {}
     for column in dict.fromkeys((lead.task, lead.metric) for lead in found):
-        family = [lead for lead in found if (lead.task, lead.metric) == column]
+        family = [lead for lead in fully_paired(found) if (lead.task, lead.metric) == column]
         adjusted |= {(lead.rival, *column): p for lead, p in zip(family, holm([lead.p for lead in family]), strict=True)}
-    return [replace(lead, adjusted=float(adjusted[lead.rival, lead.task, lead.metric])) for lead in found]
+    return [replace(lead, adjusted=float(adjusted.get((lead.rival, lead.task, lead.metric), np.nan))) for lead in found]
+
+
+def fully_paired(leads: Sequence[Lead]) -> list[Lead]:
+    """Those over rivals that share as many seeds with the model as any does."""
+    most = max((len(lead.by_seed) for lead in leads), default=0)
+    return [lead for lead in leads if len(lead.by_seed) == most]
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from mgoe.evaluation.influence import Influence
-from mgoe.evaluation.rows import ALL, Row
 
 LEVEL = 0.95
 
@@ -34,9 +33,8 @@ class Estimate:
         task, metric: Of what.
         value: Mean over seeds.
         low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not exist.
-        seeds_low, seeds_high: Interval over seeds alone (paired t); NaN with one seed.
         by_seed: The seeds' own values.
-        users: How many test users vary; 0 where only seeds did.
+        users: How many test users vary.
     """
 
     model: str
@@ -46,8 +44,6 @@ class Estimate:
     value: float
     low: float
     high: float
-    seeds_low: float
-    seeds_high: float
     by_seed: tuple[float, ...]
     users: int
 
@@ -67,32 +63,6 @@ def compare(model: str, ours: Sequence[Influence], rival: str, theirs: Sequence[
     return _estimates(model, rival, [a - b for a, b in zip(ours, theirs, strict=True)])
 
 
-def compare_rows(rows: Sequence[Row], model: str, rival: str, task: str = ALL, metric: str = "ranking", **where: str) -> Estimate:
-    """Paired difference over seeds alone, from rows of `metrics.json`.
-
-    Args:
-        rows: Of both models.
-        model, rival: Names. Seeds that only one of them has are left out.
-        task, metric: Of what.
-        where: `split` ("test" if not given) and `slice` ("all").
-    """
-    where = {"split": "test", "slice": ALL, **where, "task": task, "metric": metric}
-    chosen = [row for row in rows if all(row[key] == value for key, value in where.items())]
-    a, b = ({row["seed"]: row["value"] for row in chosen if row["model"] == name} for name in (model, rival))
-    differences = np.array([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())], np.float64)
-    value = float(differences.mean()) if len(differences) else np.nan
-    low, high = seeds_interval(differences)
-    return Estimate(model, rival, task, metric, value, low, high, low, high, tuple(differences.tolist()), users=0)
-
-
-def seeds_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The t interval of a mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = stdtrit(len(values) - 1, 0.5 + LEVEL / 2) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def _estimates(model: str, rival: str | None, influences: Sequence[Influence]) -> list[Estimate]:
     values = np.stack([one.values for one in influences])  # (seeds, M)
     seeds, users = len(values), len(influences[0].users)
@@ -104,9 +74,7 @@ def _estimates(model: str, rival: str | None, influences: Sequence[Influence]) -
     for m, (task, metric) in enumerate(influences[0].names):
         mean = float(values[:, m].mean())
         low, high = float(mean - half[m]), float(mean + half[m])
-        found.append(
-            Estimate(model, rival, task, metric, mean, low, high, *seeds_interval(values[:, m]), tuple(values[:, m].tolist()), users)
-        )
+        found.append(Estimate(model, rival, task, metric, mean, low, high, tuple(values[:, m].tolist()), users))
     return found
 
 

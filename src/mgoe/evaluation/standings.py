@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 
-from mgoe.evaluation.bootstrap import Lead
+from mgoe.evaluation.bootstrap import Lead, fully_paired
 from mgoe.evaluation.rows import ALL, Row
-from mgoe.evaluation.table import BOUNDS, Column, best, main_columns, show, summarise, title
+from mgoe.evaluation.table import BOUNDS, LOWER, Column, best, main_columns, show, summarise, title
 
 SIGNIFICANT = 0.05
 MEAN: Column = (ALL, "ranking")
@@ -77,34 +77,44 @@ class Sheet:
 
 
 def quality(standings: Standings) -> Sheet:
-    """A model a line: every main metric, the share of the reachable gain where that is known, and costs."""
+    """A model a line: every main metric, the share of the reachable gain where that is known, and costs.
+
+    The best of a column is strong: of the models that have as many seeds as any.
+    """
     summaries = summarise(standings.rows)
     columns, reach = main_columns(summaries), reachable_shares(standings.rows)
-    leaders = {column: best(summaries, column) for column in columns}
+    seeds = {model: len({row["seed"] for row in standings.rows if row["model"] == model}) for model in standings.models}
+    judged = {model: summaries[model] for model, found in seeds.items() if model in summaries and found == max(seeds.values())}
+    leaders = {column: best(judged, column) for column in columns}
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         found = summaries.get(model, {})
         cells = [Text(show(found.get(c), c[1]), model in leaders[c]) for c in columns]
         if reach:
             cells.append(Text(f"{reach[model]:.1%}" if model in reach else "-"))
-        lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(_seeds(standings, model))]))
+        lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(str(seeds.get(model, "-")))]))
     heads = [_head(column) for column in columns] + ["reachable gain"] * bool(reach)
     return Sheet(["model", *heads, "parameters", "training s", "CPU s", "scored/s", "seeds"], lines)
 
 
 def differences(standings: Standings) -> Sheet | None:
-    """A rival a line: the lead over it with its interval in every main metric; strong where it holds after Holm's correction."""
+    """A rival a line: the lead over it with its interval in every main metric; strong where it holds after Holm's correction.
+
+    The last column is the number of seeds that both have.
+    """
     leads = {(lead.rival, lead.task, lead.metric): lead for lead in standings.leads}
     columns = [c for c in main_columns(summarise(standings.rows)) if any((lead.task, lead.metric) == c for lead in standings.leads)]
     rivals = [model for model in standings.models if any(lead.rival == model for lead in standings.leads)]
     if not rivals:
         return None
-    lines = []
+    headline, lines = _headline(standings), []
     for rival in rivals:
-        mean = leads.get((rival, *MEAN))
+        one = leads.get((rival, *headline))
         cells = [_lead(leads.get((rival, *column))) for column in columns]
-        lines.append((rival, [*cells, Text("-" if mean is None or math.isnan(mean.adjusted) else f"{mean.adjusted:.4f}")]))
-    return Sheet([f"{standings.reference} minus", *map(_head, columns), "p of mean, adjusted"], lines)
+        adjusted = "-" if one is None or math.isnan(one.adjusted) else f"{one.adjusted:.4f}"
+        paired = max(len(lead.by_seed) for lead in standings.leads if lead.rival == rival)
+        lines.append((rival, [*cells, Text(adjusted), Text(str(paired))]))
+    return Sheet([f"{standings.reference} minus", *map(_head, columns), f"p of {_head(headline)}, adjusted", "seeds"], lines)
 
 
 def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "ranking") -> dict[str, float]:
@@ -117,19 +127,27 @@ def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "rankin
 
 
 def verdict(standings: Standings) -> str:
-    """Who is first, and against whom that is more than chance, in a sentence."""
-    means = {m: found[MEAN].mean for m, found in summarise(standings.rows).items() if MEAN in found and m in standings.models}
-    if standings.reference not in means or len(means) < 2:
+    """Who is first, and against whom that is more than chance: of rivals that share as many seeds with the reference as any, in words."""
+    column = _headline(standings)
+    there = [lead for lead in standings.leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
+    judged = fully_paired(there)
+    if not judged:
         return ""
-    place = sum(value > means[standings.reference] for value in means.values()) + 1
-    leads = [lead for lead in standings.leads if (lead.task, lead.metric) == MEAN and not math.isnan(lead.low)]
-    ahead, behind = (sum(test(lead) for lead in leads) for test in (lambda one: one.low > 0, lambda one: one.high < 0))
-    sure = sum(lead.low > 0 and lead.adjusted < SIGNIFICANT for lead in leads)
-    rank = "first" if place == 1 else f"number {place}"
-    return (
-        f"On the mean, {standings.reference} is {rank} of {len(means)}. Its interval lies above zero against {ahead} of {len(leads)} "
-        f"({sure} after Holm's correction), below zero against {behind}."
-    )
+    sign = -1 if LOWER.fullmatch(column[1]) else 1
+    place = sum(sign * lead.value < 0 for lead in judged) + 1
+    ahead = [lead for lead in judged if min(sign * lead.low, sign * lead.high) > 0]
+    behind = sum(max(sign * lead.low, sign * lead.high) < 0 for lead in judged)
+    sure = sum(lead.adjusted < SIGNIFICANT for lead in ahead)
+    parts = [
+        f"On the mean, {standings.reference} is" if column == MEAN else f"In {_head(column)}, {standings.reference} is",
+        "first" if place == 1 else f"number {place}",
+        f"of {len(judged) + 1}. Its interval lies {'below' if sign < 0 else 'above'} zero against {len(ahead)} of {len(judged)}",
+        f"({sure} after Holm's correction), {'above' if sign < 0 else 'below'} zero against {behind}.",
+    ]
+    parts += ["With one seed intervals speak of users alone."] * (len(judged[0].by_seed) == 1)
+    fewer = len(there) - len(judged)
+    parts += [f"Not counted: {fewer} that share{'s' * (fewer == 1)} fewer seeds with it."] * bool(fewer)
+    return " ".join(parts)
 
 
 def markdown(standings: Sequence[Standings]) -> str:
@@ -150,7 +168,8 @@ def latex(standings: Sequence[Standings]) -> str:
         for sheet, about in ((quality(one), ""), (differences(one), f"{one.reference} minus each rival, 95 % intervals")):
             if sheet is not None:
                 caption = ". ".join(text for text in (f"{one.question}: {one.log}", about) if text)
-                parts.append(_latex(sheet, caption))
+                notes = [] if about else [verdict(one), *(f"{model}: {what}" for model, what in one.missing.items())]
+                parts.append(_latex(sheet, caption, [note for note in notes if note]))
     return "\n".join(parts)
 
 
@@ -160,7 +179,7 @@ def _markdown(sheet: Sheet) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _latex(sheet: Sheet, caption: str) -> str:
+def _latex(sheet: Sheet, caption: str, notes: Sequence[str]) -> str:
     lines = [" & ".join(map(_escaped, sheet.columns))]
     for name, cells in sheet.lines:
         texts = [rf"\textbf{{{_escaped(cell.text)}}}" if cell.strong else _escaped(cell.text) for cell in cells]
@@ -168,11 +187,18 @@ def _latex(sheet: Sheet, caption: str) -> str:
     head, *body = [line + r" \\" for line in lines]
     inner = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
     table = [rf"\begin{{tabular}}{{l{'r' * (len(sheet.columns) - 1)}}}", *inner, r"\end{tabular}"]
-    return "\n".join([r"\begin{table}", rf"\caption{{{_escaped(caption)}}}", r"\footnotesize", *table, r"\end{table}", ""])
+    below = [rf"\par {_escaped(note)}" for note in notes]
+    return "\n".join([r"\begin{table}", rf"\caption{{{_escaped(caption)}}}", r"\footnotesize", *table, *below, r"\end{table}", ""])
 
 
 def _escaped(text: str) -> str:
     return text.translate(_ESCAPES)
+
+
+def _headline(standings: Standings) -> Column:
+    """The column that stands for a model: the mean of AUC and GAUC, else the first there is."""
+    columns = main_columns(summarise(standings.rows))
+    return MEAN if MEAN in columns or not columns else columns[0]
 
 
 def _head(column: Column) -> str:
@@ -189,7 +215,3 @@ def _lead(lead: Lead | None) -> Text:
 def _costs(cost: Cost | None) -> list[Text]:
     values = astuple(cost) if cost else (math.nan,) * len(fields(Cost))
     return [Text("-" if math.isnan(value) else f"{value:,.0f}") for value in values]
-
-
-def _seeds(standings: Standings, model: str) -> str:
-    return str(len({row["seed"] for row in standings.rows if row["model"] == model})) if model not in BOUNDS else "-"

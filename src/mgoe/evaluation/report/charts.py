@@ -43,18 +43,16 @@ def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = 
     return _intervals(marks, label, [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9], "{:.4f}", 56)
 
 
-def difference_plot(marks: Sequence[Mark], label: str, *, bars: bool = False) -> Svg:
-    """Differences with intervals around a line at 0, a line each. The closest third sets the scale; with `bars` all do."""
+def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
+    """Differences with intervals around a line at 0, a line each. The closest third sets the scale."""
     marks = [mark for mark in marks if math.isfinite(mark.value)]
     away = [abs(mark.value) for mark in marks]
-    near = math.inf if bars or len(marks) < 4 else 5 * float(np.quantile(away, 1 / 3))
+    near = math.inf if len(marks) < 4 else 5 * float(np.quantile(away, 1 / 3))
     shown = [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9]
-    return _intervals(marks, label, shown, "{:+.4f}", 116, zero=True, bars=bars)
+    return _intervals(marks, label, shown, "{:+.4f}", 116, zero=True)
 
 
-def _intervals(
-    marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: str, room: float, zero: bool = False, bars: bool = False
-) -> Svg:
+def _intervals(marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: str, room: float, zero: bool = False) -> Svg:
     left, right = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4)), WIDTH - room
     bottom = ROW * len(marks) + 8
     svg = Svg(WIDTH, bottom + 22, label)
@@ -79,8 +77,6 @@ def _intervals(
             edge, inward = (left, 5) if mark.value < low else (right, -5)
             svg.path([(edge + inward, y - 4), (edge, y), (edge + inward, y + 4)], f"off{css}", f"{tip}, off the scale")
             continue
-        if bars:
-            svg.rect((min(scale(0), scale(mark.value)), y - 6), (abs(scale(mark.value) - scale(0)), 12), f"bar{css}", tip, radius=2)
         if math.isfinite(half):
             svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
         for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:

@@ -82,7 +82,6 @@ class ReportData:
         curves: Model, then seed, to what `curves.json` holds.
         reliability: Model, then task, to points as `reliability` makes them.
         macro: The macro graph.
-        ablations: Differences of variants to the whole model: `model` is the variant.
         history_age: How old the history of examples is.
         negatives: How negatives were drawn.
         notes: More paragraphs on how this was measured.
@@ -98,7 +97,6 @@ class ReportData:
     curves: Mapping[str, Mapping[int, Mapping[str, Any]]] = field(default_factory=dict)
     reliability: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] = field(default_factory=dict)
     macro: MacroView | None = None
-    ablations: Sequence[Estimate] = ()
     history_age: str = ""
     negatives: str = ""
     notes: Sequence[str] = ()

@@ -39,7 +39,6 @@ def sections(data: ReportData) -> dict[str, Any]:
         "gates": _gates(data),
         "slices": tables.slice_grid(data),
         "catalogue": tables.catalogue_grid(data),
-        "ablations": _ablations(data),
         "seeds": len({row["seed"] for row in data.rows}),
     }
 
@@ -113,17 +112,6 @@ def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
     chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
     marks = [Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=not e.low <= 0 <= e.high) for e in chosen]
     return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
-
-
-def _ablations(data: ReportData) -> list[tuple[str, Svg]]:
-    plots = []
-    for task, metric in dict.fromkeys((e.task, e.metric) for e in data.ablations if e.metric in (*PLOTTED, "ranking")):
-        chosen = [e for e in data.ablations if (e.task, e.metric) == (task, metric) and math.isfinite(e.value)]
-        marks = [Mark(e.model, e.value, e.low, e.high, e.by_seed, strong=not e.low <= 0 <= e.high) for e in chosen]
-        head = MEAN if (task, metric) == (ALL, "ranking") else f"{task}, {title(metric)}"
-        if marks:
-            plots.append((head, difference_plot(marks, f"Ablations, {head}", bars=True)))
-    return plots
 
 
 def _curves(data: ReportData) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from mgoe.evaluation.compare import Estimate
 from mgoe.evaluation.report.data import MacroView, ReportData
 from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import UNJUDGED, Column, Summary, best, main_columns, summarise, title
+from mgoe.evaluation.table import LOWER, UNJUDGED, Column, Summary, best, main_columns, summarise, title
 
 MEMBERS_SHOWN = 60
 DETAILS = ("auc", "gauc", "logloss", "calibration_error", "predicted_over_observed", "rmse", "mae", "spearman")
@@ -140,7 +140,7 @@ def _difference(found: Estimate | None) -> Cell:
     if found is None or math.isnan(found.value):
         return Cell("–")
     note = f"± {(found.high - found.low) / 2:.4f}" if math.isfinite(found.low) else ""
-    good = found.high < 0 if found.metric in ("rmse", "logloss") else found.low > 0
+    good = found.high < 0 if LOWER.fullmatch(found.metric) else found.low > 0
     return Cell(f"{found.value:+.4f}", note, good)
 
 

@@ -1,0 +1,84 @@
+"""Tables of a comparison: who is compared with whom, and what is said of it."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.evaluation import Influence, Standings, find_leads, latex, markdown, verdict
+from mgoe.evaluation.standings import differences, quality
+from tests.effort import up_to
+
+MEAN = ("all", "ranking")
+
+
+def standings(values: dict[str, dict[int, float]], column: tuple[str, str] = MEAN, **about) -> Standings:
+    """Of models with a value a seed, whose users do not vary; the first is the reference."""
+    users = np.arange(4)
+    of = {
+        model: {seed: Influence((column,), np.array([value]), users, np.zeros((4, 1), np.float32)) for seed, value in found.items()}
+        for model, found in values.items()
+    }
+    where = {"split": "test", "slice": "all", "task": column[0], "metric": column[1]}
+    rows = [{"model": m, "seed": s, "value": v, **where} for m, found in values.items() for s, v in found.items()]
+    reference = next(iter(values))
+    return Standings("Who?", "log", reference, list(values), rows, leads=find_leads(reference, of[reference], of, draws=200), **about)  # type: ignore[arg-type]
+
+
+def strong(sheet) -> set[str]:
+    return {name for name, cells in sheet.lines if any(cell.strong for cell in cells)}
+
+
+@up_to(50)
+@given(st.lists(st.lists(st.floats(0.5, 0.9), min_size=3, max_size=3), min_size=2, max_size=5))
+def test_places_are_those_of_means_where_all_have_the_same_seeds(values):
+    found = standings({f"m{k}": dict(enumerate(seeds)) for k, seeds in enumerate(values)})
+    means = [float(np.mean(seeds)) for seeds in values]
+    exact = {1 + sum(mean > means[0] + slack for mean in means[1:]) for slack in (-1e-9, 1e-9)}
+    place = re.match(r"On the mean, m0 is (?:first|number (\d+)) of (\d+)\.", verdict(found))
+    assert place is not None
+    assert int(place[1] or 1) in exact
+    assert int(place[2]) == len(values)
+
+
+def test_a_model_with_fewer_seeds_is_neither_the_best_nor_beaten():
+    """`b` would have the higher mean, had it only run the seed that was kind to all."""
+    found = standings({"a": {0: 0.760, 1: 0.740, 2: 0.741}, "b": {0: 0.755}, "c": {0: 0.70, 1: 0.69, 2: 0.68}})
+    assert strong(quality(found)) == {"a"}
+    lines = differences(found)
+    assert lines is not None
+    assert strong(lines) == {"c"}
+    assert {name: cells[-1].text for name, cells in lines.lines} == {"b": "1", "c": "3"}
+    assert {name: cells[-2].text == "-" for name, cells in lines.lines} == {"b": True, "c": False}
+    assert "a is first of 2. Its interval lies above zero against 1 of 1 (1 after Holm's correction)" in verdict(found)
+    assert verdict(found).endswith("Not counted: 1 that shares fewer seeds with it.")
+
+
+def test_one_seed_speaks_of_users_alone():
+    assert verdict(standings({"a": {0: 0.7}, "b": {0: 0.6}})).endswith("With one seed intervals speak of users alone.")
+
+
+def test_what_was_not_measured_has_no_place():
+    assert verdict(standings({"a": {0: math.nan}, "b": {0: math.nan}})) == ""
+    assert "a is first of 2" in verdict(standings({"a": {0: 0.7}, "b": {0: math.nan}, "c": {0: 0.6}}))
+
+
+@pytest.mark.parametrize(("ours", "said"), [(0.5, "first of 2. Its interval lies below zero against 1 of 1"), (0.9, "number 2 of 2")])
+def test_errors_are_better_when_lower(ours, said):
+    found = standings({"a": {0: ours, 1: ours, 2: ours}, "b": {0: 0.7, 1: 0.7, 2: 0.7}}, ("stay", "rmse"))
+    assert verdict(found).startswith(f"In stay RMSE, a is {said}")
+    lines = differences(found)
+    assert lines is not None
+    assert "p of stay RMSE, adjusted" in lines.columns
+
+
+@pytest.mark.parametrize("write", [markdown, latex])
+def test_every_form_says_which_cells_failed(write):
+    text = write([standings({"a": {0: 0.7}, "b": {0: 0.6}}, missing={"b": "failed with seed 1: killed_by 9"})])
+    assert "b: failed with seed 1" in text
+    assert "first of 2" in text
