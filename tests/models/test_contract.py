@@ -37,6 +37,7 @@ MODELS = {
         ("shared-bottom", "shared-bottom", {}),
         ("shared-bottom+edges", "shared-bottom+edges", {"options": {"hidden": [16, 8, 4]}}),
         ("shared-bottom without ids", "shared-bottom", {"inputs": GRAPH_ONLY}),
+        ("shared-bottom, bent", "shared-bottom", {"inputs": INPUT_GROUPS, "options": {"knots": [-1, 0, 1]}}),
         ("single-task", "single-task", {}),
         ("omoe", "omoe", {}),
         ("ple", "ple", {}),

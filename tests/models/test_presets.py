@@ -1,5 +1,7 @@
 """Models by name."""
 
+import math
+
 import pytest
 from torch import nn
 
@@ -19,6 +21,7 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
     settings = resolve(name)
     assert settings.name == name
     assert resolve(settings) == settings
+    assert ModelSettings.model_validate_json(settings.model_dump_json()) == settings
     assert resolve(ModelSettings(name=name, base=name)) == settings
     passed_over = {"ids", "recents"} if settings.base == "lightgbm" else set()
     assert make_model(name, make_spec(), 0).needs == set(settings.inputs) - passed_over
@@ -71,6 +74,16 @@ def test_the_budget_of_ids_is_everyone_s():
         for name, built in rows.items()
     }
     assert set(widths.values()) == {48}
+
+
+@pytest.mark.parametrize("knots", [[1, 1], [2, -1], [math.nan], [11], [-math.inf, 0], list(range(-9, 9))])
+def test_knots_rise_within_what_values_are_clipped_to(knots):
+    with pytest.raises(ConfigError, match=r"knots: takes up to 16 numbers, each above the one before, between -10 and 10.*sort them"):
+        resolve(ModelSettings(name="mine", base="mgoe", options={"knots": knots}))
+
+
+def test_one_knot_needs_no_list():
+    assert MGOE.Options.model_validate({"knots": 0.5}).knots == (0.5,)  # type: ignore[attr-defined]
 
 
 def test_own_options_lie_over_the_preset_s():

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from numpy.testing import assert_array_equal
 
 from mgoe import pipeline
 from mgoe.config import ComparisonSettings, check_settings, load_comparison
 from mgoe.data import Prepared
-from mgoe.errors import ConfigError, MissingExtra, OutputError, TrainingError
+from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.evaluation import Cost
 from mgoe.graph import MacroGraph
 from mgoe.models import PRESETS
-from mgoe.pipeline.comparison import kept, records, tuning
+from mgoe.models.mgoe import MGOEOptions
+from mgoe.pipeline.comparison import kept, records, taken, tuning, work
+from mgoe.pipeline.comparison.compare import jobs_of
 from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of
 from mgoe.pipeline.comparison.plan import Plan
+from mgoe.pipeline.comparison.processes import Job, Outcome
 from tests.effort import SOAK
 
 
@@ -56,6 +63,17 @@ def compared(raw: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("compared") / "out"
     pipeline.compare(settings(raw), out, command="mgoe compare tiny.yaml")
     return out
+
+
+def here(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+    """`run_jobs` in this process, which needs none to start."""
+    for job in jobs:
+        yield Outcome(job, job.work(*job.args))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mgoe.pipeline.comparison.compare.run_jobs", here)
 
 
 def numbers(out: Path) -> pd.DataFrame:
@@ -157,6 +175,64 @@ def test_what_was_made_with_other_settings_is_refused_or_made_anew(raw: dict[str
     pipeline.compare(other, out, overwrite=True)
     assert (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns == built
     assert set(numbers(out)["model"]) == {"mgoe"}
+
+
+def test_a_refused_command_leaves_the_settings_of_what_is_there(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"another `training.epochs`"):
+        pipeline.compare(settings(raw, training={"epochs": 2, "batch_size": 1024}), out)
+    assert (out / "comparison.yaml").read_bytes() == (compared / "comparison.yaml").read_bytes()
+
+
+def test_names_that_end_like_unfinished_files_lose_nothing(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    named = raw | {
+        "logs": {"tiny.part": raw["logs"]["tiny"]},
+        "models": [{"name": f"a.{end}", "base": "mgoe"} for end in ("tmp", "partial")],
+    }
+    plan = Plan(settings(named, variants={}), tmp_path / "out")
+    for entry in plan.entries:
+        shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    for seed in (0, 1):
+        shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny.part"].stage(seed) / "examples.json")
+    (tmp_path / "out" / "comparison.yaml").touch()
+    assert pipeline.compare(plan.settings, plan.out, stop_after=0).waiting == 0
+
+
+def test_damaged_cells_are_found_and_made_anew(raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None):
+    out = shutil.copytree(compared, tmp_path / "out")
+    log = out / "logs" / "tiny"
+    broken = [log / "cells" / name for name in ("mgoe/0/metrics.json", "shared-bottom/1/test.npz", "mgoe:random/0/fit.json")]
+    shared = [log / name for name in ("references.json", "seeds/1/examples.json")]
+    for path in broken + shared:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said: list[str] = []
+    result = pipeline.compare(settings(raw), out, say=said.append)
+    assert (result.failed, result.waiting) == ({}, 0)
+    for path in broken + shared:
+        assert sum(line.startswith(f"damaged, to be made anew: {path}: ") for line in said) == 1
+    assert "3 of 6 cells to run, 2 at a time" in said
+    pd.testing.assert_frame_equal(numbers(out), numbers(compared))
+    for path in shared:
+        assert path.read_bytes() == (compared / path.relative_to(out)).read_bytes()
+    said.clear()
+    pipeline.compare(settings(raw), out, say=said.append)
+    assert said == ["0 of 6 cells to run, 2 at a time"]
+
+
+def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed_at_the_end(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+        for outcome in here(jobs):
+            yield Outcome(outcome.job, failed="its process ended with code -9", lost=True)
+
+    monkeypatch.setattr("mgoe.pipeline.comparison.compare.run_jobs", killed_at_the_end)
+    said: list[str] = []
+    assert pipeline.compare(settings(own), tmp_path / "out", say=said.append).failed == {}
+    assert records.latest(tmp_path / "out")["tiny", "shared-bottom", 0]["state"] == "finished"
+    assert "on validation" in said[-1]
 
 
 @pytest.fixture
@@ -305,6 +381,41 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
         pipeline.compare(settings(own), tmp_path / "again", take=[tmp_path / "none.jsonl"])
 
 
+def test_a_cell_is_taken_whole_or_not_at_all(own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where a fit of here was cut off, nothing of it stays beside what is taken, and the other way round."""
+    file, made = tmp_path / "out" / "results.jsonl", settings(own)
+    pipeline.compare(made, tmp_path / "out")
+    plan = Plan(made, tmp_path / "there")
+    cell = plan.entries[0].cell()
+    (cell.folder / "checkpoints").mkdir(parents=True)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    (plan.out / "comparison.yaml").touch()
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(taken, "write_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.compare(made, tmp_path / "there", take=[file])
+    assert not (cell.folder / "taken.json").exists()
+    assert pipeline.compare(made, tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    assert {path.name for path in cell.folder.iterdir()} == {"metrics.json", "taken.json", "test.npz"}
+    (cell.folder / "taken.json").write_text("{")
+    said: list[str] = []
+    assert pipeline.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
+    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'taken.json'}: holds no JSON")
+
+
+def test_references_of_the_first_seed_may_be_made_for_another(raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None):
+    """And the same command then finds all it made to be of the same settings."""
+    for _ in range(2):
+        said: list[str] = []
+        assert pipeline.compare(settings(raw), tmp_path / "out", seeds=[1], take=[compared / "results.jsonl"], say=said.append).failed == {}
+    assert said[1:] == ["0 of 3 cells to run, 2 at a time"]
+
+
 def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, Any], tmp_path: Path):
     tuned = settings(own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
     pipeline.compare(tuned, tmp_path / "out")
@@ -360,6 +471,13 @@ def test_a_line_that_was_cut_off_is_no_line(tmp_path: Path):
     (tmp_path / "results.jsonl").write_text('{"log": "a", "mod')
     records.append(tmp_path, whole)
     assert records.latest(tmp_path) == {("a", "m", 0): whole}
+
+
+def test_a_line_may_hold_what_ends_one_elsewhere(tmp_path: Path):
+    line = {"log": "a", "model": "m\u2028\u2029\x85", "seed": 0, "state": "failed", "reason": "\r\n"}
+    records.append(tmp_path, line)
+    records.append(tmp_path, line | {"seed": 1})
+    assert list(records.read(tmp_path / "results.jsonl")) == [line, line | {"seed": 1}]
 
 
 WRONG = [
@@ -421,11 +539,13 @@ def test_every_comparison_of_the_examples_is_valid(path: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
 def test_every_rival_is_in_the_arenas(name: str):
-    tables = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml").tables
+    settings = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
+    tables = settings.tables
     rivals = PRESETS.keys() - {"macgnn-released"}
     assert rivals <= set(tables["graph"].models)
-    beyond = {"mgoe", "shared-bottom-knots"}
-    assert {f"{rival}+mgoe" for rival in rivals - {"mgoe"}} == {*tables["experts"].models} - beyond
+    assert {"mgoe", "shared-bottom-knots", *(f"{rival}+mgoe" for rival in rivals - {"mgoe"})} == {*tables["experts"].models}
+    [bent] = [model for model in settings.models if not isinstance(model, str) and model.name == "shared-bottom-knots"]
+    assert tuple(bent.options["knots"]) == MGOEOptions().knots
 
 
 # Search of settings
@@ -452,6 +572,136 @@ def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], comp
     assert [trial["value"] for trial in again["trials"]] == values
     tuned = entry.contestant.settings(tuning.best_of(tmp_path / "b.json"))
     assert tuned.training == {k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")}
+
+
+TUNE = {"trials": 4, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}}}
+
+
+class Searched:
+    """A search whose fits are made up: the value of a trial is a function of its settings, or the fit fails.
+
+    Args:
+        raw: Of the comparison.
+        out: The file of the search.
+    """
+
+    def __init__(self, raw: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch):
+        self.plan, self.out, self.fitted, self.fail = Plan(settings(raw, tune=TUNE), out.parent), out, 0, {}
+        monkeypatch.setattr(tuning, "fit_model", self.fit)
+
+    def fit(self, model: Any, *_: Any, **__: Any) -> Any:
+        self.fitted += 1
+        if error := self.fail.pop(self.fitted, None):
+            raise error
+        return None, None, SimpleNamespace(best_value=1 - float(model.training.get("learning_rate", 0.01)))
+
+    def go_on(self) -> list[dict[str, Any]]:
+        """Trials of the search, which is gone on with, but for the time they took."""
+        entry, tune = self.plan.entries[0], self.plan.settings.tune
+        assert tune is not None
+        tuning.search(entry.contestant.settings(), 0, entry.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
+        return [{key: value for key, value in trial.items() if key != "seconds"} for trial in json.loads(self.out.read_text())["trials"]]
+
+
+@pytest.fixture
+def searched(raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    return Searched(raw, tmp_path / "a.json", monkeypatch)
+
+
+FAULTS = [
+    (torch.OutOfMemoryError("CUDA out of\nmemory"), "OutOfMemoryError: CUDA out of memory"),
+    (MemoryError(), "MemoryError:"),
+    (ConfigError("options.width", "must divide by heads"), "options.width: must divide by heads"),
+    (DataError("a log", "is none"), "a log: is none"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    (ZeroDivisionError("by nothing"), "ZeroDivisionError: by nothing"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=lambda value: type(value).__name__)
+def test_a_trial_that_fails_leaves_the_others_to_the_search(searched: Searched, fault: Exception, reason: str):
+    searched.fail = {2: fault}
+    trials = searched.go_on()
+    assert [trial["value"] is None for trial in trials] == [False, True, False, False]
+    assert reason in trials[1]["failed"]
+    assert tuning.is_done(searched.out)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left"), "a file of the fit"], ids=repr)
+def test_what_is_no_fault_of_a_trial_stops_the_search_where_it_is(searched: Searched, stop: BaseException | str):
+    whole = searched.go_on()
+    searched.out.unlink()
+    place = searched.out.with_suffix(".fit") / "checkpoints"
+    error = TrainingError(place, "the checkpoint cannot be written") if isinstance(stop, str) else stop
+    for _ in range(3):
+        searched.fitted, searched.fail = 0, {2: error}
+        with pytest.raises(type(error)):
+            searched.go_on()
+    assert searched.go_on() == whole
+
+
+def test_a_trial_whose_process_is_killed_is_tried_once_more(searched: Searched):
+    whole = searched.go_on()
+    searched.out.unlink()
+    tuning.note_killed(searched.out)
+    assert searched.go_on() == whole
+    tuning.note_killed(searched.out)  # when all was there
+    assert searched.go_on() == whole
+    first = json.loads(searched.out.read_text())["trials"][:1]
+    searched.out.write_text(json.dumps({"model": "mgoe", "trials": first}))
+    for _ in range(2):
+        tuning.note_killed(searched.out)
+    trials = searched.go_on()
+    assert [trial["value"] is None for trial in trials] == [False, True, False, False]
+    assert trials[1]["settings"] == whole[1]["settings"]
+    assert "its process was killed 2 times" in trials[1]["failed"]
+
+
+def test_a_search_of_which_every_trial_failed_begins_anew(searched: Searched):
+    searched.fail = {number: MemoryError() for number in (1, 2, 3, 4)}
+    with pytest.raises(TrainingError, match="every one of 4 trials failed, the first with: MemoryError"):
+        searched.go_on()
+    assert [trial["value"] is None for trial in searched.go_on()] == [False] * 4
+
+
+def test_a_comparison_notes_whose_search_was_killed(own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
+
+    def killed(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+        for job in jobs:
+            if job.work in (work.prepare_log, work.build):
+                yield Outcome(job, job.work(*job.args))
+            else:
+                yield Outcome(job, failed="its process ended with code -9", lost=job.work is work.tune_model)
+
+    for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
+        monkeypatch.setattr("mgoe.pipeline.comparison.compare.run_jobs", run_jobs)
+        assert len(pipeline.compare(tuned, tmp_path / "out").failed) == failed
+    trials = json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())["trials"]
+    assert [trial["value"] is None for trial in trials] == [True, False]
+
+
+def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(own: dict[str, Any], tmp_path: Path, in_this_process: None):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(own, seeds=[0, 1], tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
+    out = tmp_path / "out"
+    pipeline.compare(tuned, out, seeds=[1])
+    said: list[str] = []
+    pipeline.compare(tuned, out, seeds=[1], say=said.append)
+    assert said == ["0 of 1 cells to run, 2 at a time"]
+    search = out / "logs/tiny/tuned/shared-bottom.json"
+    plan = Plan(tuned, tmp_path / "other")
+    _, second = plan.entries
+    second.tuned.parent.mkdir(parents=True)
+    shutil.copy(search, second.tuned)
+    assert [job.name for job in jobs_of(plan, [second])[0]] == ["examples of tiny, seed 1", "graph of tiny, seed 1", second.title]
+    best = tuning.best_of(search)
+    search.write_bytes(b"")
+    assert pipeline.compare(tuned, out, say=said.append).waiting == 0
+    assert said[1].startswith(f"damaged, to be made anew: {search}: holds no JSON")
+    assert tuning.best_of(search) == best
 
 
 def test_a_switch_is_searched_where_a_model_has_it(raw: dict[str, Any]):

@@ -21,7 +21,7 @@ from tests.models.test_halves import SIDES, late, of_one_user, part
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
 
-CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom")
+CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom", "shared-bottom, bent")
 
 
 @pytest.mark.parametrize("name", CHECKED)

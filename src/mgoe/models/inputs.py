@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,18 +11,18 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup
+from mgoe.config.base import as_list
 from mgoe.models.halves import Side, Sides, side_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 
 CLIP = 10.0
 """Standardised values are clipped here: a drifting count may not outweigh everything else."""
-Knots = Annotated[tuple[Annotated[float, Field(gt=-CLIP, lt=CLIP)], ...], Field(max_length=16)]
-"""Where numbers bend, in standard deviations from their means, as an option."""
+MOST_KNOTS = 16
 SPREAD = 0.05
 """Standard deviation of fresh embeddings."""
 LATE_ROWS = 1 << 22
@@ -29,6 +30,18 @@ LATE_ROWS = 1 << 22
 DRAWN = 1 << 16
 """Rows that are drawn together."""
 _late: ContextVar[bool] = ContextVar("late", default=False)
+
+
+def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
+    ends = (-CLIP, *knots, CLIP)
+    if len(knots) > MOST_KNOTS or not all(a < b for a, b in itertools.pairwise(ends)):
+        rule = f"takes up to {MOST_KNOTS} numbers, each above the one before, between -{CLIP:g} and {CLIP:g}, where values are clipped"
+        raise ValueError(f"{rule}, found {list(knots)}; sort them and leave out what comes twice")
+    return knots
+
+
+Knots = Annotated[tuple[float, ...], BeforeValidator(as_list), AfterValidator(_rising)]
+"""Where numbers bend, in standard deviations from their means, as an option."""
 
 
 def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:

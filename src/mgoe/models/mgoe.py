@@ -55,7 +55,8 @@ class MGOEOptions(Settings):
     """Experts and gates read the macro edges as numbers beside their aggregates: the softmax keeps proportions alone, and how much a
     node has of everything tells tasks apart."""
     knots: Knots = (-1.0, 0.0, 1.0)
-    """Where numbers that experts read bend, in standard deviations from their means: `v` is read as `max(0, v - k)` too, for each k."""
+    """Where the dense numbers bend, in standard deviations from their means: whoever reads all of them reads `v` as `max(0, v - k)` too,
+    for each knot k. Target edges, products, projections and gates that read counts do not bend."""
     task_ids: bool = True
     """`e_u` and `e_i` a task, or one for all."""
     gate_query: Literal["counts", "ids", "inputs", "experts"] = "counts"

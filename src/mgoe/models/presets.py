@@ -61,7 +61,7 @@ PRESETS: dict[str, ModelSettings] = {
             "aggregate": 32,
             "mask_empty": False,
             "edge_vectors": False,
-            "knots": (),
+            "knots": [],
             "gate_query": "experts",
             "one_gate": False,
             "table": True,
