@@ -53,6 +53,11 @@ from mgoe.training.pairs import PairScorer
 DEPTH = 10
 NEIGHBOURS = 20
 FACTORS = 64
+MENDS = {
+    "time": "move the last of split.cuts, so that users do known items after it, or choose --split leave-last-out",
+    "leave-last-out": "take a log in which users do more than one item, or choose --split time",
+}
+"""By split, what helps where nothing is relevant."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 """Users (Q,) to a score an item (Q, I)."""
 
@@ -263,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in names:
             if name not in valid:
                 parser.error(f"{option}: {name!r} is none{did_you_mean(name, valid)}")
+    if asked.queries < 1:
+        parser.error(f"--queries: must be at least 1, found {asked.queries}")
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
         with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
@@ -273,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
             with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
                 task, snapshot = leave_last_out(whole, prepared, asked.queries, asked.seed), len(prepared.cuts)
+        if len(task.queries) == 0:
+            parser.error(f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}")
         pipeline.build(settings, out, prepared, say)
         rivals = recommenders(asked.beside, task, asked.seed)
         for name in asked.models:

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from mgoe.errors import OutputError
+
+UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
+"""Names of what is half-written: the final one, the number of the process, an ending."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,6 +41,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole; NaN becomes null, which is what JSON has."""
     write_text(path, json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that `write_json` wrote.
+
+    Raises:
+        OutputError: The file is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(path, f"cannot be read: {error.strerror or error}; the command that wrote it writes it anew") from None
+    except ValueError as error:
+        raise OutputError(path, f"holds no JSON ({error}); remove it, and the command that wrote it writes it anew") from None
+    if not isinstance(found, dict):
+        rule = f"must hold a JSON object, found a {type(found).__name__}; remove it, and the command that wrote it writes it anew"
+        raise OutputError(path, rule)
+    return found
 
 
 @contextmanager
@@ -63,6 +85,12 @@ def clear_partial(path: Path) -> None:
     """Take away what `whole_folder` left beside a place in processes that were killed. Hold the place by `exclusive`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Take away what `write_text` and `whole_folder`, and writers that name files as they do, left below a folder. Hold it."""
+    for left in [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 @contextmanager

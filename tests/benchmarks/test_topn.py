@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import yaml
@@ -77,4 +79,42 @@ def test_a_name_that_is_none_is_said_before_any_work(
     with pytest.raises(SystemExit):
         topn.main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), *words])
     assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "items", "mend"),
+    [
+        ("time", lambda user, step: user % 7 + 10 * (step >= 8), "move the last of split.cuts"),
+        ("leave-last-out", lambda user, _: user % 7, "more than one item"),
+    ],
+)
+def test_a_split_without_a_query_is_named(
+    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, items: Callable[[int, int], int], mend: str
+):
+    """Of users who do new items alone after the last cut, or one item each."""
+    start = pd.Timestamp("2024-01-01")
+    events = [
+        {"user_id": user, "item_id": items(user, step), "timestamp": start + pd.Timedelta(days=step, minutes=user), "behavior": behavior}
+        for user in range(30)
+        for step in range(10)
+        for behavior in ("click", "buy")
+    ]
+    pd.DataFrame(events).to_parquet(tmp_path / "log.parquet")
+    raw = small.model_dump(mode="json")
+    raw["data"]["log"] = str(tmp_path / "log.parquet")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(SystemExit) as ended:
+        topn.main([str(tmp_path / "small.yaml"), "--split", split])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"--split {split}: there must be a user with something to find, found none" in said
+    assert mend in said
+
+
+def test_no_query_is_refused_before_any_work(small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
+    with pytest.raises(SystemExit):
+        topn.main([str(tmp_path / "small.yaml"), "--queries", "0", "--out", str(tmp_path / "out")])
+    assert "--queries: must be at least 1, found 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -81,7 +81,7 @@ def test_rows_come_back_from_the_file_with_what_does_not_exist_as_null(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
-@pytest.mark.parametrize("text", [None, "[", "{}x", '[{"value": "x"}]', "[1]"])
+@pytest.mark.parametrize("text", [None, "[", "{}x", '[{"value": "x"}]', '[{"value": 1}]', "[1]"])
 def test_a_file_of_something_else_is_one_clear_error(tmp_path, text):
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)

@@ -214,8 +214,9 @@ def test_damaged_cells_are_found_and_made_anew(raw: dict[str, Any], compared: Pa
         assert sum(line.startswith(f"damaged, to be made anew: {path}: ") for line in said) == 1
     assert "3 of 6 cells to run, 2 at a time" in said
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
-    for path in shared:
-        assert path.read_bytes() == (compared / path.relative_to(out)).read_bytes()
+    for path in shared:  # of whichever seed references come first, they are the same
+        texts = [folder.read_text().replace('"seed": 1', '"seed": 0') for folder in (path, compared / path.relative_to(out))]
+        assert texts[0] == texts[1]
     said.clear()
     pipeline.compare(settings(raw), out, say=said.append)
     assert said == ["0 of 6 cells to run, 2 at a time"]
@@ -226,7 +227,7 @@ def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
 ):
     def killed_at_the_end(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
         for outcome in here(jobs):
-            yield Outcome(outcome.job, failed="its process ended with code -9", lost=True)
+            yield Outcome(outcome.job, failed="its process ended with code -9")
 
     monkeypatch.setattr("mgoe.pipeline.comparison.compare.run_jobs", killed_at_the_end)
     said: list[str] = []
@@ -410,8 +411,9 @@ def test_a_cell_is_taken_whole_or_not_at_all(own: dict[str, Any], tmp_path: Path
 
 def test_references_of_the_first_seed_may_be_made_for_another(raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None):
     """And the same command then finds all it made to be of the same settings."""
+    said: list[str] = []
     for _ in range(2):
-        said: list[str] = []
+        said.clear()
         assert pipeline.compare(settings(raw), tmp_path / "out", seeds=[1], take=[compared / "results.jsonl"], say=said.append).failed == {}
     assert said[1:] == ["0 of 3 cells to run, 2 at a time"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ def test_what_fails_takes_nothing_with_it_but_what_needs_it(tmp_path: Path):
         Job("after that", jobs.note, (tmp_path, "after that"), ("after",)),
         Job("broken", jobs.break_down, ()),
         Job("killed", jobs.die, ()),
+        Job("stopped", jobs.die, (signal.SIGTERM,)),
         Job("first", jobs.note, (tmp_path, "first")),
         Job("second", jobs.note, (tmp_path, "second"), ("first", "long done")),
     ]
@@ -30,6 +32,7 @@ def test_what_fails_takes_nothing_with_it_but_what_needs_it(tmp_path: Path):
     assert ends["refused"].failed == ends["after"].failed == ends["after that"].failed == "a log: is no log of clicks"
     assert ends["broken"].failed == "ZeroDivisionError: nothing to divide by"
     assert "memory may have run out" in ends["killed"].failed
+    assert {name for name, end in ends.items() if end.lost} == {"killed"}
     assert ends["second"].value == "second"
     assert {path.name for path in tmp_path.iterdir()} == {HELD, "first", "second"}
     assert list(ends).index("first") < list(ends).index("second")

@@ -77,7 +77,7 @@ class Influence:
         except FileNotFoundError:
             raise OutputError(path, "no such file; `mgoe run` writes it") from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise OutputError(path, f"cannot be read ({error}); `mgoe run` writes it anew") from None
+            raise OutputError(path, f"cannot be read ({error}); `mgoe run` or `compare` writes it anew") from None
 
 
 def user_influence(

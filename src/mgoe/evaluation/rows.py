@@ -41,8 +41,9 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = [{name: row[name] for name in Row.__annotations__} for row in rows]
         return [Row(**{**row, "value": math.nan if row["value"] is None else float(row["value"])}) for row in rows]
     except FileNotFoundError:
         raise OutputError(path, "no such file; `mgoe run` writes it") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(path, f"holds no metrics ({type(error).__name__}: {error}); `mgoe run` writes it anew") from None
+        raise OutputError(path, f"holds no metrics ({type(error).__name__}: {error}); `mgoe run` or `compare` writes it anew") from None

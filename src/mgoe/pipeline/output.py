@@ -13,7 +13,7 @@ import yaml
 from mgoe import __version__
 from mgoe.config import RunSettings, dump_settings
 from mgoe.errors import OutputError
-from mgoe.files import write_json, write_text
+from mgoe.files import clear_unfinished, write_json, write_text
 
 STATE = "run.json"
 SETTINGS = "settings.yaml"
@@ -81,12 +81,6 @@ def _open(out: Path, settings: RunSettings) -> None:
     clear_unfinished(out)
     write_text(out / SETTINGS, dump_settings(settings))
     mark(out, "unfinished")
-
-
-def clear_unfinished(out: Path) -> None:
-    """Take away what processes that were killed left half-written. Hold the folder."""
-    for left in [path for ending in ("partial", "part", "tmp") for path in out.rglob(f"*.{ending}")]:
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _move(source: Path, target: Path) -> None:

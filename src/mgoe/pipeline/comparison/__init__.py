@@ -6,6 +6,7 @@ processes   jobs in processes of their own
 work        what these do
 tuning      settings searched on validation
 records     results.jsonl
+damaged     what cannot be read any more
 taken       cells of another machine, from its results.jsonl
 outcome     finished cells -> tables
 compare     all of it

@@ -13,14 +13,13 @@ import pandas as pd
 from mgoe.config import ComparisonSettings, dump_settings, load_comparison
 from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
-from mgoe.files import exclusive, write_text
+from mgoe.files import clear_unfinished, exclusive, read_json, write_text
 from mgoe.pipeline.cells import told
-from mgoe.pipeline.comparison import kept, records, taken, work
+from mgoe.pipeline.comparison import damaged, kept, records, taken, work
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
 from mgoe.pipeline.comparison.processes import Job, run_jobs, wait_for_orphans
-from mgoe.pipeline.comparison.tuning import is_done, load_optuna
-from mgoe.pipeline.output import clear_unfinished
+from mgoe.pipeline.comparison.tuning import is_done, load_optuna, note_killed
 from mgoe.pipeline.stages import Say
 
 SETTINGS = "comparison.yaml"
@@ -90,8 +89,14 @@ def compare(
     with exclusive(out, "a comparison"):
         wait_for_orphans(out)
         _open(plan)
-        _drop(plan, kept.outdated(kept.parts_of(plan, plan.entries), overwrite), command)
-        for part in kept.parts_of(plan, entries):
+        parts = kept.parts_of(plan, plan.entries)
+        outdated = kept.outdated(parts, overwrite)
+        write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
+        _drop(plan, outdated, command)
+        broken = damaged.cells(plan, say)
+        _drop(plan, [part for part in parts if part.path in broken], command)
+        damaged.clear_shared(plan, say)
+        for part in kept.parts_of(plan, [*entries, *map(plan.untouched, entries)]):  # searches and references are of the first seed
             part.begin()
         taken.take(plan, told, say)
         _run(plan, entries, until, say, command)
@@ -104,7 +109,7 @@ def compare(
 
 
 def _open(plan: Plan) -> None:
-    """Take the folder.
+    """Take the folder. A new one is marked by its settings.
 
     Raises:
         OutputError: It holds something else, or cannot be written.
@@ -119,7 +124,8 @@ def _open(plan: Plan) -> None:
     except OSError as error:
         raise OutputError(out, f"cannot be made: {error.strerror or error}; choose a folder you may write") from None
     clear_unfinished(out)
-    write_text(out / SETTINGS, dump_settings(plan.settings))
+    if not (out / SETTINGS).exists():
+        write_text(out / SETTINGS, dump_settings(plan.settings))
 
 
 def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
@@ -145,14 +151,18 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
         for outcome in outcomes:
             entry = of_cells.get(outcome.job.name)
             if entry is None:
+                if outcome.lost and outcome.job.work is work.tune_model:
+                    note_killed(outcome.job.args[-1])
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
                 _note_searches(plan, command)
                 continue
-            line = records.of_failure(entry, outcome.failed, command) if outcome.failed else records.of_cell(entry, command)
+            failed = "" if entry.cell().done else outcome.failed  # a process may be killed when all is written
+            line = records.of_failure(entry, failed, command) if failed else records.of_cell(entry, command)
             records.append(plan.out, line)
             done += 1
             left = (time.perf_counter() - started) / done * (len(of_cells) - done)
-            ended = f"{entry.title} failed: {outcome.failed}" if outcome.failed else f"{entry.log.name}, {told(outcome.value)}"
+            facts = entry.cell().folder / "fit.json"
+            ended = f"{entry.title} failed: {failed}" if failed else f"{entry.log.name}, {told(read_json(facts))}"
             say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
 
 
@@ -188,8 +198,9 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
         tuned = None
         if plan.settings.tune is not None:
             first, tuned = plan.untouched(entry), entry.tuned
-            title = f"search of {entry.log.name}, {first.contestant.name}"
-            needs.append(need(title, is_done(tuned), work.tune_model, (first, plan.settings.tune, tuned), staged(first)))
+            if not is_done(tuned):
+                title = f"search of {entry.log.name}, {first.contestant.name}"
+                needs.append(need(title, False, work.tune_model, (first, plan.settings.tune, tuned), staged(first)))
         cells[entry.title] = entry
         need(entry.title, False, work.fit_entry, (entry, tuned), *needs)
     return list(jobs.values()), cells

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -76,7 +77,7 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
 
 def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
     """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
-    unfinished = plan.out / f".{TIDY}.tmp"
+    unfinished = plan.out / f".{TIDY}.{os.getpid()}.tmp"
     try:
         tidy_rows(plan).to_parquet(unfinished, index=False)
         unfinished.replace(plan.out / TIDY)

@@ -42,11 +42,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: what it returned, or in a sentence why it failed."""
+    """How a job ended.
+
+    Attributes:
+        job: Which.
+        value: What it returned.
+        failed: In a sentence, why it failed.
+        lost: Whether its process ended without a word and nobody asked it to, as one does that is killed for want of memory.
+    """
 
     job: Job
     value: Any = None
     failed: str = ""
+    lost: bool = False
 
 
 def wait_for_orphans(folder: Path) -> None:
@@ -138,12 +146,14 @@ def _die_with_parent() -> None:
 
 
 def _ended(job: Job, connection: Connection, process: BaseProcess) -> Outcome:
+    lost = False
     try:
         value, failed = connection.recv()
     except EOFError:
         process.join()
         killed = " (killed; memory may have run out)" if process.exitcode == -signal.SIGKILL else ""
         value, failed = None, f"its process ended with code {process.exitcode}{killed}"
+        lost = process.exitcode not in (-signal.SIGTERM, -signal.SIGINT)
     process.join()
     connection.close()
-    return Outcome(job, value, failed)
+    return Outcome(job, value, failed, lost)

@@ -14,6 +14,7 @@ from typing import Any
 from mgoe import __version__
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
+from mgoe.files import read_json
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.kept import digest_of, note_of
 from mgoe.pipeline.comparison.plan import Entry
@@ -47,15 +48,15 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     """The line of a finished cell: who, how long, and every metric as `SPLIT.TASK.METRIC`; of one taken over, what it came with."""
     folder = entry.cell().folder
     if (folder / TAKEN).exists():
-        return _read(folder / TAKEN)
-    facts = _read(folder / "fit.json")
-    examples = _read(entry.log.stage(entry.seed) / EXAMPLES)
+        return read_json(folder / TAKEN)
+    facts = read_json(folder / "fit.json")
+    examples = read_json(entry.log.stage(entry.seed) / EXAMPLES)
     rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
     values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
     kept = ("parameters", "best_epoch", "training_seconds", "cpu_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
     return {
         **_who(entry, "finished", command),
-        "asked": digest_of(_read(note_of(folder))),
+        "asked": digest_of(read_json(note_of(folder))),
         "tuned": best_of(entry.tuned) if is_done(entry.tuned) else None,
         **{name: facts.get(name) for name in kept},
         "examples": examples,
@@ -67,7 +68,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
 def of_search(entry: Entry, command: str) -> dict[str, Any]:
     """The line of a finished search of the settings of an entry's model: its trials, and the best of them."""
     who = _who(entry, "searched", command) | {"model": entry.contestant.base, "variant": "", "seed": None}
-    return {**who, "asked": digest_of(_read(note_of(entry.tuned))), "search": _read(entry.tuned)}
+    return {**who, "asked": digest_of(read_json(note_of(entry.tuned))), "search": read_json(entry.tuned)}
 
 
 def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
 
 
 def of_outdated(entry: Entry, command: str) -> dict[str, Any]:
-    """The line of a cell that was taken away, because other settings are asked for."""
+    """The line of a cell that was taken away: other settings are asked for, or it was damaged."""
     return _who(entry, "outdated", command)
 
 
@@ -111,7 +112,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         OutputError: The file cannot be read.
     """
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")  # not at other ends of lines, which texts may hold
     except OSError as error:
         raise OutputError(path, f"cannot be read: {error.strerror or error}; name a results.jsonl") from None
     for text in texts:
@@ -137,7 +138,3 @@ def _who(entry: Entry, state: str, command: str) -> dict[str, Any]:
     who = {"log": entry.log.name, "model": entry.contestant.name, "base": entry.contestant.base, "variant": entry.contestant.variant}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {**who, "seed": entry.seed, "state": state, "mgoe": __version__, "revision": revision(), "command": command, "at": now}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

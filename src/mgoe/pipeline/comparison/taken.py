@@ -6,7 +6,6 @@ is left out, and so is a cell whose settings another search chose, or that was j
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
-from mgoe.files import write_json
+from mgoe.files import read_json, whole_folder, write_json
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison import kept, records
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
@@ -61,7 +60,7 @@ def _of_this_log(entry: Entry, part: kept.Part) -> bool:
 def _judged(plan: Plan, log: Log) -> Any:
     """Checksums of the rows that cells of a log are judged on; None where there are none yet."""
     paths = [log.stage(seed) / EXAMPLES for seed in plan.settings.seeds]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    found = [read_json(path) for path in paths if path.exists()]
     lines = records.latest(plan.out).values()
     found += [line["examples"] for line in lines if (line["log"], line["state"]) == (log.name, "finished")]
     return found[0] if found else None
@@ -86,10 +85,10 @@ def _take_cell(plan: Plan, entry: Entry, part: kept.Part, line: Line, judged: di
         return False
     influence, rows = unpack(line["influence"]), _rows(entry, line)
     part.begin()
-    part.path.mkdir(parents=True, exist_ok=True)
-    influence.save(part.path / "test.npz")
-    write_json(part.path / records.TAKEN, line)
-    write_rows(part.path / DONE, rows)
+    with whole_folder(part.path) as folder:  # in the place of a fit that was cut off
+        influence.save(folder / "test.npz")
+        write_json(folder / records.TAKEN, line)
+        write_rows(folder / DONE, rows)
     records.append(plan.out, line)
     judged[entry.log.name] = line["examples"]
     return True

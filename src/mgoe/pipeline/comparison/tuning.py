@@ -7,7 +7,7 @@ comes to what one in one go comes to. Test is never read.
 
 from __future__ import annotations
 
-import json
+import errno
 import math
 import shutil
 import time
@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from mgoe.config import ModelSettings, RangeSettings, RunSettings, TuneSettings, check_settings, laid_over, nested
-from mgoe.errors import MissingExtra, TrainingError
-from mgoe.files import write_json
+from mgoe.errors import MgoeError, MissingExtra, TrainingError
+from mgoe.files import read_json, write_json
 from mgoe.models import options_of, resolve
 from mgoe.pipeline.cells import Inputs, fit_model, training_of
 from mgoe.training import Monitor
 
 Space = Mapping[str, list[Any] | RangeSettings]
+KILLS = 2
+"""So often the process of a trial may be killed, then the trial has failed: memory does not grow by trying."""
 
 
 def load_optuna() -> Any:
@@ -40,12 +42,19 @@ def load_optuna() -> Any:
 
 def best_of(path: Path) -> dict[str, Any]:
     """What the best trial of a finished search changes, as mappings in mappings."""
-    return nested(json.loads(path.read_text(encoding="utf-8"))["best"])
+    return nested(read_json(path)["best"])
 
 
 def is_done(path: Path) -> bool:
     """Whether a search is finished."""
-    return path.exists() and "best" in json.loads(path.read_text(encoding="utf-8"))
+    return path.exists() and "best" in read_json(path)
+
+
+def note_killed(path: Path) -> None:
+    """Note that the process of a search was killed in the trial it had come to. Whoever stops a search does not call this."""
+    found = read_json(path) if path.exists() else {}
+    if "best" not in found:
+        write_json(path, found | {"killed": found.get("killed", 0) + 1})
 
 
 def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSettings, inputs: Inputs, out: Path) -> int:
@@ -57,39 +66,66 @@ def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSet
         settings: Of the run.
         tune: Trials, share of rows, space.
         inputs: What the model reads.
-        out: JSON file: `trials`, each with its `settings`, validation `value` (null where the fit failed) and `seconds`; at the end `best`.
+        out: JSON file: `trials`, each with its `settings`, validation `value` (null where the fit failed, with the reason in `failed`) and
+            `seconds`; `killed`, how often the process of the next one was; at the end `best`.
 
     Returns:
         The number of trials.
 
     Raises:
-        TrainingError: Every trial failed.
+        TrainingError: Every trial failed. The next search begins anew, since that may be the machine's fault.
+        OutputError: A trial cannot be written, for want of space or rights.
     """
     lower = Monitor.parse(training_of(settings.training, model).monitor, settings.tasks).lower_is_better
     space = space_of(model, tune.space)
-    trials: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["trials"] if out.exists() else []
+    found = read_json(out) if out.exists() else {}
+    trials, killed = found.get("trials", []), found.get("killed", 0)
     folder = out.with_suffix(".fit")
     while len(trials) < (tune.trials if space else 1):
         number = len(trials)
         changed = propose(space, trials, tune.seed, lower) if number else {}
         started = time.perf_counter()
         shutil.rmtree(folder, ignore_errors=True)
-        value, failed = None, ""
-        try:
-            tried = resolve(check_settings(ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"))
-            found = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[2].best_value
-            value, failed = (found, "") if math.isfinite(found) else (None, "what is monitored does not exist")
-        except TrainingError as error:
-            failed = str(error)
+        value, failed = None, f"its process was killed {killed} times; memory may have run out"
+        if killed < KILLS:
+            value, failed = _try(model, changed, seed, settings, tune, inputs, folder)
+        killed = 0
         trials.append({"settings": changed, "value": value, "failed": failed, "seconds": round(time.perf_counter() - started, 1)})
         write_json(out, {"model": model.name, "trials": trials})
     shutil.rmtree(folder, ignore_errors=True)
     done = [trial for trial in trials if trial["value"] is not None]
     if not done:
+        out.unlink()
         raise TrainingError(f"tune, {model.name}", f"every one of {len(trials)} trials failed, the first with: {trials[0]['failed']}")
     best = (min if lower else max)(done, key=lambda trial: trial["value"])
     write_json(out, {"model": model.name, "trials": trials, "best": best["settings"]})
     return len(trials)
+
+
+def _try(
+    model: ModelSettings, changed: Mapping[str, Any], seed: int, settings: RunSettings, tune: TuneSettings, inputs: Inputs, folder: Path
+) -> tuple[float | None, str]:
+    """The value of a trial, or why it has none: whatever the fault is, the same settings would bring it about again.
+
+    Raises:
+        Exception: The disk's fault, which is no setting's.
+    """
+    try:
+        tried = resolve(check_settings(ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"))
+        value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[2].best_value
+    except Exception as error:
+        if _of_the_disk(error, folder):
+            raise
+        said = str(error) if isinstance(error, MgoeError) else f"{type(error).__name__}: {error}"
+        return None, " ".join(said.split())
+    return (value, "") if math.isfinite(value) else (None, "what is monitored does not exist")
+
+
+def _of_the_disk(error: Exception, folder: Path) -> bool:
+    """Whether files of a fit cannot be written."""
+    if isinstance(error, MgoeError):
+        return Path(error.place).is_relative_to(folder)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def propose(

@@ -35,7 +35,7 @@ def prepare_log(log: Log, seed: int) -> dict[str, Any]:
     settings, folder = log.settings(seed), log.stage(seed)
     prepared = prepare_data(settings, folder)
     if not (folder / EXAMPLES).exists():
-        write_json(folder / EXAMPLES, {split: checksum(prepared, split) for split in ("valid", "test")})
+        note_examples(folder)
     if not (log.path / REFERENCES).exists():
         write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
     return prepared.summary
@@ -62,6 +62,12 @@ def tune_model(entry: Entry, tune: TuneSettings, out: Path) -> int:
     inputs = Inputs(entry.log.stage(entry.seed), settings, entry.log.graph(entry.seed))
     [model] = decided([entry.contestant.settings()], inputs.prepared)
     return search(model, entry.seed, settings, tune, inputs, out)
+
+
+def note_examples(stage: Path) -> None:
+    """Note of which rows a prepared log is judged on."""
+    prepared = Prepared.open(stage / "data")
+    write_json(stage / EXAMPLES, {split: checksum(prepared, split) for split in ("valid", "test")})
 
 
 def checksum(prepared: Prepared, split: Any) -> str:
