@@ -5,6 +5,8 @@ Axes: `U` users, `I` items, `D` width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -12,21 +14,21 @@ from numpy.typing import NDArray
 
 
 def light_gcn(
-    known: sp.csr_array, seed: int, width: int, rounds: int = 3, epochs: int = 40, batch: int = 8192, decay: float = 1e-4
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    known: sp.csr_array, seed: int, width: int, epochs: Sequence[int], rounds: int = 3, batch: int = 8192, decay: float = 1e-4
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of pairs (eq. 15).
 
     Args:
         known: Who did what; entries count as one. Shape (U, I).
         seed: Of everything that is drawn.
         width: Of an embedding, D.
+        epochs: Over all pairs, rising: after how many of them to look.
         rounds: Of smoothing.
-        epochs: Over all pairs.
         batch: Pairs of a step.
         decay: Weight of the squared norms.
 
-    Returns:
-        Embeddings of users and of items, whose products are scores. Shapes (U, D), (I, D).
+    Yields:
+        Embeddings of users and of items, whose products are scores, after each number of epochs. Shapes (U, D), (I, D).
     """
     torch.manual_seed(seed)
     users, items = known.shape
@@ -35,7 +37,7 @@ def light_gcn(
     table = torch.nn.Parameter(0.1 * torch.randn(users + items, width))
     optimiser = torch.optim.Adam([table], lr=5e-3)
     rng = np.random.default_rng(seed)
-    for _ in range(epochs):
+    for epoch in range(1, epochs[-1] + 1):
         for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
             mean = smoothed(adjacency, table, rounds)
             user, liked = torch.from_numpy(pairs.row[rows].astype(np.int64)), torch.from_numpy(pairs.col[rows].astype(np.int64))
@@ -46,9 +48,10 @@ def light_gcn(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    with torch.inference_mode():
-        mean = smoothed(adjacency, table, rounds).numpy()
-    return mean[:users], mean[users:]
+        if epoch in epochs:
+            with torch.inference_mode():
+                mean = smoothed(adjacency, table, rounds).numpy()
+            yield mean[:users], mean[users:]
 
 
 def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Tensor:

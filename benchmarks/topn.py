@@ -12,9 +12,11 @@ Two protocols, each with `--queries` users, a thousand by default, and every ite
   held out, by its own time split, and read a snapshot of all of it.
 
 Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry: popularity is its column sum,
-item-kNN the cosine of columns (20 neighbours), ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and
-LightGCN (He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). A model's order is by the
-sum of its tasks' probabilities with the sampling of negatives undone, or by one task's with `--task`.
+item-kNN the cosine of columns, ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and LightGCN
+(He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). Their settings (`GRIDS`) are those of the best NDCG@10
+on the validation window, by the history up to its snapshot; there too `leave-last-out` takes what users know from their lists. A model
+stops at the epoch that is best on validation, and its order is by the sum of its tasks' probabilities with the sampling of negatives
+undone, or by one task's with `--task`.
 
 A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
 """
@@ -24,10 +26,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +54,16 @@ from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.training.pairs import PairScorer
 
 DEPTH = 10
-NEIGHBOURS = 20
-FACTORS = 64
+WIDTH = 64
+"""Of LightGCN's embeddings."""
+Grid = Sequence[Mapping[str, int]]
+GRIDS: dict[str, Grid] = {
+    "popularity": [{}],
+    "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
+    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128) for alpha in (1, 10, 40)],
+    "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
+}
+"""Settings that are tried; those of LightGCN are moments of one fit."""
 MENDS = {
     "time": "move the last of split.cuts, so that users do known items after it, or choose --split leave-last-out",
     "leave-last-out": "take a log in which users do more than one item, or choose --split time",
@@ -94,16 +105,18 @@ def matrix(user: NDArray, item: NDArray, shape: tuple[int, int]) -> sp.csr_array
     return counts
 
 
-def by_time(prepared: Prepared, queries: int, seed: int) -> Task:
-    """The test window of the configuration."""
+def by_time(prepared: Prepared, split: Literal["valid", "test"], queries: int, seed: int, hide: bool) -> Task:
+    """A window of the configuration, and the history up to its snapshot."""
     user, item, _, snapshot = history_of(prepared)
-    last = len(prepared.cuts) - 1
+    last = len(prepared.cuts) - (1 if split == "test" else 2)
     shape = int(prepared.users_at[-1]), int(prepared.items_at[last])
     before = (snapshot <= last) & (item < shape[1])
-    test = prepared.examples("test")
-    done = (test.labels > 0).any(1) & (test.item < shape[1])
     known = matrix(user[before], item[before], shape)
-    return task_of(known, test.user[done], test.item[done], queries, seed, hide=False)
+    window = prepared.examples(split)
+    done = (window.labels > 0).any(1) & (window.item < shape[1])
+    users, items = window.user[done], window.item[done]
+    new = known[users, items] == 0 if hide else slice(None)
+    return task_of(known, users[new], items[new], queries, seed, hide)
 
 
 def leave_last_out(whole: Prepared, rest: Prepared, queries: int, seed: int) -> Task:
@@ -178,36 +191,61 @@ def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, float]:
     return {f"hr@{DEPTH}": hit_rate_at(rank, query, DEPTH), f"ndcg@{DEPTH}": ndcg_at(rank, query, DEPTH)}
 
 
-def popularity(task: Task) -> Scores:
+def popularity(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
     """The same list for everybody."""
     sums = np.asarray(task.known.sum(0)).ravel()
-    return lambda users: np.tile(sums, (len(users), 1))
+    for _ in grid:
+        yield lambda users: np.tile(sums, (len(users), 1))
 
 
-def item_knn(task: Task) -> Scores:
+def item_knn(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
     """Items like those that a user did, by cosine."""
     from implicit.nearest_neighbours import CosineRecommender
 
-    model = CosineRecommender(K=NEIGHBOURS)
-    model.fit(sp.csr_matrix(task.known), show_progress=False)
-    similar = sp.csr_array(model.similarity)
-    return lambda users: (task.known[users] @ similar).toarray()
+    for settings in grid:
+        model = CosineRecommender(**settings)
+        model.fit(sp.csr_matrix(task.known), show_progress=False)
+        similar = sp.csr_array(model.similarity)
+        yield lambda users, similar=similar: (task.known[users] @ similar).toarray()
 
 
-def als(task: Task, seed: int) -> Scores:
+def als(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
     """Weighted matrix factorisation by alternating least squares."""
     from implicit.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(factors=FACTORS, random_state=seed)
-    model.fit(sp.csr_matrix(task.known), show_progress=False)
-    items = np.asarray(model.item_factors)
-    return lambda users: np.asarray(model.user_factors)[users] @ items.T
+    for settings in grid:
+        model = AlternatingLeastSquares(**settings, random_state=seed)
+        model.fit(sp.csr_matrix(task.known), show_progress=False)
+        yield _products(np.asarray(model.user_factors), np.asarray(model.item_factors))
 
 
-def by_graph(task: Task, seed: int) -> Scores:
+def by_graph(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
     """LightGCN."""
-    users, items = light_gcn(task.known, seed, FACTORS)
+    for users, items in light_gcn(task.known, seed, WIDTH, [settings["epochs"] for settings in grid]):
+        yield _products(users, items)
+
+
+def _products(users: NDArray, items: NDArray) -> Scores:
     return lambda chosen: users[chosen] @ items.T
+
+
+RECOMMENDERS: dict[str, Callable[[Task, int, Grid], Iterator[Scores]]] = {
+    "popularity": popularity,
+    "item-knn": item_knn,
+    "als": als,
+    "lightgcn": by_graph,
+}
+"""What stands beside the models, by name: scores by each settings of a grid; popularity first, which all else is held against."""
+
+
+def chosen_scores(name: str, task: Task, valid: Task, seed: int) -> Scores:
+    """A recommender with the settings that are best on validation."""
+    make, grid = RECOMMENDERS[name], GRIDS[name]
+    if len(grid) > 1 and len(valid.queries):
+        found = [measure(valid, scores)[f"ndcg@{DEPTH}"] for scores in make(valid, seed, grid)]
+        grid = [grid[int(np.argmax(found))]]
+        say(f"{name}: {grid[0]}, of NDCG@{DEPTH} on validation {', '.join(f'{value:.4f}' for value in found)}")
+    return next(iter(make(task, seed, grid[:1])))
 
 
 def model_scores(settings: RunSettings, out: Path, name: str, snapshot: int, items: int, task: str | None) -> Scores:
@@ -231,15 +269,7 @@ def model_scores(settings: RunSettings, out: Path, name: str, snapshot: int, ite
     return score
 
 
-def recommenders(names: Sequence[str], task: Task, seed: int) -> dict[str, Callable[[], Scores]]:
-    """What stands beside the models, by name; popularity first, which the others are held against."""
-    known: dict[str, Callable[[], Scores]] = {
-        "popularity": lambda: popularity(task),
-        "item-knn": lambda: item_knn(task),
-        "als": lambda: als(task, seed),
-        "lightgcn": lambda: by_graph(task, seed),
-    }
-    return {name: known[name] for name in known if name == "popularity" or name in names}
+BESIDE = [name for name in RECOMMENDERS if name != "popularity"]
 
 
 def say(stage: str) -> None:
@@ -252,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--split", choices=("time", "leave-last-out"), default="time")
     parser.add_argument("--models", nargs="*", default=["mgoe"], help="of the configuration")
-    parser.add_argument("--beside", nargs="*", default=["item-knn", "als", "lightgcn"])
+    parser.add_argument("--beside", nargs="*", default=BESIDE)
     parser.add_argument("--task", help="order models by this task alone")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -262,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = load_settings(asked.config, asked.sets)
     for option, names, valid in (
         ("--models", asked.models, [model.name for model in named_models(settings)]),
-        ("--beside", asked.beside, ["item-knn", "als", "lightgcn"]),
+        ("--beside", asked.beside, BESIDE),
         ("--task", [asked.task] if asked.task else [], settings.task_names),
     ):
         for name in names:
@@ -275,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
             pass  # whatever of it is of other settings is refused
         if asked.split == "time":
-            task, snapshot = by_time(prepared, asked.queries, asked.seed), len(prepared.cuts) - 1
+            task, snapshot = by_time(prepared, "test", asked.queries, asked.seed, hide=False), len(prepared.cuts) - 1
         else:
             whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
             with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
@@ -283,7 +313,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(task.queries) == 0:
             parser.error(f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}")
         pipeline.build(settings, out, prepared, say)
-        rivals = recommenders(asked.beside, task, asked.seed)
+        valid = by_time(prepared, "valid", asked.queries, asked.seed, hide=task.hide)
+        rivals: dict[str, Callable[[], Scores]] = {
+            name: partial(chosen_scores, name, task, valid, asked.seed)
+            for name in RECOMMENDERS
+            if name == "popularity" or name in asked.beside
+        }
         for name in asked.models:
             rivals[name] = partial(model_scores, settings, out, name, snapshot, task.known.shape[1], asked.task)
         against: dict[str, float] = {}

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import yaml
-from benchmarks.lightgcn import smoothing
+from benchmarks.lightgcn import light_gcn, smoothing
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from benchmarks import topn
 from mgoe.config import RunSettings
+from mgoe.pipeline.line import begin
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
@@ -54,6 +55,46 @@ def test_smoothing_is_symmetric_and_of_norm_one():
     assert_allclose(dense, dense.T)
     assert_allclose(np.linalg.eigvalsh(dense).max(), 1, atol=1e-6)
     assert_allclose(dense[0, 3], 1 / np.sqrt(2))
+
+
+def test_a_fit_looked_at_on_the_way_is_the_shorter_fit():
+    known = sp.random_array((12, 9), density=0.3, rng=np.random.default_rng(0), format="csr")
+    for (users, items), epochs in zip(light_gcn(known, 0, 4, [1, 3]), (1, 3), strict=True):
+        [alone] = light_gcn(known, 0, 4, [epochs])
+        assert_allclose(users, alone[0])
+        assert_allclose(items, alone[1])
+
+
+def test_settings_are_those_that_are_best_on_validation(monkeypatch: pytest.MonkeyPatch):
+    known = sp.csr_array(np.eye(4, 30, dtype=np.float32))
+    valid, test = (topn.task_of(known, np.arange(4), np.full(4, item), 4, 0, hide=False) for item in (7, 8))
+    tried = []
+
+    def make(task: topn.Task, seed: int, grid: topn.Grid):
+        """Recommends one item to everybody."""
+        for settings in grid:
+            tried.append((task is valid, settings["item"]))
+            yield lambda users, item=settings["item"]: np.tile(np.arange(30) == item, (len(users), 1)).astype(float)
+
+    monkeypatch.setitem(topn.RECOMMENDERS, "one", make)
+    monkeypatch.setitem(topn.GRIDS, "one", [{"item": 8}, {"item": 7}, {"item": 9}])
+    assert topn.chosen_scores("one", test, valid, 0)(np.arange(1)).argmax() == 7  # not the 8 that is best on test
+    assert tried == [(True, 8), (True, 7), (True, 9), (False, 7)]
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_validation_knows_nothing_of_what_comes_after_its_snapshot(small: RunSettings, tmp_path: Path, hide: bool):
+    with begin(small, tmp_path / "out", overwrite=False, say=lambda _: None) as (_, _, prepared):
+        valid, test = (topn.by_time(prepared, split, 10_000, 0, hide) for split in ("valid", "test"))
+    user, item, _, snapshot = topn.history_of(prepared)
+    before = snapshot <= len(prepared.cuts) - 2
+    expected = topn.matrix(user[before], item[before], (int(prepared.users_at[-1]), int(item[before].max()) + 1)).toarray()
+    assert_allclose(valid.known.toarray()[:, : expected.shape[1]], expected)
+    assert not valid.known.toarray()[:, expected.shape[1] :].any()
+    assert test.known.sum() > valid.known.sum()
+    assert len(valid.queries)
+    if hide:
+        assert not valid.known[valid.user, valid.item].any()
 
 
 @pytest.mark.parametrize("split", ["time", "leave-last-out"])
