@@ -79,6 +79,7 @@ def test_errors_are_better_when_lower(ours, said):
 
 @pytest.mark.parametrize("write", [markdown, latex])
 def test_every_form_says_which_cells_failed(write):
-    text = write([standings({"a": {0: 0.7}, "b": {0: 0.6}}, missing={"b": "failed with seed 1: killed_by 9"})])
+    text = write([standings({"a": {0: 0.7}, "b": {0: 0.6}}, missing={"b": "failed with seed 1: killed_by 9"}, notes=["Made twice."])])
     assert "b: failed with seed 1" in text
+    assert "Made twice." in text
     assert "first of 2" in text

@@ -31,7 +31,7 @@ from mgoe.models import PRESETS
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.pipeline.comparison import kept, records, taken, tuning, work
 from mgoe.pipeline.comparison.compare import jobs_of
-from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of
+from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of, revisions_of
 from mgoe.pipeline.comparison.plan import Plan
 from mgoe.pipeline.comparison.processes import Job, Outcome
 from tests.effort import SOAK
@@ -459,6 +459,12 @@ def test_costs_that_a_cell_does_not_tell_are_none():
     assert np.isnan(earlier.cpu_seconds)
     assert earlier.training_seconds == 2
     assert np.isnan(cost_of([]).parameters)
+
+
+def test_cells_of_several_revisions_are_said_to_be():
+    assert revisions_of([{"revision": "a"}] * 3) == []
+    [sentence] = revisions_of([{"revision": "a"}, {"revision": "b"}, {"revision": "b"}])
+    assert sentence.endswith("b (2), a (1).")
 
 
 def test_the_files_of_others_are_never_touched(raw: dict[str, Any], tmp_path: Path):

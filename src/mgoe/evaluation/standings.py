@@ -48,6 +48,7 @@ class Standings:
         leads: Of the reference over each other model.
         costs: By model.
         missing: What is said of a model's cells that are not there: failed, or not run yet.
+        notes: What else is to be said.
     """
 
     question: str
@@ -58,6 +59,12 @@ class Standings:
     leads: Sequence[Lead] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def below(self) -> list[str]:
+        """What stands below the tables, a sentence a line."""
+        return [*(f"{model}: {what}" for model, what in self.missing.items()), *self.notes]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def markdown(standings: Sequence[Standings]) -> str:
         parts.append(f"## {one.question}: {one.log}\n")
         parts += [f"{verdict(one)}\n"] * bool(verdict(one))
         parts += [_markdown(sheet) for sheet in (quality(one), differences(one)) if sheet is not None]
-        parts += [f"- {model}: {what}\n" for model, what in one.missing.items()]
+        parts += [f"- {line}\n" for line in one.below]
     return "\n".join(parts)
 
 
@@ -168,7 +175,7 @@ def latex(standings: Sequence[Standings]) -> str:
         for sheet, about in ((quality(one), ""), (differences(one), f"{one.reference} minus each rival, 95 % intervals")):
             if sheet is not None:
                 caption = ". ".join(text for text in (f"{one.question}: {one.log}", about) if text)
-                notes = [] if about else [verdict(one), *(f"{model}: {what}" for model, what in one.missing.items())]
+                notes = [] if about else [verdict(one), *one.below]
                 parts.append(_latex(sheet, caption, [note for note in notes if note]))
     return "\n".join(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -59,6 +60,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
                     leads=find_leads(reference, of[reference], of),
                     costs={model: cost_of([lines[log.name, m, seed] for m, seed in done if m == model]) for model in models},
                     missing=_missing(plan, log, models, lines),
+                    notes=revisions_of([lines[log.name, m, seed] for m, seed in done if m in models]),
                 )
             )
     return found
@@ -108,6 +110,15 @@ def cost_of(lines: Sequence[Mapping[str, Any]]) -> Cost:
     """Means over cells; NaN where one does not say."""
     table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
     return Cost(*table.mean(skipna=False))
+
+
+def revisions_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence where cells were made by different code: settings are compared before cells stand together, code is not."""
+    counts = Counter(line["revision"] for line in lines)
+    if len(counts) < 2:
+        return []
+    each = ", ".join(f"{name or 'unknown'} ({cells})" for name, cells in counts.most_common())
+    return [f"Cells were made by several revisions of the code: {each}."]
 
 
 def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Mapping[str, Any]]) -> dict[str, str]:
