@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.models.gates import Gates, mix
-from mgoe.models.inputs import CLIP, Category, DenseInputs, Nodes
+from mgoe.models.inputs import CLIP, Category, DenseInputs
 from mgoe.models.layers import StackedMLP
+from mgoe.models.nodes import Nodes
 from mgoe.models.recents import Recents, TargetAttention
 from mgoe.models.spec import CategoricalSpec
 from mgoe.models.towers import MacroTaskTable, Towers

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import SIDES, MacroExperts
-from mgoe.models.inputs import DenseInputs, NodeRows, Nodes
+from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import uniform
+from mgoe.models.nodes import NodeRows, Nodes
 from mgoe.models.recents import Recents
 from mgoe.models.single_task import SingleTaskOptions
 from mgoe.models.spec import Batch, FeatureSpec

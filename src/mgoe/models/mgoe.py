@@ -17,8 +17,9 @@ from mgoe.models.experts import MacroExperts
 from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
 from mgoe.models.halves import AdditiveHalves, Halves, Sides
-from mgoe.models.inputs import DenseInputs, Knots, NodeRows, Nodes, ProjectedNodes
+from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import StackedMLP, Widths, for_products, uniform
+from mgoe.models.nodes import NodeRows, Nodes, ProjectedNodes
 from mgoe.models.products import Products
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys

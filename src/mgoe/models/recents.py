@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.inputs import NodeRows
 from mgoe.models.layers import uniform
+from mgoe.models.nodes import NodeRows
 from mgoe.models.spec import Batch, FeatureSpec
 
 

@@ -14,8 +14,9 @@ from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides
-from mgoe.models.inputs import DenseInputs, Knots, Nodes
+from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import Widths
+from mgoe.models.nodes import Nodes
 from mgoe.models.recents import Recents
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 

@@ -12,8 +12,9 @@ from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.gates import mix
-from mgoe.models.inputs import DenseInputs, NodeRows, Nodes
+from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import StackedMLP, Widths
+from mgoe.models.nodes import NodeRows, Nodes
 from mgoe.models.recents import Recents
 from mgoe.models.rivals import RivalOptions
 from mgoe.models.spec import Batch, FeatureSpec
