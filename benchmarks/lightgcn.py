@@ -39,12 +39,11 @@ def light_gcn(
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs[-1] + 1):
         for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
-            mean = smoothed(adjacency, table, rounds)
-            user, liked = torch.from_numpy(pairs.row[rows].astype(np.int64)), torch.from_numpy(pairs.col[rows].astype(np.int64))
-            other = torch.from_numpy(rng.integers(0, items, len(rows)))
-            lead = (mean[user] * (mean[users + liked] - mean[users + other])).sum(1)
-            size = table[user].square().sum() + table[users + liked].square().sum() + table[users + other].square().sum()
-            loss = torch.nn.functional.softplus(-lead).mean() + decay * size / (2 * len(rows))
+            nodes = np.stack([pairs.row[rows], users + pairs.col[rows], users + rng.integers(0, items, len(rows))])
+            places = torch.from_numpy(nodes.astype(np.int64))  # of a user, an item that is his, another
+            user, liked, other = _Smoothed.apply(adjacency, table, rounds)[places]
+            lead = (user * (liked - other)).sum(1)
+            loss = torch.nn.functional.softplus(-lead).mean() + decay * table[places].square().sum() / (2 * len(rows))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -52,6 +51,19 @@ def light_gcn(
             with torch.inference_mode():
                 mean = smoothed(adjacency, table, rounds).numpy()
             yield mean[:users], mean[users:]
+
+
+class _Smoothed(torch.autograd.Function):
+    """`smoothed`, whose gradient is itself of the gradient: the graph is symmetric, and nothing needs to be transposed."""
+
+    @staticmethod
+    def forward(ctx, adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:  # type: ignore[override]
+        ctx.adjacency, ctx.rounds = adjacency, rounds
+        return smoothed(adjacency, table, rounds)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[None, torch.Tensor, None]:  # type: ignore[override]
+        return None, smoothed(ctx.adjacency, gradient, ctx.rounds), None
 
 
 def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Tensor:

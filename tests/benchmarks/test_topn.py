@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 import yaml
 from benchmarks.lightgcn import light_gcn, smoothing
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from benchmarks import topn
+from benchmarks import lightgcn, topn
 from mgoe.config import RunSettings
 from mgoe.pipeline.line import begin
 
@@ -55,6 +56,17 @@ def test_smoothing_is_symmetric_and_of_norm_one():
     assert_allclose(dense, dense.T)
     assert_allclose(np.linalg.eigvalsh(dense).max(), 1, atol=1e-6)
     assert_allclose(dense[0, 3], 1 / np.sqrt(2))
+
+
+def test_the_gradient_of_smoothing_is_that_of_its_rounds():
+    adjacency = smoothing(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]), 3, 3)
+    table, drawn = (torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    gradients = []
+    for smooth in (lightgcn.smoothed, lightgcn._Smoothed.apply):
+        rows = table.clone().requires_grad_()
+        (smooth(adjacency, rows, 3) * drawn).sum().backward()
+        gradients.append(rows.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_fit_looked_at_on_the_way_is_the_shorter_fit():
