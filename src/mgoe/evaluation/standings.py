@@ -8,10 +8,9 @@ from dataclasses import astuple, dataclass, field, fields
 
 from mgoe.evaluation.bootstrap import Lead, fully_paired
 from mgoe.evaluation.rows import ALL, Row
-from mgoe.evaluation.table import BOUNDS, LOWER, Column, best, main_columns, show, summarise, title
+from mgoe.evaluation.table import BOUNDS, LOWER, MEAN, Column, best, headline, main_columns, show, summarise, title
 
 SIGNIFICANT = 0.05
-MEAN: Column = (ALL, "ranking")
 REACHABLE = "best-reachable"
 _ESCAPES = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -114,14 +113,14 @@ def differences(standings: Standings) -> Sheet | None:
     rivals = [model for model in standings.models if any(lead.rival == model for lead in standings.leads)]
     if not rivals:
         return None
-    headline, lines = _headline(standings), []
+    chief, lines = headline(summarise(standings.rows)), []
     for rival in rivals:
-        one = leads.get((rival, *headline))
+        one = leads.get((rival, *chief))
         cells = [_lead(leads.get((rival, *column))) for column in columns]
         adjusted = "-" if one is None or math.isnan(one.adjusted) else f"{one.adjusted:.4f}"
         paired = max(len(lead.by_seed) for lead in standings.leads if lead.rival == rival)
         lines.append((rival, [*cells, Text(adjusted), Text(str(paired))]))
-    return Sheet([f"{standings.reference} minus", *map(_head, columns), f"p of {_head(headline)}, adjusted", "seeds"], lines)
+    return Sheet([f"{standings.reference} minus", *map(_head, columns), f"p of {_head(chief)}, adjusted", "seeds"], lines)
 
 
 def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "ranking") -> dict[str, float]:
@@ -135,7 +134,7 @@ def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "rankin
 
 def verdict(standings: Standings) -> str:
     """Who is first, and against whom that is more than chance: of rivals that share as many seeds with the reference as any, in words."""
-    column = _headline(standings)
+    column = headline(summarise(standings.rows))
     there = [lead for lead in standings.leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
     judged = fully_paired(there)
     if not judged:
@@ -200,12 +199,6 @@ def _latex(sheet: Sheet, caption: str, notes: Sequence[str]) -> str:
 
 def _escaped(text: str) -> str:
     return text.translate(_ESCAPES)
-
-
-def _headline(standings: Standings) -> Column:
-    """The column that stands for a model: the mean of AUC and GAUC, else the first there is."""
-    columns = main_columns(summarise(standings.rows))
-    return MEAN if MEAN in columns or not columns else columns[0]
 
 
 def _head(column: Column) -> str:

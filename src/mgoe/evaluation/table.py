@@ -14,6 +14,8 @@ from mgoe.evaluation.rows import ALL, Row
 Column = tuple[str, str]
 """Task and metric."""
 
+MEAN: Column = (ALL, "ranking")
+"""Of AUC and GAUC over tasks."""
 LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
 UNJUDGED = re.compile(r"examples|positives|queries|gauc_users.*|.*_users|.*_count")
 BOUNDS = ("chance", "best-reachable")
@@ -55,7 +57,13 @@ def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dic
 def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
     """AUC and GAUC (or RMSE and rank correlation) of each task, then the mean of AUC and GAUC over tasks."""
     present = list(dict.fromkeys(column for columns in summaries.values() for column in columns))
-    return [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == (ALL, "ranking")]
+    return [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == MEAN]
+
+
+def headline(summaries: Mapping[str, Mapping[Column, Summary]]) -> Column:
+    """The one column that stands for a model: the mean of AUC and GAUC, else the first there is."""
+    columns = main_columns(summaries)
+    return MEAN if MEAN in columns or not columns else columns[0]
 
 
 def title(metric: str) -> str:

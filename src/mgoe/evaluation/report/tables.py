@@ -11,7 +11,7 @@ import numpy as np
 from mgoe.evaluation.compare import Estimate
 from mgoe.evaluation.report.data import MacroView, ReportData
 from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import LOWER, UNJUDGED, Column, Summary, best, main_columns, summarise, title
+from mgoe.evaluation.table import LOWER, UNJUDGED, Column, Summary, best, headline, main_columns, summarise, title
 
 MEMBERS_SHOWN = 60
 DETAILS = ("auc", "gauc", "logloss", "calibration_error", "predicted_over_observed", "rmse", "mae", "spearman")
@@ -66,7 +66,7 @@ def slice_grid(data: ReportData) -> Grid | None:
     lines = []
     for name in [ALL, *slices]:
         summaries = summarise(data.rows, slice=name)
-        column = _headline(data)
+        column = headline(summarise(data.rows))
         leaders = best(summaries, column)
         sizes = [s.mean for columns in summaries.values() for (_, metric), s in columns.items() if metric == "examples" and s.mean >= 0]
         cells = [_number(summaries.get(model, {}).get(column), column[1], model in leaders) for model in data.models]
@@ -117,12 +117,6 @@ def _grid(data: ReportData, summaries: dict[str, dict[Column, Summary]], columns
         lines.append((model, cells))
     several = len({task for task, _ in columns}) > 1
     return Grid(_spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader)
-
-
-def _headline(data: ReportData) -> Column:
-    """The one column that stands for a model: the mean of AUC and GAUC, else the first task's first error."""
-    there = [(row["task"], row["metric"]) for row in data.rows]
-    return (ALL, "ranking") if (ALL, "ranking") in there else next((c for c in there if c[1] == "rmse"), (ALL, "ranking"))
 
 
 def _number(summary: Summary | None, metric: str, leads: bool, interval: Estimate | None = None) -> Cell:
