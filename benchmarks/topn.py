@@ -60,7 +60,7 @@ Grid = Sequence[Mapping[str, int]]
 GRIDS: dict[str, Grid] = {
     "popularity": [{}],
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
-    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128) for alpha in (1, 10, 40)],
+    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160)],
     "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
 }
 """Settings that are tried; those of LightGCN are moments of one fit."""
