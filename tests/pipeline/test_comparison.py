@@ -510,6 +510,10 @@ WRONG = [
     ({"models": [{"name": "../mgoe", "base": "mgoe"}], "variants": {}}, ConfigError, "a name has no slash"),
     ({"variants": {"a\n": {"graph.beta": 1}}}, ConfigError, "found 'a"),
     ({"tune": {"space": {"training.epochs": {"low": 5, "high": 2}}}}, ConfigError, "below `high`"),
+    ({"tune": {"first": [{"training.epoch": 2}]}}, ConfigError, "did you mean 'training.epochs'"),
+    ({"tune": {"first": [{"training.epochs": 5}]}}, ConfigError, "values that `space` allows, found training.epochs: 5"),
+    ({"tune": {"first": [{"training.learning_rate": 1}]}}, ConfigError, "found training.learning_rate: 1"),
+    ({"tune": {"first": [{"training.epochs": 2}], "trials": 1}}, ConfigError, "more than the 1 points of `first`, found 1"),
     ({"training": {"monitor": "bye.auc"}}, TrainingError, "did you mean 'buy.auc'"),
 ]
 
@@ -561,19 +565,20 @@ def test_every_rival_is_in_the_arenas(name: str):
 
 def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
-    tune = {"trials": 4, "share": 0.5, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "options.tau": [1, 2]}}
+    tune = {"trials": 5, "share": 0.5, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "options.tau": [1, 2]}}
+    tune["first"] = [{"options.tau": 2}]
     plan = Plan(settings(raw, tune=tune), compared)
     entry = plan.entries[0]
     from mgoe.pipeline.comparison.work import tune_model
 
     assert plan.settings.tune is not None
-    assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 4
+    assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 5
     whole = json.loads((tmp_path / "a.json").read_text())
-    assert whole["trials"][0]["settings"] == {}
-    assert set(whole["trials"][1]["settings"]) == set(tune["space"])
+    assert [trial["settings"] for trial in whole["trials"][:2]] == [{}, *tune["first"]]
+    assert set(whole["trials"][2]["settings"]) == set(tune["space"])
     values = [trial["value"] for trial in whole["trials"]]
     assert whole["best"] == whole["trials"][int(np.argmax(values))]["settings"]
-    (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:2]}))
+    (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:3]}))
     tune_model(entry, plan.settings.tune, tmp_path / "b.json")
     again = json.loads((tmp_path / "b.json").read_text())
     assert [trial["settings"] for trial in again["trials"]] == [trial["settings"] for trial in whole["trials"]]
@@ -712,12 +717,19 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     assert tuning.best_of(search) == best
 
 
-def test_a_switch_is_searched_where_a_model_has_it(raw: dict[str, Any]):
-    plan = Plan(settings(raw, tune={"space": {"options.one_gate": [True], "training.epochs": [2]}}), Path("nowhere"))
+def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any]):
+    tune = {"space": {"options.one_gate": [True], "training.epochs": [2]}}
+    plain = Plan(settings(raw, tune=tune), Path("nowhere"))
+    plan = Plan(settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), Path("nowhere"))
     assert plan.settings.tune is not None
-    spaces = {name: set(tuning.space_of(c.settings(), plan.settings.tune.space)) for name, c in plan.contestants.items()}
-    assert spaces["mgoe"] == {"options.one_gate", "training.epochs"}
-    assert spaces["shared-bottom"] == {"training.epochs"}
+    of = {name: tuning.concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
+    assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
+    assert set(of["shared-bottom"].space) == {"training.epochs"}
+    assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
+    asked = [{p.path: p.asked for p in kept.parts_of(each, each.entries)} for each in (plain, plan)]
+    changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
+    assert changed
+    assert not any("shared-bottom" in path for path in changed)
 
 
 def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):

@@ -79,6 +79,8 @@ class TuneSettings(Settings):
         "training.epochs": [2, 3, 4, 6],
     }
     """What is searched: `training.KEY`, or `options.KEY` where a model has that switch; a list of choices, or `low`, `high` and `log`."""
+    first: list[dict[str, Any]] = []
+    """Points of the space, whole or in part, that come right after the settings as they stand, for models that have all of their keys."""
 
     @field_validator("space")
     @classmethod
@@ -90,6 +92,23 @@ class TuneSettings(Settings):
             if values == []:
                 raise ValueError(f"{key} takes at least one choice, found none")
         return space
+
+    @model_validator(mode="after")
+    def _of_the_space(self) -> Self:
+        for key, value in (item for point in self.first for item in point.items()):
+            if key not in self.space:
+                raise ValueError(f"`first` holds keys of `space`, found {key!r}{did_you_mean(key, [*self.space])}")
+            if not _holds(self.space[key], value):
+                raise ValueError(f"`first` holds values that `space` allows, found {key}: {value!r}")
+        if len(self.first) >= self.trials:
+            raise ValueError(f"`trials` must be more than the {len(self.first)} points of `first`, found {self.trials}")
+        return self
+
+
+def _holds(values: Choices, value: Any) -> bool:
+    if isinstance(values, list):
+        return value in values
+    return isinstance(value, int | float) and values.low <= value <= values.high
 
 
 class ComparisonSettings(Settings):

@@ -16,7 +16,7 @@ from mgoe.files import sha256, write_json
 from mgoe.models import written_out
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
-from mgoe.pipeline.comparison.tuning import space_of
+from mgoe.pipeline.comparison.tuning import concerning
 from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE
 
@@ -138,11 +138,12 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
 
 
 def _search(plan: Plan, entry: Entry) -> dict[str, Any] | None:
-    """What is searched for an entry's model: of the space, what the model has."""
+    """What is searched for an entry's model. Where no points are given it is what it was before there was a key for them."""
     if plan.settings.tune is None:
         return None
     tune, model = plan.settings.tune, plan.untouched(entry).contestant.settings()
-    return tune.model_copy(update={"space": space_of(model, tune.space)}).model_dump(mode="json")
+    asked = concerning(model, tune)
+    return asked.model_dump(mode="json", exclude=None if asked.first else {"first"})
 
 
 def checksum_of(log: Log) -> str | None:

@@ -12,6 +12,7 @@ from mgoe.config import (
     ComparisonSettings,
     ModelSettings,
     RunSettings,
+    TuneSettings,
     check_settings,
     did_you_mean,
     laid_over,
@@ -23,7 +24,7 @@ from mgoe.config import (
 from mgoe.errors import ConfigError
 from mgoe.models import options_of, resolve
 from mgoe.pipeline.cells import Cell, check_fit
-from mgoe.pipeline.comparison.tuning import Space, space_of
+from mgoe.pipeline.comparison.tuning import concerning
 from mgoe.simulate import WorldSettings
 
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
@@ -212,18 +213,18 @@ class Plan:
         for entry in {(entry.log.name, entry.contestant.name): entry for entry in entries}.values():
             check_fit(entry.settings, entry.contestant.settings())
         if self.settings.tune is not None:
-            self._check_space(self.settings.tune.space, {entry.contestant.base: self.untouched(entry) for entry in entries}.values())
+            self._check_space(self.settings.tune, {entry.contestant.base: self.untouched(entry) for entry in entries}.values())
 
-    def _check_space(self, space: Space, searched: Iterable[Entry]) -> None:
+    def _check_space(self, tune: TuneSettings, searched: Iterable[Entry]) -> None:
         """See that every model can be fitted with every choice, and at both ends of every range: the first trial tells nothing of them."""
         switches = {name for contestant in self.contestants.values() for name in options_of(contestant.settings()).model_fields}
-        for key in space:
+        for key in tune.space:
             name = key.removeprefix("options.")
             if name != key and name.split(".")[0] not in switches:
                 raise ConfigError(f"tune.space.{key}", f"is a switch of none of the models{did_you_mean(name, sorted(switches))}")
         for entry in searched:
             settings, model = entry.settings, entry.contestant
-            for key, values in space_of(model.settings(), space).items():
+            for key, values in concerning(model.settings(), tune).space.items():
                 for value in values if isinstance(values, list) else (values.low, values.high):
                     check_fit(settings, model.settings(nested({key: value})))
 

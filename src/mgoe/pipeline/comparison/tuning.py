@@ -1,8 +1,8 @@
 """Settings searched on validation: as many trials for every model, on the same share of the training rows.
 
-Trial 0 is the settings as they stand, so that no model comes out worse on validation for having been tuned. The others are drawn by a
-tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), each with a seed of its own number: a search that is gone on with
-comes to what one in one go comes to. Test is never read.
+Trial 0 is the settings as they stand, so that no model comes out worse on validation for having been tuned. After those that are given
+the others are drawn by a tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), each with a seed of its own number: a search
+that is gone on with comes to what one in one go comes to. Test is never read.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSet
         model: Resolved, ids decided.
         seed: Of every fit.
         settings: Of the run.
-        tune: Trials, share of rows, space.
+        tune: Trials, share of rows, space; what does not concern the model is passed over.
         inputs: What the model reads.
         out: JSON file: `trials`, each with its `settings`, validation `value` (null where the fit failed, with the reason in `failed`) and
             `seconds`; `killed`, how often the process of the next one was; at the end `best`.
@@ -77,13 +77,14 @@ def search(model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSet
         OutputError: A trial cannot be written, for want of space or rights.
     """
     lower = Monitor.parse(training_of(settings.training, model).monitor, settings.tasks).lower_is_better
-    space = space_of(model, tune.space)
+    tune = concerning(model, tune)
+    given = [{}, *tune.first]
     found = read_json(out) if out.exists() else {}
     trials, killed = found.get("trials", []), found.get("killed", 0)
     folder = out.with_suffix(".fit")
-    while len(trials) < (tune.trials if space else 1):
+    while len(trials) < (tune.trials if tune.space else 1):
         number = len(trials)
-        changed = propose(space, trials, tune.seed, lower) if number else {}
+        changed = given[number] if number < len(given) else propose(tune.space, trials, tune.seed, lower)
         started = time.perf_counter()
         shutil.rmtree(folder, ignore_errors=True)
         value, failed = None, f"its process was killed {killed} times; memory may have run out"
@@ -140,15 +141,17 @@ def propose(
     for trial in trials:
         if trial["settings"]:  # the settings as they stand may lie outside the space
             state = optuna.trial.TrialState.COMPLETE if trial["value"] is not None else optuna.trial.TrialState.FAIL
-            kept = {"params": trial["settings"], "distributions": distributions, "value": trial["value"], "state": state}
+            of = {key: distributions[key] for key in trial["settings"]}
+            kept = {"params": trial["settings"], "distributions": of, "value": trial["value"], "state": state}
             study.add_trial(optuna.trial.create_trial(**kept))
     return dict(study.ask(distributions).params)
 
 
-def space_of(model: ModelSettings, space: Space) -> dict[str, list[Any] | RangeSettings]:
-    """The part of a space that a model has: training settings, and the switches that its base knows."""
+def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
+    """What of a search a model has: training settings, and the switches that its base knows."""
     known = options_of(model).model_fields
-    return {key: values for key, values in space.items() if not key.startswith("options.") or key.split(".")[1] in known}
+    space = {key: values for key, values in tune.space.items() if not key.startswith("options.") or key.split(".")[1] in known}
+    return tune.model_copy(update={"space": space, "first": [point for point in tune.first if point.keys() <= space.keys()]})
 
 
 def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
