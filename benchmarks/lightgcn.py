@@ -35,7 +35,7 @@ def light_gcn(
     pairs = known.tocoo()
     adjacency = smoothing(pairs.row, pairs.col, users, items)
     table = torch.nn.Parameter(0.1 * torch.randn(users + items, width))
-    optimiser = torch.optim.Adam([table], lr=5e-3)
+    optimiser = torch.optim.Adam([table], lr=2e-2)
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs[-1] + 1):
         for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
