@@ -13,10 +13,10 @@ Two protocols, each with `--queries` users, a thousand by default, and every ite
 
 Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry: popularity is its column sum,
 item-kNN the cosine of columns, ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and LightGCN
-(He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). Their settings (`GRIDS`) are those of the best NDCG@10
-on the validation window, by the history up to its snapshot; there too `leave-last-out` takes what users know from their lists. A model
-stops at the epoch that is best on validation, and its order is by the sum of its tasks' probabilities with the sampling of negatives
-undone, or by one task's with `--task`.
+(He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). A model's order is by the sum of its tasks'
+probabilities, or by one task's with `--task`, with the sampling of negatives undone in full, by half or not at all. These and the other
+settings (`GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its snapshot; there too `leave-last-out`
+takes what users know from their lists. A model's scores are kept in memory: 4 bytes a query, item and task.
 
 A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
 """
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -56,14 +56,15 @@ from mgoe.training.pairs import PairScorer
 DEPTH = 10
 WIDTH = 64
 """Of LightGCN's embeddings."""
-Grid = Sequence[Mapping[str, int]]
+Grid = Sequence[Mapping[str, Any]]
 GRIDS: dict[str, Grid] = {
     "popularity": [{}],
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
     "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160)],
     "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
+    "a model": [{"undone": share} for share in (1, 0.5, 0)],
 }
-"""Settings that are tried; those of LightGCN are moments of one fit."""
+"""Settings that are tried; those of LightGCN are moments of one fit, those of a model readings of one."""
 MENDS = {
     "time": "move the last of split.cuts, so that users do known items after it, or choose --split leave-last-out",
     "leave-last-out": "take a log in which users do more than one item, or choose --split time",
@@ -79,12 +80,14 @@ class Task:
 
     Attributes:
         known: What recommenders know, `ln(1 + events)`. Shape (U, I).
+        snapshot: At which a model knows the same.
         user, item: Relevant pairs, each once. Shape (P,).
         queries: Users that are asked for, rising. Shape (Q,).
         hide: Whether known items leave the list.
     """
 
     known: sp.csr_array
+    snapshot: int
     user: NDArray[np.int64]
     item: NDArray[np.int64]
     queries: NDArray[np.int64]
@@ -116,7 +119,7 @@ def by_time(prepared: Prepared, split: Literal["valid", "test"], queries: int, s
     done = (window.labels > 0).any(1) & (window.item < shape[1])
     users, items = window.user[done], window.item[done]
     new = known[users, items] == 0 if hide else slice(None)
-    return task_of(known, users[new], items[new], queries, seed, hide)
+    return task_of(known, last, users[new], items[new], queries, seed, hide)
 
 
 def leave_last_out(whole: Prepared, rest: Prepared, queries: int, seed: int) -> Task:
@@ -132,15 +135,15 @@ def leave_last_out(whole: Prepared, rest: Prepared, queries: int, seed: int) -> 
     users, items = rest.users.codes(whole.users.ids(user[held])), rest.items.codes(whole.items.ids(item[held]))
     there = (users >= 0) & (items >= 0)
     known = matrix(*history_of(rest)[:2], (int(rest.users_at[-1]), int(rest.items_at[-1])))
-    return task_of(known, users[there], items[there], queries, seed, hide=True)
+    return task_of(known, len(rest.cuts), users[there], items[there], queries, seed, hide=True)
 
 
-def task_of(known: sp.csr_array, user: NDArray, item: NDArray, queries: int, seed: int, hide: bool) -> Task:
+def task_of(known: sp.csr_array, snapshot: int, user: NDArray, item: NDArray, queries: int, seed: int, hide: bool) -> Task:
     """The relevant pairs of a seeded sample of users, each once."""
     pairs = np.unique(np.stack([user, item]), axis=1)
     chosen = draw_queries(pairs[0], queries, seed)
     kept = np.isin(pairs[0], chosen)
-    return Task(known, pairs[0, kept], pairs[1, kept], chosen, hide)
+    return Task(known, snapshot, pairs[0, kept], pairs[1, kept], chosen, hide)
 
 
 def held_out(user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -229,18 +232,19 @@ def _products(users: NDArray, items: NDArray) -> Scores:
     return lambda chosen: users[chosen] @ items.T
 
 
-RECOMMENDERS: dict[str, Callable[[Task, int, Grid], Iterator[Scores]]] = {
+Recommender = Callable[[Task, int, Grid], Iterator[Scores]]
+"""Task, seed and grid to scores by each of its settings."""
+RECOMMENDERS: dict[str, Recommender] = {
     "popularity": popularity,
     "item-knn": item_knn,
     "als": als,
     "lightgcn": by_graph,
 }
-"""What stands beside the models, by name: scores by each settings of a grid; popularity first, which all else is held against."""
+"""What stands beside the models; popularity first, which all else is held against."""
 
 
-def chosen_scores(name: str, task: Task, valid: Task, seed: int) -> Scores:
+def chosen_scores(name: str, make: Recommender, grid: Grid, task: Task, valid: Task, seed: int) -> Scores:
     """A recommender with the settings that are best on validation."""
-    make, grid = RECOMMENDERS[name], GRIDS[name]
     if len(grid) > 1 and len(valid.queries):
         found = [measure(valid, scores)[f"ndcg@{DEPTH}"] for scores in make(valid, seed, grid)]
         grid = [grid[int(np.argmax(found))]]
@@ -248,25 +252,36 @@ def chosen_scores(name: str, task: Task, valid: Task, seed: int) -> Scores:
     return next(iter(make(task, seed, grid[:1])))
 
 
-def model_scores(settings: RunSettings, out: Path, name: str, snapshot: int, items: int, task: str | None) -> Scores:
-    """A model of the configuration, trained with its first seed, over the items of a catalogue."""
-    inputs = Inputs(out, settings)
-    [model] = [one for one in model_rows(settings, inputs.prepared) if one.name == name]
-    fitted = fit_model(model, settings.seeds[0], settings, inputs, out / "topn" / name)[0]
-    scorer = PairScorer(fitted, inputs.graph.snapshots[snapshot], inputs.prepared.user_side, inputs.prepared.item_side)
-    binary = np.array([one.kind == "binary" for one in settings.tasks])
-    columns = binary if task is None else np.array([one.name == task for one in settings.tasks])
-    context = inputs.prepared.context_features
-    catalogue = np.arange(items)
+class Ranking:
+    """A model of the configuration, trained with its first seed, over the items of a catalogue.
 
-    def score(users: NDArray[np.int64]) -> NDArray[np.floating]:
-        found = np.empty((len(users), items), np.float32)
-        for row, user in enumerate(users):
-            probabilities = scorer(np.full(items, user), catalogue, context.encode({}, items))
-            found[row] = recalibrate(probabilities, inputs.prior[catalogue], binary)[:, columns].sum(1)
-        return found
+    Args:
+        settings: Of the run.
+        out: Its folder.
+        name: Of the model.
+        task: The one that orders items; all where None.
+    """
 
-    return score
+    def __init__(self, settings: RunSettings, out: Path, name: str, task: str | None):
+        self.inputs = Inputs(out, settings)
+        [model] = [one for one in model_rows(settings, self.inputs.prepared) if one.name == name]
+        self.model = fit_model(model, settings.seeds[0], settings, self.inputs, out / "topn" / name)[0]
+        self.binary = np.array([one.kind == "binary" for one in settings.tasks])
+        self.columns = np.array([one.kind == "binary" if task is None else one.name == task for one in settings.tasks])
+
+    def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
+        prepared, catalogue = self.inputs.prepared, np.arange(task.known.shape[1])
+        scorer = PairScorer(self.model, self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side)
+        context = prepared.context_features.encode({}, len(catalogue))
+        said = np.stack([scorer(np.full(len(catalogue), user), catalogue, context) for user in task.queries])  # (Q, I, T)
+        for settings in grid:
+            shift = settings["undone"] * self.inputs.prior[catalogue]
+
+            def score(users: NDArray[np.int64], shift: NDArray[np.float32] = shift) -> NDArray[np.floating]:
+                rows = said[np.searchsorted(task.queries, users)]
+                return np.stack([recalibrate(row, shift, self.binary)[:, self.columns].sum(1) for row in rows])
+
+            yield score
 
 
 BESIDE = [name for name in RECOMMENDERS if name != "popularity"]
@@ -305,25 +320,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
             pass  # whatever of it is of other settings is refused
         if asked.split == "time":
-            task, snapshot = by_time(prepared, "test", asked.queries, asked.seed, hide=False), len(prepared.cuts) - 1
+            task = by_time(prepared, "test", asked.queries, asked.seed, hide=False)
         else:
             whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
             with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
-                task, snapshot = leave_last_out(whole, prepared, asked.queries, asked.seed), len(prepared.cuts)
+                task = leave_last_out(whole, prepared, asked.queries, asked.seed)
         if len(task.queries) == 0:
             parser.error(f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}")
         pipeline.build(settings, out, prepared, say)
         valid = by_time(prepared, "valid", asked.queries, asked.seed, hide=task.hide)
-        rivals: dict[str, Callable[[], Scores]] = {
-            name: partial(chosen_scores, name, task, valid, asked.seed)
-            for name in RECOMMENDERS
-            if name == "popularity" or name in asked.beside
+        made: dict[str, Callable[[], Recommender]] = {
+            name: lambda make=make: make for name, make in RECOMMENDERS.items() if name == "popularity" or name in asked.beside
         }
-        for name in asked.models:
-            rivals[name] = partial(model_scores, settings, out, name, snapshot, task.known.shape[1], asked.task)
+        made |= {name: partial(Ranking, settings, out, name, asked.task) for name in asked.models}
         against: dict[str, float] = {}
-        for name, make in rivals.items():
-            for metric, value in measure(task, make()).items():
+        for name, make in made.items():
+            scores = chosen_scores(name, make(), GRIDS.get(name, GRIDS["a model"]), task, valid, asked.seed)
+            for metric, value in measure(task, scores).items():
                 other = against.setdefault(metric, value)
                 ratio = value / other if name != "popularity" and other else None
                 line(f"topn.{asked.split}.{name}.{metric}", value, "share", None if name == "popularity" else other, ratio)

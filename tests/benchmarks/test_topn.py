@@ -30,7 +30,7 @@ def test_hit_rate_is_the_naive_count(seed: int, hide: bool):
     scores = rng.permutation(users * items).reshape(users, items).astype(float)
     unknown = np.argwhere(known.toarray() == 0)
     pairs = np.unique(unknown[rng.integers(0, len(unknown), 9)], axis=0)
-    task = topn.task_of(known, pairs[:, 0], pairs[:, 1], 4, seed, hide)
+    task = topn.task_of(known, 0, pairs[:, 0], pairs[:, 1], 4, seed, hide)
     hits = []
     for user in task.queries:
         row = np.where(known.toarray()[user] > 0, -np.inf, scores[user]) if hide else scores[user]
@@ -77,9 +77,9 @@ def test_a_fit_looked_at_on_the_way_is_the_shorter_fit():
         assert_allclose(items, alone[1])
 
 
-def test_settings_are_those_that_are_best_on_validation(monkeypatch: pytest.MonkeyPatch):
+def test_settings_are_those_that_are_best_on_validation():
     known = sp.csr_array(np.eye(4, 30, dtype=np.float32))
-    valid, test = (topn.task_of(known, np.arange(4), np.full(4, item), 4, 0, hide=False) for item in (7, 8))
+    valid, test = (topn.task_of(known, 0, np.arange(4), np.full(4, item), 4, 0, hide=False) for item in (7, 8))
     tried = []
 
     def make(task: topn.Task, seed: int, grid: topn.Grid):
@@ -88,9 +88,8 @@ def test_settings_are_those_that_are_best_on_validation(monkeypatch: pytest.Monk
             tried.append((task is valid, settings["item"]))
             yield lambda users, item=settings["item"]: np.tile(np.arange(30) == item, (len(users), 1)).astype(float)
 
-    monkeypatch.setitem(topn.RECOMMENDERS, "one", make)
-    monkeypatch.setitem(topn.GRIDS, "one", [{"item": 8}, {"item": 7}, {"item": 9}])
-    assert topn.chosen_scores("one", test, valid, 0)(np.arange(1)).argmax() == 7  # not the 8 that is best on test
+    grid = [{"item": 8}, {"item": 7}, {"item": 9}]
+    assert topn.chosen_scores("one", make, grid, test, valid, 0)(np.arange(1)).argmax() == 7  # not the 8 that is best on test
     assert tried == [(True, 8), (True, 7), (True, 9), (False, 7)]
 
 
