@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mgoe.models import Batch, RankingModel
 
 BLOCK_ROWS = 16_384
+CPU_BLOCK_ROWS = 2_048
+"""So many that what the layers put out stays near the core; a larger block comes from the system anew, page by page."""
 
 
 class PairScorer:
@@ -48,9 +50,11 @@ class PairScorer:
         """Score pairs of codes; -1 is unseen. Encoded context has one row a pair. Shape (B, T)."""
         spec = self._model.spec
         out = np.empty((len(users), len(spec.tasks)), np.float32)
+        device = device_of(self._model)
+        rows = CPU_BLOCK_ROWS if device.type == "cpu" else BLOCK_ROWS
         with evaluating(self._model):
-            for start in range(0, len(users), BLOCK_ROWS):
-                part = slice(start, start + BLOCK_ROWS)
+            for start in range(0, len(users), rows):
+                part = slice(start, start + rows)
                 inputs = assemble(
                     self._snapshot,
                     users[part],
@@ -61,5 +65,5 @@ class PairScorer:
                     **self._sides,
                 )
                 batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
-                out[part] = self._predict(to_device(batch, device_of(self._model))).float().cpu().numpy()
+                out[part] = self._predict(to_device(batch, device)).float().cpu().numpy()
         return out
