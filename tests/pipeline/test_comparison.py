@@ -717,10 +717,10 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     assert tuning.best_of(search) == best
 
 
-def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any]):
+def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Path):
     tune = {"space": {"options.one_gate": [True], "training.epochs": [2]}}
-    plain = Plan(settings(raw, tune=tune), Path("nowhere"))
-    plan = Plan(settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), Path("nowhere"))
+    plain = Plan(settings(raw, tune=tune), tmp_path)
+    plan = Plan(settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), tmp_path)
     assert plan.settings.tune is not None
     of = {name: tuning.concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
