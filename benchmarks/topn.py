@@ -15,8 +15,8 @@ Recommenders work on the matrix of users and items of all tasks, `ln(1 + number 
 item-kNN the cosine of columns, ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and LightGCN
 (He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). A model's order is by the sum of its tasks'
 probabilities, or by one task's with `--task`, with the sampling of negatives undone in full, by half or not at all. These and the other
-settings (`GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its snapshot; there too `leave-last-out`
-takes what users know from their lists. A model's scores are kept in memory: 4 bytes a query, item and task.
+settings (`READINGS`, `GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its snapshot; there too
+`leave-last-out` takes what users know from their lists. A model's scores are kept in memory: 4 bytes a query, item and task.
 
 A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
 """
@@ -62,9 +62,10 @@ GRIDS: dict[str, Grid] = {
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
     "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160)],
     "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
-    "a model": [{"undone": share} for share in (1, 0.5, 0)],
 }
-"""Settings that are tried; those of LightGCN are moments of one fit, those of a model readings of one."""
+"""Settings that are tried; those of LightGCN are moments of one fit."""
+READINGS: Grid = [{"undone": share} for share in (1, 0.5, 0)]
+"""Of one fit of a model: how much of the sampling of negatives is undone."""
 MENDS = {
     "time": "move the last of split.cuts, so that users do known items after it, or choose --split leave-last-out",
     "leave-last-out": "take a log in which users do more than one item, or choose --split time",
@@ -335,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made |= {name: partial(Ranking, settings, out, name, asked.task) for name in asked.models}
         against: dict[str, float] = {}
         for name, make in made.items():
-            scores = chosen_scores(name, make(), GRIDS.get(name, GRIDS["a model"]), task, valid, asked.seed)
+            scores = chosen_scores(name, make(), GRIDS.get(name, READINGS), task, valid, asked.seed)
             for metric, value in measure(task, scores).items():
                 other = against.setdefault(metric, value)
                 ratio = value / other if name != "popularity" and other else None
