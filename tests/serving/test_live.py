@@ -21,6 +21,7 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
 from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
+from mgoe.serving.before import Before
 from mgoe.serving.events import Event
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.patched import gather_patched, touched
@@ -275,6 +276,22 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
     reader.join()
     assert {pairs % 2 for pairs, _ in seen} == {0}
     assert_allclose([edges for _, edges in seen], [pairs for pairs, _ in seen], rtol=5e-3)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_newcomer_is_known_no_sooner_than_its_events(large: World, side: Side, monkeypatch: pytest.MonkeyPatch):
+    live, seen = large.live(), []
+    before = live.sides[side].before
+    size, read_before = live.size(side), type(before).read
+
+    def look(self: Before, codes: np.ndarray, recents: int) -> dict[str, np.ndarray]:
+        seen.append((live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]))
+        return read_before(self, codes, recents)
+
+    monkeypatch.setattr(Before, "read", look)
+    live.apply([Event(10_000, 10_000, "click", 10 * BUCKET)])
+    assert seen == [([-1], size, 0)] * 2
+    assert (live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == ([size], size + 1, 1)
 
 
 def test_counts_say_what_came(large: World):

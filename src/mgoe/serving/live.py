@@ -111,13 +111,17 @@ class LiveNodes:
             counted = self._new(events)
             if not counted:
                 return 0
-            with self.lock:
-                codes: dict[Side, NDArray[np.int64]] = {side: self._code(side, [getattr(e, side) for e in counted]) for side in SIDES}
+            codes: dict[Side, NDArray[np.int64]] = {}
+            born: dict[Side, list[int | str]] = {}
+            for side in SIDES:
+                codes[side], born[side] = self._coded(side, [getattr(event, side) for event in counted])
             values = {}
-            for side in SIDES:  # readers need not wait for this
+            for side in SIDES:  # readers need not wait for this, and know no newcomer before its state is there
                 if len(new := self.sides[side].untouched(codes[side])):
                     values[side] = self.sides[side].before.read(new, self._recents)
             with self.lock:
+                for side in SIDES:
+                    self._name(side, born[side])
                 for side, found in values.items():
                     self.sides[side].touch(found)
                 return self._commit(counted, codes)
@@ -238,16 +242,19 @@ class LiveNodes:
                     self._keys.add(event.id)
         return counted
 
-    def _code(self, side: Side, ids: list[int | str]) -> NDArray[np.int64]:
-        """Codes of ids; who has none gets one."""
-        codes, nodes, born = self.codes(side, ids), self.sides[side], self._born[side]
-        new = list(dict.fromkeys(ids[k] for k in np.flatnonzero(codes < 0)))
-        if new:
-            born.update(zip(new, range(nodes.codes, nodes.codes + len(new)), strict=True))
-            nodes.born([_rank(one) for one in new])
-            for k in np.flatnonzero(codes < 0):
-                codes[k] = born[ids[k]]
-        return codes
+    def _coded(self, side: Side, ids: list[int | str]) -> tuple[NDArray[np.int64], list[int | str]]:
+        """Codes of ids, and those ids, each once, that will have theirs when `_name` is told."""
+        codes = self.codes(side, ids)
+        unknown = np.flatnonzero(codes < 0)
+        born = {one: self.sides[side].codes + k for k, one in enumerate(dict.fromkeys(ids[k] for k in unknown))}
+        codes[unknown] = [born[ids[k]] for k in unknown]
+        return codes, list(born)
+
+    def _name(self, side: Side, born: list[int | str]) -> None:
+        """Let newcomers be known by their ids."""
+        nodes = self.sides[side]
+        self._born[side].update(zip(born, range(nodes.codes, nodes.codes + len(born)), strict=True))
+        nodes.born([_rank(one) for one in born])
 
     def _commit(self, events: list[Event], codes: dict[Side, NDArray[np.int64]]) -> int:
         """Bring the state to what it is with these events, and say how many are new to it."""
