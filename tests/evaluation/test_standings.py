@@ -83,3 +83,9 @@ def test_every_form_says_which_cells_failed(write):
     assert "b: failed with seed 1" in text
     assert "Made twice." in text
     assert "first of 2" in text
+
+
+def test_models_of_which_the_same_is_said_share_a_sentence():
+    waiting = "2 of 3 seeds are not run yet"
+    found = standings({"a": {0: 0.7}}, missing={"b": waiting, "c": "failed with seed 1: killed_by 9", "d": waiting}, notes=["Made twice."])
+    assert found.below == [f"b, d: {waiting}", "c: failed with seed 1: killed_by 9", "Made twice."]

@@ -62,8 +62,10 @@ class Standings:
 
     @property
     def below(self) -> list[str]:
-        """What stands below the tables, a sentence a line."""
-        return [*(f"{model}: {what}" for model, what in self.missing.items()), *self.notes]
+        """What stands below the tables, a sentence a line; models of which the same is said share one."""
+        said = dict.fromkeys(self.missing.values())
+        together = (f"{', '.join(model for model, other in self.missing.items() if other == what)}: {what}" for what in said)
+        return [*together, *self.notes]
 
 
 @dataclass(frozen=True)
