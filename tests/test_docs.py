@@ -16,6 +16,7 @@ from mgoe import config
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.models import BASES, PRESETS, resolve
+from mgoe.simulate import BehaviourSettings, StaySettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -37,6 +38,9 @@ SETTINGS = {
     "A model": config.ModelSettings,
     "`training`": config.TrainingSettings,
     "`evaluation`": config.EvaluationSettings,
+    "A world": WorldSettings,
+    "A behaviour": BehaviourSettings,
+    "`stay`": StaySettings,
 }
 
 
@@ -51,7 +55,8 @@ def written(field: Any) -> str:
     """A default as the tables write it."""
     if field.default is PydanticUndefined:
         return "required"
-    if isinstance(field.default, BaseModel):
+    several = isinstance(field.default, list) and field.default and isinstance(field.default[0], BaseModel)
+    if several or isinstance(field.default, BaseModel):
         return "see below"
     return "none" if field.default is None else flow(field.default)
 

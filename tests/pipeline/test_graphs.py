@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from mgoe import pipeline
-from mgoe.config import RunSettings, dump_settings, make_settings
+from mgoe.config import RunSettings, dump_settings, load_settings, make_settings
 from mgoe.data import Vocabulary
 from mgoe.errors import ConfigError, DataError, GraphError, OutputError
 from mgoe.graph import MacroGraph
@@ -216,6 +216,20 @@ def test_an_unreadable_file_among_readable_ones_is_named(first: MacroGraph, log:
 def test_a_graph_of_the_log_alone_trains_nothing(world: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"graph.snapshots: `last` leaves training nothing to read"):
         pipeline.run(settings_of(world / "events"), tmp_path / "run")
+
+
+def test_a_graph_of_the_log_alone_is_not_taken_for_one_of_other_settings(first: MacroGraph, tmp_path: Path):
+    out = copy(first, tmp_path)
+    asked = load_settings(out / "settings.yaml")
+    assert pipeline.macro_graph(asked, out).checksum == first.checksum
+    for section, change in (("graph", {"snapshots": "all"}), ("graph", {"rank": 4}), ("data", {"bucket": "1h"})):
+        other = asked.model_copy(update={section: getattr(asked, section).model_copy(update=change)})
+        with pytest.raises(OutputError, match="a graph of other settings"):
+            pipeline.macro_graph(other, out)
+    with pytest.raises(OutputError, match="a graph of other settings"):
+        pipeline.run(asked.model_copy(update={"graph": asked.graph.model_copy(update={"snapshots": "all"})}), out)
+    assert load_settings(out / "settings.yaml") == asked
+    assert pipeline.macro_graph(asked, out).checksum == first.checksum
 
 
 def test_the_graph_of_a_bundle_stays(finished: Path):

@@ -112,7 +112,7 @@ app.command(
     epilog=examples(
         "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
         "mgoe compare examples/arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
-        "mgoe compare mine.yaml --out runs/mine --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
+        "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
     )
 )(compare.compare)
 app.command(

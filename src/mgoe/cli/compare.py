@@ -16,7 +16,7 @@ def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; finished cells are kept.", show_default=False)],
     sets: Set = None,
-    models: Annotated[str | None, typer.Option(help="Run these models and variants alone: mgoe,mgoe:no-table.", show_default=False)] = None,
+    models: Annotated[str | None, typer.Option(help="Run these models and variants alone: mgoe,mgoe:table.", show_default=False)] = None,
     seeds: Annotated[str | None, typer.Option(help="Run these seeds alone: 0,1.", show_default=False)] = None,
     logs: Annotated[str | None, typer.Option(help="Run these logs alone.", show_default=False)] = None,
     stop_after: Annotated[

@@ -71,7 +71,7 @@ class RankingModel(nn.Module, ABC):
         return raw + self.bias(position.clamp(0, self.spec.positions - 1))
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Sum over tasks of task weight times mean loss over that task's valid labels (spec 4), and over members where there are several.
+        """Sum over tasks of task weight times mean loss over that task's valid labels, and over members where there are several.
 
         The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid label loses 0.
 

@@ -1,4 +1,4 @@
-"""Macro graph experts: each its own embeddings of the macro nodes, all aggregated in one product an order (spec 3)."""
+"""Macro graph experts: each its own embeddings of the macro nodes, all aggregated in one product an order."""
 
 from __future__ import annotations
 

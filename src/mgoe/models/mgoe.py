@@ -27,7 +27,7 @@ from mgoe.models.towers import MacroTaskTable, Towers, Transfer
 
 
 class MGOEOptions(Settings):
-    """Switches of MGOE; the defaults are the configuration that led the design search (spec 10)."""
+    """Switches of MGOE; the defaults are the configuration that led the design search."""
 
     form: Literal["mlp", "paper"] = "mlp"
     """What expert t puts out: `paper`, MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2] itself; `mlp`, an MLP over [all dense inputs, MGE_t]."""
@@ -75,7 +75,7 @@ class MGOEOptions(Settings):
 
 
 class MGOE(RankingModel):
-    """One macro graph expert a task, mixed by a gate a task, read by towers that pass on what they know (spec 3 and 4).
+    """One macro graph expert a task, mixed by a gate a task, read by towers that pass on what they know.
 
     Expert t sees `MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2]`; with ids off, `e_u` and `e_i` are projections of side features and counts
     (in form `paper`, or as targets of attention; an MLP reads those features anyhow). Tower t reads its mix, summaries of the recent

@@ -65,7 +65,7 @@ class Nodes(nn.Module):
 
 
 class ProjectedNodes(nn.Module):
-    """`e_u` and `e_i` with ids off: learned projections of side features and counts, of width 0 where there are none (spec 3).
+    """`e_u` and `e_i` with ids off: learned projections of side features and counts, of width 0 where there are none.
 
     Args:
         inputs: The dense inputs to project.

@@ -14,7 +14,7 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class TargetAttention(nn.Module):
-    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(code))` (spec 4, inferred).
+    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(code))` (inferred).
 
     Padding gets no weight, and a row of padding alone gives zero.
     """

@@ -1,4 +1,4 @@
-"""Prediction towers, one a task from weakest to strongest, each told something by the one before (spec 4)."""
+"""Prediction towers, one a task from weakest to strongest, each told something by the one before."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def _check(out: Path, settings: RunSettings, overwrite: bool) -> bool:
         return True
     if _state(out) == "finished":
         raise OutputError(out, "holds a finished run; choose another --out, or --overwrite to replace it")
-    if (out / "data").exists() and _saved(out) != _comparable(settings):
-        raise OutputError(out, "holds an unfinished run of other settings; choose another --out, or --overwrite to replace it")
+    if any((out / part).exists() for part in ("data", "graph")) and _saved(out) != _comparable(settings):
+        raise OutputError(out, "holds an unfinished run or a graph of other settings; choose another --out, or --overwrite to replace it")
     return True
 
 
