@@ -138,8 +138,9 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     with pytest.raises(BundleError, match="holds every event"):
         pipeline.refresh(bundle, log, tmp_path / "new")
     log.append(stream(mgoe.load(bundle), 5))
-    with pytest.raises(OutputError, match="is there already"):
-        pipeline.refresh(bundle, log, bundle, overwrite=True)
+    for holding in (bundle, finished):
+        with pytest.raises(OutputError, match="holds the bundle that is read"):
+            pipeline.refresh(bundle, log, holding, overwrite=True)
     (tmp_path / "new").mkdir()
     with pytest.raises(OutputError, match="--overwrite"):
         pipeline.refresh(bundle, log, tmp_path / "new")
@@ -147,6 +148,31 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
         Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
+
+
+def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: Path):
+    log, out = open_events(tmp_path / "state"), tmp_path / "papers"
+    log.append(stream(mgoe.load(finished / "bundle"), 5))
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for place in (out, tmp_path / "file"):
+        with pytest.raises(OutputError, match="must be empty or hold a bundle"):
+            pipeline.refresh(finished / "bundle", log, place, overwrite=True)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    (out / "thesis.tex").unlink()
+    for _ in range(2):
+        pipeline.refresh(finished / "bundle", log, out, overwrite=True)
+
+
+def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
+    log = open_events(tmp_path / "state")
+    bundle = pipeline.refresh(finished / "bundle", log, tmp_path / "new", recluster=True)
+    change = bundle.graph.meta["changes"][-1]
+    assert (change["recluster"], change["events"]) == (True, 0)
+    Bundle.open(tmp_path / "new", verify=True).graph.verify()
+    log.append(stream(bundle, 5))
+    assert Follower.of(log, bundle).live.stats["events"] == 5
 
 
 def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_path: Path):

@@ -24,6 +24,8 @@ from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before
 from mgoe.serving.events import Event
 from mgoe.serving.live import LiveNodes
+from mgoe.serving.nodes import Nodes
+from mgoe.serving.pairs import LivePairs
 from mgoe.serving.patched import gather_patched, touched
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
@@ -313,6 +315,30 @@ def test_counts_say_what_came(large: World):
     assert live.changes("user", 2) == {}
     assert set(live.touched("item").tolist()) == {0, 1, large.items}
     assert live.touched("item", live.version - 1).tolist() == [large.items]
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(Before, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")]
+)
+def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(large: World, where: type, name: str, monkeypatch: pytest.MonkeyPatch):
+    """With a repeated id, one without, a behaviour of no task, and newcomers."""
+    click = Event(0, 1, "click", 10 * BUCKET, "a")
+    newcomers, unknown = replace(click, id="c", user=10_000, item=10_001), replace(click, id="b", behavior="wave")
+    batch = [click, click, replace(click, id=None), unknown, newcomers]
+    live, other = large.live(), large.live()
+    for one in (live, other):
+        one.apply([replace(click, id="d", item=2)])
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            live.apply(batch)
+    assert live.apply(batch) == other.apply(batch) == 2
+    assert live.stats == other.stats
+    ids = np.array([0, 1, 2, 10_000, 10_001])
+    user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
+    found, wanted = (one.gather(one.user_codes(user), one.item_codes(item), GROUPS) for one in (live, other))
+    for key in wanted:
+        assert_array_equal(found[key], wanted[key], err_msg=key)
 
 
 def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_path: Path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -276,6 +278,67 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     log.append(events(1, first=2))
     assert held(log) == events(3)
+
+
+def test_what_was_read_of_a_write_that_fails_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk takes one record and a half, and a reader is there before it is said to be full."""
+    log, reader, real = FileLog(tmp_path), FileLog(tmp_path), os.pwrite
+    log.append(events(1))
+    size, found = next(tmp_path.glob("*.log")).stat().st_size, reader.read()
+
+    def full(file: int, view: memoryview, at: int) -> int:
+        if at == size:
+            return real(file, view[: 3 * len(view) // 4], at)
+        found.extend(reader.read(found[-1][0]))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StoreError, match="No space left"):
+        log.append(events(2, first=1))
+    monkeypatch.undo()
+    assert [event for _, event in found] == events(2)
+    for event in events(3, first=2):
+        log.append([event])
+    assert held(reader, found[-1][0]) == events(3, first=2)
+    assert held(log) == events(5)
+
+
+@pytest.mark.parametrize("segment", [10, 10_000])
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("syncs", range(3))
+def test_what_is_acknowledged_rests_on_nothing_that_others_have_yet_to_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int, before: int, syncs: int
+):
+    """A process is killed after so many syncs of an append, another appends, and the machine loses what was never synced."""
+    folder, lost = tmp_path / "events", tmp_path / "lost"
+    one, other = FileLog(folder, segment), FileLog(folder, segment)
+    left, names, sizes, real = [-1], set[str](), dict[int, int](), os.fsync
+
+    def sync(file: int) -> None:
+        if left[0] == 0:
+            raise OSError(5, "killed")
+        left[0] -= 1
+        real(file)
+        facts = os.fstat(file)
+        if stat.S_ISDIR(facts.st_mode):
+            names.update(path.name for path in folder.glob("*.log"))
+        else:
+            sizes[facts.st_ino] = facts.st_size
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for event in events(before):
+        one.append([event])
+    left[0] = syncs
+    with suppress(StoreError):
+        one.append(events(1, first=before))
+    left[0] = -1
+    other.append(events(1, first=before + 1))
+    lost.mkdir()
+    for name in names:
+        content = (folder / name).read_bytes()
+        (lost / name).write_bytes(content[: sizes.get((folder / name).stat().st_ino, 0)])
+    found = held(FileLog(lost))
+    assert [event for event in found if event.id != f"e{before}"] == events(before) + events(1, first=before + 1)
 
 
 def test_an_event_too_long_is_refused(tmp_path: Path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -13,6 +17,7 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.errors import ConfigError
 from mgoe.serving.events import EventReader
+from mgoe.serving.items import ItemRows
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.scorer import Scorer
 from tests.effort import up_to
@@ -77,6 +82,57 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
         assert_allclose(scorer.score(user, every), fresh.score(user, every), rtol=1e-5)
     assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
     assert scorer.n_items == len(items) + 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_score_reads_all_of_a_batch_of_events_or_nothing(bundle: mgoe.Bundle, engine: str, monkeypatch: pytest.MonkeyPatch):
+    """A batch that touches user and item, and is applied just as the item's rows are read."""
+    live = LiveNodes.of(bundle)
+    scorer, items = Scorer.open(bundle, live, engine=engine), np.arange(30)
+    user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
+    events = [EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15) for name in names]
+    live.apply(events[:1])  # so that all is compiled, and the others take no time
+    before = scorer.score(3, items)
+
+    def apply() -> None:
+        live.apply(events)
+        scorer.refresh()
+
+    other, waited = threading.Thread(target=apply), []
+    for name in ("take", "mix"):
+
+        def read(self: ItemRows, *args: Any, real: Callable[..., torch.Tensor] = getattr(ItemRows, name)) -> torch.Tensor:
+            if not waited:
+                waited.append(True)
+                other.start()
+                other.join(0.5)
+            return real(self, *args)
+
+        monkeypatch.setattr(ItemRows, name, read)
+    found = scorer.score(3, items)
+    other.join()
+    assert waited
+    assert_allclose(found, before, rtol=1e-6)
+    assert not np.allclose(scorer.score(3, items), before, atol=1e-4)
+
+
+def test_the_blocks_of_a_request_read_their_user_as_it_is_then(bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch):
+    """A batch between two blocks: pairs of the second are scored as after it, on both sides."""
+    live = LiveNodes.of(bundle)
+    scorer, items = Scorer.open(bundle, live, engine="torch"), np.arange(30)
+    before, rest = scorer.score(3, items), scorer._rest
+    user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
+    events = [EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15) for name in names]
+
+    def then_apply(*args: Any) -> Any:
+        live.apply(events)
+        return rest(*args)
+
+    monkeypatch.setattr("mgoe.serving.scorer.BLOCK_ROWS", 15)
+    monkeypatch.setattr(scorer, "_rest", then_apply)
+    found = scorer.score(3, items)
+    assert_allclose(found[:15], before[:15], rtol=1e-5)
+    assert_allclose(found[15:], scorer.score(3, items)[15:], rtol=1e-5)
 
 
 def test_torch_has_no_weights_of_8_bits(bundle: mgoe.Bundle):

@@ -13,9 +13,10 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.files import sha256, whole_folder, write_json
-from mgoe.graph import MacroGraph
+from mgoe.graph import MacroGraph, update_graph
 from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
+from mgoe.pipeline.watch import Watch
 from mgoe.serving import EventLog, Position, every, open_events
 from mgoe.serving.events import Event, task_bits
 from mgoe.serving.follow import HELD, position_of
@@ -43,15 +44,14 @@ def refresh(
         out: Folder of the new bundle.
         recluster: Learn macro nodes again. The model was trained on the former ones: it may lose.
         trim: Drop from the log what the graph of `bundle` held before this. No service may then go back to an earlier bundle.
-        overwrite: Replace what is in `out`.
+        overwrite: Replace the bundle in `out`.
         say: Called with a line a stage.
 
     Raises:
         MgoeError: The bundle is damaged, the log is away, or `out` is in the way; what was there is as it was.
     """
     opened, out = Bundle.open(bundle), Path(out)
-    if out.exists() and (not overwrite or out.resolve() == opened.path.resolve()):
-        raise OutputError(out, "is there already, and may be served; choose another folder, or replace one that is not with --overwrite")
+    _check_place(out, opened.path.resolve(), overwrite)
     log = open_events(events, make=False) if isinstance(events, str | Path) else events
     held = position_of(opened.path, log)
     found, position = _later(log, held, task_bits(opened.settings))
@@ -64,8 +64,10 @@ def refresh(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(opened.path / name, folder / name)
         graph = MacroGraph.open(folder / "graph")
-        table = _table(found, opened) if found else None
-        graph = add_events(graph, _settings(graph), [], recluster=recluster, table=table, say=say)
+        if found:
+            graph = add_events(graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say)
+        else:
+            graph = update_graph(graph, None, Watch(say), recluster)
         for name in VOCABULARIES:
             shutil.copyfile(graph.path / name, folder / name)
         write_json(folder / HELD, {"log": log.identity, "position": position})
@@ -75,6 +77,18 @@ def refresh(
     if trim:
         log.forget(held)
     return Bundle.open(out, verify=False)
+
+
+def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
+    """See that nothing is lost by what is put in a place, the bundle that is read least of all."""
+    if not out.exists():
+        return
+    if out.resolve() in (bundle, *bundle.parents):
+        raise OutputError(out, "is or holds the bundle that is read, which may be served; choose another folder")
+    if not overwrite:
+        raise OutputError(out, "is there already, and may be served; choose another folder, or replace one that is not with --overwrite")
+    if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder")
 
 
 def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Event], Position]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import OTHER, Block, Rows, Side
+from mgoe.graph.blocks import BLOCK_PAIRS, OTHER, Block, Rows, Side, cuts
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges
 from mgoe.serving import kernels
@@ -108,11 +108,17 @@ class Before:
 def score_sums(base: Snapshot, side: Side) -> NDArray[np.int64]:
     """Fixed-point score sum of each node: that of its edges."""
     indptr, _, score = getattr(base.resolutions[0], f"{side}_edges")
-    total = np.concatenate([[0], np.cumsum(score, dtype=np.int64)])
-    return total[indptr[1:]] - total[indptr[:-1]]
+    sums = np.empty(len(indptr) - 1, np.int64)
+    for first, last in cuts(indptr, BLOCK_PAIRS, len(indptr)):  # memory of a block, not of all edges
+        starts = np.asarray(indptr[first : last + 1])
+        total = np.concatenate([[0], np.cumsum(score[starts[0] : starts[-1]], dtype=np.int64)])
+        sums[first:last] = np.diff(total[starts - starts[0]])
+    return sums
 
 
 def tasks_done(code: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
     """Pairs by task. Shape (T,)."""
-    often = np.bincount(code, minlength=1 << tasks)
+    often = np.zeros(1 << tasks, np.int64)
+    for start in range(0, len(code), BLOCK_PAIRS):  # which become integers of eight bytes to be counted
+        often += np.bincount(code[start : start + BLOCK_PAIRS], minlength=1 << tasks)
     return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)

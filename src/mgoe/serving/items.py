@@ -67,7 +67,7 @@ class ItemRows:
         return kept, np.where((items < 0) | (items >= count), 0, items + 1)
 
     def renew(self, items: NDArray[np.int64], total: int, rows: Rows) -> None:
-        """Compute some rows again; items are as many as `total` from now on. Who takes rows meanwhile may have some old and some new."""
+        """Compute some rows again; items are as many as `total` from now on. Rows are written in place: nobody may take some meanwhile."""
         kept, count = self._held
         if total >= len(kept):
             room = in_large_pages(_room(total), kept.shape[1], kept.dtype)

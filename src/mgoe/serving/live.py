@@ -1,7 +1,8 @@
 """The live state: the latest snapshot of a bundle and every event since, as a model reads them.
 
 What an event changes at once, and exactly as the next update of the graph will: of its user and item the pair's tasks, score, counts, own
-1st-order edges at every resolution, recents, and macro task table. Own 2nd-order edges move by the counterpart's edges as of the snapshot.
+1st-order edges at every resolution, recents (newcomers at ties aside, see `_rank`), and macro task table. Own 2nd-order edges move by the
+counterpart's edges as of the snapshot.
 A snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to whoever else touched `i`, since `s_ui e_c(u)` is what `u`
 itself gave to `N_i1[i]`. These others are held as they were, `N_i1[i] - s0_ui e_c(u)` with the snapshot's `s0_ui`. So when `s_ui` moves by
 `ds_ui`,
@@ -108,23 +109,14 @@ class LiveNodes:
             How many changed something.
         """
         with self._writer:
-            counted = self._new(events)
-            if not counted:
-                return 0
-            codes: dict[Side, NDArray[np.int64]] = {}
-            born: dict[Side, list[int | str]] = {}
-            for side in SIDES:
-                codes[side], born[side] = self._coded(side, [getattr(event, side) for event in counted])
-            values = {}
-            for side in SIDES:  # readers need not wait for this, and know no newcomer before its state is there
-                if len(new := self.sides[side].untouched(codes[side])):
-                    values[side] = self.sides[side].before.read(new, self._recents)
-            with self.lock:
-                for side in SIDES:
-                    self._name(side, born[side])
-                for side, found in values.items():
-                    self.sides[side].touch(found)
-                return self._commit(counted, codes)
+            known = [event for event in events if event.behavior in self.behaviors]
+            counted = self._new(known)
+            changed = self._add(counted) if counted else 0
+            # Only now, so that events of a batch that failed repeat nothing when it is tried again.
+            self._keys.update(event.id for event in counted if event.id is not None)
+            self._counted["unknown"] += len(events) - len(known)
+            self._counted["duplicates"] += len(known) - changed
+            return changed
 
     def skip(self, events: Iterable[Event]) -> None:
         """Events that the snapshot holds already: one sent again, by its id or with the same time, will not count."""
@@ -228,19 +220,33 @@ class LiveNodes:
             held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
 
-    def _new(self, events: Sequence[Event]) -> list[Event]:
-        """Events that do a task, and repeat neither an id nor what the snapshot holds."""
+    def _new(self, events: Iterable[Event]) -> list[Event]:
+        """Events that repeat neither an id nor what the snapshot holds."""
+        keys: set[str] = set()
         counted = []
         for event in events:
-            if event.behavior not in self.behaviors:
-                self._counted["unknown"] += 1
-            elif event.what in self._held or (event.id is not None and event.id in self._keys):
-                self._counted["duplicates"] += 1
-            else:
+            if event.what not in self._held and event.id not in self._keys and event.id not in keys:
                 counted.append(event)
                 if event.id is not None:
-                    self._keys.add(event.id)
+                    keys.add(event.id)
         return counted
+
+    def _add(self, events: list[Event]) -> int:
+        """Read what the snapshot holds of new nodes, then commit; how many changed something."""
+        codes: dict[Side, NDArray[np.int64]] = {}
+        born: dict[Side, list[int | str]] = {}
+        for side in SIDES:
+            codes[side], born[side] = self._coded(side, [getattr(event, side) for event in events])
+        values = {}
+        for side in SIDES:  # readers need not wait for this, and know no newcomer before its state is there
+            if len(new := self.sides[side].untouched(codes[side])):
+                values[side] = self.sides[side].before.read(new, self._recents)
+        with self.lock:
+            for side in SIDES:
+                self._name(side, born[side])
+            for side, found in values.items():
+                self.sides[side].touch(found)
+            return self._commit(events, codes)
 
     def _coded(self, side: Side, ids: list[int | str]) -> tuple[NDArray[np.int64], list[int | str]]:
         """Codes of ids, and those ids, each once, that will have theirs when `_name` is told."""
@@ -261,16 +267,13 @@ class LiveNodes:
         key, inverse = np.unique(codes["user"] << 32 | codes["item"], return_inverse=True)
         numbers = self.pairs.add(key >> 32, key & (1 << 32) - 1, self.sides, self._rows)[inverse]
         bits, time = np.array([self.behaviors[e.behavior] for e in events]), np.array([e.time for e in events], np.int64)
-        fresh, counts = self._fresh(numbers, bits, time)
+        fresh, counts, seen = self._fresh(numbers, bits, time)
         changed = np.unique(numbers)
         old = {name: getattr(self.pairs, name)[changed] for name in ("code", "time", "events")}
         np.bitwise_or.at(self.pairs.code, numbers, bits)
         np.maximum.at(self.pairs.time, numbers, time)
         np.add.at(self.pairs.events, numbers, counts)
         self.pairs.events[changed] = np.minimum(self.pairs.events[changed], MOST_EVENTS)
-        self._counted["events"] += int(fresh.sum())
-        self._counted["duplicates"] += int((~fresh).sum())
-        self._counted["late"] += int((fresh & (time <= self.newest)).sum())
         self.version += 1
         slots: dict[Side, NDArray[np.int64]] = {side: getattr(self.pairs, side)[changed].astype(np.int64) for side in SIDES}
         for side in SIDES:
@@ -278,19 +281,24 @@ class LiveNodes:
         touched = self._newborn.settle({side: np.unique(slots[side]) for side in SIDES})
         for side in SIDES:
             self.sides[side].finish(touched[side], self.version)
+        self._seen |= seen
+        self._counted["events"] += int(fresh.sum())
+        self._counted["late"] += int((fresh & (time <= self.newest)).sum())
         return int(fresh.sum())
 
     def _fresh(
         self, numbers: NDArray[np.int64], bits: NDArray[np.int64], time: NDArray[np.int64]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which events are not there yet, and how many each adds to the count of its pair: one a task and moment, none where it is late."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], set[tuple[int, int, int]]]:
+        """Which events are not there yet, how many each adds to the count of its pair, one a task and moment, none where it is late; and
+        these pairs, moments and tasks."""
         fresh, counts = np.zeros(len(numbers), bool), np.zeros(len(numbers), np.int64)
+        seen: set[tuple[int, int, int]] = set()
         for k, (number, code, moment) in enumerate(zip(numbers.tolist(), bits.tolist(), time.tolist(), strict=True)):
-            new = {(number, moment, t) for t in range(code.bit_length()) if code >> t & 1} - self._seen
-            self._seen |= new
+            new = {(number, moment, t) for t in range(code.bit_length()) if code >> t & 1} - self._seen - seen
+            seen |= new
             fresh[k] = bool(new)
             counts[k] = len(new) if self._since is None or moment >= self._since else 0
-        return fresh, counts
+        return fresh, counts, seen
 
     def _change(self, side: Side, changed: NDArray[np.int64], old: dict[str, NDArray], slots: dict[Side, NDArray[np.int64]]) -> Change:
         pairs, other = self.pairs, self.sides[OTHER[side]]
@@ -320,7 +328,7 @@ def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str:
 
 
 def _rank(one: int | str) -> int:
-    """By what newcomers come in recents where all else is equal: a number made of the id, whoever came first."""
+    """By what newcomers come in recents where all else is equal: a number made of the id, whoever came first. The update goes by codes."""
     if isinstance(one, int):
         return one if one < 1 << 63 else one - (1 << 64)
     return int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "big", signed=True)

@@ -181,28 +181,28 @@ class FileLog:
         with self._locked():
             start, end = self._mend()
             if end >= self.segment:
+                _sync(self._file(start))  # whole before another follows it
                 start, end = start + end, 0
-            new = not self._file(start).exists()
-            with self._file(start).open("r+b" if not new else "x+b", buffering=0) as file:
+            with self._file(start).open("r+b" if self._file(start).exists() else "x+b", buffering=0) as file:
+                if end == 0:  # others rely on the name of a segment that holds a record
+                    _sync(self.folder)
                 self._put(file.fileno(), end, payload)
                 self._end = (start, end + len(payload))
                 held = os.dup(file.fileno())
         try:  # others may append meanwhile: a process that is killed here has written whole records
             os.fsync(held)
-            if new:
-                _sync_folder(self.folder)
         finally:
             os.close(held)
 
     def _put(self, file: int, at: int, payload: bytes) -> None:
-        """Write at a place, all of it or nothing."""
+        """Write records at a place. Where they do not fit, whole ones stay: somebody may have read them."""
+        view, to = memoryview(payload), at
         try:
-            view, to = memoryview(payload), at
             while view:
                 n = os.pwrite(file, view, to)
                 view, to = view[n:], to + n
         except OSError:
-            os.ftruncate(file, at)
+            os.ftruncate(file, at + _whole(payload[: to - at]))
             raise
 
     def _mend(self) -> tuple[int, int]:
@@ -307,9 +307,9 @@ def _some(records: int) -> int:
     return LARGEST + HEAD + 256 * records
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names of new files durable."""
-    held = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make durable what a file holds, or the names in a folder."""
+    held = os.open(path, os.O_RDONLY)
     try:
         os.fsync(held)
     finally:

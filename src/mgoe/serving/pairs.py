@@ -51,7 +51,6 @@ class LivePairs(Growing):
         new = [k for k, key in enumerate(keys) if key not in self._number]
         if new:
             numbers = self.extend(len(new))
-            self._number.update(zip((keys[k] for k in new), numbers.tolist(), strict=True))
             at = np.empty(len(new), np.int64)
             kernels.pair_at(rows.indptr, rows.other, users[new], items[new], at)
             there, known = numbers[at >= 0], at[at >= 0]
@@ -60,6 +59,7 @@ class LivePairs(Growing):
             self.user[numbers], self.item[numbers] = sides["user"].slot[users[new]], sides["item"].slot[items[new]]
             kernels.link(self.user[numbers], numbers[0], sides["user"].head, self.next_user)
             kernels.link(self.item[numbers], numbers[0], sides["item"].head, self.next_item)
+            self._number.update(zip((keys[k] for k in new), numbers.tolist(), strict=True))
         return np.fromiter((self._number[key] for key in keys), np.int64, len(keys))
 
     def of(self, side: Side, nodes: Nodes, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -46,7 +46,8 @@ def check_precision(engine: Engine, precision: Precision) -> None:
 class Scorer:
     """Scores pairs of codes as `Bundle.score_codes` does, a user at a time, on the snapshot or on what live events made of it.
 
-    Any number of threads may score at once.
+    Any number of threads may score at once. What a pair reads, of the user and of the item, is of one moment: all of a batch of events or
+    nothing of it.
 
     Args:
         bundle: What is served.
@@ -132,18 +133,20 @@ class Scorer:
             Shape (B, T).
         """
         context = self._unknown if context is None else context
-        self.refresh()
         out = np.empty((len(items), len(self.tasks)), np.float32)
-        row, known = None, Batch()
+        row, known, version = None, Batch(), self._version
         for start in range(0, len(items), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             own = {name: values if len(values) == 1 else values[part] for name, values in context.items()}
             with self._reading():
-                if row is None or any(len(values) > 1 for values in own.values()):
+                self.refresh()
+                if row is None or version != self._version or any(len(values) > 1 for values in own.values()):
+                    version = self._version
                     known = self._batch(np.array([user]), np.array([-1]), own, self._groups["user"] | self._late_groups)
                     row = self._steps.user({key: known[key] for key in self._halves.user_keys & known.keys()})
                 late = self._late_batch(user, items[part], own, known)
-            out[part] = self._rest(row, items[part], late)
+                kept = self._kept(row, items[part])
+            out[part] = self._rest(row, kept, late)  # the products, for which no event has to wait
         return self._values(out, items, recalibrated)
 
     @torch.inference_mode()
@@ -224,15 +227,21 @@ class Scorer:
         pairs = self._pairs(user, items, self._halves.keys & PAIR_KEYS)
         return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
 
-    def _rest(self, user: Tensor, items: NDArray[np.int64], late: Batch) -> NDArray[np.float32]:
-        """Logits from what the user adds, what is kept of the items, and what else is read. Shape (B, T)."""
+    def _kept(self, user: Tensor, items: NDArray[np.int64]) -> Tensor:
+        """A copy of what is kept of the items; mixed with what the user adds where the towers begin with that."""
         if self._mixed is not None and not isinstance(self._steps, Halves):
-            return self._steps.towers(self._items.mix(items, user, *self._mixed)).numpy()
-        return self._steps.join(user, self._items.take(items), late).numpy()
+            return self._items.mix(items, user, *self._mixed)
+        return self._items.take(items)
+
+    def _rest(self, user: Tensor, kept: Tensor, late: Batch) -> NDArray[np.float32]:
+        """Logits from what the user adds, `_kept` of the items, and what else is read. Shape (B, T)."""
+        if self._mixed is not None and not isinstance(self._steps, Halves):
+            return self._steps.towers(kept).numpy()
+        return self._steps.join(user, kept, late).numpy()
 
     def _values(self, raw: NDArray[np.float32], items: NDArray[np.int64], recalibrated: bool) -> NDArray[np.float32]:
         """`RankingModel.in_units` and `Bundle.recalibrate` of logits. A shift of log-odds is added where these still are log-odds."""
-        shifted = raw + self._bundle.shift(items)[:, None] if recalibrated else raw
+        shifted = raw + self._bundle.shift(items)[:, None] * self._bundle.shifted if recalibrated else raw
         return np.where(self._regression, raw * self._stds + self._means, expit(shifted))
 
     def _sample(self) -> tuple[Batch, Batch]:

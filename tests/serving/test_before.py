@@ -1,0 +1,58 @@
+"""What is summed of a snapshot as a service opens it: the same in parts, and without a copy of the whole."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.graph import Snapshot
+from mgoe.serving import before
+from mgoe.serving.before import score_sums, tasks_done
+from tests.effort import up_to
+
+
+def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:
+    """With these edges of users."""
+    return cast(Snapshot, SimpleNamespace(resolutions=[SimpleNamespace(user_edges=(indptr, None, score))]))
+
+
+@up_to(30)
+@given(degrees=st.lists(st.integers(0, 5), max_size=30), part=st.integers(1, 9), seed=st.integers(0, 99))
+def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
+    indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
+    score = np.random.default_rng(seed).integers(0, 2**32, indptr[-1], np.uint32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(before, "BLOCK_PAIRS", part)
+        found = score_sums(snapshot(indptr, score), "user")
+    assert found.tolist() == [sum(row.tolist()) for row in np.split(score, indptr[1:-1])][: len(degrees)]
+
+
+@up_to(30)
+@given(codes=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
+def test_pairs_are_counted_by_the_tasks_done(codes, part):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(before, "BLOCK_PAIRS", part)
+        found = tasks_done(np.array(codes, np.uint8), 3)
+    assert found.tolist() == [sum(code >> t & 1 for code in codes) for t in range(3)]
+
+
+@pytest.mark.parametrize("read", [
+    lambda held: tasks_done(held, 3),
+    lambda held: score_sums(snapshot(np.array([0, *range(2, len(held) + 1, len(held) // 50)]), held), "user"),
+])  # fmt: skip
+def test_no_whole_copy_is_made(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(before, "BLOCK_PAIRS", 10_000)
+    held = np.ones(1_000_000, np.uint8)
+    tracemalloc.start()
+    try:
+        read(held)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
