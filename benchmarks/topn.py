@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lightgcn import light_gcn
 from benchmarks.measure import line, use_cores
 from mgoe import pipeline
-from mgoe.calibration import recalibrate
+from mgoe.calibration import recalibrate, shifted_tasks
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries
@@ -267,7 +267,7 @@ class Ranking:
         self.inputs = Inputs(out, settings)
         [model] = [one for one in model_rows(settings, self.inputs.prepared) if one.name == name]
         self.model = fit_model(model, settings.seeds[0], settings, self.inputs, out / "topn" / name)[0]
-        self.binary = np.array([one.kind == "binary" for one in settings.tasks])
+        self.shifted = shifted_tasks(settings.tasks)
         self.columns = np.array([one.kind == "binary" if task is None else one.name == task for one in settings.tasks])
 
     def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
@@ -280,7 +280,7 @@ class Ranking:
 
             def score(users: NDArray[np.int64], shift: NDArray[np.float32] = shift) -> NDArray[np.floating]:
                 rows = said[np.searchsorted(task.queries, users)]
-                return np.stack([recalibrate(row, shift, self.binary)[:, self.columns].sum(1) for row in rows])
+                return np.stack([recalibrate(row, shift, self.shifted)[:, self.columns].sum(1) for row in rows])
 
             yield score
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
 import mgoe.errors
+from mgoe.bundle import Bundle
 from mgoe.calibration import recalibrate, sampling_prior
-from mgoe.config import NegativeSettings, RunSettings, load_settings
+from mgoe.config import NegativeSettings, RunSettings, dump_settings, load_settings
 from mgoe.data import Prepared
+from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
 from mgoe.graph import MacroGraph
 from mgoe.pipeline import Inputs
+from mgoe.serving.scorer import Scorer
 from mgoe.training import assemble
 
 
@@ -209,17 +213,14 @@ def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift
     assert found[0, 1] == 2.5
 
 
-class _World:
-    """A log of which everything is known: each user is active in a bucket with `rate` items drawn from `share`, one example each."""
+class _Sampled:
+    """Training examples: one of each positive and of each negative that was drawn."""
 
-    def __init__(self, share: np.ndarray, buckets: int, rate: int, ratio: int, seed: int):
-        rng = np.random.default_rng(seed)
-        self.item = rng.choice(len(share), buckets * rate, p=share)
-        negatives = rng.choice(self.item, len(self.item) * ratio)
-        self.items = type("Items", (), {"size": len(share)})
-        self.labels = np.concatenate([np.ones(len(self.item)), np.zeros(len(negatives))]).astype(np.float32)[:, None]
-        self.all_items = np.concatenate([self.item, negatives])
-        self.summary = {"negatives_per_positive": float(ratio), "positives_per_user_bucket": float(rate)}
+    def __init__(self, items: int, positives: np.ndarray, negatives: np.ndarray, rate: float):
+        self.items = type("Items", (), {"size": items})
+        self.labels = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))]).astype(np.float32)[:, None]
+        self.all_items = np.concatenate([positives, negatives])
+        self.summary = {"negatives_per_positive": len(negatives) / len(positives), "positives_per_user_bucket": float(rate)}
 
     def streamed(self, split: str):
         half = len(self.all_items) // 2
@@ -233,7 +234,9 @@ class _World:
 def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rate: int):
     """The best model of the sampled examples, recalibrated, gives each item the rate at which an active user does it in a bucket."""
     share = np.random.default_rng(seed).dirichlet(np.full(8, 3.0)) * 0.9 + 0.1 / 8
-    world = _World(share, 4000, rate, ratio, seed)
+    rng = np.random.default_rng(seed)
+    done = rng.choice(len(share), 4000 * rate, p=share)  # each user is active in a bucket with `rate` items
+    world = _Sampled(len(share), done, rng.choice(done, len(done) * ratio), rate)
     positives = np.bincount(world.all_items, world.labels[:, 0], 8)
     learned = positives / np.bincount(world.all_items, minlength=8)
     prior = sampling_prior(world, "events", NegativeSettings(ratio=ratio))  # pyright: ignore[reportArgumentType]
@@ -243,6 +246,34 @@ def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rat
     noise = 5 * np.sqrt(1 / positives + 1 / (held - positives) + 1 / positives)  # standard errors of odds, and of the share that was drawn
     assert (np.abs(odds / (rate * share) - 1) <= 0.02 + noise).all(), (odds, rate * share)
     assert_allclose(odds.sum(), rate, rtol=0.05)
+
+
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+def test_the_prior_is_how_often_an_item_was_drawn(distribution: Any):
+    """Fifty items are done in every bucket, and a hundred in one of them alone, so that a uniform draw seldom meets these too."""
+    users, buckets = np.tile(np.arange(400), 100), np.repeat(np.arange(100), 400)
+    items = np.where(users < 380, np.random.default_rng(0).integers(0, 50, len(users)), 50 + buckets)
+    settings = NegativeSettings(ratio=3, distribution=distribution, seed=0)
+    _, drawn = sample_negatives(users, items, buckets, settings)
+    found = np.exp(sampling_prior(_Sampled(150, items, drawn, 1), "events", settings))  # pyright: ignore[reportArgumentType]
+    share = np.array([np.isin(drawn, some).mean() for some in (np.arange(50), np.arange(50, 150))])
+    assert_allclose([found[:50].sum(), found[50:150].sum()], share * len(drawn) / len(items), rtol=0.1)
+
+
+def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
+    """A task within a sample space learns from real negatives."""
+    sampled, settings = mgoe.load(copy), copy / "settings.yaml"
+    raw = sampled.settings.model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    settings.write_text(dump_settings(RunSettings.model_validate(raw)))
+    within = Bundle.open(copy, verify=False)
+    assert_array_equal(sampled.shifted, [True, True])
+    assert_array_equal(within.shifted, [True, False])
+    items = np.arange(50)
+    learned, found = (within.score_codes(np.full(50, 3), items, recalibrated=undo) for undo in (False, True))
+    assert_allclose(found[:, 0], sampled.score_codes(np.full(50, 3), items)[:, 0])
+    assert_array_equal(found[:, 1], learned[:, 1])
+    assert_allclose(Scorer.open(within, engine="torch").score(3, items), found, atol=1e-5, rtol=1e-4)
 
 
 def test_exposures_are_left_as_they_are(shown: Path):

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe.calibration import recalibrate, sampling_prior
+from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
 from mgoe.errors import BundleError
@@ -270,11 +270,16 @@ class Bundle:
 
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Undo the sampling of negatives in the scores (B, T) of items by code (B,)."""
-        return recalibrate(scores, self.shift(items), self._binary)
+        return recalibrate(scores, self.shift(items), self.shifted)
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """What `recalibrate` adds to the log-odds of items by code. Shape (B,)."""
         return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
+
+    @cached_property
+    def shifted(self) -> NDArray[np.bool_]:
+        """The tasks whose log-odds it is added to. Shape (T,)."""
+        return shifted_tasks(self.settings.tasks)
 
     def describe(self) -> dict[str, Any]:
         """What `mgoe describe BUNDLE` prints."""

@@ -3,10 +3,12 @@
 Axes: `B` pairs, `T` tasks, `I` items.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import NegativeSettings
+from mgoe.config import NegativeSettings, TaskSettings
 from mgoe.data import Prepared
 
 
@@ -17,6 +19,9 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
     active user in a bucket. Adding `log(r n q(i))` gives the probability that a user who is active in a bucket does the task on the
     item in it. Exposure logs hold real negatives: nothing is added.
 
+    Draws by popularity follow the positives, of which `q` is counted; uniform ones depend on how many buckets an item occurs in, so that
+    they are counted themselves.
+
     Returns:
         Shape (I + 1,); the last entry is for items the log never had.
     """
@@ -24,22 +29,27 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
     if form == "exposures":
         return np.zeros(items + 1, np.float32)
     seen = np.ones(items + 1)  # one each, so that no item is impossible
-    if negatives.distribution == "popularity":
-        for train in prepared.streamed("train").parts():
-            done = (np.nan_to_num(train.labels) > 0).any(axis=1)
-            seen += np.bincount(train.item[done], minlength=items + 1)[: items + 1]
+    for train in prepared.streamed("train").parts():
+        done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+        counted = done if negatives.distribution == "popularity" else ~done
+        seen += np.bincount(train.item[counted], minlength=items + 1)[: items + 1]
     drawn = prepared.summary["negatives_per_positive"] * prepared.summary["positives_per_user_bucket"] * seen / seen.sum()
     return np.log(drawn).astype(np.float32)
 
 
-def recalibrate(probabilities: NDArray[np.float32], shift: NDArray[np.float32], binary: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Shift the log-odds of binary tasks.
+def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
+    """Whose log-odds a shift undoes: binary tasks, but for those within a sample space, which no sampled negative enters. Shape (T,)."""
+    return np.array([task.kind == "binary" and task.given is None for task in tasks])
+
+
+def recalibrate(probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Shift the log-odds of the tasks that `shifted_tasks` names; probabilities and values of the others stay.
 
     Args:
         probabilities: Shape (B, T).
         shift: Shape (B,).
-        binary: Which tasks are; values of regressions stay. Shape (T,).
+        shifted: Shape (T,).
     """
     p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
-    shifted = 1 / (1 + (1 - p) / p * np.exp(-shift.astype(np.float64))[:, None])
-    return np.where(binary, shifted, probabilities).astype(np.float32)
+    undone = 1 / (1 + (1 - p) / p * np.exp(-shift.astype(np.float64))[:, None])
+    return np.where(shifted, undone, probabilities).astype(np.float32)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 _PRIME = 1_000_003
-_LOW_21, _LOW_32 = (1 << 21) - 1, (1 << 32) - 1
+_LOW_16, _LOW_21, _LOW_32, _LOW_47 = ((1 << bits) - 1 for bits in (16, 21, 32, 47))
 
 
 def batches(table: ir.Table) -> pa.RecordBatchReader:
@@ -60,7 +60,7 @@ def bounded(backend: ibis.BaseBackend, memory: float, spill: Path, threads: int 
 
 
 def mixed(*columns: ir.IntegerColumn) -> Any:
-    """A number of each row, whose sum is a checksum: the same in every engine, and another one where two rows exchange a value.
+    """A number of each row, below 2^32, for a `checksum`: the same in every engine, and another one where two rows exchange a value.
 
     Args:
         columns: Integers; five at most.
@@ -69,6 +69,12 @@ def mixed(*columns: ir.IntegerColumn) -> Any:
     for column, offset in zip(columns, (101, 211, 307, 401, 503), strict=False):
         product = (product * (_folded(column) + offset)) & _LOW_32
     return product
+
+
+def checksum(numbers: Any) -> Any:
+    """The sum of numbers from zero, modulo 2^63: by halves, so that no engine needs more than 64 bits for it, however long the log is."""
+    low, high = (half.sum().cast("int64") for half in (numbers & _LOW_16, numbers >> 16))
+    return (((high + (low >> 16)) & _LOW_47) << 16) | (low & _LOW_16)
 
 
 def _folded(column: ir.IntegerColumn) -> Any:

@@ -79,3 +79,18 @@ def test_no_queries_give_nan_and_a_count():
     found = ranked(lambda u, i, s: np.zeros((len(u), 3)), np.zeros((3, 3)), np.arange(3), np.arange(3))
     assert np.isnan(found["all", "hr@1"])
     assert found["click", "queries"] == 0
+
+
+def test_a_list_that_holds_a_nan_is_not_measured():
+    """Wherever in the list: its order is not known. Other tasks are."""
+    users = np.arange(7)
+
+    def score(u, i, s):
+        scores = np.repeat((u == i)[:, None], 3, 1).astype(float)
+        scores[(u == 3) & (i == 5), 0] = np.nan
+        return scores
+
+    found = ranked(score, np.ones((7, 3)), users, users)
+    assert np.isnan([found["click", "hr@1"], found["click", "hr@3"], found["click", "ndcg@3"]]).all()
+    assert found["click", "queries"] == 7
+    assert found["buy", "hr@1"] == found["buy", "ndcg@3"] == 1

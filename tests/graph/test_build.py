@@ -13,6 +13,7 @@ from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build import choose_resolutions
 from mgoe.graph.disk import disk_needed
+from mgoe.graph.gather import edges
 from mgoe.graph.scores import UNIT, score_table
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 
@@ -241,6 +242,16 @@ def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_pa
     crowd = [(user, item, 100, 2) for user in range(20) for item in range(20)]
     with pytest.raises(GraphError, match=r"graph.beta: 2nd-order sums of scores would overflow 64 bits"):
         history([(0, 0, 0, 0), *crowd]).build(tmp_path / "graph", beta=1.0)
+
+
+def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, monkeypatch):
+    """Sums of each node are in range; those of all members of a macro node are 2^70."""
+    monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 4096.0))
+    users, score = 3000, 4096.0
+    graph = history([(user, 0, 0, 2) for user in range(users)], ()).build(tmp_path / "graph", beta=1.0, resolutions=[(1, 1)])
+    last = graph.snapshots[-1]
+    assert_allclose(last.resolutions[0].user_second_mass, [users * (users - 1) * score**2], rtol=1e-6)
+    assert np.isfinite(edges(last, np.arange(users), np.zeros(users, np.int64))["edges"]).all()
 
 
 # --- a sketch learned from a sample ---

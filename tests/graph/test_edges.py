@@ -141,7 +141,16 @@ def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
     for side in SIDES:
         second = SecondSums(SCORES, graph.sums[OTHER[side]])(graph.block(side))["second_sum"]
         column = (explicit_second(graph, side) @ c[side]).sum(axis=0)
-        assert_array_equal(edges.by_macro(macro[side], second, k[side]), column)
+        assert_array_equal(edges.by_macro(macro[side], second, k[side], np.float64), column)
+
+
+@given(
+    fixed=st.lists(st.integers(0, (1 << 62) - 1), min_size=4).map(lambda values: np.array(values, np.int64)),
+    macro=st.integers(0, 3),
+)
+def test_sums_that_leave_64_bits_are_rounded_not_wrapped(fixed, macro):
+    found = edges.by_macro(np.full(len(fixed), macro, np.int32), fixed, 3, np.float64)
+    assert_allclose(found, [sum(map(int, fixed)) if k == macro else 0 for k in range(3)], rtol=1e-12)
 
 
 @bounded

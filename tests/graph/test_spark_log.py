@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -14,10 +16,12 @@ from typer.testing import CliRunner
 from mgoe import pipeline
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
+from mgoe.data.columns import read_time
 from mgoe.errors import DataError
 from mgoe.graph import MacroGraph
 from mgoe.graph.spark import running_backend
 from mgoe.graph.stages import Silent
+from mgoe.tables import checksum
 from tests.graph.test_spark import LOCAL, check_identical
 from tests.graph.test_spark import pytestmark as pytestmark
 
@@ -98,6 +102,25 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     found = pipeline.macro_graph(settings(small, texts), out)
     check_identical(found, pipeline.macro_graph(settings(small, texts), tmp_path / "embedded"))
     assert found.meta["engine"] == "embedded"
+
+
+def test_offsets_of_times_are_heeded_alike(spark: Any):
+    """By either engine; a text without one is UTC, and one that is no time is null."""
+    rows = pa.table({"at": ["2025-01-01T00:00:00+02:00", "2025-01-01 00:00:00-0800", "2025-01-01T00:00:00.25Z", "2025-01-01", "soon"]})
+    spark._session.createDataFrame(rows.to_pandas()).createOrReplaceTempView("texts")
+    found = read_time(spark.table("texts")["at"], "at", "auto", "log")
+    expected = read_time(ibis.memtable(rows)["at"], "at", "auto", "log")
+    assert found.to_pyarrow().to_pylist() == expected.to_pyarrow().to_pylist()
+    assert expected.to_pyarrow().to_pylist()[:2] == [1_735_682_400_000_000, 1_735_718_400_000_000]
+
+
+def test_a_checksum_does_not_overflow(spark: Any):
+    """A few large numbers for the billions of small ones of a long log."""
+    numbers = [(1 << 63) - 1, (1 << 62) + 12345, 1 << 62, 7]
+    spark._session.createDataFrame(pd.DataFrame({"number": numbers})).createOrReplaceTempView("numbers")
+    rows = spark.table("numbers")
+    found = rows.aggregate(found=checksum(rows.number)).to_pyarrow()["found"][0].as_py()
+    assert found == sum(numbers) % (1 << 63)
 
 
 def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, tmp_path: Path):

@@ -157,6 +157,11 @@ def test_no_query_gives_nan():
     assert np.isnan([hit_rate_at([], [], 5), ndcg_at([], [], 5)]).all()
 
 
+def test_a_rank_that_is_not_known_spoils_its_list():
+    for ranks in ([1, np.nan, 2], [np.nan, 1, 1]):
+        assert np.isnan([hit_rate_at(ranks, [0, 0, 1], 5), ndcg_at(ranks, [0, 0, 1], 5)]).all()
+
+
 def test_a_million_rows_take_less_than_a_second():
     rng = np.random.default_rng(0)
     labels, scores, users = rng.integers(0, 2, 10**6), rng.random(10**6, np.float32), rng.integers(0, 50_000, 10**6)

@@ -55,10 +55,11 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
 
 
 def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit") -> Expr:
-    """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read."""
+    """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read. Without an offset it is UTC."""
     kind = column.type()
     if kind.is_string():
-        return _microseconds(column.try_cast("timestamp(6)"))
+        with_offset, without = (_microseconds(column.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
+        return ibis.ifelse(column.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
         return _microseconds(column if plain else column.cast("timestamp(6)"))

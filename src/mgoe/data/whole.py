@@ -24,7 +24,7 @@ from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
 from mgoe.files import sha256, write_json
-from mgoe.tables import digest, hand_over, mixed
+from mgoe.tables import checksum, digest, hand_over, mixed
 
 NODES = ("user", "item")
 
@@ -131,9 +131,7 @@ def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
 def _told(rows: Table, group: list[Any]) -> Table:
     """What one pass tells of the rows of each behaviour or task: number, first and last moment, and a checksum."""
     mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
-    return rows.group_by(group).aggregate(
-        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=mix.sum().cast("int64")
-    )
+    return rows.group_by(group).aggregate(events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix))
 
 
 def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str, history: Table, place: str) -> dict[str, int]:
@@ -141,16 +139,16 @@ def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str,
     done = [(row, task) for row in told for task in tasks.get(row[key], ())]
     if not done:
         raise DataError(place, "some events must do a task between data.start and data.end, found none; move them, or mend the tasks")
-    checksum = sum(row["checksum"] * (task + 1) for row, task in done)
+    mark = sum(row["checksum"] * (task + 1) for row, task in done)
     for node in NODES:
         if not history[node].type().is_integer():
             ids = history.group_by(node).aggregate(n=history.count())
-            checksum += int(ids.aggregate(n=(ids.n * digest(ids[node])).sum().cast("int64")).to_pyarrow()["n"][0].as_py())
+            mark += int(ids.aggregate(n=checksum(ids.n * digest(ids[node]))).to_pyarrow()["n"][0].as_py())
     return {
         "events": sum(row["events"] for row, _ in done),
         "first": min(row["first"] for row, _ in done),
         "last": max(row["last"] for row, _ in done),
-        "checksum": checksum % (1 << 61),
+        "checksum": mark % (1 << 61),
     }
 
 

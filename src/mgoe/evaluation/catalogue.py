@@ -3,6 +3,7 @@
 A query is one user of the split; relevant are the items that this user did the task on in the split. The catalogue is every item
 known at the snapshot, those the user knows already included, since people do come back. An item that came later cannot be ranked
 by anyone and is no relevant item either. Equal scores share their mean rank, so that a model gains nothing by scoring all items alike.
+A list with a NaN has no order: its query is NaN, and so is the mean over queries.
 
 Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `Q` queries.
 """
@@ -66,7 +67,7 @@ def rank_catalogue(
     rows: list[Row] = []
     measured: dict[str, list[float]] = {}
     for t, (rank, query) in zip(binary, found, strict=True):
-        rank, query = rank[~np.isnan(rank)], query[~np.isnan(rank)]
+        rank, query = rank[rank != 0], query[rank != 0]
         values = {f"hr@{depth}": hit_rate_at(rank, query, depth) for depth in k} | {
             f"ndcg@{depth}": ndcg_at(rank, query, depth) for depth in k
         }
@@ -100,8 +101,8 @@ def _ranks(
     catalogue: int,
     block: int,
 ) -> NDArray[np.float64]:
-    """Rank of each relevant pair in its user's list, from 1; NaN where it is not relevant or repeats. Shape (pairs, binary)."""
-    ranks = np.full(relevant.shape, np.nan)
+    """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats. Shape (pairs, binary)."""
+    ranks = np.zeros(relevant.shape)
     at_once = max(1, block // catalogue)
     for start in range(0, len(chosen), at_once):
         group = chosen[start : start + at_once]
@@ -115,7 +116,7 @@ def _ranks(
                 own = lists[wanted, column]
                 above = catalogue - np.searchsorted(ordered, own, side="right")
                 tied = catalogue - above - np.searchsorted(ordered, own, side="left")
-                ranks[rows[first], column] = above + (tied + 1) / 2
+                ranks[rows[first], column] = np.nan if np.isnan(ordered[-1]) else above + (tied + 1) / 2  # NaN is sorted last
     return ranks
 
 

@@ -333,5 +333,5 @@ class _At:
                 out.append({f"r{r}.{side}_second": part["own"]})
                 if "dense" in part:
                     out.append({f"{side[0]}2": part["dense"]})
-        mass = edges.by_macro(own, mapped(self.work / f"{side}.second_sum.npy"), width)
+        mass = edges.by_macro(own, mapped(self.work / f"{side}.second_sum.npy"), width, np.float64)
         save_arrays(self.folder, {f"r{r}.{side}_second_mass": edges.to_units(mass, UNIT**2)})

@@ -30,7 +30,7 @@ from mgoe.graph.pairs import MOST_TASKS, Moments
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
-from mgoe.tables import mixed
+from mgoe.tables import checksum, mixed
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
 NODES_A_MACRO_NODE = 10
@@ -73,7 +73,7 @@ class Source:
             return dict(self.facts)
         h: Any = self.history
         mix = mixed(h.user, h.item, h.time, h.task)
-        told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=mix.sum().cast("int64"))
+        told = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=checksum(mix))
         return told.to_pyarrow().to_pylist()[0]
 
     @property

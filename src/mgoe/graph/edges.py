@@ -1,7 +1,7 @@
 """Macro edges: how strongly a node is tied to each macro node, over one and over two steps.
 
 1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. Each row needs its own pairs and arrays of the
-other side alone. Everything is an integer sum: the same in any order, engine or number of threads.
+other side alone. Everything but the 2nd-order mass of a macro node is an integer sum: the same in any order, engine or number of threads.
 """
 
 from __future__ import annotations
@@ -196,9 +196,16 @@ def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> N
     return out[:ku]
 
 
-def by_macro(macro: NDArray[np.int32], fixed: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Sums over the members of each macro node. Shape (k,)."""
-    out = np.zeros(k + 1, np.int64)
+def by_macro(macro: NDArray[np.int32], fixed: NDArray[np.int64], k: int, kind: type[np.number] = np.int64) -> NDArray:
+    """Sums over the members of each macro node, in the order of nodes. Shape (k,).
+
+    Args:
+        macro: Macro node of each node; `k` is the cold node. Shape (n,).
+        fixed: Score of each node. Shape (n,).
+        k: Macro nodes.
+        kind: Of the sums. Those of 2nd-order scores can leave 64 bits: double precision rounds them, alike in every engine.
+    """
+    out = np.zeros(k + 1, kind)
     _by_macro(macro, fixed, out)
     return out[:k]
 

@@ -128,14 +128,16 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
     """Share of queries with a relevant item among the first k (HR@k).
 
     Args:
-        ranks: Rank of each relevant item in its query's list, from 1; a half where it is tied. Shape (N,).
+        ranks: Rank of each relevant item in its query's list, from 1; a half where it is tied, NaN where it is not known. Shape (N,).
         queries: Query of each. Every query has a relevant item. Shape (N,).
         k: Depth.
     """
     _, query = np.unique(np.asarray(queries), return_inverse=True)
     if len(query) == 0:
         return np.nan
-    return float((np.bincount(query, weights=np.asarray(ranks) <= k) > 0).mean())
+    ranks = np.asarray(ranks, np.float64)
+    hits = np.bincount(query, weights=np.where(np.isnan(ranks), np.nan, ranks <= k))
+    return float(np.minimum(hits, 1).mean())
 
 
 def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:

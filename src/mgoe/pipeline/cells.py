@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.calibration import recalibrate, sampling_prior
+from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
 from mgoe.errors import ConfigError
@@ -215,7 +215,7 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
 
     def score(users: NDArray[np.int64], items: NDArray[np.int64], _: int) -> NDArray[np.float32]:
         probabilities = scorer(users, items, unknown.encode({}, len(users)))
-        return recalibrate(probabilities, inputs.prior[items], np.array([task.kind == "binary" for task in settings.tasks]))
+        return recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
 
     return rank_catalogue(
         score,

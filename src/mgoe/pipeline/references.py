@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe.config import RunSettings, seconds
-from mgoe.data import Prepared
+from mgoe.data import Examples, Prepared
 from mgoe.evaluation import Row, measure
 from mgoe.simulate import Truth, reachable
 
@@ -25,6 +26,15 @@ def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
         users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
         items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)
         times = (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
-        best = reachable(truth, settings, users, items, times)
+        best = reachable(truth, settings, users, items, times, _devices(prepared, examples))
         for model, scores in (("chance", np.full_like(best, 0.5)), ("best-reachable", best)):
             yield from measure(scores, examples.labels, examples.user, settings.tasks, model=model, seed=settings.seeds[0], split=split)
+
+
+def _devices(prepared: Prepared, examples: Examples) -> NDArray[np.object_] | None:
+    """Names of devices where models are given them, null where these do not know them either."""
+    features = prepared.context_features
+    if "device" not in features.names("categorical"):
+        return None
+    names = features.vocabularies["device"].ids(examples.context["device"].astype(np.int64) - 1)
+    return np.array(names.to_pylist(), object)
