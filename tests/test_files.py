@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import OutputError
-from mgoe.files import clear_unfinished, read_json, write_json
+from mgoe.files import clear_unfinished, read_json, whole_folder, write_json, write_text
 
 NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"], exclude_characters="/"), min_size=1, max_size=9)
 
@@ -39,3 +42,51 @@ def test_what_is_no_object_is_one_clear_error(tmp_path: Path, text: bytes | None
         (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(OutputError, match=r"a\.json: .*writes it anew"):
         read_json(tmp_path / "a.json")
+
+
+def fill(place: Path, text: str) -> None:
+    with whole_folder(place) as folder:
+        for name in "abc":
+            (folder / name).write_text(text)
+
+
+def texts(place: Path) -> set[str]:
+    return {(place / name).read_text() for name in "abc"}
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_a_folder_is_the_old_one_or_the_new_one_whenever_a_process_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int):
+    """Killed before one of its moves, or in the removal of what was there: nothing after that is done by this process."""
+    place, done, move = tmp_path / "place", [], os.replace
+    fill(place, "old")
+
+    def replace(*names: Any) -> None:
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        done.append(move(*names))
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", replace)
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        if moves < 3:
+            with pytest.raises(KeyboardInterrupt):
+                fill(place, "new")
+        else:
+            fill(place, "new")
+    assert not place.exists() or texts(place) == {"new" if moves >= 2 else "old"}
+    with pytest.raises(ZeroDivisionError), whole_folder(place):
+        raise ZeroDivisionError
+    assert texts(place) == {"new" if moves >= 2 else "old"}
+    fill(place, "newest")
+    assert texts(place) == {"newest"}
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fill(Path("."), "new")
+    assert texts(tmp_path / "here") == {"new"}
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="here: cannot be written"):
+        write_text(Path("."), "text")

@@ -26,6 +26,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
+    path = _named(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,26 +64,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill beside its final place; it moves there when the block ends well, and is removed otherwise.
+    """A folder to fill beside its final place; it moves there when the block ends well, and is removed otherwise. What was there leaves
+    in one move as well; the next writer brings it back where a process was killed between the two.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = _named(path)
+    unfinished, former = (path.with_name(f".{path.name}.{ending}") for ending in (f"{os.getpid()}.partial", "former"))
     try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if former.exists():
+            os.replace(former, unfinished if path.exists() else path)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         yield unfinished
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(unfinished, path)
+        _exchange(path, unfinished, former)
     except OSError as error:
         raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _exchange(path: Path, new: Path, former: Path) -> None:
+    """Put a new folder in the place of another, which takes the new one's name."""
+    there = path.is_dir() and not path.is_symlink()
+    if there:
+        os.replace(path, former)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        if there and not path.exists():
+            os.replace(former, path)
+        raise
+    if there:
+        os.replace(former, new)
+
+
 def clear_partial(path: Path) -> None:
     """Take away what `whole_folder` left beside a place in processes that were killed. Hold the place by `exclusive`."""
+    path = _named(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -147,6 +168,21 @@ def sha256(path: Path) -> str:
     """Checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ends(path: Path, size: int = 1 << 16) -> bytes:
+    """Checksum of a file's size, and of so many of its first and last bytes."""
+    with path.open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(whole).encode() + file.read(size))
+        file.seek(max(0, whole - size))
+        digest.update(file.read(size))
+    return digest.digest()
+
+
+def _named(path: Path) -> Path:
+    """The same place with a name of its own, which `.` has not."""
+    return path if path.name else Path(os.path.abspath(path))
 
 
 def _without_nan(value: Any) -> Any:

@@ -271,6 +271,13 @@ def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str
         ("graph.beta", ("--set", "key.path=value")),
         ("graph.bta=1", ("bta", "did you mean 'beta'")),
         ("graph.beta=2", ("graph.beta", "found 2")),
+        ("graph.seed=-1", ("graph.seed", "found -1")),
+        ("graph.resolutions=[]", ("graph.resolutions",)),
+        ("graph.resolutions=[[0, 5]]", ("graph.resolutions", "each at least 1, found [(0, 5)]")),
+        ("seeds=-1", ("seeds", "found -1")),
+        ("evaluation.k=[0]", ("evaluation.k", "found 0")),
+        ("evaluation.seed=-1", ("evaluation.seed", "found -1")),
+        ("data.truth=nowhere", ("nowhere", "truth")),
         ("tasks.0.name=x", ("--set", "no mapping")),
         ("graph=[", ("--set", "YAML")),
     ],
@@ -337,6 +344,9 @@ def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tm
     assert_refused(mgoe("predict", bundle, tmp_path / "none.parquet"), "none.parquet", "no such file")
     assert_refused(mgoe("predict", bundle, pairs, "--out", tmp_path / "scores.xlsx"), "scores.xlsx", ".parquet or .csv")
     assert_refused(mgoe("evaluate", bundle, pairs), "pairs.parquet", "label column 'click'")
+    pd.read_parquet(pairs).assign(click=[7.0] + [0.0] * (len(pd.read_parquet(pairs)) - 1), buy=None).to_parquet(tmp_path / "seven.parquet")
+    assert_refused(mgoe("evaluate", bundle, tmp_path / "seven.parquet"), "column 'click'", "must be 0, 1 or null (missing), found 7")
+    assert_refused(mgoe("evaluate", bundle, pairs, "--split", "valid"), "--split", "leave it out")
     assert out.read_bytes() == before
 
 

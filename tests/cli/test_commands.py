@@ -70,7 +70,15 @@ def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     assert "shared-bottom" in trained.stdout
     assert "going on" in trained.stderr
     assert "shared-bottom" in mgoe("evaluate", out).stdout
+    before = (out / "cells" / "shared-bottom" / "0" / "model.safetensors").stat().st_mtime_ns
+    assert mgoe("train", config, "--out", out, "--model", "shared-bottom", "--resume", "never").exit_code == 0
+    assert (out / "cells" / "shared-bottom" / "0" / "model.safetensors").stat().st_mtime_ns > before
     assert "training 1 of 2 cells" in mgoe("run", config, "--out", out).stderr
+
+
+def test_a_seed_of_one_s_own_is_measured_too(mgoe: Mgoe, config: Path, tmp_path: Path):
+    assert mgoe("train", config, "--out", tmp_path / "run", "--model", "shared-bottom", "--seed", 3).exit_code == 0
+    assert {row["seed"] for row in json.loads(mgoe("evaluate", tmp_path / "run", "--json").stdout)["metrics"]} == {3}
 
 
 def test_a_graph_of_the_whole_log_is_updated_and_forgets(mgoe: Mgoe, config: Path, world: Path, tmp_path: Path):
@@ -109,6 +117,16 @@ def test_evaluate_on_new_pairs(mgoe: Mgoe, finished: Path, world: Path, tmp_path
     assert values["click", "examples"] == 300
     assert values["click", "auc"] == pytest.approx(library_auc(pairs["click"].to_numpy(), scores["click"].to_numpy()))
     assert "click AUC" in mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet").stdout
+
+
+def test_new_pairs_are_measured_in_the_sample_space_of_their_task(mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path):
+    """`buy` is predicted given a click: rows without one say nothing of it."""
+    pairs = pd.read_parquet(world / "exposures").tail(600)[["user_id", "item_id", "device", "click", "buy", "stay"]]
+    pairs.fillna({"buy": 0.0}).to_parquet(tmp_path / "pairs.parquet")
+    found = json.loads(mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)["metrics"]
+    values = {(row["task"], row["metric"]): row["value"] for row in found}
+    assert values["click", "examples"] == 600
+    assert values["buy", "examples"] == (pairs["click"] == 1).sum() < 600
 
 
 def library_auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -184,6 +202,12 @@ def test_simulate(mgoe: Mgoe, tmp_path: Path):
     assert len(pd.read_parquet(tmp_path / "log" / "exposures")) == 3000
     again = mgoe("simulate", "--out", tmp_path / "log", *world, "--overwrite")
     assert "best_auc.click" in again.stdout
+    for k, seed in enumerate((["--seed", 5], ["--set", "seed=5"])):
+        assert mgoe("simulate", "--out", tmp_path / f"{k}", *world, *seed).exit_code == 0
+        assert json.loads((tmp_path / f"{k}" / "truth" / "world.json").read_text())["settings"]["seed"] == 5
+    both = mgoe("simulate", "--out", tmp_path / "both", *world, "--events", 100)
+    assert both.exit_code == 2
+    assert "leave out --exposures" in both.stderr
     assert mgoe("simulate", "--out", tmp_path / "log", *world).exit_code == 2
 
 

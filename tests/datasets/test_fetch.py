@@ -153,6 +153,21 @@ def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     assert prepare(taobao, tmp_path / "raw", tmp_path / "log").rows
 
 
+def test_files_of_another_set_or_of_older_archives_are_not_taken(tmp_path: Path):
+    own, out = tmp_path / "own", tmp_path / "raw"
+    own.mkdir()
+    names = {name: f"ml-1m/{name}" for name in find("movielens-1m").files}
+    for text in (b"old", b"new"):
+        zipped(own / "ml.zip", dict.fromkeys(names.values(), text))
+        fetch(find("movielens-1m"), out, own)
+        assert (out / "files" / "ratings.dat").read_bytes() == text
+    shutil.rmtree(own)
+    own.mkdir()
+    zipped(own / "ml.zip", {f"ml-10M100K/{name}": b"ten" for name in find("movielens-10m").files})
+    fetch(find("movielens-10m"), out, own)
+    assert (out / "files" / "ratings.dat").read_bytes() == b"ten"
+
+
 def test_either_choice_of_files_is_enough(tmp_path: Path):
     own = tmp_path / "own"
     own.mkdir()

@@ -27,6 +27,7 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.evaluation import Cost
 from mgoe.graph import MacroGraph
+from mgoe.graph.workplace import building
 from mgoe.models import PRESETS
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.pipeline.comparison import kept, records, taken, tuning, work
@@ -280,6 +281,18 @@ def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_pat
     for note in out.rglob("*.asked.json"):  # as an earlier version wrote them
         note.write_text(json.dumps({key: value for key, value in json.loads(note.read_text()).items() if key != "source"}))
     assert pipeline.compare(made, out).waiting == 0
+
+
+def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
+    plan = Plan(settings(raw), tmp_path)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    cut_off = building(plan.entries[0].log.graph(0))
+    cut_off.mkdir(parents=True)
+    plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
+    for part in kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False):
+        part.remove()
+    assert not cut_off.exists()
 
 
 def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str, Any], tmp_path: Path):

@@ -253,6 +253,18 @@ def test_the_graph_of_a_run_takes_new_events(finished: Path, log: pd.DataFrame, 
     found.verify()
 
 
+def test_new_events_are_numbered_by_one_process_at_a_time(first: MacroGraph, log: pd.DataFrame, cut: int, tmp_path: Path):
+    """A second update, or a user who leaves, must not write over what the first has numbered."""
+    from mgoe.files import exclusive
+
+    out, new = copy(first, tmp_path), [str(written(log[cut:], tmp_path / "new.parquet"))]
+    for change in (lambda: pipeline.update(out, new), lambda: pipeline.forget(out, ids(first, "user")[:1])):
+        with exclusive(out / "graph.log", "what changes the graph"), pytest.raises(OutputError, match="another process"):
+            change()
+        assert not (out / "graph.log").exists()
+    assert pipeline.open_graph(out).checksum == first.checksum
+
+
 def test_a_second_process_is_refused(log: pd.DataFrame, tmp_path: Path):
     from mgoe.files import exclusive
 

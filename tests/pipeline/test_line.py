@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +161,83 @@ def test_an_unfinished_run_of_other_settings_is_refused(small: RunSettings, tmp_
     pipeline.macro_graph(small, tmp_path / "run")
     with pytest.raises(OutputError, match="of other settings"):
         pipeline.run(change(small, seeds=[5]), tmp_path / "run")
+
+
+def test_a_log_that_changed_is_not_taken_for_the_old_one(small: RunSettings, world: Path, tmp_path: Path):
+    """By what its files hold: a copy elsewhere with other times is the same log."""
+    log = Path(shutil.copytree(world / "events", tmp_path / "log"))
+    settings = change(small, data=small.data.model_copy(update={"log": [str(log)]}))
+    whole = change(settings, graph=small.graph.model_copy(update={"snapshots": "last"}))
+    pipeline.macro_graph(settings, tmp_path / "run")
+    pipeline.macro_graph(whole, tmp_path / "whole")
+    for file in log.iterdir():
+        file.touch()
+    pipeline.macro_graph(settings, tmp_path / "run")
+    pd.concat([events := pd.read_parquet(log), events.head(1)]).to_parquet(next(log.iterdir()))
+    for asked, out in ((settings, "run"), (whole, "whole")):
+        with pytest.raises(OutputError, match="of another log"):
+            pipeline.macro_graph(asked, tmp_path / out)
+    shutil.rmtree(log)  # what was made of it needs it no more
+    pipeline.macro_graph(settings, tmp_path / "run")
+    shutil.copytree(world / "events", log)
+    pd.concat([events, events.head(1)]).to_parquet(next(log.iterdir()))
+    with pytest.raises(OutputError, match="of another log"):
+        pipeline.macro_graph(settings, tmp_path / "run")
+
+
+def test_cells_do_not_come_under_other_settings(small: RunSettings, tmp_path: Path):
+    out = tmp_path / "run"
+    pipeline.train(small, out)
+    for part in ("data", "graph"):
+        shutil.rmtree(out / part)
+    with pytest.raises(OutputError, match="of other settings"):
+        pipeline.run(change(small, seeds=[0, 5]), out)
+    assert pipeline.measured(out)
+
+
+def test_a_graph_that_was_changed_is_not_that_of_the_examples(small: RunSettings, tmp_path: Path):
+    out = tmp_path / "run"
+    pipeline.train(small, out)
+    pipeline.forget(out, mgoe.load(out / "bundle").encoders.users.ids([0]).to_pylist())
+    with pytest.raises(OutputError, match="was changed since it was built"):
+        pipeline.run(small, out)
+    assert pipeline.measured(out)
+
+
+def test_an_old_run_that_is_being_removed_does_not_come_back(small: RunSettings, finished: Path, tmp_path: Path, monkeypatch):
+    """Cut off while the replaced run goes, file by file: the new one stays."""
+    out, remove = shutil.copytree(finished, tmp_path / "run"), shutil.rmtree
+    settings = change(small, models=["shared-bottom"])
+
+    def cut_off(path: Path, **how: bool) -> None:
+        there = path.exists()
+        remove(path, **how)
+        if there and path.name.startswith(".run."):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.macro_graph(settings, out, overwrite=True)
+    made = (out / "data" / "data.json").stat().st_mtime_ns
+    pipeline.macro_graph(settings, out)
+    assert (out / "data" / "data.json").stat().st_mtime_ns == made
+    assert not (out / "cells").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_process_that_is_killed_is_one_sentence(small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the system kills one for want of memory."""
+
+    def kill_one(waiting: list[Future]) -> Iterator[Future]:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        children[0].kill()
+        yield from as_completed(waiting)
+
+    monkeypatch.setattr("mgoe.pipeline.line.as_completed", kill_one)
+    with pytest.raises(TrainingError, match="jobs: a process of 2 was killed; memory may have run out: take fewer"):
+        pipeline.run(change(small, jobs=2), tmp_path / "run")
 
 
 def test_a_run_that_failed_at_once_does_not_stand_in_the_way(small: RunSettings, tmp_path: Path):

@@ -29,7 +29,7 @@ def evaluate(
         str | None,
         typer.Argument(metavar="[PAIRS]", help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.", show_default=False),
     ] = None,
-    split: Annotated[str, typer.Option(help="`test` or `valid`.")] = "test",
+    split: Annotated[str | None, typer.Option(help="`valid`, or `test`, the default.", show_default=False)] = None,
     part: Annotated[str, typer.Option("--slice", help="`all`, or a part of the examples such as `new-pairs`.")] = "all",
     as_json: Json = False,
 ) -> None:
@@ -41,9 +41,11 @@ def evaluate(
     from mgoe.evaluation import rich_table
 
     if pairs is not None:
+        if split is not None:
+            raise ConfigError("--split", "is one of the log's, and the pairs are a file of their own; leave it out")
         rows, split = pipeline.measure_pairs(Bundle.open(path), pairs), "new"
     else:
-        rows = pipeline.measured(path)
+        rows, split = pipeline.measured(path), split or "test"
     for option, value, name in (("--split", split, "split"), ("--slice", part, "slice")):
         valid = sorted({row[name] for row in rows})
         if value not in valid:

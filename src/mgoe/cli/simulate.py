@@ -23,7 +23,7 @@ def simulate(
     ] = None,
     events: Annotated[int | None, typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False)] = None,
     form: Annotated[str, typer.Option(help="`events`, `exposures` or `both`.")] = "both",
-    seed: Annotated[int, typer.Option(help="The same seed draws the same log.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1.")
     ] = None,
@@ -39,12 +39,13 @@ def simulate(
     forms = ("events", "exposures", "both")
     if form not in forms:
         raise ConfigError("--form", f"{form!r} is no form of log{did_you_mean(form, forms)}")
-    raw: dict[str, Any] = {
-        name: value for name, value in {"users": users, "items": items, "exposures": exposures}.items() if value is not None
-    }
+    if events is not None and exposures is not None:
+        raise ConfigError("--events", "says how many exposures there are as well; leave out --exposures")
+    options = {"users": users, "items": items, "exposures": exposures, "seed": seed}
+    raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for override in sets or ():
         apply_override(raw, override)
-    settings = check_settings(WorldSettings, raw | {"seed": seed}, "simulate")
+    settings = check_settings(WorldSettings, raw, "simulate")
     with _bar() as on_progress:
         summary = draw(settings, out, events=events, form=cast(Form, form), overwrite=overwrite, on_progress=on_progress)
     if as_json:

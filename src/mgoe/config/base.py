@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from datetime import date
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -18,6 +19,10 @@ class Settings(BaseModel):
 def as_list(value: object) -> object:
     """One value for a list of it."""
     return [value] if isinstance(value, str | int | float | date) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list)]
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from mgoe.config.base import Settings, as_list, did_you_mean
+from mgoe.config.base import Seeds, Settings, as_list, did_you_mean
 from mgoe.config.models import ModelSettings, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
@@ -70,7 +70,7 @@ class TuneSettings(Settings):
     """The first are the settings as they stand."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Of the training rows, drawn once for all models. Validation is whole."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of the search and of the rows."""
     space: dict[str, Choices] = {
         "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
@@ -125,7 +125,7 @@ class ComparisonSettings(Settings):
     """Questions by name; one table of everything where not given."""
     reference: str | None = None
     """The model that the others are held against; the first where not given."""
-    seeds: Annotated[list[int], BeforeValidator(as_list)] = Field(default=[0], min_length=1)
+    seeds: Seeds = Field(default=[0], min_length=1)
     """A seed varies initialisation, order of batches, negatives of training and macro nodes; the rows that are judged stay."""
     split: dict[str, Any] = {}
     negatives: dict[str, Any] = {}

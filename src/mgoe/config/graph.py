@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mgoe.config.base import Settings
 
@@ -70,4 +70,11 @@ class GraphSettings(Settings):
     engine: Literal["embedded", "spark"] = "embedded"
     """`embedded` builds in this process; `spark` where `spark.master` says."""
     spark: SparkSettings = SparkSettings()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("resolutions")
+    @classmethod
+    def _some_nodes(cls, value: Literal["auto"] | list[tuple[int, int]]) -> Literal["auto"] | list[tuple[int, int]]:
+        if value != "auto" and not (value and min(map(min, value)) >= 1):
+            raise ValueError(f"resolutions must be `auto` or pairs of macro nodes (users, items), each at least 1, found {value}")
+        return value

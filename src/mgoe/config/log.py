@@ -118,8 +118,8 @@ class NegativeSettings(Settings):
     """Drawn for each positive example."""
     distribution: Literal["popularity", "uniform"] = "popularity"
     """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
-    seed: int = 0
-    training_seed: int | None = None
+    seed: int = Field(default=0, ge=0)
+    training_seed: int | None = Field(default=None, ge=0)
     """Of the draws of training examples; `seed` where not given. Runs that differ in it alone are judged on the same rows."""
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from mgoe.config.base import Settings
+from mgoe.config.base import Count, Settings
 
 InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
 Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
@@ -75,12 +75,12 @@ class TrainingSettings(Settings):
 class EvaluationSettings(Settings):
     """What is measured on validation and test."""
 
-    k: list[int] = [10, 50]
+    k: list[Count] = [10, 50]
     """Depths of HR@k and NDCG@k."""
     ranking_queries: int = Field(default=100, ge=0)
     """Seeded test users whose whole catalogue is ranked; 0 leaves it out."""
     slices: bool = True
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of the draw of those users."""
 
 

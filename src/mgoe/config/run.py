@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mgoe.config.base import Settings, as_list, did_you_mean
+from mgoe.config.base import Seeds, Settings, did_you_mean
 from mgoe.config.graph import GraphSettings
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
 from mgoe.config.models import EvaluationSettings, ModelSettings, TrainingSettings, check_differ, check_folders
@@ -28,7 +28,7 @@ class RunSettings(Settings):
     `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    seeds: Annotated[list[int], BeforeValidator(as_list)] = Field(default=[0], min_length=1)
+    seeds: Seeds = Field(default=[0], min_length=1)
     jobs: int = Field(default=1, ge=1)
     """Training processes side by side."""
 

@@ -10,7 +10,10 @@ from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, unpack
 from mgoe.errors import DataError, OutputError
-from mgoe.files import clear_partial, exclusive, require_space, whole_folder
+from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json
+
+MADE_OF = "unpacked.json"
+"""In the folder of unpacked files: which archives of which set they are from."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,17 @@ def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Pa
 
 
 def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[str], None]) -> None:
-    """Whole or not at all, and not again where all is there."""
+    """Whole or not at all, and not again where all of these archives is there."""
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
-    if not packed or _enough(data, _names(into)):
+    made_of = {"set": data.name, "archives": {path.name: ends(path).hex() for path in packed}}
+    if not packed or (_enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of):
         return
     clear_partial(into)
     with whole_folder(into) as folder:
         for archive in packed:
             say(f"unpacking {archive.name}")
             unpack(archive, sorted(data.wanted), folder)
+        write_json(folder / MADE_OF, made_of)
 
 
 def _names(folder: Path) -> set[str]:

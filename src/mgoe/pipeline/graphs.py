@@ -21,7 +21,7 @@ from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
 from mgoe.files import exclusive
 from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
-from mgoe.pipeline.output import claim
+from mgoe.pipeline.output import claim, ends_of
 from mgoe.pipeline.stages import Say, build
 from mgoe.pipeline.watch import Watch
 
@@ -60,7 +60,7 @@ def macro_graph(
 
 
 def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: ir.Table | None, say: Say) -> MacroGraph:
-    with exclusive(out, "a graph"), claim(out, settings, overwrite):
+    with exclusive(out, "a graph"), claim(out, settings, overwrite, None if table is not None else ends_of(settings)):
         if (out / "graph").exists():
             return MacroGraph.open(out / "graph")
         with _log_of(settings, settings.data.log, out / "log", None, table, say) as (log, spent):
@@ -106,8 +106,7 @@ def add_events(
 ) -> MacroGraph:
     """`update` of an opened graph, with events read by settings of their own."""
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
-    work = graph.path.with_name(f"{graph.path.name}.log")
-    with _log_of(settings, list(log), work, known, table, say) as (found, _):
+    with _new_events(graph) as work, _log_of(settings, list(log), work, known, table, say) as (found, _):
         users, items = found.counts["user"], found.counts["item"]
         say(f"  of them {users - graph.meta['users'][-1]:,} new users and {items - graph.meta['items'][-1]:,} new items")
         new = NewEvents(found.history, users, items, found.facts, _vocabularies(work))
@@ -132,14 +131,22 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise GraphError(graph.path, f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out")
+    with _new_events(graph) as work:
+        work.mkdir(exist_ok=True)
+        try:
+            pq.write_table(pa.table({"id": without(vocabulary, codes)}), work / "users.parquet", compression="zstd")
+            shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
+            return forget_users(graph, codes, _vocabularies(work), Watch(say))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _new_events(graph: MacroGraph) -> Iterator[Path]:
+    """The folder of what changes a graph, for one process at a time: two would number users by each other's events."""
     work = graph.path.with_name(f"{graph.path.name}.log")
-    work.mkdir(exist_ok=True)
-    try:
-        pq.write_table(pa.table({"id": without(vocabulary, codes)}), work / "users.parquet", compression="zstd")
-        shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
-        return forget_users(graph, codes, _vocabularies(work), Watch(say))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with exclusive(work, "what changes the graph"):
+        yield work
 
 
 def open_graph(path: Path | str) -> MacroGraph:

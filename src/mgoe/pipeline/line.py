@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,16 @@ import pandas as pd
 from mgoe.bundle import Bundle, write_bundle
 from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
-from mgoe.errors import ConfigError
+from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
 from mgoe.pipeline.cells import Cell, Inputs, check_fit, run_cell, told
-from mgoe.pipeline.output import claim, mark
+from mgoe.pipeline.output import claim, ends_of, mark
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
+from mgoe.simulate import Truth, check_reachable
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,10 @@ def begin(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     for model in named_models(settings):
         check_fit(settings, model)
+    if settings.data.truth is not None:
+        check_reachable(Truth.open(settings.data.truth), settings)
     with exclusive(out, "a run"):
-        with claim(out, settings, overwrite) as resumed:
+        with claim(out, settings, overwrite, None if table is not None else ends_of(settings)) as resumed:
             if resumed:
                 say(f"going on with the unfinished run in {out}")
             prepared = prepare_data(settings, out, table, say)
@@ -145,6 +149,9 @@ def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> It
         try:
             for done in as_completed(waiting):
                 yield done.result()
+        except BrokenProcessPool:
+            rule = f"a process of {settings.jobs} was killed; memory may have run out: take fewer, the same command goes on"
+            raise TrainingError("jobs", rule) from None
         except BaseException:
             for process in set(multiprocessing.active_children()) - set(others):  # its cell takes minutes, and is begun anew
                 process.terminate()

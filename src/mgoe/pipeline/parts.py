@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from mgoe.bundle import write_bundle
@@ -37,7 +38,7 @@ def train(
         model: Name of one of the run's models; the first by default.
         seed: The first of the settings' by default.
         overwrite: Replace a finished run, or one of other settings.
-        resume: Go on from the checkpoint of a fit that was cut off.
+        resume: Go on from the checkpoint of a fit that was cut off, and leave a finished one as it is.
         say: Called with a line a stage.
         show_progress: Progress bars, where standard error is a terminal.
 
@@ -60,6 +61,8 @@ def train(
         with begin(settings, out, overwrite, say) as (settings, out, prepared):
             graph = build(settings, out, prepared, say)
             cell = _cell(settings, out, prepared, model, seed)
+            if not resume:
+                shutil.rmtree(cell.folder, ignore_errors=True)
             if not world.agree(cell.done):
                 say(f"training {cell.title}" + (f" on {world.size} processes" if world.size > 1 else ""))
                 say(told(run_cell(cell, settings, Inputs(out, settings), show_progress, resume)))

@@ -29,8 +29,9 @@ def measured(path: Path | str) -> list[Row]:
     if (path / "metrics.json").exists():
         return read_rows(path / "metrics.json")
     settings = load_settings(path / SETTINGS)
-    cells = [Cell(path, resolve(model), seed) for model in settings.models for seed in settings.seeds]
-    rows = [row for cell in cells if cell.done for row in read_rows(cell.folder / "metrics.json")]
+    folders = [Cell(path, resolve(model), 0).folder.parent for model in settings.models]  # `mgoe train` takes any seed
+    files = [file for folder in folders for file in sorted(folder.glob("*/metrics.json"), key=lambda file: int(file.parent.name))]
+    rows = [row for file in files for row in read_rows(file)]
     if not rows:
         raise OutputError(path, "holds a run that has measured nothing yet; give its command again to go on")
     return rows

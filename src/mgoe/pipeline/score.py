@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.config import did_you_mean
+from mgoe.config import TaskSettings, did_you_mean
+from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
@@ -81,17 +83,18 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
     Raises:
         DataError: The file cannot be read, or lacks a column, or a label is none.
     """
-    names = [_label(bundle, pairs, task.name, task.label) for task in bundle.settings.tasks]
+    tasks = bundle.settings.tasks
+    names = [_label(bundle, pairs, task.name, task.label) for task in tasks]
     scores, labels, users = [], [], []
     for block in _blocks(bundle, pairs, names):
         scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
-        labels.append(np.stack([_numbers(block[name], pairs, name) for name in names], 1))
+        labels.append(mask_given(np.stack([_labels(block, pairs, *one) for one in zip(names, tasks, strict=True)], 1), tasks))
         users.append(block[bundle.settings.data.user].to_pandas())
     if not sum(map(len, scores)):
         raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
     groups = pd.factorize(pd.concat(users, ignore_index=True))[0]
     model = bundle.manifest["model"]["name"]
-    return measure(np.concatenate(scores), np.concatenate(labels), groups, bundle.settings.tasks, model=model, seed=0, split=NEW)
+    return measure(np.concatenate(scores), np.concatenate(labels), groups, tasks, model=model, seed=0, split=NEW)
 
 
 def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.Table]:
@@ -125,9 +128,14 @@ def _label(bundle: Bundle, pairs: Path | str, task: str, column: str | None) -> 
     return found
 
 
-def _numbers(column: pa.ChunkedArray, pairs: Path | str, name: str) -> np.ndarray:
-    """Labels as float32, NaN where missing."""
+def _labels(block: pa.Table, pairs: Path | str, name: str, task: TaskSettings) -> NDArray[np.float32]:
+    """Labels of a task, NaN where missing. Shape (B,)."""
+    place = f"{pairs}, column {name!r}"
     try:
-        return pc.cast(column, pa.float32()).to_numpy()
+        labels = pc.cast(block[name], pa.float32()).to_numpy()
     except pa.ArrowException as error:
-        raise DataError(f"{pairs}, column {name!r}", f"a label must be a number or null ({error}); mend the column") from None
+        raise DataError(place, f"a label must be a number or null ({error}); mend the column") from None
+    wrong = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
+    if task.kind == "binary" and len(wrong):
+        raise DataError(place, f"a binary label must be 0, 1 or null (missing), found {wrong[0]:g}; map the column to 0 and 1")
+    return labels

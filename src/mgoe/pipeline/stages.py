@@ -10,6 +10,7 @@ import ibis.expr.types as ir
 
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
+from mgoe.errors import OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.pipeline.watch import Watch
 
@@ -39,7 +40,11 @@ def build(settings: RunSettings, out: Path, prepared: Prepared, say: Say = lambd
         graph = build_graph(source_of(settings, prepared), settings.graph, out / "graph", Watch(say))
         stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
         say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
-    return MacroGraph.open(out / "graph")
+    graph = MacroGraph.open(out / "graph")
+    if graph.meta["changes"]:
+        rule = "was changed since it was built for the examples of this run, so that codes and snapshots no longer agree"
+        raise OutputError(out / "graph", f"{rule}; build it anew with --overwrite, or choose another --out")
+    return graph
 
 
 def source_of(settings: RunSettings, prepared: Prepared) -> Source:

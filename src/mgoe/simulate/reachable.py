@@ -35,13 +35,9 @@ def reachable(
         ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
         DataError: An id or a device is none of this world's.
     """
-    names = [_behaviour(task, truth) for task in settings.tasks]
+    names = check_reachable(truth, settings)
     if settings.form == "exposures":
         chance = truth.probability(users, items, times, device)
-    elif settings.negatives.distribution != "popularity":
-        raise ConfigError("negatives.distribution", "the best reachable is known for negatives drawn by popularity; choose `popularity`")
-    elif truth.settings.names[0] not in names:
-        raise ConfigError("tasks", f"the best reachable is known where {truth.settings.names[0]!r} is a task; add it")
     else:
         chance = truth.scores(users, items, times, settings.negatives.ratio)
     column = {name: chance[:, t] for t, name in enumerate(truth.settings.names)}
@@ -53,6 +49,23 @@ def reachable(
         else:
             best.append(column[name] / (given[task.given] if task.given else 1))
     return np.stack(best, 1)
+
+
+def check_reachable(truth: Truth, settings: RunSettings) -> list[str]:
+    """Refuse settings for which the best reachable is not known.
+
+    Returns:
+        The behaviour, or `stay`, of each task.
+
+    Raises:
+        ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
+    """
+    names = [_behaviour(task, truth) for task in settings.tasks]
+    if settings.form == "events" and settings.negatives.distribution != "popularity":
+        raise ConfigError("negatives.distribution", "the best reachable is known for negatives drawn by popularity; choose `popularity`")
+    if settings.form == "events" and truth.settings.names[0] not in names:
+        raise ConfigError("tasks", f"the best reachable is known where {truth.settings.names[0]!r} is a task; add it")
+    return names
 
 
 def best_reachable(

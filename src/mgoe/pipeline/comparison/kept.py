@@ -13,6 +13,7 @@ from typing import Any
 from mgoe.data.log import files_of
 from mgoe.errors import MgoeError, OutputError
 from mgoe.files import sha256, write_json
+from mgoe.graph.workplace import building
 from mgoe.models import written_out
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
@@ -125,7 +126,8 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
         source = {SOURCE: sources[log.name]}
         data = _data(entry) | source
         add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
-        add(log.graph(entry.seed, entry.contestant), data | {"graph": _plain(entry)["graph"]})
+        graph = log.graph(entry.seed, entry.contestant)
+        add(graph, data | {"graph": _plain(entry)["graph"]}, follows=[building(graph)])
         tune = _search(plan, entry)
         add(entry.cell().folder, _all(entry) | source | {"tune": tune}, done=DONE)
         if log.world is not None:
