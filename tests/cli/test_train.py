@@ -135,7 +135,7 @@ def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, 
 
 def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
     change = mgoe("train", config, "--out", built, "--set", "training.learning_rate=0.1")
-    assert_refused(change, "unfinished run of other settings", "--overwrite")
+    assert_refused(change, "of other settings", "--overwrite")
     assert mgoe("train", config, "--out", built, "--resume", "sometimes").exit_code == 2
 
 
