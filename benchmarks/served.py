@@ -21,6 +21,7 @@ import torch
 from mgoe.bundle import write_bundle
 from mgoe.config import RunSettings, make_settings
 from mgoe.data import Prepared, Vocabulary
+from mgoe.data.examples import ExampleWriter
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
 from mgoe.graph import MacroGraph, Source, build_graph
@@ -93,6 +94,8 @@ def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Pr
     for name in ("user_side", "item_side"):
         SideFeatures(FeatureEncoders(), {}).save(folder / name)
     FeatureEncoders().save(folder / "context")
+    with ExampleWriter(folder, np.arange(3, dtype=np.int32), settings.tasks) as none:  # what bundles count negatives in
+        none.write(*np.empty((3, 0), np.int64), np.empty((0, len(settings.tasks)), np.float32))
     summary = {"negatives_per_positive": 4.0, "positives_per_user_bucket": 2.0}
     at = {"cuts": [], "users_at": [users], "items_at": [items]}
     return Prepared(folder, {"settings": settings.model_dump(mode="json"), "summary": summary, "tasks": settings.task_names, **at})
