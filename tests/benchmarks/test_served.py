@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mgoe
 from benchmarks.served import made_up_bundle
+
+import mgoe
 
 
 def test_a_made_up_bundle_scores(tmp_path: Path):
