@@ -88,8 +88,10 @@ def test_workers_see_one_another_s_events(finished: Path, bundle: mgoe.Bundle, t
     item = bundle.encoders.items.ids([0]).to_pylist()[0]
     with served(finished / "bundle", tmp_path) as one, served(finished / "bundle", tmp_path) as other:
         one.add({"user": 10**9, "item": item, "behavior": "click"})
-        said = one.rank(user=10**9, k=5)["scores"]
-        until(lambda: other.rank(user=10**9, k=5)["scores"] == said)
+        said = one.rank(user=10**9, k=5)
+        until(lambda: other.rank(user=10**9, k=5)["scores"] == said["scores"])
+        assert not said["unseen_user"]
+        assert other.rank(user=10**9, k=5) == said
 
 
 def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
