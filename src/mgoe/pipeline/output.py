@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mgoe import __version__
-from mgoe.config import RunSettings, dump_settings
+from mgoe.config import DataSettings, RunSettings, dump_settings
 from mgoe.data.log import files_of
 from mgoe.errors import DataError, OutputError
 from mgoe.files import clear_partial, clear_unfinished, ends, write_json, write_text
@@ -67,17 +67,24 @@ def claim(out: Path, settings: RunSettings, overwrite: bool, log: str | None = N
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def files_read(data: DataSettings) -> list[Path]:
+    """Files of a log and of its side tables, in order.
+
+    Raises:
+        DataError: One is not there.
+    """
+    named = [*data.log, *(side.path for side in (data.users, data.items) if side is not None)]
+    return [file for path in named for file in files_of(path, "data")]
+
+
 def ends_of(settings: RunSettings) -> str | None:
     """Checksum of both ends of every file that a log is read from, and of their sizes: cheap, and another one for nearly every change.
     None where they cannot be read any more, from which nothing follows."""
-    data, digest = settings.data, hashlib.sha256()
     try:
-        for path in [*data.log, *(side.path for side in (data.users, data.items) if side is not None)]:
-            for file in files_of(path, "data"):
-                digest.update(ends(file))
+        found = b"".join(ends(file) for file in files_read(settings.data))
     except (DataError, OSError):
         return None
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(found).hexdigest()[:16]
 
 
 def _check(out: Path, settings: RunSettings, overwrite: bool, log: str | None) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgoe.data.log import files_of
 from mgoe.errors import MgoeError, OutputError
 from mgoe.files import sha256, write_json
 from mgoe.graph.workplace import building
@@ -19,7 +18,7 @@ from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.plan import Entry, Log, Plan
 from mgoe.pipeline.comparison.tuning import concerning
 from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
-from mgoe.pipeline.output import FREE
+from mgoe.pipeline.output import FREE, files_read
 
 SOURCE = "source"
 """Key of the checksum of a log's files, which stands for where they lie; nothing follows from one that is not known."""
@@ -156,9 +155,8 @@ def checksum_of(log: Log) -> str | None:
     if log.world is not None:
         return None
     data = log.settings(0).data
-    named = [*data.log, *(side.path for side in (data.users, data.items) if side is not None)]
     try:
-        files = [file for path in named for file in files_of(path, "data")]
+        files = files_read(data)
         files += sorted(file for file in Path(data.truth).rglob("*") if file.is_file()) if data.truth else []
         kept = log.path / "source.json"
         before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
