@@ -278,6 +278,13 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
     settings = logs.event_settings(data={"log": "x.parquet", "weight": "w"})
     with pytest.raises(ConfigError, match=r"data.weight: belongs to an exposure log, found an event log"):
         logs.prepared(EVENTS, settings, tmp_path / "out")
+    for late in ({"known_at": "known"}, {"delay": "1d"}):
+        settings = logs.event_settings(tasks=["click", {"name": "buy"} | late])
+        with pytest.raises(ConfigError, match=rf"tasks.buy.{next(iter(late))}: belongs to an exposure log, found an event log"):
+            logs.prepared(EVENTS, settings, tmp_path / "out")
+    settings = logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "behaviors": ["click"]}])
+    with pytest.raises(ConfigError, match=r"tasks.click.behaviors: belongs to an event log, found an exposure log"):
+        logs.prepared(SHOWN, settings, tmp_path / "out")
     settings = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "hour"}]})
     with pytest.raises(ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"):
         logs.prepared(SHOWN, settings, tmp_path / "out")

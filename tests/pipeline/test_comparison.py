@@ -527,6 +527,8 @@ WRONG = [
     ({"tune": {"first": [{"training.epochs": 5}]}}, ConfigError, "values that `space` allows, found training.epochs: 5"),
     ({"tune": {"first": [{"training.learning_rate": 1}]}}, ConfigError, "found training.learning_rate: 1"),
     ({"tune": {"first": [{"training.epochs": 2}], "trials": 1}}, ConfigError, "more than the 1 points of `first`, found 1"),
+    ({"graph": {"seed": 3}}, ConfigError, "graph.seed follows the comparison's `seeds`"),
+    ({"logs": {"a": {"negatives": {"training_seed": 3}}}}, ConfigError, "logs.a.negatives.training_seed follows"),
     ({"training": {"monitor": "bye.auc"}}, TrainingError, "did you mean 'buy.auc'"),
 ]
 

@@ -168,6 +168,10 @@ class ComparisonSettings(Settings):
         everyone = [*self.model_names, *self.variant_names]
         for name, table in self.tables.items():
             _known(f"tables.{name}", [*table.models, *([table.reference] if table.reference else [])], everyone)
+        for place, part in (("", self), *((f"logs.{name}.", log) for name, log in self.logs.items())):
+            for section, key in (("graph", "seed"), ("negatives", "training_seed")):
+                if key in getattr(part, section):
+                    raise ValueError(f"{place}{section}.{key} follows the comparison's `seeds`; leave it out")
         for name, changes in self.variants.items():
             for key in changes:
                 if key.partition(".")[0] not in CHANGED_BY_VARIANTS or "." not in key:

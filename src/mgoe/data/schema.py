@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import ibis
 from ibis.backends.duckdb import Backend
 
-from mgoe.config import RunSettings
+from mgoe.config import RunSettings, seconds
 from mgoe.data.checks import Check, enforce
 from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
 from mgoe.data.expr import Expr, Table
@@ -68,8 +68,8 @@ def wanted_columns(settings: RunSettings) -> dict[str, tuple[str, str]]:
     """Our name of a column to the setting that names the log's column, and that column."""
     data = settings.data
     columns = {"user": ("data.user", data.user), "item": ("data.item", data.item), "time": ("data.time", data.time)}
+    _refuse_other_form(settings)
     if settings.form == "events":
-        _refuse_exposure_keys(settings)
         return columns | {"behavior": ("data.behavior", data.behavior)}
     check_names(data.context, "data.context")
     for task in settings.tasks:
@@ -115,13 +115,19 @@ def read_columns(raw: Table, settings: RunSettings, names: dict[str, str], place
     return values, checks
 
 
-def _refuse_exposure_keys(settings: RunSettings) -> None:
-    data = settings.data
-    used = [key for key, value in {"weight": data.weight, "context": data.context, "position": data.position}.items() if value]
+def _refuse_other_form(settings: RunSettings) -> None:
+    """Settings that this form of log would leave unread."""
+    data, tasks = settings.data, settings.tasks
+    if settings.form == "exposures":
+        used = [f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors]
+        wrong = "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"
+    else:
+        used = [f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)]
+        used += [f"tasks.{task.name}.known_at" for task in tasks if task.known_at]
+        used += [f"tasks.{task.name}.delay" for task in tasks if seconds(task.delay)]
+        wrong = "belongs to an exposure log, found an event log (data.form); leave it out, or give each task a label column"
     if used:
-        raise ConfigError(
-            f"data.{used[0]}", "belongs to an exposure log, found an event log (data.form); leave it out, or give each task a label column"
-        )
+        raise ConfigError(used[0], wrong)
 
 
 def _read_behavior(column: Expr, name: str, place: str) -> Expr:
