@@ -89,7 +89,7 @@ def kuairand(folder: Path, version: str = "pure") -> None:
 
 
 def kuairec(folder: Path) -> None:
-    """Two matrices, users, and tags as lists; two rows have no time."""
+    """Two matrices, users, and tags as lists; two rows of each have no time, three of the big one come twice."""
     header = ["user_id", "video_id", "play_duration", "video_duration", "time", "date", "timestamp", "watch_ratio"]
     for seed, name in enumerate(("big", "small")):
         rng, user, item = draw(seed=seed)
@@ -101,7 +101,8 @@ def kuairec(folder: Path) -> None:
         ]
         for row in rows[:2]:
             row[4:7] = "", "", ""
-        lines(folder / "KuaiRec 2.0" / "data" / f"{name}_matrix.csv", [header, *rows])
+        repeated = rows[5:8] if name == "big" else []
+        lines(folder / "KuaiRec 2.0" / "data" / f"{name}_matrix.csv", [header, *rows, *repeated])
     person = ["user_id", "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author"]
     person += ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
     lines(
@@ -114,13 +115,15 @@ def kuairec(folder: Path) -> None:
 
 
 def movielens(folder: Path, users: bool) -> None:
-    """Columns cut by two colons, titles in Latin-1."""
+    """Columns cut by two colons; titles in Latin-1 with users, which 1M has, else in UTF-8. In 10M a movie may have no genres."""
     rng, user, item = draw()
     rating = rng.integers(1, 6, ROWS)
     moment = 978300760 + rng.integers(0, 60 * DAY, ROWS)
     lines(folder / "ml" / "ratings.dat", zip(user, item, rating, moment, strict=True), "::")
     movies = "".join(f"{i}::Cité, La: {i} (19{i + 50})::Drama|Children's\n" for i in range(1, ITEMS + 1))
-    (folder / "ml" / "movies.dat").write_bytes(movies.encode("latin-1"))
+    if not users:
+        movies += f"{ITEMS + 1}::Ôdishon (1999)::(no genres listed)\n"
+    (folder / "ml" / "movies.dat").write_bytes(movies.encode("latin-1" if users else "utf-8"))
     if users:
         lines(folder / "ml" / "users.dat", ([u, "F", 25, u % 20, "48067"] for u in range(1, USERS + 1)), "::")
 
@@ -202,8 +205,9 @@ def ali_ccp(folder: Path) -> None:
         lines(folder / f"sample_{name}" / f"common_features_{name}.csv", common)
         click = chance(rng, rows)
         buy = click * chance(rng, rows)
+        several = "9\x031.0\x01210\x028"  # field 210 twice
         shown = [
-            [k, c, b, sessions[rng.integers(len(sessions))], 5, listed(f216=1, f301=k % 3, f205=item[k % len(item)], f206=4, f210=9)]
+            [k, c, b, sessions[rng.integers(len(sessions))], 5, listed(f216=1, f301=k % 3, f205=item[k % len(item)], f206=4, f210=several)]
             for k, (c, b) in enumerate(zip(click, buy, strict=True), 1)
         ]
         shown[0][1:3] = 0, 1

@@ -22,11 +22,12 @@ _USER = {
     "occupied": "128",
     "geography": "129",
 }
-_ITEM = {"category": "206", "shop": "207", "intention": "210", "brand": "216"}
+_ITEM = {"category": "206", "shop": "207", "brand": "216"}
+_INTENTIONS = "210"
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """Exposures with user, item and position; single-valued features of users and items. Purchases without a click are faults."""
+    """Exposures with user, item and position; features of users and items. Purchases without a click are faults."""
     for file in ("train", "test"):
         bench.view(f"{file}_rows", f"sample_skeleton_{file}.csv", _ROW, header=False)
         bench.view(f"{file}_common", f"common_features_{file}.csv", _COMMON, header=False)
@@ -34,7 +35,7 @@ def write(bench: Workbench) -> dict[str, int]:
         bench.define(
             f"{file}_shown",
             f"""SELECT common, sample, click::TINYINT AS click, buy::TINYINT AS buy, {_field("205")} AS item_id,
-                {_field("301")} AS position, {_fields(_ITEM)} FROM {file}_rows""",
+                {_field("301")} AS position, {_fields(_ITEM)}, {_all(_INTENTIONS)} AS intentions FROM {file}_rows""",
         )
     left_out = 0
     for file, part in {"train": drawn("'ali-ccp ' || common"), "test": str(TEST)}.items():
@@ -43,7 +44,7 @@ def write(bench: Workbench) -> dict[str, int]:
             f"""SELECT user_id, item_id, click, buy, position, {moment(part, anywhere("sample"))} AS part
             FROM {file}_shown JOIN {file}_users USING (common) WHERE click >= buy AND user_id IS NOT NULL AND item_id IS NOT NULL""",
         )
-    for node, features, of in (("user", _USER, "users"), ("item", _ITEM, "shown")):
+    for node, features, of in (("user", [*_USER], "users"), ("item", [*_ITEM, "intentions"], "shown")):
         first = ", ".join(f"min({name}) AS {name}" for name in features)
         both = f"(FROM train_{of} SELECT {node}_id, {', '.join(features)} UNION ALL FROM test_{of} SELECT {node}_id, {', '.join(features)})"
         bench.write(f"{node}s.parquet", f"SELECT {node}_id, {first} FROM {both} WHERE {node}_id IS NOT NULL GROUP BY 1 ORDER BY 1")
@@ -51,8 +52,14 @@ def write(bench: Workbench) -> dict[str, int]:
 
 
 def _field(number: str) -> str:
-    """The first feature of a field; null where there is none."""
+    """The feature of a field that has one; null where there is none."""
     return rf"nullif(regexp_extract(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1), '')"
+
+
+def _all(number: str) -> str:
+    """All features of a field, sorted; null where there is none."""
+    found = rf"regexp_extract_all(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1)"
+    return f"nullif(array_to_string(list_sort({found}), ','), '')"
 
 
 def _fields(fields: dict[str, str]) -> str:

@@ -1,16 +1,19 @@
-"""MovieLens 1M and 10M: ratings as exposures, so that tasks are told apart among what a user chose to rate."""
+"""MovieLens 1M and 10M: ratings as exposures, so that tasks are told apart among what a user chose to rate.
+
+Titles of 1M are in Latin-1, those of 10M in UTF-8, where a movie may have the genre `(no genres listed)`: a missing value.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import Encoding, Workbench
 
 _RATINGS = ("user_id", "item_id", "rating", "seconds")
 
 
-def write(bench: Workbench, users: bool) -> dict[str, int]:
+def write(bench: Workbench, users: bool, titles: Encoding) -> dict[str, int]:
     """Ratings with two labels and the rating itself; genres and year of movies; in 1M what users say of themselves."""
     bench.view("raw", "ratings.dat", _RATINGS, header=False, delimiter="::")
     bench.write(
@@ -18,16 +21,18 @@ def write(bench: Workbench, users: bool) -> dict[str, int]:
         """SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
             (rating::DOUBLE >= 4)::TINYINT AS "like", (rating::DOUBLE >= 5)::TINYINT AS love, rating::FLOAT AS rating FROM raw""",
     )
-    bench.view("movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::")
+    bench.view("movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::", encoding=titles)
     year = r"nullif(regexp_extract(title, '\((\d{4})\)\s*$', 1), '')::DOUBLE"
-    bench.write("items.parquet", f"SELECT item_id::BIGINT AS item_id, genres, {year} AS year FROM movie")
+    bench.write(
+        "items.parquet", f"SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres, {year} AS year FROM movie"
+    )
     if users:
         bench.view("person", "users.dat", ("user_id", "gender", "age", "occupation", "zip"), header=False, delimiter="::")
         bench.write("users.parquet", "SELECT user_id::BIGINT AS user_id, gender, age, occupation FROM person")
     return {}
 
 
-def _version(name: str, size: int | None, md5: str, users: bool) -> DataSet:
+def _version(name: str, size: int | None, md5: str, users: bool, titles: Encoding) -> DataSet:
     short = name.lower()
     return DataSet(
         name=f"movielens-{short}",
@@ -38,17 +43,17 @@ def _version(name: str, size: int | None, md5: str, users: bool) -> DataSet:
         licence="GroupLens: research, with acknowledgement; no redistribution, no commercial use without permission",
         size="6 MB" if size is None else f"{size / 1e6:.0f} MB",
         files=("ratings.dat", "movies.dat", *(("users.dat",) if users else ())),
-        write=partial(write, users=users),
+        write=partial(write, users=users, titles=titles),
         config=f"movielens-{short}",
         time="by quantiles of the days, all three tasks",
         published="as MacGNN has it: the first 80 % in time as history, the next 10 % for training, the last 10 % test, a rating of 4 or "
         "more as the label; the last fifth of the training part is our validation, quantiles are of positives, and rows of new nodes stay",
-        layout="the README of GroupLens; YuanchenBei/MacGNN, data/mag/ml_process.py",
+        layout="the READMEs of GroupLens; YuanchenBei/MacGNN, data/mag/ml_process.py",
         downloads=(Download(f"https://files.grouplens.org/datasets/movielens/ml-{short}.zip", size, md5),),
     )
 
 
 MOVIELENS = (
-    _version("1M", None, "c4d9eecfca2ab87c1945afe126590906", users=True),
-    _version("10M", 65_566_137, "ce571fd55effeba0271552578f2648bd", users=False),
+    _version("1M", None, "c4d9eecfca2ab87c1945afe126590906", users=True, titles="latin-1"),
+    _version("10M", 65_566_137, "ce571fd55effeba0271552578f2648bd", users=False, titles="utf-8"),
 )

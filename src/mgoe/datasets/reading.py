@@ -7,12 +7,15 @@ import gzip
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import duckdb
 
 from mgoe.config import did_you_mean
 from mgoe.datasets.unpack import ENDINGS
 from mgoe.errors import DataError, OutputError
+
+Encoding: TypeAlias = Literal["utf-8", "latin-1"]
 
 
 class Workbench:
@@ -63,7 +66,17 @@ class Workbench:
         found = did_you_mean(name, names[:5]) if names else "; the folder holds no file"
         return f"is needed and not there{found}; `mgoe data describe {self.name}` says which files are needed"
 
-    def view(self, view: str, name: str, columns: Sequence[str], *, header: bool = True, delimiter: str = ",", null: str = "") -> None:
+    def view(
+        self,
+        view: str,
+        name: str,
+        columns: Sequence[str],
+        *,
+        header: bool = True,
+        delimiter: str = ",",
+        null: str = "",
+        encoding: Encoding = "utf-8",
+    ) -> None:
         """A view of the rows of a text file, all columns text, null where empty.
 
         Args:
@@ -73,6 +86,7 @@ class Workbench:
             header: Whether the first line names the columns.
             delimiter: Between columns.
             null: Text that stands for a missing value.
+            encoding: Of the file.
 
         Raises:
             DataError: The file is missing, or of another layout.
@@ -88,7 +102,7 @@ class Workbench:
         self._con.execute(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(path))}, delim = {as_text(delimiter)}, "
             f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
-            f"encoding = '{_encoding(path)}', columns = {{{names}}})"
+            f"encoding = '{encoding}', columns = {{{names}}})"
         )
 
     def lines(self, view: str, name: str) -> None:
@@ -170,11 +184,6 @@ def first_line(path: Path) -> str:
             return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
     except (OSError, EOFError) as error:
         raise DataError(path, f"cannot be read: {error}; fetch it again") from None
-
-
-def _encoding(path: Path) -> str:
-    """MovieLens 1M has titles in Latin-1, as which any bytes can be read; every other file here is UTF-8."""
-    return "latin-1" if path.suffix == ".dat" else "utf-8"
 
 
 def as_text(value: str) -> str:
