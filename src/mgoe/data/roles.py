@@ -41,7 +41,6 @@ class Column:
         name: Its name.
         kind: `integer`, `float`, `boolean`, `string`, `time`, `list` or `other`.
         distinct: Different values in the sample.
-        nulls: Of the sample.
         low, high: Least and greatest value.
         parses: Strings that can be read as a time.
     """
@@ -49,7 +48,6 @@ class Column:
     name: str
     kind: str
     distinct: int
-    nulls: int
     low: Any
     high: Any
     parses: bool
@@ -95,9 +93,7 @@ def look(sample: Table) -> list[Column]:
         given = held[rows] - (held[f"nulls{k}"] or 0)
         parses = 0 < given == held.get(f"read{k}")
         kind = _kind(sample[name].type())
-        found.append(
-            Column(name, kind, held.get(f"distinct{k}") or 0, held[f"nulls{k}"] or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses)
-        )
+        found.append(Column(name, kind, held.get(f"distinct{k}") or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses))
     return found
 
 
