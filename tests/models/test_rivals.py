@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
 from mgoe.models import MacGNN, TaskSpec, make_model
-from mgoe.models.esmm import logit_of_product, parents
+from mgoe.models.esmm import logit_of_product
 from mgoe.models.experts import SIDES
+from mgoe.models.funnel import parents
 from mgoe.models.gates import PartialGates, mix
 from mgoe.models.home import groups_of
 from tests.models.batches import make_spec, random_batch
@@ -207,13 +208,16 @@ def test_a_conditional_task_is_trained_on_every_exposure_and_predicted_within_it
     torch.testing.assert_close(built.loss(batch)[1][1], expected)
 
 
-def test_the_calibrator_by_hand():
+@pytest.mark.parametrize("funnel", ["first", "chain"])
+def test_the_calibrator_by_hand(funnel):
     spec = make_spec((*FUNNEL, TaskSpec("pay", given=2)))
-    built, plain, batch = make("aitm", spec, calibrator=0.5), make("aitm", spec, calibrator=0), random_batch(spec)
+    built, plain = (make("aitm", spec, calibrator=alpha, funnel=funnel) for alpha in (0.5, 0))
+    batch = random_batch(spec)
     share, valid = built(batch).sigmoid(), ~batch["labels"].isnan()
     expected = torch.zeros(4)
     for t in (1, 2):  # a task with a sample space is in no order
-        excess = (share[:, t] - share[:, t - 1]).relu() * valid[:, t] * valid[:, t - 1]
+        parent = t - 1 if funnel == "chain" else 0
+        excess = (share[:, t] - share[:, parent]).relu() * valid[:, t] * valid[:, parent]
         expected[t] = 0.5 * (excess * batch["weight"]).sum() / (batch["weight"] * valid[:, t]).sum()
     torch.testing.assert_close(built.loss(batch)[1] - plain.loss(batch)[1], expected, atol=1e-6, rtol=1e-4)
     assert expected[1:3].all()

@@ -7,8 +7,9 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
 from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
-from mgoe.models.esmm import ESMM, ESMMOptions
+from mgoe.models.esmm import ESMM
 from mgoe.models.folded import FoldedHalves
+from mgoe.models.funnel import FunnelOptions
 from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, expanded, neutral, side_of
 from mgoe.models.home import HoME, HoMEOptions
 from mgoe.models.inputs import draw_rows, late_tables
@@ -41,10 +42,10 @@ __all__ = [
     "BoostedTrees",
     "BoostedTreesOptions",
     "CategoricalSpec",
-    "ESMMOptions",
     "FeatureSpec",
     "FlatInputs",
     "FoldedHalves",
+    "FunnelOptions",
     "Halves",
     "HoME",
     "HoMEOptions",

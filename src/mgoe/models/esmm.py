@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Literal
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from mgoe.config import InputGroup
-from mgoe.models.single_task import SingleTask, SingleTaskOptions
-from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
-
-Funnel = Literal["first", "chain"]
-
-
-class ESMMOptions(SingleTaskOptions):
-    """Switches of ESMM."""
-
-    funnel: Funnel = "first"
-    """What a task without `given` follows from: the first binary task, as conversions follow from a click, or, in a `chain`, the binary
-    task before it. A chain is right where every behaviour presupposes the one before, which favouring and buying do not."""
+from mgoe.models.funnel import FunnelOptions, parents
+from mgoe.models.single_task import SingleTask
+from mgoe.models.spec import Batch, FeatureSpec
 
 
 class ESMM(SingleTask):
@@ -41,10 +31,10 @@ class ESMM(SingleTask):
     published, with the layers of an expert of MMoE and a tower.
     """
 
-    Options = ESMMOptions
+    Options = FunnelOptions
     conditional: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: ESMMOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: FunnelOptions):
         super().__init__(spec, inputs, options)
         self.parents = parents(spec.tasks, options.funnel)
         self.register_buffer("conditional", torch.tensor([task.given is not None for task in spec.tasks]), persistent=False)
@@ -79,16 +69,3 @@ def logit_of_product(a: Tensor, b: Tensor) -> Tensor:
     1/p - 1 is (1 + e^-a) (1 + e^-b) - 1 = e^-a + e^-b + e^-(a + b), so no probability is formed.
     """
     return -torch.logsumexp(torch.stack([-a, -b, -a - b]), 0)
-
-
-def parents(tasks: Sequence[TaskSpec], funnel: Funnel) -> list[int | None]:
-    """The task that each one follows from; none for the first binary task, for regressions, and for what is given by a regression."""
-    found: list[int | None] = []
-    steps: list[int] = []
-    for t, task in enumerate(tasks):
-        usual = None if not steps else steps[0 if funnel == "first" else -1]
-        parent = usual if task.given is None else task.given
-        follows = task.kind == "binary" and parent is not None and tasks[parent].kind == "binary"
-        found.append(parent if follows else None)
-        steps += [t] if task.kind == "binary" else []
-    return found
