@@ -168,12 +168,27 @@ def say(stage: str) -> None:
     print(stage, file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parsed(about: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """A configuration, changes to it, and where to keep what is made."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="keep what was prepared, built and trained there")
-    asked = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influence]) -> None:
+    """Print a model's metrics beside those of mgoe, and by how much mgoe is ahead."""
+    for mine, other in zip(estimate(name, ours), estimate("mgoe", theirs), strict=True):
+        if mine.metric in ("auc", "gauc"):
+            line(f"{name}.{mine.task}.{mine.metric}", mine.value, "share", other.value, mine.value / other.value)
+    [lead] = [one for one in compare("mgoe", theirs, name, ours) if (one.task, one.metric) == (ALL, "ranking")]
+    for end, value in (("", lead.value), (".low", lead.low), (".high", lead.high)):
+        line(f"{name}.lead.mean{end}", value, "share")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked = parsed(__doc__, arguments)
     use_cores()
     settings = load_settings(asked.config, asked.sets)
     with tempfile.TemporaryDirectory() as temporary:
@@ -187,13 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         theirs = influences(settings, Inputs(out, settings), whole, out)
         inputs = Inputs(out, settings)
         inputs.graph = apart
-        ours = influences(settings, inputs, own, out)
-    for mine, other in zip(estimate("unmerged", ours), estimate("mgoe", theirs), strict=True):
-        if mine.metric in ("auc", "gauc"):
-            line(f"unmerged.{mine.task}.{mine.metric}", mine.value, "share", other.value, mine.value / other.value)
-    [lead] = [one for one in compare("mgoe", theirs, "unmerged", ours) if (one.task, one.metric) == (ALL, "ranking")]
-    for end, value in (("", lead.value), (".low", lead.low), (".high", lead.high)):
-        line(f"unmerged.lead.mean{end}", value, "share")
+        held_against("unmerged", influences(settings, inputs, own, out), theirs)
 
 
 if __name__ == "__main__":

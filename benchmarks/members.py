@@ -1,0 +1,82 @@
+"""Is it the average of four members, or what they are? mgoe beside four bottoms that learn alone and are averaged likewise.
+
+    python benchmarks/members.py examples/tmall.yaml --set data.log=tmall.parquet --set seeds=[0,1,2] --out runs/members
+
+The rival is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A member is a bottom and a tower
+a task, with the layers of `shared-bottom`; all read the same embeddings, each learns alone, and the model says the mean of their logits.
+What is left between the two are macro graph experts, their gate, and what towers hear.
+
+A line a figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio` the figure over it; then
+`members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and GAUC, and its 95 % interval, `.low` and `.high`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import use_cores
+from benchmarks.unmerged import held_against, influences, parsed, say
+from mgoe import pipeline
+from mgoe.config import InputGroup, ModelSettings, load_settings
+from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
+from mgoe.models.layers import StackedMLP
+from mgoe.models.mgoe import MGOEOptions
+from mgoe.models.spec import Batch
+from mgoe.models.towers import Towers
+from mgoe.pipeline.cells import Inputs
+from mgoe.pipeline.line import begin
+from mgoe.pipeline.rows import decided
+
+MEMBERS = MGOEOptions().members
+
+
+class Members(SharedBottom):
+    """Bottoms side by side, each with towers of its own."""
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.bottom = StackedMLP(MEMBERS, self.inputs.width, 0, options.hidden or (128 * tasks, 64), F.silu)
+        self.towers = Towers(tasks, 0, self.bottom.width, options.tower_hidden, "none", MEMBERS)
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self._all(first).mean(0)
+
+    def each(self, batch: Batch) -> Tensor:
+        return self.at_position(self._all(self.first(batch, self.inputs(batch))).float(), batch)
+
+    def _all(self, first: list[Tensor]) -> Tensor:
+        """Logits of every member, (M, B, T)."""
+        bottoms = self.bottom.rest(first[0]).repeat_interleave(len(self.spec.tasks), 0)
+        return self.towers(None, bottoms).unflatten(1, (MEMBERS, -1)).transpose(0, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked = parsed(__doc__, arguments)
+    use_cores()
+    settings = load_settings(asked.config, asked.sets)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = asked.out or Path(temporary) / "out"
+        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+            pipeline.build(settings, out, prepared, say)
+        whole = resolve("mgoe")
+        knots = {"knots": MGOEOptions().knots}
+        bottoms = ModelSettings(name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots)
+        whole, own = decided([whole, resolve(bottoms)], prepared)
+        inputs = Inputs(out, settings)
+        theirs = influences(settings, inputs, whole, out)
+        held_against("members", influences(settings, inputs, own, out), theirs)
+
+
+if __name__ == "__main__":
+    from benchmarks.members import main as run  # so that the model's import path is the module's, not `__main__`'s
+
+    run()
