@@ -46,7 +46,7 @@ from mgoe import pipeline
 from mgoe.calibration import recalibrate, shifted_tasks
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
-from mgoe.evaluation import draw_queries
+from mgoe.evaluation import draw_queries, ranks_in
 from mgoe.metrics import hit_rate_at, ndcg_at
 from mgoe.pipeline.cells import Inputs, fit_model
 from mgoe.pipeline.line import begin
@@ -177,7 +177,7 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
 
 
 def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, float]:
-    """HR and NDCG at ten. Equal scores share their mean rank."""
+    """HR and NDCG at ten. Equal scores share their mean rank; both are NaN where a score is."""
     ranks, users = [], []
     for start in range(0, len(task.queries), block):
         group = task.queries[start : start + block]
@@ -186,10 +186,7 @@ def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, float]:
             found[task.known[group].nonzero()] = -np.inf
         for user, row in zip(group, found, strict=True):
             wanted = task.item[task.user == user]
-            ordered = np.sort(row)
-            above = len(row) - np.searchsorted(ordered, row[wanted], side="right")
-            tied = len(row) - above - np.searchsorted(ordered, row[wanted], side="left")
-            ranks.append(above + (tied + 1) / 2)
+            ranks.append(ranks_in(row, wanted))
             users.append(np.full(len(wanted), user))
     rank, query = np.concatenate(ranks), np.concatenate(users)
     return {f"hr@{DEPTH}": hit_rate_at(rank, query, DEPTH), f"ndcg@{DEPTH}": ndcg_at(rank, query, DEPTH)}

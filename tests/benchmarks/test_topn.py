@@ -38,6 +38,13 @@ def test_hit_rate_is_the_naive_count(seed: int, hide: bool):
     assert_allclose(topn.measure(task, lambda users: scores[users], block=3)["hr@10"], np.mean(hits))
 
 
+def test_a_list_with_a_score_that_is_no_number_has_no_rank():
+    task = topn.task_of(sp.csr_array(np.zeros((2, 30), np.float32)), 0, np.arange(2), np.full(2, 7), 2, 0, hide=False)
+    scores = np.tile(np.arange(30.0), (2, 1))
+    scores[0, 7] = np.nan
+    assert np.isnan(list(topn.measure(task, lambda users: scores[users]).values())).all()
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30))
 def test_what_is_held_out_is_the_last_item_and_never_all(events: list[tuple[int, int]]):
     user, item = np.array(events).T

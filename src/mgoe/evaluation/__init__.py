@@ -4,7 +4,7 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 """
 
 from mgoe.evaluation.bootstrap import Lead, deal, find_leads, holm
-from mgoe.evaluation.catalogue import draw_queries, rank_catalogue
+from mgoe.evaluation.catalogue import draw_queries, rank_catalogue, ranks_in
 from mgoe.evaluation.compare import Estimate, compare, estimate
 from mgoe.evaluation.evaluate import Task, measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
@@ -40,6 +40,7 @@ __all__ = [
     "measure",
     "pack",
     "rank_catalogue",
+    "ranks_in",
     "reachable_shares",
     "read_rows",
     "reliability",

@@ -112,12 +112,24 @@ def _ranks(
             for column in range(len(binary)):
                 rows = mine[relevant[mine, column]]
                 wanted, first = np.unique(items[rows], return_index=True)
-                ordered = np.sort(lists[:, column])
-                own = lists[wanted, column]
-                above = catalogue - np.searchsorted(ordered, own, side="right")
-                tied = catalogue - above - np.searchsorted(ordered, own, side="left")
-                ranks[rows[first], column] = np.nan if np.isnan(ordered[-1]) else above + (tied + 1) / 2  # NaN is sorted last
+                ranks[rows[first], column] = ranks_in(lists[:, column], wanted)
     return ranks
+
+
+def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Ranks of some items in a list, from 1; equal scores share their mean, and a list with a NaN has none.
+
+    Args:
+        scores: Of every item. Shape (I,).
+        wanted: Items, shape (n,).
+
+    Returns:
+        Shape (n,).
+    """
+    ordered, own = np.sort(scores), scores[wanted]  # NaN is sorted last
+    above = len(scores) - np.searchsorted(ordered, own, side="right")
+    tied = len(scores) - above - np.searchsorted(ordered, own, side="left")
+    return np.full(len(wanted), np.nan) if np.isnan(ordered[-1]) else above + (tied + 1) / 2
 
 
 def _score_all(score: Score, users: NDArray[np.int64], snapshot: int, catalogue: int, block: int) -> NDArray[np.floating]:
