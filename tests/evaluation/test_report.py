@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -145,6 +146,16 @@ def test_nan_everywhere_still_makes_a_report():
     page = check_alone(html)
     assert "–" in page.text
     assert "nan" not in re.findall(r"[a-z]+", html.lower())
+
+
+def test_a_difference_without_an_interval_is_not_drawn_strong():
+    data = report_data(models=["mgoe", "mmoe"], seeds=[0])
+    known = [one for one in data.estimates if one.rival is not None]
+    ends = {"sure": (0.001, 0.002), "around": (-1.0, 1.0), "none": (math.nan, math.nan)}
+    of = {name: [replace(one, low=low, high=high) for one in known] for name, (low, high) in ends.items()}
+    drawn = {name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], estimates=found)) for name, found in of.items()}
+    strong = {name: page.count('class="dot strong"') for name, page in drawn.items()}
+    assert strong["none"] == strong["around"] < strong["sure"]
 
 
 def test_the_file_is_written_whole(tmp_path):

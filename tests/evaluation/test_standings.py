@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import Influence, Standings, find_leads, latex, markdown, verdict
+from mgoe.evaluation.report.comparison import forest_plots
 from mgoe.evaluation.standings import differences, quality
 from tests.effort import up_to
 
@@ -57,6 +58,38 @@ def test_a_model_with_fewer_seeds_is_neither_the_best_nor_beaten():
     assert {name: cells[-2].text == "-" for name, cells in lines.lines} == {"b": True, "c": False}
     assert "a is first of 2. Its interval lies above zero against 1 of 1 (1 after Holm's correction)" in verdict(found)
     assert verdict(found).endswith("Not counted: 1 that shares fewer seeds with it.")
+
+
+def test_the_best_is_so_on_the_seeds_that_are_shared():
+    """`b` has seeds of its own that are kind to it, and the reference one that was kind to nobody."""
+    found = standings({"a": {0: 0.70, 1: 0.72, 2: 0.60}, "b": {0: 0.69, 1: 0.71, 3: 0.90}, "c": {0: 0.68, 1: 0.70}, "d": {2: 0.65}})
+    assert strong(quality(found)) == {"a"}
+    assert "a is first of 3" in verdict(found)
+    assert "Not counted: 1" in verdict(found)
+
+
+def test_rivals_that_share_other_seeds_are_held_against_the_reference_on_theirs():
+    found = standings({"a": {0: 0.60, 1: 0.80}, "b": {0: 0.61}, "c": {1: 0.79}})
+    assert strong(quality(found)) == {"b"}
+    assert "a is number 2 of 3" in verdict(found)
+
+
+def test_without_the_reference_nobody_is_the_best():
+    assert strong(quality(standings({"a": {}, "b": {0: 0.7}, "c": {0: 0.6}}))) == set()
+
+
+@pytest.mark.parametrize(("values", "shown"), [({"b": 0.6}, {"b"}), ({"b": math.nan}, set())])
+def test_what_is_bold_is_what_is_strong_in_drawings(values: dict[str, float], shown: set[str]):
+    found = standings({"a": {0: 0.7}} | {model: {0: value} for model, value in values.items()})
+    lines = differences(found)
+    assert lines is not None
+    assert strong(lines) == shown
+    assert {model for model in values for _, plot in forest_plots(found) if "strong" in plot.__html__()} == shown
+
+
+def test_a_name_with_a_bar_is_one_cell():
+    head, line = re.findall(r"^\| (?:model|a\\\|b) .*$", markdown([standings({"a|b": {0: 0.7}, "c": {0: 0.6}})]), re.MULTILINE)[:2]
+    assert line.count("|") - 1 == head.count("|")
 
 
 def test_one_seed_speaks_of_users_alone():

@@ -520,6 +520,7 @@ WRONG = [
     ({"tune": {"space": {"options.ta": [1]}}}, ConfigError, "did you mean 'tau'"),
     ({"tune": {"space": {"options.tau": ["hot"]}}}, ConfigError, "found 'hot'"),
     ({"models": ["mgoe", {"name": "mgoe:random", "base": "mmoe"}]}, ConfigError, "found 'mgoe:random' twice"),
+    ({"models": ["mgoe", {"name": "chance", "base": "mmoe"}]}, ConfigError, "choose another name than 'chance'"),
     ({"models": [{"name": "../mgoe", "base": "mgoe"}], "variants": {}}, ConfigError, "a name has no slash"),
     ({"variants": {"a\n": {"graph.beta": 1}}}, ConfigError, "found 'a"),
     ({"tune": {"space": {"training.epochs": {"low": 5, "high": 2}}}}, ConfigError, "below `high`"),

@@ -12,6 +12,8 @@ from mgoe.config.base import Count, Settings
 InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
 Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
 INPUT_GROUPS: tuple[InputGroup, ...] = get_args(InputGroup)
+BOUNDS = ("chance", "best-reachable")
+"""Rows beside those of models on a simulated log."""
 
 
 class ModelSettings(Settings):
@@ -85,7 +87,7 @@ class EvaluationSettings(Settings):
 
 
 def check_folders(models: Sequence[str | ModelSettings]) -> None:
-    """See that a folder can be named after each model.
+    """See that a folder can be named after each model, and that none has the name of another row.
 
     Raises:
         ValueError: One is not.
@@ -94,6 +96,10 @@ def check_folders(models: Sequence[str | ModelSettings]) -> None:
         name = model if isinstance(model, str) else model.name
         if not name or name.startswith(".") or "/" in name or "\\" in name:
             raise ValueError(f"models: a folder is named after each, so that a name has no slash and begins with no dot, found {name!r}")
+        if name in BOUNDS:
+            raise ValueError(
+                f"models: {' and '.join(BOUNDS)} are rows of every table on a simulated log; choose another name than {name!r}"
+            )
 
 
 def check_differ(kind: str, names: Sequence[str | int]) -> None:

@@ -8,7 +8,7 @@ which is what a bootstrap over users does without measuring anything a second ti
 3.6). Seeds are too few to draw from: of three there are ten different samples, none wider than the three. Their mean moves by
 s / sqrt(seeds) times a draw of Student's t with seeds - 1 degrees of freedom: the bootstrap of a normal sample. Both movements add up, and
 all rivals of a table share the draws. The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement,
-and p is twice the share of movements that reach d, so that p < .05 exactly where the interval leaves out zero.
+and p is twice the share of movements that reach d, so that p < .05 where the interval leaves out zero, but for a draw.
 
 `compare` has the closed form of the same variance, for one pair and without draws; a run's report prints that one. Here distributions of
 users need not be normal, and ranks of p values over rivals are wanted.

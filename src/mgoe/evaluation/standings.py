@@ -5,10 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from statistics import fmean
 
 from mgoe.evaluation.bootstrap import Lead, fully_paired
-from mgoe.evaluation.rows import ALL, Row
-from mgoe.evaluation.table import BOUNDS, LOWER, MEAN, Column, best, headline, main_columns, show, summarise, title
+from mgoe.evaluation.rows import Row
+from mgoe.evaluation.table import (
+    BOUNDS,
+    LOWER,
+    MEAN,
+    Column,
+    Summary,
+    best,
+    by_seed,
+    head,
+    headline,
+    main_columns,
+    pipes,
+    show,
+    summarise,
+)
 
 SIGNIFICANT = 0.05
 REACHABLE = "best-reachable"
@@ -87,13 +102,12 @@ class Sheet:
 def quality(standings: Standings) -> Sheet:
     """A model a line: every main metric, the share of the reachable gain where that is known, and costs.
 
-    The best of a column is strong: of the models that have as many seeds as any.
+    The best of a column is strong: of the reference and the rivals that share as many seeds with it as any, on the seeds shared.
     """
     summaries = summarise(standings.rows)
     columns, reach = main_columns(summaries), reachable_shares(standings.rows)
     seeds = {model: len({row["seed"] for row in standings.rows if row["model"] == model}) for model in standings.models}
-    judged = {model: summaries[model] for model, found in seeds.items() if model in summaries and found == max(seeds.values())}
-    leaders = {column: best(judged, column) for column in columns}
+    leaders = _leaders(standings, columns)
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         found = summaries.get(model, {})
@@ -101,7 +115,7 @@ def quality(standings: Standings) -> Sheet:
         if reach:
             cells.append(Text(f"{reach[model]:.1%}" if model in reach else "-"))
         lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(str(seeds.get(model, "-")))]))
-    heads = [_head(column) for column in columns] + ["reachable gain"] * bool(reach)
+    heads = [head(column) for column in columns] + ["reachable gain"] * bool(reach)
     return Sheet(["model", *heads, "parameters", "training s", "CPU s", "scored/s", "seeds"], lines)
 
 
@@ -122,12 +136,12 @@ def differences(standings: Standings) -> Sheet | None:
         adjusted = "-" if one is None or math.isnan(one.adjusted) else f"{one.adjusted:.4f}"
         paired = max(len(lead.by_seed) for lead in standings.leads if lead.rival == rival)
         lines.append((rival, [*cells, Text(adjusted), Text(str(paired))]))
-    return Sheet([f"{standings.reference} minus", *map(_head, columns), f"p of {_head(chief)}, adjusted", "seeds"], lines)
+    return Sheet([f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"], lines)
 
 
-def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "ranking") -> dict[str, float]:
-    """Share of the reachable gain, (value - .5) / (best - .5), a model; nothing where the best is not known."""
-    means = {model: found[task, metric].mean for model, found in summarise(rows).items() if (task, metric) in found}
+def reachable_shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of the reachable gain, (mean - .5) / (best - .5), a model; nothing where the best is not known."""
+    means = {model: found[MEAN].mean for model, found in summarise(rows).items() if MEAN in found}
     best_value = means.pop(REACHABLE, math.nan)
     if math.isnan(best_value) or best_value <= 0.5:
         return {}
@@ -137,17 +151,19 @@ def reachable_shares(rows: Sequence[Row], task: str = ALL, metric: str = "rankin
 def verdict(standings: Standings) -> str:
     """Who is first, and against whom that is more than chance: of rivals that share as many seeds with the reference as any, in words."""
     column = headline(summarise(standings.rows))
-    there = [lead for lead in standings.leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
-    judged = fully_paired(there)
+    there, judged = (
+        [lead for lead in leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
+        for leads in (standings.leads, fully_paired(standings.leads))
+    )
     if not judged:
         return ""
     sign = -1 if LOWER.fullmatch(column[1]) else 1
     place = sum(sign * lead.value < 0 for lead in judged) + 1
     ahead = [lead for lead in judged if min(sign * lead.low, sign * lead.high) > 0]
     behind = sum(max(sign * lead.low, sign * lead.high) < 0 for lead in judged)
-    sure = sum(lead.adjusted < SIGNIFICANT for lead in ahead)
+    sure = sum(map(holds, ahead))
     parts = [
-        f"On the mean, {standings.reference} is" if column == MEAN else f"In {_head(column)}, {standings.reference} is",
+        f"On the mean, {standings.reference} is" if column == MEAN else f"In {head(column)}, {standings.reference} is",
         "first" if place == 1 else f"number {place}",
         f"of {len(judged) + 1}. Its interval lies {'below' if sign < 0 else 'above'} zero against {len(ahead)} of {len(judged)}",
         f"({sure} after Holm's correction), {'above' if sign < 0 else 'below'} zero against {behind}.",
@@ -156,6 +172,11 @@ def verdict(standings: Standings) -> str:
     fewer = len(there) - len(judged)
     parts += [f"Not counted: {fewer} that share{'s' * (fewer == 1)} fewer seeds with it."] * bool(fewer)
     return " ".join(parts)
+
+
+def holds(lead: Lead) -> bool:
+    """Whether a difference, in either direction, is more than chance: its interval leaves out zero, after Holm's correction too."""
+    return (lead.low > 0 or lead.high < 0) and lead.adjusted < SIGNIFICANT
 
 
 def markdown(standings: Sequence[Standings]) -> str:
@@ -184,7 +205,7 @@ def latex(standings: Sequence[Standings]) -> str:
 def _markdown(sheet: Sheet) -> str:
     lines = [list(sheet.columns), ["---", *["---:"] * (len(sheet.columns) - 1)]]
     lines += [[name, *(f"**{cell.text}**" if cell.strong else cell.text for cell in cells)] for name, cells in sheet.lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return pipes(lines)
 
 
 def _latex(sheet: Sheet, caption: str, notes: Sequence[str]) -> str:
@@ -203,15 +224,25 @@ def _escaped(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _head(column: Column) -> str:
-    return title(column[1]) if column[0] == ALL else f"{column[0]} {title(column[1])}"
+def _leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set[str]]:
+    """The best of each column, by the models and seeds that the verdict goes by."""
+    values, reference = by_seed(standings.rows), standings.reference
+    rivals = dict.fromkeys(lead.rival for lead in fully_paired(standings.leads) if lead.rival is not None)
+    found = {}
+    for column in columns:
+        of = {model: values.get(model, {}).get(column, {}) for model in (reference, *rivals)}
+        shared = {rival: seeds for rival in rivals if (seeds := sorted(of[reference].keys() & of[rival].keys()))}
+        middle = fmean(of[reference][seed] for seed in set().union(*shared.values())) if shared else math.nan
+        means = {rival: middle + fmean(of[rival][seed] - of[reference][seed] for seed in seeds) for rival, seeds in shared.items()}
+        found[column] = best({model: {column: Summary(mean, math.nan, 1)} for model, mean in {reference: middle, **means}.items()}, column)
+    return found
 
 
 def _lead(lead: Lead | None) -> Text:
     if lead is None or math.isnan(lead.value):
         return Text("-")
     interval = "" if math.isnan(lead.low) else f" [{lead.low:+.4f}, {lead.high:+.4f}]"
-    return Text(f"{lead.value:+.4f}{interval}", not lead.low <= 0 <= lead.high and lead.adjusted < SIGNIFICANT)
+    return Text(f"{lead.value:+.4f}{interval}", holds(lead))
 
 
 def _costs(cost: Cost | None) -> list[Text]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
+from mgoe.config import BOUNDS
 from mgoe.evaluation.rows import ALL, Row
 
 Column = tuple[str, str]
@@ -18,9 +19,9 @@ MEAN: Column = (ALL, "ranking")
 """Of AUC and GAUC over tasks."""
 LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
 UNJUDGED = re.compile(r"examples|positives|queries|gauc_users.*|.*_users|.*_count")
-BOUNDS = ("chance", "best-reachable")
-"""Rows of a comparison that are no rivals."""
+MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
+"""The main metrics of a task."""
 TITLES = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -47,11 +48,17 @@ class Summary:
 
 def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
     """Mean and spread over seeds, by model and by task and metric, both in order of appearance."""
-    values: dict[str, dict[Column, list[float]]] = {}
+    found = by_seed(rows, split, slice)
+    return {model: {column: _summary([*seeds.values()]) for column, seeds in columns.items()} for model, columns in found.items()}
+
+
+def by_seed(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, dict[int, float]]]:
+    """Values a seed, by model and by task and metric, in order of appearance."""
+    values: dict[str, dict[Column, dict[int, float]]] = {}
     for row in rows:
         if row["split"] == split and row["slice"] == slice:
-            values.setdefault(row["model"], {}).setdefault((row["task"], row["metric"]), []).append(row["value"])
-    return {model: {column: _summary(v) for column, v in columns.items()} for model, columns in values.items()}
+            values.setdefault(row["model"], {}).setdefault((row["task"], row["metric"]), {})[row["seed"]] = row["value"]
+    return values
 
 
 def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
@@ -70,6 +77,16 @@ def title(metric: str) -> str:
     """A metric's name for people."""
     name, at, depth = metric.partition("@")
     return f"{name.upper()}@{depth}" if at else TITLES.get(metric, metric.replace("_", " "))
+
+
+def head(column: Column) -> str:
+    """A column's name for people."""
+    return title(column[1]) if column[0] == ALL else f"{column[0]} {title(column[1])}"
+
+
+def pipes(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of a Markdown table."""
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def distance(metric: str, value: float) -> float:
@@ -103,9 +120,9 @@ def markdown_table(rows: Iterable[Row], columns: Sequence[Column] | None = None,
     """A Markdown table, a model a line, the best of each column in bold."""
     summaries = summarise(rows, split, slice)
     columns = columns or main_columns(summaries)
-    lines = [["model", *_heads(columns)], ["---", *["---:"] * len(columns)]]
+    lines = [["model", *map(head, columns)], ["---", *["---:"] * len(columns)]]
     lines += [[model, *cells] for model, cells in _cells(summaries, columns, lambda text: f"**{text}**").items()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return pipes(lines)
 
 
 def rich_table(
@@ -116,8 +133,8 @@ def rich_table(
     columns = columns or main_columns(summaries)
     table = Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for head in _heads(columns):
-        table.add_column(head, justify="right")
+    for column in columns:
+        table.add_column(head(column), justify="right")
     for model, cells in _cells(summaries, columns, lambda text: f"[bold green]{text}[/]").items():
         table.add_row(model, *cells)
     return table
@@ -125,10 +142,6 @@ def rich_table(
 
 def _summary(values: Sequence[float]) -> Summary:
     return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan, len(values))
-
-
-def _heads(columns: Sequence[Column]) -> list[str]:
-    return [f"{title(metric)}" if task == ALL else f"{task} {title(metric)}" for task, metric in columns]
 
 
 def _cells(

@@ -10,9 +10,8 @@ from typing import Any
 from mgoe.evaluation.report.charts import Mark, difference_plot
 from mgoe.evaluation.report.render import templates
 from mgoe.evaluation.report.svg import Svg
-from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.standings import MEAN, SIGNIFICANT, Standings, differences, quality, verdict
-from mgoe.evaluation.table import main_columns, summarise, title
+from mgoe.evaluation.standings import Standings, differences, holds, quality, verdict
+from mgoe.evaluation.table import MEAN, MEAN_TITLE, head, main_columns, summarise
 from mgoe.files import write_text
 
 TEMPLATE = "comparison.html.j2"
@@ -53,12 +52,10 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
     """Leads over every rival, a drawing a metric, the mean first; strong where they hold after Holm's correction."""
     columns = main_columns(summarise(standings.rows))
     plots = []
-    for task, metric in sorted(columns, key=lambda column: column != MEAN):
-        chosen = [lead for lead in standings.leads if (lead.task, lead.metric) == (task, metric) and math.isfinite(lead.value)]
-        marks = [
-            Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=lead.adjusted < SIGNIFICANT) for lead in chosen
-        ]
-        head = "Mean of AUC and GAUC over tasks" if (task, metric) == MEAN else title(metric) if task == ALL else f"{task}, {title(metric)}"
+    for column in sorted(columns, key=lambda column: column != MEAN):
+        chosen = [lead for lead in standings.leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
+        marks = [Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead)) for lead in chosen]
+        name = MEAN_TITLE if column == MEAN else head(column)
         if marks:
-            plots.append((head, difference_plot(marks, f"{standings.reference} minus each rival: {head}")))
+            plots.append((name, difference_plot(marks, f"{standings.reference} minus each rival: {name}")))
     return plots

@@ -14,10 +14,8 @@ from mgoe.evaluation.report.charts import COLOURS, Mark, difference_plot, gate_b
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.svg import Svg, finite
 from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import BOUNDS, LOWER, Column, summarise, title
+from mgoe.evaluation.table import BOUNDS, LOWER, MEAN, MEAN_TITLE, SHOWN, Column, by_seed, summarise, title
 
-MEAN = "Mean of AUC and GAUC over tasks"
-PLOTTED = ("auc", "gauc", "rmse", "spearman")
 RELIABLE_MODELS = 4
 """Models drawn into a reliability diagram: more lines cannot be told apart."""
 
@@ -45,8 +43,7 @@ def sections(data: ReportData) -> dict[str, Any]:
 
 def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
     """The result in a sentence or two."""
-    column = (ALL, "ranking")
-    means = {m: found[column].mean for m, found in summarise(data.rows).items() if column in found}
+    means = {m: found[MEAN].mean for m, found in summarise(data.rows).items() if MEAN in found}
     means = {m: mean for m, mean in means.items() if math.isfinite(mean) and m not in BOUNDS}
     if data.leader not in means:
         return ""
@@ -54,7 +51,7 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
     place = "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = f"{data.leader} reaches {means[data.leader]:.4f} on test, as the mean of AUC and GAUC over {tasks}{place}."
-    rivals = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.low) and e.rival not in BOUNDS]
+    rivals = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
     if rivals:
         close = min(rivals, key=lambda e: e.value)
         sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
@@ -73,8 +70,8 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
         ("gauc_users", "users with both classes"),
         ("gauc_users_skipped", "users of one class left out of GAUC"),
     )
-    plots = [(title(metric), plot) for metric in PLOTTED if (plot := _plot(data, (task, metric)))]
-    ahead = [(f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric))) for metric in PLOTTED]
+    plots = [(title(metric), plot) for metric in SHOWN if (plot := _plot(data, (task, metric)))]
+    ahead = [(f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric))) for metric in SHOWN]
     return {
         "name": task,
         "counts": [f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))],
@@ -86,31 +83,25 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
 def _plot(data: ReportData, column: Column) -> Svg | None:
     """One metric of all models; nothing where there is no other to stand beside."""
     own = {e.model: e for e in data.estimates if e.rival is None and (e.task, e.metric) == column}
-    marks = []
+    seeds, marks = by_seed(data.rows), []
     for model, found in summarise(data.rows).items():
         if column in found and math.isfinite(found[column].mean):
             interval = own.get(model)
-            seeds = [
-                r["value"]
-                for r in data.rows
-                if (r["model"], r["task"], r["metric"], r["split"], r["slice"]) == (model, *column, "test", ALL)
-            ]
             low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
-            marks.append(Mark(model, found[column].mean, low, high, seeds, model == data.leader))
+            marks.append(Mark(model, found[column].mean, low, high, [*seeds[model][column].values()], model == data.leader))
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
     return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1]))) if len(marks) > 1 else None
 
 
 def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
-    column = (ALL, "ranking")
-    plots = [(MEAN, _plot(data, column)), (f"The same, {data.leader} minus each rival", _differences(differences, column))]
+    plots = [(MEAN_TITLE, _plot(data, MEAN)), (f"The same, {data.leader} minus each rival", _differences(differences, MEAN))]
     return [(head, plot) for head, plot in plots if plot]
 
 
 def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
     """One metric's differences to all rivals."""
     chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
-    marks = [Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=not e.low <= 0 <= e.high) for e in chosen]
+    marks = [Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0) for e in chosen]
     return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
 
 
@@ -138,8 +129,7 @@ def _curves(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _reliability(data: ReportData) -> dict[str, Any]:
-    column = (ALL, "ranking")
-    means = {m: found[column].mean for m, found in summarise(data.rows).items() if column in found}
+    means = {m: found[MEAN].mean for m, found in summarise(data.rows).items() if MEAN in found}
     order = sorted(data.models, key=lambda model: (model != data.leader, -means.get(model, 0)))
     drawn = [model for model in order if data.reliability.get(model)][:RELIABLE_MODELS]
     colours = {model: number % COLOURS + 1 for number, model in enumerate(drawn)}
