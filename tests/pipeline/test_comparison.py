@@ -515,6 +515,7 @@ WRONG = [
     ({"logs": {"a": {"run": "nowhere.yaml"}}}, ConfigError, "no such file"),
     ({"logs": {"a": {"tasks": ["click"]}}}, ConfigError, "data is needed"),
     ({"tune": {"space": {"data.log": [1]}}}, ConfigError, "found 'data.log'"),
+    ({"tune": {"space": {"training.monitor": ["click.auc", "buy.auc"]}}}, ConfigError, "what trials are held against"),
     ({"tune": {"space": {"training.learning_rte": [1]}}}, ConfigError, "did you mean 'learning_rate'"),
     ({"tune": {"space": {"training.epochs": [2, -1]}}}, ConfigError, "greater than or equal to 1"),
     ({"tune": {"space": {"options.ta": [1]}}}, ConfigError, "did you mean 'tau'"),
@@ -527,6 +528,27 @@ WRONG = [
     ({"tune": {"first": [{"training.epoch": 2}]}}, ConfigError, "did you mean 'training.epochs'"),
     ({"tune": {"first": [{"training.epochs": 5}]}}, ConfigError, "values that `space` allows, found training.epochs: 5"),
     ({"tune": {"first": [{"training.learning_rate": 1}]}}, ConfigError, "found training.learning_rate: 1"),
+    (
+        {"tune": {"space": {"training.epochs": {"low": 2, "high": 6}}, "first": [{"training.epochs": 2.5}]}},
+        ConfigError,
+        "found training.epochs: 2.5",
+    ),
+    (
+        {"tune": {"space": {"training.epochs": {"low": 1, "high": 6}}, "first": [{"training.epochs": True}]}},
+        ConfigError,
+        "found training.epochs: True",
+    ),
+    ({"tune": {"space": {"training.epochs": [1, 2]}, "first": [{"training.epochs": True}]}}, ConfigError, "found training.epochs: True"),
+    (
+        {"logs": {"a": {"simulate": {}, "negatives": {"distribution": "uniform"}}}},
+        ConfigError,
+        r"logs\.a\.negatives\.distribution: the best reachable is known for negatives drawn by popularity",
+    ),
+    (
+        {"logs": {"a": {"simulate": {}, "tasks": ["buy"]}}},
+        ConfigError,
+        r"logs\.a\.tasks: the best reachable is known where 'click' is a task",
+    ),
     ({"tune": {"first": [{"training.epochs": 2}], "trials": 1}}, ConfigError, "more than the 1 points of `first`, found 1"),
     ({"graph": {"seed": 3}}, ConfigError, "graph.seed follows the comparison's `seeds`"),
     ({"logs": {"a": {"negatives": {"training_seed": 3}}}}, ConfigError, "logs.a.negatives.training_seed follows"),
@@ -746,6 +768,28 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)
+
+
+def test_trees_are_searched_where_the_space_names_their_options(raw: dict[str, Any], tmp_path: Path):
+    def space_of(model: str, space: dict[str, Any]) -> set[str]:
+        tune = {"space": space, "first": [{"training.epochs": 2}]}
+        plan = Plan(settings(raw, models=["mgoe", "lightgbm"], variants={}, tune=tune), tmp_path)
+        assert plan.settings.tune is not None
+        found = tuning.concerning(plan.contestants[model].settings(), plan.settings.tune)
+        assert bool(found.first) == bool(found.space)
+        return set(found.space)
+
+    epochs: dict[str, Any] = {"training.epochs": [2, 3]}
+    assert space_of("lightgbm", epochs) == set()
+    assert space_of("mgoe", epochs) == set(epochs)
+    assert space_of("lightgbm", epochs | {"options.leaves": [15, 31]}) == {"training.epochs", "options.leaves"}
+    assert space_of("lightgbm", epochs | {"options.tau": [1, 2]}) == set()
+
+
+def test_a_log_whose_best_is_not_known_is_refused_before_any_work(raw: dict[str, Any], tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"logs\.tiny\.negatives\.distribution"):
+        pipeline.compare(settings(raw, negatives={"distribution": "uniform"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):

@@ -89,6 +89,8 @@ class TuneSettings(Settings):
             section, _, name = key.partition(".")
             if section not in ("training", "options") or not name:
                 raise ValueError(f"keys are `training.KEY` or `options.KEY`, found {key!r}")
+            if key == "training.monitor":
+                raise ValueError("training.monitor is what trials are held against, so that it cannot be searched; leave it out")
             if values == []:
                 raise ValueError(f"{key} takes at least one choice, found none")
         return space
@@ -107,8 +109,10 @@ class TuneSettings(Settings):
 
 def _holds(values: Choices, value: Any) -> bool:
     if isinstance(values, list):
-        return value in values
-    return isinstance(value, int | float) and values.low <= value <= values.high
+        return any(choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in values)
+    whole = isinstance(values.low, int) and isinstance(values.high, int)
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)  # which Python counts among the numbers
+    return number and values.low <= value <= values.high
 
 
 class ComparisonSettings(Settings):

@@ -117,7 +117,7 @@ def begin(
     for model in named_models(settings):
         check_fit(settings, model)
     if settings.data.truth is not None:
-        check_reachable(Truth.open(settings.data.truth), settings)
+        check_reachable(Truth.open(settings.data.truth).settings, settings)
     with exclusive(out, "a run"):
         with claim(out, settings, overwrite, None if table is not None else ends_of(settings)) as resumed:
             if resumed:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.config import RunSettings, TaskSettings, did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc, gauc, rmse, spearman
+from mgoe.simulate.settings import WorldSettings
 from mgoe.simulate.truth import Truth
 
 
@@ -35,7 +36,7 @@ def reachable(
         ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
         DataError: An id or a device is none of this world's.
     """
-    names = check_reachable(truth, settings)
+    names = check_reachable(truth.settings, settings)
     if settings.form == "exposures":
         chance = truth.probability(users, items, times, device)
     else:
@@ -51,8 +52,12 @@ def reachable(
     return np.stack(best, 1)
 
 
-def check_reachable(truth: Truth, settings: RunSettings) -> list[str]:
+def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
     """Refuse settings for which the best reachable is not known.
+
+    Args:
+        world: The settings of the world, which need not be drawn yet.
+        settings: Of the run.
 
     Returns:
         The behaviour, or `stay`, of each task.
@@ -60,11 +65,11 @@ def check_reachable(truth: Truth, settings: RunSettings) -> list[str]:
     Raises:
         ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
     """
-    names = [_behaviour(task, truth) for task in settings.tasks]
+    names = [_behaviour(task, world) for task in settings.tasks]
     if settings.form == "events" and settings.negatives.distribution != "popularity":
         raise ConfigError("negatives.distribution", "the best reachable is known for negatives drawn by popularity; choose `popularity`")
-    if settings.form == "events" and truth.settings.names[0] not in names:
-        raise ConfigError("tasks", f"the best reachable is known where {truth.settings.names[0]!r} is a task; add it")
+    if settings.form == "events" and world.names[0] not in names:
+        raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
     return names
 
 
@@ -105,10 +110,10 @@ def best_reachable(
     return rows
 
 
-def _behaviour(task: TaskSettings, truth: Truth) -> str:
+def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
     """The behaviour of the world that a task predicts."""
     names = [task.label] if task.label else task.behaviors or [task.name]
-    known = [*truth.settings.names, "stay"]
+    known = [*world.names, "stay"]
     if len(names) > 1:
         raise ConfigError(f"tasks.{task.name}", f"the best reachable is known for tasks of one behaviour, found {len(names)}; name one")
     if names[0] not in known:

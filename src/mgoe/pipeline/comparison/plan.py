@@ -25,7 +25,7 @@ from mgoe.errors import ConfigError
 from mgoe.models import options_of, resolve
 from mgoe.pipeline.cells import Cell, check_fit
 from mgoe.pipeline.comparison.tuning import concerning
-from mgoe.simulate import WorldSettings
+from mgoe.simulate import Truth, WorldSettings, check_reachable
 
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
@@ -198,7 +198,8 @@ class Plan:
         return log
 
     def check(self, entries: Sequence[Entry]) -> None:
-        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors and extras.
+        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors and
+        extras, and of simulated logs whether the best reachable is known.
 
         Args:
             entries: What is to run.
@@ -212,6 +213,8 @@ class Plan:
                 contestant.settings()
         for entry in {(entry.log.name, entry.contestant.name): entry for entry in entries}.values():
             check_fit(entry.settings, entry.contestant.settings())
+        for log in {entry.log.name: entry.log for entry in entries if not entry.cell().done}.values():
+            _check_references(log, self.settings.seeds[0])
         if self.settings.tune is not None:
             self._check_space(self.settings.tune, {entry.contestant.base: self.untouched(entry) for entry in entries}.values())
 
@@ -246,3 +249,14 @@ class Plan:
             and (not seeds or entry.seed in seeds)
             and (not logs or entry.log.name in logs)
         ]
+
+
+def _check_references(log: Log, seed: int) -> None:
+    settings = log.settings(seed)
+    world = log.world if log.world is not None or settings.data.truth is None else Truth.open(Path(settings.data.truth)).settings
+    if world is None:
+        return
+    try:
+        check_reachable(world, settings)
+    except ConfigError as error:
+        raise ConfigError(f"logs.{log.name}.{error.place}", error.message) from None

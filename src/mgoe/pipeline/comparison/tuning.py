@@ -21,6 +21,7 @@ from mgoe.errors import MgoeError, MissingExtra, TrainingError
 from mgoe.files import read_json, write_json
 from mgoe.models import options_of, resolve
 from mgoe.pipeline.cells import Inputs, fit_model, training_of
+from mgoe.pipeline.rows import is_boosted
 from mgoe.training import Monitor
 
 Space = Mapping[str, list[Any] | RangeSettings]
@@ -148,9 +149,13 @@ def propose(
 
 
 def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
-    """What of a search a model has: training settings, and the switches that its base knows."""
+    """What of a search a model has: training settings, and the switches that its base knows. Boosted trees read no training setting that
+    is searched, so that where none of their switches is, every trial would be the same one.
+    """
     known = options_of(model).model_fields
     space = {key: values for key, values in tune.space.items() if not key.startswith("options.") or key.split(".")[1] in known}
+    if is_boosted(model) and all(key.startswith("training.") for key in space):
+        space = {}
     return tune.model_copy(update={"space": space, "first": [point for point in tune.first if point.keys() <= space.keys()]})
 
 
