@@ -108,6 +108,16 @@ def test_a_context_a_candidate_gives_the_user_a_row_each():
         torch.testing.assert_close(halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("base", ["mmoe", "mgoe"])
+def test_one_expert_has_a_weight_of_one_in_every_row(base, tasks):
+    spec = make_spec(tasks)
+    model = ModelSettings(name=base, base=base, options={"experts": 1} if base == "mmoe" else {})
+    gates = make_model(model, spec, 0).explain(random_batch(spec, 6))["gates"]
+    assert gates.shape == (6, tasks, 1 if base == "mmoe" else tasks)
+    torch.testing.assert_close(gates.sum(2), torch.ones(6, tasks))
+
+
 @every_model
 def test_explanations_are_weights_a_row(model):
     spec = make_spec()

@@ -96,7 +96,7 @@ def make_feed(count: int, seed: int = 0, snapshots: int = SNAPSHOTS, needs: froz
 
 
 class Model(nn.Module):
-    """Two tables with sparse gradients and a linear head, on the contract of all models."""
+    """Two tables with sparse gradients, a scale that all tasks read and a linear head, on the contract of all models."""
 
     needs = NEEDS
 
@@ -109,11 +109,12 @@ class Model(nn.Module):
             self.users = nn.Embedding(SPEC.n_users + 1, 8, sparse=True)
             self.items = nn.Embedding(SPEC.n_items + 1, 8, sparse=True)
             self.head = nn.Linear(8 + 8 + 3, len(TASKS))
+            self.scale = nn.Parameter(torch.ones(8 + 8 + 3))
             self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = [self.users(batch["user"]), self.items(batch["item"]), batch["counts"]]
-        return self.head(self.dropout(torch.cat(inputs, dim=1)))
+        return self.head(self.dropout(torch.cat(inputs, dim=1) * self.scale))
 
     def loss(self, batch: dict[str, Tensor], totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         labels = batch["labels"]
@@ -132,10 +133,7 @@ class Model(nn.Module):
         return [self.users.weight, self.items.weight]
 
     def dense(self) -> list[nn.Parameter]:
-        return list(self.head.parameters())
-
-    def shared(self) -> list[nn.Parameter]:
-        return [*self.tables(), self.head.weight]
+        return [self.scale, *self.head.parameters()]
 
     def watch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"bias": self.head.bias.detach()}

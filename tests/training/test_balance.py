@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra, TrainingError
+from mgoe.config import ModelSettings
+from mgoe.errors import MissingExtra
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
-from mgoe.training.balance import AGGREGATIONS, SUMS, Aggregated, Uncertainty, conflict, make_balance
+from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
 from mgoe.training.step import Stepper
 from mgoe.training.world import World
 from tests.effort import up_to
@@ -53,9 +54,6 @@ class Linear(nn.Module):
     def dense(self) -> list[nn.Parameter]:
         return [self.shared_vector, self.own_vector]
 
-    def shared(self) -> list[nn.Parameter]:
-        return [self.shared_vector, self.table.weight]
-
 
 def drawn(tasks: int, width: int, seed: int) -> Linear:
     generator = torch.Generator().manual_seed(seed)
@@ -86,11 +84,46 @@ def test_shared_gradients_are_what_the_aggregation_makes_of_the_jacobian(tasks, 
 
 
 def test_tables_are_combined_with_the_weights_of_the_dense_part():
-    model = Linear(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    model = Linear(torch.tensor([[3.0, 1.0], [-1.0, 1.0]]), torch.eye(3)[:2])
     model.task_weights = torch.ones(2)
-    balanced(model, "mgda")  # the shortest vector between (3, 0) and (0, 1): weights .1 and .9
-    torch.testing.assert_close(model.shared_vector.grad, torch.tensor([0.3, 0.9]), atol=1e-2, rtol=0)
-    torch.testing.assert_close(model.table.weight.grad.to_dense()[2], torch.tensor([0.1, 0.9, 0.0]), atol=1e-2, rtol=0)
+    balanced(model, "mgda")  # the shortest vector between (3, 1) and (-1, 1): weights .25 and .75
+    torch.testing.assert_close(model.shared_vector.grad, torch.tensor([0.0, 1.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(model.table.weight.grad.to_dense()[2], torch.tensor([0.25, 0.75, 0.0]), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATIONS))
+def test_a_task_without_a_label_in_the_batch_changes_nothing(name):
+    rows, of_table = torch.tensor([[3.0, 1.0], [-1.0, 1.0], [0.0, 0.0]]), torch.eye(3)
+    of_table[2] = 0
+    found = []
+    for tasks in (2, 3):
+        model = Linear(rows[:tasks], of_table[:tasks])
+        torch.manual_seed(0)
+        balanced(model, name)
+        found.append((model.shared_vector.grad, model.table.weight.grad.to_dense()))
+        assert found[-1][0].any()
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("preset", ["mgoe", "esmm", "aitm", "metaheac", "omoe", "stem", "home", "ple"])
+def test_every_model_shares_something(preset):
+    spec = make_spec(3)
+    assert np.array(conflict(make_model(preset, spec, 0), random_batch(spec, 60))).shape == (3, 3)
+
+
+def test_what_one_task_moves_alone_is_not_weighed():
+    """A tower in a stack of towers, but not one that the next task hears."""
+    spec = make_spec(2)
+    batch = random_batch(spec, 60)
+    for transfer, moved in (("none", [False, False]), ("concat", [True, False])):
+        model = make_model(ModelSettings(name="mgoe", base="mgoe", options={"transfer": transfer, "members": 1}), spec, 0)
+        bias, each = model.towers.mlp.bias, model.loss(batch)[1]
+        rows = torch.stack([torch.autograd.grad(loss, bias, retain_graph=True)[0] for loss in each])
+        assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved
+        make = make_balance("mgda", model, 1)
+        make.backward(*model.loss(batch))
+        make.finish(World())
+        torch.testing.assert_close(bias.grad[1], rows[1, 1] * model.task_weights[1])
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -188,23 +221,17 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
 
 
 def test_conflict_is_the_cosine_of_gradients():
-    rows = torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 5.0]])
+    rows = torch.tensor([[1.0, 1.0], [-2.0, -2.0], [5.0, -5.0]])
     found = conflict(Linear(rows, torch.zeros(3, 3)), {})  # type: ignore[arg-type]
-    assert found == [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert conflict(Linear(torch.eye(2), torch.zeros(2, 3)), {}) == []  # type: ignore[arg-type]
 
 
 def test_curves_hold_conflict_and_the_random_state_is_not_touched(tmp_path):
     result = fit(Model(), TRAIN, VALID, training(), tmp_path)
     for epoch in result.curves:
         assert np.diag(epoch["conflict"]) == pytest.approx(1, abs=1e-5)
-        assert epoch["conflict"][0][1] == epoch["conflict"][1][0]
-
-
-def test_a_model_that_shares_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(Model, "shared", Model.tables)
-    with pytest.raises(TrainingError, match=r"training.balance: 'upgrad' weighs gradients of dense parameters"):
-        Aggregated(Model(), "upgrad")  # type: ignore[arg-type]
-    assert conflict(Model(), {}) == []  # type: ignore[arg-type]
+        assert epoch["conflict"][0][1] == pytest.approx(epoch["conflict"][1][0], abs=1e-6)
 
 
 def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch):

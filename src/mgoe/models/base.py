@@ -30,8 +30,6 @@ class RankingModel(nn.Module, ABC):
     Options: ClassVar[type[Settings]] = Settings
     requires: ClassVar[frozenset[InputGroup]] = frozenset()
     """Input groups that it cannot do without."""
-    of_tasks: ClassVar[tuple[str, ...]] = ("gates", "towers", "table", "bias")
-    """Submodules whose parameters each serve one task; all others are shared."""
     means: Tensor
     stds: Tensor
     task_weights: Tensor
@@ -44,7 +42,7 @@ class RankingModel(nn.Module, ABC):
         self.needs: frozenset[InputGroup] = frozenset(inputs)
         tasks = spec.tasks
         self.register_buffer("means", torch.tensor([t.mean for t in tasks]), persistent=False)
-        self.register_buffer("stds", torch.tensor([t.std or 1.0 for t in tasks]), persistent=False)
+        self.register_buffer("stds", torch.tensor([t.std for t in tasks]), persistent=False)
         self.register_buffer("task_weights", torch.tensor([t.weight for t in tasks]), persistent=False)
         self.register_buffer("regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False)
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
@@ -144,10 +142,6 @@ class RankingModel(nn.Module, ABC):
         """All parameters but the tables."""
         tables = {id(p) for p in self.tables()}
         return [p for p in self.parameters() if id(p) not in tables]
-
-    def shared(self) -> list[nn.Parameter]:
-        """Parameters that all tasks move."""
-        return [p for name, p in self.named_parameters() if name.partition(".")[0] not in self.of_tasks]
 
     @property
     def size(self) -> int:

@@ -17,25 +17,24 @@ class Gates(nn.Module):
     One expert needs no gate: its weight is 1, and there is no parameter.
 
     Args:
-        tasks: T.
+        tasks: T; 1 where one gate serves all tasks.
         experts: S.
         query: Width of q.
-        one: One gate for all tasks.
         members: M, sets of gates side by side, each with S experts of its own.
         apart: Each member has a q of its own.
     """
 
-    def __init__(self, tasks: int, experts: int, query: int, one: bool = False, members: int = 1, apart: bool = False):
+    def __init__(self, tasks: int, experts: int, query: int, members: int = 1, apart: bool = False):
         super().__init__()
         self.experts, self.members = experts, members
         self.score: nn.Linear | StackedLinear | None = None
-        self.gates = 0 if experts == 1 else 1 if one else tasks
+        self.gates = 0 if experts == 1 else tasks
         if self.gates:
             scores = self.gates * experts
             self.score = StackedLinear(members, query, scores) if apart and members > 1 else nn.Linear(query, members * scores)
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, query), or where members stand apart (M, B, query) -> weights (B, M T, S), or (B, M, S) where one gate serves all tasks."""
+        """(B, query), or where members stand apart (M, B, query) -> weights (B, M T, S)."""
         if self.score is None:
             return query.new_ones((query.shape[-2], self.members, 1))
         scores = self.score(query if isinstance(self.score, StackedLinear) or query.dim() == 2 else query[0])

@@ -78,7 +78,6 @@ class HoME(RankingModel):
     """
 
     Options = HoMEOptions
-    of_tasks = ("gates", "self_gates", "towers", "bias")
     group: Tensor
     source: Tensor
 

@@ -150,7 +150,7 @@ class DenseInputs(nn.Module):
             std.extend(of_key[1])
         deviation = torch.tensor(std, dtype=torch.float32)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 1.0))  # a constant column stays finite
+        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0))  # nothing was learned of a constant one
         self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [key for key, _ in self.embedded for _ in range(width)]
         bent = [column for column, name in enumerate(self.names[: len(mean)]) if name != "edges"]
         self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)

@@ -57,7 +57,6 @@ class MetaHeac(RankingModel):
     """
 
     Options = MetaHeacOptions
-    of_tasks = ("bias",)
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MetaHeacOptions):
         super().__init__(spec, inputs, options)

@@ -77,9 +77,9 @@ class MGOEOptions(Settings):
 class MGOE(RankingModel):
     """One macro graph expert a task, mixed by a gate a task, read by towers that pass on what they know.
 
-    Expert t sees `MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2]`; with ids off, `e_u` and `e_i` are projections of side features and counts
-    (in form `paper`, or as targets of attention; an MLP reads those features anyhow). Tower t reads its mix, summaries of the recent
-    neighbours, its two macro task table entries, what tower t-1 passes on and, in form `paper`, any dense inputs.
+    Expert t sees `MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2]`; with ids off, `e_u` and `e_i` are projections of side features and of both
+    sides' counts (in form `paper`, or as targets of attention; an MLP reads those features anyhow). Tower t reads its mix, summaries of
+    the recent neighbours, its two macro task table entries, what tower t-1 passes on and, in form `paper`, any dense inputs.
     """
 
     Options = MGOEOptions
@@ -117,7 +117,7 @@ class MGOE(RankingModel):
         queries = {"counts": len(counts), "ids": ids, "inputs": self.inputs.width + ids, "experts": tasks * out}
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
         self.register_buffer("counts", torch.tensor(counts, dtype=torch.int64), persistent=False)
-        self.gates = Gates(tasks, tasks, queries[self.query], o.one_gate, o.members, apart=self.query == "experts")
+        self.gates = Gates(1 if o.one_gate else tasks, tasks, queries[self.query], o.members, apart=self.query == "experts")
         self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
         self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
         common = (self.inputs.width if paper else 0) + (self.recents.width if self.recents else 0)

@@ -56,4 +56,4 @@ class MMoE(FlatModel):
 
     def _weights(self, first: list[Tensor]) -> Tensor:
         """(B, T, S)."""
-        return self.gates(first[0].transpose(0, 1)) if self.gates.score is None else self.gates.weights(first[1])
+        return self.gates(first[0]) if self.gates.score is None else self.gates.weights(first[1])

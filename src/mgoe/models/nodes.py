@@ -65,7 +65,7 @@ class Nodes(nn.Module):
 
 
 class ProjectedNodes(nn.Module):
-    """`e_u` and `e_i` with ids off: learned projections of side features and counts, of width 0 where there are none.
+    """`e_u` and `e_i` with ids off: learned projections of a side's features and both sides' counts, of width 0 where there are none.
 
     Args:
         inputs: The dense inputs to project.

@@ -1,4 +1,4 @@
-"""What the rivals have in common: one vector of every input they are given, and equal capacity."""
+"""What the rivals have in common: one vector of every input they are given, and layers of the same widths."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mgoe.models.inputs import SPREAD
 from mgoe.models.layers import StackedLinear, StackedMLP, for_products, uniform
 
 Transfer = Literal["none", "concat", "add", "aitm"]
@@ -104,7 +105,7 @@ class MacroTaskTable(nn.Module):
         self.of_user = nn.Embedding(tasks * (macro_items + 1), width)
         self.of_item = nn.Embedding(tasks * (macro_users + 1), width)
         for embedding in (self.of_user, self.of_item):
-            nn.init.normal_(embedding.weight, 0, 0.05)
+            nn.init.normal_(embedding.weight, 0, SPREAD)
         self.register_buffer("first_item", torch.arange(tasks) * (macro_items + 1), persistent=False)
         self.register_buffer("first_user", torch.arange(tasks) * (macro_users + 1), persistent=False)
 

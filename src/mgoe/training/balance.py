@@ -1,18 +1,19 @@
 """How tasks share what they all move: fixed weights, weights by uncertainty, or gradients that are reconciled before they are applied.
 
-Axes: `T` tasks, `P` shared dense parameters.
+Axes: `T` tasks, `P` numbers of the dense part.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra, TrainingError
+from mgoe.errors import MissingExtra
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Fixed:
 
 
 class Uncertainty(Fixed):
-    """Weights that are learned: task t adds `exp(-s_t) w_t L_t + s_t / 2` (Kendall, Gal and Cipolla, CVPR 2018, equation 7).
+    """Weights that are learned: task t adds `exp(-s_t) w_t L_t + s_t / 2` (Kendall, Gal and Cipolla, CVPR 2018,
+    their form for classification).
 
     Args:
         model: Its task weights `w`, its tasks, its device.
@@ -74,56 +76,54 @@ class Uncertainty(Fixed):
 
 
 class Aggregated(Fixed):
-    """Gradients of the shared parameters, a row a task, combined with weights that an aggregation of TorchJD gives.
+    """Gradients a task, combined with weights that an aggregation of TorchJD gives.
 
-    The weights come from the dense shared parameters. Tables are shared too: theirs are combined with the same weights. What serves one
-    task alone gets its own gradient. Under several processes rows are added up before they are weighed, so all act on the same weights.
+    The weights come from the numbers of the dense part that more than one task moves; what a single task moves, such as its tower, gets
+    its own gradient. Tables are shared: theirs are combined with the same weights. A task that moves nothing of that, as one without a
+    label in the batch, is left out of the weighing. Under several processes rows are added up before they are weighed, so all act on the
+    same weights.
 
     Args:
-        model: Declares what is shared (`shared`).
+        model: With dense parameters and tables.
         name: Of the aggregation.
-
-    Raises:
-        TrainingError: The model shares no dense parameter.
     """
 
     def __init__(self, model: RankingModel, name: str):
-        self.model, self.weigh = model, _weighting(name, len(model.spec.tasks))
-        tables, shared = {id(p) for p in model.tables()}, {id(p) for p in model.shared()}
-        self.tables = model.tables()
-        self.shared = [p for p in model.dense() if id(p) in shared]
-        if not self.shared:
-            rule = "weighs gradients of dense parameters that all tasks move, and this model declares none"
-            raise TrainingError("training.balance", f"{name!r} {rule}; use fixed or uncertainty")
-        self.own = [p for p in model.dense() if id(p) not in shared | tables]
+        self.model, self.name, self.weighting = model, name, load_weighting(name)
+        self.parameters, self.tables = model.dense(), model.tables()
         self._clear()
 
     def backward(self, loss: Tensor, of_tasks: Tensor) -> None:
         tasks = len(of_tasks)
         for t, weighted in enumerate(of_tasks * self.model.task_weights):
-            parameters = self.shared + self.own + self.tables
-            gradients = torch.autograd.grad(weighted, parameters, retain_graph=t < tasks - 1, allow_unused=True)
-            shared, rest = gradients[: len(self.shared)], gradients[len(self.shared) :]
-            row = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(self.shared, shared, strict=True)])
-            before = self.rows[t]
+            gradients = torch.autograd.grad(weighted, self.parameters + self.tables, retain_graph=t < tasks - 1, allow_unused=True)
+            row, before = _row(self.parameters, gradients), self.rows[t]
             self.rows[t] = row if before is None else before + row
-            for p, g in zip(self.own, rest[: len(self.own)], strict=True):
-                if g is not None:
-                    p.grad = g if p.grad is None else p.grad + g
-            for held, g in zip(self.of_tables[t], rest[len(self.own) :], strict=True):
+            for held, g in zip(self.of_tables[t], gradients[len(self.parameters) :], strict=True):
                 held += [] if g is None else [g]
 
     def finish(self, world: World) -> None:
         jacobian = torch.stack([row for row in self.rows if row is not None])  # (T, P)
         world.sum_([jacobian])
-        weights = world.agree(self.weigh(jacobian @ jacobian.T).tolist())
-        combined = jacobian.new_tensor(weights) @ jacobian / world.size  # every process has the sum; the trainer adds them up
-        for p, g in zip(self.shared, combined.split([p.numel() for p in self.shared]), strict=True):
+        shared = _shared(jacobian)
+        rows = jacobian * shared
+        weights = world.agree(self._weights(rows @ rows.T))
+        combined = torch.where(shared, jacobian.new_tensor(weights) @ jacobian, jacobian.sum(0))
+        combined /= world.size  # every process has the sum; the trainer adds them up
+        for p, g in zip(self.parameters, combined.split([p.numel() for p in self.parameters]), strict=True):
             p.grad = g.view_as(p)
         for number, table in enumerate(self.tables):
             parts = [weight * g for weight, held in zip(weights, self.of_tables, strict=True) for g in held[number]]
             table.grad = reduce(torch.add, parts) if parts else None
         self._clear()
+
+    def _weights(self, gram: Tensor) -> list[float]:
+        """Of each task; 1 where there is nothing to weigh."""
+        weights, weighed = gram.new_ones(len(gram)), gram.diagonal() > 0
+        if number := int(weighed.sum()):
+            weigh = self.weighting(torch.ones(number)) if self.name in SUMS else self.weighting()
+            weights[weighed] = weigh(gram[weighed][:, weighed])
+        return weights.tolist()
 
     def _clear(self) -> None:
         tasks = len(self.model.spec.tasks)
@@ -143,27 +143,30 @@ def make_balance(name: str, model: RankingModel, shares: int) -> Fixed:
 
 
 def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]:
-    """Cosine of the gradients of each two tasks on the shared dense parameters: below zero, one undoes what the other learns.
+    """Cosine of the gradients of each two tasks, on what more than one of them moves of the dense part: below zero, one undoes what the
+    other learns.
 
     Returns:
-        Shape (T, T); nothing where a model shares no dense parameter.
+        Shape (T, T); nothing where no two tasks move the same.
     """
-    tables = {id(p) for p in model.tables()}
-    shared = [p for p in model.shared() if id(p) not in tables]
-    if not shared:
-        return []
-    of_tasks = model.loss(batch)[1]
+    parameters, of_tasks = model.dense(), model.loss(batch)[1]
     rows = []
     for t, loss in enumerate(of_tasks):
-        gradients = torch.autograd.grad(loss, shared, retain_graph=t < len(of_tasks) - 1, allow_unused=True)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(shared, gradients, strict=True)]))
-    unit = nn.functional.normalize(torch.stack(rows).float(), dim=1)
-    return (unit @ unit.T).tolist()
+        rows.append(_row(parameters, torch.autograd.grad(loss, parameters, retain_graph=t < len(of_tasks) - 1, allow_unused=True)))
+    jacobian = torch.stack(rows).float()
+    shared = _shared(jacobian)
+    unit = nn.functional.normalize(jacobian * shared, dim=1)
+    return (unit @ unit.T).tolist() if shared.any() else []
 
 
-def _weighting(name: str, tasks: int) -> Any:
-    weighting = load_weighting(name)
-    return weighting(torch.ones(tasks)) if name in SUMS else weighting()
+def _row(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """One task's gradients of the dense part, side by side; 0 where it reads nothing. Shape (P,)."""
+    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=False)])
+
+
+def _shared(jacobian: Tensor) -> Tensor:
+    """What more than one task moves. (T, P) -> (P,)."""
+    return (jacobian != 0).sum(0) > 1
 
 
 def load_weighting(name: str) -> Any:

@@ -242,7 +242,7 @@ class _Watch:
 
 
 def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
-    return labels if task.kind == "binary" else (labels - np.float32(task.mean)) / np.float32(task.std or 1)
+    return labels if task.kind == "binary" else (labels - np.float32(task.mean)) / np.float32(task.std)
 
 
 def _loss_of(task: TaskSpec) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgoe.ahead import ahead
@@ -133,6 +134,11 @@ class Feed:
             spec=self.spec,
             **self._sides,
         )
+
+
+def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:
+    """A seeded sample of `number` of `total` rows, rising; all of them where they are no more. Memory follows the sample."""
+    return np.sort(np.random.default_rng(seed).choice(total, min(total, number), replace=False, shuffle=False))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mgoe.training.balance import conflict
-from mgoe.training.feed import Feed, to_device
+from mgoe.training.feed import Feed, some_rows, to_device
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
     Returns:
         `watch`: of the model itself, such as gate use a task. `conflict`: cosines of the tasks' gradients (T, T).
     """
-    rows = np.sort(np.random.default_rng(0).permutation(len(feed))[:WATCH_ROWS])
+    rows = some_rows(len(feed), WATCH_ROWS, 0)
     batch = to_device(feed.block(rows), device_of(model))
     with evaluating(model):
         shown = {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}

@@ -10,7 +10,7 @@ import numpy as np
 from mgoe.config import InputGroup, TaskSettings
 from mgoe.errors import TrainingError
 from mgoe.models import DENSE_KEYS, CategoricalSpec, FeatureSpec, TaskSpec
-from mgoe.training.feed import Feed
+from mgoe.training.feed import Feed, some_rows
 
 if TYPE_CHECKING:
     from mgoe.data import ExampleFile, FeatureEncoders, Prepared
@@ -56,7 +56,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
         positions=positions,
         code_scores=tuple(graph.code_scores),
     )
-    rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:MOMENT_ROWS])
+    rows = some_rows(len(examples), MOMENT_ROWS, seed)
     sample = Feed(prepared, graph, examples, needs & DENSE_KEYS.keys(), spec).block(rows)
     dense = {key: sample[key].double() for keys in DENSE_KEYS.values() for key in keys if key in sample}
     return replace(
