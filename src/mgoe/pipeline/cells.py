@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
-from mgoe.errors import ConfigError
+from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
 from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
+from mgoe.pipeline.machine import processor_of
 from mgoe.pipeline.rows import is_boosted
 from mgoe.training import (
     CHECKPOINTS,
@@ -109,7 +111,10 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     A fit that was cut off goes on from its latest checkpoint, unless `resume` is false.
 
     Returns:
-        Facts about the fit: seconds, samples a second, best epoch, parameters.
+        Facts about the fit: seconds, samples a second, best epoch, parameters, precision and processor.
+
+    Raises:
+        TrainingError: The fit came to nothing, or what the model predicts is not finite.
     """
     started = time.perf_counter()
     spec, training = inputs.spec, training_of(settings.training, cell.model)
@@ -118,6 +123,7 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
     fitted_at = time.perf_counter()
     scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
     scored = sum(len(values) for values in scores.values()) / (time.perf_counter() - fitted_at)
+    check_finite(cell.title, scores, [task.name for task in spec.tasks])
     facts = {
         "model": cell.model.name,
         "seed": cell.seed,
@@ -133,6 +139,8 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "samples_per_second": round(fitted.samples_per_second),
         "scored_per_second": round(scored),
         "precision": fitted.precision,
+        "device": torch.device(fitted.device).type,
+        "processor": processor_of(fitted.device),
     }
     if World.current().leads:
         _write(cell, settings, inputs, model, feeds, scores, facts)
@@ -173,6 +181,25 @@ def fit_model(
     feeds = {split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()}
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
     return made, feeds, fit_trees(made, *fitting) if isinstance(made, BoostedTrees) else fit(made, *fitting, resume)
+
+
+def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:
+    """See that a task cannot drop out of means over tasks for want of predictions.
+
+    Args:
+        title: Of the cell.
+        scores: Of each split. Shape (N, T).
+        tasks: Their names.
+
+    Raises:
+        TrainingError: A prediction is not finite.
+    """
+    for split, predictions in scores.items():
+        wrong = (~np.isfinite(predictions)).sum(0)  # (T,)
+        for task, rows in zip(tasks, wrong, strict=True):
+            if rows:
+                rule = f"predictions of {task!r} must be finite, found {rows:,} of {len(predictions):,} on {split} that are not"
+                raise TrainingError(title, f"{rule}; lower training.learning_rate, or set training.precision to float32")
 
 
 def sampled(examples: Examples | ExampleFile, share: float, seed: int) -> Examples:
