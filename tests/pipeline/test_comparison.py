@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +31,12 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.workplace import building
 from mgoe.models import PRESETS
 from mgoe.models.mgoe import MGOEOptions
+from mgoe.pipeline import cells
 from mgoe.pipeline.comparison import kept, records, taken, tuning, work
 from mgoe.pipeline.comparison.compare import jobs_of
-from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of, revisions_of
+from mgoe.pipeline.comparison.judged import judged_cells, odd_seed
+from mgoe.pipeline.comparison.notes import failed_trials, precisions_of, processors_of, revisions_of
+from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of
 from mgoe.pipeline.comparison.plan import Plan
 from mgoe.pipeline.comparison.processes import Job, Outcome
 from tests.effort import SOAK
@@ -93,6 +97,8 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
     for line in lines:
         assert line["state"] == "finished"
         assert (line["command"], line["revision"]) == ("mgoe compare tiny.yaml", records.revision())
+        assert (line["precision"], line["device"]) in (("float32", "cpu"), ("bfloat16", "cpu"), ("bfloat16", "cuda"), ("float32", "cuda"))
+        assert line["processor"]
         assert min(line["parameters"], line["training_seconds"], line["cpu_seconds"], line["scored_per_second"]) > 0
         who = (table["model"] == line["model"]) & (table["seed"] == line["seed"]) & (table["split"] == "test")
         auc = table[who & (table["task"] == "click") & (table["metric"] == "auc")]["value"]
@@ -237,6 +243,20 @@ def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
     assert "on validation" in said[-1]
 
 
+def test_a_model_that_predicts_nothing_on_test_is_not_measured(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+):
+    def with_a_gap(*args: Any) -> np.ndarray:
+        scores = cells_predict(*args)
+        scores[-1, 1] = np.nan
+        return scores
+
+    cells_predict = cells.predict
+    monkeypatch.setattr(cells, "predict", with_a_gap)
+    with pytest.raises(TrainingError, match=r"shared-bottom, seed 0: predictions of 'buy' must be finite, found 1 of [\d,]+ on valid"):
+        pipeline.compare(settings(own), tmp_path / "out")
+
+
 @pytest.fixture
 def own(raw: dict[str, Any], world: Path, tmp_path: Path) -> dict[str, Any]:
     """The least comparison, of a log that may be changed."""
@@ -281,6 +301,38 @@ def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_pat
     for note in out.rglob("*.asked.json"):  # as an earlier version wrote them
         note.write_text(json.dumps({key: value for key, value in json.loads(note.read_text()).items() if key != "source"}))
     assert pipeline.compare(made, out).waiting == 0
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'])
+def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path: Path, text: str):
+    out, made = tmp_path / "out", settings(own)
+    plan = Plan(made, out)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    (out / "comparison.yaml").touch()
+    file = out / "logs" / "tiny" / "source.json"
+    before = file.read_text()
+    file.write_text(text)
+    said: list[str] = []
+    pipeline.compare(made, out, stop_after=0, say=said.append)
+    assert said[0].startswith(f"damaged, to be made anew: {file}: ")
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(("text", "state"), [("{", "damaged"), ("[]", "damaged"), (None, "gone")])
+def test_what_lost_its_note_is_said_to_have(raw: dict[str, Any], tmp_path: Path, text: str | None, state: str):
+    plan = Plan(settings(raw), tmp_path)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    [part] = [part for part in kept.parts_of(plan, plan.entries[:1]) if part.path == plan.entries[0].cell().folder]
+    part.note.unlink() if text is None else part.note.write_text(text)
+    with pytest.raises(
+        OutputError, match=rf"cannot be told to be what is asked for: its note, .*0\.asked\.json, is {state}; choose another --out"
+    ):
+        kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False)
+    assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True) == [part]
 
 
 def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
@@ -347,7 +399,7 @@ def test_a_comparison_goes_on_on_another_machine(raw: dict[str, Any], compared: 
     said: list[str] = []
     out, file = tmp_path / "out", compared / "results.jsonl"
     pipeline.compare(settings(moved), out, take=[file], say=said.append)
-    assert said[0] == f"{file}: 6 of 6 lines taken; the others are there already, or of other settings or another log"
+    assert said[0] == f"{file}: 6 of 6 lines taken"
     assert said[1:] == ["0 of 6 cells to run, 2 at a time", "  examples of tiny, seed 0"]
     whole = numbers(compared)
     pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
@@ -439,11 +491,61 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, An
     assert [line["state"] for line in lines] == ["searched", "finished"]
     assert lines[0]["search"] == json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())
     assert pipeline.compare(tuned, tmp_path / "there", take=[file], stop_after=0).waiting == 0
-    (tmp_path / "cell.jsonl").write_text(json.dumps(lines[1]))
-    assert pipeline.compare(tuned, tmp_path / "alone", take=[tmp_path / "cell.jsonl"], stop_after=0).waiting == 1
+    search, cell = tmp_path / "search.jsonl", tmp_path / "cell.jsonl"
+    for path, line in zip((search, cell), lines, strict=True):
+        path.write_text(json.dumps(line))
+    said: list[str] = []
+    assert pipeline.compare(tuned, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting == 1
+    assert said[0] == f"{cell}: 0 of 1 lines taken; 1 waiting for a search"
+    for number, files in enumerate(([search, cell], [cell, search])):
+        assert pipeline.compare(tuned, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
     other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
     (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
-    assert pipeline.compare(tuned, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0).waiting == 1
+    said.clear()
+    assert pipeline.compare(tuned, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0, say=said.append).waiting == 1
+    assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines taken; 1 of another search"
+
+
+def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[str, Any], tmp_path: Path):
+    pipeline.compare(settings(own), tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    files = [tmp_path / "earlier.jsonl", tmp_path / "later.jsonl"]
+    for year, file in zip(("2001", "2002"), files, strict=True):
+        file.write_text(json.dumps(line | {"at": f"{year}-01-01T00:00:00+00:00", "parameters": int(year)}))
+    for number, take in enumerate((files, files[::-1])):
+        said: list[str] = []
+        out = pipeline.compare(settings(own), tmp_path / f"there-{number}", take=take, stop_after=0, say=said.append).path
+        assert records.latest(out)["tiny", "shared-bottom", 0]["parameters"] == 2002
+        assert f"{files[0]}: 0 of 1 lines taken; 1 there already, or of other settings or another log" in said
+
+
+def test_a_cell_without_a_search_tells_none(own: dict[str, Any], tmp_path: Path, in_this_process: None):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
+    out, key = tmp_path / "out", ("tiny", "shared-bottom", 0)
+    pipeline.compare(tuned, out)
+    assert records.latest(out)[key]["tuned"] == tuning.best_of(out / "logs/tiny/tuned/shared-bottom.json")
+    pipeline.compare(settings(own), out, overwrite=True)
+    assert records.latest(out)[key]["tuned"] is None
+    assert pipeline.compare(settings(own), tmp_path / "there", take=[out / "results.jsonl"], stop_after=0).waiting == 0
+
+
+def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str, Any], tmp_path: Path):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(own, seeds=[0, 1], tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}})
+    out = tmp_path / "out"
+    pipeline.compare(tuned, out, seeds=[0])
+    search, lines = out / "logs/tiny/tuned/shared-bottom.json", out / "results.jsonl"
+    whole = search.read_text()
+    search.write_text("{")
+    said: list[str] = []
+    assert pipeline.compare(tuned, out, stop_after=0, say=said.append).waiting == 1  # the second seed
+    assert search.read_text() == whole
+    assert [line.partition(":")[0] for line in said[:2]] == ["damaged, to be made anew", "  put back from results.jsonl"]
+    lines.write_text("\n".join(line for line in lines.read_text().splitlines() if json.loads(line)["state"] != "searched"))
+    search.unlink()
+    assert pipeline.compare(tuned, out, stop_after=0).waiting == 2
+    assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "outdated"
 
 
 def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
@@ -454,6 +556,54 @@ def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], t
     both = own | {"models": ["shared-bottom", "single-task"]}
     pipeline.compare(settings(both), tmp_path / "both", models=["single-task"])
     assert pipeline.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
+
+
+def test_a_log_prepared_with_other_rows_than_cells_were_judged_on_fails_before_training(own: dict[str, Any], tmp_path: Path):
+    pipeline.compare(settings(own), tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    other, both = tmp_path / "other.jsonl", settings(own, models=["shared-bottom", "single-task"])
+    other.write_text(json.dumps(line | {"examples": {"valid": "0", "test": "1"}}))
+    for take in ([other], ()):  # and once more where all is prepared
+        result = pipeline.compare(both, tmp_path / "there", take=take)
+        [(title, reason)] = result.failed.items()
+        assert title == "tiny, single-task, seed 0"
+        assert "seeds/0: holds other rows to be judged on than tiny, shared-bottom, seed 0, so that" in reason
+        assert not (result.path / "logs/tiny/cells/single-task/0").exists()
+    assert "- single-task: failed with seed 0: " in (result.path / "tables.md").read_text()
+
+
+def test_seeds_that_are_prepared_otherwise_are_noticed(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    plan = Plan(settings(raw), shutil.copytree(compared, tmp_path / "out"))
+    log, cells = plan.logs["tiny"], judged_cells(plan, plan.logs["tiny"], records.latest(plan.out))
+    assert [len(titles) for titles in cells.values()] == [6]
+    assert [odd_seed(log, seed, (0, 1), known) for seed in (0, 1) for known in (cells, {})] == [""] * 4
+    (log.stage(1) / "examples.json").write_text('{"test": "another"}')
+    assert odd_seed(log, 0, (0, 1), cells) == ""
+    assert "than tiny, mgoe, seed 0; tiny, shared-bottom, seed 0; " in odd_seed(log, 1, (0, 1), cells)
+    assert "seed 1 and 1 more, so that" in odd_seed(log, 1, (0, 1), cells)
+    assert "than seed 0, so that" in odd_seed(log, 1, (0, 1), {})
+    assert "than seed 1, so that" in odd_seed(log, 0, (0, 1), {})
+
+
+def test_odd_cells_are_named_and_the_tables_of_other_logs_are_written(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    shutil.copytree(out / "logs" / "tiny", out / "logs" / "twin")
+    lines = [*records.latest(out).values()]
+    for line in lines:
+        records.append(out, line | {"log": "twin"})
+    [odd] = [line for line in lines if (line["model"], line["seed"]) == ("mgoe", 1)]
+    records.append(out, odd | {"examples": {"valid": "0", "test": "1"}})
+    both = settings(raw, logs={"tiny": raw["logs"]["tiny"], "twin": raw["logs"]["tiny"]})
+    with pytest.raises(
+        OutputError, match=r"logs/tiny: cells were judged on different rows, .* anything: tiny, mgoe, seed 1 on others than"
+    ):
+        pipeline.compare(both, out)
+    tiny, twin = (out / "tables.md").read_text().split("## ")[1:]
+    assert "tiny, mgoe, seed 1 on others than most" in tiny
+    assert not re.search(r"0\.\d{4}", tiny)
+    assert twin.partition("\n")[2] == (compared / "tables.md").read_text().partition("\n")[2]
+    shutil.rmtree(out / "logs" / "tiny" / "cells" / "mgoe" / "1")
+    assert pipeline.compare(both, out, stop_after=0).waiting == 1
 
 
 def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(own: dict[str, Any], tmp_path: Path):
@@ -478,6 +628,32 @@ def test_cells_of_several_revisions_are_said_to_be():
     assert revisions_of([{"revision": "a"}] * 3) == []
     [sentence] = revisions_of([{"revision": "a"}, {"revision": "b"}, {"revision": "b"}])
     assert sentence.endswith("b (2), a (1).")
+
+
+@pytest.mark.parametrize(("key", "told"), [("precision", precisions_of), ("processor", processors_of)])
+def test_cells_that_the_machine_made_otherwise_are_said_to_be(key: str, told: Callable[[list[dict]], list[str]]):
+    assert told([{key: "a"}, {key: "a"}, {key: None}, {}]) == []
+    [sentence] = told([{key: "a"}, {key: "b"}, {key: "b"}, {}])
+    assert sentence.endswith("b (2), a (1).")
+
+
+def test_trials_that_failed_are_said_with_their_reason():
+    lost = {"value": None, "failed": "memory"}
+    trials = [{"value": 0.5, "failed": ""}, lost, {"value": None, "failed": "NaN"}, lost]
+    assert failed_trials({"a": trials, "b": trials[:1]}) == ["search of a: 3 of 4 trials failed (memory)"]
+
+
+def test_a_table_says_where_its_cells_came_from(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
+    for line in lines[:2]:
+        line |= {"precision": "float16", "processor": "abacus"}
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    out = pipeline.compare(settings(raw), tmp_path / "out", take=[tmp_path / "lines.jsonl"], stop_after=0).path
+    below = [line for line in (out / "tables.md").read_text().splitlines() if line.startswith("- ")]
+    assert below[0].startswith("- Cells were trained in several precisions: ")
+    assert below[0].endswith("float16 (2).")
+    assert below[1].startswith("- Costs (training s, CPU s, scored/s) are of several processors")
+    assert below[1].endswith("abacus (2).")
 
 
 def test_the_files_of_others_are_never_touched(raw: dict[str, Any], tmp_path: Path):

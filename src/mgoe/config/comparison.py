@@ -157,9 +157,8 @@ class ComparisonSettings(Settings):
 
     @property
     def all_tables(self) -> dict[str, TableSettings]:
-        """The tables, each with its reference; one of everything where none is named."""
-        tables = self.tables or {"all": TableSettings(models=[*self.model_names, *self.variant_names])}
-        return {name: table.model_copy(update={"reference": table.reference or self.lead}) for name, table in tables.items()}
+        """The tables; one of everything where none is named."""
+        return self.tables or {"all": TableSettings(models=[*self.model_names, *self.variant_names])}
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

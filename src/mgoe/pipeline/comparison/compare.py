@@ -16,8 +16,9 @@ from mgoe.evaluation import Standings, markdown
 from mgoe.files import clear_unfinished, exclusive, read_json, write_text
 from mgoe.pipeline.cells import told
 from mgoe.pipeline.comparison import damaged, kept, records, taken, work
+from mgoe.pipeline.comparison.judged import judged_cells, odd_cells, odd_seed
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
-from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
 from mgoe.pipeline.comparison.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna, note_killed
 from mgoe.pipeline.stages import Say
@@ -76,7 +77,8 @@ def compare(
         command: Noted with every cell.
 
     Raises:
-        MgoeError: Settings or the folder break a rule. What fails inside a cell fails that cell alone.
+        MgoeError: Settings or the folder break a rule, or cells of a log were judged on different rows, which is said when the tables of
+            the others are written. What fails inside a cell fails that cell alone.
     """
     until = None if stop_after is None else time.monotonic() + stop_after
     settings, out = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings), Path(out)
@@ -89,11 +91,12 @@ def compare(
     with exclusive(out, "a comparison"):
         wait_for_orphans(out)
         _open(plan)
+        damaged.clear_sources(plan, say)
         parts = kept.parts_of(plan, plan.entries)
         outdated = kept.outdated(parts, overwrite)
         write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
         _drop(plan, outdated, command)
-        broken = damaged.cells(plan, say)
+        broken = {*damaged.cells(plan, say), *damaged.searches(plan, parts, say)}
         _drop(plan, [part for part in parts if part.path in broken], command)
         damaged.clear_shared(plan, say)
         for part in kept.parts_of(plan, [*entries, *map(plan.untouched, entries)]):  # searches and references are of the first seed
@@ -103,6 +106,9 @@ def compare(
         lines = records.latest(out)
         standings = standings_of(plan, lines)
         write_outcome(plan, standings, command)
+    for log in plan.logs.values():
+        if odd := odd_cells(judged_cells(plan, log, lines)):
+            raise OutputError(log.path, odd)
     undone = [entry for entry in plan.entries if not entry.cell().done]
     failed = {entry.title: lines[entry.key]["reason"] for entry in undone if lines.get(entry.key, {}).get("state") == "failed"}
     return ComparisonResult(out, standings, failed, len(undone) - len(failed))
@@ -170,6 +176,8 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
     """What has to be done for cells that are not, in an order in which nothing comes before what it needs; and which jobs are the cells."""
     jobs: dict[str, Job] = {}
     cells: dict[str, Entry] = {}
+    seeds, lines = tuple(plan.settings.seeds), records.latest(plan.out)
+    judged = {name: judged_cells(plan, log, lines) for name, log in plan.logs.items()}
 
     def need(name: str, there: bool, call: object, args: tuple, *needs: str) -> str:
         if not there:
@@ -179,8 +187,9 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
     def prepared(log: Log, seed: int) -> str:
         stage, worlds = log.stage(seed), log.path / "world"
         world = need(f"world of {log.name}", log.world is None or worlds.exists(), work.draw_world, (log,))
-        there = all(path.exists() for path in (stage / "data", stage / work.EXAMPLES, log.path / work.REFERENCES))
-        return need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed), world)
+        there = all(path.exists() for path in (stage / "data", stage / EXAMPLES, log.path / REFERENCES))
+        there = there and not odd_seed(log, seed, seeds, judged[log.name])
+        return need(f"examples of {log.name}, seed {seed}", there, work.prepare_log, (log, seed, seeds, judged[log.name]), world)
 
     def staged(entry: Entry) -> str:
         log, seed, contestant = entry.log, entry.seed, entry.contestant
@@ -190,9 +199,9 @@ def jobs_of(plan: Plan, entries: Sequence[Entry]) -> tuple[list[Job], dict[str, 
 
     undone = [entry for entry in entries if not entry.cell().done]
     for log in {entry.log.name: entry.log for entry in entries}.values():  # where cells were taken over, references may be missing
-        truth = log.settings(plan.settings.seeds[0]).data.truth
-        if truth is not None and not (log.path / work.REFERENCES).exists() and log not in [entry.log for entry in undone]:
-            prepared(log, plan.settings.seeds[0])
+        truth = log.settings(seeds[0]).data.truth
+        if truth is not None and not (log.path / REFERENCES).exists() and log not in [entry.log for entry in undone]:
+            prepared(log, seeds[0])
     for entry in undone:
         needs = [staged(entry)]
         tuned = None
@@ -216,11 +225,14 @@ def _note_finished(plan: Plan, command: str) -> None:
 
 def _note_searches(plan: Plan, command: str) -> None:
     """Searches that are finished and not noted."""
+    if plan.settings.tune is None:
+        return
     lines = records.latest(plan.out)
     for entry in {records.search_key(entry): plan.untouched(entry) for entry in plan.entries}.values():
         if is_done(entry.tuned):
             line = records.of_search(entry, command)
-            if lines.get(records.search_key(entry), {}).get("asked") != line["asked"]:
+            noted = lines.get(records.search_key(entry), {})
+            if any(noted.get(name) != line[name] for name in ("asked", "search")):
                 records.append(plan.out, line)
 
 

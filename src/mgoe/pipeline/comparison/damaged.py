@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
-from mgoe.files import read_json
+from mgoe.files import read_json, write_json
 from mgoe.pipeline.cells import DONE
-from mgoe.pipeline.comparison import records, work
-from mgoe.pipeline.comparison.plan import Plan
+from mgoe.pipeline.comparison import kept, records, work
+from mgoe.pipeline.comparison.kept import Part
+from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Plan
 from mgoe.pipeline.stages import Say
 
 
@@ -34,9 +35,53 @@ def cells(plan: Plan, say: Say) -> list[Path]:
     return found
 
 
+def searches(plan: Plan, parts: Iterable[Part], say: Say) -> list[Path]:
+    """Files of searches that are damaged, or gone while cells are there whose settings they chose. Those that `results.jsonl` tells are put
+    back; with any other goes what follows from it, since another search may choose otherwise.
+
+    Args:
+        plan: Of the comparison.
+        parts: Of all its cells.
+        say: Called with a line a file, and one for each that is put back.
+
+    Returns:
+        Those that cannot be put back.
+
+    Raises:
+        OutputError: A file is there and may not be read.
+    """
+    of, lines, lost = {part.path: part for part in parts}, records.latest(plan.out), []
+    for path, entry in {entry.tuned: entry for entry in plan.entries if entry.tuned in of}.items():
+        known = path.exists() or any((folder / DONE).exists() for folder in of[path].follows)
+        if not known or not _is_damaged(path, read_json, say):
+            continue
+        line = lines.get(records.search_key(entry), {})
+        if line.get("asked") == of[path].digest:
+            write_json(path, records.search_in(line))
+            say(f"  put back from {records.RESULTS}")
+        else:
+            lost.append(path)
+    return lost
+
+
+def clear_sources(plan: Plan, say: Say) -> None:
+    """Take away damaged checksums of the logs' files, which are then read anew.
+
+    Args:
+        plan: Of the comparison.
+        say: Called with a line a damaged file.
+
+    Raises:
+        OutputError: A file is there and may not be read.
+    """
+    for path in map(kept.sources_at, plan.logs.values()):
+        if path.exists() and _is_damaged(path, kept.read_sources, say):
+            path.unlink()
+
+
 def clear_shared(plan: Plan, say: Say) -> None:
-    """Take away damaged files that cells share: searches, rows of the references, checksums of what is judged. The last are noted anew
-    at once, since lines of finished cells tell them.
+    """Take away damaged files that cells share: rows of the references, checksums of what is judged. The latter are noted anew at once,
+    since lines of finished cells tell them.
 
     Args:
         plan: Of the comparison.
@@ -45,16 +90,13 @@ def clear_shared(plan: Plan, say: Say) -> None:
     Raises:
         MgoeError: A file is there and may not be read, or so is the prepared log.
     """
-    for path in dict.fromkeys(entry.tuned for entry in plan.entries):
-        if path.exists() and _is_damaged(path, read_json, say):
-            path.unlink()
     for log in plan.logs.values():
-        references = log.path / work.REFERENCES
+        references = log.path / REFERENCES
         if references.exists() and _is_damaged(references, read_rows, say):
             references.unlink()
         for stage in map(log.stage, plan.settings.seeds):
-            if (stage / work.EXAMPLES).exists() and _is_damaged(stage / work.EXAMPLES, read_json, say):
-                (stage / work.EXAMPLES).unlink()
+            if (stage / EXAMPLES).exists() and _is_damaged(stage / EXAMPLES, read_json, say):
+                (stage / EXAMPLES).unlink()
                 if (stage / "data").exists():
                     work.note_examples(stage)
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from mgoe.errors import MgoeError, OutputError
-from mgoe.files import sha256, write_json
+from mgoe.files import read_json, sha256, write_json
 from mgoe.graph.workplace import building
 from mgoe.models import written_out
 from mgoe.pipeline.cells import DONE
-from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
 from mgoe.pipeline.comparison.tuning import concerning
-from mgoe.pipeline.comparison.work import EXAMPLES, REFERENCES
 from mgoe.pipeline.output import FREE, files_read
 
 SOURCE = "source"
 """Key of the checksum of a log's files, which stands for where they lie; nothing follows from one that is not known."""
+
+UNTOLD = "all"
+"""Stands for every key where nothing tells what a part was made with."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,21 @@ class Part:
 
     @property
     def differs(self) -> str:
-        """The first key under which it was made with another value; nothing where there is none."""
+        """The first key under which it was made with another value; nothing where there is none, and `UNTOLD` where its note is damaged."""
         if not self.note.exists():
-            return "all" if self.path.exists() else ""
+            return UNTOLD if self.path.exists() else ""
         try:
-            before = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return "all"
+            before = read_json(self.note)
+        except OutputError:
+            return UNTOLD
         asked = json.loads(json.dumps(self.asked))
-        if isinstance(before, dict) and None in (before.get(SOURCE), asked.get(SOURCE)):
+        if None in (before.get(SOURCE), asked.get(SOURCE)):
             before, asked = ({key: value for key, value in one.items() if key != SOURCE} for one in (before, asked))
         return _difference(before, asked)
 
     @property
     def digest(self) -> str:
-        """Of all that decides what it holds: the same wherever it is made."""
+        """Of the settings, the seed and the files of the log that it is made with, the same wherever that is; not of code and machine."""
         return digest_of(self.asked)
 
     def remove(self) -> None:
@@ -106,8 +108,10 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     for part, key in found:
         finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
         if finished and not overwrite:
-            what = "of another log: the files hold something else now" if key == SOURCE else f"with another `{key}`"
-            raise OutputError(part.path, f"was made {what}; choose another --out, or --overwrite to make anew what differs")
+            what = "was made of another log: the files hold something else now" if key == SOURCE else f"was made with another `{key}`"
+            if key == UNTOLD:
+                what = f"cannot be told to be what is asked for: its note, {part.note}, is {'damaged' if part.note.exists() else 'gone'}"
+            raise OutputError(part.path, f"{what}; choose another --out, or --overwrite to make anew what differs")
     return [part for part, _ in found]
 
 
@@ -130,7 +134,7 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
         tune = _search(plan, entry)
         add(entry.cell().folder, _all(entry) | source | {"tune": tune}, done=DONE)
         if log.world is not None:
-            add(log.path / "world", {"world": log.world.model_dump(mode="json")})
+            add(log.path / "world", _world(log))
         if tune is not None:
             base = entry.contestant.base
             cells = (other.cell().folder for other in plan.entries if (other.log.name, other.contestant.base) == (log.name, base))
@@ -151,25 +155,43 @@ def checksum_of(log: Log) -> str | None:
     """Checksum of the files that a log is read from; None for a simulated one, and where they cannot be read any more.
 
     Bytes are read once: each file's own checksum is kept in `source.json` and believed while its size and its time stay.
+
+    Raises:
+        OutputError: `source.json` is damaged.
     """
     if log.world is not None:
         return None
-    data = log.settings(0).data
+    data, kept = log.settings(0).data, sources_at(log)
+    before, now = read_sources(kept) if kept.exists() else {}, {}
     try:
         files = files_read(data)
         files += sorted(file for file in Path(data.truth).rglob("*") if file.is_file()) if data.truth else []
-        kept = log.path / "source.json"
-        before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        now = {}
         for file in files:
             known, stat = before.get(str(file), {}), file.stat()
             same = (known.get("bytes"), known.get("time_ns")) == (stat.st_size, stat.st_mtime_ns)
             now[str(file)] = known if same else {"bytes": stat.st_size, "time_ns": stat.st_mtime_ns, "sha256": sha256(file)}
-    except (MgoeError, OSError, ValueError):
+    except (MgoeError, OSError):
         return None
     if now != before:
         write_json(kept, now)
     return hashlib.sha256("".join(now[str(file)]["sha256"] for file in files).encode()).hexdigest()[:16]
+
+
+def sources_at(log: Log) -> Path:
+    """Where checksums of a log's files are kept."""
+    return log.path / "source.json"
+
+
+def read_sources(path: Path) -> dict[str, Any]:
+    """Size, time and checksum of each file of a log.
+
+    Raises:
+        OutputError: The file is damaged.
+    """
+    found = read_json(path)
+    if not all(isinstance(one, dict) and {"bytes", "time_ns", "sha256"} <= one.keys() for one in found.values()):
+        raise OutputError(path, "holds no checksums of files; remove it, and `mgoe compare` writes it anew")
+    return found
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -184,10 +206,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return settings
 
 
+def _world(log: Log) -> dict[str, Any]:
+    return {"world": None if log.world is None else log.world.model_dump(mode="json")}
+
+
 def _data(entry: Entry) -> dict[str, Any]:
     plain = _plain(entry)
-    world = None if entry.log.world is None else entry.log.world.model_dump(mode="json")
-    return {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | {"world": world}
+    return {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | _world(entry.log)
 
 
 def _all(entry: Entry) -> dict[str, Any]:
@@ -195,7 +220,7 @@ def _all(entry: Entry) -> dict[str, Any]:
     model = written_out(entry.contestant.settings())
     training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
     told = model.model_dump(mode="json") | {"training": training}
-    return _data(entry) | _plain(entry) | {"model": told, "seed": entry.seed}
+    return _plain(entry) | _world(entry.log) | {"model": told, "seed": entry.seed}
 
 
 def _difference(before: Any, asked: Any) -> str:

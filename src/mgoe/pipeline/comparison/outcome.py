@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -16,9 +14,10 @@ from mgoe.errors import OutputError
 from mgoe.evaluation import Cost, Influence, Row, Standings, deal, find_leads, latex, markdown, read_rows, report
 from mgoe.files import write_json, write_text
 from mgoe.pipeline.cells import DONE
-from mgoe.pipeline.comparison.plan import Log, Plan
+from mgoe.pipeline.comparison.judged import judged_cells, odd_cells
+from mgoe.pipeline.comparison.notes import notes_of
+from mgoe.pipeline.comparison.plan import REFERENCES, Log, Plan
 from mgoe.pipeline.comparison.records import Key
-from mgoe.pipeline.comparison.work import REFERENCES
 
 TIDY = "results.parquet"
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
@@ -34,18 +33,20 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
         plan: Of the comparison.
         lines: The last line of each cell in `results.jsonl`.
 
-    Raises:
-        OutputError: Cells of a log were judged on different rows.
+    Returns:
+        Tables. On a log whose cells were judged on different rows they hold no number, and say which cells are the odd ones.
     """
     found = []
     for log in plan.logs.values():
         done = {
             (entry.contestant.name, entry.seed): entry.cell().folder for entry in plan.entries if entry.log == log and entry.cell().done
         }
-        _same_rows(log, [lines[log.name, *key] for key in done if (log.name, *key) in lines])
+        odd = odd_cells(judged_cells(plan, log, lines))
+        if odd:
+            done = {}
         rows = {key: read_rows(folder / DONE) for key, folder in done.items()}
         dealt = {key: deal(Influence.load(folder / "test.npz")) for key, folder in done.items()}
-        references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() else []
+        references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.settings.all_tables.items():
             reference = table.reference or plan.settings.lead
             models = list(dict.fromkeys([reference, *table.models]))
@@ -60,7 +61,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
                     leads=find_leads(reference, of[reference], of),
                     costs={model: cost_of([lines[log.name, m, seed] for m, seed in done if m == model]) for model in models},
                     missing=_missing(plan, log, models, lines),
-                    notes=revisions_of([lines[log.name, m, seed] for m, seed in done if m in models]),
+                    notes=[odd] * bool(odd) + notes_of(plan, log, models, [lines[log.name, m, seed] for m, seed in done if m in models]),
                 )
             )
     return found
@@ -100,25 +101,10 @@ def _plain(standings: Standings, lead: Any) -> dict[str, Any]:
     return {"question": standings.question, "log": standings.log, **{name: getattr(lead, name) for name in names}}
 
 
-def _same_rows(log: Log, lines: Sequence[Mapping[str, Any]]) -> None:
-    judged = {json.dumps(line["examples"], sort_keys=True) for line in lines if line["state"] == "finished"}
-    if len(judged) > 1:
-        raise OutputError(log.path, "cells were judged on different rows, so that no difference between them means anything; start anew")
-
-
 def cost_of(lines: Sequence[Mapping[str, Any]]) -> Cost:
     """Means over cells; NaN where one does not say."""
     table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
     return Cost(*table.mean(skipna=False))
-
-
-def revisions_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence where cells were made by different code: settings are compared before cells stand together, code is not."""
-    counts = Counter(line["revision"] for line in lines)
-    if len(counts) < 2:
-        return []
-    each = ", ".join(f"{name or 'unknown'} ({cells})" for name, cells in counts.most_common())
-    return [f"Cells were made by several revisions of the code: {each}."]
 
 
 def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Mapping[str, Any]]) -> dict[str, str]:

@@ -27,6 +27,10 @@ from mgoe.pipeline.cells import Cell, check_fit
 from mgoe.pipeline.comparison.tuning import concerning
 from mgoe.simulate import Truth, WorldSettings, check_reachable
 
+EXAMPLES = "examples.json"
+"""Beside a seed's prepared log: checksums of the rows that are judged."""
+REFERENCES = "references.json"
+"""In the folder of a simulated log: rows of chance and of the best reachable."""
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
 

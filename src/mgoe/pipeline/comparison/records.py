@@ -17,13 +17,26 @@ from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
 from mgoe.files import read_json
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison.kept import digest_of, note_of
-from mgoe.pipeline.comparison.plan import Entry
-from mgoe.pipeline.comparison.tuning import best_of, is_done
-from mgoe.pipeline.comparison.work import EXAMPLES
+from mgoe.pipeline.comparison.plan import EXAMPLES, Entry
+from mgoe.pipeline.comparison.tuning import best_of
 
 RESULTS = "results.jsonl"
 TAKEN = "taken.json"
 """In the folder of a cell that was fitted elsewhere: its line."""
+FACTS = (
+    "parameters",
+    "best_epoch",
+    "training_seconds",
+    "cpu_seconds",
+    "seconds",
+    "samples_per_second",
+    "scored_per_second",
+    "precision",
+    "device",
+    "processor",
+    "inputs",
+)
+"""What the line of a cell has of `fit.json`; null where an earlier version did not note it."""
 Key = tuple[str, str, int | None]
 """Log, model and seed of a cell; without a seed, the search of a model's settings."""
 
@@ -53,12 +66,12 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     examples = read_json(entry.log.stage(entry.seed) / EXAMPLES)
     rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
     values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
-    kept = ("parameters", "best_epoch", "training_seconds", "cpu_seconds", "seconds", "samples_per_second", "scored_per_second", "inputs")
+    asked = read_json(note_of(folder))
     return {
         **_who(entry, "finished", command),
-        "asked": digest_of(read_json(note_of(folder))),
-        "tuned": best_of(entry.tuned) if is_done(entry.tuned) else None,
-        **{name: facts.get(name) for name in kept},
+        "asked": digest_of(asked),
+        "tuned": best_of(entry.tuned) if asked.get("tune") is not None else None,
+        **{name: facts.get(name) for name in FACTS},
         "examples": examples,
         **{name: value if math.isfinite(value) else None for name, value in values.items()},
         "influence": pack(deal(Influence.load(folder / "test.npz"))),
@@ -127,6 +140,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 def key_of(line: Mapping[str, Any]) -> Key:
     """Whose line it is."""
     return line["log"], line["model"], line["seed"]
+
+
+def search_in(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line of a search tells of its file, which is all of it."""
+    return {name: line["search"][name] for name in ("model", "trials", "best")}
 
 
 def search_key(entry: Entry) -> Key:

@@ -1,31 +1,39 @@
 """Cells of another machine: what its `results.jsonl` says of them stands in a comparison as if they had been fitted here.
 
-A line holds the digest of all that decided its cell or its search: settings, seed, the log's files. One of anything else than is asked for
-is left out, and so is a cell whose settings another search chose, or that was judged on other rows.
+A line holds the digest of what its cell or its search was made with: settings, seed, the log's files. Code and machine are not in it, and
+are told below the tables where they differ. A line of anything else than is asked for is left out, and so is a cell whose settings another
+search chose, or that was judged on other rows.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
-from mgoe.files import read_json, whole_folder, write_json
+from mgoe.files import whole_folder, write_json
 from mgoe.pipeline.cells import DONE
 from mgoe.pipeline.comparison import kept, records
-from mgoe.pipeline.comparison.plan import Entry, Log, Plan
+from mgoe.pipeline.comparison.judged import judged_cells, judged_seeds, text_of
+from mgoe.pipeline.comparison.plan import Entry, Plan
 from mgoe.pipeline.comparison.tuning import best_of, is_done
-from mgoe.pipeline.comparison.work import EXAMPLES
 from mgoe.pipeline.stages import Say
 
 Line = Mapping[str, Any]
+TAKEN = "taken"
+THERE = "there already, or of other settings or another log"
 
 
 def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
-    """Take over what files tell of cells that are asked for and not there. Of several lines of a cell, the last that fits counts.
+    """Take over what files tell of cells that are asked for and not there, searches before the cells whose settings they chose.
+
+    Of several lines of a cell or of a search, the latest that fits counts, whichever file it is in.
 
     Args:
         plan: Of the comparison.
@@ -36,20 +44,38 @@ def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
         OutputError: A line that fits is damaged.
     """
     parts = {part.path: part for part in kept.parts_of(plan, plan.entries)}
-    judged = {log.name: _judged(plan, log) for log in plan.logs.values()}
+    of: dict[tuple[records.Key, str], list[tuple[Path, Line]]] = {}
+    for file, line in sorted(((file, line) for file, lines in told.items() for line in lines), key=_moment, reverse=True):
+        of.setdefault((records.key_of(line), str(line.get("asked"))), []).append((file, line))
+    ends = {file: Counter[str]() for file in told}
+
+    def each(key: records.Key, entry: Entry, part: kept.Part, take_one: Callable[[Line], str]) -> None:
+        for file, line in of.get((key, part.digest), ()) if _of_this_log(entry, part) else ():
+            try:
+                ends[file][take_one(line)] += 1
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                rule = f"the line of {entry.title} is damaged ({type(error).__name__}: {error}); copy the file again"
+                raise OutputError(file, rule) from None
+
+    for entry in {entry.tuned: entry for entry in plan.entries if entry.tuned in parts}.values():
+        part = parts[entry.tuned]
+        each(records.search_key(entry), entry, part, partial(_take_search, plan, part))
+    lines = records.latest(plan.out)
+    judged = {name: judged_cells(plan, log, lines) or judged_seeds(log, plan.settings.seeds) for name, log in plan.logs.items()}
+    rows = {name: next(iter(found), None) for name, found in judged.items()}
+    for entry in plan.entries:
+        part = parts[entry.cell().folder]
+        each(entry.key, entry, part, partial(_take_cell, plan, entry, part, rows))
     for file, lines in told.items():
-        known = {(records.key_of(line), str(line.get("asked"))): line for line in lines}
-        taken = 0
-        for entry in plan.entries:
-            for key, part in ((records.search_key(entry), parts.get(entry.tuned)), (entry.key, parts[entry.cell().folder])):
-                if part is None or (line := known.get((key, part.digest))) is None or not _of_this_log(entry, part):
-                    continue
-                try:
-                    taken += _take_search(plan, part, line) if key[2] is None else _take_cell(plan, entry, part, line, judged)
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
-                    rule = f"the line of {entry.title} is damaged ({type(error).__name__}: {error}); copy the file again"
-                    raise OutputError(file, rule) from None
-        say(f"{file}: {taken} of {len(lines)} lines taken; the others are there already, or of other settings or another log")
+        taken = ends[file].pop(TAKEN, 0)
+        ends[file][THERE] = len(lines) - taken - sum(count for end, count in ends[file].items() if end != THERE)
+        others = "".join(f"; {count} {end}" for end, count in ends[file].items() if count)
+        say(f"{file}: {taken} of {len(lines)} lines taken{others}")
+
+
+def _moment(one: tuple[Path, Line]) -> tuple[str, str]:
+    """When a line was written; of the same moment, in an order that knows no file."""
+    return str(one[1].get("at")), json.dumps(one[1], sort_keys=True)
 
 
 def _of_this_log(entry: Entry, part: kept.Part) -> bool:
@@ -57,32 +83,28 @@ def _of_this_log(entry: Entry, part: kept.Part) -> bool:
     return entry.log.world is not None or part.asked[kept.SOURCE] is not None
 
 
-def _judged(plan: Plan, log: Log) -> Any:
-    """Checksums of the rows that cells of a log are judged on; None where there are none yet."""
-    paths = [log.stage(seed) / EXAMPLES for seed in plan.settings.seeds]
-    found = [read_json(path) for path in paths if path.exists()]
-    lines = records.latest(plan.out).values()
-    found += [line["examples"] for line in lines if (line["log"], line["state"]) == (log.name, "finished")]
-    return found[0] if found else None
-
-
-def _take_search(plan: Plan, part: kept.Part, line: Line) -> bool:
-    """Whether the search was not there."""
+def _take_search(plan: Plan, part: kept.Part, line: Line) -> str:
+    """What came of the line of a search."""
     if is_done(part.path):
-        return False
-    search = {name: line["search"][name] for name in ("model", "trials", "best")}
+        return THERE
+    search = records.search_in(line)
     part.begin()
     write_json(part.path, search)
     records.append(plan.out, line)
-    return True
+    return TAKEN
 
 
-def _take_cell(plan: Plan, entry: Entry, part: kept.Part, line: Line, judged: dict[str, Any]) -> bool:
-    """Whether the cell was not there, and can stand beside those that are."""
-    searched = best_of(entry.tuned) if is_done(entry.tuned) else None
-    waits = plan.settings.tune is not None and searched is None
-    if entry.cell().done or waits or line["tuned"] != searched or judged[entry.log.name] not in (None, line["examples"]):
-        return False
+def _take_cell(plan: Plan, entry: Entry, part: kept.Part, judged: dict[str, str | None], line: Line) -> str:
+    """What came of the line of a cell. The first that is taken decides on which rows its log is judged, where nothing did before."""
+    if entry.cell().done:
+        return THERE
+    tuned = plan.settings.tune is not None
+    if tuned and not is_done(entry.tuned):
+        return "waiting for a search"
+    if tuned and line["tuned"] != best_of(entry.tuned):
+        return "of another search"
+    if judged[entry.log.name] not in (None, text_of(line["examples"])):
+        return "judged on other rows"
     influence, rows = unpack(line["influence"]), _rows(entry, line)
     part.begin()
     with whole_folder(part.path) as folder:  # in the place of a fit that was cut off
@@ -90,8 +112,8 @@ def _take_cell(plan: Plan, entry: Entry, part: kept.Part, line: Line, judged: di
         write_json(folder / records.TAKEN, line)
         write_rows(folder / DONE, rows)
     records.append(plan.out, line)
-    judged[entry.log.name] = line["examples"]
-    return True
+    judged[entry.log.name] = text_of(line["examples"])
+    return TAKEN
 
 
 def _rows(entry: Entry, line: Mapping[str, Any]) -> list[Row]:

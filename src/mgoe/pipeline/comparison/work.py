@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mgoe.config import RunSettings, TuneSettings
 from mgoe.data import Prepared
+from mgoe.errors import OutputError
 from mgoe.evaluation import write_rows
 from mgoe.files import write_json
 from mgoe.graph import build_graph
 from mgoe.pipeline.cells import Inputs, run_cell
-from mgoe.pipeline.comparison.plan import Entry, Log
+from mgoe.pipeline.comparison.judged import Judged, odd_seed
+from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Entry, Log
 from mgoe.pipeline.comparison.tuning import best_of, search
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import decided
 from mgoe.pipeline.stages import prepare_data, source_of
 from mgoe.simulate import simulate
-
-EXAMPLES = "examples.json"
-REFERENCES = "references.json"
 
 
 def draw_world(log: Log) -> None:
@@ -30,12 +30,27 @@ def draw_world(log: Log) -> None:
         simulate(log.world, log.path / "world", form="events")
 
 
-def prepare_log(log: Log, seed: int) -> dict[str, Any]:
-    """Prepare a log with the training negatives of a seed, unless it is. Returns the summary."""
+def prepare_log(log: Log, seed: int, seeds: Sequence[int], cells: Judged) -> dict[str, Any]:
+    """Prepare a log with the training negatives of a seed, unless it is.
+
+    Args:
+        log: The log.
+        seed: Of the negatives.
+        seeds: All of the comparison.
+        cells: Which are finished, by the rows they were judged on.
+
+    Returns:
+        The summary.
+
+    Raises:
+        OutputError: Its cells would be judged on other rows than the others of the log.
+    """
     settings, folder = log.settings(seed), log.stage(seed)
     prepared = prepare_data(settings, folder)
     if not (folder / EXAMPLES).exists():
         note_examples(folder)
+    if odd := odd_seed(log, seed, seeds, cells):
+        raise OutputError(folder, odd)
     if not (log.path / REFERENCES).exists():
         write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
     return prepared.summary
