@@ -11,7 +11,7 @@ UNTIL = 5
 
 
 def build(out: Path, threads: int) -> None:
-    """`random`: macro nodes by draw, so that all but the sketch is made of integers. `short` and `long`: without and with later events."""
+    """`random`: macro nodes by draw, of events in another order. `short` and `long`: without and with later events."""
     out.mkdir()
     history(EVENTS).shuffled(seed=threads).build(out / "random", threads=threads, clusters="random")
     early = [event for event in EVENTS if event[2] < (UNTIL + 1) * BUCKET]

@@ -10,6 +10,7 @@ from typing import Protocol
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
@@ -29,6 +30,9 @@ MATRIX_SHARE = 0.4
 """Of the memory: what one side's 1st-order edges may take as a matrix."""
 ROWS = 1 << 18
 """Nodes whose counts are finished at once."""
+_as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+"""BLAS rounds by how many threads share a product, and macro nodes go by a rounding: what is learned may not depend on the machine's cores.
+All else runs on threads of our own, whose sums come in one order."""
 
 
 class Engine(Protocol):
@@ -156,6 +160,7 @@ class _At:
                 counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
                 out.append({f"{side}_counts": counts, f"{side}_sum": edges.to_units(total[rows], UNIT)})
 
+    @_as_on_one_thread
     def learn_sketch(self) -> None:
         """Learn what projects users and items, from a sample of the users. Items of a sketch of all users need no projection."""
         s, rows = self.graph.settings, Rows.by_user(self.folder)
@@ -236,6 +241,7 @@ class _At:
             settled[side] = self._placed(side, settled[OTHER[side]], chances[side], advance)
         return settled, chances
 
+    @_as_on_one_thread
     def _start(self, side: Side, k: int, before: NDArray[np.int32] | None) -> NDArray[np.int32]:
         """The macro node of every node that its vector is closest to."""
         s, vectors, sums = self.graph.settings, mapped(self.folder / f"{side}_vectors.npy"), self.sums(side)
