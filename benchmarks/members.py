@@ -13,7 +13,6 @@ A line a figure, test split, mean over seeds: `members.TASK.METRIC`, `against` b
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -22,17 +21,14 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import use_cores
-from benchmarks.unmerged import held_against, influences, parsed, say
-from mgoe import pipeline
-from mgoe.config import InputGroup, ModelSettings, load_settings
+from benchmarks.unmerged import built, held_against, influences, parsed
+from mgoe.config import InputGroup, ModelSettings
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.models.spec import Batch
 from mgoe.models.towers import Towers
 from mgoe.pipeline.cells import Inputs
-from mgoe.pipeline.line import begin
 from mgoe.pipeline.rows import decided
 
 MEMBERS = MGOEOptions().members
@@ -60,13 +56,7 @@ class Members(SharedBottom):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked = parsed(__doc__, arguments)
-    use_cores()
-    settings = load_settings(asked.config, asked.sets)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
-            pipeline.build(settings, out, prepared, say)
+    with built(parsed(__doc__, arguments)) as (settings, out, prepared, _):
         whole = resolve("mgoe")
         knots = {"knots": MGOEOptions().knots}
         bottoms = ModelSettings(name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots)

@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -177,6 +178,18 @@ def parsed(about: str | None, arguments: Sequence[str] | None) -> argparse.Names
     return parser.parse_args(arguments)
 
 
+@contextmanager
+def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepared, MacroGraph]]:
+    """What was asked, the folder, and what lies in it once examples are prepared and the graph is built."""
+    use_cores()
+    settings = load_settings(asked.config, asked.sets)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = asked.out or Path(temporary) / "out"
+        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+            merged = pipeline.build(settings, out, prepared, say)
+        yield settings, out, prepared, merged
+
+
 def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influence]) -> None:
     """Print a model's metrics beside those of mgoe, and by how much mgoe is ahead."""
     for mine, other in zip(estimate(name, ours), estimate("mgoe", theirs), strict=True):
@@ -188,13 +201,7 @@ def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influenc
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked = parsed(__doc__, arguments)
-    use_cores()
-    settings = load_settings(asked.config, asked.sets)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
-            merged = pipeline.build(settings, out, prepared, say)
+    with built(parsed(__doc__, arguments)) as (settings, out, prepared, merged):
         apart = UnmergedGraph.of(merged, graphs_of_tasks(settings, prepared, merged, out / "tasks"))
         whole = resolve("mgoe")
         own = resolve(ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids))
