@@ -97,7 +97,7 @@ class Aggregated(Fixed):
         tasks = len(of_tasks)
         for t, weighted in enumerate(of_tasks * self.model.task_weights):
             gradients = torch.autograd.grad(weighted, self.parameters + self.tables, retain_graph=t < tasks - 1, allow_unused=True)
-            row, before = _row(self.parameters, gradients), self.rows[t]
+            row, before = _row(self.parameters, gradients[: len(self.parameters)]), self.rows[t]
             self.rows[t] = row if before is None else before + row
             for held, g in zip(self.of_tables[t], gradients[len(self.parameters) :], strict=True):
                 held += [] if g is None else [g]
@@ -161,7 +161,7 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
 
 def _row(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
     """One task's gradients of the dense part, side by side; 0 where it reads nothing. Shape (P,)."""
-    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=False)])
+    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=True)])
 
 
 def _shared(jacobian: Tensor) -> Tensor:
