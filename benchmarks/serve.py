@@ -8,7 +8,7 @@ Two models, one graph a size:
   `train.py`). What it reads of a pair is a sum of the user's and the item's: the user's part is computed once a request, an item's is
   kept, and nothing that a request does grows with a node's degree or with K.
 - `serve.default.rank500`, likewise: `mgoe` as a run builds it by default, which reads of every pair its history, edges at five
-  resolutions, and a sketch: the user against the vectors of the candidate's 20 recent users, 500 x 20 reads anywhere in 512 MB.
+  resolutions, and a sketch: the candidate's vector against the user's and against those of the user's 20 latest items.
 
 Floors, peer and mixed load are of the first, at K = 100.
 

@@ -22,7 +22,6 @@ from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.likelihood import Likeliest, settle
-from mgoe.graph.scores import score_table
 from mgoe.simulate import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
@@ -151,9 +150,8 @@ def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
 
 def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     """`agreement` of nodes placed by their edges to the true communities of the other side: about the best there is."""
-    truth, s = communities(simulation, graph), graph.meta["settings"]
+    truth, scores = communities(simulation, graph), graph.fixed_scores
     k = {side: int(truth[side].max()) + 1 for side in SIDES}
-    scores = score_table(np.asarray(graph.meta["ranks"]), s["beta"], s["code"])
     rows = Rows.by_user(graph.folder(-1)).some(None)
     pairs: dict[Side, Rows] = {"user": rows, "item": rows.turned(len(truth["item"]))}
     chances = settle(pairs, truth, k, scores, rounds=0)[1]

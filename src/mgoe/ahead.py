@@ -17,13 +17,13 @@ class _End:
         self.error = error
 
 
-def ahead(source: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
-    """Yield what `source` yields, made by a thread that keeps `depth` items ready.
+def ahead(source: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield what `source` yields, made by a thread that keeps the next item ready.
 
     An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception of the consumer) ends
     the thread before it returns.
     """
-    queue: Queue[Item | _End] = Queue(depth)
+    queue: Queue[Item | _End] = Queue(1)
     closed = Event()
 
     def put(item: Item | _End) -> bool:

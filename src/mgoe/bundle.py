@@ -140,7 +140,7 @@ class Bundle:
     @cached_property
     def encoders(self) -> Encoders:
         """Vocabularies, side features and context encoders."""
-        return Encoders.open_encoders(self.path)
+        return Encoders(self.path)
 
     @cached_property
     def graph(self) -> MacroGraph:

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from mgoe.errors import OutputError
 
+GIB = 1 << 30
+END = 1 << 16
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
 """Names of what is half-written: the final one, the number of the process, an ending."""
 
@@ -170,13 +172,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ends(path: Path, size: int = 1 << 16) -> bytes:
-    """Checksum of a file's size, and of so many of its first and last bytes."""
+def ends(path: Path) -> bytes:
+    """Checksum of a file's size, and of its first and last `END` bytes."""
     with path.open("rb") as file:
         whole = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(str(whole).encode() + file.read(size))
-        file.seek(max(0, whole - size))
-        digest.update(file.read(size))
+        digest = hashlib.sha256(str(whole).encode() + file.read(END))
+        file.seek(max(0, whole - END))
+        digest.update(file.read(END))
     return digest.digest()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import FeatureSettings
-from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.data import Encoders, FeatureEncoders, Prepared, Vocabulary
 from mgoe.errors import ConfigError, DataError
 from tests.data import logs
 from tests.effort import up_to
@@ -146,7 +146,7 @@ def test_encoders_travel_alone(tmp_path):
     log = logs.quiet_exposures().assign(price=np.arange(36) % 5)
     data = logs.prepared(log, run, tmp_path / "out")
     data.save_encoders(tmp_path / "bundle")
-    alone = Prepared.open_encoders(tmp_path / "bundle")
+    alone = Encoders(tmp_path / "bundle")
     assert alone.users.codes([0, 1, 2]).tolist() == [0, 1, -1]
     for mine, theirs in zip(alone.context_features.encode(log, 36).values(), data.context_features.encode(log, 36).values(), strict=True):
         assert (mine == theirs).all()

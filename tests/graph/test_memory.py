@@ -8,10 +8,10 @@ import pytest
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
+from mgoe.files import GIB
 from mgoe.graph import build_graph, sketch
 from mgoe.graph import memory as module
 from mgoe.graph.memory import A_PAIR, PROCESS, check_memory, memory_needed
-from mgoe.graph.stages import GIB
 from tests.graph.histories import contents, differences, history, planted
 
 

@@ -57,7 +57,7 @@ def check_same(one: LiveNodes, other: LiveNodes):
     users, items = (one.ids(side, np.arange(one.size(side))) for side in ("user", "item"))
     rng = np.random.default_rng(0)
     user, item = np.array(users)[rng.integers(0, len(users), 400)], np.array(items)[rng.integers(0, len(items), 400)]
-    a, b = (live.gather(live.user_codes(user), live.item_codes(item), GROUPS) for live in (one, other))
+    a, b = (live.gather(live.codes("user", user), live.codes("item", item), GROUPS) for live in (one, other))
     for name in a:
         if name not in ("recent_users", "recent_items"):
             assert_array_equal(a[name], b[name], err_msg=name)

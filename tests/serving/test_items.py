@@ -22,7 +22,7 @@ INPUTS = ("ids", "side", "context", "aggregates")
 def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
     """Keeps the rows of `values`, and zeros for an item without history."""
     whole = torch.cat([values, torch.zeros_like(values[:1])])
-    return ItemRows(lambda items: whole[torch.from_numpy(items)], len(values), values.shape[1], dtype, lambda rows: None)
+    return ItemRows(lambda items: whole[torch.from_numpy(items)], len(values), values.shape[1], dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -75,7 +75,7 @@ def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[l
 def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
     """What a model reads of every pair of ids; neighbours as ids."""
     user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
-    out = live.gather(live.user_codes(user), live.item_codes(item), GROUPS)
+    out = live.gather(live.codes("user", user), live.codes("item", item), GROUPS)
     for side in ("user", "item"):
         ids = np.array([-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1])
         out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
@@ -151,7 +151,7 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
         found = {side: live.sides[side] for side in ("user", "item")}
         for side, n, sums in (("user", users, before.sum(axis=0)), ("item", items, before.sum(axis=1))):
             nodes = found[side]
-            codes = (live.user_codes if side == "user" else live.item_codes)(np.arange(n))
+            codes = live.codes(side, np.arange(n))
             slots = np.where(codes >= 0, nodes.slot[codes], -1)
             ids = np.flatnonzero(slots >= 0)
             slots = slots[ids]
@@ -266,7 +266,7 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
 
     def look() -> None:
         while not done.is_set():
-            out = live.gather(live.user_codes([user]), np.array([0]), ["counts", "aggregates"])
+            out = live.gather(live.codes("user", [user]), np.array([0]), ["counts", "aggregates"])
             edges = np.expm1(out["u1"][0].astype(np.float64)).sum()
             seen.append((round(float(np.expm1(out["counts"][0, 3]))), edges / np.log1p(1.0)))
 
@@ -309,9 +309,9 @@ def test_counts_say_what_came(large: World):
     assert stats["unknown"] == 1
     assert stats["late"] == 1
     assert (stats["new users"], stats["new items"], stats["touched users"], stats["touched items"]) == (1, 1, 3, 3)
-    assert live.known_items(int(live.user_codes([10_000])[0])).tolist() == [large.items]
+    assert live.known_items(int(live.codes("user", [10_000])[0])).tolist() == [large.items]
     assert live.ids("item", [large.items, 0, -1]) == [10_000, 0, None]
-    assert live.changes("user", int(live.user_codes([10_000])[0]))["pairs"] == (0, 1)
+    assert live.changes("user", int(live.codes("user", [10_000])[0]))["pairs"] == (0, 1)
     assert live.changes("user", 2) == {}
     assert set(live.touched("item").tolist()) == {0, 1, large.items}
     assert live.touched("item", live.version - 1).tolist() == [large.items]
@@ -336,7 +336,7 @@ def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(large: World, where
     assert live.stats == other.stats
     ids = np.array([0, 1, 2, 10_000, 10_001])
     user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
-    found, wanted = (one.gather(one.user_codes(user), one.item_codes(item), GROUPS) for one in (live, other))
+    found, wanted = (one.gather(one.codes("user", user), one.codes("item", item), GROUPS) for one in (live, other))
     for key in wanted:
         assert_array_equal(found[key], wanted[key], err_msg=key)
 

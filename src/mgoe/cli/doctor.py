@@ -13,8 +13,8 @@ from typing import Any
 import typer
 
 from mgoe.cli.show import Json, facts, say, show, show_json
+from mgoe.files import GIB
 
-GIB = 1 << 30
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
 """What `make demo` needs, with room to spare."""
 

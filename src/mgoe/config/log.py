@@ -84,6 +84,11 @@ class TaskSettings(Settings):
     delay: str = Field(default="0s", pattern=r"^[0-9]+[smhdw]$")
     """Exposure logs: how long after the exposure the label is known, where there is no such column."""
 
+    @property
+    def done_by(self) -> list[str]:
+        """Values of the behaviour column that do the task."""
+        return self.behaviors or [self.name]
+
 
 class SplitSettings(Settings):
     """Time split. `n` cuts make `n` windows, each with a snapshot of everything up to its cut; the last is test, the one before valid."""

@@ -14,7 +14,8 @@ from mgoe.data.checks import Check
 from mgoe.data.expr import Expr
 from mgoe.errors import DataError
 
-_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+"""Microseconds of each unit; a nanosecond (`ns`) is less than one."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -70,7 +71,7 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
         unit = _unit(finite, name, place, key)
     if unit == "ns":
         return ((finite - finite % 1000) / 1000).round().cast("int64")  # engines divide as floats, whose floor can be one too low
-    return (finite * _UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * _UNITS[unit]
+    return (finite * UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * UNITS[unit]
 
 
 def time_check(column: Expr, moment: Expr, name: str) -> Check:
@@ -152,12 +153,16 @@ def _finite_from_zero(number: Expr) -> Expr:
 
 
 def _unit(column: Expr, name: str, place: str, key: str) -> str:
-    """The unit of numeric times by their magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
+    """The unit of a column's numeric times, by the largest."""
     low, high = column.min().to_pyarrow().as_py(), column.max().to_pyarrow().as_py()
     if low is not None and low >= 19_000_101 and high <= 21_001_231:
         mend = f"write them as dates, or set {key} if they are numbers since 1970"
         raise DataError(
             f"{place}, column {name!r}", f"a numeric time counts from 1970, found {low}, which looks like a day written YYYYMMDD; {mend}"
         )
-    size = max(abs(low or 0), abs(high or 0))
+    return unit_of(max(abs(low or 0), abs(high or 0)))
+
+
+def unit_of(size: float) -> str:
+    """The unit of a time since 1970 by its magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
     return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"

@@ -47,14 +47,21 @@ def behavior_masks(counts: Mapping[str, int], settings: RunSettings, place: str,
     Raises:
         DataError: A behaviour that a task names never happens, and has to.
     """
-    masks: dict[str, int] = {}
-    for t, task in enumerate(settings.tasks):
-        for behavior in task.behaviors or [task.name]:
-            if behavior not in counts and every_task:
+    for task in settings.tasks if every_task else ():
+        for behavior in task.done_by:
+            if behavior not in counts:
                 found = f"found none of {behavior!r} in column {settings.data.behavior!r}{did_you_mean(behavior, list(counts))}"
                 raise DataError(place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
-            masks[behavior] = masks.get(behavior, 0) | 1 << t
-    return masks
+    return task_bits(settings)
+
+
+def task_bits(settings: RunSettings) -> dict[str, int]:
+    """The tasks that each behaviour does, as bits. In an exposure log each task is a behaviour of its own name."""
+    bits: dict[str, int] = {}
+    for t, task in enumerate(settings.tasks):
+        for behavior in task.done_by if settings.form == "events" else [task.name]:
+            bits[behavior] = bits.get(behavior, 0) | 1 << t
+    return bits
 
 
 def task_history(coded: Table, tasks: int) -> Table:

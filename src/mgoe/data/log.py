@@ -19,6 +19,8 @@ from mgoe.tables import batches
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
 _MAGIC = b"PAR1"
+LOG = "data.log"
+"""The setting that names a log."""
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:
@@ -35,7 +37,7 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
     return con
 
 
-def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
+def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Table:
     """One lazy table over files, folders and globs; columns go by name.
 
     Args:
@@ -63,25 +65,24 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = "data.log") -
         raise unreadable(place_of(names), error) from None
 
 
-def on_a_cluster(paths: Sequence[str | Path], key: str = "data.log") -> bool:
+def on_a_cluster(paths: Sequence[str | Path]) -> bool:
     """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
-    return all("://" in str(path) or all(_kind(file, key) == "parquet" for file in files_of(str(path), key)) for path in paths)
+    return all("://" in str(path) or all(_kind(file, LOG) == "parquet" for file in files_of(str(path), LOG)) for path in paths)
 
 
-def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path], key: str = "data.log") -> ir.Table:
+def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.Table:
     """One lazy table on Spark; columns go by name.
 
     Args:
         backend: Of Spark.
         paths: Parquet: files, folders and globs that this machine and the workers share, or URLs as Spark takes them (`s3a://...`).
-        key: The setting that named them, for messages.
 
     Raises:
         DataError: Nothing is there, or it is no Parquet.
     """
     names = []
     for path in map(str, paths):
-        files = [] if "://" in path else files_of(path, key)
+        files = [] if "://" in path else files_of(path, LOG)
         for file in files:
             _check_whole(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]

@@ -22,10 +22,10 @@ from mgoe.data.side import SideFeatures
 from mgoe.data.stream import ExampleFile
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
+from mgoe.files import GIB
 
 FORMAT = 1
 MANIFEST = "data.json"
-GIB = 1 << 30
 WINDOW_SHARE = 0.125
 """Of the memory for examples: rows that are shuffled together. Reading, taking and waiting hold a few times as much."""
 STREAM_WINDOW = 1 << 26
@@ -70,11 +70,6 @@ class Encoders:
     def context_features(self) -> FeatureEncoders:
         """Encoders of the context features of an exposure."""
         return FeatureEncoders.load(self.path / "context")
-
-    @classmethod
-    def open_encoders(cls, path: Path | str) -> Encoders:
-        """Open what `save_encoders` wrote."""
-        return Encoders(Path(path))
 
     def save_encoders(self, folder: Path) -> None:
         """Copy the files of the encoders alone into a folder."""
@@ -136,15 +131,15 @@ class Prepared(Encoders):
         """
         return ibis.duckdb.connect().read_parquet(self.path / "history.parquet")
 
-    def history_parts(self, rows: int = HISTORY_ROWS) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
-        """User, item and snapshot of the history's rows, so many at a time.
+    def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
+        """User, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.
 
         Raises:
             DataError: The file is gone or damaged.
         """
         path = self.path / "history.parquet"
         try:
-            for part in pq.ParquetFile(path).iter_batches(rows, columns=["user", "item", "snapshot"]):
+            for part in pq.ParquetFile(path).iter_batches(HISTORY_ROWS, columns=["user", "item", "snapshot"]):
                 user, item, snapshot = (part[name].to_numpy() for name in ("user", "item", "snapshot"))
                 yield user, item, snapshot
         except (OSError, pa.ArrowInvalid) as error:

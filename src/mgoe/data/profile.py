@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
-from mgoe.data.log import connect, open_log, place_of, require_columns, stage
-from mgoe.data.schema import read_columns, wanted_columns
+from mgoe.data.log import connect, open_log, place_of, stage
+from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
 
@@ -41,10 +41,7 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
         con = connect(Path(folder))
         try:
             source = table if table is not None else open_log(con, settings.data.log)
-            columns = wanted_columns(settings)
-            for key, column in columns.values():
-                require_columns(source, {key: column}, place)
-            names = {ours: column for ours, (_, column) in columns.items()}
+            names = find_columns(source, settings, place)
             raw = stage(con, source, names, "raw", place)
             values, _ = read_columns(raw, settings, names, place)
             read = raw.select(**values)
@@ -68,7 +65,7 @@ def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]
 def _tasks(rows: Table, settings: RunSettings) -> dict[str, Expr]:
     """Whether each task is done in a row."""
     if settings.form == "events":
-        return {f"task_{task.name}": rows.behavior.isin(task.behaviors or [task.name]) for task in settings.tasks}
+        return {f"task_{task.name}": rows.behavior.isin(task.done_by) for task in settings.tasks}
     return {f"task_{task.name}": rows[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks}
 
 

@@ -41,10 +41,7 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
-    columns = wanted_columns(settings)
-    for key, column in columns.values():
-        require_columns(source, {key: column}, place)
-    names = {ours: column for ours, (_, column) in columns.items()}
+    names = find_columns(source, settings, place)
     raw = stage(con, source, names, "raw", place)
     values, checks = read_columns(raw, settings, names, place)
     rows = enforce(raw, checks, place)
@@ -62,6 +59,18 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
         _refuse_duplicates(counted, inside - kept, place)
     drop(con, "raw")
     return Log(log, place, rows, {"outside_time": rows - inside, "duplicates": inside - kept})
+
+
+def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, str]:
+    """The log's column for each of ours.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    columns = wanted_columns(settings)
+    for key, column in columns.values():
+        require_columns(source, {key: column}, place)
+    return {ours: column for ours, (_, column) in columns.items()}
 
 
 def wanted_columns(settings: RunSettings) -> dict[str, tuple[str, str]]:

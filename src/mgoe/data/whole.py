@@ -18,8 +18,7 @@ from mgoe.data.checks import enforce
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
-from mgoe.data.log import require_columns
-from mgoe.data.schema import read_columns, wanted_columns
+from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
@@ -37,13 +36,11 @@ class WholeLog:
         history: `user`, `item` (codes), `time` (microseconds), `task`; lazy.
         counts: Users and items numbered, by `user` and `item`.
         facts: `events`, `first` and `last` moment, and a `checksum` that does not depend on the order of rows.
-        ignored: Rows of behaviours that do no task, by behaviour.
     """
 
     history: Table
     counts: dict[str, int]
     facts: dict[str, int]
-    ignored: dict[str, int]
 
 
 def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None) -> WholeLog:
@@ -63,7 +60,7 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
-    rows, facts, ignored = task_rows(source, settings, place, every_task=known is None)
+    rows, facts = task_rows(source, settings, place, every_task=known is None)
     numbered, these = folder / "numbered.json", {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}}
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
         for node in NODES:
@@ -79,11 +76,11 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
         tables[node] = hand_over(source.get_backend(), f"{node}_codes", pa.table(codes))
     joined = rows.join(tables["user"], rows.user == tables["user"].user_id).join(tables["item"], rows.item == tables["item"].item_id)
     history = joined.select(user="user_code", item="item_code", time="time", task="task")
-    return WholeLog(history, counts, facts, ignored)
+    return WholeLog(history, counts, facts)
 
 
-def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool = True) -> tuple[Table, dict[str, int], dict[str, int]]:
-    """The events of a log that do a task: `user`, `item` (ids), `time`, `task`; their facts; and the rows that do none.
+def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool = True) -> tuple[Table, dict[str, int]]:
+    """The events of a log that do a task, `user`, `item` (ids), `time`, `task`, and their facts.
 
     Args:
         source: The log.
@@ -94,10 +91,7 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
-    columns = wanted_columns(settings)
-    for key, column in columns.values():
-        require_columns(source, {key: column}, place)
-    names = {ours: column for ours, (_, column) in columns.items()}
+    names = find_columns(source, settings, place)
     raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
     values, checks = read_columns(raw, settings, names, place)
     if not enforce(raw, checks, place, numbered=False):
@@ -106,14 +100,13 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     if settings.form == "exposures":
         history = label_history(every, settings)
         told = _told(history, [history.task]).to_pyarrow().to_pylist()
-        return history, _facts(told, {row["task"]: [row["task"]] for row in told}, "task", history, place), {}
+        return history, _facts(told, {row["task"]: [row["task"]] for row in told}, "task", history, place)
     told = _told(every, [every.behavior]).order_by("behavior").to_pyarrow().to_pylist()
     counts: dict[str, int] = {row["behavior"]: row["events"] for row in told}
     masks = behavior_masks(counts, settings, place, every_task)
     history = _one_row_a_task(every, masks, len(settings.tasks))
-    ignored = {behavior: count for behavior, count in counts.items() if behavior not in masks}
     tasks = {behavior: [t for t in range(len(settings.tasks)) if mask >> t & 1] for behavior, mask in masks.items()}
-    return history, _facts(told, tasks, "behavior", history, place), ignored
+    return history, _facts(told, tasks, "behavior", history, place)
 
 
 def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:

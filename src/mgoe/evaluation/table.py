@@ -116,21 +116,19 @@ def show(summary: Summary | None, metric: str) -> str:
     return f"{summary.mean:.4f}" + ("" if np.isnan(summary.std) else f" ±{summary.std:.4f}")
 
 
-def markdown_table(rows: Iterable[Row], columns: Sequence[Column] | None = None, split: str = "test", slice: str = ALL) -> str:
-    """A Markdown table, a model a line, the best of each column in bold."""
-    summaries = summarise(rows, split, slice)
-    columns = columns or main_columns(summaries)
+def markdown_table(rows: Iterable[Row]) -> str:
+    """A Markdown table of the test split, a model a line, the best of each column in bold."""
+    summaries = summarise(rows, "test", ALL)
+    columns = main_columns(summaries)
     lines = [["model", *map(head, columns)], ["---", *["---:"] * len(columns)]]
     lines += [[model, *cells] for model, cells in _cells(summaries, columns, lambda text: f"**{text}**").items()]
     return pipes(lines)
 
 
-def rich_table(
-    rows: Iterable[Row], columns: Sequence[Column] | None = None, split: str = "test", slice: str = ALL, name: str | None = None
-) -> Table:
-    """The same for the terminal."""
+def rich_table(rows: Iterable[Row], split: str = "test", slice: str = ALL, name: str | None = None) -> Table:
+    """The same for the terminal, of any split and slice."""
     summaries = summarise(rows, split, slice)
-    columns = columns or main_columns(summaries)
+    columns = main_columns(summaries)
     table = Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)
     table.add_column("model", no_wrap=True)
     for column in columns:

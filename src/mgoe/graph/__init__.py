@@ -8,12 +8,11 @@ from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.place import Place, place
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
-from mgoe.graph.stages import GIB, Observer, Spent, peak_memory
+from mgoe.graph.stages import Observer, Spent, peak_memory
 from mgoe.graph.update import NewEvents, forget_users, update_graph
 
 __all__ = [
     "DRIFT_LIMIT",
-    "GIB",
     "MacroGraph",
     "NewEvents",
     "Observer",

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
+from mgoe.files import GIB
 from mgoe.graph import clusters, edges, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
@@ -21,9 +22,8 @@ from mgoe.graph.learned import Learned, read_sketch
 from mgoe.graph.pairs import Moments, starts
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
-from mgoe.graph.stages import GIB, Stages
+from mgoe.graph.stages import Advance, Stages
 
-Advance = Callable[[int], None]
 Sizes = dict[Side, int]
 Macro = dict[Side, NDArray[np.int32]]
 MATRIX_SHARE = 0.4
@@ -112,16 +112,12 @@ class _At:
     work: Path
     cut: int
 
-    def run(self, name: str, total: int, work: Callable[[Advance], None], unit: str = "pairs") -> None:
-        self.graph.stages.run(f"{self.number:02d}: {name}", total, work, unit)
+    def run(self, name: str, total: int, work: Callable[[Advance], None]) -> None:
+        self.graph.stages.run(f"{self.number:02d}: {name}", total, work)
 
     @property
     def pairs(self) -> int:
         return len(mapped(self.folder / "pairs.item.npy"))
-
-    @property
-    def nodes(self) -> int:
-        return sum(len(self.degree(side)) for side in SIDES)
 
     def sums(self, side: Side) -> NDArray[np.int64]:
         return mapped(self.work / f"{side}.sum.npy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -12,12 +12,12 @@ import ibis.expr.types as ir
 from numpy.typing import NDArray
 
 from mgoe.ahead import ahead
+from mgoe.files import GIB
 from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
+from mgoe.graph.stages import Advance
 from mgoe.tables import batches, bounded
 
-Advance = Callable[[int], None]
-GIB = 1 << 30
 SORT_SHARE, TURN_SHARE = 0.75, 0.25
 """Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe.errors import GraphError
 from mgoe.files import sha256, write_json
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
+from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 from mgoe.graph.workplace import settle
 
@@ -96,9 +98,20 @@ class MacroGraph:
             elif not name.startswith("snapshots/"):
                 shutil.copyfile(self.path / name, folder / name)
                 files[name] = facts
-        since = {"since": self.meta["cuts"][-2] if len(self.meta["cuts"]) > 1 else self.meta["since"]}
         per_snapshot = {name: self.meta[name][-1:] for name in ("cuts", "users", "items", "pairs")}
-        write_json(folder / "graph.json", self.meta | per_snapshot | since | {"files": files})
+        write_json(folder / "graph.json", self.meta | per_snapshot | {"since": self.since, "files": files})
+
+    @property
+    def since(self) -> int | None:
+        """The cut before the latest, after which a pair's events are counted. None where there was none."""
+        cuts = self.meta["cuts"]
+        return cuts[-2] if len(cuts) > 1 else self.meta["since"]
+
+    @property
+    def fixed_scores(self) -> NDArray[np.int64]:
+        """Fixed-point score of every task code. Shape (2^T,)."""
+        settings = self.meta["settings"]
+        return score_table(np.asarray(self.meta["ranks"]), settings["beta"], settings["code"])
 
     @property
     def checksum(self) -> str:

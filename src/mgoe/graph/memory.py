@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
+from mgoe.files import GIB
 from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
-from mgoe.graph.stages import GIB
 
 PROCESS = 180 << 20
 """Bytes of Python and the libraries before any work; 173 MiB were measured."""

@@ -23,6 +23,8 @@ CHUNK = 1 << 19
 """Events folded at once."""
 MOST_TASKS = 16
 """A task code fits 16 bits, and a task's number the lowest four bits of an event."""
+MOST_EVENTS = 65535
+"""Where the counting of a pair's events stops."""
 _USER = 1 << 32
 
 
@@ -70,7 +72,7 @@ class Folded:
         user, item: Codes.
         code: Tasks done, as bits.
         time: Of the last event, microseconds.
-        events: Since the snapshot before; counting stops at 65,535.
+        events: Since the snapshot before; counting stops at `MOST_EVENTS`.
     """
 
     user: NDArray[np.int32]
@@ -208,7 +210,7 @@ def _fold(keys, events, ends, filled, key, code, time, count):  # pragma: no cov
                 since = 0
             done |= 1 << (event & 15)
             last = moment
-            since = min(since + 1, 65535)
+            since = min(since + 1, MOST_EVENTS)
         while at <= latest:
             _emit(at, pair, done, last, since, filled, key, code, time, count)
             at += 1

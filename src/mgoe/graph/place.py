@@ -16,7 +16,7 @@ from mgoe.graph.blocks import OTHER, Side
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.likelihood import likeliest
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.scores import UNIT, score_table
+from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided
 from mgoe.graph.snapshot import Resolution
 
@@ -60,7 +60,7 @@ def place(graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike
     seen = (neighbours >= 0) & (neighbours < len(sums))
     seen[seen] = sums[neighbours[seen]] > 0
     neighbours, codes = neighbours[seen], codes[seen]
-    fixed = score_table(np.asarray(graph.meta["ranks"]), settings["beta"], settings["code"])[codes]
+    fixed = graph.fixed_scores[codes]
     score = fixed / UNIT
     if settings["normalize"] == "degree":
         score = score / np.sqrt(sums[neighbours] * score.sum())

@@ -127,7 +127,7 @@ class Snapshot:
 
         Args:
             users, items: Codes; one beyond the snapshot (or negative) is a node without history. Shape (B,) each.
-            groups: Which inputs to bring.
+            groups: Which inputs to bring; those that no graph holds (`ids`, `side`, `context`) are passed over.
 
         Returns:
             Arrays by name, all of B rows: `counts`, `pair`, `sketch` and `edges` as raw float32 columns; for `aggregates` log1p edge scores

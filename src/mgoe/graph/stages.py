@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mgoe.files import write_json
+from mgoe.files import GIB, write_json
 
 FILE = "stages.json"
-GIB = 1 << 30
+Advance = Callable[[int], None]
+"""Told of each part of a stage that is done."""
 
 
 class Observer(Protocol):

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import Advance, Assembler
+from mgoe.graph.assemble import Assembler
 from mgoe.graph.blocks import Rows
 from mgoe.graph.build import make_assembler
 from mgoe.graph.embedded import Embedded
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pairs import Moments, starts
-from mgoe.graph.stages import Observer, Silent, Stages
+from mgoe.graph.pairs import MOST_EVENTS, Moments, starts
+from mgoe.graph.stages import Advance, Observer, Silent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
 
 PAIRS = ("item", "code", "time", "events")
@@ -80,10 +80,9 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
         if recluster:
             settings = settings.model_copy(update={"refresh": True})
         assembler = _assembler(graph, settings, folder, stages)
-        _add(graph, new, snapshot, folder / "work", assembler, facts["events"])
+        late = _merge_new_pairs(graph, new, snapshot, folder / "work", assembler, facts["events"])
         learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
         assembler.snapshot(latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
-        late = len(mapped(folder / "work" / "late" / "pairs.item.npy")) if (folder / "work" / "late").exists() else 0
         changed = {
             "cuts": [*meta["cuts"][:-1], cut],
             "users": [*meta["users"][:-1], new.users if new else meta["users"][-1]],
@@ -156,14 +155,13 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _add(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int) -> None:
-    """The pairs of the latest snapshot with new ones merged in."""
-    meta, before, added = graph.meta, Rows.by_user(graph.folder(-1)), work / "added"
+def _merge_new_pairs(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int) -> int:
+    """Write the pairs of the latest snapshot with new ones merged in, and say how many of these have events from before `graph.since`."""
+    meta, before, late, added = graph.meta, Rows.by_user(graph.folder(-1)), work / "late", work / "added"
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
-    since = meta["cuts"][-2] if len(meta["cuts"]) > 1 else meta["since"]
-    ends = np.array([] if since is None else [(since + 1) * meta["bucket"]], np.int64)
+    ends = np.array([] if graph.since is None else [(graph.since + 1) * meta["bucket"]], np.int64)
     moments = Moments(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
-    folders = [work / "late", added][-len(moments) :]
+    folders = [added] if graph.since is None else [late, added]
     if new is not None and events:
         assembler.stages.run(
             "new pairs",
@@ -175,6 +173,7 @@ def _add(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, a
         empty = {f"pairs.{name}": getattr(before, "other" if name == "item" else name)[:0] for name in PAIRS}
         save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
     assembler.stages.run("merging", len(before.other), lambda advance: _merge(before, Rows.by_user(added), users, items, snapshot, advance))
+    return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 
 def _merge(before: Rows, added: Rows, users: int, items: int, folder: Path, advance: Advance) -> None:
@@ -231,7 +230,7 @@ def _merge_rows(
                 b += 1
             else:
                 item[to], code[to], time[to] = a_item[a], a_code[a] | b_code[b], max(a_time[a], b_time[b])
-                events[to] = min(np.int64(a_events[a]) + np.int64(b_events[b]), 65535)
+                events[to] = min(np.int64(a_events[a]) + np.int64(b_events[b]), MOST_EVENTS)
                 a += 1
                 b += 1
             item_degree[item[to]] += 1

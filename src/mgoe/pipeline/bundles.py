@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
+from mgoe.data.events import task_bits
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.files import sha256, whole_folder, write_json
 from mgoe.graph import MacroGraph, update_graph
@@ -18,7 +19,7 @@ from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
 from mgoe.pipeline.watch import Watch
 from mgoe.serving import EventLog, Position, every, open_events
-from mgoe.serving.events import Event, task_bits
+from mgoe.serving.events import Event
 from mgoe.serving.follow import HELD, position_of
 from mgoe.tables import hand_over
 

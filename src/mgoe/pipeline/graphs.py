@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mgoe.bundle import MANIFEST
 from mgoe.config import RunSettings, load_settings, seconds
 from mgoe.data import Vocabulary, WholeLog, connect, on_a_cluster, open_log, open_on_spark, place_of, whole_log, without
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
-from mgoe.files import exclusive
-from mgoe.graph import GIB, MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
+from mgoe.files import GIB, exclusive
+from mgoe.graph import MacroGraph, NewEvents, Source, Spent, build_graph, forget_users, peak_memory, update_graph
 from mgoe.pipeline.output import claim, ends_of
 from mgoe.pipeline.stages import Say, build
 from mgoe.pipeline.watch import Watch
@@ -157,7 +158,7 @@ def open_graph(path: Path | str) -> MacroGraph:
 
 def _changeable(path: Path | str) -> MacroGraph:
     graph = open_graph(path)
-    if (graph.path.parent / "bundle.json").exists():
+    if (graph.path.parent / MANIFEST).exists():
         raise GraphError(path, "a bundle stays as it was written, found its graph; change the graph of the run that it is of")
     return graph
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgoe.bundle import Bundle
+from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import load_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import Estimate, Row, read_rows
@@ -22,7 +22,7 @@ def measured(path: Path | str) -> list[Row]:
         BundleError: The bundle is damaged.
     """
     path = Path(path)
-    if (path / "bundle.json").exists():
+    if (path / MANIFEST).exists():
         return read_rows(Bundle.open(path).path / "metrics.json")
     if not (path / STATE).exists():
         raise OutputError(path, "holds neither a run nor a bundle; name the --out of `mgoe run`, or the `bundle` inside it")

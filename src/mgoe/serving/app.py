@@ -7,8 +7,8 @@ Python objects and back takes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from mgoe import __version__
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving import ranking, wire
 from mgoe.serving.current import Current
+from mgoe.serving.events import LONGEST_ID
 from mgoe.serving.guard import App, Guard, failure
 from mgoe.serving.objective import ObjectiveError
 from mgoe.serving.ranking import Steps
@@ -29,7 +30,6 @@ from mgoe.serving.settings import Limits
 from mgoe.serving.telemetry import Figures
 
 Model = TypeVar("Model", bound=BaseModel)
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
     408: "The body did not arrive in time.",
@@ -205,8 +205,8 @@ def _query(request: Request, known: set[str]) -> dict[str, str]:
         if name not in known or name in given:
             rule = "is given twice" if name in given else f"is no parameter; there are {', '.join(sorted(known)) or 'none'}"
             raise RequestError(name[:80] or "query", rule)
-        if len(value) > wire.LONGEST_ID:
-            raise RequestError(name, f"may have {wire.LONGEST_ID} characters at most, found {len(value)}")
+        if len(value) > LONGEST_ID:
+            raise RequestError(name, f"may have {LONGEST_ID} characters at most, found {len(value)}")
         given[name] = value
     return given
 
@@ -276,7 +276,7 @@ def _route(
 
 
 def _parameter(name: str, text: str, required: bool, example: str) -> dict[str, Any]:
-    schema = {"type": "string", "maxLength": wire.LONGEST_ID}
+    schema = {"type": "string", "maxLength": LONGEST_ID}
     return {"name": name, "in": "query", "required": required, "description": text, "schema": schema, "example": example}
 
 

@@ -14,7 +14,6 @@ from mgoe.serving.events import DECIMAL
 
 Id = int | str
 """Of a user or an item, as JSON has it."""
-_INT64 = 2**63
 
 
 class Codes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from mgoe.serving.context import check_context
 from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
 from mgoe.serving.log import EventLog
-from mgoe.serving.onnx import Precision
+from mgoe.serving.onnx import Precision, Runtime
 from mgoe.serving.scorer import Scorer
 
 SHOWN = 20
@@ -38,7 +38,7 @@ SHOWN = 20
 class Scoring:
     """How a bundle is scored: see `Scorer`."""
 
-    engine: Literal["onnx", "torch"] = "onnx"
+    engine: Runtime = "onnx"
     precision: Precision = "float32"
 
 

@@ -6,24 +6,26 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings, did_you_mean
+from mgoe.config import did_you_mean
+from mgoe.data.columns import UNITS, unit_of
+from mgoe.data.events import task_bits
+from mgoe.data.windows import microseconds
 from mgoe.errors import EventError, StoreError
 
 AHEAD = 5 * 60 * 1_000_000
 """Microseconds that an event may be ahead of this machine's clock."""
-LONGEST = 512
+LONGEST_ID = 512
 """Characters of an id."""
 DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
 """The one way in which a text writes a whole number."""
 FIELDS = ("user", "item", "behavior", "time", "id")
-_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
 
@@ -121,30 +123,16 @@ class EventReader:
         rule = f"must be a number since 1970 or a moment as in 2026-05-01T12:00:00Z, found {_told(value)}"
         if isinstance(value, str):
             try:
-                moment = datetime.fromisoformat(value)
-                since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+                return microseconds(datetime.fromisoformat(value))
             except (ValueError, OverflowError):
                 raise EventError("time", rule) from None
-            return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e21:  # not-a-number is not below it either
             raise EventError("time", rule)
-        size = abs(value)
-        unit = (
-            self.time_unit if self.time_unit != "auto" else "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
-        )
-        moment = int(value // 1000) if unit == "ns" else int(value * _UNITS[unit])
+        unit = unit_of(abs(value)) if self.time_unit == "auto" else self.time_unit
+        moment = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
         if not -_LIMIT < moment < _LIMIT:
             raise EventError("time", rule)
         return moment
-
-
-def task_bits(settings: RunSettings) -> dict[str, int]:
-    """The tasks that each behaviour does, as bits. In an exposure log each task is a behaviour of its own name."""
-    bits: dict[str, int] = {}
-    for t, task in enumerate(settings.tasks):
-        for behavior in (task.behaviors or [task.name]) if settings.form == "events" else [task.name]:
-            bits[behavior] = bits.get(behavior, 0) | 1 << t
-    return bits
 
 
 def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
@@ -168,8 +156,8 @@ def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
 
 
 def _text(value: str, place: str) -> str:
-    if len(value) > LONGEST:
-        raise EventError(place, f"an id has at most {LONGEST} characters, found {len(value)}; send a shorter one")
+    if len(value) > LONGEST_ID:
+        raise EventError(place, f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.errors import StoreError
-from mgoe.graph import GIB, MacroGraph
+from mgoe.files import GIB
+from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import Rows, available_threads, by_item
 
 PARTS = ("indptr", "other", "code", "time", "events")

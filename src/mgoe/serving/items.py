@@ -17,7 +17,7 @@ from torch import Tensor
 from mgoe.serving.row_kernels import mix, take
 
 BLOCK_ROWS = 4096
-Rows = Callable[[NDArray[np.int64]], Tensor]
+ComputeRows = Callable[[NDArray[np.int64]], Tensor]
 """Rows of some items by code: (B,) -> (B, F)."""
 
 
@@ -29,15 +29,13 @@ class ItemRows:
         items: I.
         width: F.
         dtype: Rows are kept in.
-        done: Told how many more rows there are, as they come.
     """
 
-    def __init__(self, rows: Rows, items: int, width: int, dtype: torch.dtype, done: Callable[[int], None]):
+    def __init__(self, rows: ComputeRows, items: int, width: int, dtype: torch.dtype):
         kept = in_large_pages(_room(items), width, dtype)
         for start in range(0, items, BLOCK_ROWS) if width else ():
             codes = np.arange(start, min(start + BLOCK_ROWS, items))
             kept[start + 1 : start + 1 + len(codes)] = rows(codes)
-            done(len(codes))
         kept[0] = rows(np.array([-1]))[0] if width else 0
         self._held = kept, items  # in one, as others replace both while some read
 
@@ -66,7 +64,7 @@ class ItemRows:
         kept, count = self._held
         return kept, np.where((items < 0) | (items >= count), 0, items + 1)
 
-    def renew(self, items: NDArray[np.int64], total: int, rows: Rows) -> None:
+    def renew(self, items: NDArray[np.int64], total: int, rows: ComputeRows) -> None:
         """Compute some rows again; items are as many as `total` from now on. Rows are written in place: nobody may take some meanwhile."""
         kept, count = self._held
         if total >= len(kept):

@@ -31,17 +31,19 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.bundle import Bundle
 from mgoe.config import InputGroup
 from mgoe.data import Vocabulary, to_arrow
+from mgoe.data.events import task_bits
 from mgoe.errors import EventError
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.counts import task_share
-from mgoe.graph.scores import UNIT, score_table
+from mgoe.graph.pairs import MOST_EVENTS
+from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before, score_sums, tasks_done
-from mgoe.serving.events import Event, read_id, task_bits
+from mgoe.serving.events import Event, read_id
 from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, Sketched, sketched
 from mgoe.serving.nodes import Change, Nodes
-from mgoe.serving.pairs import MOST_EVENTS, LivePairs
+from mgoe.serving.pairs import LivePairs
 from mgoe.serving.patched import gather_patched, touched
 
 COUNTED = ("events", "duplicates", "unknown", "late")
@@ -68,9 +70,8 @@ class LiveNodes:
         meta, self.base = graph.meta, graph.latest
         self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
-        since = meta["since"] if len(meta["cuts"]) == 1 else meta["cuts"][-2]
-        self._since = None if since is None else (since + 1) * meta["bucket"]
-        self.scores = score_table(np.asarray(meta["ranks"]), meta["settings"]["beta"], meta["settings"]["code"])
+        self._since = None if graph.since is None else (graph.since + 1) * meta["bucket"]
+        self.scores = graph.fixed_scores
         rows: dict[Side, Rows] = {"user": Rows.by_user(graph.folder(-1)), "item": item_rows(graph, index)}
         self._rows = rows["user"]
         sums = {side: score_sums(self.base, side) for side in SIDES}
@@ -136,14 +137,6 @@ class LiveNodes:
                 for k in np.flatnonzero(codes < 0):
                     codes[k] = self._born[side].get(_plain(values[int(k)].as_py(), vocabulary, side), -1)
         return codes
-
-    def user_codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
-        """`codes` of users."""
-        return self.codes("user", ids)
-
-    def item_codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
-        """`codes` of items."""
-        return self.codes("item", ids)
 
     def ids(self, side: Side, codes: ArrayLike) -> list[Any]:
         """Ids of codes; none for one that is no node's."""

@@ -27,6 +27,7 @@ from mgoe.errors import MissingExtra, OutputError
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+Runtime: TypeAlias = Literal["onnx", "torch"]
 
 
 def load(name: str) -> Any:

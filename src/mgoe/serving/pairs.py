@@ -9,9 +9,6 @@ from mgoe.graph.blocks import SIDES, Rows, Side
 from mgoe.serving import kernels
 from mgoe.serving.nodes import NEVER, Growing, Nodes
 
-MOST_EVENTS = 65_535
-"""Counting of a pair's events stops there, as in a snapshot."""
-
 
 class LivePairs(Growing):
     """E pairs, in lists by user and by item.

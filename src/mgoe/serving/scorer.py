@@ -5,10 +5,10 @@ Axes: `B` candidates, `T` tasks, `F` floats a row of the first layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,18 +22,16 @@ from mgoe.errors import ConfigError
 from mgoe.models import Batch, FoldedHalves, Halves, batch_keys, side_of
 from mgoe.serving.gather import PairGather, sides
 from mgoe.serving.items import ItemRows
-from mgoe.serving.onnx import Precision, Sessions
+from mgoe.serving.onnx import Precision, Runtime, Sessions
 from mgoe.training.assemble import assemble
 
 if TYPE_CHECKING:
     from mgoe.serving.live import LiveNodes
 
-Engine: TypeAlias = Literal["onnx", "torch"]
 BLOCK_ROWS = 16_384
-PAIR_KEYS = frozenset({"pair", "sketch", "edges"})
 
 
-def check_precision(engine: Engine, precision: Precision) -> None:
+def check_precision(engine: Runtime, precision: Precision) -> None:
     """See that an engine has a precision.
 
     Raises:
@@ -54,7 +52,6 @@ class Scorer:
         live: Its live state; None: the snapshot alone.
         engine: What runs the last part, PyTorch or ONNX Runtime.
         precision: `bfloat16` keeps the items' rows in half the memory; `int8` also multiplies weights of 8 bits (with `onnx`).
-        done: Told of each block of items that is computed, how many they are.
         kept: Folder where exported graphs are kept from one start to the next.
     """
 
@@ -62,9 +59,8 @@ class Scorer:
         self,
         bundle: Bundle,
         live: LiveNodes | None,
-        engine: Engine,
+        engine: Runtime,
         precision: Precision,
-        done: Callable[[int], None],
         kept: Path | None = None,
     ):
         self._bundle, self._model, self._live = bundle, bundle.model, live
@@ -72,19 +68,24 @@ class Scorer:
         self.tasks = bundle.tasks
         self._halves: Halves = self._model.halves(sides(bundle.graph.latest)).eval()
         self._groups = {"user": self._needed(self._halves.user_keys), "item": self._needed(self._halves.item_keys)}
-        self._late = self._halves.keys - (frozenset() if self._halves.whole else PAIR_KEYS)
-        self._late_groups = self._needed(self._late)
         self._pairs = PairGather(bundle.graph.latest, live)
+        self._pair_keys = frozenset() if self._halves.whole else self._halves.keys & self._pairs.widths.keys()
+        self._late = self._halves.keys - self._pair_keys
+        self._late_groups = self._needed(self._late)
+        missed = [] if self._halves.whole else sorted(key for key in self._late if side_of(key) == "pair")
+        assert not missed, f"PairGather must bring {missed}: columns of a pair that it does not know would be read of nobody"
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        self._items = ItemRows(self._item_rows, self.n_items, self._halves.width, dtype, done)
-        self._mixed = self._halves.mixed if isinstance(self._halves, FoldedHalves) else None
+        self._items = ItemRows(self._item_rows, self.n_items, self._halves.width, dtype)
         self._regression, self._stds, self._means = (getattr(self._model, name).numpy() for name in ("regression", "stds", "means"))
         self._unknown = bundle.encoders.context_features.encode({}, 1)
         weights = "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
         self._steps: Halves | Sessions = (
             self._halves if engine == "torch" else Sessions(self._halves, *self._sample(), precision, kept, weights)
         )
+        mixed = self._halves.mixed if isinstance(self._halves, FoldedHalves) else None
+        # ONNX Runtime begins with the towers where rows can be mixed before it.
+        self._towers = (self._steps.towers, mixed) if mixed is not None and isinstance(self._steps, Sessions) else None
 
     @classmethod
     def open(
@@ -92,9 +93,8 @@ class Scorer:
         bundle: Bundle,
         live: LiveNodes | None = None,
         *,
-        engine: Engine = "onnx",
+        engine: Runtime = "onnx",
         precision: Precision = "float32",
-        done: Callable[[int], None] = lambda rows: None,
         kept: Path | None = None,
     ) -> Scorer:
         """Compute what is kept an item, and make ready. Arguments as for the class.
@@ -105,7 +105,7 @@ class Scorer:
         """
         check_precision(engine, precision)
         with torch.inference_mode():
-            return cls(bundle, live, engine, precision, done, kept)
+            return cls(bundle, live, engine, precision, kept)
 
     @property
     def n_items(self) -> int:
@@ -185,7 +185,7 @@ class Scorer:
         pairs = PairGather(self._bundle.graph.latest, live)
         for user in users:
             self._batch(np.full(len(items), user), items, self._unknown, self._model.needs, live)
-            pairs(int(user), items, self._halves.keys & PAIR_KEYS)
+            pairs(int(user), items, self._pair_keys)
 
     def _reading(self) -> Any:
         return nullcontext() if self._live is None else self._live.lock
@@ -224,19 +224,19 @@ class Scorer:
         if self._late:
             others = self._batch(np.full(len(items), -1), items, {}, self._late_groups)
             late = {key: known[key] if side_of(key) == "user" else others[key] for key in self._late}
-        pairs = self._pairs(user, items, self._halves.keys & PAIR_KEYS)
+        pairs = self._pairs(user, items, self._pair_keys)
         return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
 
     def _kept(self, user: Tensor, items: NDArray[np.int64]) -> Tensor:
         """A copy of what is kept of the items; mixed with what the user adds where the towers begin with that."""
-        if self._mixed is not None and not isinstance(self._steps, Halves):
-            return self._items.mix(items, user, *self._mixed)
+        if self._towers is not None:
+            return self._items.mix(items, user, *self._towers[1])
         return self._items.take(items)
 
     def _rest(self, user: Tensor, kept: Tensor, late: Batch) -> NDArray[np.float32]:
         """Logits from what the user adds, `_kept` of the items, and what else is read. Shape (B, T)."""
-        if self._mixed is not None and not isinstance(self._steps, Halves):
-            return self._steps.towers(kept).numpy()
+        if self._towers is not None:
+            return self._towers[0](kept).numpy()
         return self._steps.join(user, kept, late).numpy()
 
     def _values(self, raw: NDArray[np.float32], items: NDArray[np.int64], recalibrated: bool) -> NDArray[np.float32]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
-from mgoe.serving.onnx import Precision
+from mgoe.serving.onnx import Precision, Runtime
 
 TOKEN = "MGOE_TOKEN"
 """Environment variable with the token, where no file is named."""
@@ -45,7 +44,7 @@ class ServeSettings(Settings):
     """Folder of the event log, and of what workers share; BUNDLE.state by default."""
     redis: str | None = None
     """URL of a Redis that holds the event log for several servers, instead of a folder."""
-    engine: Literal["onnx", "torch"] = "onnx"
+    engine: Runtime = "onnx"
     """What runs the model."""
     precision: Precision = "float32"
     """See `Scorer`."""

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic_core import CoreSchema, core_schema
 
-LONGEST_ID = 512
-"""Characters of an id."""
+from mgoe.serving.events import LONGEST_ID
 
 EXACT = 2**53 - 1
 """Whole numbers up to here are all exact where numbers are floats, as in JavaScript."""

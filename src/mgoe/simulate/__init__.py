@@ -4,7 +4,7 @@ Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 """
 
 from mgoe.simulate.logs import Form, SimulationSummary, simulate
-from mgoe.simulate.reachable import best_reachable, check_reachable, reachable
+from mgoe.simulate.reachable import check_reachable, reachable
 from mgoe.simulate.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
 from mgoe.simulate.truth import Truth
 from mgoe.simulate.world import make_truth
@@ -17,7 +17,6 @@ __all__ = [
     "StaySettings",
     "Truth",
     "WorldSettings",
-    "best_reachable",
     "check_reachable",
     "make_truth",
     "reachable",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.config import RunSettings, TaskSettings, did_you_mean
 from mgoe.errors import ConfigError
-from mgoe.metrics import auc, gauc, rmse, spearman
 from mgoe.simulate.settings import WorldSettings
 from mgoe.simulate.truth import Truth
 
@@ -73,46 +70,9 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
     return names
 
 
-def best_reachable(
-    truth: Truth,
-    settings: RunSettings,
-    users: ArrayLike,
-    items: ArrayLike,
-    times: ArrayLike,
-    labels: ArrayLike,
-    device: ArrayLike | None = None,
-) -> list[dict[str, Any]]:
-    """AUC and GAUC (RMSE and rank correlation of the stay) of `reachable` on labelled examples.
-
-    Args:
-        truth: The world.
-        settings: Of the run.
-        users: User ids. Shape (N,).
-        items: Item ids. Shape (N,).
-        times: Moments, as `datetime64`. Shape (N,).
-        labels: NaN where missing, or outside the task's sample space. Shape (N, T).
-        device: Names of devices. Shape (N,).
-
-    Returns:
-        Rows {task, metric, value}.
-    """
-    best = reachable(truth, settings, users, items, times, device)
-    labels = np.asarray(labels, np.float64)
-    groups = truth.user_ids.index(users)
-    rows = []
-    for t, task in enumerate(settings.tasks):
-        y, p = labels[:, t], best[:, t]
-        if task.kind == "binary":
-            values = {"auc": auc(y, p), "gauc": gauc(y, p, groups).value}
-        else:
-            values = {"rmse": rmse(y, p), "spearman": spearman(y, p)}
-        rows += [{"task": task.name, "metric": metric, "value": value} for metric, value in values.items()]
-    return rows
-
-
 def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
     """The behaviour of the world that a task predicts."""
-    names = [task.label] if task.label else task.behaviors or [task.name]
+    names = [task.label] if task.label else task.done_by
     known = [*world.names, "stay"]
     if len(names) > 1:
         raise ConfigError(f"tasks.{task.name}", f"the best reachable is known for tasks of one behaviour, found {len(names)}; name one")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mgoe.data import SideFeatures
     from mgoe.models import FeatureSpec
 
-GRAPH_GROUPS: frozenset[InputGroup] = frozenset({"recents", "counts", "pair", "sketch", "edges", "aggregates"})
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -50,8 +48,7 @@ def assemble(
     Returns:
         Arrays by the names of a model's batch, each with B rows.
     """
-    groups = needs & GRAPH_GROUPS
-    inputs: Arrays = snapshot.gather(users, items, groups)
+    inputs: Arrays = snapshot.gather(users, items, needs)
     inputs["user"] = table_rows(users, spec.n_users)
     inputs["item"] = table_rows(items, spec.n_items)
     if "recents" in needs:

@@ -97,10 +97,14 @@ def finite(values: Iterable[float | None]) -> list[float]:
     return [v for v in values if v is not None and math.isfinite(v)]
 
 
-def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
+AIR = 0.08
+"""Of a range, that is left free on either side of it."""
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
     """A range around values with some air."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = (high - low) * share or abs(high) * share or 0.5
+    air = (high - low) * AIR or abs(high) * AIR or 0.5
     return low - air, high + air
 
 

@@ -96,9 +96,9 @@ def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, o
     return Grid([], ["members", "share", f"goes with {other} nodes", "examples"], lines, first="node")
 
 
-def macro_order(view: MacroView, most: int = MEMBERS_SHOWN) -> tuple[list[int], list[int]]:
+def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
     """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items lie side by side."""
-    users, items = (np.sort(np.argsort(-sizes, kind="stable")[:most]) for sizes in (view.user_sizes, view.item_sizes))
+    users, items = (np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]) for sizes in (view.user_sizes, view.item_sizes))
     if min(len(users), len(items)) < 2:
         return users.tolist(), items.tolist()
     depth = np.clip(np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9)), -3, 3)

@@ -4,6 +4,6 @@ What is learned (the sketch, the macro nodes) stays with the process that builds
 """
 
 from mgoe.graph.spark.engine import Spark
-from mgoe.graph.spark.session import running_backend, spark_backend, spark_errors
+from mgoe.graph.spark.session import running_backend, spark_errors
 
-__all__ = ["Spark", "running_backend", "spark_backend", "spark_errors"]
+__all__ = ["Spark", "running_backend", "spark_errors"]

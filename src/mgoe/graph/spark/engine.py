@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
@@ -25,19 +25,19 @@ from numpy.typing import NDArray
 
 from mgoe.arrays import ArrayFolder
 from mgoe.config import GraphSettings
+from mgoe.files import GIB
 from mgoe.graph.blocks import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
 from mgoe.graph.pairs import Moments, packed, write_folded
 from mgoe.graph.spark.carry import Carrier
 from mgoe.graph.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
+from mgoe.graph.stages import Advance
 from mgoe.tables import bounded
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-Advance = Callable[[int], None]
-GIB = 1 << 30
 ROWS_A_PART = 1 << 22
 """Pairs of all snapshots that a task makes at most, one an event and snapshot: it sorts so many events, and Spark's own process on this
 machine holds what two tasks make while it is written."""

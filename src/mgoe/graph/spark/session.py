@@ -36,28 +36,10 @@ JVM_SHARE = 0.5
 PARTITIONS_A_CORE = 4
 
 
-def spark_backend(settings: GraphSettings, folder: Path | None = None) -> Backend:
-    """Spark as an Ibis backend: the session that runs in this process, or a new one.
-
-    Tables of this backend are read on the cluster. The session stays until `session.stop()` or the end of the process.
-
-    Args:
-        settings: Of the graph.
-        folder: Where Spark may spill and keeps its log; the system's folder for temporary files by default.
-
-    Raises:
-        MissingExtra: PySpark is not installed.
-        GraphError: There is no fit Java, the master cannot be reached, or no worker takes a task.
-    """
-    import_pyspark()
-    import ibis
-
-    return ibis.pyspark.connect(open_session(settings, folder)[0])
-
-
 @contextmanager
 def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
-    """`spark_backend` for a while: a session that is new stops with it."""
+    """Spark as an Ibis backend, whose tables are read on the cluster. A session that is new stops with it. Arguments and errors as of
+    `open_session`."""
     import_pyspark()
     import ibis
 
@@ -70,7 +52,16 @@ def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
 
 
 def open_session(settings: GraphSettings, folder: Path | None = None) -> tuple[SparkSession, bool]:
-    """The session that runs in this process, or a new one, and whether it is new. Raises as `spark_backend`."""
+    """The session that runs in this process, or a new one, and whether it is new.
+
+    Args:
+        settings: Of the graph.
+        folder: Where Spark may spill and keeps its log; the system's folder for temporary files by default.
+
+    Raises:
+        MissingExtra: PySpark is not installed.
+        GraphError: There is no fit Java, the master cannot be reached, or no worker takes a task.
+    """
     import_pyspark()
     from pyspark.sql import SparkSession
 

@@ -24,7 +24,6 @@ from mgoe.pipeline.cells import Inputs, fit_model, training_of
 from mgoe.pipeline.rows import is_boosted
 from mgoe.training import Monitor
 
-Space = Mapping[str, list[Any] | RangeSettings]
 KILLS = 2
 """So often the process of a trial may be killed, then the trial has failed: memory does not grow by trying."""
 
