@@ -382,7 +382,8 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
 def test_interrupted_run(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "mgoe", "run", str(config), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - where the tests run in the background
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not (out / "graph").exists() and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(sent)

@@ -99,6 +99,13 @@ def test_the_same_seed_gives_the_same_model_and_leaves_torch_alone(model):
 
 
 @every_model
+def test_no_rows_are_no_trouble(model):
+    """As the last part of a batch that is taken in parts may have."""
+    built = make_model(model, SPEC, seed=0)
+    assert built(take(random_batch(SPEC), slice(0, 0))).shape == (0, len(SPEC.tasks))
+
+
+@every_model
 def test_cold_nodes_and_empty_lists_give_finite_predictions(model):
     batch = random_batch(SPEC, 8)
     cold = {"user": SPEC.n_users, "item": SPEC.n_items, "user_macro": SPEC.macro_users, "item_macro": SPEC.macro_items}

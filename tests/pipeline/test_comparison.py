@@ -38,7 +38,7 @@ from mgoe.pipeline.comparison.judged import judged_cells, odd_seed
 from mgoe.pipeline.comparison.notes import failed_trials, precisions_of, processors_of, revisions_of
 from mgoe.pipeline.comparison.outcome import TIDY_COLUMNS, cost_of
 from mgoe.pipeline.comparison.plan import Plan
-from mgoe.pipeline.comparison.processes import Job, Outcome
+from mgoe.pipeline.processes import Job, Outcome
 from tests.effort import SOAK
 
 

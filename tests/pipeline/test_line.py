@@ -9,8 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, as_completed
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -229,13 +228,11 @@ def test_an_old_run_that_is_being_removed_does_not_come_back(small: RunSettings,
 def test_a_process_that_is_killed_is_one_sentence(small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As the system kills one for want of memory."""
 
-    def kill_one(waiting: list[Future]) -> Iterator[Future]:
-        while not (children := multiprocessing.active_children()):
-            time.sleep(0.01)
-        children[0].kill()
-        yield from as_completed(waiting)
+    def kill_one(running: list[Connection]) -> list:
+        multiprocessing.active_children()[0].kill()
+        return wait(running)
 
-    monkeypatch.setattr("mgoe.pipeline.line.as_completed", kill_one)
+    monkeypatch.setattr("mgoe.pipeline.processes.wait", kill_one)
     with pytest.raises(TrainingError, match="jobs: a process of 2 was killed; memory may have run out: take fewer"):
         pipeline.run(change(small, jobs=2), tmp_path / "run")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mgoe.pipeline.comparison.processes import HELD, Job, run_jobs, wait_for_orphans
+from mgoe.pipeline.processes import HELD, Job, run_jobs, wait_for_orphans
 from tests.pipeline import jobs
 
 
@@ -57,7 +57,7 @@ def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
 def test_standard_output_is_left_to_whoever_asked(tmp_path: Path):
     program = f"""
 from pathlib import Path
-from mgoe.pipeline.comparison.processes import HELD, Job, run_jobs, wait_for_orphans
+from mgoe.pipeline.processes import HELD, Job, run_jobs, wait_for_orphans
 from tests.pipeline import jobs
 folder = Path({str(tmp_path)!r})
 print([(outcome.value, outcome.failed) for outcome in run_jobs([Job("a", jobs.speak, (folder,))], 1, folder)])

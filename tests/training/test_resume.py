@@ -229,6 +229,43 @@ def test_asked_to_stop_it_saves_and_stops(tmp_path, number):
     assert load_checkpoint(file)[1]["done"]["steps"] == 7
 
 
+@contextmanager
+def handled(number, handler):
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_cut_off_has_no_result_whoever_handles_the_signal(tmp_path, first):
+    """Ctrl-C reaches a child that ignores it, and its parent's SIGTERM follows at once."""
+
+    def ask(progress):
+        if progress.step == 7:
+            signal.raise_signal(first)
+            signal.raise_signal(signal.SIGTERM if first == signal.SIGINT else signal.SIGINT)
+
+    with handled(signal.SIGINT, signal.SIG_IGN), handled(signal.SIGTERM, lambda *_: None), pytest.raises(KeyboardInterrupt):
+        fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=ask, seed=5)
+    assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    with handled(signal.SIGINT, signal.SIG_IGN):
+        found = fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=lambda _: signal.raise_signal(signal.SIGINT), seed=5)
+    assert found.epochs == training().epochs
+
+
+def test_a_stop_of_another_process_leaves_no_result(tmp_path, monkeypatch):
+    """As a rank sees it that was not asked itself."""
+    monkeypatch.setattr("mgoe.training.world.World.any", lambda self, *asked: (True, False))
+    with pytest.raises(KeyboardInterrupt):
+        fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5)
+    assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
+
+
 def test_a_second_request_is_obeyed_at_once():
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -286,6 +323,20 @@ def test_what_a_finished_fit_wrote_is_there_after_it_is_gone_on_with(tmp_path):
         written.append(json.loads((tmp_path / "curves.json").read_text()))
     assert written[0]["best_epoch"] > 0
     assert written[1] == written[0]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_count_for_nothing(tmp_path, keep):
+    """A fit that begins anew beside them keeps what it saves."""
+    checkpoints = Checkpoints(tmp_path, keep)
+    for step in (8, 9):
+        (tmp_path / f"{step:010d}.safetensors").write_bytes(b"damaged")
+    assert checkpoints.latest() is None
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"a": torch.zeros(1)}, {"step": step})
+        found = checkpoints.latest()
+        assert found is not None
+        assert found[1]["step"] == step
 
 
 def test_checkpoints_without_any_file(tmp_path):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
 from mgoe.pipeline.cells import Cell, Inputs, check_fit, run_cell, told
 from mgoe.pipeline.output import claim, ends_of, mark
+from mgoe.pipeline.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.references import reference_rows
 from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
@@ -119,6 +116,7 @@ def begin(
     if settings.data.truth is not None:
         check_reachable(Truth.open(settings.data.truth).settings, settings)
     with exclusive(out, "a run"):
+        wait_for_orphans(out)
         with claim(out, settings, overwrite, None if table is not None else ends_of(settings)) as resumed:
             if resumed:
                 say(f"going on with the unfinished run in {out}")
@@ -142,35 +140,19 @@ def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> It
             assert inputs is not None
             yield run_cell(cell, settings, inputs, show_progress)
         return
-    os.environ["OMP_NUM_THREADS"] = str(settings.training.threads)  # read by a child at its start
-    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
-    with ProcessPoolExecutor(settings.jobs, context, _open_inputs, (cells[0].run, settings)) as pool:
-        waiting = [pool.submit(_run_in_child, cell, settings) for cell in cells]
-        try:
-            for done in as_completed(waiting):
-                yield done.result()
-        except BrokenProcessPool:
-            rule = f"a process of {settings.jobs} was killed; memory may have run out: take fewer, the same command goes on"
-            raise TrainingError("jobs", rule) from None
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - set(others):  # its cell takes minutes, and is begun anew
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_inputs: Inputs | None = None  # of a child process, opened once
-
-
-def _open_inputs(run: Path, settings: RunSettings) -> None:
-    global _inputs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
-    _inputs = Inputs(run, settings)
+    jobs = [Job(cell.title, _run_in_child, (cell, settings)) for cell in cells]
+    with closing(run_jobs(jobs, settings.jobs, cells[0].run, settings.training.threads)) as outcomes:
+        for outcome in outcomes:
+            if outcome.lost:
+                rule = f"a process of {settings.jobs} was killed; memory may have run out: take fewer, the same command goes on"
+                raise TrainingError("jobs", rule)
+            if outcome.failed:
+                raise TrainingError(outcome.job.name, outcome.failed)
+            yield outcome.value
 
 
 def _run_in_child(cell: Cell, settings: RunSettings) -> dict[str, Any]:
-    assert _inputs is not None
-    return run_cell(cell, settings, _inputs, show_progress=False)
+    return run_cell(cell, settings, Inputs(cell.run, settings), show_progress=False)
 
 
 def collect(settings: RunSettings, out: Path, models: list[ModelSettings]) -> list[Row]:

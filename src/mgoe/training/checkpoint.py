@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +114,11 @@ class Checkpoints:
         """
         newest, found = "", None
         for file in reversed(self._files() if world.leads else []):
-            with suppress(TrainingError):
+            try:
                 newest, found = file.name, load_checkpoint(file)
                 break
+            except TrainingError:  # damaged: it must not count among those that `keep` leaves
+                file.unlink()
         newest = world.agree(newest)
         return load_checkpoint(self.folder / newest) if newest and found is None else found
 

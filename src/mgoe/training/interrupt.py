@@ -13,7 +13,9 @@ ASKED = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Note a request to stop instead of obeying it; it is obeyed when the block ends. A second one is obeyed at once.
+    """Note a request to stop instead of obeying it; it is obeyed when the block ends, however it ends. A second one is obeyed at once.
+
+    A signal that the process ignores (a job in the background, a child of a comparison, whose parent answers Ctrl-C) stays ignored.
 
     Yields:
         Whether there was one. Outside of the main thread, which alone hears signals, there never is.
@@ -27,7 +29,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
         heard.append(number)
         restore()
 
-    before = {number: signal.signal(number, note) for number in ASKED}
+    heeded = [number for number in ASKED if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in heeded}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -37,5 +40,5 @@ def deferred() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(heard)
     finally:
         restore()
-    if heard:
-        signal.raise_signal(heard[0])
+        if heard:
+            signal.raise_signal(heard[0])

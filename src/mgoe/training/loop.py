@@ -18,7 +18,7 @@ import torch
 
 from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
-from mgoe.files import write_json
+from mgoe.files import clear_unfinished, write_json
 from mgoe.training.checkpoint import Checkpoints, load_weights, save_checkpoint
 from mgoe.training.compiling import compile_dense
 from mgoe.training.devices import resolve_device, uses_bfloat16
@@ -99,6 +99,7 @@ def fit(
         TrainingError: There is nothing to train on, the monitor is not defined on validation, a loss is not finite, or the checkpoint is
             of another model, graph or settings.
         OutputError: The folder cannot be written.
+        KeyboardInterrupt: The fit was asked to stop, here or in another process of it. What is cut off has no result.
     """
     torch.set_num_threads(settings.threads)
     run = _Run(model, train, valid, settings, out, on_progress, seed)
@@ -147,8 +148,8 @@ class _Run:
         self.checkpoints.check_space(self.step.tensors())
         self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
         self.tracker: Tracker | None = None
-        for left in out.rglob(".*.tmp") if self.world.leads else ():  # by a process that was killed
-            left.unlink(missing_ok=True)
+        if self.world.leads:
+            clear_unfinished(out)
         self._write_curves()  # a folder that cannot be written is refused before training
 
     @property
@@ -165,7 +166,11 @@ class _Run:
         return self.cpu_spent + time.process_time() - self.cpu_started
 
     def run(self, asked_to_stop: Callable[[], bool]) -> None:
-        """Epochs from where the fit is, until the last, until patience ends, or until asked to stop."""
+        """Epochs from where the fit is, until the last or until patience ends.
+
+        Raises:
+            KeyboardInterrupt: This process, or one that trains with it, was asked to stop; a checkpoint is saved.
+        """
         saved = time.perf_counter()
         while self.done.epochs < self.settings.epochs and self.done.epochs - self.done.best_epoch < self.settings.patience:
             if self.done.steps < (self.done.epochs + 1) * self.steps_an_epoch:
@@ -176,7 +181,7 @@ class _Run:
                         self._save()
                         saved = time.perf_counter()
                     if stop:
-                        return
+                        raise KeyboardInterrupt
             self._validate()
             self._save()
             saved = time.perf_counter()

@@ -19,8 +19,8 @@ from mgoe.pipeline.comparison import damaged, kept, records, taken, work
 from mgoe.pipeline.comparison.judged import judged_cells, odd_cells, odd_seed
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
-from mgoe.pipeline.comparison.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.comparison.tuning import is_done, load_optuna, note_killed
+from mgoe.pipeline.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.stages import Say
 
 SETTINGS = "comparison.yaml"

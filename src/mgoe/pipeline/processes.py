@@ -58,7 +58,7 @@ class Outcome:
 
 
 def wait_for_orphans(folder: Path) -> None:
-    """Wait for the processes of a killed comparison. They end as soon as they notice, and until then may write."""
+    """Wait for the processes of a killed run or comparison. They end as soon as they notice, and until then may write."""
     if (folder / HELD).exists():
         with (folder / HELD).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -79,7 +79,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, 
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by a child at its start
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgoe.pipeline.comparison.work"])
+    context.set_forkserver_preload(sorted({job.work.__module__ for job in jobs}))
     waiting, running, failed = list(jobs), {}, {}
     left = {job.name for job in jobs}
     try:
@@ -138,7 +138,7 @@ def _child(connection: Connection, held: Path, work: Callable[..., Any], args: t
 
 
 def _die_with_parent() -> None:
-    """A cell without the comparison it belongs to would be begun a second time beside itself."""
+    """A cell without the run it belongs to would be begun a second time beside itself."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
