@@ -191,6 +191,23 @@ def test_exposure_log(mgoe: Mgoe, exposed: Frame, tmp_path: Path, case: str):
     assert_refused(run_on(mgoe, tmp_path, change(exposed.copy()), config), *words)
 
 
+@pytest.mark.parametrize("command", [["describe"], ["graph", "build"], ["graph", "build", "--set", "graph.snapshots=last"]])
+def test_what_only_reading_shows_is_no_traceback(mgoe: Mgoe, events: Frame, tmp_path: Path, command: list[str]):
+    """DuckDB finds them row by row, long after it opened the file."""
+    micros = events.assign(timestamp=events["timestamp"].astype("datetime64[us]").astype("int64"))
+    micros.to_parquet(tmp_path / "micros.parquet")
+    text = events[["user_id", "item_id"]].head(1).to_csv(index=False, header=False)
+    late = [*(f"{text.strip()},{day},click\n" for day in range(30_000)), "1,2,none,click\n"]
+    (tmp_path / "late.csv").write_text("user_id,item_id,timestamp,behavior\n" + "".join(late))
+    out = [] if command == ["describe"] else ["--out", tmp_path / "run"]
+    for name, unit, words in (("micros.parquet", "s", "Overflow"), ("late.csv", "auto", "found 'none' in line 30002")):
+        raw = {"data": {"log": str(tmp_path / name), "time_unit": unit}, "tasks": ["click"], "split": {"cuts": [0.4, 0.6, 0.8]}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+        first, rest = command[: 2 if command[0] == "graph" else 1], command[2:]
+        assert_refused(mgoe(*first, tmp_path / "config.yaml", *out, *rest), name, words)
+        assert not (tmp_path / "run" / "data").exists()
+
+
 def test_duplicate_rows_are_dropped_and_counted_by_default(mgoe: Mgoe, events: Frame, tmp_path: Path):
     pd.concat([events, events]).to_parquet(tmp_path / "log.parquet")
     raw = {"data": {"log": str(tmp_path / "log.parquet")}, "tasks": ["click", "buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}
@@ -254,6 +271,8 @@ def test_file(mgoe: Mgoe, events: Frame, tmp_path: Path, case: str):
         ("- a\n- b", ("mapping", "list")),
         ("", ("mapping",)),
         ("tasks: [click]", ("data is needed",)),
+        ("data: {log: x}\ngraph: {rank: 8}\ntasks: [click]\ngraph: {beta: 0.5}", ("'graph' is given twice", "line 4")),
+        ("data: {log: x, end: 2024-02-30}\ntasks: [click]", ("day is out of range",)),
         ("data: {log: x}", ("tasks is needed",)),
     ],
 )
@@ -280,6 +299,7 @@ def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str
         ("data.truth=nowhere", ("nowhere", "truth")),
         ("tasks.0.name=x", ("--set", "no mapping")),
         ("graph=[", ("--set", "YAML")),
+        ("data.end=2024-02-30", ("--set data.end", "2024-02-30")),
     ],
 )
 def test_override(mgoe: Mgoe, config: Path, tmp_path: Path, override: str, words: tuple[str, ...]):
@@ -346,6 +366,11 @@ def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tm
     assert_refused(mgoe("evaluate", bundle, pairs), "pairs.parquet", "label column 'click'")
     pd.read_parquet(pairs).assign(click=[7.0] + [0.0] * (len(pd.read_parquet(pairs)) - 1), buy=None).to_parquet(tmp_path / "seven.parquet")
     assert_refused(mgoe("evaluate", bundle, tmp_path / "seven.parquet"), "column 'click'", "must be 0, 1 or null (missing), found 7")
+    (tmp_path / "late.csv").write_text("user_id,item_id\n" + "1,2\n" * 30_000 + "x,2\n")
+    assert_refused(mgoe("predict", bundle, tmp_path / "late.csv", "--out", out), "late.csv, column 'user_id'", "found 'x' in line 30002")
+    for odd in ({"a": 1}, [1], b"\xff"):
+        pd.DataFrame({"user_id": [odd], "item_id": [2]}).to_parquet(tmp_path / "odd.parquet")
+        assert_refused(mgoe("predict", bundle, tmp_path / "odd.parquet"), "odd.parquet, column 'user_id'", "an id must be")
     assert_refused(mgoe("evaluate", bundle, pairs, "--split", "valid"), "--split", "leave it out")
     assert out.read_bytes() == before
 

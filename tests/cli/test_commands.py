@@ -13,7 +13,9 @@ import pytest
 
 import mgoe as library
 from mgoe.cli import app
+from mgoe.cli.show import facts, show
 from mgoe.config import load_settings
+from mgoe.evaluation import rich_table
 from tests.cli.conftest import Mgoe
 
 NAMES = (
@@ -52,6 +54,27 @@ def test_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     assert "\x1b" not in result.output
     assert "training 2 of 2 cells" in result.stderr
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_brackets_in_names_are_printed_as_they_are(capsys):
+    show(facts({"[/buy]": "[red]x", "item": ["p[us]110"]}))
+    of = {"seed": 0, "split": "test", "slice": "all", "task": "buy", "metric": "auc"}
+    rows = [{"model": model, **of, "value": value} for model, value in (("[a]", 0.5), ("b", 0.6))]
+    show(rich_table(rows, name="[bold]name"))
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[/buy]", "[red]x", "p[us]110", "[a]", "[bold]name", "0.6000"))
+
+
+def test_ratings_alone_are_two_commands(mgoe: Mgoe, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame({"user_id": rng.integers(0, 40, 900), "item_id": rng.integers(0, 30, 900), "rating": rng.integers(1, 6, 900)})
+    log["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 60 * 86_400, 900)), "s")
+    log.to_csv(tmp_path / "ratings.csv", index=False)
+    assert mgoe("init", tmp_path / "ratings.csv", "-o", tmp_path / "mine.yaml").exit_code == 0
+    result = mgoe("run", tmp_path / "mine.yaml", "--out", tmp_path / "run", "--set", "training.epochs=1", "--set", "models=[mgoe]")
+    assert result.exit_code == 0, result.stderr
+    assert "rating RMSE" in result.stdout
+    assert "all.rmse" in result.stderr
 
 
 def test_run_prints_json_alone(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):

@@ -257,6 +257,15 @@ def test_a_split_that_leaves_a_part_empty(tmp_path):
     assert "split.cuts: every window needs a bucket of its own" in refusal(EVENTS, many, tmp_path)
 
 
+def test_buckets_without_negatives_are_refused_and_few_are_told(tmp_path):
+    alone = logs.events([(day % 3, day % 2, day, "click" if day % 2 else "buy") for day in range(logs.DAYS)])
+    assert "data.bucket: a negative is an item that another user did in the same bucket" in refusal(alone, logs.event_settings(), tmp_path)
+    some = pd.concat([alone, logs.events([(3, 3, 4, "click")])])
+    (found,) = [line for line in logs.prepared(some, logs.event_settings(), tmp_path / "few").summary["warnings"] if "negatives" in line]
+    assert found.startswith("only 0.")
+    assert "of 3 wanted" in found
+
+
 def test_times_outside_what_counts(tmp_path):
     settings = logs.event_settings(data={"start": "2021-01-01"})
     found = refusal(EVENTS, settings, tmp_path)

@@ -36,7 +36,8 @@ def say(line: str) -> None:
 
 def show(what: Table | str) -> None:
     """A result for people, on standard output."""
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False).print(what)
+    # Without markup: ids and names may hold brackets.
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False).print(what)
 
 
 def show_json(value: Any) -> None:

@@ -52,7 +52,8 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is worked off in, which take less memory; the step is the same."""
     monitor: str = "all.ranking"
-    """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC."""
+    """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC.
+    Where every task is a regression, the default stands for `all.rmse`."""
     patience: int = Field(default=2, ge=1)
     """Epochs without a better value before stopping."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -17,6 +17,19 @@ from mgoe.errors import ConfigError
 S = TypeVar("S", bound=Settings)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would keep the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSettings:
     """Read a YAML file, apply `key.path=value` overrides, and check everything.
 
@@ -50,10 +63,10 @@ def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(path, f"no such file; it {rule}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has, or no UTF-8
         raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(path, f"{rule}, found {type(raw).__name__}")
@@ -106,8 +119,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not isinstance(node, dict):
         raise ConfigError(f"--set {key}", "lies below a key that is no mapping; give the whole list or value instead")
     try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        node[last] = yaml.load(value, _Loader)
+    except (ValueError, yaml.YAMLError):
         raise ConfigError(f"--set {key}", f"the value is no YAML: {value!r}") from None
 
 

@@ -138,7 +138,7 @@ def place_of(paths: Sequence[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def unreadable(place: str, error: duckdb.Error) -> DataError:
+def unreadable(place: str, error: Exception) -> DataError:
     """DuckDB's complaint about a file as one sentence of ours."""
     text = str(error)
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
@@ -151,7 +151,7 @@ def unreadable(place: str, error: duckdb.Error) -> DataError:
             f"the values before are {kind}, found {value!r}{where}; mend that row, or write the column as Parquet",
         )
     reason = " ".join(text.split("\n\n")[0].split())
-    return DataError(place, f"cannot be read: {reason}; write the file again")
+    return DataError(place, f"cannot be read: {reason}; mend it, or write the file again")
 
 
 def files_of(path: str, key: str) -> list[Path]:

@@ -21,7 +21,7 @@ from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
-from mgoe.data.log import connect, drop, open_log, place_of
+from mgoe.data.log import connect, drop, open_log, place_of, unreadable
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
@@ -49,15 +49,18 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     out = Path(out)
     if out.exists():
         raise OutputError(out, "prepared data are written to a new folder, found one that exists; remove it or name another")
+    place = "the table" if table is not None else place_of(settings.data.log)
     with whole_folder(out) as folder:
         work = folder / "work"
         work.mkdir()
         con = connect(work)
         try:
-            manifest = _build(con, settings, folder, table)
+            manifest = _build(con, settings, folder, table, place)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             reason = " ".join(str(error).split())
             raise OutputError(out, f"cannot be written: {reason}; free space, or choose another disk") from None
+        except duckdb.Error as error:
+            raise unreadable(place, error) from None
         finally:
             con.disconnect()
             shutil.rmtree(work)
@@ -67,8 +70,7 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None) -> dict[str, Any]:
-    place = "the table" if table is not None else place_of(settings.data.log)
+def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None, place: str) -> dict[str, Any]:
     log = read_log(con, table if table is not None else open_log(con, settings.data.log), settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
@@ -88,6 +90,9 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | Non
             write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
         else:
             write_exposure_examples(coded, settings, int(cuts[0]), context, writer)
+    if events and not (taught := writer.tallies["train"]).examples - taught.positives:
+        rule = "a negative is an item that another user did in the same bucket, and no training bucket has two users"
+        raise DataError(f"{place}, data.bucket", f"{rule}, found a bucket of {settings.data.bucket}; take a longer one")
     known = {node: [*np.searchsorted(buckets, cuts, side="right").tolist(), len(buckets)] for node, buckets in first.items()}
     counted = {"users": known["users"][-1], "items": known["items"][-1], "ignored_behaviors": ignored, "events": done, "side": sides}
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import ibis
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
-from mgoe.data.log import connect, open_log, place_of, stage
+from mgoe.data.log import connect, open_log, place_of, stage, unreadable
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
@@ -48,6 +49,8 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
             counted, missing = _counted(read, settings)
             rows = con.create_table("rows", counted.mutate(**_tasks(counted, settings)))
             return {"form": settings.form, **missing, "nulls": _nulls(raw, values, names), **_describe(rows, settings, place)}
+        except duckdb.Error as error:
+            raise unreadable(place, error) from None
         finally:
             con.disconnect()
 

@@ -33,7 +33,7 @@ def summarise(
         "splits": {split: _describe(tally, settings) for split, tally in tallies.items()},
         "negatives_per_positive": (train.examples - train.positives) / max(1, train.positives),
         "positives_per_user_bucket": train.positives / max(1, train.user_buckets),
-        "warnings": _warnings(settings, tallies),
+        "warnings": [*_warnings(settings, tallies), *_few_negatives(settings, train)],
     }
 
 
@@ -57,3 +57,13 @@ def _warnings(settings: RunSettings, tallies: Mapping[Split, Tally]) -> list[str
             if task.kind == "binary" and tally.done[t] in (0, tally.labels[t]):
                 found.append(f"task {task.name} has {tally.done[t]} positives among {tally.labels[t]} labels in {split}")
     return found
+
+
+def _few_negatives(settings: RunSettings, train: Tally) -> list[str]:
+    """Whether buckets are so short that few of the negatives that are asked for could be drawn from them."""
+    wanted, drawn = settings.negatives.of_training.ratio, (train.examples - train.positives) / max(1, train.positives)
+    if settings.form == "exposures" or drawn >= wanted / 2:
+        return []
+    return [
+        f"only {drawn:.2g} negatives a positive were drawn in train, of {wanted} wanted; a longer data.bucket has more users to draw from"
+    ]

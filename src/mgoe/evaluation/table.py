@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from mgoe.config import BOUNDS
 from mgoe.evaluation.rows import ALL, Row
 
+T = TypeVar("T")
 Column = tuple[str, str]
 """Task and metric."""
 
@@ -133,7 +136,7 @@ def rich_table(rows: Iterable[Row], split: str = "test", slice: str = ALL, name:
     table.add_column("model", no_wrap=True)
     for column in columns:
         table.add_column(head(column), justify="right")
-    for model, cells in _cells(summaries, columns, lambda text: f"[bold green]{text}[/]").items():
+    for model, cells in _cells(summaries, columns, lambda text: Text(text, "bold green")).items():
         table.add_row(model, *cells)
     return table
 
@@ -143,8 +146,8 @@ def _summary(values: Sequence[float]) -> Summary:
 
 
 def _cells(
-    summaries: Mapping[str, Mapping[Column, Summary]], columns: Sequence[Column], mark: Callable[[str], str]
-) -> dict[str, list[str]]:
+    summaries: Mapping[str, Mapping[Column, Summary]], columns: Sequence[Column], mark: Callable[[str], T]
+) -> dict[str, list[str | T]]:
     leaders = {column: best(summaries, column) for column in columns}
     return {
         model: [mark(text) if model in leaders[c] else text for c in columns for text in [show(found.get(c), c[1])]]

@@ -117,8 +117,9 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         TrainingError: The fit came to nothing, or what the model predicts is not finite.
     """
     started = time.perf_counter()
-    spec, training = inputs.spec, training_of(settings.training, cell.model)
-    with progress_bar(cell.title, training.monitor) if show_progress else nullcontext() as on_progress:
+    spec = inputs.spec
+    monitor = Monitor.parse(training_of(settings.training, cell.model).monitor, spec.tasks)
+    with progress_bar(cell.title, monitor.text) if show_progress else nullcontext() as on_progress:
         model, feeds, fitted = fit_model(cell.model, cell.seed, settings, inputs, cell.folder, on_progress, resume)
     fitted_at = time.perf_counter()
     scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
@@ -131,8 +132,8 @@ def run_cell(cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: b
         "parameters": model.size,
         "best_epoch": fitted.best_epoch,
         "best_value": fitted.best_value,
-        "lower_is_better": Monitor.parse(training.monitor, spec.tasks).lower_is_better,
-        "monitor": training.monitor,
+        "lower_is_better": monitor.lower_is_better,
+        "monitor": monitor.text,
         "training_seconds": round(fitted.seconds, 2),
         "cpu_seconds": round(fitted.cpu_seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from mgoe.bundle import MANIFEST
 from mgoe.config import RunSettings, load_settings, seconds
 from mgoe.data import Vocabulary, WholeLog, connect, on_a_cluster, open_log, open_on_spark, place_of, whole_log, without
+from mgoe.data.log import unreadable
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
 from mgoe.files import GIB, exclusive
@@ -173,8 +175,12 @@ def _log_of(
     started = time.perf_counter()
     try:
         with _opened(settings, log, folder) if table is None else nullcontext(table) as source:
+            place = "the table" if table is not None else place_of(log)
             with peak_memory() as peak:
-                found = whole_log(source, settings, folder, "the table" if table is not None else place_of(log), known)
+                try:
+                    found = whole_log(source, settings, folder, place, known)
+                except duckdb.Error as error:
+                    raise unreadable(place, error) from None
             took = Spent(time.perf_counter() - started, peak[0] / GIB)
             counts = f"{found.facts['events']:,} events, {found.counts['user']:,} users, {found.counts['item']:,} items"
             say(f"  {counts} in {took.seconds:.1f} s")

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import duckdb
 import ibis
 import numpy as np
 import pandas as pd
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.config import TaskSettings, did_you_mean
+from mgoe.data.columns import read_id
 from mgoe.data.examples import mask_given
-from mgoe.data.log import open_log
+from mgoe.data.log import open_log, unreadable
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
 from mgoe.tables import batches
@@ -104,12 +106,17 @@ def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterato
     for column in (data.user, data.item, *labels):
         if column not in table.columns:
             raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
+    for column in (data.user, data.item):
+        read_id(table[column], column, str(pairs))  # refuses what is no id
     context = [feature.name for feature in data.context if feature.name in table.columns]
     wanted = table.select(list(dict.fromkeys((data.user, data.item, *context, *labels))))
     schema = wanted.schema().to_pyarrow()
     yield schema.empty_table()
-    for block in batches(wanted):
-        yield pa.Table.from_batches([block]).cast(schema)
+    try:
+        for block in batches(wanted):
+            yield pa.Table.from_batches([block]).cast(schema)
+    except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on what DuckDB finds wrong
+        raise unreadable(str(pairs), error) from None
 
 
 def _score(bundle: Bundle, block: pa.Table) -> pa.Table:

@@ -29,6 +29,8 @@ def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None
             f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, {examples:,} examples "
             f"in {time.perf_counter() - started:.1f} s"
         )
+        for warning in summary["warnings"]:
+            say(f"  warning: {warning}")
     return Prepared.open(out / "data")
 
 

@@ -12,6 +12,8 @@ from mgoe import metrics
 from mgoe.config import did_you_mean
 from mgoe.errors import TrainingError
 
+RANKING = "all.ranking"
+"""The default; `all.rmse` where every task is a regression."""
 Scores = dict[str, dict[str, float]]
 """Task -> metric -> value; NaN where a metric is not defined, such as AUC on one class."""
 
@@ -62,6 +64,8 @@ class Monitor:
         valid = {f"{task.name}.{name}" for task in tasks for name in _NAMES[task.kind]}
         valid |= {f"all.{name}" for kind in {task.kind for task in tasks} for name in _NAMES[kind]}
         if text not in valid:
+            if text == RANKING:
+                return cls(tuple(task.name for task in tasks), "rmse", "all.rmse")
             hint = did_you_mean(text, sorted(valid))
             raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}")
         chosen = tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind])
