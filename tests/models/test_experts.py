@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.models.experts import SIDES, MacroExperts, edge_weights
+from mgoe.models.experts import LEADS_TO, MacroExperts, edge_weights
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
@@ -17,7 +17,7 @@ def naive(module: MacroExperts, batch, targets) -> dict[str, torch.Tensor]:
     """`sum_k w_k (E_k V)` expert by expert, order by order, with (B, K, D) spelled out; each (B, H)."""
     out = {}
     for order in module.orders:
-        nodes = module.nodes[SIDES[order]]
+        nodes = module.nodes[LEADS_TO[order]]
         for s in range(module.experts):
             embedding = nodes[s if len(nodes) > 1 else 0]  # (K, D)
             edges = batch[order]

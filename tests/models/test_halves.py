@@ -6,22 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import INPUT_GROUPS, ModelSettings
-from mgoe.models import AdditiveHalves, Batch, FeatureSpec, Halves, RankingModel, make_model, side_of
+from mgoe.models import AdditiveHalves, Batch, FeatureSpec, Halves, RankingModel, make_model, owner_of
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS, every_model
 
-SIDES = {"counts": ("user",) * 2 + ("item",) * 3, "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair")}
+OWNERS = {"counts": ("user",) * 2 + ("item",) * 3, "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair")}
 
 
 def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
     """One user and several items: every column of the user's is the same in all rows."""
     batch = random_batch(spec, rows, seed)
     for key, value in batch.items():
-        if side_of(key) == "user":
+        if owner_of(key) == "user":
             batch[key] = value[:1].expand(rows, *value.shape[1:])
-    for key, sides in SIDES.items():
-        own = torch.tensor([side == "user" for side in sides])
+    for key, whose in OWNERS.items():
+        own = torch.tensor([one == "user" for one in whose])
         batch[key] = torch.where(own, batch[key][:1], batch[key])
     return batch
 
@@ -31,21 +31,21 @@ def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
     out = {}
     for key in keys & batch.keys():
         value = batch[key][:1] if side == "user" else batch[key]
-        own = torch.tensor([of == side for of in SIDES[key]]) if key in SIDES else None
+        own = torch.tensor([of == side for of in OWNERS[key]]) if key in OWNERS else None
         out[key] = value if own is None else torch.where(own, value, 0.0)
     return out
 
 
 def late(batch: Batch, halves: Halves) -> Batch:
     """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no others."""
-    out = {key: batch[key][:1] if side_of(key) == "user" else batch[key] for key in halves.keys & batch.keys()}
-    for key in SIDES.keys() & out.keys() if not halves.whole else ():
-        out[key] = out[key][:, [side == "pair" for side in SIDES[key]]]
+    out = {key: batch[key][:1] if owner_of(key) == "user" else batch[key] for key in halves.keys & batch.keys()}
+    for key in OWNERS.keys() & out.keys() if not halves.whole else ():
+        out[key] = out[key][:, [side == "pair" for side in OWNERS[key]]]
     return out
 
 
 def check_halves(model, batch: Batch) -> None:
-    halves = model.halves(SIDES)
+    halves = model.halves(OWNERS)
     with torch.no_grad():
         user, item = halves.user(part(batch, "user", halves.user_keys)), halves.item(part(batch, "item", halves.item_keys))
         assert user.shape == (1, halves.width)
@@ -91,7 +91,7 @@ def test_any_options_of_mgoe_can_be_taken_apart():
 
 @pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "mmoe+graph", "shared-bottom"])
 def test_presets_compute_users_and_items_ahead(name):
-    halves = make_model(MODELS.get(name, name), make_spec(), 0).halves(SIDES)
+    halves = make_model(MODELS.get(name, name), make_spec(), 0).halves(OWNERS)
     assert isinstance(halves, AdditiveHalves)
     assert not halves.keys & {"u1", "u2", "i1", "i2", "counts"}
     assert halves.width > 0
@@ -101,7 +101,7 @@ def test_a_context_a_candidate_gives_the_user_a_row_each():
     spec = make_spec()
     model, batch = make_model("mgoe", spec, 0), of_one_user(spec, 6, 0)
     batch["context.hour"] = random_batch(spec, 6, 1)["context.hour"]
-    halves = model.halves(SIDES)
+    halves = model.halves(OWNERS)
     known = part(batch, "user", halves.user_keys) | {"context.hour": batch["context.hour"]}
     with torch.no_grad():
         user, item = halves.user(known), halves.item(part(batch, "item", halves.item_keys))

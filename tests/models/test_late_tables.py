@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.models import draw_rows, inputs, late_tables, make_model
+from mgoe.models import draw_rows, late_tables, make_model, tables
 from tests.models.batches import make_spec
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(inputs, "LATE_ROWS", 30)
-    monkeypatch.setattr(inputs, "DRAWN", 8)
+    monkeypatch.setattr(tables, "LATE_ROWS", 30)
+    monkeypatch.setattr(tables, "DRAWN", 8)
 
 
 @given(total=st.integers(1, 40), cuts=st.lists(st.integers(0, 40), max_size=4), seed=st.integers(0, 2**40))
@@ -36,7 +36,7 @@ def test_tables_and_seeds_differ_and_spread_as_they_should():
     for number, seed in enumerate([(0, 0), (0, 1), (1, 0)]):
         draw_rows(drawn[number], 0, 4000, seed)
     assert len(drawn.unique()) > 40_000
-    assert float(drawn.std()) == pytest.approx(inputs.SPREAD, rel=0.02)
+    assert float(drawn.std()) == pytest.approx(tables.SPREAD, rel=0.02)
     assert float(drawn.mean()) == pytest.approx(0, abs=1e-3)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
-from mgoe.models import inputs, make_model
+from mgoe.models import inputs, make_model, tables
 from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint, sharded
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.memory import free_memory
@@ -186,9 +186,9 @@ def test_what_is_spread_are_the_large_tables_that_are_looked_up(monkeypatch):
 def test_tables_stay_whole_alone_and_where_they_fit(monkeypatch):
     monkeypatch.setattr(sharded, "torchrec", lambda: pytest.fail("it was asked for"))
     monkeypatch.setattr(World, "any", lambda self, *mine: list(mine))
-    for world, tables in ((World(), "sharded"), (TWO, "replicated"), (TWO, "auto")):
+    for world, how in ((World(), "sharded"), (TWO, "replicated"), (TWO, "auto")):
         model = Model()
-        place_tables(model, TrainingSettings(tables=tables), world, CPU, 0)
+        place_tables(model, TrainingSettings(tables=how), world, CPU, 0)
         assert type(model.users) is nn.Embedding
     monkeypatch.setattr(sharded, "free_memory", lambda device: 2 * sum(table.nbytes for table in Model().tables()) - 1)
     with pytest.raises(pytest.fail.Exception, match="it was asked for"):
@@ -196,9 +196,9 @@ def test_tables_stay_whole_alone_and_where_they_fit(monkeypatch):
 
 
 def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
-    monkeypatch.setattr(inputs, "LATE_ROWS", 30)
-    with inputs.late_tables():
-        models = [nn.Sequential(inputs.table(50, 4), inputs.table(40, 4)) for _ in range(2)]
+    monkeypatch.setattr(tables, "LATE_ROWS", 30)
+    with tables.late_tables():
+        models = [nn.Sequential(tables.table(50, 4), tables.table(40, 4)) for _ in range(2)]
     for model in models:
         place_tables(model, TrainingSettings(), World(), CPU, 3)
     (first, second), (again, _) = models
@@ -267,17 +267,17 @@ import torch
 from pathlib import Path
 from torch import nn
 from mgoe.config import TrainingSettings
-from mgoe.models import inputs, late_tables
+from mgoe.models import late_tables, tables
 from mgoe.training import joined, load_weights, save_checkpoint
 from mgoe.training.sharded import place_tables, unshard
 from mgoe.training.step import Stepper
-inputs.LATE_ROWS = 1000
+tables.LATE_ROWS = 1000
 out, rows = Path(sys.argv[1]), int(sys.argv[2])
 
 class Large(nn.Module):
     def __init__(self):
         super().__init__()
-        self.users = inputs.table(rows, 16)
+        self.users = tables.table(rows, 16)
 
     def loss(self, batch, totals=None):
         loss = (self.users(batch["user"]).sum(1) - batch["labels"][:, 0]).square().sum() / 1024
@@ -298,7 +298,7 @@ def anonymous():
 with joined("cpu") as world, late_tables():
     model, settings = Large(), TrainingSettings(tables="sharded")
     if world.size > 1:
-        place_tables(nn.Sequential(inputs.table(1000, 4)), settings, world, torch.device("cpu"), 0)  # TorchRec itself takes memory
+        place_tables(nn.Sequential(tables.table(1000, 4)), settings, world, torch.device("cpu"), 0)  # TorchRec itself takes memory
     before = anonymous()
     place_tables(model, settings, world, torch.device("cpu"), 3)
     step = Stepper(model, settings, 30, False, world)

@@ -10,21 +10,21 @@ from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
 from mgoe.models.esmm import ESMM
 from mgoe.models.folded import FoldedHalves
 from mgoe.models.funnel import FunnelOptions
-from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides, expanded, neutral, side_of
+from mgoe.models.halves import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
 from mgoe.models.home import HoME, HoMEOptions
-from mgoe.models.inputs import draw_rows, late_tables
 from mgoe.models.macgnn import MacGNN, MacGNNOptions
 from mgoe.models.metaheac import MetaHeac, MetaHeacOptions
 from mgoe.models.mgoe import MGOE, MGOEOptions
 from mgoe.models.mmoe import MMoE, MMoEOptions
 from mgoe.models.omoe import OMoE
 from mgoe.models.ple import PLE, PLEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, Undrawn, make_model, options_of, resolve, written_out
+from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
 from mgoe.models.rivals import FlatInputs, RivalOptions
 from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.single_task import SingleTask, SingleTaskOptions
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 from mgoe.models.stem import STEM, STEMOptions
+from mgoe.models.tables import Undrawn, draw_rows, late_tables
 
 __all__ = [
     "AITM",
@@ -57,14 +57,14 @@ __all__ = [
     "MetaHeac",
     "MetaHeacOptions",
     "OMoE",
+    "Owner",
+    "Owners",
     "PLEOptions",
     "RankingModel",
     "RivalOptions",
     "STEMOptions",
     "SharedBottom",
     "SharedBottomOptions",
-    "Side",
-    "Sides",
     "SingleTask",
     "SingleTaskOptions",
     "TaskSpec",
@@ -76,7 +76,7 @@ __all__ = [
     "make_model",
     "neutral",
     "options_of",
+    "owner_of",
     "resolve",
-    "side_of",
     "written_out",
 ]

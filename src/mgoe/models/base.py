@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup, Settings
-from mgoe.models.halves import Halves, Sides
+from mgoe.models.halves import Halves, Owners
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -117,11 +117,11 @@ class RankingModel(nn.Module, ABC):
         """What the report shows of the model's inside, e.g. `gates` (T, experts); nothing by default."""
         return {}
 
-    def halves(self, sides: Sides) -> Halves:
+    def halves(self, owners: Owners) -> Halves:
         """How it is served, parts of it computed ahead of a request; by default none (see `halves.AdditiveHalves`).
 
         Args:
-            sides: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
+            owners: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
         """
         return Halves(self, batch_keys(self.spec, self.needs))
 

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.inputs import SPREAD
-from mgoe.models.layers import uniform
+from mgoe.models.layers import masked_softmax, uniform
 from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.tables import SPREAD
 
-SIDES: dict[str, Literal["user", "item"]] = {"u1": "item", "u2": "user", "i1": "user", "i2": "item"}
+LEADS_TO: dict[str, Literal["user", "item"]] = {"u1": "item", "u2": "user", "i1": "user", "i2": "item"}
 """Which macro nodes each order's edges lead to."""
 
 
@@ -29,11 +29,6 @@ def edge_weights(edges: Tensor, tau: float, mask_empty: bool) -> Tensor:
     """
     logits = edges.float() / tau
     return masked_softmax(logits, edges > 0) if mask_empty else logits.softmax(-1)
-
-
-def masked_softmax(logits: Tensor, keep: Tensor) -> Tensor:
-    """Softmax over the last axis among `keep`; all zero where nothing is kept."""
-    return logits.masked_fill(~keep, -1e30).softmax(-1) * keep
 
 
 class MacroExperts(nn.Module):
@@ -69,7 +64,7 @@ class MacroExperts(nn.Module):
     ):
         super().__init__()
         self.experts, self.tau, self.mask_empty = experts, tau, mask_empty
-        self.orders = [order for order in SIDES if second_order or order.endswith("1")]
+        self.orders = [order for order in LEADS_TO if second_order or order.endswith("1")]
         self.user_orders = [order for order in self.orders if order.startswith("u")]
         self.width = len(self.orders) * aggregate
         sizes = {"user": spec.macro_users, "item": spec.macro_items}
@@ -106,7 +101,7 @@ class MacroExperts(nn.Module):
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
         """Aggregates of one order: edges (B, K) and, where attention reads it, the target (S, B, target) -> (S, B, H)."""
-        values = self.nodes[SIDES[order]] @ self.value[order]  # (S, K, H)
+        values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
         weights = self._weights(order, edges, target)
         return self._folded(weights, values) if weights.dim() == 2 else torch.bmm(weights, values)
 
@@ -114,7 +109,7 @@ class MacroExperts(nn.Module):
         """(B, K) for all experts, or (S, B, K)."""
         if order not in self.key or target is None:
             return edge_weights(edges, self.tau, self.mask_empty)
-        nodes = self.nodes[SIDES[order]]  # (S or 1, K, D)
+        nodes = self.nodes[LEADS_TO[order]]  # (S or 1, K, D)
         affinity = torch.bmm(torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2))  # (S, B, K)
         logits = affinity.float() * self.scale + edges / self.tau
         return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)

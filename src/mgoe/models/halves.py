@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from mgoe.models.spec import DENSE_KEYS, Batch, FeatureSpec
 
-Side: TypeAlias = Literal["user", "item", "pair"]
-Sides: TypeAlias = Mapping[str, Sequence[Side]]
-"""Whose each column is, for batch keys that hold columns of several; `side_of` says it of all others."""
+Owner: TypeAlias = Literal["user", "item", "pair"]
+Owners: TypeAlias = Mapping[str, Sequence[Owner]]
+"""Whose each column is, for batch keys that hold columns of several; `owner_of` says it of all others."""
 OF_USER = ("user", "recent_items", "table_user", "u1", "u2", "context")
 OF_ITEM = ("item", "recent_users", "table_item", "i1", "i2")
 
 
-def side_of(key: str) -> Side:
+def owner_of(key: str) -> Owner:
     """Whose a batch key is. What is known of a request, as its context is, counts as the user's."""
     return "user" if key.startswith(OF_USER) else "item" if key.startswith(OF_ITEM) else "pair"
 
@@ -87,9 +87,9 @@ class Inputs(Protocol):
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
-    def sides(self, mixed: Sides) -> list[Side]: ...
+    def owners(self, mixed: Owners) -> list[Owner]: ...
 
-    def pair(self, mixed: Sides) -> Callable[[Batch], list[Tensor]]: ...
+    def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]: ...
 
 
 class Additive(Protocol):
@@ -112,7 +112,7 @@ class AdditiveHalves(Halves):
         model: What is taken apart.
         inputs: Its inputs.
         keys: All that it reads of a batch.
-        sides: Whose the columns of mixed keys are.
+        owners: Whose the columns of mixed keys are.
         late: Which of the keys `rest` and the pair's inputs read, beside the dense ones.
     """
 
@@ -122,13 +122,13 @@ class AdditiveHalves(Halves):
     user_columns: Tensor
     item_columns: Tensor
 
-    def __init__(self, model: Additive, inputs: Inputs, keys: Collection[str], sides: Sides, late: Collection[str]):
+    def __init__(self, model: Additive, inputs: Inputs, keys: Collection[str], owners: Owners, late: Collection[str]):
         dense = [key for group in DENSE_KEYS.values() for key in group if key in keys]
-        super().__init__(model, {*late, *(key for key in dense if "pair" in sides.get(key, (side_of(key),)))})
-        self.inputs, self.pair = inputs, inputs.pair(sides)
-        self.user_keys = frozenset(key for key in keys if "user" in sides.get(key, (side_of(key),)))
-        self.item_keys = frozenset(key for key in keys if "item" in sides.get(key, (side_of(key),)))
-        whose = inputs.sides(sides)
+        super().__init__(model, {*late, *(key for key in dense if "pair" in owners.get(key, (owner_of(key),)))})
+        self.inputs, self.pair = inputs, inputs.pair(owners)
+        self.user_keys = frozenset(key for key in keys if "user" in owners.get(key, (owner_of(key),)))
+        self.item_keys = frozenset(key for key in keys if "item" in owners.get(key, (owner_of(key),)))
+        whose = inputs.owners(owners)
         for side in ("user", "item"):
             self.register_buffer(f"{side}_columns", torch.tensor([float(of == side) for of in whose]))
         self._none = {key: value for key, value in neutral(model.spec).items() if key in keys}

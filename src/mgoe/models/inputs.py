@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, BeforeValidator
@@ -16,20 +13,14 @@ from torch import Tensor, nn
 
 from mgoe.config import InputGroup
 from mgoe.config.base import as_list
-from mgoe.models.halves import Side, Sides, side_of
+from mgoe.models.halves import Owner, Owners, owner_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
+from mgoe.models.tables import SPREAD, table
 
 CLIP = 10.0
 """Standardised values are clipped here: a drifting count may not outweigh everything else."""
 MOST_KNOTS = 16
-SPREAD = 0.05
-"""Standard deviation of fresh embeddings."""
-LATE_ROWS = 1 << 22
-"""Rows from which a table may be made late."""
-DRAWN = 1 << 16
-"""Rows that are drawn together."""
-_late: ContextVar[bool] = ContextVar("late", default=False)
 
 
 def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
@@ -42,43 +33,6 @@ def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
 
 Knots = Annotated[tuple[float, ...], BeforeValidator(as_list), AfterValidator(_rising)]
 """Where numbers bend, in standard deviations from their means, as an option."""
-
-
-def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:
-    """Embeddings with one last row, of zeros, for what training never saw; `rows` counts it."""
-    late = sparse and rows >= LATE_ROWS and _late.get()
-    embedding = nn.Embedding(rows, width, sparse=sparse, device="meta" if late else None)
-    with torch.no_grad():
-        embedding.weight.normal_(0, SPREAD)[-1] = 0
-    return embedding
-
-
-@contextmanager
-def late_tables() -> Iterator[None]:
-    """Inside, models are made whose largest tables have no values yet (device `meta`): `fit` draws them where they are held."""
-    token = _late.set(True)
-    try:
-        yield
-    finally:
-        _late.reset(token)
-
-
-def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> None:
-    """Fill rows of a table that was made late, as many as they are, with what they are in it whatever part of it is drawn.
-
-    Args:
-        rows: From row `first` on. Shape (n, width).
-        first: Their place in the table.
-        total: Rows of the table.
-        seed: Of the table, none of them negative.
-    """
-    for block in range(first // DRAWN, -(-(first + len(rows)) // DRAWN)):
-        low, high = max(block * DRAWN, first), min((block + 1) * DRAWN, first + len(rows))
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((*seed, block)).generate_state(1, np.uint64)[0]))
-        drawn = torch.empty(DRAWN, rows.shape[1]).normal_(0, SPREAD, generator=generator)
-        rows[low - first : high - first] = drawn[low - block * DRAWN : high - block * DRAWN].to(rows.device)
-    if first <= total - 1 < first + len(rows):
-        rows[total - 1 - first] = 0
 
 
 class Category(nn.Module):
@@ -176,17 +130,17 @@ class DenseInputs(nn.Module):
         """Batch keys."""
         return {*self.keys, *(key for key, _ in self.embedded)}
 
-    def sides(self, mixed: Sides) -> list[Side]:
+    def owners(self, mixed: Owners) -> list[Owner]:
         """Whose each column is."""
-        whose: list[Side] = []
+        whose: list[Owner] = []
         for key in dict.fromkeys(self.names):
-            own: list[Side] = [side_of(key)]
+            own: list[Owner] = [owner_of(key)]
             whose += mixed.get(key, own * self.names.count(key))
         return whose + [whose[column] for column in self.bent.tolist()] * len(self.knots)
 
-    def pair(self, mixed: Sides) -> Columns:
+    def pair(self, mixed: Owners) -> Columns:
         """Reads the columns that neither side has alone."""
-        return Columns(self, [column for column, side in enumerate(self.sides(mixed)[: len(self.names)]) if side == "pair"])
+        return Columns(self, [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"])
 
 
 class Columns(nn.Module):

@@ -16,6 +16,11 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 """Of an MLP's layers, as an option."""
 
 
+def masked_softmax(logits: Tensor, keep: Tensor) -> Tensor:
+    """Softmax over the last axis among `keep`; all zero where nothing is kept."""
+    return logits.masked_fill(~keep, -1e30).softmax(-1) * keep
+
+
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     """A parameter drawn like `nn.Linear`'s: uniform within 1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(max(fan_in, 1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
-from mgoe.models.experts import SIDES, MacroExperts
+from mgoe.models.experts import LEADS_TO, MacroExperts
 from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import uniform
 from mgoe.models.nodes import NodeRows, Nodes
@@ -84,7 +84,7 @@ class MacroNeighbours(nn.Module):
             targets = {"user": rows.user[None], "item": rows.item[None]}
             parts += [rows.user, rows.item] if self.by_id else []
             parts += [self.recents(batch, rows)] if self.recents is not None else []
-        parts += [self.macro.of_order(order, batch[order], targets.get(side)).squeeze(0) for order, side in SIDES.items()]
+        parts += [self.macro.of_order(order, batch[order], targets.get(side)).squeeze(0) for order, side in LEADS_TO.items()]
         return torch.cat(parts, 1)
 
 

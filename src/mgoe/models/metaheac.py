@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.gates import mix
-from mgoe.models.inputs import SPREAD
 from mgoe.models.layers import StackedLinear, StackedMLP
 from mgoe.models.mmoe import MMoEOptions
 from mgoe.models.rivals import FlatInputs
 from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.tables import SPREAD
 
 
 class MetaHeacOptions(MMoEOptions):

@@ -16,7 +16,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
 from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
-from mgoe.models.halves import AdditiveHalves, Halves, Sides
+from mgoe.models.halves import AdditiveHalves, Halves, Owners
 from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import StackedMLP, Widths, for_products, uniform
 from mgoe.models.nodes import NodeRows, Nodes, ProjectedNodes
@@ -180,16 +180,16 @@ class MGOE(RankingModel):
             common.append(self.recents(batch, rows))
         return self.towers(torch.cat(common, 1) if common else None, own)
 
-    def halves(self, sides: Sides) -> Halves:
+    def halves(self, owners: Owners) -> Halves:
         """Additive with attention `none`; a candidate that is the target of the user's edges leaves nothing to compute ahead."""
         if self.macro is not None and len(self.macro.key):
-            return super().halves(sides)
+            return super().halves(owners)
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
         if self.experts is None and self.options.members == 1:
-            return FoldedHalves(Folded(self), self.inputs, keys, sides, late)
+            return FoldedHalves(Folded(self), self.inputs, keys, owners, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
-        return AdditiveHalves(self, self.inputs, keys, sides, late | tables)
+        return AdditiveHalves(self, self.inputs, keys, owners, late | tables)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""

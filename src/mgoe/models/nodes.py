@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.inputs import DenseInputs, table
+from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import for_products
 from mgoe.models.spec import Batch, FeatureSpec
+from mgoe.models.tables import table
 
 
 class NodeRows(NamedTuple):

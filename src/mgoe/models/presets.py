@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, Settings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
@@ -137,14 +135,6 @@ def written_out(model: ModelSettings) -> ModelSettings:
     """
     switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
     return model.model_copy(update={"options": switches.model_dump(mode="json")})
-
-
-class Undrawn(TorchDispatchMode):
-    """Inside, models are made whose weights are not drawn, for those that are read next: drawing takes as long as reading."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        drawn = func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_)
-        return args[0] if drawn else func(*args, **(kwargs or {}))
 
 
 def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> RankingModel:

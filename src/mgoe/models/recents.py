@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers import uniform
+from mgoe.models.layers import masked_softmax, uniform
 from mgoe.models.nodes import NodeRows
 from mgoe.models.spec import Batch, FeatureSpec
 
 
 class TargetAttention(nn.Module):
-    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(code))` (inferred).
+    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(code))` (the paper gives no formula; this
+    one is inferred).
 
     Padding gets no weight, and a row of padding alone gives zero.
     """
@@ -35,7 +36,7 @@ class TargetAttention(nn.Module):
         """Of each neighbour, (B, R)."""
         query = (target @ self.query) @ self.key.T  # Q and K folded: a key a neighbour is never formed
         logits = torch.bmm(neighbours, query[:, :, None]).squeeze(2).float() * self.scale + bonus
-        return logits.masked_fill(~present, -1e30).softmax(1) * present
+        return masked_softmax(logits, present)
 
 
 class Recents(nn.Module):

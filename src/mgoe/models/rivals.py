@@ -13,7 +13,7 @@ from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.experts import MacroExperts
-from mgoe.models.halves import AdditiveHalves, Halves, Side, Sides
+from mgoe.models.halves import AdditiveHalves, Halves, Owner, Owners
 from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import Widths
 from mgoe.models.nodes import Nodes
@@ -76,15 +76,15 @@ class FlatInputs(nn.Module):
             parts += [aggregate.squeeze(0) for aggregate in self.macro(batch)]
         return torch.cat(parts, 1)
 
-    def sides(self, mixed: Sides) -> list[Side]:
+    def owners(self, mixed: Owners) -> list[Owner]:
         """Whose each column is; the recents' summaries are the pair's."""
         ids = self.nodes.width if self.nodes is not None and self.by_id else 0
         recents = self.recents.width if self.recents is not None else 0
         macro = self.macro.width // 2 if self.macro is not None else 0
-        rest: list[tuple[Side, int]] = [("user", ids), ("item", ids), ("pair", recents), ("user", macro), ("item", macro)]
-        return self.dense.sides(mixed) + [side for side, width in rest for _ in range(width)]
+        rest: list[tuple[Owner, int]] = [("user", ids), ("item", ids), ("pair", recents), ("user", macro), ("item", macro)]
+        return self.dense.owners(mixed) + [side for side, width in rest for _ in range(width)]
 
-    def pair(self, mixed: Sides) -> Callable[[Batch], list[Tensor]]:
+    def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]:
         """Reads the pair's columns: dense ones, and summaries of the recents."""
         dense, nodes, recents = self.dense.pair(mixed), self.nodes, self.recents
         if nodes is None or recents is None:
@@ -115,9 +115,9 @@ class FlatModel(RankingModel):
     def logits(self, batch: Batch) -> Tensor:
         return self.rest(self.first(batch, self.inputs(batch)), batch)
 
-    def halves(self, sides: Sides) -> Halves:
+    def halves(self, owners: Owners) -> Halves:
         late = self.inputs.nodes.reads if self.inputs.nodes is not None and self.inputs.recents is not None else set()
-        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), sides, late)
+        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         return self.inputs.weights(batch)

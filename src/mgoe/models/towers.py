@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.inputs import SPREAD
 from mgoe.models.layers import StackedLinear, StackedMLP, for_products, uniform
+from mgoe.models.tables import SPREAD
 
 Transfer = Literal["none", "concat", "add", "aitm"]
 

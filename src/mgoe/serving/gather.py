@@ -14,24 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import Side as Node
+from mgoe.graph.blocks import Side
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.scores import UNIT
-from mgoe.models import Side, Sides
+from mgoe.models import Owner, Owners
 from mgoe.serving import pair_kernels as kernels
 
 if TYPE_CHECKING:
     from mgoe.serving.live import LiveNodes
 
-KIND_SIDES: dict[str, Side] = {"first.user": "pair", "first.item": "pair", "second.user": "user", "second.item": "item", "macro": "pair"}
-PAIR_KINDS = tuple(kind for kind in EDGE_KINDS if KIND_SIDES[kind] == "pair")
+KIND_OWNERS: dict[str, Owner] = {"first.user": "pair", "first.item": "pair", "second.user": "user", "second.item": "item", "macro": "pair"}
+PAIR_KINDS = tuple(kind for kind in EDGE_KINDS if KIND_OWNERS[kind] == "pair")
 
 
-def sides(snapshot: Snapshot) -> Sides:
+def owners(snapshot: Snapshot) -> Owners:
     """Whose the columns of `counts` and `edges` are."""
     users, items = (snapshot.arrays[f"{side}_counts"].shape[1] for side in ("user", "item"))
-    counts: list[Side] = ["user"] * users + ["item"] * items
-    edges: list[Side] = [KIND_SIDES[kind] for kind in EDGE_KINDS for _ in EDGE_FORMS] * len(snapshot.resolutions)
+    counts: list[Owner] = ["user"] * users + ["item"] * items
+    edges: list[Owner] = [KIND_OWNERS[kind] for kind in EDGE_KINDS for _ in EDGE_FORMS] * len(snapshot.resolutions)
     return {"counts": counts, "edges": edges}
 
 
@@ -183,7 +183,7 @@ class PairGather:
         order = np.argsort(item)
         return item[order], code[order], time[order]
 
-    def _known(self, side: Node, codes: NDArray[np.int64], live: Slots) -> NDArray[np.int64]:
+    def _known(self, side: Side, codes: NDArray[np.int64], live: Slots) -> NDArray[np.int64]:
         """Codes, -1 for nodes without history."""
         n = self._at.n_users if side == "user" else self._at.n_items
         known = (codes >= 0) & (codes < n)
@@ -192,7 +192,7 @@ class PairGather:
             known[born] = live.slot[codes[born]] >= 0
         return np.where(known, codes, -1)
 
-    def _slots(self, side: Node) -> Slots:
+    def _slots(self, side: Side) -> Slots:
         if self._live is None:
             return self._none
         nodes = self._live.sides[side]

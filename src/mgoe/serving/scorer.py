@@ -19,8 +19,8 @@ from torch import Tensor
 from mgoe.bundle import Bundle
 from mgoe.config import InputGroup
 from mgoe.errors import ConfigError
-from mgoe.models import Batch, FoldedHalves, Halves, batch_keys, side_of
-from mgoe.serving.gather import PairGather, sides
+from mgoe.models import Batch, FoldedHalves, Halves, batch_keys, owner_of
+from mgoe.serving.gather import PairGather, owners
 from mgoe.serving.items import ItemRows
 from mgoe.serving.onnx import Precision, Runtime, Sessions
 from mgoe.training.assemble import assemble
@@ -66,13 +66,13 @@ class Scorer:
         self._bundle, self._model, self._live = bundle, bundle.model, live
         self._graph = live or bundle.graph.latest
         self.tasks = bundle.tasks
-        self._halves: Halves = self._model.halves(sides(bundle.graph.latest)).eval()
+        self._halves: Halves = self._model.halves(owners(bundle.graph.latest)).eval()
         self._groups = {"user": self._needed(self._halves.user_keys), "item": self._needed(self._halves.item_keys)}
         self._pairs = PairGather(bundle.graph.latest, live)
         self._pair_keys = frozenset() if self._halves.whole else self._halves.keys & self._pairs.widths.keys()
         self._late = self._halves.keys - self._pair_keys
         self._late_groups = self._needed(self._late)
-        missed = [] if self._halves.whole else sorted(key for key in self._late if side_of(key) == "pair")
+        missed = [] if self._halves.whole else sorted(key for key in self._late if owner_of(key) == "pair")
         assert not missed, f"PairGather must bring {missed}: columns of a pair that it does not know would be read of nobody"
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
@@ -223,7 +223,7 @@ class Scorer:
         late: Batch = {}
         if self._late:
             others = self._batch(np.full(len(items), -1), items, {}, self._late_groups)
-            late = {key: known[key] if side_of(key) == "user" else others[key] for key in self._late}
+            late = {key: known[key] if owner_of(key) == "user" else others[key] for key in self._late}
         pairs = self._pairs(user, items, self._pair_keys)
         return late | {key: torch.from_numpy(values) for key, values in pairs.items()}
 
