@@ -37,7 +37,7 @@ from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, compare, estimate
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve
-from mgoe.models.experts import SIDES, MacroExperts, edge_weights
+from mgoe.models.experts import LEADS_TO, MacroExperts, edge_weights
 from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
@@ -73,7 +73,7 @@ class UnmergedSnapshot:
         found = self.merged.gather(users, items, groups)
         if "aggregates" in groups:
             each = [snapshot.gather(users, items, ["aggregates"]) for snapshot in self.of_tasks]
-            found |= {order: np.concatenate([one[order] for one in each], 1) for order in SIDES}
+            found |= {order: np.concatenate([one[order] for one in each], 1) for order in LEADS_TO}
         return found
 
 
@@ -118,7 +118,7 @@ class OwnGraphs(MacroExperts):
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, T K) -> (S, B, H), where S is a multiple of T."""
-        values = self.nodes[SIDES[order]] @ self.value[order]  # (S, K, H)
+        values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
         own = edges.unflatten(1, (-1, values.shape[1])).transpose(0, 1)  # (T, B, K)
         weights = edge_weights(own, self.tau, self.mask_empty)
         return torch.bmm(weights.repeat(self.experts // len(own), 1, 1), values)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks import unmerged
 from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
-from mgoe.models.experts import SIDES, MacroExperts
+from mgoe.models.experts import LEADS_TO, MacroExperts
 from mgoe.models.inputs import DenseInputs
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
@@ -30,7 +30,7 @@ from tests.models.batches import make_spec, random_batch
 def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(tasks, members, seed, second, shared, mask, knots):
     """Aggregates and numbers, given the other graphs' edges beside its own."""
     single = make_spec(tasks)
-    sizes = {order: single.macro_users if side == "user" else single.macro_items for order, side in SIDES.items()}
+    sizes = {order: single.macro_users if side == "user" else single.macro_items for order, side in LEADS_TO.items()}
     several = replace(single, widths=single.widths | {order: tasks * size for order, size in sizes.items()})
     switches = {"width": 3, "aggregate": 4, "tau": 1.3, "mask_empty": mask, "second_order": second, "shared_macro": shared}
     torch.manual_seed(seed)
@@ -40,7 +40,7 @@ def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(tas
     numbers = unmerged.OwnNumbers(several, members * tasks, knots)
     of_one = DenseInputs(replace(single, widths=single.widths | sizes), ["aggregates"], 0, edge_vectors=True, knots=knots)
     batches = [random_batch(single, 5, seed + task) for task in range(tasks)]
-    side_by_side = {order: torch.cat([batch[order] for batch in batches], 1) for order in SIDES}
+    side_by_side = {order: torch.cat([batch[order] for batch in batches], 1) for order in LEADS_TO}
     for found, *each in zip(own(side_by_side), *(one(batch) for batch in batches), strict=True):
         for expert in range(members * tasks):
             torch.testing.assert_close(found[expert], each[expert % tasks][expert])

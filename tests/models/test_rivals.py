@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mgoe.config import ModelSettings
 from mgoe.models import MacGNN, TaskSpec, make_model
 from mgoe.models.esmm import logit_of_product
-from mgoe.models.experts import SIDES
+from mgoe.models.experts import LEADS_TO
 from mgoe.models.funnel import parents
 from mgoe.models.gates import PartialGates, mix
 from mgoe.models.home import groups_of
@@ -301,7 +301,7 @@ def test_macro_neighbours_equal_their_equations():
     built, batch = make("macgnn"), random_batch(SPEC, 8)
     macro, rows = built.inputs.macro, built.inputs.nodes(batch)
     targets, expected = {"user": rows.user, "item": rows.item}, []
-    for order, side in SIDES.items():
+    for order, side in LEADS_TO.items():
         nodes = macro.nodes[side][0]
         attention = (targets[side] @ macro.key[order][0]) @ (nodes @ macro.query[order][0]).T / 32**0.5
         weights = (batch[order] / 1.3).exp() * attention.exp()
