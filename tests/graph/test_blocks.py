@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.graph import blocks
-from mgoe.graph.blocks import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, write_by_item
+from mgoe.graph.blocks import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, starts, write_by_item
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums
-from mgoe.graph.pairs import starts
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection
 from tests.effort import up_to

@@ -13,8 +13,8 @@ from numpy.testing import assert_array_equal
 
 from mgoe import tables
 from mgoe.graph import pairs as module
-from mgoe.graph.blocks import Rows
-from mgoe.graph.pairs import Moments, code_type, fold, in_order, starts, whole_pairs, write_pairs
+from mgoe.graph.blocks import Rows, starts
+from mgoe.graph.pairs import Moments, code_type, fold, in_order, whole_pairs, write_pairs
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of

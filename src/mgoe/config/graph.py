@@ -53,14 +53,15 @@ class GraphSettings(Settings):
     low_weight: float = Field(default=0.0, ge=0, le=1)
     """Weight of nodes below the threshold."""
     clusters: Literal["learned", "random"] = "learned"
-    """`random`: groups of the same number, for ablations."""
+    """`random` deals nodes into as many groups by lot, for ablations."""
     refresh: bool = True
     """New macro nodes at every snapshot, warm-started; else those of the first."""
     recents: int = Field(default=20, ge=1)
     iterations: int = Field(default=20, ge=1)
     """Of k-means."""
     rounds: int = Field(default=20, ge=0)
-    """In which users and items, after k-means, move to the macro node that ties them best, at most; fewer where few still move."""
+    """After k-means, users and items move in turn to the macro node that ties them best: at most so many times,
+    fewer where few still move."""
     sample: int = Field(default=200_000, ge=1)
     """Users that the sketch and the macro nodes are learned from at most; all of them are assigned."""
     snapshots: Literal["all", "last"] = "all"

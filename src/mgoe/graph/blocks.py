@@ -86,7 +86,7 @@ class Rows:
         if nodes is None:
             return Rows(np.asarray(self.indptr), self.other, self.code, *times)
         degree = np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes])
-        indptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
+        indptr = starts(degree)
         other, code = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.code.dtype)
         _copy_rows(self.indptr, self.other, self.code, nodes, indptr, other, code)
         return Rows(indptr, other, code, *times)
@@ -127,6 +127,11 @@ def cuts(indptr: NDArray[np.int64], pairs: int, rows: int) -> Iterator[tuple[int
         first = last
 
 
+def starts(degree: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each node's pairs start, and where the last one's end. Shape (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
+
+
 def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int = 1) -> Iterator[Block]:
     """The same pairs by item, block by block. Each pass over the pairs collects as many items as the memory holds.
 
@@ -141,7 +146,7 @@ def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: in
 
 
 def some_by_item(rows: Rows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1) -> Iterator[Block]:
-    """`by_item` of items `first` to `last - 1`, in one pass over the pairs."""
+    """Blocks of items `first` to `last - 1` alone, in one pass over the pairs by user."""
     indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
     for block in _collect(rows, first, indptr, threads).blocks():
         yield Block(first + block.first, block.indptr, block.other, block.code, block.time, block.events)

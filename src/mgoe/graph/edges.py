@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block
+from mgoe.graph.blocks import Block, starts
 from mgoe.graph.neighbours import task_table
 from mgoe.graph.prefetch import AHEAD, prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
@@ -82,7 +82,7 @@ class FirstOrder:
         """Of the block's nodes."""
         degree = np.zeros(len(block), np.int64)
         _first_order_degrees(block.indptr, block.other, self.macro, self.width, degree)
-        indptr = np.concatenate([[0], np.cumsum(degree)])
+        indptr = starts(degree)
         macro, score = np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], self.score_type)
         _first_order(block.indptr, block.other, block.code, self.scores, self.macro, self.width, indptr, macro, score)
         return SparseEdges(indptr, macro, score)
@@ -90,7 +90,8 @@ class FirstOrder:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """Reads edges over two steps without the way back: `N_u2[u] = sum_i s_ui N_i1[i]`, then `N_u2[u, c(u)] -= sum_i s_ui^2` (REPAIR).
+    """Reads edges over two steps without the way back: `N_u2[u] = sum_i s_ui N_i1[i]`, then `N_u2[u, c(u)] -= sum_i s_ui^2`
+    (ours: the paper keeps this way back).
 
     Attributes:
         scores: Fixed-point score of every code. Shape (2^T,).

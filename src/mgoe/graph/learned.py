@@ -8,10 +8,15 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mgoe.arrays import mapped
 from mgoe.graph.blocks import SIDES, Side
 from mgoe.graph.sketch import Sketch
+
+as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+"""BLAS rounds by how many threads share a product, and macro nodes go by a rounding: what is learned may not depend on the machine's cores.
+All else runs on threads of our own, whose sums come in one order."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def settle(
 
 
 def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
-    """How likely the score of a macro node's members goes to each macro node of the other side, with one unit of score more to each.
+    """Log of the share of a macro node's score that goes to each macro node of the other side, smoothed by one unit of score each.
 
     Args:
         table: Fixed-point score between macro nodes. Shape (K, other K).

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe.arrays import ArrayFolder, save_arrays
+from mgoe.graph.blocks import starts
 
 CHUNK = 1 << 19
 """Events folded at once."""
@@ -172,11 +173,6 @@ def write_folded(
             advance(events)
     for folder, (by_user, by_item) in zip(folders, degree, strict=True):
         save_arrays(folder, {"pairs.indptr": starts(by_user), "pairs.item_indptr": starts(by_item)})
-
-
-def starts(degree: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each node's pairs start, and where the last one's end. Shape (n + 1,)."""
-    return np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block, Rows
+from mgoe.graph.blocks import Block, Rows, starts
 from mgoe.graph.prefetch import AHEAD, prefetch_row
 from mgoe.graph.scores import UNIT
 
@@ -76,7 +76,7 @@ def score_matrix(
     """
     users = np.arange(len(rows)) if users is None else users
     degree = np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users])
-    indptr = np.concatenate([[0], np.cumsum(degree)])
+    indptr = starts(degree)
     item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     own, other = (sums[side] / UNIT for side in ("user", "item"))
     _values(rows.indptr, rows.other, rows.code, users, scores / UNIT, own, other, normalize == "degree", indptr, item, value)

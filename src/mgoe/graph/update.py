@@ -21,12 +21,12 @@ from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.assemble import Assembler
-from mgoe.graph.blocks import Rows
+from mgoe.graph.blocks import Rows, starts
 from mgoe.graph.build import make_assembler
 from mgoe.graph.embedded import Embedded
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pairs import MOST_EVENTS, Moments, starts
+from mgoe.graph.pairs import MOST_EVENTS, Moments
 from mgoe.graph.stages import Advance, Observer, Silent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
 

@@ -56,7 +56,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Map
 
 
 def _save_together(unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World) -> None:
-    """The file with the rows of all processes; its checksum comes last, as no process has it all."""
+    """Write one file with the rows of every process. The first one fills in the checksum once all rows are in it."""
     head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, world)
     if world.leads:
         with safe_open(unfinished, framework="pt") as file, unfinished.open("rb+") as same:

@@ -149,7 +149,7 @@ def follow(model: nn.Module, optimizers: list[Optimizer]) -> None:
 
 
 def unshard(model: nn.Module) -> None:
-    """Make sharded tables whole again, of whatever file of weights is loaded next. No process waits for another in this."""
+    """Replace sharded tables by whole ones, into which the next file of weights is loaded. No process waits for another in this."""
     for parent, name, table in list(_tables(model)):
         if isinstance(table, ShardedTable):
             setattr(parent, name, OpenedTable(table.num_embeddings, table.embedding_dim))
