@@ -99,3 +99,13 @@ def test_a_module_is_one_idea(file: Path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 70, f"{node.name} fits no screen"
+
+
+def test_no_module_imports_what_another_keeps_to_itself():
+    found = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mgoe"):
+                private = [alias.name for alias in node.names if alias.name.startswith("_") and not alias.name.startswith("__")]
+                found += [f"{file.relative_to(SOURCE)}: {node.module}.{name}" for name in private]
+    assert found == []
