@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from mgoe.arrays import mapped
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import Assembler, Engine
+from mgoe.graph.assemble import assemble
 from mgoe.graph.disk import disk_needed
 from mgoe.graph.embedded import Embedded
+from mgoe.graph.engine import Assembler, Engine
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.memory import check_memory
@@ -122,7 +123,7 @@ def build_graph(
         cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
         for s, snapshot in enumerate(snapshots):
             learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
-            assembler.snapshot(s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
+            assemble(assembler, s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
         ranks = np.asarray(source.ranks, float)
         meta = {
             "format": FORMAT,

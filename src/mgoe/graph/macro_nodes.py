@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,8 @@ from mgoe.arrays import mapped, save_arrays
 from mgoe.graph import clusters, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.learned import Learned, as_on_one_thread
+from mgoe.graph.snapshot_build import SnapshotBuild
 from mgoe.graph.stages import Advance
-
-if TYPE_CHECKING:
-    from mgoe.graph.snapshot_build import SnapshotBuild
 
 Sizes = dict[Side, int]
 Macro = dict[Side, NDArray[np.int32]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +14,11 @@ from mgoe.files import GIB
 from mgoe.graph import edges, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads, starts
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
+from mgoe.graph.engine import Assembler
 from mgoe.graph.learned import Learned, as_on_one_thread, read_sketch
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
 from mgoe.graph.stages import Advance
-
-if TYPE_CHECKING:
-    from mgoe.graph.assemble import Assembler
 
 MATRIX_SHARE = 0.4
 """Of the memory: what one side's 1st-order edges may take as a matrix."""
@@ -31,7 +28,7 @@ ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class SnapshotBuild:
-    """The stages of one snapshot, but for its macro nodes. Attributes as the arguments of `Assembler.snapshot`."""
+    """The stages of one snapshot, but for its macro nodes. Attributes as the arguments of `assemble`."""
 
     graph: Assembler
     number: int

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import Assembler
+from mgoe.graph.assemble import assemble
 from mgoe.graph.blocks import Rows, starts
 from mgoe.graph.build import make_assembler
 from mgoe.graph.embedded import Embedded
+from mgoe.graph.engine import Assembler
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pairs import MOST_EVENTS, Moments
@@ -82,7 +83,7 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
         assembler = _assembler(graph, settings, folder, stages)
         late = _merge_new_pairs(graph, new, snapshot, folder / "work", assembler, facts["events"])
         learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
-        assembler.snapshot(latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
+        assemble(assembler, latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
         changed = {
             "cuts": [*meta["cuts"][:-1], cut],
             "users": [*meta["users"][:-1], new.users if new else meta["users"][-1]],
@@ -128,7 +129,7 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
             items = int(graph.meta["items"][s])
             stages.run(f"{s:02d}: pairs", len(rows.other), lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance))
             learned = Learned.of(graph.folder(s), len(graph.sizes), settings.scale)
-            assembler.snapshot(s, snapshot, folder / "work" / snapshot.name, cut, None, learned)
+            assemble(assembler, s, snapshot, folder / "work" / snapshot.name, cut, None, learned)
             pairs.append(len(mapped(snapshot / "pairs.item.npy")))
         drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
         changed = {"pairs": pairs, "drift": drift, "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}]}
