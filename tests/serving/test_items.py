@@ -13,7 +13,7 @@ from mgoe.models import FoldedHalves, make_model
 from mgoe.serving.items import ItemRows, in_large_pages
 from tests.effort import up_to
 from tests.models.batches import make_spec
-from tests.models.test_halves import SIDES, of_one_user, part
+from tests.models.test_halves import OWNERS, of_one_user, part
 
 DTYPES = (torch.float32, torch.bfloat16)
 INPUTS = ("ids", "side", "context", "aggregates")
@@ -45,7 +45,7 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
 def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, users, seed):
     spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
     model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
-    halves, batch = model.halves(SIDES), of_one_user(spec, rows, seed)
+    halves, batch = model.halves(OWNERS), of_one_user(spec, rows, seed)
     assert isinstance(halves, FoldedHalves)
     assert halves.mixed is not None
     with torch.inference_mode():

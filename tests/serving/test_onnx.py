@@ -16,7 +16,7 @@ from mgoe.serving import onnx
 from mgoe.serving.onnx import Exported, Sessions, export_whole
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
-from tests.models.test_halves import SIDES, late, of_one_user, part
+from tests.models.test_halves import OWNERS, late, of_one_user, part
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
@@ -40,7 +40,7 @@ def test_whole_models(tmp_path: Path, name: str):
 def test_models_taken_apart(name: str):
     spec = make_spec(2)
     model = make_model(MODELS[name], spec, 0).eval()
-    halves = model.halves(SIDES).eval()
+    halves = model.halves(OWNERS).eval()
     sample = of_one_user(spec, 3, 0)
     sessions = Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32")
     for rows, seed in ((1, 1), (4, 2), (50, 3)):
@@ -52,7 +52,7 @@ def test_models_taken_apart(name: str):
 
 
 def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(SIDES).eval()
+    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
     given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
     first = Sessions(*given, weights="one")
