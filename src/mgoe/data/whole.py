@@ -11,6 +11,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mgoe.config import RunSettings
@@ -153,7 +154,12 @@ def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str)
         return ids
     before = Vocabulary.load(known)
     new = ids.filter(pa.array(before.codes(ids) < 0))
+    rule, mend = f"ids of {node}s must be as in the graph ({before.type})", "mend the column"
     try:
-        return pa.concat_arrays([before.ids(np.arange(before.size)), new.cast(before.type)])
+        read = new.cast(before.type)
     except pa.ArrowInvalid as error:
-        raise DataError(place, f"ids of {node}s must be as in the graph ({before.type}): {error}; mend the column") from None
+        raise DataError(place, f"{rule}: {error}; {mend}") from None
+    changed = new.filter(pc.not_equal(read.cast(new.type), new))  # type: ignore[attr-defined]
+    if len(changed):  # "07" would be taken for 7, which is another id
+        raise DataError(place, f"{rule}, found {changed[0].as_py()!r}, which no {before.type} says; {mend}")
+    return pa.concat_arrays([before.ids(np.arange(before.size)), read])
