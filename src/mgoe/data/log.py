@@ -18,6 +18,10 @@ from mgoe.tables import batches
 
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
+_OTHER = re.compile(
+    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$", re.I
+)  # data in a form that is not read
+_ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave beside them, and what people do
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
@@ -42,7 +46,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
 
     Args:
         con: Where the table is made.
-        paths: Files, folders (every Parquet and CSV file below) or globs. All Parquet or all CSV.
+        paths: Files, folders (every Parquet and CSV file below that is not hidden) or globs. All Parquet or all CSV.
         key: The setting that named them, for messages.
 
     Raises:
@@ -164,11 +168,16 @@ def files_of(path: str, key: str) -> list[Path]:
     if here.is_file():
         return [here]
     if here.is_dir():
-        found = sorted(f for f in here.rglob("*") if f.name.endswith(_PARQUET + _CSV) and not f.name.startswith((".", "_")) and f.is_file())
+        files = [f for f in sorted(here.rglob("*")) if not any(map(_ASIDE.match, f.relative_to(here).parts)) and f.is_file()]
+        found = [f for f in files if _is_read(f)]
         if not found:
             raise DataError(
                 f"{key} {path}", "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder"
             )
+        if left := [f for f in files if _OTHER.search(f.name) and not _is_read(f)]:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            mend = f"convert them, or name by a glob what is the log: {here}/**/*{found[0].suffix}"
+            raise DataError(f"{key} {path}", f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}")
         return found
     if glob.has_magic(path):
         found = sorted(Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file())
@@ -177,6 +186,10 @@ def files_of(path: str, key: str) -> list[Path]:
         return found
     near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
     raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+
+
+def _is_read(file: Path) -> bool:
+    return file.name.lower().endswith(_PARQUET + _CSV)
 
 
 def _kind(file: Path, key: str) -> str:
