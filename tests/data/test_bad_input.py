@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -75,6 +76,11 @@ ROWS = {
         change(EVENTS, "item_id", [1.5]),
         RUN,
         r"column 'item_id': an id held as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
+    ),
+    "broken decimal id": (
+        EVENTS.assign(item_id=[Decimal("7.50"), *[Decimal("7.00")] * 23]),
+        RUN,
+        r"column 'item_id': an id held as a decimal must be a whole number, found '7.50' in row 1; write ids as integers or strings",
     ),
     "id of no type": (
         EVENTS.assign(user_id=True),

@@ -48,11 +48,24 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
         ]
     if kind.is_integer():
         return column.cast("uint64" if kind.is_unsigned_integer() and kind.nbytes == 8 else "int64"), checks
+    if kind.is_decimal():
+        return _read_decimal_id(column, name, checks)
     if kind.is_string():
         return column, checks
-    if kind.is_date() or kind.is_timestamp() or kind.is_uuid() or kind.is_decimal():
+    if kind.is_date() or kind.is_timestamp() or kind.is_uuid():
         return column.cast("string"), checks
     raise wrong_type(place, name, kind, "an id must be an integer or a string")
+
+
+def _read_decimal_id(column: Expr, name: str, checks: list[Check]) -> tuple[Expr, list[Check]]:
+    """As int64 where all of the type's whole digits fit, else as text without the fraction."""
+    kind, whole = column.type(), column
+    if kind.scale != 0:  # of a scale that is not known either
+        whole = column.cast("decimal(38, 0)")
+        rule = "an id held as a decimal must be a whole number"
+        checks = [*checks, Check(name, column % 1 != 0, column, rule, "write ids as integers or strings")]
+    fits = kind.precision is not None and kind.precision - kind.scale <= 18
+    return whole.cast("int64" if fits else "string"), checks
 
 
 def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit") -> Expr:
