@@ -182,9 +182,14 @@ ROWS = {
     "negative position": (
         change(SHOWN, "place", [-1]),
         RUN_SHOWN,
-        r"column 'place': a position must be a whole number, at least 0, found '-1' in row 3",
+        r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in row 3",
     ),
-    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, at least 0, found '1.5'"),
+    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, .* found '1.5'"),
+    "position for an unknown place": (
+        change(SHOWN, "place", [100_000, 999_999_999]),
+        RUN_SHOWN,
+        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; mend the column or drop `data.position`",
+    ),
 }
 
 

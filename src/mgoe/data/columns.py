@@ -16,6 +16,8 @@ from mgoe.errors import DataError
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds of each unit; a nanosecond (`ns`) is less than one."""
+POSITIONS = 100_000
+"""Below which positions lie: each has a bias, up to the largest."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -119,10 +121,9 @@ def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]
 def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A shown position as int64."""
     number = _number(column, name, place, "a position must be a whole number")
-    bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor())
-    return number.try_cast("int64"), [
-        Check(name, bad, column, "a position must be a whole number, at least 0", "mend the column or drop `data.position`")
-    ]
+    bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor()) | (number >= POSITIONS)
+    rule = f"a position must be a whole number, at least 0 and below {POSITIONS:,}"
+    return number.try_cast("int64"), [Check(name, bad, column, rule, "mend the column or drop `data.position`")]
 
 
 def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
