@@ -6,13 +6,14 @@ from decimal import Decimal
 
 import ibis
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import prepare
+from mgoe.data import Vocabulary, prepare, to_arrow
 from mgoe.data.columns import read_id
 from tests.data import logs
 
@@ -23,6 +24,17 @@ def test_a_whole_decimal_is_read_as_its_number(number, scale, precision):
     found = read_id(column, "id", "log")[0].to_pyarrow()
     assert found.type == (pa.int64() if precision - scale <= 18 else pa.string())
     assert found.cast(pa.string()).to_pylist() == [str(number), None]
+
+
+@given(ids=st.lists(st.uuids(), min_size=1, unique=True))
+def test_a_uuid_is_its_text(ids):
+    """In a list, in columns of several libraries, and where some are null."""
+    names = Vocabulary(pa.array(map(str, ids)))
+    chunks = pa.chunked_array([pa.array(ids), pa.array(ids)[:0]])
+    for asked in (ids, np.array(ids, object), pd.Series(ids), pa.array(ids), chunks, names.ids(np.arange(len(ids)))):
+        assert names.codes(asked).tolist() == list(range(len(ids)))
+    assert names.codes([None, ids[-1]]).tolist() == [-1, len(ids) - 1]
+    assert to_arrow(ids[0]).to_pylist() == [str(ids[0])]
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 10), pa.decimal128(12, 2), pa.decimal128(38, 0), pa.float64(), pa.string()])

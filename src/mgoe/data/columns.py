@@ -135,9 +135,11 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
 
 
 def to_arrow(values: Any) -> pa.Array:
-    """A column of any library, or one value, as one Arrow array; values that no single type holds become strings."""
+    """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings."""
     if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
+        return to_arrow(values.combine_chunks())
+    if isinstance(values, pa.ExtensionArray) and values.type.extension_name == "arrow.uuid":
+        return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
     if isinstance(values, pa.Array):
         return values
     if hasattr(values, "to_arrow"):
