@@ -106,7 +106,18 @@ ROWS = {
     "days as numbers": (
         EVENTS.assign(timestamp=20200101 + EVENTS.index % 12),
         RUN,
-        r"found 20200101, which looks like a day written YYYYMMDD; write them as dates",
+        r"found 20200101 to 20200112, of which most look like dates written YYYYMMDD; write them as dates, or set data.time_unit if",
+    ),
+    "seconds of dates as numbers": (
+        EVENTS.assign(timestamp=[0, *(20200101083000 + EVENTS.index[1:])]),
+        RUN,
+        r"found 0 to 20200101083023, of which most look like dates written YYYYMMDDhhmmss; write them",
+    ),
+    "minutes of dates as numbers": (EVENTS.assign(timestamp=202001010830), RUN, r"dates written YYYYMMDDhhmm;"),
+    "time of another unit": (
+        change(EVENTS, "timestamp", [253402300799]),
+        RUN,
+        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, where most are s; mend or leave",
     ),
     "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
     "behaviour of no type": (

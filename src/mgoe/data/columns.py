@@ -11,11 +11,19 @@ import pandas as pd
 import pyarrow as pa
 
 from mgoe.data.checks import Check
-from mgoe.data.expr import Expr
+from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds of each unit; a nanosecond (`ns`) is less than one."""
+_LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}
+"""From where a number since 1970 is of the next unit: the year 5138 in each."""
+_DATES = {
+    "YYYYMMDD": (19_000_101, 21_001_231),
+    "YYYYMMDDhhmm": (190_001_010_000, 210_012_312_359),
+    "YYYYMMDDhhmmss": (19_000_101_000_000, 21_001_231_235_959),
+}
+"""Dates written as numbers; read as numbers since 1970 they would lie in 1970, 1976 and after 2500."""
 POSITIONS = 100_000
 """Below which positions lie: each has a bias, up to the largest."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
@@ -79,6 +87,9 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
         return _microseconds(column if plain else column.cast("timestamp(6)"))
+    if kind.is_decimal():
+        column = column.try_cast("int64") if kind.scale == 0 else column.cast("float64")
+        kind = column.type()
     if not (kind.is_integer() or kind.is_floating()):
         raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
     finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
@@ -169,16 +180,26 @@ def _finite_from_zero(number: Expr) -> Expr:
 
 
 def _unit(column: Expr, name: str, place: str, key: str) -> str:
-    """The unit of a column's numeric times, by the largest."""
-    low, high = column.min().to_pyarrow().as_py(), column.max().to_pyarrow().as_py()
-    if low is not None and low >= 19_000_101 and high <= 21_001_231:
+    """The unit of a column's numeric times: by the largest, if most rows say the same."""
+    rows: Table = column.name("at").as_table()
+    given = ~rows.at.isin([0, -1])  # what an unknown time is often written as
+    most = {unit: (given & rows.at.between(-limit, limit)).sum() for unit, limit in _LIMITS.items()}
+    dates = {form: rows.at.between(*span).sum() for form, span in _DATES.items()}
+    held = rows.aggregate(low=rows.at.min(), high=rows.at.max(), rows=given.sum(), **most, **dates).to_pyarrow().to_pylist()[0]
+    low, high, half = held["low"] or 0, held["high"] or 0, (held["rows"] or 0) / 2
+    if form := next((form for form in _DATES if (held[form] or 0) > half), None):
+        found = f"found {low} to {high}, of which most look like dates written {form}"
         mend = f"write them as dates, or set {key} if they are numbers since 1970"
-        raise DataError(
-            f"{place}, column {name!r}", f"a numeric time counts from 1970, found {low}, which looks like a day written YYYYMMDD; {mend}"
-        )
-    return unit_of(max(abs(low or 0), abs(high or 0)))
+        raise DataError(f"{place}, column {name!r}", f"a numeric time counts from 1970, {found}; {mend}")
+    far = max(low, high, key=abs)
+    unit, usual = unit_of(abs(far)), next((unit for unit in _LIMITS if (held[unit] or 0) >= half), "ns")
+    if unit != usual:  # one odd row would move all others to 1970
+        mend = f"mend or leave out such rows, or set {key}"
+        found = f"found {far}, which would be {unit}, where most are {usual}"
+        raise DataError(f"{place}, column {name!r}", f"numeric times must be of one unit, {found}; {mend}")
+    return unit
 
 
 def unit_of(size: float) -> str:
-    """The unit of a time since 1970 by its magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
-    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+    """The unit of a time since 1970 by its magnitude."""
+    return next((unit for unit, limit in _LIMITS.items() if size < limit), "ns")
