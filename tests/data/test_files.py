@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import connect, open_log
+from mgoe.data import connect, open_log, prepare
+from mgoe.data.columns import read_time
 from mgoe.data.log import files_of
 from mgoe.errors import DataError
 from tests.data import logs
+from tests.data.test_times import microseconds
 
 EVENTS = logs.quiet_events()
 READ = ("a.csv", "b.CSV", "c.Parquet", "deep/d.PQ", "e.TSV.gz", "f=1/g.csv.ZST")
@@ -49,3 +53,50 @@ def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
     (tmp_path / "b.CSV").write_text(text)
     (tmp_path / "c.CSV.GZ").write_bytes(gzip.compress(text.encode()))
     assert open_log(connect(tmp_path), [tmp_path]).count().to_pyarrow().as_py() == 3 * len(EVENTS)
+
+
+MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-8))]))
+DAYS = st.dates(date(1970, 1, 2), date(2100, 1, 1))
+DAY, MONTH = "%d/%m/%Y", "%m/%d/%Y"
+
+
+def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> list[int | None]:
+    """The times of a log of a file for each list, in order."""
+    with TemporaryDirectory() as folder:
+        for number, part in enumerate(texts):
+            lines = [delimiter.join(["user", "at"]), *(delimiter.join([f"{number}{row:03}", text]) for row, text in enumerate(part))]
+            written = "\n".join(lines).encode()
+            file = Path(folder) / f"{number}{ending}"
+            file.write_bytes(gzip.compress(written) if ending.endswith(".gz") else written)
+        con = connect(Path(folder))
+        rows = open_log(con, [folder])
+        found = rows.select("user", at=read_time(rows["at"], "at", "auto", "log")).order_by("user").to_pyarrow()["at"].to_pylist()
+        con.disconnect()
+    return found
+
+
+@given(
+    moments=st.lists(st.lists(MOMENTS, min_size=1, max_size=5), min_size=1, max_size=2),
+    separator=st.sampled_from("T "),
+    file=st.sampled_from([(".csv", ","), (".csv.gz", ";"), (".tsv", "\t"), (".txt", "|")]),
+)
+def test_an_iso_moment_is_read_from_any_csv(moments, separator, file):
+    """With fractions and offsets, and files that are not of one form."""
+    texts = [[moment.isoformat(separator) for moment in part] for part in moments]
+    assert read(texts, *file) == [microseconds(moment) for part in moments for moment in part]
+
+
+@given(days=st.lists(DAYS, min_size=1, max_size=20), form=st.sampled_from([DAY, MONTH, "%Y-%m-%d", "%Y/%m/%d"]))
+def test_day_and_month_are_never_guessed(days, form):
+    guessed = form in (DAY, MONTH)
+    expected = [None if guessed else microseconds(datetime.combine(day, time())) for day in days]
+    assert read([[day.strftime(form) for day in days]]) == expected
+
+
+def test_a_date_that_is_not_iso_is_refused(tmp_path):
+    log = EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").dt.strftime(MONTH))
+    log.to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1"
+    ):
+        prepare(logs.event_settings(data={"log": str(tmp_path / "log.csv")}), tmp_path / "out")

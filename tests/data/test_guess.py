@@ -90,6 +90,14 @@ def test_an_exposure_log_is_told_by_its_labels(tmp_path):
     assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {"user_active_degree": 4}
 
 
+def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
+    log = odd_log()[["Event Name", "Customer ID", "SKU#", "Occurred at"]]
+    log.insert(0, "last event", log["Occurred at"].dt.strftime("%Y-%m-%d"))
+    log.rename(columns={"SKU#": "thing"}).to_csv(tmp_path / "log.csv", index=False)
+    data = make_settings(yaml.safe_load(guess(tmp_path / "log.csv"))).data
+    assert (data.user, data.item, data.behavior, data.time) == ("Customer ID", "thing", "Event Name", "Occurred at")
+
+
 def test_a_rating_is_a_regression(tmp_path):
     log = logs.quiet_exposures().assign(rating=np.arange(36) % 5 + 1).drop(columns=["clicked", "bought", "hour"])
     log.to_parquet(tmp_path / "log.parquet")

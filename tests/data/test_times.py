@@ -45,11 +45,15 @@ def test_an_offset_is_heeded_and_none_is_utc(engine: Any, moments: list[datetime
 
 def test_other_ways_to_write_a_moment(engine: Any):
     midnight = microseconds(datetime(2025, 1, 1))
-    assert read(engine, ["2025-01-01", "2025-01-01T00:00:00Z", "2025-01-01 00:00", "2025-01-01T05:30:00+0530"]) == [midnight] * 4
+    assert (
+        read(engine, ["2025-01-01", "2025-01-01T00:00:00Z", "2025-01-01 00:00", "2025-01-01T05:30:00+0530", " 2025-01-01 "])
+        == [midnight] * 5
+    )
 
 
 def test_what_is_no_time_is_null(engine: Any):
-    assert read(engine, ["soon", "", "2025-13-01", "2025-01-01T00:00:00 Nowhere"]) == [None] * 4
+    wrong = ["soon", "", "2025-13-01", "2025-01-01T00:00:00 Nowhere", "01/02/2025", "1/2/25", "25-01-02", "infinity", "epoch"]
+    assert read(engine, wrong) == [None] * len(wrong)
 
 
 NUMBERS = {unit: st.integers(315_532_800 * scale, 4_102_444_800 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6))}

@@ -82,8 +82,10 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read. Without an offset it is UTC."""
     kind = column.type()
     if kind.is_string():
-        with_offset, without = (_microseconds(column.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
-        return ibis.ifelse(column.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        text = column.strip()
+        with_offset, without = (_microseconds(text.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
+        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        return ibis.ifelse(text.re_search("^[0-9]{4}[-/]"), said, None)  # else 1/2/24 is a day of the year 1
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
         return _microseconds(column if plain else column.cast("timestamp(6)"))

@@ -18,6 +18,8 @@ from mgoe.tables import batches
 
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
+_TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
+"""What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
 _OTHER = re.compile(
     r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$", re.I
 )  # data in a form that is not read
@@ -64,7 +66,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
     try:
         if kinds == {"parquet"}:
             return con.read_parquet(names, union_by_name=len(names) > 1)
-        return con.read_csv(names, union_by_name=len(names) > 1)
+        return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
 

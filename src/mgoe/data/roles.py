@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mgoe.data.columns import read_time
 from mgoe.data.expr import Table
 
 SAMPLE = 200_000
@@ -72,7 +73,12 @@ class Column:
     @property
     def id(self) -> bool:
         """Whether it can name users or items."""
-        return self.kind in ("integer", "string") and self.distinct > 1 and (not self.binary or self.named(f"{USER}|{ITEM}"))
+        return (
+            self.kind in ("integer", "string")
+            and not self.parses
+            and self.distinct > 1
+            and (not self.binary or self.named(f"{USER}|{ITEM}"))
+        )
 
 
 def look(sample: Table) -> list[Column]:
@@ -85,7 +91,7 @@ def look(sample: Table) -> list[Column]:
             measures[f"distinct{k}"] = column.nunique()
             measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
         if kind == "string":
-            measures[f"read{k}"] = column.try_cast("timestamp(6)").count()
+            measures[f"read{k}"] = read_time(column, name, "auto", "").count()
     rows = "rows"
     held = sample.aggregate(**measures, **{rows: sample.count()}).to_pyarrow().to_pylist()[0]
     found = []
