@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mgoe.data import connect, open_log, prepare
 from mgoe.data.columns import read_time
-from mgoe.data.log import files_of
+from mgoe.data.log import files_of, stage
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_times import microseconds
@@ -100,3 +100,50 @@ def test_a_date_that_is_not_iso_is_refused(tmp_path):
         DataError, match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1"
     ):
         prepare(logs.event_settings(data={"log": str(tmp_path / "log.csv")}), tmp_path / "out")
+
+
+NAMED = {
+    "all text": "user,item\nu1,i1\nu2,i2\n",
+    "one column": "user\n1\n2\n",
+    "one column of text": "user\nu1\nu2\n",
+    "names alone": "user,item\n",
+    "one row": "user,item\n1,2\n",
+    "one row of text": "user,item\nu1,i2\n",
+    "a column without a name": ",user,item\n0,1,2\n1,1,2\n",
+    "a name that is a number": "user,item,2\n1,2,3\n1,2,3\n",
+    "nulls": "user,item\n,\n,3\n",
+    "a comment before": "# of today\nuser,item\n1,2\n",
+    "text in quotes with commas": 'user,item\n"u,1","i,1"\n"u,2","i,2"\n',
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_csv_with_names_is_read(case, tmp_path):
+    (tmp_path / "log.csv").write_text(NAMED[case])
+    rows = open_log(connect(tmp_path), [tmp_path / "log.csv"])
+    assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith("#")
+
+
+@pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])
+def test_a_csv_without_names_is_refused(first, tmp_path):
+    """Also as one of several, where its first event would name columns that the others lack."""
+    (tmp_path / "a.csv").write_text("user\n1\n2\n")
+    (tmp_path / "b.csv").write_text(f"{first}\n" * 9)
+    found = first.split(",")[0]
+    for paths in ([tmp_path], [tmp_path / "b.csv"]):
+        with pytest.raises(DataError, match=rf"b.csv: the first line must name the columns, found '{found}'.*; write a line of names"):
+            open_log(connect(tmp_path), paths)
+
+
+@pytest.mark.parametrize("odd", ["1,2", "1,2,3,4"])
+@pytest.mark.parametrize("before", [0, 3, 30_000])
+def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
+    """Early, where no delimiter is found for it, or after all that is looked at to find one."""
+    text = "user,item,time\n" + "1,2,3\n" * before + odd + "\n" + "1,2,3\n" * 3
+    (tmp_path / "a.csv").write_text("user,item,time\n1,2,3\n")
+    (tmp_path / "b.csv").write_text(text)
+    con = connect(tmp_path)
+    with pytest.raises(
+        DataError, match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend"
+    ):
+        stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")

@@ -66,6 +66,8 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
     try:
         if kinds == {"parquet"}:
             return con.read_parquet(names, union_by_name=len(names) > 1)
+        for name in names:
+            _check_names(con, name)
         return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
@@ -149,6 +151,12 @@ def unreadable(place: str, error: duckdb.Error) -> DataError:
     text = str(error)
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
     line = re.search(r"CSV Error on Line: (\d+)", text)
+    file = re.search(r"^ *file = (.+)$", text, re.M)
+    place = file.group(1) if file else place
+    columns = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if columns and line:
+        wanted, there = columns.groups()
+        return DataError(place, f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; mend that line")
     if found:
         column, value, kind = found.groups()
         where = f" in line {line.group(1)}" if line else ""
@@ -188,6 +196,23 @@ def files_of(path: str, key: str) -> list[Path]:
         return found
     near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
     raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+
+
+def _check_names(con: Backend, file: str) -> None:
+    """Refuse a CSV without a first line of names, for its first event would be taken for them, and one whose lines differ.
+
+    Raises:
+        DataError: There is no line of names.
+        duckdb.Error: The file cannot be read.
+    """
+    named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [file]).fetchall()[0]
+    if not named:
+        first = ", ".join(map(repr, con.read_csv([file]).columns[:4]))
+        raise DataError(file, f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it")
+    if len(columns) == 1 and (cut := re.search(r"[,;\t|]", names := columns[0]["name"])):  # no delimiter cuts all lines alike
+        kinds = {str(number): "VARCHAR" for number in range(len(names.split(cut[0])))}
+        strict = "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
+        con.con.execute(strict, [file, cut[0], kinds]).fetchall()  # its error says which line
 
 
 def _is_read(file: Path) -> bool:
