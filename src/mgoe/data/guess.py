@@ -12,7 +12,7 @@ import ibis
 
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
-from mgoe.data.log import connect, open_log, place_of, stage, unreadable
+from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
 from mgoe.data.roles import AMOUNT, BEHAVIOR, ITEM, POSITION, SAMPLE, TIME, USER, WEIGHT, Column, look, pick, strength
 from mgoe.errors import DataError
 
@@ -49,7 +49,9 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
 def _check_rows(sample: Table, place: str) -> None:
     """See that there is enough to tell columns apart by: a history and three windows take a row each."""
     rows = sample.count().to_pyarrow().as_py()
-    if 0 < rows < LEAST:
+    if not rows:
+        raise DataError(place, NO_ROWS)
+    if rows < LEAST:
         raise DataError(
             place, f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand"
         )

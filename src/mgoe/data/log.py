@@ -27,6 +27,7 @@ _ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave besi
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
+NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:

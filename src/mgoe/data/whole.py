@@ -19,6 +19,7 @@ from mgoe.data.checks import enforce
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
+from mgoe.data.log import NO_ROWS
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
@@ -96,7 +97,7 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
     values, checks = read_columns(raw, settings, names, place)
     if not enforce(raw, checks, place, numbered=False):
-        raise DataError(place, "the log must hold rows, found none but a header; name another file")
+        raise DataError(place, NO_ROWS)
     every: Table = within(raw.select(**values), settings.data.start, settings.data.end)
     if settings.form == "exposures":
         history = label_history(every, settings)
