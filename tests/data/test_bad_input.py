@@ -77,6 +77,11 @@ ROWS = {
         RUN,
         r"column 'item_id': an id held as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
     ),
+    "infinite id": (
+        change(EVENTS, "item_id", [np.inf]),
+        RUN,
+        r"an id held as a float must be a whole number below 2\^53, found 'inf' in row 3",
+    ),
     "broken decimal id": (
         EVENTS.assign(item_id=[Decimal("7.50"), *[Decimal("7.00")] * 23]),
         RUN,
@@ -196,6 +201,7 @@ ROWS = {
         r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in row 3",
     ),
     "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, .* found '1.5'"),
+    "huge position": (change(SHOWN, "place", [1e300]), RUN_SHOWN, r"a position must be a whole number, .* found '1e\+?300'"),
     "position for an unknown place": (
         change(SHOWN, "place", [100_000, 999_999_999]),
         RUN_SHOWN,

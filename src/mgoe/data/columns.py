@@ -50,7 +50,7 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
         Check(name, column.isnull(), column, "an id must not be null", "leave such rows out of the log, or give them an id of their own")
     ]
     if kind.is_floating():
-        whole = column.isnull() | ((column == column.floor()) & (column.abs() < _EXACT))
+        whole = column.isnull() | ((column % 1 == 0) & (column.abs() < _EXACT))  # Ibis casts what it floors, which infinity is not
         mend = "write ids as integers or strings"
         return column.try_cast("int64"), [
             *checks,
@@ -134,7 +134,7 @@ def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]
 def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A shown position as int64."""
     number = _number(column, name, place, "a position must be a whole number")
-    bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor()) | (number >= POSITIONS)
+    bad = number.isnull() | ~_finite_from_zero(number) | (number % 1 != 0) | (number >= POSITIONS)
     rule = f"a position must be a whole number, at least 0 and below {POSITIONS:,}"
     return number.try_cast("int64"), [Check(name, bad, column, rule, "mend the column or drop `data.position`")]
 
