@@ -160,6 +160,19 @@ def test_a_log_without_rows_is_said_to_be_one(kind, tmp_path):
         guess(tmp_path / f"log.{kind}")
 
 
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (20_240_301 + np.arange(4000) % 30, r"found 20240301 to 20240330, of which most look like dates written YYYYMMDD"),
+        (np.where(np.arange(4000) == 7, 253_402_300_799, 1_709_251_200 + np.arange(4000)), r"must be of one unit, found 253402300799"),
+    ],
+)
+def test_numbers_that_are_no_times_are_told_as_a_run_tells_them(times, message, tmp_path):
+    odd_log().drop(columns="Occurred at").assign(at_time=times).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=rf"log.parquet, column 'at_time': .*{message}"):
+        guess(tmp_path / "log.parquet")
+
+
 def test_a_time_that_is_always_missing_is_none(tmp_path):
     odd_log().assign(**{"Occurred at": pd.NaT}).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"a log needs a time .*, found none among"):

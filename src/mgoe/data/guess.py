@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import ibis
 
+from mgoe.data.columns import read_time
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
 from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
@@ -58,7 +59,7 @@ def _check_rows(sample: Table, place: str) -> None:
 
 
 def _roles(columns: list[Column], source: Table, place: str) -> Draft:
-    time = _time(columns, place)
+    time = _time(columns, source, place)
     ids = [column for column in columns if column.id and column.name != time]
     behavior = _behavior(ids)
     labels = [column for column in columns if column.binary and column.name != time]
@@ -85,9 +86,12 @@ def _roles(columns: list[Column], source: Table, place: str) -> Draft:
     return draft
 
 
-def _time(columns: list[Column], place: str) -> str:
+def _time(columns: list[Column], source: Table, place: str) -> str:
     moments = [column for column in columns if column.moment]
     if not moments:
+        for column in columns:
+            if column.named(TIME) and column.kind in ("integer", "float"):
+                read_time(source[column.name], column.name, "auto", place)  # it may say why they are none
         names = ", ".join(column.name for column in columns)
         raise DataError(place, f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; add one")
     return max(moments, key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct)).name
