@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -76,6 +77,16 @@ ROWS = {
         RUN,
         r"column 'item_id': an id held as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
     ),
+    "infinite id": (
+        change(EVENTS, "item_id", [np.inf]),
+        RUN,
+        r"an id held as a float must be a whole number below 2\^53, found 'inf' in row 3",
+    ),
+    "broken decimal id": (
+        EVENTS.assign(item_id=[Decimal("7.50"), *[Decimal("7.00")] * 23]),
+        RUN,
+        r"column 'item_id': an id held as a decimal must be a whole number, found '7.50' in row 1; write ids as integers or strings",
+    ),
     "id of no type": (
         EVENTS.assign(user_id=True),
         RUN,
@@ -100,7 +111,18 @@ ROWS = {
     "days as numbers": (
         EVENTS.assign(timestamp=20200101 + EVENTS.index % 12),
         RUN,
-        r"found 20200101, which looks like a day written YYYYMMDD; write them as dates",
+        r"found 20200101 to 20200112, of which most look like dates written YYYYMMDD; write them as dates, or set data.time_unit if",
+    ),
+    "seconds of dates as numbers": (
+        EVENTS.assign(timestamp=[0, *(20200101083000 + EVENTS.index[1:])]),
+        RUN,
+        r"found 0 to 20200101083023, of which most look like dates written YYYYMMDDhhmmss; write them",
+    ),
+    "minutes of dates as numbers": (EVENTS.assign(timestamp=202001010830), RUN, r"dates written YYYYMMDDhhmm;"),
+    "time of another unit": (
+        change(EVENTS, "timestamp", [253402300799]),
+        RUN,
+        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, where most are s; mend or leave",
     ),
     "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
     "behaviour of no type": (
@@ -176,9 +198,15 @@ ROWS = {
     "negative position": (
         change(SHOWN, "place", [-1]),
         RUN_SHOWN,
-        r"column 'place': a position must be a whole number, at least 0, found '-1' in row 3",
+        r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in row 3",
     ),
-    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, at least 0, found '1.5'"),
+    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, .* found '1.5'"),
+    "huge position": (change(SHOWN, "place", [1e300]), RUN_SHOWN, r"a position must be a whole number, .* found '1e\+?300'"),
+    "position for an unknown place": (
+        change(SHOWN, "place", [100_000, 999_999_999]),
+        RUN_SHOWN,
+        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; mend the column or drop `data.position`",
+    ),
 }
 
 

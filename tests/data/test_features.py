@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -51,6 +53,13 @@ def test_side_features_by_code(tmp_path):
     assert gathered["kinds"].tolist() == [[3, 1], [-1, -1], [-1, -1], [-1, -1]]
     assert gathered["numeric"][1:3].tolist() == [[0.0], [0.0]]
     assert data.item_side.gather([0, 1]) == {}
+
+
+def test_a_decimal_category_is_known_again(tmp_path):
+    side = pd.DataFrame({"id": [0, 1], "price": [Decimal("7.00"), Decimal("7.50")]})
+    encoders = with_side(tmp_path, side, [{"name": "price"}]).user_side.encoders
+    for asked in ([Decimal("7"), Decimal("7.5"), None], [*side.price, Decimal("8.00")]):
+        assert encoders.encode({"price": asked}, 3)["price"].tolist() == [1, 2, 0]
 
 
 def test_side_features_are_mapped_not_read(tmp_path):

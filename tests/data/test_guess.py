@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from uuid import UUID
+
+import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -88,6 +93,90 @@ def test_an_exposure_log_is_told_by_its_labels(tmp_path):
     assert "#   - {name: play_time_ms, kind: numeric}" in text
     uncommented = text.replace("  # context:", "  context:").replace("  #   - {name", "    - {name")
     assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {"user_active_degree": 4}
+
+
+def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
+    log = odd_log()[["Event Name", "Customer ID", "SKU#", "Occurred at"]]
+    log.insert(0, "last event", log["Occurred at"].dt.strftime("%Y-%m-%d"))
+    log.rename(columns={"SKU#": "thing"}).to_csv(tmp_path / "log.csv", index=False)
+    data = make_settings(yaml.safe_load(guess(tmp_path / "log.csv"))).data
+    assert (data.user, data.item, data.behavior, data.time) == ("Customer ID", "thing", "Event Name", "Occurred at")
+
+
+HELD = {
+    "uuid": lambda ids: pa.array([UUID(int=k) for k in ids]),
+    "decimal": lambda ids: pa.array(ids).cast(pa.decimal128(38)),
+    "decimal with places": lambda ids: pa.array(ids).cast(pa.decimal128(30)).cast(pa.decimal128(38, 10)),
+    "float with a gap": lambda ids: pa.array([None, *ids[1:]], pa.float64()),
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_ids_are_told_however_they_are_held(held, tmp_path):
+    """A price that is whole as well is none."""
+    log = odd_log()[["Event Name", "Occurred at"]].assign(price=np.arange(4000.0))
+    table = pa.Table.from_pandas(log, preserve_index=False)
+    for name, count in (("member", 50), ("thing_item", 60)):
+        table = table.append_column(name, HELD[held](np.random.default_rng(count).integers(1, count, 4000).tolist()))
+    pq.write_table(table, tmp_path / "log.parquet")
+    data = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet"))).data
+    assert (data.user, data.item) == ("member", "thing_item")
+
+
+def test_an_amount_and_a_broken_number_are_no_ids(tmp_path):
+    log = odd_log()[["Event Name", "Occurred at", "Customer ID"]]
+    log.assign(item_price=np.arange(4000.0), product=np.arange(4000) / 2).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="a log needs a user and an item, found no column like them among"):
+        guess(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(20, 6)])
+def test_a_decimal_is_told_as_a_time(kind, tmp_path):
+    log = odd_log()
+    seconds = pa.array(log.pop("Occurred at").astype("datetime64[s]").astype("int64")).cast(pa.decimal128(19)).cast(kind)
+    pq.write_table(pa.Table.from_pandas(log, preserve_index=False).append_column("Occurred at", seconds), tmp_path / "log.parquet")
+    text = guess(tmp_path / "log.parquet")
+    assert make_settings(yaml.safe_load(text)).data.time == "Occurred at"
+    assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
+
+
+def test_an_infinite_time_is_passed_over(tmp_path):
+    """Postgres writes them; a run names the row."""
+    odd_log().to_parquet(tmp_path / "plain.parquet")
+    odd = f"""SELECT * REPLACE (CASE "SKU#" WHEN 1000007 THEN 'infinity' ELSE "Occurred at" END::TIMESTAMP AS "Occurred at")
+        FROM '{tmp_path}/plain.parquet'"""
+    duckdb.connect().execute(f"COPY ({odd}) TO '{tmp_path}/log.parquet'")
+    text = guess(tmp_path / "log.parquet")
+    assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
+    with pytest.raises(DataError, match=r"a time must be given and readable .* found 'infinity' in row"):
+        prepare(make_settings(yaml.safe_load(text)), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_log_without_rows_is_said_to_be_one(kind, tmp_path):
+    log = odd_log()[:0]
+    log.to_csv(tmp_path / "log.csv") if kind == "csv" else log.to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=rf"log.{kind}: the log must hold rows, found none but a header; name another file"):
+        guess(tmp_path / f"log.{kind}")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (20_240_301 + np.arange(4000) % 30, r"found 20240301 to 20240330, of which most look like dates written YYYYMMDD"),
+        (np.where(np.arange(4000) == 7, 253_402_300_799, 1_709_251_200 + np.arange(4000)), r"must be of one unit, found 253402300799"),
+    ],
+)
+def test_numbers_that_are_no_times_are_told_as_a_run_tells_them(times, message, tmp_path):
+    odd_log().drop(columns="Occurred at").assign(at_time=times).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=rf"log.parquet, column 'at_time': .*{message}"):
+        guess(tmp_path / "log.parquet")
+
+
+def test_a_time_that_is_always_missing_is_none(tmp_path):
+    odd_log().assign(**{"Occurred at": pd.NaT}).to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"a log needs a time .*, found none among"):
+        guess(tmp_path / "log.parquet")
 
 
 def test_a_rating_is_a_regression(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import ibis
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.data.columns import read_time
+from mgoe.errors import DataError
 
 ZONES = st.builds(timezone, st.integers(-14 * 60, 14 * 60).map(lambda minutes: timedelta(minutes=minutes)))
 SPAN = datetime(1970, 1, 2), datetime(2100, 1, 1)
@@ -43,8 +45,43 @@ def test_an_offset_is_heeded_and_none_is_utc(engine: Any, moments: list[datetime
 
 def test_other_ways_to_write_a_moment(engine: Any):
     midnight = microseconds(datetime(2025, 1, 1))
-    assert read(engine, ["2025-01-01", "2025-01-01T00:00:00Z", "2025-01-01 00:00", "2025-01-01T05:30:00+0530"]) == [midnight] * 4
+    assert (
+        read(engine, ["2025-01-01", "2025-01-01T00:00:00Z", "2025-01-01 00:00", "2025-01-01T05:30:00+0530", " 2025-01-01 "])
+        == [midnight] * 5
+    )
 
 
 def test_what_is_no_time_is_null(engine: Any):
-    assert read(engine, ["soon", "", "2025-13-01", "2025-01-01T00:00:00 Nowhere"]) == [None] * 4
+    wrong = ["soon", "", "2025-13-01", "2025-01-01T00:00:00 Nowhere", "01/02/2025", "1/2/25", "25-01-02", "infinity", "epoch"]
+    assert read(engine, wrong) == [None] * len(wrong)
+
+
+NUMBERS = {unit: st.integers(315_532_800 * scale, 4_102_444_800 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6))}
+"""From 1980 to 2100, in each unit."""
+UNITS = st.sampled_from(list(NUMBERS))
+
+
+@given(
+    data=st.data(), unit=UNITS, other=UNITS, kind=st.sampled_from([pa.int64(), pa.float64(), pa.decimal128(38, 0), pa.decimal128(30, 6)])
+)
+def test_a_few_odd_numbers_do_not_move_the_others(engine: Any, data: st.DataObject, unit: str, other: str, kind: pa.DataType):
+    """They are refused where they would."""
+    many = data.draw(st.lists(NUMBERS[unit], min_size=4, max_size=8))
+    few = data.draw(st.lists(NUMBERS[other], max_size=3)) + data.draw(st.lists(st.sampled_from([0, -1]), max_size=20))  # unknown
+    engine.con.register("numbers", pa.table({"at": pa.array([*many, *few, None]).cast(pa.decimal128(38)).cast(kind)}))
+    column = engine.table("numbers")["at"]
+    if max(few, default=0) > 10 ** (2 + {"s": 9, "ms": 12, "us": 15}[unit]):
+        with pytest.raises(
+            DataError, match=rf"numeric times must be of one unit, found .* where most are {unit}; .* or set data.time_unit"
+        ):
+            read_time(column, "at", "auto", "log")
+    else:
+        scale = {"s": 10**6, "ms": 10**3, "us": 1}[unit]
+        found = read_time(column, "at", "auto", "log").to_pyarrow().to_pylist()
+        assert found == [*(number * scale for number in many + few), None]
+
+
+def test_a_decimal_keeps_its_microseconds(engine: Any):
+    engine.con.register("numbers", pa.table({"at": pa.array([Decimal("1700000000.123456"), Decimal("4102444799.999999")])}))
+    found = read_time(engine.table("numbers")["at"], "at", "auto", "log").to_pyarrow().to_pylist()
+    assert found == [1_700_000_000_123_456, 4_102_444_799_999_999]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,6 +67,24 @@ def test_another_type_counts_only_where_nothing_is_lost():
     assert words.codes(pd.Series(["07"], dtype="category")).tolist() == [1]
     assert words.codes([7, "naïve", None]).tolist() == [0, 2, -1]
     assert Vocabulary(pa.array([2**64 - 1], pa.uint64())).codes([-1, 2**64 - 1]).tolist() == [-1, 0]
+
+
+@given(
+    number=st.integers(-(10**25), 10**25),
+    type_=st.sampled_from([pa.decimal128(38, 10), pa.decimal128(38, 0), pa.decimal256(60, 3), None]),
+    stored=st.sampled_from([pa.int64(), pa.uint64(), pa.string()]),
+)
+def test_a_whole_decimal_is_its_number(number, type_, stored):
+    known = [str(number)] if pa.types.is_string(stored) else [number % 2**63]
+    asked = Decimal(known[0])
+    ids = Vocabulary(pa.array(known, stored))
+    assert ids.codes(pa.array([asked, None, asked + 1], type_)).tolist() == [0, -1, -1]
+
+
+def test_a_decimal_with_a_fraction_is_no_number():
+    for ids in (pa.array([7, 0]), pa.array(["7", "0"])):
+        assert Vocabulary(ids).codes([Decimal("7.00"), Decimal("7.50"), Decimal("0.00")]).tolist() == [0, -1, 1]
+    assert Vocabulary(pa.array([7, 1])).codes(pa.array([Decimal("7"), Decimal("1e-10")], pa.decimal128(38, 10))).tolist() == [0, -1]
 
 
 def test_nothing_to_look_up():

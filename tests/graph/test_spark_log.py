@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from mgoe import pipeline
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
-from mgoe.data.columns import read_time
+from mgoe.data.columns import read_id, read_time
 from mgoe.errors import DataError
 from mgoe.graph import MacroGraph
 from mgoe.graph.spark import running_backend
@@ -112,6 +113,26 @@ def test_offsets_of_times_are_heeded_alike(spark: Any):
     expected = read_time(ibis.memtable(rows)["at"], "at", "auto", "log")
     assert found.to_pyarrow().to_pylist() == expected.to_pyarrow().to_pylist()
     assert expected.to_pyarrow().to_pylist()[:2] == [1_735_682_400_000_000, 1_735_718_400_000_000]
+
+
+def test_decimals_are_read_alike(spark: Any):
+    """As ids and as times, by either engine; a fraction of an id breaks a rule, and a few times of another unit are refused."""
+    whole, broken, odd = ([Decimal(text) for text in texts] for texts in (["7.00", "120.00"], ["7.50", "0.01"], ["7e9", "7e9", "4e14"]))
+    for values in (whole, broken, odd):
+        rows = pa.table({"at": pa.array(values, pa.decimal128(38, 10))})
+        spark._session.createDataFrame(rows).createOrReplaceTempView("decimals")
+        found, bad = [], []
+        for column in (spark.table("decimals")["at"], ibis.memtable(rows)["at"]):
+            read, checks = read_id(column, "at", "log")
+            found.append(read.to_pyarrow().to_pylist())
+            bad.append(checks[-1].bad.to_pyarrow().to_pylist())
+            if values is odd:
+                with pytest.raises(DataError, match="numeric times must be of one unit, found 400000000000000"):
+                    read_time(column, "at", "auto", "log")
+            else:
+                assert read_time(column, "at", "auto", "log").to_pyarrow().to_pylist() == [int(value * 10**6) for value in values]
+        assert bad == [[value % 1 != 0 for value in values]] * 2
+        assert values is broken or found == [[str(int(value)) for value in values]] * 2
 
 
 def test_a_checksum_does_not_overflow(spark: Any):

@@ -11,11 +11,21 @@ import pandas as pd
 import pyarrow as pa
 
 from mgoe.data.checks import Check
-from mgoe.data.expr import Expr
+from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds of each unit; a nanosecond (`ns`) is less than one."""
+_LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}
+"""From where a number since 1970 is of the next unit: the year 5138 in each."""
+_DATES = {
+    "YYYYMMDD": (19_000_101, 21_001_231),
+    "YYYYMMDDhhmm": (190_001_010_000, 210_012_312_359),
+    "YYYYMMDDhhmmss": (19_000_101_000_000, 21_001_231_235_959),
+}
+"""Dates written as numbers; read as numbers since 1970 they would lie in 1970, 1976 and after 2500."""
+POSITIONS = 100_000
+"""Below which positions lie: each has a bias, up to the largest."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -40,7 +50,7 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
         Check(name, column.isnull(), column, "an id must not be null", "leave such rows out of the log, or give them an id of their own")
     ]
     if kind.is_floating():
-        whole = column.isnull() | ((column == column.floor()) & (column.abs() < _EXACT))
+        whole = column.isnull() | ((column % 1 == 0) & (column.abs() < _EXACT))  # Ibis casts what it floors, which infinity is not
         mend = "write ids as integers or strings"
         return column.try_cast("int64"), [
             *checks,
@@ -48,22 +58,40 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
         ]
     if kind.is_integer():
         return column.cast("uint64" if kind.is_unsigned_integer() and kind.nbytes == 8 else "int64"), checks
+    if kind.is_decimal():
+        return _read_decimal_id(column, name, checks)
     if kind.is_string():
         return column, checks
-    if kind.is_date() or kind.is_timestamp() or kind.is_uuid() or kind.is_decimal():
+    if kind.is_date() or kind.is_timestamp() or kind.is_uuid():
         return column.cast("string"), checks
     raise wrong_type(place, name, kind, "an id must be an integer or a string")
+
+
+def _read_decimal_id(column: Expr, name: str, checks: list[Check]) -> tuple[Expr, list[Check]]:
+    """As int64 where all of the type's whole digits fit, else as text without the fraction."""
+    kind, whole = column.type(), column
+    if kind.scale != 0:  # of a scale that is not known either
+        whole = column.cast("decimal(38, 0)")
+        rule = "an id held as a decimal must be a whole number"
+        checks = [*checks, Check(name, column % 1 != 0, column, rule, "write ids as integers or strings")]
+    fits = kind.precision is not None and kind.precision - kind.scale <= 18
+    return whole.cast("int64" if fits else "string"), checks
 
 
 def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit") -> Expr:
     """A moment as int64 microseconds since 1970, UTC; null where it is missing or cannot be read. Without an offset it is UTC."""
     kind = column.type()
     if kind.is_string():
-        with_offset, without = (_microseconds(column.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
-        return ibis.ifelse(column.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        text = column.strip()
+        with_offset, without = (_microseconds(text.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
+        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        return ibis.ifelse(text.re_search("^[0-9]{4}[-/]"), said, None)  # else 1/2/24 is a day of the year 1
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
         return _microseconds(column if plain else column.cast("timestamp(6)"))
+    if kind.is_decimal():
+        column = column.try_cast("int64") if kind.scale == 0 else column.cast("float64")
+        kind = column.type()
     if not (kind.is_integer() or kind.is_floating()):
         raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
     finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
@@ -106,10 +134,9 @@ def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]
 def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """A shown position as int64."""
     number = _number(column, name, place, "a position must be a whole number")
-    bad = number.isnull() | ~_finite_from_zero(number) | (number != number.floor())
-    return number.try_cast("int64"), [
-        Check(name, bad, column, "a position must be a whole number, at least 0", "mend the column or drop `data.position`")
-    ]
+    bad = number.isnull() | ~_finite_from_zero(number) | (number % 1 != 0) | (number >= POSITIONS)
+    rule = f"a position must be a whole number, at least 0 and below {POSITIONS:,}"
+    return number.try_cast("int64"), [Check(name, bad, column, rule, "mend the column or drop `data.position`")]
 
 
 def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
@@ -121,9 +148,11 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
 
 
 def to_arrow(values: Any) -> pa.Array:
-    """A column of any library, or one value, as one Arrow array; values that no single type holds become strings."""
+    """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings."""
     if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
+        return to_arrow(values.combine_chunks())
+    if isinstance(values, pa.ExtensionArray) and values.type.extension_name == "arrow.uuid":
+        return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
     if isinstance(values, pa.Array):
         return values
     if hasattr(values, "to_arrow"):
@@ -153,16 +182,26 @@ def _finite_from_zero(number: Expr) -> Expr:
 
 
 def _unit(column: Expr, name: str, place: str, key: str) -> str:
-    """The unit of a column's numeric times, by the largest."""
-    low, high = column.min().to_pyarrow().as_py(), column.max().to_pyarrow().as_py()
-    if low is not None and low >= 19_000_101 and high <= 21_001_231:
+    """The unit of a column's numeric times: by the largest, if most rows say the same."""
+    rows: Table = column.name("at").as_table()
+    given = ~rows.at.isin([0, -1])  # what an unknown time is often written as
+    most = {unit: (given & rows.at.between(-limit, limit)).sum() for unit, limit in _LIMITS.items()}
+    dates = {form: rows.at.between(*span).sum() for form, span in _DATES.items()}
+    held = rows.aggregate(low=rows.at.min(), high=rows.at.max(), rows=given.sum(), **most, **dates).to_pyarrow().to_pylist()[0]
+    low, high, half = held["low"] or 0, held["high"] or 0, (held["rows"] or 0) / 2
+    if form := next((form for form in _DATES if (held[form] or 0) > half), None):
+        found = f"found {low} to {high}, of which most look like dates written {form}"
         mend = f"write them as dates, or set {key} if they are numbers since 1970"
-        raise DataError(
-            f"{place}, column {name!r}", f"a numeric time counts from 1970, found {low}, which looks like a day written YYYYMMDD; {mend}"
-        )
-    return unit_of(max(abs(low or 0), abs(high or 0)))
+        raise DataError(f"{place}, column {name!r}", f"a numeric time counts from 1970, {found}; {mend}")
+    far = max(low, high, key=abs)
+    unit, usual = unit_of(abs(far)), next((unit for unit in _LIMITS if (held[unit] or 0) >= half), "ns")
+    if unit != usual:  # one odd row would move all others to 1970
+        mend = f"mend or leave out such rows, or set {key}"
+        found = f"found {far}, which would be {unit}, where most are {usual}"
+        raise DataError(f"{place}, column {name!r}", f"numeric times must be of one unit, {found}; {mend}")
+    return unit
 
 
 def unit_of(size: float) -> str:
-    """The unit of a time since 1970 by its magnitude: 1e11 s, 1e14 ms and 1e17 us all lie in the year 5138."""
-    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+    """The unit of a time since 1970 by its magnitude."""
+    return next((unit for unit, limit in _LIMITS.items() if size < limit), "ns")

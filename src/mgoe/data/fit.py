@@ -15,7 +15,7 @@ from mgoe.data.checks import Check
 from mgoe.data.columns import read_numeric, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
-from mgoe.data.vocabulary import Vocabulary
+from mgoe.data.vocabulary import Vocabulary, texts
 from mgoe.errors import ConfigError
 from mgoe.tables import batches
 
@@ -86,8 +86,8 @@ def _categories(values: Table, min_count: int) -> Vocabulary:
         found = pa.array(numbers.astype(np.int64)) if whole else pa.array(numbers).cast(pa.string())
     elif pa.types.is_integer(kind):
         found = found.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
-    elif not pa.types.is_string(kind):
-        found = found.cast(pa.string())
+    else:
+        found = texts(found)
     return Vocabulary(found)
 
 

@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 import duckdb
 import ibis
 
+from mgoe.data.columns import read_time
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
-from mgoe.data.log import connect, open_log, place_of, stage, unreadable
+from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
 from mgoe.data.roles import AMOUNT, BEHAVIOR, ITEM, POSITION, SAMPLE, TIME, USER, WEIGHT, Column, look, pick, strength
 from mgoe.errors import DataError
 
@@ -49,14 +50,16 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
 def _check_rows(sample: Table, place: str) -> None:
     """See that there is enough to tell columns apart by: a history and three windows take a row each."""
     rows = sample.count().to_pyarrow().as_py()
-    if 0 < rows < LEAST:
+    if not rows:
+        raise DataError(place, NO_ROWS)
+    if rows < LEAST:
         raise DataError(
             place, f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand"
         )
 
 
 def _roles(columns: list[Column], source: Table, place: str) -> Draft:
-    time = _time(columns, place)
+    time = _time(columns, source, place)
     ids = [column for column in columns if column.id and column.name != time]
     behavior = _behavior(ids)
     labels = [column for column in columns if column.binary and column.name != time]
@@ -83,9 +86,12 @@ def _roles(columns: list[Column], source: Table, place: str) -> Draft:
     return draft
 
 
-def _time(columns: list[Column], place: str) -> str:
+def _time(columns: list[Column], source: Table, place: str) -> str:
     moments = [column for column in columns if column.moment]
     if not moments:
+        for column in columns:
+            if column.named(TIME) and column.kind in ("integer", "float"):
+                read_time(source[column.name], column.name, "auto", place)  # it may say why they are none
         names = ", ".join(column.name for column in columns)
         raise DataError(place, f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; add one")
     return max(moments, key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct)).name

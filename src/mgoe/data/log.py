@@ -18,9 +18,16 @@ from mgoe.tables import batches
 
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
+_TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
+"""What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
+_OTHER = re.compile(
+    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$", re.I
+)  # data in a form that is not read
+_ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave beside them, and what people do
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
+NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:
@@ -42,7 +49,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
 
     Args:
         con: Where the table is made.
-        paths: Files, folders (every Parquet and CSV file below) or globs. All Parquet or all CSV.
+        paths: Files, folders (every Parquet and CSV file below that is not hidden) or globs. All Parquet or all CSV.
         key: The setting that named them, for messages.
 
     Raises:
@@ -60,7 +67,9 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
     try:
         if kinds == {"parquet"}:
             return con.read_parquet(names, union_by_name=len(names) > 1)
-        return con.read_csv(names, union_by_name=len(names) > 1)
+        for name in names:
+            _check_names(con, name)
+        return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
 
@@ -143,6 +152,12 @@ def unreadable(place: str, error: Exception) -> DataError:
     text = str(error)
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
     line = re.search(r"CSV Error on Line: (\d+)", text)
+    file = re.search(r"^ *file = (.+)$", text, re.M)
+    place = file.group(1) if file else place
+    columns = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if columns and line:
+        wanted, there = columns.groups()
+        return DataError(place, f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; mend that line")
     if found:
         column, value, kind = found.groups()
         where = f" in line {line.group(1)}" if line else ""
@@ -164,11 +179,16 @@ def files_of(path: str, key: str) -> list[Path]:
     if here.is_file():
         return [here]
     if here.is_dir():
-        found = sorted(f for f in here.rglob("*") if f.name.endswith(_PARQUET + _CSV) and not f.name.startswith((".", "_")) and f.is_file())
+        files = [f for f in sorted(here.rglob("*")) if not any(map(_ASIDE.match, f.relative_to(here).parts)) and f.is_file()]
+        found = [f for f in files if _is_read(f)]
         if not found:
             raise DataError(
                 f"{key} {path}", "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder"
             )
+        if left := [f for f in files if _OTHER.search(f.name) and not _is_read(f)]:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            mend = f"convert them, or name by a glob what is the log: {here}/**/*{found[0].suffix}"
+            raise DataError(f"{key} {path}", f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}")
         return found
     if glob.has_magic(path):
         found = sorted(Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file())
@@ -177,6 +197,27 @@ def files_of(path: str, key: str) -> list[Path]:
         return found
     near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
     raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+
+
+def _check_names(con: Backend, file: str) -> None:
+    """Refuse a CSV without a first line of names, for its first event would be taken for them, and one whose lines differ.
+
+    Raises:
+        DataError: There is no line of names.
+        duckdb.Error: The file cannot be read.
+    """
+    named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [file]).fetchall()[0]
+    if not named:
+        first = ", ".join(map(repr, con.read_csv([file]).columns[:4]))
+        raise DataError(file, f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it")
+    if len(columns) == 1 and (cut := re.search(r"[,;\t|]", names := columns[0]["name"])):  # no delimiter cuts all lines alike
+        kinds = {str(number): "VARCHAR" for number in range(len(names.split(cut[0])))}
+        strict = "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
+        con.con.execute(strict, [file, cut[0], kinds]).fetchall()  # its error says which line
+
+
+def _is_read(file: Path) -> bool:
+    return file.name.lower().endswith(_PARQUET + _CSV)
 
 
 def _kind(file: Path, key: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mgoe.data.columns import read_id, read_time
 from mgoe.data.expr import Table
 
 SAMPLE = 200_000
@@ -41,8 +42,9 @@ class Column:
         name: Its name.
         kind: `integer`, `float`, `boolean`, `string`, `time`, `list` or `other`.
         distinct: Different values in the sample.
-        low, high: Least and greatest value.
+        low, high: Least and greatest value, but of times.
         parses: Strings that can be read as a time.
+        whole: Numbers of a type with a fraction, none of which has one.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Column:
     low: Any
     high: Any
     parses: bool
+    whole: bool
 
     def named(self, words: str) -> bool:
         """Whether a part of the name is one of the words."""
@@ -67,12 +70,14 @@ class Column:
         """Whether it can be read as a time."""
         if self.kind in ("integer", "float") and self.distinct > 2:  # 1998 to 2039, in one of four units
             return any(9e8 * scale <= self.low and self.high <= 2.2e9 * scale for scale in (1, 1e3, 1e6, 1e9))
-        return self.kind == "time" or self.parses
+        return self.parses or (self.kind == "time" and self.distinct > 0)
 
     @property
     def id(self) -> bool:
-        """Whether it can name users or items."""
-        return self.kind in ("integer", "string") and self.distinct > 1 and (not self.binary or self.named(f"{USER}|{ITEM}"))
+        """Whether it can name users or items. A number with a fraction only by its name: pandas writes ids with gaps so."""
+        named = self.named(f"{USER}|{ITEM}")
+        held = self.kind in ("integer", "string") or (self.whole and named and not self.named(AMOUNT))
+        return held and not self.parses and self.distinct > 1 and (not self.binary or named)
 
 
 def look(sample: Table) -> list[Column]:
@@ -83,9 +88,13 @@ def look(sample: Table) -> list[Column]:
         measures[f"nulls{k}"] = column.isnull().sum()
         if kind not in ("list", "other"):
             measures[f"distinct{k}"] = column.nunique()
+        if kind not in ("list", "other", "time"):  # a time may be infinite
             measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
-        if kind == "string":
-            measures[f"read{k}"] = column.try_cast("timestamp(6)").count()
+        if kind == "float":
+            _, (_, broken) = read_id(column, name, "")
+            measures[f"broken{k}"] = broken.bad.fill_null(False).any()
+        if column.type().is_string():
+            measures[f"read{k}"] = read_time(column, name, "auto", "").count()
     rows = "rows"
     held = sample.aggregate(**measures, **{rows: sample.count()}).to_pyarrow().to_pylist()[0]
     found = []
@@ -93,7 +102,8 @@ def look(sample: Table) -> list[Column]:
         given = held[rows] - (held[f"nulls{k}"] or 0)
         parses = 0 < given == held.get(f"read{k}")
         kind = _kind(sample[name].type())
-        found.append(Column(name, kind, held.get(f"distinct{k}") or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses))
+        whole = held.get(f"broken{k}") is False
+        found.append(Column(name, kind, held.get(f"distinct{k}") or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses, whole))
     return found
 
 
@@ -111,6 +121,7 @@ def strength(name: str) -> int | None:
 
 
 def _kind(kind: Any) -> str:
-    tests = {"boolean": kind.is_boolean(), "integer": kind.is_integer(), "float": kind.is_floating() or kind.is_decimal()}
-    tests |= {"string": kind.is_string(), "time": kind.is_date() or kind.is_timestamp(), "list": kind.is_array()}
+    integer = kind.is_integer() or (kind.is_decimal() and kind.scale == 0)
+    tests = {"boolean": kind.is_boolean(), "integer": integer, "float": kind.is_floating() or kind.is_decimal()}
+    tests |= {"string": kind.is_string() or kind.is_uuid(), "time": kind.is_date() or kind.is_timestamp(), "list": kind.is_array()}
     return next((name for name, holds in tests.items() if holds), "other")

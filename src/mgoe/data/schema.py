@@ -12,7 +12,7 @@ from mgoe.data.checks import Check, enforce
 from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.fit import check_names, read_feature
-from mgoe.data.log import drop, require_columns, stage
+from mgoe.data.log import NO_ROWS, drop, require_columns, stage
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import ConfigError, DataError
 
@@ -46,7 +46,7 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
     values, checks = read_columns(raw, settings, names, place)
     rows = enforce(raw, checks, place)
     if not rows:
-        raise DataError(place, "the log must hold rows, found none but a header; name another file")
+        raise DataError(place, NO_ROWS)
     every: Table = raw.select(**values)
     every = every.mutate(bucket=bucket_of(every.time, settings.data.bucket))
     counted = within(every, settings.data.start, settings.data.end)

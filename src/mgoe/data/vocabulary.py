@@ -52,7 +52,7 @@ class Vocabulary:
             values = _whole(values)
         if pa.types.is_integer(self.type) and pa.types.is_integer(values.type):
             return self._integer_codes(values)
-        return self._find(self._by_string, _strings(values).to_numpy(zero_copy_only=False), values)
+        return self._find(self._by_string, texts(values).to_numpy(zero_copy_only=False), values)
 
     def ids(self, codes: ArrayLike) -> pa.Array:
         """Ids of codes; null for -1."""
@@ -77,7 +77,7 @@ class Vocabulary:
 
     @cached_property
     def _by_string(self) -> pd.Index:
-        return pd.Index(_strings(self._ids).to_numpy(zero_copy_only=False), dtype=object)
+        return pd.Index(texts(self._ids).to_numpy(zero_copy_only=False), dtype=object)
 
     def _integer_codes(self, values: pa.Array) -> NDArray[np.int64]:
         stored = self.type.to_pandas_dtype()
@@ -102,10 +102,14 @@ def _whole(values: pa.Array) -> pa.Array:
     return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)
 
 
-def _strings(values: pa.Array) -> pa.Array:
+def texts(values: pa.Array) -> pa.Array:
+    """What ids or categories say, as strings; a decimal says no more digits than it needs."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    return values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
+    written = values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
+    if pa.types.is_decimal(values.type):
+        written = pc.replace_substring_regex(written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3")  # type: ignore[attr-defined]
+    return written
 
 
 def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> pa.Array:

@@ -11,6 +11,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mgoe.config import RunSettings
@@ -18,6 +19,7 @@ from mgoe.data.checks import enforce
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
+from mgoe.data.log import NO_ROWS
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
@@ -95,7 +97,7 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
     values, checks = read_columns(raw, settings, names, place)
     if not enforce(raw, checks, place, numbered=False):
-        raise DataError(place, "the log must hold rows, found none but a header; name another file")
+        raise DataError(place, NO_ROWS)
     every: Table = within(raw.select(**values), settings.data.start, settings.data.end)
     if settings.form == "exposures":
         history = label_history(every, settings)
@@ -153,7 +155,12 @@ def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str)
         return ids
     before = Vocabulary.load(known)
     new = ids.filter(pa.array(before.codes(ids) < 0))
+    rule, mend = f"ids of {node}s must be as in the graph ({before.type})", "mend the column"
     try:
-        return pa.concat_arrays([before.ids(np.arange(before.size)), new.cast(before.type)])
+        read = new.cast(before.type)
     except pa.ArrowInvalid as error:
-        raise DataError(place, f"ids of {node}s must be as in the graph ({before.type}): {error}; mend the column") from None
+        raise DataError(place, f"{rule}: {error}; {mend}") from None
+    changed = new.filter(pc.not_equal(read.cast(new.type), new))  # type: ignore[attr-defined]
+    if len(changed):  # "07" would be taken for 7, which is another id
+        raise DataError(place, f"{rule}, found {changed[0].as_py()!r}, which no {before.type} says; {mend}")
+    return pa.concat_arrays([before.ids(np.arange(before.size)), read])

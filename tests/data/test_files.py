@@ -1,0 +1,149 @@
+"""Which files a log is read from, and how CSV files are read."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.data import connect, open_log, prepare
+from mgoe.data.columns import read_time
+from mgoe.data.log import files_of, stage
+from mgoe.errors import DataError
+from tests.data import logs
+from tests.data.test_times import microseconds
+
+EVENTS = logs.quiet_events()
+READ = ("a.csv", "b.CSV", "c.Parquet", "deep/d.PQ", "e.TSV.gz", "f=1/g.csv.ZST")
+ASIDE = ("_SUCCESS", ".a.csv.crc", "_delta_log/0.checkpoint.parquet", ".ipynb_checkpoints/a.csv", "README.txt", "a.csv.md5", "notes.pdf")
+OTHER = ("b.csv.bz2", "deep/d.csv.ZIP", "e.json", "part-00002")
+
+
+def made(folder: Path, names: set[str]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@given(read=st.sets(st.sampled_from(READ), min_size=1), aside=st.sets(st.sampled_from(ASIDE)), other=st.sets(st.sampled_from(OTHER)))
+def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
+    """A folder that is itself hidden is read as any."""
+    with TemporaryDirectory(prefix="_") as folder:
+        made(Path(folder), read | aside | other)
+        if other:
+            first = min(other).split("/")[-1]
+            with pytest.raises(
+                DataError, match=rf"every data file in a folder must be Parquet or CSV, found '{first}'.*; convert them, or"
+            ):
+                files_of(folder, "data.log")
+        else:
+            assert {str(file.relative_to(folder)) for file in files_of(folder, "data.log")} == read
+
+
+def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
+    text = EVENTS.to_csv(index=False)
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "b.CSV").write_text(text)
+    (tmp_path / "c.CSV.GZ").write_bytes(gzip.compress(text.encode()))
+    assert open_log(connect(tmp_path), [tmp_path]).count().to_pyarrow().as_py() == 3 * len(EVENTS)
+
+
+MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-8))]))
+DAYS = st.dates(date(1970, 1, 2), date(2100, 1, 1))
+DAY, MONTH = "%d/%m/%Y", "%m/%d/%Y"
+
+
+def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> list[int | None]:
+    """The times of a log of a file for each list, in order."""
+    with TemporaryDirectory() as folder:
+        for number, part in enumerate(texts):
+            lines = [delimiter.join(["user", "at"]), *(delimiter.join([f"{number}{row:03}", text]) for row, text in enumerate(part))]
+            written = "\n".join(lines).encode()
+            file = Path(folder) / f"{number}{ending}"
+            file.write_bytes(gzip.compress(written) if ending.endswith(".gz") else written)
+        con = connect(Path(folder))
+        rows = open_log(con, [folder])
+        found = rows.select("user", at=read_time(rows["at"], "at", "auto", "log")).order_by("user").to_pyarrow()["at"].to_pylist()
+        con.disconnect()
+    return found
+
+
+@given(
+    moments=st.lists(st.lists(MOMENTS, min_size=1, max_size=5), min_size=1, max_size=2),
+    separator=st.sampled_from("T "),
+    file=st.sampled_from([(".csv", ","), (".csv.gz", ";"), (".tsv", "\t"), (".txt", "|")]),
+)
+def test_an_iso_moment_is_read_from_any_csv(moments, separator, file):
+    """With fractions and offsets, and files that are not of one form."""
+    texts = [[moment.isoformat(separator) for moment in part] for part in moments]
+    assert read(texts, *file) == [microseconds(moment) for part in moments for moment in part]
+
+
+@given(days=st.lists(DAYS, min_size=1, max_size=20), form=st.sampled_from([DAY, MONTH, "%Y-%m-%d", "%Y/%m/%d"]))
+def test_day_and_month_are_never_guessed(days, form):
+    guessed = form in (DAY, MONTH)
+    expected = [None if guessed else microseconds(datetime.combine(day, time())) for day in days]
+    assert read([[day.strftime(form) for day in days]]) == expected
+
+
+def test_a_date_that_is_not_iso_is_refused(tmp_path):
+    log = EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").dt.strftime(MONTH))
+    log.to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1"
+    ):
+        prepare(logs.event_settings(data={"log": str(tmp_path / "log.csv")}), tmp_path / "out")
+
+
+NAMED = {
+    "all text": "user,item\nu1,i1\nu2,i2\n",
+    "one column": "user\n1\n2\n",
+    "one column of text": "user\nu1\nu2\n",
+    "names alone": "user,item\n",
+    "one row": "user,item\n1,2\n",
+    "one row of text": "user,item\nu1,i2\n",
+    "a column without a name": ",user,item\n0,1,2\n1,1,2\n",
+    "a name that is a number": "user,item,2\n1,2,3\n1,2,3\n",
+    "nulls": "user,item\n,\n,3\n",
+    "a comment before": "# of today\nuser,item\n1,2\n",
+    "text in quotes with commas": 'user,item\n"u,1","i,1"\n"u,2","i,2"\n',
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_csv_with_names_is_read(case, tmp_path):
+    (tmp_path / "log.csv").write_text(NAMED[case])
+    rows = open_log(connect(tmp_path), [tmp_path / "log.csv"])
+    assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith("#")
+
+
+@pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])
+def test_a_csv_without_names_is_refused(first, tmp_path):
+    """Also as one of several, where its first event would name columns that the others lack."""
+    (tmp_path / "a.csv").write_text("user\n1\n2\n")
+    (tmp_path / "b.csv").write_text(f"{first}\n" * 9)
+    found = first.split(",")[0]
+    for paths in ([tmp_path], [tmp_path / "b.csv"]):
+        with pytest.raises(DataError, match=rf"b.csv: the first line must name the columns, found '{found}'.*; write a line of names"):
+            open_log(connect(tmp_path), paths)
+
+
+@pytest.mark.parametrize("odd", ["1,2", "1,2,3,4"])
+@pytest.mark.parametrize("before", [0, 3, 30_000])
+def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
+    """Early, where no delimiter is found for it, or after all that is looked at to find one."""
+    text = "user,item,time\n" + "1,2,3\n" * before + odd + "\n" + "1,2,3\n" * 3
+    (tmp_path / "a.csv").write_text("user,item,time\n1,2,3\n")
+    (tmp_path / "b.csv").write_text(text)
+    con = connect(tmp_path)
+    with pytest.raises(
+        DataError, match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend"
+    ):
+        stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")

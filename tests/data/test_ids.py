@@ -1,0 +1,53 @@
+"""What an id may be held as, and that it says the same whichever way."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.data import Vocabulary, prepare, to_arrow
+from mgoe.data.columns import read_id
+from tests.data import logs
+
+
+@given(number=st.integers(-(10**17), 10**17), scale=st.integers(0, 10), precision=st.sampled_from([28, 38]))
+def test_a_whole_decimal_is_read_as_its_number(number, scale, precision):
+    column = ibis.memtable(pa.table({"id": pa.array([Decimal(number), None], pa.decimal128(precision, scale))}))["id"]
+    found = read_id(column, "id", "log")[0].to_pyarrow()
+    assert found.type == (pa.int64() if precision - scale <= 18 else pa.string())
+    assert found.cast(pa.string()).to_pylist() == [str(number), None]
+
+
+@given(ids=st.lists(st.uuids(), min_size=1, unique=True))
+def test_a_uuid_is_its_text(ids):
+    """In a list, in columns of several libraries, and where some are null."""
+    names = Vocabulary(pa.array(map(str, ids)))
+    chunks = pa.chunked_array([pa.array(ids), pa.array(ids)[:0]])
+    for asked in (ids, np.array(ids, object), pd.Series(ids), pa.array(ids), chunks, names.ids(np.arange(len(ids)))):
+        assert names.codes(asked).tolist() == list(range(len(ids)))
+    assert names.codes([None, ids[-1]]).tolist() == [-1, len(ids) - 1]
+    assert to_arrow(ids[0]).to_pylist() == [str(ids[0])]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 10), pa.decimal128(12, 2), pa.decimal128(38, 0), pa.float64(), pa.string()])
+def test_an_id_is_one_in_a_log_its_side_table_and_a_question(kind, tmp_path):
+    """Whatever the log holds it as; the side table holds integers."""
+    log = logs.quiet_events()
+    table = pa.Table.from_pandas(log, preserve_index=False)
+    ids = pa.array(log["item_id"])
+    held = ids.cast(pa.decimal128(20)).cast(kind) if pa.types.is_decimal(kind) else ids.cast(kind)
+    table = table.set_column(1, "item_id", held)
+    pq.write_table(pa.table({"item": [0, 1], "price": [1.0, 2.0]}), tmp_path / "items.parquet")
+    side = {"path": str(tmp_path / "items.parquet"), "id": "item", "features": [{"name": "price", "kind": "numeric"}]}
+    data = prepare(logs.event_settings(data={"items": side}), tmp_path / "out", ibis.memtable(table))
+    assert data.summary["side"]["items"]["in_log"] == 2
+    for asked in ([0, 1], [0.0, 1.0], ["0", "1"], [Decimal("0.00"), Decimal("1.00")], np.array([0, 1], np.uint8)):
+        assert sorted(data.items.codes(asked).tolist()) == [0, 1], asked

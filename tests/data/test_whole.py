@@ -1,0 +1,53 @@
+"""Numbering the ids of further events after those of a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.data import Vocabulary, whole_log
+from mgoe.errors import DataError
+from tests.data import logs
+
+
+def numbered(known: list, users: list, folder: Path) -> list:
+    """Users of a graph and of further events, in the order of their codes."""
+    Vocabulary(pa.array(known)).save(folder / "known.parquet")
+    Vocabulary(pa.array([0])).save(folder / "items.parquet")
+    rows = pd.DataFrame({"user_id": users, "item_id": 0, "timestamp": logs.START, "behavior": "click"})
+    (folder / "out").mkdir()
+    before = {"user": folder / "known.parquet", "item": folder / "items.parquet"}
+    whole_log(ibis.memtable(rows), logs.event_settings(), folder / "out", "log", before)
+    return pq.read_table(folder / "out" / "users.parquet")["id"].to_pylist()
+
+
+@given(
+    known=st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True),
+    users=st.lists(st.from_regex(r"[0 +]?[1-3]?[0-9]", fullmatch=True), min_size=1, max_size=5, unique=True),
+)
+def test_every_id_of_an_update_is_there_once_or_is_refused(known, users):
+    """A text is an id of a graph of whole numbers only as these are written."""
+    with TemporaryDirectory() as folder:
+        if all(user == str(int(user)) for user in users):
+            found = numbered(known, users, Path(folder))
+            assert found[: len(known)] == known
+            assert sorted(found) == sorted({*known, *map(int, users)})
+        else:
+            with pytest.raises(DataError, match=r"ids of users must be as in the graph \(int64\)"):
+                numbered(known, users, Path(folder))
+
+
+@pytest.mark.parametrize("padded", ["00007", "00008"])
+def test_a_padded_id_is_not_taken_for_a_number(tmp_path, padded):
+    with pytest.raises(
+        DataError, match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which no int64 says; mend"
+    ):
+        numbered([7], ["7", padded], tmp_path)
