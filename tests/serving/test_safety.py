@@ -124,6 +124,7 @@ def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatc
         ("GET", "/v1/explain?user=1&user=2", b"", 422),
         ("GET", "/v1/explain?user=1&who=2", b"", 422),
         ("GET", "/v1/explain?user=1&item=1&context=[1]", b"", 422),
+        ("GET", '/v1/explain?user=1&context={"a":' + "[" * 253 + "]" * 253 + "}", b"", 422),
         ("GET", "/v1/explain?user=" + "1" * 600, b"", 422),
         ("GET", "/v1/macro?limit=0", b"", 422),
         ("GET", "/v1/macro?limit=%C2%B2", b"", 422),
