@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,42 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
         Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
+
+
+def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
+    """Of the same events, with other weights."""
+    one, other = (Path(shutil.copytree(bundle, folder / name)) for name in ("one", "other"))
+    (other / "model.safetensors").write_bytes(b"of another bundle")
+    return one, other
+
+
+def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log, link = open_events(tmp_path / "state"), tmp_path / "current"
+    log.append(stream(mgoe.load(one), 5))
+    link.symlink_to(one)
+
+    def move(_: str) -> None:
+        link.unlink()
+        link.symlink_to(other)
+
+    bundle = pipeline.refresh(link, log, tmp_path / "new", say=move)
+    assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log = open_events(tmp_path / "state")
+    log.append(stream(mgoe.load(one), 5))
+
+    def exchange(_: str) -> None:
+        if other.exists():
+            one.rename(tmp_path / "former")
+            other.rename(one)
+
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        pipeline.refresh(one, log, tmp_path / "new", say=exchange)
+    assert not (tmp_path / "new").exists()
 
 
 def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: Path):
