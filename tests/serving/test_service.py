@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,16 @@ def test_a_redis_that_may_lose_events_is_warned_of(
 
 def test_a_folder_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("bundle", "state"),
+    [(".", "under/one.state"), ("..", "under.state"), ("../link", "under/link.state"), ("../link/", "under/link.state")],
+)
+def test_the_state_lies_beside_the_bundle(bundle: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a link by the link's name, so that what it leads to next goes on with the same events."""
+    (tmp_path / "under" / "one").mkdir(parents=True)
+    (tmp_path / "under" / "link").symlink_to("one")
+    monkeypatch.chdir(tmp_path / "under" / "one")
+    assert Path(os.path.abspath(service.state_of(ServeSettings(bundle=Path(bundle))))) == tmp_path / state
+    assert service.state_of(ServeSettings(bundle=Path(bundle), state=tmp_path)) == tmp_path

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -63,8 +64,7 @@ def worker() -> App:
 def application(settings: ServeSettings) -> App:
     """Open what the settings name."""
     sys.setswitchinterval(SWITCH)
-    state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
-    scorer = Scoring(settings.engine, settings.precision)
+    state, scorer = state_of(settings), Scoring(settings.engine, settings.precision)
     events = open_events(settings.redis or state)
     warn_of_loss(events)
     current = Current(settings.bundle, events, state, scorer, settings.watch)
@@ -72,6 +72,12 @@ def application(settings: ServeSettings) -> App:
     gc.collect()
     gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
     return app
+
+
+def state_of(settings: ServeSettings) -> Path:
+    """Folder of the state; where none is named, beside the bundle, by the name of the link that is served if it is one."""
+    bundle = settings.bundle if settings.bundle.name not in ("", "..") else Path(os.path.abspath(settings.bundle))
+    return settings.state or bundle.parent / f"{bundle.name}.state"
 
 
 def warn_of_loss(events: EventLog) -> None:
