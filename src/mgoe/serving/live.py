@@ -111,21 +111,22 @@ class LiveNodes:
         """
         with self._writer:
             known = [event for event in events if event.behavior in self.behaviors]
-            counted = self._new(known)
+            counted, keys = self._new(known)
             changed = self._add(counted) if counted else 0
-            # Only now, so that events of a batch that failed repeat nothing when it is tried again.
-            self._keys.update(event.id for event in counted if event.id is not None)
+            self._keys |= keys  # only now, so that events of a batch that failed repeat nothing when it is tried again
             self._counted["unknown"] += len(events) - len(known)
             self._counted["duplicates"] += len(known) - changed
             return changed
 
     def skip(self, events: Iterable[Event]) -> None:
-        """Events that the snapshot holds already: one sent again, by its id or with the same time, will not count."""
+        """Events up to where the snapshot holds them, in the log's order: one sent again, by its id or with the same time, will not count.
+        Those that do no task or repeat an id are not in the snapshot."""
         with self._writer:
             for event in events:
-                self._held.add(event.what)
-                if event.id is not None:
-                    self._keys.add(event.id)
+                if event.behavior in self.behaviors and event.id not in self._keys:
+                    self._held.add(event.what)
+                    if event.id is not None:
+                        self._keys.add(event.id)
 
     def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
@@ -213,16 +214,18 @@ class LiveNodes:
             held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
 
-    def _new(self, events: Iterable[Event]) -> list[Event]:
-        """Events that repeat neither an id nor what the snapshot holds."""
+    def _new(self, events: Iterable[Event]) -> tuple[list[Event], set[str]]:
+        """Events that repeat neither an id nor what the snapshot holds; and the ids of all that repeat none."""
         keys: set[str] = set()
         counted = []
         for event in events:
-            if event.what not in self._held and event.id not in self._keys and event.id not in keys:
+            if event.id in self._keys or event.id in keys:
+                continue
+            if event.id is not None:
+                keys.add(event.id)
+            if event.what not in self._held:
                 counted.append(event)
-                if event.id is not None:
-                    keys.add(event.id)
-        return counted
+        return counted, keys
 
     def _add(self, events: list[Event]) -> int:
         """Read what the snapshot holds of new nodes, then commit; how many changed something."""
