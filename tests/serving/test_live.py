@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,23 @@ def test_a_newcomer_is_known_no_sooner_than_its_events(large: World, side: Side,
     live.apply([Event(10_000, 10_000, "click", 10 * BUCKET)])
     assert seen == [([-1], size, 0)] * 2
     assert (live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == ([size], size + 1, 1)
+
+
+@given(ids=st.lists(st.one_of(st.integers(-5, 10_010), st.integers(), st.text("0123456789-x", max_size=6)), max_size=9))
+def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(large_and_newcomers: LiveNodes, ids: list[int | str]):
+    live, text = large_and_newcomers, [str(one) for one in ids]
+    assert live.look_up("user", ids).tolist() == live.look_up("user", text).tolist()
+    assert "_by_string" not in vars(live.vocabularies["user"])
+    other = live.untouched()  # by a vocabulary of its own, which may have one
+    other.vocabularies, other._born = {side: copy(one) for side, one in live.vocabularies.items()}, live._born
+    assert live.look_up("user", ids).tolist() == other.codes("user", text).tolist()
+
+
+@pytest.fixture(scope="module")
+def large_and_newcomers(large: World) -> LiveNodes:
+    live = large.live()
+    live.apply([Event(user, 0, "buy", 10 * BUCKET) for user in (10_000, 10_002, -3)])
+    return live
 
 
 def test_counts_say_what_came(large: World):

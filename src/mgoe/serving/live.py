@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
@@ -39,6 +40,7 @@ from mgoe.graph.counts import task_share
 from mgoe.graph.pairs import MOST_EVENTS
 from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before, score_sums, tasks_done
+from mgoe.serving.codes import Codes, Id
 from mgoe.serving.events import Event, read_id
 from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, Sketched, sketched
@@ -69,6 +71,7 @@ class LiveNodes:
     def __init__(self, graph: MacroGraph, users: Vocabulary, items: Vocabulary, behaviors: Mapping[str, int], index: Path | None = None):
         meta, self.base = graph.meta, graph.latest
         self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
+        self._known = {side: Codes(vocabulary) for side, vocabulary in self.vocabularies.items()}
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
         self._since = None if graph.since is None else (graph.since + 1) * meta["bucket"]
         self.scores = graph.fixed_scores
@@ -131,12 +134,20 @@ class LiveNodes:
     def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
         values = to_arrow(ids)
-        vocabulary = self.vocabularies[side]
-        codes = vocabulary.codes(values)
-        with self.lock:
-            if self._born[side]:
-                for k in np.flatnonzero(codes < 0):
-                    codes[k] = self._born[side].get(_plain(values[int(k)].as_py(), vocabulary, side), -1)
+        codes = self.vocabularies[side].codes(values)
+        return self._with_newcomers(side, codes, lambda row: values[row].as_py())
+
+    def look_up(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """The same for ids as JSON has them, by a table that is there since the start: of the vocabulary's own, the one of texts takes
+        144 bytes an id, and is made when the first is asked for."""
+        return self._with_newcomers(side, self._known[side].of(ids), ids.__getitem__)
+
+    def _with_newcomers(self, side: Side, codes: NDArray[np.int64], id_of: Callable[[int], Any]) -> NDArray[np.int64]:
+        """Codes (n,) of the vocabulary, and those of newcomers in the rows that it lacks."""
+        kind, born = self.vocabularies[side].type, self._born[side]
+        if born and (missed := np.flatnonzero(codes < 0)).size:
+            with self.lock:
+                codes[missed] = [born.get(_plain(id_of(row), kind, side), -1) for row in missed.tolist()]
         return codes
 
     def ids(self, side: Side, codes: ArrayLike) -> list[Any]:
@@ -246,7 +257,7 @@ class LiveNodes:
 
     def _coded(self, side: Side, ids: list[int | str]) -> tuple[NDArray[np.int64], list[int | str]]:
         """Codes of ids, and those ids, each once, that will have theirs when `_name` is told."""
-        codes = self.codes(side, ids)
+        codes = self.look_up(side, ids)
         unknown = np.flatnonzero(codes < 0)
         born = {one: self.sides[side].codes + k for k, one in enumerate(dict.fromkeys(ids[k] for k in unknown))}
         codes[unknown] = [born[ids[k]] for k in unknown]
@@ -315,10 +326,10 @@ class LiveNodes:
         )
 
 
-def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str:
+def _plain(value: Any, kind: pa.DataType, side: Side) -> Id:
     """An id as newcomers are kept by."""
     try:
-        return read_id(value, vocabulary.type, side)
+        return read_id(value, kind, side)
     except EventError:
         return ""  # which nobody has
 
