@@ -22,8 +22,10 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
 from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
+from mgoe.serving import index
 from mgoe.serving.before import Before
 from mgoe.serving.events import Event
+from mgoe.serving.index import PARTS, item_rows
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.nodes import Nodes
 from mgoe.serving.pairs import LivePairs
@@ -373,6 +375,32 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
     a, b = (read(live, 5, 30) for live in (first, large_with(large, 20)))
     for name in a:
         assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("size", [None, 0, 100, -1])
+def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str, size: int | None):
+    wanted = item_rows(large.graph, tmp_path)
+    file = next(tmp_path.glob("index-*")) / f"{part}.npy"
+    held = file.read_bytes()
+    file.unlink()  # it is mapped
+    if size is not None:
+        file.write_bytes(held[:size])
+    found = item_rows(large.graph, tmp_path)
+    for name in PARTS:
+        assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert [path.name for path in tmp_path.iterdir()] == [file.parent.name]
+    made = file.stat().st_mtime_ns
+    item_rows(large.graph, tmp_path)
+    assert file.stat().st_mtime_ns == made
+
+
+def test_an_index_is_on_the_disk_before_it_has_its_name(large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr(index, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(index.os, "rename", lambda *_: done.append("named"))
+    item_rows(large.graph, tmp_path)
+    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in PARTS}
 
 
 def large_with(large: World, items: int) -> LiveNodes:
