@@ -17,6 +17,7 @@ from mgoe.bundle import Bundle
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
+from mgoe.serving.heads import Heads
 from mgoe.serving.log import EventLog
 from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
@@ -92,5 +93,6 @@ def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:
         uvicorn.run(
             app,  # type: ignore[arg-type]
             factory=factory, host=settings.host, port=settings.port, workers=settings.workers, timeout_graceful_shutdown=DRAIN,
+            http=Heads, ws="none",
             log_config=None, access_log=False, server_header=False, date_header=False, lifespan="on", timeout_keep_alive=75,
         )  # fmt: skip
