@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,14 @@ from mgoe.serving.engine import Engine, Scoring
 from mgoe.serving.log import FileLog
 from tests.serving.served import served
 from tests.serving.test_live_service import change_manifest, mgoe_name, until
+
+
+def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
+    work = "asyncio.wait_for(_behind_requests(lambda: (print('begun', flush=True), time.sleep(600))), 1)"
+    code = f"import asyncio, time\nfrom mgoe.serving.current import _behind_requests\nasyncio.run({work})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "begun\n"
+    assert ended.stderr.rstrip().endswith("TimeoutError")
 
 
 def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

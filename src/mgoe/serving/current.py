@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -194,12 +194,19 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 async def _behind_requests(work: Callable[[], T]) -> T:
-    """Run in a thread that has a small part of the core while requests need all of it."""
-    pool = ThreadPoolExecutor(1, "bundle", initializer=_step_back)
-    try:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-    finally:
-        pool.shutdown(wait=False)
+    """Run in a thread that has a small part of the core while requests need all of it, and that a process which ends does not wait for."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # from here on nobody cancels it
+
+    def run() -> None:
+        _step_back()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="bundle", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _step_back() -> None:
