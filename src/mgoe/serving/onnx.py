@@ -31,6 +31,8 @@ from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, e
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 Runtime: TypeAlias = Literal["onnx", "torch"]
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""Packages of the extra: two to export, one to run."""
 UNUSED = 7 * 24 * 3600
 """Seconds after which kept graphs go: long enough for a service to go back to an earlier bundle, or another one to start beside it."""
 
@@ -81,7 +83,7 @@ def export(
     Raises:
         MissingExtra: The extra is not installed.
     """
-    for needed in ("onnx", "onnxscript"):
+    for needed in NEEDED[:2]:
         load(needed)
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from mgoe.bundle import Bundle
+from mgoe.errors import MgoeError
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
 from mgoe.serving.heads import Heads
+from mgoe.serving.index import item_rows
 from mgoe.serving.log import EventLog
+from mgoe.serving.onnx import NEEDED, load
 from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
 from mgoe.serving.settings import ServeSettings, read_tokens
@@ -50,16 +53,33 @@ def serve(settings: ServeSettings) -> None:
     if settings.workers == 1:
         _run(application(settings), settings, factory=False)
         return
-    Bundle.open(settings.bundle)
+    check_start(settings)
     with tempfile.TemporaryDirectory(prefix="mgoe-figures-") as shared:
         os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared, "PYTHONWARNINGS": QUIET}
         _run("mgoe.serving.service:worker", settings, factory=True)
 
 
+def check_start(settings: ServeSettings) -> None:
+    """See that there is what every worker needs, while a mistake can still be said: a worker that does not start is started again.
+
+    Raises:
+        MgoeError: The bundle, the extra or the store is not there, or the state cannot be written.
+    """
+    bundle, state = Bundle.open(settings.bundle), state_of(settings)
+    for name in NEEDED if settings.engine == "onnx" else ():
+        load(name)
+    open_events(settings.redis or state).close()
+    item_rows(bundle.graph, state)
+
+
 def worker() -> App:
-    """The application of one of several workers."""
+    """The application of one of several workers. One that cannot start says so in a line: it is started again, when all may be well."""
     configure_logs()
-    return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+    try:
+        return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+    except MgoeError as error:
+        log("cannot start", logging.ERROR, error=str(error))
+        raise SystemExit(1) from None
 
 
 def application(settings: ServeSettings) -> App:
