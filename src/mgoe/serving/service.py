@@ -18,7 +18,6 @@ from mgoe.errors import MgoeError
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
-from mgoe.serving.heads import Heads
 from mgoe.serving.index import item_rows
 from mgoe.serving.log import EventLog
 from mgoe.serving.onnx import NEEDED, load
@@ -37,6 +36,8 @@ DRAIN = 30
 """Seconds that requests under way have when the service is asked to stop."""
 QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 """Of what uvicorn's supervisor leaves for Python to clean up, Python says so in words that are no JSON."""
+HTTP = "mgoe.serving.heads:Heads"
+"""By its name: a class is imported, and all of this package with it, before a worker answers its supervisor, which waits five seconds."""
 SWITCH = 0.001
 """Seconds after which a thread gives another its turn; five times less than Python's own, because a request takes one or two."""
 
@@ -113,6 +114,6 @@ def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:
         uvicorn.run(
             app,  # type: ignore[arg-type]
             factory=factory, host=settings.host, port=settings.port, workers=settings.workers, timeout_graceful_shutdown=DRAIN,
-            http=Heads, ws="none",
+            http=HTTP, ws="none",
             log_config=None, access_log=False, server_header=False, date_header=False, lifespan="on", timeout_keep_alive=75,
         )  # fmt: skip
