@@ -81,6 +81,8 @@ class LiveNodes:
         share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
         before: dict[Side, Before] = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
         self._recents = self.base.arrays["recent_items"].shape[1]
+        self._held: set[tuple[int | str, int | str, str, int]] = set()
+        self._held_keys: set[str] = set()
         self._begin(before, sketched(graph, sums["user"]))
 
     def _begin(self, before: Mapping[Side, Before], sketched: dict[Side, Sketched]) -> None:
@@ -90,7 +92,6 @@ class LiveNodes:
         self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched)
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
-        self._held: set[tuple[int | str, int | str, str, int]] = set()
         self._seen: set[tuple[int, int, int]] = set()
         self._counted = dict.fromkeys(COUNTED, 0)
         self._writer, self.lock, self.version = threading.Lock(), threading.RLock(), 0
@@ -101,10 +102,16 @@ class LiveNodes:
         return cls(bundle.graph, bundle.encoders.users, bundle.encoders.items, task_bits(bundle.settings), index)
 
     def untouched(self) -> LiveNodes:
-        """Another live state on the same snapshot, without events; what is read of the snapshot is shared."""
+        """Another live state on the same snapshot, without events; what is read of the snapshot, and what it holds, is shared."""
         other = copy(self)
         other._begin({side: self.sides[side].before for side in SIDES}, self._newborn.sketched)
+        other.version = self.version
         return other
+
+    def become(self, other: LiveNodes) -> None:
+        """Go on as another live state, which began as `untouched` and has had every event of this one."""
+        with self._writer, self.lock:
+            vars(self).update({name: value for name, value in vars(other).items() if name not in ("_writer", "lock")})
 
     def apply(self, events: Sequence[Event]) -> int:
         """Add events, in any order. Those that are there already change nothing.
@@ -126,10 +133,10 @@ class LiveNodes:
         Those that do no task or repeat an id are not in the snapshot."""
         with self._writer:
             for event in events:
-                if event.behavior in self.behaviors and event.id not in self._keys:
+                if event.behavior in self.behaviors and event.id not in self._held_keys:
                     self._held.add(event.what)
                     if event.id is not None:
-                        self._keys.add(event.id)
+                        self._held_keys.add(event.id)
 
     def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
@@ -230,7 +237,7 @@ class LiveNodes:
         keys: set[str] = set()
         counted = []
         for event in events:
-            if event.id in self._keys or event.id in keys:
+            if event.id in self._held_keys or event.id in self._keys or event.id in keys:
                 continue
             if event.id is not None:
                 keys.add(event.id)
