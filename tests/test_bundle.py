@@ -36,6 +36,16 @@ def bundle(finished: Path) -> mgoe.Bundle:
     return mgoe.load(finished / "bundle")
 
 
+def test_a_bundle_opened_through_a_link_stays_the_same_when_the_link_moves(finished: Path, tmp_path: Path):
+    link = tmp_path / "current"
+    link.symlink_to(finished / "bundle")
+    opened = Bundle.open(link)
+    link.unlink()
+    link.symlink_to(tmp_path)
+    parts = (opened.settings, opened.encoders.users.size, opened.graph.latest.n_users, opened.model, len(opened.metrics))
+    assert all(parts)
+
+
 def by_hand(run: Path, bundle: mgoe.Bundle, users: np.ndarray, items: np.ndarray, context: dict[str, np.ndarray]) -> np.ndarray:
     """The model's own answer, from the folders that training wrote."""
     prepared, graph = Prepared.open(run / "data"), MacroGraph.open(run / "graph")

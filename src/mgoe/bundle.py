@@ -12,6 +12,7 @@ metrics.json         what it measured on validation and test
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -107,13 +108,13 @@ class Bundle:
         """Open a bundle.
 
         Args:
-            path: Its folder.
+            path: Its folder, or a link to it; all is read from where the link leads now, wherever it leads later.
             verify: Check every file against its checksum.
 
         Raises:
             BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
         """
-        path = Path(path)
+        path = Path(os.path.realpath(path))
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:

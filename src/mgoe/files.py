@@ -9,8 +9,9 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -164,6 +165,30 @@ def _locked(lock: Path) -> IO[str]:
             file.flush()
             return file
         file.close()
+
+
+def remove_folder(path: Path, prefix: str = ".gone-") -> None:
+    """Take a folder away in one move, so that nobody finds a part of it. Where it cannot be, it stays.
+
+    Args:
+        path: The folder.
+        prefix: Of what a process that is killed meanwhile leaves beside it.
+    """
+    with suppress(OSError):
+        gone = tempfile.mkdtemp(prefix=prefix, dir=path.parent)
+        try:
+            os.rename(path, gone)
+        finally:
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Make durable what a file holds, or the names in a folder."""
+    held = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def sha256(path: Path) -> str:

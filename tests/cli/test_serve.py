@@ -85,6 +85,7 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
 def test_one_worker_stops_well(own: Path, tmp_path: Path):
     with process(own, "--state", tmp_path / "state", "--no-access-log") as (running, url, lines):
         assert get(url + "/v1/about").json()["behaviors"]
+        assert get(url + "/v1/about", headers={"x": "x" * 200_000}).status_code == 431
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0
     assert not any('"request"' in line for line in lines)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
@@ -27,9 +31,9 @@ from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.pipeline.stages import source_of
-from mgoe.serving import Event, Follower, LiveNodes, every, open_events
+from mgoe.serving import Event, EventLog, Follower, LiveNodes, every, open_events
 from mgoe.tables import hand_over
-from tests.effort import SOAK
+from tests.effort import SOAK, up_to
 from tests.graph.histories import contents, differences
 
 GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
@@ -150,6 +154,42 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
         Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
 
 
+def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
+    """Of the same events, with other weights."""
+    one, other = (Path(shutil.copytree(bundle, folder / name)) for name in ("one", "other"))
+    (other / "model.safetensors").write_bytes(b"of another bundle")
+    return one, other
+
+
+def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log, link = open_events(tmp_path / "state"), tmp_path / "current"
+    log.append(stream(mgoe.load(one), 5))
+    link.symlink_to(one)
+
+    def move(_: str) -> None:
+        link.unlink()
+        link.symlink_to(other)
+
+    bundle = pipeline.refresh(link, log, tmp_path / "new", say=move)
+    assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log = open_events(tmp_path / "state")
+    log.append(stream(mgoe.load(one), 5))
+
+    def exchange(_: str) -> None:
+        if other.exists():
+            one.rename(tmp_path / "former")
+            other.rename(one)
+
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        pipeline.refresh(one, log, tmp_path / "new", say=exchange)
+    assert not (tmp_path / "new").exists()
+
+
 def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: Path):
     log, out = open_events(tmp_path / "state"), tmp_path / "papers"
     log.append(stream(mgoe.load(finished / "bundle"), 5))
@@ -173,6 +213,44 @@ def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_pa
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     log.append(stream(bundle, 5))
     assert Follower.of(log, bundle).live.stats["events"] == 5
+
+
+REPEATING = st.lists(st.tuples(*[st.integers(0, n) for n in (2, 1, 2, 1)], st.sampled_from(["a", "b", None])), min_size=1, max_size=12)
+"""User, item and behaviour by number (the last does no task), moment, and id: few of each."""
+
+
+@up_to(6)
+@example(rows=[(0, 0, 0, 0, "a"), (0, 1, 0, 0, "a"), (0, 1, 0, 0, "b")], cut=2)  # an id repeated in the snapshot, then what it came with
+@example(rows=[(0, 0, 0, 0, "a"), (0, 0, 0, 0, "b"), (0, 1, 0, 0, "b")], cut=1)  # what the snapshot holds with a new id, then that id
+@example(rows=[(0, 0, 0, 0, "a"), (0, 0, 2, 0, "b"), (0, 1, 0, 0, "b")], cut=2)  # an id of what does no task
+@given(rows=REPEATING, cut=st.integers(0, 12))
+def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: list, cut: int):
+    old = mgoe.load(finished / "bundle")
+    users, items = (old.ids(side, np.arange(2)) for side in ("user", "item"))
+    names, last = [*LiveNodes.of(old).behaviors, "of no task"], old.graph.meta["last"]
+    events = [Event([*users, 10**9][u], items[i], names[b], last + (1 + t) * SECOND, key) for u, i, b, t, key in rows]
+    with tempfile.TemporaryDirectory() as name:
+        folder, log = Path(name), open_events(name)
+        log.append(events[:cut])
+        bundle = refreshed(old, log, folder / "first")
+        log.append(events[cut:])
+        live = Follower.of(log, bundle).live
+        new = refreshed(bundle, log, folder / "second")
+        assert (new is bundle) == (live.stats["events"] == 0)
+        asked = np.repeat(users, 2), np.tile(items, 2)
+        found = live.gather(live.codes("user", asked[0]), live.codes("item", asked[1]), ["pair", "counts"])
+        wanted = new.graph.latest.gather(new.codes("user", asked[0]), new.codes("item", asked[1]), ["pair", "counts"])
+        tasks = len(old.tasks)
+        assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
+        assert_array_equal(found["counts"][:, : tasks + 2], wanted["counts"][:, : tasks + 2])
+
+
+def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
+    """With the log's events, or as it is where it holds all of them."""
+    try:
+        return pipeline.refresh(bundle.path, log, out)
+    except BundleError:
+        return bundle
 
 
 def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_path: Path):

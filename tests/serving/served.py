@@ -22,6 +22,7 @@ import uvicorn  # noqa: E402
 from mgoe.serving.app import create_app  # noqa: E402
 from mgoe.serving.current import Current  # noqa: E402
 from mgoe.serving.engine import Scoring  # noqa: E402
+from mgoe.serving.heads import Heads  # noqa: E402
 from mgoe.serving.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.settings import Limits  # noqa: E402
 
@@ -81,7 +82,8 @@ def served(
     """Start, and stop when the block ends."""
     current = Current(bundle, log or FileLog(state / "events"), state, scorer, every=EVERY)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="on"))  # type: ignore[arg-type]
+    how = {"http": Heads, "ws": "none", "log_config": None, "access_log": False, "server_header": False, "lifespan": "on"}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **how))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 30

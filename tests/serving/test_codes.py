@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.data import Vocabulary
+from mgoe.serving import codes
 from mgoe.serving.codes import Codes
 
 integers = st.one_of(st.integers(-50, 50), st.integers(-(2**63), 2**63 - 1))
@@ -61,3 +62,13 @@ def test_no_id_at_all(kind: pa.DataType):
     assert codes.of([]).shape == (0,)
     assert codes.of([1, "1"]).tolist() == [-1, -1]
     assert codes.of([]).dtype == np.int64
+
+
+def test_strings_are_read_in_slices(monkeypatch: pytest.MonkeyPatch):
+    """So that a thread that reads a million of them gives others their turn."""
+    asked, ids_of = [], Vocabulary.ids
+    monkeypatch.setattr(Vocabulary, "ids", lambda self, codes: asked.append(len(codes)) or ids_of(self, codes))
+    monkeypatch.setattr(codes, "SLICE", 4)
+    ids = [f"n{k}" for k in range(10)]
+    assert Codes(Vocabulary(pa.array(ids))).of([*ids, "n10"]).tolist() == [*range(10), -1]
+    assert asked == [4, 4, 2]

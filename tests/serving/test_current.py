@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from mgoe.serving import current as module
 from mgoe.serving.engine import Engine, Scoring
 from mgoe.serving.log import FileLog
 from tests.serving.served import served
-from tests.serving.test_live_service import until
+from tests.serving.test_live_service import change_manifest, mgoe_name, until
+
+
+def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
+    work = "asyncio.wait_for(_behind_requests(lambda: (print('begun', flush=True), time.sleep(600))), 1)"
+    code = f"import asyncio, time\nfrom mgoe.serving.current import _behind_requests\nasyncio.run({work})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "begun\n"
+    assert ended.stderr.rstrip().endswith("TimeoutError")
 
 
 def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -58,6 +68,28 @@ def test_a_bundle_that_goes_away_is_missed_and_one_that_comes_is_taken(own: Path
         assert service.rank(user=1, k=1)["items"]
         shutil.move(tmp_path / "away", own / MANIFEST)
         until(lambda: service.client.get("/readyz").json()["detail"] is None)
+
+
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
+    finished: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither at the start nor later: what was read may be of two."""
+    opened, whole = [], Engine.open
+
+    def open_and_replace(path: Path, *how: Any) -> Engine:
+        engine = whole(path, *how)
+        if len(opened) in (0, 2):
+            change_manifest(own, note=len(opened))
+        opened.append(engine)
+        return engine
+
+    monkeypatch.setattr(Engine, "open", open_and_replace)
+    with served(own, tmp_path / "state") as service:
+        assert service.current.engine is opened[1]
+        change_manifest(own, note="another")
+        until(lambda: service.current.engine is not opened[1])
+        assert service.current.engine is opened[3]
+        assert service.current.engine.name == mgoe_name(own)
 
 
 @pytest.mark.parametrize("how", [Scoring("torch"), Scoring("onnx")])

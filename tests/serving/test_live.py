@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,8 +25,11 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
 from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
+from mgoe.serving import index
 from mgoe.serving.before import Before
 from mgoe.serving.events import Event
+from mgoe.serving.follow import Follower
+from mgoe.serving.index import PARTS, item_rows
 from mgoe.serving.live import LiveNodes
 from mgoe.serving.nodes import Nodes
 from mgoe.serving.pairs import LivePairs
@@ -296,6 +303,23 @@ def test_a_newcomer_is_known_no_sooner_than_its_events(large: World, side: Side,
     assert (live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == ([size], size + 1, 1)
 
 
+@given(ids=st.lists(st.one_of(st.integers(-5, 10_010), st.integers(), st.text("0123456789-x", max_size=6)), max_size=9))
+def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(large_and_newcomers: LiveNodes, ids: list[int | str]):
+    live, text = large_and_newcomers, [str(one) for one in ids]
+    assert live.look_up("user", ids).tolist() == live.look_up("user", text).tolist()
+    assert "_by_string" not in vars(live.vocabularies["user"])
+    other = live.untouched()  # by a vocabulary of its own, which may have one
+    other.vocabularies, other._born = {side: copy(one) for side, one in live.vocabularies.items()}, live._born
+    assert live.look_up("user", ids).tolist() == other.codes("user", text).tolist()
+
+
+@pytest.fixture(scope="module")
+def large_and_newcomers(large: World) -> LiveNodes:
+    live = large.live()
+    live.apply([Event(user, 0, "buy", 10 * BUCKET) for user in (10_000, 10_002, -3)])
+    return live
+
+
 def test_counts_say_what_came(large: World):
     live = large.live()
     newest = large.graph.meta["last"]
@@ -334,9 +358,7 @@ def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(large: World, where
             live.apply(batch)
     assert live.apply(batch) == other.apply(batch) == 2
     assert live.stats == other.stats
-    ids = np.array([0, 1, 2, 10_000, 10_001])
-    user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
-    found, wanted = (one.gather(one.codes("user", user), one.codes("item", item), GROUPS) for one in (live, other))
+    found, wanted = (read_of(one, [0, 1, 2, 10_000, 10_001]) for one in (live, other))
     for key in wanted:
         assert_array_equal(found[key], wanted[key], err_msg=key)
 
@@ -355,6 +377,104 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
     a, b = (read(live, 5, 30) for live in (first, large_with(large, 20)))
     for name in a:
         assert_array_equal(a[name], b[name])
+
+
+class Listed:
+    """A log in memory; positions count events."""
+
+    def __init__(self, events: list[Event]):
+        self.events = events
+
+    def read(self, after: str = "") -> list[tuple[str, Event]]:
+        first = int(after or 0)
+        return [(str(first + k + 1), event) for k, event in enumerate(self.events[first : first + 3])]
+
+
+def lines_of_a_commit(work: Callable[[], object], fail_at: tuple[str, int] | None = None) -> set[tuple[str, int]]:
+    """The lines of this package that run from `_commit` on; at one of them memory ends."""
+    seen: set[tuple[str, int]] = set()
+    inside = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal inside
+        ours = "mgoe/serving" in frame.f_code.co_filename
+        begins = frame.f_code.co_name == "_commit"
+        inside += (event == "call") * begins - (event == "return") * begins
+        if event == "line" and ours and inside:
+            seen.add(line := (frame.f_code.co_filename, frame.f_lineno))
+            if line == fail_at:
+                raise MemoryError
+        return trace if ours else None
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
+    """With known nodes, newcomers that are placed and placed anew, a repeated id, and what the snapshot holds."""
+    moment = 10 * BUCKET
+    first = [Event(0, 1, "click", moment, "a"), Event(10_000, 2, "buy", moment, "b"), Event(10_000, 10_001, "click", moment, "c")]
+    second = [Event(0, 1, "buy", moment, "d"), Event(10_000, 3, "cart", moment, "a"), Event(10_002, 10_001, "buy", moment, "e")]
+    held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
+    snapshot.skip([held])
+    wanted = snapshot.untouched()
+    wanted.apply([*first, *second])
+
+    def begun() -> Follower:
+        follower = Follower(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
+        follower.catch_up()
+        follower.log.events += [*second, held]
+        return follower
+
+    lines = lines_of_a_commit(begun().catch_up)
+    assert len(lines) > 100
+    for line in sorted(lines):
+        follower = begun()
+        version = follower.live.version
+        with pytest.raises(MemoryError):
+            lines_of_a_commit(follower.catch_up, line)
+        assert follower.catch_up() > 0
+        assert follower.catch_up() == 0
+        assert set(follower.live.touched("item", version).tolist()) >= set(follower.live.look_up("item", [1, 10_001]).tolist())
+        assert {name: follower.live.stats[name] for name in ("events", "late")} == {name: wanted.stats[name] for name in ("events", "late")}
+        found, expected = (read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted))
+        for name in expected:
+            assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")
+
+
+def read_of(live: LiveNodes, ids: list[int]) -> dict[str, np.ndarray]:
+    user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
+    return live.gather(live.look_up("user", user.tolist()), live.look_up("item", item.tolist()), GROUPS)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("size", [None, 0, 100, -1])
+def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str, size: int | None):
+    wanted = item_rows(large.graph, tmp_path)
+    file = next(tmp_path.glob("index-*")) / f"{part}.npy"
+    held = file.read_bytes()
+    file.unlink()  # it is mapped
+    if size is not None:
+        file.write_bytes(held[:size])
+    found = item_rows(large.graph, tmp_path)
+    for name in PARTS:
+        assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert [path.name for path in tmp_path.iterdir()] == [file.parent.name]
+    made = file.stat().st_mtime_ns
+    item_rows(large.graph, tmp_path)
+    assert file.stat().st_mtime_ns == made
+
+
+def test_an_index_is_on_the_disk_before_it_has_its_name(large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr(index, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(index.os, "rename", lambda *_: done.append("named"))
+    item_rows(large.graph, tmp_path)
+    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in PARTS}
 
 
 def large_with(large: World, items: int) -> LiveNodes:

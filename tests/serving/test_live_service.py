@@ -52,6 +52,17 @@ def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundl
         assert again.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
 
 
+def test_texts_that_are_no_ids_of_whole_numbers_make_no_index_of_all_ids(finished: Path, tmp_path: Path):
+    with served(finished / "bundle", tmp_path) as service:
+        service.add({"user": "1000000000", "item": 10**9, "behavior": "buy"})
+        answer = service.rank(user="nobody", candidates=["nothing", "1000000000", 10**9, "07"])
+        assert (answer["unseen_user"], answer["unseen_items"], answer["repeated"]) == (True, 2, 1)
+        assert not service.rank(user="1000000000", k=1)["unseen_user"]
+        service.explain(user="nobody", item="nothing")
+        for side in (vocabularies := service.current.engine.live.vocabularies):
+            assert "_by_string" not in vars(vocabularies[side])
+
+
 def test_predict_with_the_events_of_a_service_says_what_it_says(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
     users, items = bundle.encoders.users.ids(np.arange(3)).to_pylist(), bundle.encoders.items.ids(np.arange(8)).to_pylist()
     asked = [10**9, *users]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,26 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
     again = Sessions(*given, weights="one")
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
+
+
+def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of this start stay however old they are, as do those of others that were used since."""
+    halves = make_model("mgoe", make_spec(2), 0).eval().halves(SIDES).eval()
+    sample = of_one_user(make_spec(2), 3, 0)
+
+    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    Sessions(*given)
+    (served,) = (tmp_path / "onnx").iterdir()
+    used, left = (tmp_path / "onnx" / name for name in ("used", "left"))
+    for path in (used, left):
+        path.mkdir()
+    for path in (served, left):
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(onnx, "UNUSED", time.time() - 60)  # between the two moments
+    monkeypatch.setattr(onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
+    for _ in range(2):
+        Sessions(*given)
+        assert {*(tmp_path / "onnx").iterdir()} == {served, used}
 
 
 def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

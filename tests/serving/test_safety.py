@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import socket
 import threading
 import time
@@ -10,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgoe.errors import ConfigError
+from mgoe.serving import heads
 from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
 from tests.serving.served import Served, get, served
 
@@ -58,6 +63,37 @@ def test_what_tells_nothing_is_open(guarded: Served, path: str):
 def test_a_large_body_is_refused(guarded: Served):
     assert guarded.client.post("/v1/rank", content=b"x" * 5000).status_code == 413
     assert guarded.client.post("/v1/rank", content=iter([b"x" * 1000] * 5)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /%b", b"GET / HTTP/1.1\r\nHost: %b", b"GET / HTTP/1.1\r\n%b", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9 + b"c: %b"]
+)
+def test_a_head_that_never_ends_is_refused(guarded: Served, head: bytes):
+    status, answer = raw(guarded, head % (b"x" * (heads.MOST + heads.PIECE)))
+    assert status == 431
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["place"] == "headers"
+
+
+def test_what_follows_a_body_in_chunks_ends(guarded: Served):
+    head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises((IndexError, ConnectionResetError)):  # no answer
+        raw(guarded, head + b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * heads.MOST)
+
+
+@given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=5), cuts=st.lists(st.integers(0, 200_000), max_size=6), long=st.booleans())
+def test_heads_within_the_limit_pass_however_they_arrive(guarded: Served, sizes: list[int], cuts: list[int], long: bool):
+    """One after the other, with bodies of any size, cut anywhere."""
+    name = b"x" * (heads.MOST - heads.PIECE) if long else b"x"
+    parts = [b"POST /v1/none HTTP/1.1\r\nHost: " + name + b"\r\nAuthorization: Bearer " + TOKEN for _ in sizes]
+    text = b"".join(part + b"\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size for part, size in zip(parts, sizes, strict=True))
+    host, port = guarded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for low, high in itertools.pairwise([0, *sorted(cuts), len(text)]):
+            connection.sendall(text[low:high])
+        answer = b""
+        while answer.count(b"HTTP/1.1 404") < len(sizes) and (part := connection.recv(65536)):
+            answer += part
+    assert answer.count(b"HTTP/1.1 404") == len(sizes)
 
 
 def test_a_body_that_never_ends_is_refused(guarded: Served):
@@ -124,6 +160,7 @@ def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatc
         ("GET", "/v1/explain?user=1&user=2", b"", 422),
         ("GET", "/v1/explain?user=1&who=2", b"", 422),
         ("GET", "/v1/explain?user=1&item=1&context=[1]", b"", 422),
+        ("GET", '/v1/explain?user=1&context={"a":' + "[" * 253 + "]" * 253 + "}", b"", 422),
         ("GET", "/v1/explain?user=" + "1" * 600, b"", 422),
         ("GET", "/v1/macro?limit=0", b"", 422),
         ("GET", "/v1/macro?limit=%C2%B2", b"", 422),

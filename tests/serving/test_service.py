@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
+from mgoe.errors import MgoeError  # noqa: E402
 from mgoe.serving import service  # noqa: E402
 from mgoe.serving.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.redis import RedisLog  # noqa: E402
@@ -43,3 +46,48 @@ def test_a_redis_that_may_lose_events_is_warned_of(
 
 def test_a_folder_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("bundle", "state"),
+    [(".", "under/one.state"), ("..", "under.state"), ("../link", "under/link.state"), ("../link/", "under/link.state")],
+)
+def test_the_state_lies_beside_the_bundle(bundle: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a link by the link's name, so that what it leads to next goes on with the same events."""
+    (tmp_path / "under" / "one").mkdir(parents=True)
+    (tmp_path / "under" / "link").symlink_to("one")
+    monkeypatch.chdir(tmp_path / "under" / "one")
+    assert Path(os.path.abspath(service.state_of(ServeSettings(bundle=Path(bundle))))) == tmp_path / state
+    assert service.state_of(ServeSettings(bundle=Path(bundle), state=tmp_path)) == tmp_path
+
+
+AWAY = "redis://127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"redis": AWAY}, "redis: "), ({"state": "file"}, "cannot be used"), ({"redis": None}, "pip install"), ({"bundle": "."}, "no bundle")],
+)
+def test_several_workers_are_not_started_where_none_could(
+    given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A store that is away, a folder that is none, an extra that is missing, no bundle: said once, by who could have started them."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
+    if message == "pip install":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    settings = ServeSettings.model_validate({"bundle": finished / "bundle", "state": tmp_path / "state", "workers": 2} | given)
+    with pytest.raises(MgoeError, match=message):
+        service.serve(settings)
+
+
+def test_a_worker_that_cannot_start_says_so_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path, redis=AWAY, state=tmp_path).model_dump_json())
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
+        service.worker()
+    (line,) = caplog.records
+    assert (line.levelname, line.getMessage()) == ("ERROR", "cannot start")
+    assert line.exc_info is None

@@ -52,7 +52,7 @@ def refresh(
         MgoeError: The bundle is damaged, the log is away, or `out` is in the way; what was there is as it was.
     """
     opened, out = Bundle.open(bundle), Path(out)
-    _check_place(out, opened.path.resolve(), overwrite)
+    _check_place(out, opened.path, overwrite)
     log = open_events(events, make=False) if isinstance(events, str | Path) else events
     held = position_of(opened.path, log)
     found, position = _later(log, held, task_bits(opened.settings))
@@ -64,6 +64,8 @@ def refresh(
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(opened.path / name, folder / name)
+            if sha256(folder / name) != opened.manifest["checksums"][name]:
+                raise BundleError(opened.path / name, "was replaced while it was read; refresh the bundle again")
         graph = MacroGraph.open(folder / "graph")
         if found:
             graph = add_events(graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say)

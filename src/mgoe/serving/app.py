@@ -196,7 +196,7 @@ def _read_context(text: str) -> dict[str, Any]:
         raise RequestError("context", f"must be a JSON object ({error})") from None
     if not isinstance(held, dict):
         raise RequestError("context", f"must be a JSON object, found {text[:80]!r}")
-    return _read(wire.ContextOf, orjson.dumps({"context": held})).context
+    return _read(wire.ContextOf, b'{"context": %b}' % text.encode()).context
 
 
 def _query(request: Request, known: set[str]) -> dict[str, str]:

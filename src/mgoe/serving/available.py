@@ -6,7 +6,7 @@ import importlib
 
 from mgoe.errors import MissingExtra
 
-NEEDED = ("fastapi", "uvicorn", "orjson", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
 
 
 def require_serving() -> None:

@@ -14,11 +14,11 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import BundleError, EventError, MgoeError, StoreError
@@ -41,6 +41,7 @@ WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
+T = TypeVar("T")
 
 
 class Current:
@@ -62,8 +63,7 @@ class Current:
     def __init__(self, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None, every: float = 1.0):
         self.path, self.log, self.every = path, log, every
         self._open = partial(Engine.open, path, log, index, scorer)
-        self._seen = fingerprint(path)
-        self.engine = self._open()
+        self._seen, self.engine = self._open_whole()
         self.refused: str | None = None
         self.away: str | None = None
         self._writers = ThreadPoolExecutor(WRITERS, "append", initializer=_step_back)
@@ -141,7 +141,7 @@ class Current:
                 continue
             self._seen = found
             try:
-                engine = await _behind_requests(self._open)
+                self._seen, engine = await _behind_requests(self._open_whole)
                 before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
             except Exception as error:  # whatever is wrong with it, the old one goes on
                 self._refuse(error, figures)
@@ -152,6 +152,13 @@ class Current:
                 pause = PAUSE
                 figures.swaps.labels("taken").inc()
                 log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
+
+    def _open_whole(self) -> tuple[tuple[Any, ...] | None, Engine]:
+        """An engine of one bundle, and its fingerprint: opened again where another bundle took the place meanwhile."""
+        while True:
+            found, engine = fingerprint(self.path), self._open()
+            if fingerprint(self.path) == found:
+                return found, engine
 
     def _refuse(self, error: Exception, figures: Figures) -> None:
         self.refused = f"the bundle at {self.path} was refused: {error}"
@@ -186,13 +193,20 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-async def _behind_requests(work: Callable[[], Engine]) -> Engine:
-    """Run in a thread that has a small part of the core while requests need all of it."""
-    pool = ThreadPoolExecutor(1, "bundle", initializer=_step_back)
-    try:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-    finally:
-        pool.shutdown(wait=False)
+async def _behind_requests(work: Callable[[], T]) -> T:
+    """Run in a thread that has a small part of the core while requests need all of it, and that a process which ends does not wait for."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # from here on nobody cancels it
+
+    def run() -> None:
+        _step_back()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="bundle", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _step_back() -> None:

@@ -22,7 +22,7 @@ from mgoe.data import to_arrow
 from mgoe.errors import RequestError
 from mgoe.files import sha256
 from mgoe.graph.blocks import OTHER, SIDES, Side
-from mgoe.serving.codes import Codes, Id
+from mgoe.serving.codes import Id
 from mgoe.serving.context import check_context
 from mgoe.serving.events import Event, EventReader
 from mgoe.serving.follow import Follower
@@ -58,7 +58,6 @@ class Engine:
         self.events = EventReader.of(bundle)
         self._follower = Follower.of(log, bundle, index)
         self.live = self._follower.live
-        self._codes: dict[Side, Codes] = {"user": Codes(bundle.encoders.users), "item": Codes(bundle.encoders.items)}
         self._context = bundle.encoders.context_features
         how = scorer or Scoring()
         self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision, kept=index)
@@ -95,11 +94,7 @@ class Engine:
 
     def codes(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (B,)."""
-        held = self._codes[side]
-        codes = held.of(ids)
-        if self.live.size(side) > held.vocabulary.size and (missed := np.flatnonzero(codes < 0)).size:
-            codes[missed] = self.live.codes(side, [ids[row] for row in missed.tolist()])
-        return codes
+        return self.live.look_up(side, ids)
 
     def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Id]:
         """Ids of codes."""
@@ -186,7 +181,7 @@ class Engine:
         live, ids = self.live.untouched(), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
-        self._scorer.rehearse(live, live.codes("user", ids["user"]), live.codes("item", ids["item"]))
+        self._scorer.rehearse(live, live.look_up("user", ids["user"]), live.look_up("item", ids["item"]))
 
     def _some_ids(self, side: Side) -> list[Id]:
         """One that is known and one that is not, where there are such."""

@@ -26,6 +26,7 @@ class Follower:
 
     def __init__(self, log: EventLog, live: LiveNodes, position: Position = START):
         self.log, self.live, self.position = log, live, position
+        self._start, self._failed = position, False
         self._mutex = threading.Lock()
 
     @classmethod
@@ -59,11 +60,22 @@ class Follower:
         Raises:
             StoreError: The log is away; what was known stays known.
         """
-        changed = 0
         with self._mutex:
+            changed = self._again() if self._failed else 0
             while found := self.log.read(self.position):
+                self._failed = True
                 changed += self.live.apply([event for _, event in found])
-                self.position = found[-1][0]
+                self.position, self._failed = found[-1][0], False
+        return changed
+
+    def _again(self) -> int:
+        """Go on with a state to which all events are applied once more: where a batch failed half-way, some of it is in the present one."""
+        live, position, changed = self.live.untouched(), self._start, 0
+        while found := self.log.read(position):
+            changed += live.apply([event for _, event in found])
+            position = found[-1][0]
+        self.live.become(live)
+        self.position, self._failed = position, False
         return changed
 
 

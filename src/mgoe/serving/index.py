@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mgoe.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.errors import StoreError
-from mgoe.files import GIB
+from mgoe.files import GIB, remove_folder, sync
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import Rows, available_threads, by_item
 
@@ -38,20 +38,30 @@ def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
             return _written(graph, Path(held))
     place = folder / f"index-{graph.checksum[:16]}"
     try:
-        if not (place / "indptr.npy").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
-            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
-            try:
-                _written(graph, unfinished)
-                _settle(unfinished, place)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-        return Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
+        if (rows := _held(place)) is not None:
+            return rows
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+        try:
+            rows = _written(graph, unfinished)
+            _settle(unfinished, place)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return _held(place) or rows
     except OSError as error:
         raise StoreError(
             folder, f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights"
         ) from None
+
+
+def _held(place: Path) -> Rows | None:
+    """An index that is whole; None where a part is missing or cannot be read."""
+    try:
+        rows = Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if {len(getattr(rows, name)) for name in PARTS[1:]} == {rows.indptr[-1]} else None
 
 
 def _sweep(folder: Path) -> None:
@@ -74,12 +84,15 @@ def _written(graph: MacroGraph, folder: Path) -> Rows:
 
 
 def _settle(unfinished: Path, place: Path) -> None:
-    """Give the index its place, unless another process has been faster, and remove those of other graphs."""
+    """Give the index its place, durably, unless another process has been faster, and remove those of other graphs, and a damaged one."""
+    for path in (*unfinished.iterdir(), unfinished):
+        sync(path)
+    for other in place.parent.glob("index-*"):
+        if other != place or _held(place) is None:
+            remove_folder(other, UNFINISHED)
     try:
         os.rename(unfinished, place)
     except OSError:
         if not place.exists():
             raise
-    for other in place.parent.glob("index-*"):
-        if other != place:
-            shutil.rmtree(other, ignore_errors=True)
+    sync(place.parent)

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
@@ -39,6 +40,7 @@ from mgoe.graph.counts import task_share
 from mgoe.graph.pairs import MOST_EVENTS
 from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before, score_sums, tasks_done
+from mgoe.serving.codes import Codes, Id
 from mgoe.serving.events import Event, read_id
 from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, Sketched, sketched
@@ -69,6 +71,7 @@ class LiveNodes:
     def __init__(self, graph: MacroGraph, users: Vocabulary, items: Vocabulary, behaviors: Mapping[str, int], index: Path | None = None):
         meta, self.base = graph.meta, graph.latest
         self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
+        self._known = {side: Codes(vocabulary) for side, vocabulary in self.vocabularies.items()}
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
         self._since = None if graph.since is None else (graph.since + 1) * meta["bucket"]
         self.scores = graph.fixed_scores
@@ -78,6 +81,8 @@ class LiveNodes:
         share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
         before: dict[Side, Before] = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
         self._recents = self.base.arrays["recent_items"].shape[1]
+        self._held: set[tuple[int | str, int | str, str, int]] = set()
+        self._held_keys: set[str] = set()
         self._begin(before, sketched(graph, sums["user"]))
 
     def _begin(self, before: Mapping[Side, Before], sketched: dict[Side, Sketched]) -> None:
@@ -87,7 +92,6 @@ class LiveNodes:
         self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched)
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
-        self._held: set[tuple[int | str, int | str, str, int]] = set()
         self._seen: set[tuple[int, int, int]] = set()
         self._counted = dict.fromkeys(COUNTED, 0)
         self._writer, self.lock, self.version = threading.Lock(), threading.RLock(), 0
@@ -98,10 +102,16 @@ class LiveNodes:
         return cls(bundle.graph, bundle.encoders.users, bundle.encoders.items, task_bits(bundle.settings), index)
 
     def untouched(self) -> LiveNodes:
-        """Another live state on the same snapshot, without events; what is read of the snapshot is shared."""
+        """Another live state on the same snapshot, without events; what is read of the snapshot, and what it holds, is shared."""
         other = copy(self)
         other._begin({side: self.sides[side].before for side in SIDES}, self._newborn.sketched)
+        other.version = self.version
         return other
+
+    def become(self, other: LiveNodes) -> None:
+        """Go on as another live state, which began as `untouched` and has had every event of this one."""
+        with self._writer, self.lock:
+            vars(self).update({name: value for name, value in vars(other).items() if name not in ("_writer", "lock")})
 
     def apply(self, events: Sequence[Event]) -> int:
         """Add events, in any order. Those that are there already change nothing.
@@ -111,31 +121,40 @@ class LiveNodes:
         """
         with self._writer:
             known = [event for event in events if event.behavior in self.behaviors]
-            counted = self._new(known)
+            counted, keys = self._new(known)
             changed = self._add(counted) if counted else 0
-            # Only now, so that events of a batch that failed repeat nothing when it is tried again.
-            self._keys.update(event.id for event in counted if event.id is not None)
+            self._keys |= keys  # only now, so that events of a batch that failed repeat nothing when it is tried again
             self._counted["unknown"] += len(events) - len(known)
             self._counted["duplicates"] += len(known) - changed
             return changed
 
     def skip(self, events: Iterable[Event]) -> None:
-        """Events that the snapshot holds already: one sent again, by its id or with the same time, will not count."""
+        """Events up to where the snapshot holds them, in the log's order: one sent again, by its id or with the same time, will not count.
+        Those that do no task or repeat an id are not in the snapshot."""
         with self._writer:
             for event in events:
-                self._held.add(event.what)
-                if event.id is not None:
-                    self._keys.add(event.id)
+                if event.behavior in self.behaviors and event.id not in self._held_keys:
+                    self._held.add(event.what)
+                    if event.id is not None:
+                        self._held_keys.add(event.id)
 
     def codes(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids, newcomers included; -1 where never seen. Shape (n,)."""
         values = to_arrow(ids)
-        vocabulary = self.vocabularies[side]
-        codes = vocabulary.codes(values)
-        with self.lock:
-            if self._born[side]:
-                for k in np.flatnonzero(codes < 0):
-                    codes[k] = self._born[side].get(_plain(values[int(k)].as_py(), vocabulary, side), -1)
+        codes = self.vocabularies[side].codes(values)
+        return self._with_newcomers(side, codes, lambda row: values[row].as_py())
+
+    def look_up(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """The same for ids as JSON has them, by a table that is there since the start: of the vocabulary's own, the one of texts takes
+        144 bytes an id, and is made when the first is asked for."""
+        return self._with_newcomers(side, self._known[side].of(ids), ids.__getitem__)
+
+    def _with_newcomers(self, side: Side, codes: NDArray[np.int64], id_of: Callable[[int], Any]) -> NDArray[np.int64]:
+        """Codes (n,) of the vocabulary, and those of newcomers in the rows that it lacks."""
+        kind, born = self.vocabularies[side].type, self._born[side]
+        if born and (missed := np.flatnonzero(codes < 0)).size:
+            with self.lock:
+                codes[missed] = [born.get(_plain(id_of(row), kind, side), -1) for row in missed.tolist()]
         return codes
 
     def ids(self, side: Side, codes: ArrayLike) -> list[Any]:
@@ -213,16 +232,18 @@ class LiveNodes:
             held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
 
-    def _new(self, events: Iterable[Event]) -> list[Event]:
-        """Events that repeat neither an id nor what the snapshot holds."""
+    def _new(self, events: Iterable[Event]) -> tuple[list[Event], set[str]]:
+        """Events that repeat neither an id nor what the snapshot holds; and the ids of all that repeat none."""
         keys: set[str] = set()
         counted = []
         for event in events:
-            if event.what not in self._held and event.id not in self._keys and event.id not in keys:
+            if event.id in self._held_keys or event.id in self._keys or event.id in keys:
+                continue
+            if event.id is not None:
+                keys.add(event.id)
+            if event.what not in self._held:
                 counted.append(event)
-                if event.id is not None:
-                    keys.add(event.id)
-        return counted
+        return counted, keys
 
     def _add(self, events: list[Event]) -> int:
         """Read what the snapshot holds of new nodes, then commit; how many changed something."""
@@ -243,7 +264,7 @@ class LiveNodes:
 
     def _coded(self, side: Side, ids: list[int | str]) -> tuple[NDArray[np.int64], list[int | str]]:
         """Codes of ids, and those ids, each once, that will have theirs when `_name` is told."""
-        codes = self.codes(side, ids)
+        codes = self.look_up(side, ids)
         unknown = np.flatnonzero(codes < 0)
         born = {one: self.sides[side].codes + k for k, one in enumerate(dict.fromkeys(ids[k] for k in unknown))}
         codes[unknown] = [born[ids[k]] for k in unknown]
@@ -312,10 +333,10 @@ class LiveNodes:
         )
 
 
-def _plain(value: Any, vocabulary: Vocabulary, side: Side) -> int | str:
+def _plain(value: Any, kind: pa.DataType, side: Side) -> Id:
     """An id as newcomers are kept by."""
     try:
-        return read_id(value, vocabulary.type, side)
+        return read_id(value, kind, side)
     except EventError:
         return ""  # which nobody has
 

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from zlib import crc32
 
 from mgoe.errors import EventError, StoreError
+from mgoe.files import sync
 from mgoe.serving.events import Event
 
 Position = str
@@ -181,11 +182,11 @@ class FileLog:
         with self._locked():
             start, end = self._mend()
             if end >= self.segment:
-                _sync(self._file(start))  # whole before another follows it
+                sync(self._file(start))  # whole before another follows it
                 start, end = start + end, 0
             with self._file(start).open("r+b" if self._file(start).exists() else "x+b", buffering=0) as file:
                 if end == 0:  # others rely on the name of a segment that holds a record
-                    _sync(self.folder)
+                    sync(self.folder)
                 self._put(file.fileno(), end, payload)
                 self._end = (start, end + len(payload))
                 held = os.dup(file.fileno())
@@ -305,12 +306,3 @@ def _unfinished(tail: bytes) -> bool:
 def _some(records: int) -> int:
     """Bytes that hold at least one record, and most of so many."""
     return LARGEST + HEAD + 256 * records
-
-
-def _sync(path: Path) -> None:
-    """Make durable what a file holds, or the names in a folder."""
-    held = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)

@@ -5,12 +5,14 @@ A graph has one input a key of the batch and one output; the first axis of every
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import json
 import logging
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,10 +26,15 @@ from torch import Tensor, nn
 
 from mgoe import __version__
 from mgoe.errors import MissingExtra, OutputError
+from mgoe.files import remove_folder
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 Runtime: TypeAlias = Literal["onnx", "torch"]
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""Packages of the extra: two to export, one to run."""
+UNUSED = 7 * 24 * 3600
+"""Seconds after which kept graphs go: long enough for a service to go back to an earlier bundle, or another one to start beside it."""
 
 
 def load(name: str) -> Any:
@@ -76,7 +83,7 @@ def export(
     Raises:
         MissingExtra: The extra is not installed.
     """
-    for needed in ("onnx", "onnxscript"):
+    for needed in NEEDED[:2]:
         load(needed)
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
@@ -191,7 +198,7 @@ def _graphs(kept: Path | None, name: str, write: Callable[[Path], None]) -> Iter
     """A folder of graphs: that of an earlier start, whole or not there, or one that is written now. Writing takes seconds of a core, which
     a service that changes bundles under load has not; a refreshed bundle has the weights of the one before."""
     place = kept / "onnx" / name if kept else None
-    if place is not None and place.is_dir():
+    if place is not None and _there(place):
         yield place
         return
     if place is not None:
@@ -205,6 +212,23 @@ def _graphs(kept: Path | None, name: str, write: Callable[[Path], None]) -> Iter
                 folder.rename(place)
             folder = place
         yield folder
+
+
+def _there(place: Path) -> bool:
+    """Whether graphs lie at a place, which counts as used now; others that nobody has used for long go. One process at a time, so that none
+    go between a look at them and their use."""
+    with suppress(OSError):
+        folder = os.open(place.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if place.is_dir():
+                os.utime(place)
+            for other in place.parent.iterdir():
+                if time.time() - other.stat().st_mtime > UNUSED:
+                    remove_folder(other)
+        finally:
+            os.close(folder)
+    return place.is_dir()
 
 
 def export_rest(out: Path, halves: Halves, late: Batch) -> None:

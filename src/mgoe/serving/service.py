@@ -8,15 +8,19 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from mgoe.bundle import Bundle
+from mgoe.errors import MgoeError
 from mgoe.serving.app import create_app
 from mgoe.serving.current import Current
 from mgoe.serving.engine import Scoring
+from mgoe.serving.index import item_rows
 from mgoe.serving.log import EventLog
+from mgoe.serving.onnx import NEEDED, load
 from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
 from mgoe.serving.settings import ServeSettings, read_tokens
@@ -32,6 +36,8 @@ DRAIN = 30
 """Seconds that requests under way have when the service is asked to stop."""
 QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 """Of what uvicorn's supervisor leaves for Python to clean up, Python says so in words that are no JSON."""
+HTTP = "mgoe.serving.heads:Heads"
+"""By its name: a class is imported, and all of this package with it, before a worker answers its supervisor, which waits five seconds."""
 SWITCH = 0.001
 """Seconds after which a thread gives another its turn; five times less than Python's own, because a request takes one or two."""
 
@@ -48,23 +54,39 @@ def serve(settings: ServeSettings) -> None:
     if settings.workers == 1:
         _run(application(settings), settings, factory=False)
         return
-    Bundle.open(settings.bundle)
+    check_start(settings)
     with tempfile.TemporaryDirectory(prefix="mgoe-figures-") as shared:
         os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared, "PYTHONWARNINGS": QUIET}
         _run("mgoe.serving.service:worker", settings, factory=True)
 
 
+def check_start(settings: ServeSettings) -> None:
+    """See that there is what every worker needs, while a mistake can still be said: a worker that does not start is started again.
+
+    Raises:
+        MgoeError: The bundle, the extra or the store is not there, or the state cannot be written.
+    """
+    bundle, state = Bundle.open(settings.bundle), state_of(settings)
+    for name in NEEDED if settings.engine == "onnx" else ():
+        load(name)
+    open_events(settings.redis or state).close()
+    item_rows(bundle.graph, state)
+
+
 def worker() -> App:
-    """The application of one of several workers."""
+    """The application of one of several workers. One that cannot start says so in a line: it is started again, when all may be well."""
     configure_logs()
-    return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+    try:
+        return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+    except MgoeError as error:
+        log("cannot start", logging.ERROR, error=str(error))
+        raise SystemExit(1) from None
 
 
 def application(settings: ServeSettings) -> App:
     """Open what the settings name."""
     sys.setswitchinterval(SWITCH)
-    state = settings.state or settings.bundle.with_name(f"{settings.bundle.name}.state")
-    scorer = Scoring(settings.engine, settings.precision)
+    state, scorer = state_of(settings), Scoring(settings.engine, settings.precision)
     events = open_events(settings.redis or state)
     warn_of_loss(events)
     current = Current(settings.bundle, events, state, scorer, settings.watch)
@@ -72,6 +94,12 @@ def application(settings: ServeSettings) -> App:
     gc.collect()
     gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
     return app
+
+
+def state_of(settings: ServeSettings) -> Path:
+    """Folder of the state; where none is named, beside the bundle, by the name of the link that is served if it is one."""
+    bundle = settings.bundle if settings.bundle.name not in ("", "..") else Path(os.path.abspath(settings.bundle))
+    return settings.state or bundle.parent / f"{bundle.name}.state"
 
 
 def warn_of_loss(events: EventLog) -> None:
@@ -86,5 +114,6 @@ def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:
         uvicorn.run(
             app,  # type: ignore[arg-type]
             factory=factory, host=settings.host, port=settings.port, workers=settings.workers, timeout_graceful_shutdown=DRAIN,
+            http=HTTP, ws="none",
             log_config=None, access_log=False, server_header=False, date_header=False, lifespan="on", timeout_keep_alive=75,
         )  # fmt: skip
