@@ -67,7 +67,7 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of this start stay however old they are, as do those of others that were used since."""
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(SIDES).eval()
+    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
 
     given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
