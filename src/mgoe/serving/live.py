@@ -1,11 +1,12 @@
 """The live state: the latest snapshot of a bundle and every event since, as a model reads them.
 
-What an event changes at once, and exactly as the next update of the graph will: of its user and item the pair's tasks, score, counts, own
-1st-order edges at every resolution, recents (newcomers at ties aside, see `_rank`), and macro task table. Own 2nd-order edges move by the
-counterpart's edges as of the snapshot.
-A snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to whoever else touched `i`, since `s_ui e_c(u)` is what `u`
-itself gave to `N_i1[i]`. These others are held as they were, `N_i1[i] - s0_ui e_c(u)` with the snapshot's `s0_ui`. So when `s_ui` moves by
-`ds_ui`,
+An event changes its user and its item at once, exactly as the next update of the graph will: the pair's tasks and score, both nodes'
+counts, 1st-order edges at every resolution, recents (ties among newcomers aside, see `_rank`) and macro task table. Their 2nd-order edges
+change too, by the counterpart's edges as of the snapshot. All other nodes stay as the snapshot has them until the next update.
+
+Of the 2nd order: a snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`, over two steps to whoever else touched `i`, since
+`s_ui e_c(u)` is what `u` itself gave to `N_i1[i]`. These others are held as they were, `N_i1[i] - s0_ui e_c(u)` with the snapshot's
+`s0_ui`. So when `s_ui` moves by `ds_ui`,
 
     dN_u2[u] = ds_ui (N_i1[i] - s0_ui e_c(u)),
 
@@ -342,7 +343,8 @@ def _plain(value: Any, kind: pa.DataType, side: Side) -> Id:
 
 
 def _rank(one: int | str) -> int:
-    """By what newcomers come in recents where all else is equal: a number made of the id, whoever came first. The update goes by codes."""
+    """Order of newcomers in recents whose time and score are equal: a number made of the id, so that it does not matter who came first. The
+    update goes by codes."""
     if isinstance(one, int):
         return one if one < 1 << 63 else one - (1 << 64)
     return int.from_bytes(hashlib.blake2b(one.encode(), digest_size=8).digest(), "big", signed=True)
