@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from mgoe.serving.telemetry import Json
 from tests.cli.conftest import Mgoe
 from tests.serving.served import check_ready, get, post
 
@@ -92,6 +94,18 @@ def test_one_worker_stops_well(own: Path, tmp_path: Path):
     assert (tmp_path / "state").is_dir()
 
 
+@pytest.fixture
+def logs_restored() -> Iterator[None]:
+    """A service that begins to start in this process makes the root's handler write to what the test captures, which ends with it."""
+    level = logging.getLogger().level
+    yield
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler.formatter, Json)]
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.mark.usefixtures("logs_restored")
 def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MGOE_TOKEN", raising=False)
     for words, message in (
@@ -110,6 +124,7 @@ def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, tmp_path: Path, monk
     assert "checksum" in mgoe("serve", own).output
 
 
+@pytest.mark.usefixtures("logs_restored")
 def test_the_extra_is_named_where_it_is_missing(mgoe: Mgoe, own: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "orjson", None)
     result = mgoe("serve", own)

@@ -130,15 +130,15 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monkeypatch):
     """Chunks, blocks and shares of the memory so small that every loop over them runs many times."""
-    from mgoe.graph import assemble, blocks, clusters, embedded, pairs
+    from mgoe.graph import blocks, clusters, embedded, pairs, snapshot_build
 
     made, blocks_of = passes(monkeypatch), blocks.Rows.blocks
     again = history(planted(events=6000)).build(tmp_path / "same", memory=64, resolutions=[(4, 4), (8, 8)])
     assert len(made) == len(again.snapshots)
     made.clear()
     monkeypatch.setattr(embedded, "TURN_SHARE", 2e-6)
-    monkeypatch.setattr(assemble, "MATRIX_SHARE", 0.0)
-    for place, name, size in ((pairs, "CHUNK", 100), (assemble, "ROWS", 7), (clusters, "ROWS", 9)):
+    monkeypatch.setattr(snapshot_build, "MATRIX_SHARE", 0.0)
+    for place, name, size in ((pairs, "CHUNK", 100), (snapshot_build, "ROWS", 7), (clusters, "ROWS", 9)):
         monkeypatch.setattr(place, name, size)
     monkeypatch.setattr(blocks.Rows, "blocks", lambda rows: blocks_of(rows, pairs=50, rows=6))
     little = history(planted(events=6000)).build(tmp_path / "graph", memory=0.25, resolutions=[(4, 4), (8, 8)], threads=2)
