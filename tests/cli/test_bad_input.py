@@ -272,6 +272,7 @@ def test_file(mgoe: Mgoe, events: Frame, tmp_path: Path, case: str):
         ("", ("mapping",)),
         ("tasks: [click]", ("data is needed",)),
         ("data: {log: x}\ngraph: {rank: 8}\ntasks: [click]\ngraph: {beta: 0.5}", ("'graph' is given twice", "line 4")),
+        ("? [data, tasks]\n: x", ("cannot be read as YAML",)),
         ("data: {log: x, end: 2024-02-30}\ntasks: [click]", ("day is out of range",)),
         ("data: {log: x}", ("tasks is needed",)),
     ],

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,20 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(self, step: int, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE) -> None:
-        """Write the state after a step, and remove those that are too many. Arguments as for `save_checkpoint`.
+        """Write the state after a step, and remove those that are too many, and later ones, which could not be read when the fit went on.
+        Arguments as for `save_checkpoint`.
 
         Raises:
             TrainingError: It cannot be written; the ones before stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.folder / f"{step:010d}.safetensors", tensors, meta, world)
-        for old in self._files()[: -self.keep] if world.leads else ():
-            old.unlink()
+        saved = self.folder / f"{step:010d}.safetensors"
+        save_checkpoint(saved, tensors, meta, world)
+        if world.leads:
+            files = self._files()
+            end = files.index(saved) + 1
+            for other in (*files[: max(0, end - self.keep)], *files[end:]):
+                other.unlink()
 
     def latest(self, world: World = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest that is whole; where several processes call it, the one that the first of them finds.
@@ -114,11 +120,9 @@ class Checkpoints:
         """
         newest, found = "", None
         for file in reversed(self._files() if world.leads else []):
-            try:
+            with suppress(TrainingError):
                 newest, found = file.name, load_checkpoint(file)
                 break
-            except TrainingError:  # damaged: it must not count among those that `keep` leaves
-                file.unlink()
         newest = world.agree(newest)
         return load_checkpoint(self.folder / newest) if newest and found is None else found
 
