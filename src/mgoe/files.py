@@ -137,11 +137,11 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         raise OutputError(folder, f"another process{holder} is writing {what} there; wait, or choose another folder") from None
     except OSError as error:
         raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        file.close()
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def lock_of(folder: Path) -> Path:

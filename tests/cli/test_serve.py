@@ -52,6 +52,8 @@ def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[su
         running.kill()
         running.wait(30)
         thread.join(30)
+        if running.stderr:
+            running.stderr.close()
 
 
 @pytest.fixture

@@ -78,13 +78,12 @@ def child(way: str, out: Path) -> subprocess.Popen[str]:
 
 def killed(way: str, out: Path, after: float) -> list[str]:
     """Begin or go on with what a child does, and kill it so many seconds after the first stage began. Stages begun."""
-    process = child(way, out)
-    assert process.stdout
-    line = next((line for line in process.stdout if line.startswith("stage")), "")
-    time.sleep(after)
-    process.kill()
-    begun = [line, *(rest for rest in process.stdout if rest.startswith("stage"))]
-    process.wait(60)
+    with child(way, out) as process:
+        assert process.stdout
+        line = next((line for line in process.stdout if line.startswith("stage")), "")
+        time.sleep(after)
+        process.kill()
+        begun = [line, *(rest for rest in process.stdout if rest.startswith("stage"))]
     return [stage.removeprefix("stage ").strip() for stage in begun if stage]
 
 

@@ -117,14 +117,14 @@ def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path
     size = 2000, 1000, 30_000
     expected = a_log(*size).build(tmp_path / "embedded")
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "killed"), *map(str, size)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    for line in process.stdout:
-        if line.strip() == "stage 00: 1st order":
-            break
-    java = [child for child in children(process.pid) if "java" in Path(f"/proc/{child}/cmdline").read_text()]
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.strip() == "stage 00: 1st order":
+                break
+        java = [child for child in children(process.pid) if "java" in Path(f"/proc/{child}/cmdline").read_text()]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
     for engine in ("spark", "embedded"):
         out = tmp_path / engine / "graph"
         shutil.copytree(building(tmp_path / "killed"), building(out), ignore=shutil.ignore_patterns("spill"))

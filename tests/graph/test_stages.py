@@ -317,10 +317,10 @@ def test_more_memory_goes_on(uninterrupted, tmp_path):
 def whole(tmp_path_factory):
     """The graph that is to be killed, built without; its stages, and the seconds from the first to the last."""
     out = tmp_path_factory.mktemp("killed") / "whole"
-    process = child("kill", out)
-    assert process.stdout
-    began = {line.removeprefix("stage ").strip(): time.perf_counter() for line in process.stdout if line.startswith("stage")}
-    assert process.wait(60) == 0
+    with child("kill", out) as process:
+        assert process.stdout
+        began = {line.removeprefix("stage ").strip(): time.perf_counter() for line in process.stdout if line.startswith("stage")}
+    assert process.returncode == 0
     return MacroGraph.open(out), [*began], began["checksums"] - began["pairs"]
 
 
@@ -372,31 +372,30 @@ def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(
 
 def test_a_second_build_into_a_folder_is_refused_while_the_first_runs_and_harms_nothing(whole, tmp_path):
     graph, _, _ = whole
-    first = child("kill", tmp_path / "graph")
-    assert first.stdout
-    try:
-        assert any("00: sketch" in line for line in first.stdout)
-        first.send_signal(signal.SIGSTOP)  # amid its work, for as long as the second takes
-        with pytest.raises(OutputError) as error:
-            LOG.build(tmp_path / "graph")
-        assert f"another process (number {first.pid}) is writing the macro graph there; wait, or choose another folder" in str(error.value)
-        LOG.build(tmp_path / "other").verify()
-        first.send_signal(signal.SIGCONT)
-        for _ in first.stdout:
-            pass
-        assert first.wait(60) == 0
-    finally:
-        first.kill()
-        first.wait(60)
+    with child("kill", tmp_path / "graph") as first:
+        assert first.stdout
+        try:
+            assert any("00: sketch" in line for line in first.stdout)
+            first.send_signal(signal.SIGSTOP)  # amid its work, for as long as the second takes
+            with pytest.raises(OutputError) as error:
+                LOG.build(tmp_path / "graph")
+            holder = f"another process (number {first.pid}) is writing the macro graph there; wait, or choose another folder"
+            assert holder in str(error.value)
+            LOG.build(tmp_path / "other").verify()
+            first.send_signal(signal.SIGCONT)
+            for _ in first.stdout:
+                pass
+            assert first.wait(60) == 0
+        finally:
+            first.kill()
     check_identical(MacroGraph.open(tmp_path / "graph"), graph)
 
 
 def test_a_folder_is_free_again_when_the_process_that_held_it_was_killed(tmp_path):
-    first = child("kill", tmp_path / "graph")
-    assert first.stdout
-    assert any("00: nodes" in line for line in first.stdout)
-    first.kill()
-    first.wait(60)
+    with child("kill", tmp_path / "graph") as first:
+        assert first.stdout
+        assert any("00: nodes" in line for line in first.stdout)
+        first.kill()
     with pytest.raises(GraphError, match="the log changed"):  # no longer that another process holds it
         LOG.build(tmp_path / "graph", **cut_off.SETTINGS)
 

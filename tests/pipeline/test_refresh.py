@@ -277,13 +277,12 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
     old, acknowledged = mgoe.load(finished / "bundle"), []
     for kill in range(KILLS):
         words = [sys.executable, "-W", "ignore", "-m", "tests.pipeline.test_refresh", str(finished / "bundle"), str(tmp_path / "state")]
-        process = subprocess.Popen([*words, str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout
-        acknowledged.append(process.stdout.readline().strip())
-        time.sleep(0.1 + 0.03 * (kill * 7 % 10))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
-        process.wait(20)
+        with subprocess.Popen([*words, str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            acknowledged.append(process.stdout.readline().strip())
+            time.sleep(0.1 + 0.03 * (kill * 7 % 10))
+            process.send_signal(signal.SIGKILL)
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     log = open_events(tmp_path / "state")
     follower = Follower.of(log, old, tmp_path / "state")
     taken = {event.id: event for _, event in every(log)}

@@ -354,19 +354,14 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
     """Two processes append; one is killed at a random moment, again and again."""
     log, acknowledged = FileLog(tmp_path / "events", segment=4000), []
     for kill in range(KILLS):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serving.test_log", str(tmp_path / "events"), str(kill)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout
-        acknowledged.append(process.stdout.readline().strip())
-        time.sleep(0.05 + 0.01 * (kill * 7 % 10))
-        log.append([Event("here", kill, "click", kill, f"here {kill}")])
-        process.send_signal(signal.SIGKILL)
-        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")] + [f"here {kill}"]
-        process.wait(20)
+        words = [sys.executable, "-m", "tests.serving.test_log", str(tmp_path / "events"), str(kill)]
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            acknowledged.append(process.stdout.readline().strip())
+            time.sleep(0.05 + 0.01 * (kill * 7 % 10))
+            log.append([Event("here", kill, "click", kill, f"here {kill}")])
+            process.send_signal(signal.SIGKILL)
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")] + [f"here {kill}"]
         log.append([Event("here", kill, "click", kill, f"after {kill}")])
         acknowledged.append(f"after {kill}")
     found = [event.id for event in held(FileLog(tmp_path / "events"))]
