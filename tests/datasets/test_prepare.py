@@ -31,7 +31,8 @@ def read(found: PreparedLog, name: str) -> pd.DataFrame:
 
 def rows_of(folder: Path, name: str) -> int:
     path = next(folder.rglob(name))
-    return sum(1 for _ in (gzip.open(path) if path.suffix == ".gz" else path.open("rb")))
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 @pytest.mark.parametrize(("name", "protocol"), CONFIGS)
