@@ -225,8 +225,9 @@ def _write(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
-        user_influence(predictions, examples.labels, examples.user, tasks).save(cell.folder / f"{split}.npz")
-    write_json(cell.folder / "reliability.json", reliability(scores["test"], feeds["test"].examples.labels, tasks))
+    test = feeds["test"].examples
+    user_influence(scores["test"], test.labels, test.user, tasks).save(cell.folder / "test.npz")
+    write_json(cell.folder / "reliability.json", reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalogue(cell, settings, inputs, model)
     write_text(cell.folder / "spec.json", inputs.spec.to_json())
