@@ -7,6 +7,9 @@ import signal
 import time
 from pathlib import Path
 
+import torch
+from threadpoolctl import threadpool_info
+
 from mgoe.data.log import connect
 from mgoe.errors import DataError
 
@@ -39,3 +42,8 @@ def speak(folder: Path) -> bool:
     con = connect(folder)
     [[bar]] = con.con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
     return bar
+
+
+def count_threads() -> set[int]:
+    """Of torch, of BLAS and OpenMP, and what the graph's passes read."""
+    return {torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"]), *(library["num_threads"] for library in threadpool_info())}

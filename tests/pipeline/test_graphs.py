@@ -151,6 +151,12 @@ def test_forgotten_users_were_never_there(whole: MacroGraph, log: pd.DataFrame, 
     found.verify()
 
 
+def test_users_may_be_named_in_any_order_and_twice(whole: MacroGraph, tmp_path: Path):
+    before = ids(whole, "user")
+    after = ids(pipeline.forget(copy(whole, tmp_path), [before[7], before[0], before[7]]), "user")
+    assert {code: name for code, name in enumerate(after) if name != before[code]} == {c: f"forgotten user, code {c}" for c in (0, 7)}
+
+
 def test_a_user_who_comes_back_is_new(whole: MacroGraph, log: pd.DataFrame, tmp_path: Path):
     out, gone = copy(whole, tmp_path), ids(whole, "user")[3]
     pipeline.forget(out, [gone])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,19 @@ print([(outcome.value, outcome.failed) for outcome in run_jobs([Job("a", jobs.sp
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "[(False, '')]\n"
     assert "spoken" in ended.stderr
+
+
+def test_every_call_gives_its_processes_their_own_number_of_threads(tmp_path: Path):
+    for threads in (2, 1, 2):
+        [outcome] = run_jobs([Job("a", jobs.count_threads, ())], 1, tmp_path, threads)
+        assert outcome.value == {threads}, outcome.failed
+
+
+def test_the_environment_of_whoever_asked_stays_as_it_was(tmp_path: Path):
+    before = dict(os.environ)
+    for _ in run_jobs([Job("a", jobs.note, (tmp_path, "a"))], 1, tmp_path, threads=7):
+        assert dict(os.environ) == before
+    assert dict(os.environ) == before
 
 
 def test_the_processes_of_a_killed_comparison_are_waited_for(tmp_path: Path):

@@ -114,7 +114,7 @@ def texts(values: pa.Array) -> pa.Array:
 
 def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> pa.Array:
     """The ids of a vocabulary with some of them replaced by ones that nobody has, so that the codes of the others stay."""
-    ids = vocabulary.ids(np.arange(vocabulary.size))
+    ids, codes = vocabulary.ids(np.arange(vocabulary.size)), np.unique(codes)  # in the order in which they are put in
     if pa.types.is_string(ids.type):
         nobody = pa.array([f"forgotten user, code {code}" for code in codes.tolist()], ids.type)
     elif pa.types.is_unsigned_integer(ids.type):

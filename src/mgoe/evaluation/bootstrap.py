@@ -49,12 +49,12 @@ class Lead(Estimate):
     adjusted: float
 
 
-def deal(influence: Influence, seed: int = 0) -> Influence:
-    """Users in at most `GROUPS` groups, dealt by a seed and numbered from 0. The same users are dealt alike, and what is dealt stays so."""
+def deal(influence: Influence) -> Influence:
+    """Users in at most `GROUPS` groups, numbered from 0. The same users are always dealt alike, and what is dealt stays so."""
     users = len(influence.users)
     if users <= GROUPS:
         return Influence(influence.names, influence.values, np.arange(users), influence.parts)
-    group = np.random.default_rng(seed).permutation(users) % GROUPS
+    group = np.random.default_rng(0).permutation(users) % GROUPS
     parts = sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(GROUPS, users)) @ influence.parts
     return Influence(influence.names, influence.values, np.arange(GROUPS), parts)
 

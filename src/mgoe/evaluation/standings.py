@@ -111,7 +111,7 @@ def quality(standings: Standings) -> Sheet:
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         found = summaries.get(model, {})
-        cells = [Text(show(found.get(c), c[1]), model in leaders[c]) for c in columns]
+        cells = [Text(show(found.get(c)), model in leaders[c]) for c in columns]
         if reach:
             cells.append(Text(f"{reach[model]:.1%}" if model in reach else "-"))
         lines.append((model, [*cells, *_costs(standings.costs.get(model)), Text(str(seeds.get(model, "-")))]))

@@ -21,7 +21,6 @@ Column = tuple[str, str]
 MEAN: Column = (ALL, "ranking")
 """Of AUC and GAUC over tasks."""
 LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
-UNJUDGED = re.compile(r"examples|positives|queries|gauc_users.*|.*_users|.*_count")
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
 """The main metrics of a task."""
@@ -32,8 +31,6 @@ TITLES = {
     "logloss": "log loss",
     "calibration_error": "calibration error",
     "predicted_over_observed": "predicted / observed",
-    "gauc_users": "users",
-    "gauc_users_skipped": "users of one class",
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",
@@ -93,9 +90,7 @@ def pipes(lines: Iterable[Sequence[str]]) -> str:
 
 
 def distance(metric: str, value: float) -> float:
-    """How far a value is from the best possible, up to a constant: smaller is better; NaN for metrics that are only counts."""
-    if UNJUDGED.fullmatch(metric):
-        return np.nan
+    """How far a value is from the best possible, up to a constant: smaller is better."""
     if metric == "predicted_over_observed":
         return abs(np.log(value)) if value > 0 else np.inf
     return value if LOWER.fullmatch(metric) else -value
@@ -110,12 +105,10 @@ def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> s
     return {m for m, d in there.items() if d == min(there.values())} if len(there) > 1 else set()
 
 
-def show(summary: Summary | None, metric: str) -> str:
-    """A number as printed: four digits and the spread; counts whole; `-` for what does not exist."""
+def show(summary: Summary | None) -> str:
+    """A number as printed: four digits and the spread; `-` for what does not exist."""
     if summary is None or np.isnan(summary.mean):
         return "-"
-    if UNJUDGED.fullmatch(metric):
-        return f"{summary.mean:,.0f}"
     return f"{summary.mean:.4f}" + ("" if np.isnan(summary.std) else f" ±{summary.std:.4f}")
 
 
@@ -150,6 +143,6 @@ def _cells(
 ) -> dict[str, list[str | T]]:
     leaders = {column: best(summaries, column) for column in columns}
     return {
-        model: [mark(text) if model in leaders[c] else text for c in columns for text in [show(found.get(c), c[1])]]
+        model: [mark(text) if model in leaders[c] else text for c in columns for text in [show(found.get(c))]]
         for model, found in summaries.items()
     }

@@ -26,13 +26,12 @@ class Gauc:
     groups_skipped: int
 
 
-def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Probability that a positive is scored above a negative, ties one half (Mann-Whitney).
 
     Args:
         labels: Positive where above 0, missing where NaN. Shape (N,).
         scores: Any monotone scale. Shape (N,).
-        weights: Of the rows, not negative. Shape (N,).
 
     Returns:
         The AUC; NaN with one class only or a NaN score.
@@ -44,10 +43,8 @@ def auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
         return np.nan
     order = np.argsort(scores)
     positive = (labels > 0)[order]
-    weight = np.ones(len(order)) if weights is None else np.asarray(weights, np.float64)[keep][order]
     starts = _starts(scores[order])
-    up = np.add.reduceat(weight * positive, starts)
-    down = np.add.reduceat(weight * ~positive, starts)
+    up, down = (np.add.reduceat(one, starts, dtype=np.float64) for one in (positive, ~positive))
     pairs = up.sum() * down.sum()
     return float(up @ (np.cumsum(down) - down / 2) / pairs) if pairs > 0 else np.nan
 

@@ -225,8 +225,9 @@ def _write(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
-        user_influence(predictions, examples.labels, examples.user, tasks).save(cell.folder / f"{split}.npz")
-    write_json(cell.folder / "reliability.json", reliability(scores["test"], feeds["test"].examples.labels, tasks))
+    test = feeds["test"].examples
+    user_influence(scores["test"], test.labels, test.user, tasks).save(cell.folder / "test.npz")
+    write_json(cell.folder / "reliability.json", reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalogue(cell, settings, inputs, model)
     write_text(cell.folder / "spec.json", inputs.spec.to_json())
@@ -271,20 +272,31 @@ def told(facts: Mapping[str, Any]) -> str:
 
 
 def check_fit(settings: RunSettings, model: ModelSettings) -> None:
-    """Refuse before any work what a fit would refuse.
+    """Refuse before any work what a fit would refuse on every machine.
 
     Args:
         settings: Of the run.
         model: Resolved.
 
     Raises:
-        MgoeError: There would be no snapshot to train on, the monitor is none, or something that is needed is not installed.
+        MgoeError: There would be no snapshot to train on, or the monitor is none.
     """
     if settings.graph.snapshots == "last":
         raise ConfigError("graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train")
-    training = training_of(settings.training, model)
-    Monitor.parse(training.monitor, settings.tasks)
-    check_available(training)
+    Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
+
+
+def check_installed(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse before any work what a fit would refuse on this machine.
+
+    Args:
+        settings: Of the run.
+        model: Resolved.
+
+    Raises:
+        MgoeError: A library, a compiler or a device that is needed is not here.
+    """
+    check_available(training_of(settings.training, model))
     if is_boosted(model):
         load_lightgbm()
 

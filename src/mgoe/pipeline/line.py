@@ -19,7 +19,7 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
-from mgoe.pipeline.cells import Cell, Inputs, check_fit, run_cell, told
+from mgoe.pipeline.cells import Cell, Inputs, check_fit, check_installed, run_cell, told
 from mgoe.pipeline.output import claim, ends_of, mark
 from mgoe.pipeline.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.references import reference_rows
@@ -113,6 +113,7 @@ def begin(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     for model in named_models(settings):
         check_fit(settings, model)
+        check_installed(settings, model)
     if settings.data.truth is not None:
         check_reachable(Truth.open(settings.data.truth).settings, settings)
     with exclusive(out, "a run"):

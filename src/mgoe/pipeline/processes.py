@@ -17,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from mgoe.errors import MgoeError
 
 HELD = ".held"
@@ -77,7 +79,6 @@ def run_jobs(jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, 
     Yields:
         Outcomes; of a job that needs a failed one, failed for the same reason. What was not begun has none.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by a child at its start
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted({job.work.__module__ for job in jobs}))
     waiting, running, failed = list(jobs), {}, {}
@@ -94,7 +95,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, 
             late = until is not None and time.monotonic() >= until
             for job in [job for job in waiting if not left.intersection(job.needs)][: 0 if late else at_once - len(running)]:
                 waiting.remove(job)
-                connection, process = _start(context, job, folder)
+                connection, process = _start(context, job, folder, threads)
                 running[connection] = (job, process)
             if not running:
                 if late or not waiting:
@@ -114,18 +115,20 @@ def run_jobs(jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, 
             process.join()
 
 
-def _start(context: Any, job: Job, folder: Path) -> tuple[Connection, BaseProcess]:
+def _start(context: Any, job: Job, folder: Path, threads: int) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(theirs, folder / HELD, job.work, job.args), name=job.name)
+    process = context.Process(target=_child, args=(theirs, folder / HELD, threads, job.work, job.args), name=job.name)
     process.start()
     theirs.close()
     return ours, process
 
 
-def _child(connection: Connection, held: Path, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _child(connection: Connection, held: Path, threads: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     os.dup2(sys.stderr.fileno(), 1)  # results on standard output are the parent's alone
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is loaded later; the fork server has loaded the rest under its own
+    threadpool_limits(threads)
     try:
         with held.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_SH)

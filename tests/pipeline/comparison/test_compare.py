@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from mgoe import pipeline
-from mgoe.errors import OutputError, TrainingError
+from mgoe.errors import MissingExtra, OutputError, TrainingError
+from mgoe.files import write_json
 from mgoe.pipeline import cells
 from mgoe.pipeline.comparison import kept, records, tuning
 from mgoe.pipeline.comparison.compare import jobs_of
@@ -37,7 +38,8 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
     assert len(lines) == 6
     for line in lines:
         assert line["state"] == "finished"
-        assert (line["command"], line["revision"]) == ("mgoe compare tiny.yaml", records.revision())
+        assert line["command"] == "mgoe compare tiny.yaml"
+        assert line["revision"] == records.revision()
         assert (line["precision"], line["device"]) in (("float32", "cpu"), ("bfloat16", "cpu"), ("bfloat16", "cuda"), ("float32", "cuda"))
         assert line["processor"]
         assert min(line["parameters"], line["training_seconds"], line["cpu_seconds"], line["scored_per_second"]) > 0
@@ -102,6 +104,23 @@ def test_a_refused_command_leaves_the_settings_of_what_is_there(raw: dict[str, A
     with pytest.raises(OutputError, match=r"another `training.epochs`"):
         pipeline.compare(settings(raw, training={"epochs": 2, "batch_size": 1024}), out)
     assert (out / "comparison.yaml").read_bytes() == (compared / "comparison.yaml").read_bytes()
+
+
+def test_what_is_finished_here_or_elsewhere_needs_no_library(raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch):
+    plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
+    [entry] = plan.entries
+    shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
+    write_json(entry.tuned, {"model": "lightgbm", "trials": [], "best": {}})
+    (tmp_path / "out" / "comparison.yaml").touch()
+    for name in ("lightgbm", "optuna"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert pipeline.compare(plan.settings, plan.out, stop_after=0).waiting == 0
+    assert pipeline.compare(plan.settings, tmp_path / "there", take=[plan.out / "results.jsonl"], stop_after=0).waiting == 0
+    with pytest.raises(MissingExtra, match=r"mgoe\[gbm\]"):
+        pipeline.compare(plan.settings, tmp_path / "new", stop_after=0)
 
 
 def test_names_that_end_like_unfinished_files_lose_nothing(raw: dict[str, Any], compared: Path, tmp_path: Path):

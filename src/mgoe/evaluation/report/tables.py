@@ -11,7 +11,7 @@ import numpy as np
 from mgoe.evaluation.compare import Estimate
 from mgoe.evaluation.report.data import MacroView, ReportData
 from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import LOWER, UNJUDGED, Column, Summary, best, headline, main_columns, summarise, title
+from mgoe.evaluation.table import LOWER, Column, Summary, best, headline, main_columns, summarise, title
 
 MEMBERS_SHOWN = 60
 DETAILS = ("auc", "gauc", "logloss", "calibration_error", "predicted_over_observed", "rmse", "mae", "spearman")
@@ -69,7 +69,7 @@ def slice_grid(data: ReportData) -> Grid | None:
         column = headline(summarise(data.rows))
         leaders = best(summaries, column)
         sizes = [s.mean for columns in summaries.values() for (_, metric), s in columns.items() if metric == "examples" and s.mean >= 0]
-        cells = [_number(summaries.get(model, {}).get(column), column[1], model in leaders) for model in data.models]
+        cells = [_number(summaries.get(model, {}).get(column), model in leaders) for model in data.models]
         lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *cells]))
     return Grid([], ["examples", *data.models], lines, ALL, "slice")
 
@@ -113,17 +113,15 @@ def _grid(data: ReportData, summaries: dict[str, dict[Column, Summary]], columns
     leaders = {column: best(summaries, column) for column in columns}
     lines = []
     for model, found in summaries.items():
-        cells = [_number(found.get(c), c[1], model in leaders[c], own.get((model, *c))) for c in columns]
+        cells = [_number(found.get(c), model in leaders[c], own.get((model, *c))) for c in columns]
         lines.append((model, cells))
     several = len({task for task, _ in columns}) > 1
     return Grid(_spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader)
 
 
-def _number(summary: Summary | None, metric: str, leads: bool, interval: Estimate | None = None) -> Cell:
+def _number(summary: Summary | None, leads: bool, interval: Estimate | None = None) -> Cell:
     if summary is None or math.isnan(summary.mean):
         return Cell("–")
-    if UNJUDGED.fullmatch(metric):
-        return Cell(f"{summary.mean:,.0f}")
     note = "" if math.isnan(summary.std) else f"± {summary.std:.4f}"
     if interval is not None and math.isfinite(interval.low):
         note = f"± {(interval.high - interval.low) / 2:.4f}"

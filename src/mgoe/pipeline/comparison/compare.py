@@ -19,7 +19,7 @@ from mgoe.pipeline.comparison import damaged, kept, records, taken, work
 from mgoe.pipeline.comparison.judged import judged_cells, odd_cells, odd_seed
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
 from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
-from mgoe.pipeline.comparison.tuning import is_done, load_optuna, note_killed
+from mgoe.pipeline.comparison.tuning import is_done, note_killed
 from mgoe.pipeline.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.stages import Say
 
@@ -86,8 +86,6 @@ def compare(
     entries = plan.chosen(models, seeds, logs)
     plan.check(entries)
     told = {Path(file): list(records.read(Path(file))) for file in take}
-    if settings.tune is not None:
-        load_optuna()
     with exclusive(out, "a comparison"):
         wait_for_orphans(out)
         _open(plan)
@@ -102,6 +100,7 @@ def compare(
         for part in kept.parts_of(plan, [*entries, *map(plan.untouched, entries)]):  # searches and references are of the first seed
             part.begin()
         taken.take(plan, told, say)
+        plan.check_installed(entries)  # not before: what is finished, here or elsewhere, needs no library
         _run(plan, entries, until, say, command)
         lines = records.latest(out)
         standings = standings_of(plan, lines)

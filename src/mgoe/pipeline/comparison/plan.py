@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,8 @@ from mgoe.config import (
 )
 from mgoe.errors import ConfigError
 from mgoe.models import options_of, resolve
-from mgoe.pipeline.cells import Cell, check_fit
-from mgoe.pipeline.comparison.tuning import concerning
+from mgoe.pipeline.cells import Cell, check_fit, check_installed
+from mgoe.pipeline.comparison.tuning import best_of, concerning, is_done, load_optuna
 from mgoe.simulate import Truth, WorldSettings, check_reachable
 
 EXAMPLES = "examples.json"
@@ -202,8 +202,8 @@ class Plan:
         return log
 
     def check(self, entries: Sequence[Entry]) -> None:
-        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors and
-        extras, and of simulated logs whether the best reachable is known.
+        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors, and of
+        simulated logs whether the best reachable is known.
 
         Args:
             entries: What is to run.
@@ -230,10 +230,30 @@ class Plan:
             if name != key and name.split(".")[0] not in switches:
                 raise ConfigError(f"tune.space.{key}", f"is a switch of none of the models{did_you_mean(name, sorted(switches))}")
         for entry in searched:
-            settings, model = entry.settings, entry.contestant
-            for key, values in concerning(model.settings(), tune).space.items():
-                for value in values if isinstance(values, list) else (values.low, values.high):
-                    check_fit(settings, model.settings(nested({key: value})))
+            settings = entry.settings
+            for model in _choices(entry.contestant, tune):
+                check_fit(settings, model)
+
+    def check_installed(self, entries: Sequence[Entry]) -> None:
+        """Refuse what this machine cannot run: of cells that are not finished, and of searches that they wait for.
+
+        Args:
+            entries: What is to run.
+
+        Raises:
+            MgoeError: A library, a compiler or a device that is needed is not here.
+        """
+        tune, undone = self.settings.tune, [entry for entry in entries if not entry.cell().done]
+        for entry in {(entry.log.name, entry.contestant.name): entry for entry in undone}.values():
+            tuned = best_of(entry.tuned) if tune is not None and is_done(entry.tuned) else None
+            check_installed(entry.settings, entry.contestant.settings(tuned))
+        if tune is None:
+            return
+        for first in {entry.tuned: self.untouched(entry) for entry in undone if not is_done(entry.tuned)}.values():
+            load_optuna()
+            settings = first.settings
+            for model in _choices(first.contestant, tune):
+                check_installed(settings, model)
 
     def chosen(self, models: list[str] | None = None, seeds: list[int] | None = None, logs: list[str] | None = None) -> list[Entry]:
         """The part of the cells that is asked for; all where nothing is.
@@ -253,6 +273,13 @@ class Plan:
             and (not seeds or entry.seed in seeds)
             and (not logs or entry.log.name in logs)
         ]
+
+
+def _choices(contestant: Contestant, tune: TuneSettings) -> Iterator[ModelSettings]:
+    """A model with every choice of a search, and with both ends of every range."""
+    for key, values in concerning(contestant.settings(), tune).space.items():
+        for value in values if isinstance(values, list) else (values.low, values.high):
+            yield contestant.settings(nested({key: value}))
 
 
 def _check_references(log: Log, seed: int) -> None:

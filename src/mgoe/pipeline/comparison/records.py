@@ -21,6 +21,8 @@ from mgoe.pipeline.comparison.plan import EXAMPLES, Entry
 from mgoe.pipeline.comparison.tuning import best_of
 
 RESULTS = "results.jsonl"
+SOURCE = Path(__file__).parents[2]
+"""Where this library lies."""
 TAKEN = "taken.json"
 """In the folder of a cell that was fitted elsewhere: its line."""
 FACTS = (
@@ -42,19 +44,18 @@ Key = tuple[str, str, int | None]
 
 
 @cache
-def revision() -> str:
-    """The revision of this library's source where it lies in a repository, with `+` where files differ from it; else its version."""
-    source = Path(__file__).parent
+def revision(source: Path = SOURCE) -> str:
+    """The revision of a package's source where a repository keeps it, with `+` where files differ from it; else the version of this one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=source, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "."], cwd=source, capture_output=True, text=True, timeout=10, check=True
-        )
+        git("ls-files", "--error-unmatch", "__init__.py")  # a repository may hold an environment that it ignores
+        found, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno", ".")
     except (OSError, subprocess.SubprocessError):
         return __version__
-    return found[:12] + "+" * bool(changed.stdout.strip())
+    return found[:12] + "+" * bool(changed)
 
 
 def of_cell(entry: Entry, command: str) -> dict[str, Any]:
