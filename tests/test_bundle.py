@@ -229,7 +229,7 @@ def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift
     drawn=st.floats(1e-3, 10),
 )
 def test_recalibration_undoes_the_sampling_for_rarer_tasks_too(anything: float, shares: list[float], drawn: float):
-    """The best model of sampled examples sees `drawn` negatives for a pair on which nothing was done, one click for one that was clicked."""
+    """The best model of sampled examples sees `drawn` negatives for each pair on which nothing was done."""
     true = anything * np.array([1, *shares])  # a click, and what only some of the clicked pairs have
     learned = (true / (anything + drawn * (1 - anything))).astype(np.float32)
     found = recalibrate(learned[None], np.log([drawn]).astype(np.float32), np.ones(len(true), np.bool_))
