@@ -18,7 +18,9 @@ probabilities, or by one task's with `--task`, with the sampling of negatives un
 settings (`READINGS`, `GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its snapshot; there too
 `leave-last-out` takes what users know from their lists. A model's scores are kept in memory: 4 bytes a query, item and task.
 
-A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it.
+A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it. Then a line a model and
+recommender, `topn.PROTOCOL.MODEL-minus-RECOMMENDER.METRIC`: the mean difference over users, `against` its standard error, `ratio` how many
+of these it is.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +63,8 @@ Grid = Sequence[Mapping[str, Any]]
 GRIDS: dict[str, Grid] = {
     "popularity": [{}],
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
-    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160)],
-    "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
+    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160, 640)],
+    "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40, 80)],
 }
 """Settings that are tried; those of LightGCN are moments of one fit."""
 READINGS: Grid = [{"undone": share} for share in (1, 0.5, 0)]
@@ -176,20 +179,20 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
     return make_settings(raw)
 
 
-def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, float]:
-    """HR and NDCG at ten. Equal scores share their mean rank; both are NaN where a score is."""
-    ranks, users = [], []
+def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, NDArray[np.float64]]:
+    """HR and NDCG at ten, each of shape (Q,). Equal scores share their mean rank; both are NaN where a score is."""
+    hits, gains = [], []
     for start in range(0, len(task.queries), block):
         group = task.queries[start : start + block]
         found = np.asarray(scores(group), np.float64)
         if task.hide:
             found[task.known[group].nonzero()] = -np.inf
         for user, row in zip(group, found, strict=True):
-            wanted = task.item[task.user == user]
-            ranks.append(ranks_in(row, wanted))
-            users.append(np.full(len(wanted), user))
-    rank, query = np.concatenate(ranks), np.concatenate(users)
-    return {f"hr@{DEPTH}": hit_rate_at(rank, query, DEPTH), f"ndcg@{DEPTH}": ndcg_at(rank, query, DEPTH)}
+            ranks = ranks_in(row, task.item[task.user == user])
+            alone = np.zeros(len(ranks))
+            hits.append(hit_rate_at(ranks, alone, DEPTH))
+            gains.append(ndcg_at(ranks, alone, DEPTH))
+    return {f"hr@{DEPTH}": np.array(hits), f"ndcg@{DEPTH}": np.array(gains)}
 
 
 def popularity(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
@@ -244,7 +247,7 @@ RECOMMENDERS: dict[str, Recommender] = {
 def chosen_scores(name: str, make: Recommender, grid: Grid, task: Task, valid: Task, seed: int) -> Scores:
     """A recommender with the settings that are best on validation."""
     if len(grid) > 1 and len(valid.queries):
-        found = [measure(valid, scores)[f"ndcg@{DEPTH}"] for scores in make(valid, seed, grid)]
+        found = [measure(valid, scores)[f"ndcg@{DEPTH}"].mean() for scores in make(valid, seed, grid)]
         grid = [grid[int(np.argmax(found))]]
         say(f"{name}: {grid[0]}, of NDCG@{DEPTH} on validation {', '.join(f'{value:.4f}' for value in found)}")
     return next(iter(make(task, seed, grid[:1])))
@@ -331,13 +334,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: lambda make=make: make for name, make in RECOMMENDERS.items() if name == "popularity" or name in asked.beside
         }
         made |= {name: partial(Ranking, settings, out, name, asked.task) for name in asked.models}
-        against: dict[str, float] = {}
+        found: dict[str, dict[str, NDArray[np.float64]]] = {}
         for name, make in made.items():
-            scores = chosen_scores(name, make(), GRIDS.get(name, READINGS), task, valid, asked.seed)
-            for metric, value in measure(task, scores).items():
-                other = against.setdefault(metric, value)
+            found[name] = measure(task, chosen_scores(name, make(), GRIDS.get(name, READINGS), task, valid, asked.seed))
+            for metric, values in found[name].items():
+                value, other = values.mean(), found["popularity"][metric].mean()
                 ratio = value / other if name != "popularity" and other else None
                 line(f"topn.{asked.split}.{name}.{metric}", value, "share", None if name == "popularity" else other, ratio)
+        for name, other, metric in product(asked.models, [name for name in made if name not in asked.models], found["popularity"]):
+            ahead = found[name][metric] - found[other][metric]
+            mean, error = ahead.mean(), ahead.std() / len(ahead) ** 0.5
+            line(f"topn.{asked.split}.{name}-minus-{other}.{metric}", mean, "share", error, mean / error if error else None)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,19 @@ def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift
     assert found[0, 1] == 2.5
 
 
+@given(
+    anything=st.floats(1e-4, 0.9),
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    drawn=st.floats(1e-3, 10),
+)
+def test_recalibration_undoes_the_sampling_for_rarer_tasks_too(anything: float, shares: list[float], drawn: float):
+    """The best model of sampled examples sees `drawn` negatives for each pair on which nothing was done."""
+    true = anything * np.array([1, *shares])  # a click, and what only some of the clicked pairs have
+    learned = (true / (anything + drawn * (1 - anything))).astype(np.float32)
+    found = recalibrate(learned[None], np.log([drawn]).astype(np.float32), np.ones(len(true), np.bool_))
+    assert_allclose(found[0], true, rtol=2e-3, atol=1e-9)
+
+
 class _Sampled:
     """Training examples: one of each positive and of each negative that was drawn."""
 

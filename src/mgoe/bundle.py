@@ -274,12 +274,12 @@ class Bundle:
         return recalibrate(scores, self.shift(items), self.shifted)
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What `recalibrate` adds to the log-odds of items by code. Shape (B,)."""
+        """What `recalibrate` adds to the log-odds of doing anything on items by code. Shape (B,)."""
         return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
 
     @cached_property
     def shifted(self) -> NDArray[np.bool_]:
-        """The tasks whose log-odds it is added to. Shape (T,)."""
+        """The tasks that are recalibrated. Shape (T,)."""
         return shifted_tasks(self.settings.tasks)
 
     def describe(self) -> dict[str, Any]:

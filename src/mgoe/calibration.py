@@ -13,10 +13,10 @@ from mgoe.data import Prepared
 
 
 def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -> NDArray[np.float32]:
-    """What to add to a logit to undo the sampling of negatives, an item (ours).
+    """What to add to the log-odds of doing anything, to undo the sampling of negatives, an item (ours).
 
     A model fitted on `r` negatives a positive, drawn from `q(i)`, estimates the odds `p(u, i) / (r n q(i))`, with `n` the positives of an
-    active user in a bucket. Adding `log(r n q(i))` gives the probability that a user who is active in a bucket does the task on the
+    active user in a bucket. Adding `log(r n q(i))` gives the probability that a user who is active in a bucket does something on the
     item in it. Exposure logs hold real negatives: nothing is added.
 
     Draws by popularity follow the positives, of which `q` is counted; uniform ones depend on how many buckets an item occurs in, so that
@@ -38,18 +38,24 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
 
 
 def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
-    """Whose log-odds a shift undoes: binary tasks, but for those within a sample space, which no sampled negative enters. Shape (T,)."""
+    """Whose probabilities are recalibrated: binary tasks, but for those within a sample space, which no sampled negative enters. (T,)."""
     return np.array([task.kind == "binary" and task.given is None for task in tasks])
 
 
 def recalibrate(probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Shift the log-odds of the tasks that `shifted_tasks` names; probabilities and values of the others stay.
+    """Undo the sampling of negatives in the tasks that `shifted_tasks` names; probabilities and values of the others stay (ours).
+
+    A sampled negative stands for pairs on which nothing was done. It changes the odds that anything is done, to whose logarithm the shift
+    is added, and not what share of what is done each task has. The likeliest task stands for anything: exactly so where every positive
+    has it, as a click.
 
     Args:
         probabilities: Shape (B, T).
-        shift: Shape (B,).
+        shift: Of the log-odds, as `sampling_prior` has it. Shape (B,).
         shifted: Shape (T,).
     """
-    p = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
-    undone = 1 / (1 + (1 - p) / p * np.exp(-shift.astype(np.float64))[:, None])
-    return np.where(shifted, undone, probabilities).astype(np.float32)
+    if not shifted.any():
+        return probabilities
+    anything = probabilities[:, shifted].max(axis=1)
+    share = 1 / (anything + (1 - anything) * np.exp(-shift))
+    return np.where(shifted, probabilities * share[:, None], probabilities)

@@ -15,7 +15,7 @@ import yaml
 from benchmarks.lightgcn import light_gcn, smoothing
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import lightgcn, topn
 from mgoe.config import RunSettings
@@ -35,14 +35,15 @@ def test_hit_rate_is_the_naive_count(seed: int, hide: bool):
     for user in task.queries:
         row = np.where(known.toarray()[user] > 0, -np.inf, scores[user]) if hide else scores[user]
         hits.append(bool(set(np.argsort(-row)[:10]) & set(task.item[task.user == user])))
-    assert_allclose(topn.measure(task, lambda users: scores[users], block=3)["hr@10"], np.mean(hits))
+    assert_allclose(topn.measure(task, lambda users: scores[users], block=3)["hr@10"], hits)
 
 
 def test_a_list_with_a_score_that_is_no_number_has_no_rank():
     task = topn.task_of(sp.csr_array(np.zeros((2, 30), np.float32)), 0, np.arange(2), np.full(2, 7), 2, 0, hide=False)
     scores = np.tile(np.arange(30.0), (2, 1))
     scores[0, 7] = np.nan
-    assert np.isnan(list(topn.measure(task, lambda users: scores[users]).values())).all()
+    for values in topn.measure(task, lambda users: scores[users]).values():
+        assert_array_equal(np.isnan(values), [True, False])
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30))
@@ -120,11 +121,17 @@ def test_every_recommender_prints_its_figures(small: RunSettings, tmp_path: Path
     pytest.importorskip("implicit")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
     topn.main([str(tmp_path / "small.yaml"), "--split", split, "--queries", "50", "--out", str(tmp_path / "out")])
-    found = {figure["name"]: figure["value"] for figure in map(json.loads, capsys.readouterr().out.splitlines())}
-    names = ("popularity", "item-knn", "als", "lightgcn", "mgoe")
-    assert found.keys() == {f"topn.{split}.{name}.{metric}" for name in names for metric in ("hr@10", "ndcg@10")}
-    assert all(0 <= value <= 1 for value in found.values())
-    assert found[f"topn.{split}.popularity.hr@10"] > 0
+    found = {figure["name"].removeprefix(f"topn.{split}."): figure for figure in map(json.loads, capsys.readouterr().out.splitlines())}
+    others, metrics = ("popularity", "item-knn", "als", "lightgcn"), ("hr@10", "ndcg@10")
+    alone = {f"{name}.{metric}" for name in (*others, "mgoe") for metric in metrics}
+    assert found.keys() == alone | {f"mgoe-minus-{name}.{metric}" for name in others for metric in metrics}
+    assert all(0 <= found[name]["value"] <= 1 for name in alone)
+    assert found["popularity.hr@10"]["value"] > 0
+    for name in others:
+        for metric in metrics:
+            ahead = found[f"mgoe-minus-{name}.{metric}"]
+            assert ahead["value"] == pytest.approx(found[f"mgoe.{metric}"]["value"] - found[f"{name}.{metric}"]["value"], abs=1e-4)
+            assert 0 < ahead["against"] < 0.1  # of 50 users
 
 
 @pytest.mark.parametrize(

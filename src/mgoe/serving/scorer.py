@@ -240,9 +240,9 @@ class Scorer:
         return self._steps.join(user, kept, late).numpy()
 
     def _values(self, raw: NDArray[np.float32], items: NDArray[np.int64], recalibrated: bool) -> NDArray[np.float32]:
-        """`RankingModel.in_units` and `Bundle.recalibrate` of logits. A shift of log-odds is added where these still are log-odds."""
-        shifted = raw + self._bundle.shift(items)[:, None] * self._bundle.shifted if recalibrated else raw
-        return np.where(self._regression, raw * self._stds + self._means, expit(shifted))
+        """`RankingModel.in_units` and `Bundle.recalibrate` of logits."""
+        values = np.where(self._regression, raw * self._stds + self._means, expit(raw))
+        return self._bundle.recalibrate(values, items) if recalibrated else values
 
     def _sample(self) -> tuple[Batch, Batch]:
         """What a request reads: of the user, and of user and items together."""
