@@ -83,6 +83,16 @@ def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, k
     assert (place / name).read_bytes() == whole
 
 
+def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "rest.onnx").touch()
+    monkeypatch.setattr(onnx, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(Path, "rename", lambda *_: done.append("named"))
+    onnx._settled(tmp_path / "made", tmp_path / "kept")
+    assert done == ["rest.onnx", "made", "named", tmp_path.name]
+
+
 def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)

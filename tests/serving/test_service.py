@@ -134,6 +134,16 @@ def test_a_service_that_stops_while_a_bundle_is_opened_ends_well():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    last: list[object] = []
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(service, "application", lambda settings: settings)
+    monkeypatch.setattr(service.atexit, "register", last.append)
+    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path).model_dump_json())
+    service.worker()
+    assert last == [service.leave]
+
+
 def test_a_worker_that_cannot_start_says_so_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path, redis=AWAY, state=tmp_path).model_dump_json())
