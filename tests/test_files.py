@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import OutputError
-from mgoe.files import clear_unfinished, read_json, whole_folder, write_json, write_text
+from mgoe.files import clear_unfinished, exclusive, read_json, whole_folder, write_json, write_text
 
 NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"], exclude_characters="/"), min_size=1, max_size=9)
 
@@ -90,3 +90,13 @@ def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(OutputError, match="here: cannot be written"):
         write_text(Path("."), "text")
+
+
+def test_a_holder_that_ends_while_it_is_looked_at_is_still_said_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def gone(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    with exclusive(tmp_path / "run", "a run"):
+        monkeypatch.setattr(Path, "read_text", gone)
+        with pytest.raises(OutputError, match="another process is writing a run there"), exclusive(tmp_path / "run", "a run"):
+            pass

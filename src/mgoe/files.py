@@ -133,7 +133,10 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock)
     except BlockingIOError:
-        holder = f" (number {found})" if (found := lock.read_text().strip()) else ""
+        number = ""
+        with suppress(OSError):  # it may end meanwhile, and take the lock away
+            number = lock.read_text().strip()
+        holder = f" (number {number})" if number else ""
         raise OutputError(folder, f"another process{holder} is writing {what} there; wait, or choose another folder") from None
     except OSError as error:
         raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "unknown model": (lambda log: log, {"models": ["mmeo"]}, ("mmeo", "did you mean 'mmoe'")),
     "two tasks of one name": (lambda log: log, {"tasks": ["click", "click"]}, ("click", "twice")),
     "no models": (lambda log: log, {"models": []}, ("models", "at least 1 item")),
+    "a misspelt key of a model": (
+        lambda log: log,
+        {"models": [{"name": "x", "base": "mgoe", "optons": {}}]},
+        ("unknown key 'models.0.optons'; did you mean 'options'?",),
+    ),
+    "a model without a base": (lambda log: log, {"models": ["mgoe", {"name": "x"}]}, ("models.1.base is needed and missing",)),
+    "a model that is a number": (lambda log: log, {"models": [3]}, ("models.0: ", "found 3")),
+    "a text among dates": (
+        lambda log: log,
+        {"split": {"cuts": [date(2017, 12, 1), "x", date(2018, 1, 1)]}},
+        ("split.cuts.1: ", "date", "found 'x'"),
+    ),
+    "a text among quantiles": (lambda log: log, {"split": {"cuts": [0.4, None, 0.8]}}, ("split.cuts.1: ", "number", "found None")),
     "a seed twice": (lambda log: log, {"seeds": [0, 0]}, ("seeds must differ", "0 twice")),
     "a model whose name is a path": (lambda log: log, {"models": [{"name": "../a", "base": "mgoe"}]}, ("no slash", "'../a'")),
     "no tasks": (lambda log: log, {"tasks": []}, ("tasks",)),
@@ -293,10 +307,17 @@ def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str
         ("graph.beta=2", ("graph.beta", "found 2")),
         ("graph.seed=-1", ("graph.seed", "found -1")),
         ("graph.resolutions=[]", ("graph.resolutions",)),
-        ("graph.resolutions=[[0, 5]]", ("graph.resolutions", "each at least 1, found [(0, 5)]")),
-        ("seeds=-1", ("seeds", "found -1")),
-        ("evaluation.k=[0]", ("evaluation.k", "found 0")),
+        ("graph.resolutions=[[0, 5]]", ("graph.resolutions", "each at least 1, found [[0, 5]]")),
+        ("graph.resolutions=[100, 100]", ("graph.resolutions: must be", "found [100, 100]; write them as in")),
+        ("graph.resolutions=[[a, 2]]", ("graph.resolutions: must be", "found [['a', 2]]")),
+        ("graph.resolutions=100", ("graph.resolutions: must be", "found 100")),
+        ("graph={resolutions: [[4, 5], [8, 10]], dense: 2}", ("graph: dense", "found 2; ask for 1 at most")),
+        ("seeds=-1", ("seeds: ", "found -1")),
+        ("seeds=[0, 2147483648]", ("seeds.1: ", "found 2147483648")),
+        ("evaluation.k=[0]", ("evaluation.k.0: ", "found 0")),
+        ("evaluation.k=[2147483648]", ("evaluation.k.0: ", "found 2147483648")),
         ("evaluation.seed=-1", ("evaluation.seed", "found -1")),
+        ("evaluation.seed=2147483648", ("evaluation.seed", "found 2147483648")),
         ("data.truth=nowhere", ("nowhere", "truth")),
         ("tasks.0.name=x", ("--set", "no mapping")),
         ("graph=[", ("--set", "YAML")),

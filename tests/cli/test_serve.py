@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from mgoe.bundle import Bundle
 from mgoe.serving.telemetry import Json
 from tests.cli.conftest import Mgoe
 from tests.serving.served import check_ready, get, post
@@ -107,12 +108,24 @@ def logs_restored() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
 @pytest.mark.usefixtures("logs_restored")
-def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MGOE_TOKEN", raising=False)
+    monkeypatch.setattr("mgoe.serving.service.application", lambda settings: Bundle.open(settings.bundle) and pytest.fail("it starts"))
     for words, message in (
         ([own, "--host", "0.0.0.0"], "a token is needed"),
         ([own, "--port", 70000], "port"),
+        ([own, "--port", taken], "--port: must be free on 127.0.0.1"),
+        ([own, "--host", "203.0.113.1", "--public"], "--host: must be an address"),  # of no machine (RFC 5737)
+        ([own, "--host", "a..b", "--public"], "--host: must be an address"),
+        ([own, "--redis", "10.0.0.5:6379"], "redis: must begin with redis://"),
         ([own, "--workers", 0], "workers"),
         ([own, "--engine", "torch", "--precision", "int8"], "needs the engine onnx"),
         ([tmp_path / "none"], "holds no bundle"),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import yaml
 from torch import nn
 
 from mgoe.config import ModelSettings
@@ -154,3 +155,8 @@ def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):
     assert all(p.grad is not None and p.grad.to_dense().any() for p in model.parameters())
     with pytest.raises(ConfigError, match="did you mean 'crosses'"):
         resolve(settings.model_copy(update={"options": {"croses": 3}}))
+
+
+def test_ids_that_yaml_takes_for_yes_and_no_are_on_and_off():
+    found = [ModelSettings.model_validate(yaml.safe_load(f"{{name: x, base: mgoe, ids: {word}}}")).ids for word in ("on", "off", "auto")]
+    assert found == ["on", "off", "auto"]

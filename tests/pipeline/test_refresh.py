@@ -30,8 +30,10 @@ from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.pipeline.bundles import _later
 from mgoe.pipeline.stages import source_of
 from mgoe.serving import Event, EventLog, Follower, LiveNodes, every, open_events
+from mgoe.serving.log import START
 from mgoe.tables import hand_over
 from tests.effort import SOAK, up_to
 from tests.graph.histories import contents, differences
@@ -243,6 +245,15 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
         tasks = len(old.tasks)
         assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
         assert_array_equal(found["counts"][:, : tasks + 2], wanted["counts"][:, : tasks + 2])
+
+
+def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path: Path):
+    log, bits = open_events(tmp_path), {"click": 1, "tap": 1, "buy": 3}
+    log.append([Event(1, 2, "click", 5), Event(1, 2, "tap", 5)])
+    held, _ = next(every(log))
+    assert _later(log, START, bits)[0] == [(1, 2, 5, 0)]
+    log.append([Event(1, 2, "buy", 5), Event(1, 2, "tap", 6)])
+    assert _later(log, held, bits)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
 
 
 def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:

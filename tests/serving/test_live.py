@@ -363,6 +363,19 @@ def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(large: World, where
         assert_array_equal(found[key], wanted[key], err_msg=key)
 
 
+def test_what_the_snapshot_holds_counts_no_more_whatever_behaviour_did_it(large: World):
+    """Behaviours that share tasks: of one that does more, the rest counts."""
+    moment, live = 10 * BUCKET, large.live()
+    live.skip([Event(0, 5, "click", moment)])
+    both = Event(0, 5, "click and buy", moment)
+    assert live.apply([Event(0, 5, "click", moment, "a")]) == 0
+    assert live.apply([both]) == 1
+    assert live.apply([Event(0, 5, "buy", moment), Event(0, 5, "click", moment)]) == 0
+    buy = large.live()
+    buy.apply([Event(0, 5, "buy", moment)])
+    assert live.changes("user", 0)["events"] == buy.changes("user", 0)["events"]
+
+
 def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_path: Path):
     ids = [Vocabulary(pa.array(np.arange(n))) for n in (large.users, large.items)]
     (tmp_path / "index-of-another").mkdir()

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 
 from mgoe.serving.objective import DEEPEST, LONGEST, Call, Node, Number, ObjectiveError, Task, read_objective
 
-TASKS = ("click", "buy", "add to cart")
-ROWS = {"click": np.array([0.5, 0.1]), "buy": np.array([0.25, 0.9]), "add to cart": np.array([0.3, 0.7])}
+TASKS = ("click", "buy", "cart")
+ROWS = {"click": np.array([0.5, 0.1]), "buy": np.array([0.25, 0.9]), "cart": np.array([0.3, 0.7])}
 PYTHON = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -44,7 +44,7 @@ def written(node: Node) -> str:
     if isinstance(node, Number):
         return f"{node.value!r}"
     if isinstance(node, Task):
-        return f"`{node.name}`"
+        return node.name
     parts = [written(part) for part in node.parts]
     if node.operator == "neg":
         return f"(-{parts[0]})"

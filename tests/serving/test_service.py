@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
+from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.errors import MgoeError  # noqa: E402
 from mgoe.serving import service  # noqa: E402
+from mgoe.serving.events import Event  # noqa: E402
 from mgoe.serving.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.redis import RedisLog  # noqa: E402
 from mgoe.serving.settings import ServeSettings  # noqa: E402
+from tests.serving.test_live_service import change_manifest  # noqa: E402
 
 
 class Opened(Exception):
@@ -76,11 +83,65 @@ def test_several_workers_are_not_started_where_none_could(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
+    given.setdefault("port", 0)
     if message == "pip install":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     settings = ServeSettings.model_validate({"bundle": finished / "bundle", "state": tmp_path / "state", "workers": 2} | given)
     with pytest.raises(MgoeError, match=message):
         service.serve(settings)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [("log", "a record must hold an event"), ("model", "cannot be imported")])
+def test_workers_are_not_started_on_what_each_would_find_wrong(
+    wrong: str, message: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A record that is no event, a model's class that is not there."""
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
+    settings = ServeSettings(bundle=own, state=tmp_path / "state", workers=2, engine="torch", port=0)
+    if wrong == "log":
+        log = FileLog(tmp_path / "state" / "events")
+        log.append([cast(Event, SimpleNamespace(encode=lambda: b"[]"))])
+        log.close()
+    else:
+        manifest = json.loads((own / MANIFEST).read_text())
+        change_manifest(own, model=manifest["model"] | {"base": "nowhere:Model"})
+    with pytest.raises(MgoeError, match=message):
+        service.serve(settings)
+
+
+STOPPED = """
+import asyncio, contextlib, time, torch
+from mgoe.serving import service
+from mgoe.serving.current import _behind_requests
+from mgoe.serving.settings import ServeSettings
+
+x = torch.ones(1, requires_grad=True)
+x.register_hook(lambda _: [time.sleep(1e-3) for _ in range(10**6)])
+
+def run(*_, **__):
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(_behind_requests(x.sum().backward), 1))
+
+service.uvicorn.run = run
+service._run("", ServeSettings(bundle="."), factory=False)
+"""
+
+
+def test_a_service_that_stops_while_a_bundle_is_opened_ends_well():
+    """Python ends other threads when it ends itself; one that is in C++ then aborts the process, as a hook of PyTorch's shows."""
+    ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    last: list[object] = []
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(service, "application", lambda settings: settings)
+    monkeypatch.setattr(service.atexit, "register", last.append)
+    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path).model_dump_json())
+    service.worker()
+    assert last == [service.leave]
 
 
 def test_a_worker_that_cannot_start_says_so_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

@@ -21,8 +21,10 @@ def as_list(value: object) -> object:
     return [value] if isinstance(value, str | int | float | date) else value
 
 
-Count = Annotated[int, Field(ge=1)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(as_list)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""What every library that draws takes."""
+Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:

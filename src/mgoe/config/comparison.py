@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from mgoe.config.base import Seeds, Settings, as_list, did_you_mean
-from mgoe.config.models import ModelSettings, check_differ, check_folders
+from mgoe.config.base import Seed, Seeds, Settings, as_list, did_you_mean
+from mgoe.config.models import Models, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
 """What may differ inside a comparison. Data, split and negatives may not: all are judged on the same rows."""
@@ -70,7 +70,7 @@ class TuneSettings(Settings):
     """The first are the settings as they stand."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Of the training rows, drawn once for all models. Validation is whole."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the search and of the rows."""
     space: dict[str, Choices] = {
         "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
@@ -119,7 +119,7 @@ class ComparisonSettings(Settings):
     """Models x seeds x logs x variants."""
 
     logs: dict[str, LogSettings] = Field(min_length=1)
-    models: list[str | ModelSettings] = Field(min_length=1)
+    models: Models = Field(min_length=1)
     """As those of a run."""
     variants: dict[str, dict[str, Any]] = {}
     """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau: 1`)."""

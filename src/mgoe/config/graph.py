@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mgoe.config.base import Settings
 
 
 def _resolutions(value: object) -> object:
-    return value if isinstance(value, str) else [tuple(pair) for pair in value] if isinstance(value, Iterable) else value
+    pairs = value if isinstance(value, list | tuple) else []
+    if value != "auto" and not (pairs and all(map(_is_pair, pairs))):
+        rule = "must be `auto` or pairs of macro nodes (users, items), each at least 1"
+        raise ValueError(f"{rule}, found {value}; write them as in [[12, 20], [100, 100]]")
+    return value
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(size, int) and size >= 1 for size in value)
 
 
 class SparkSettings(Settings):
@@ -42,7 +49,7 @@ class GraphSettings(Settings):
     resolutions: Annotated[Literal["auto"] | list[tuple[int, int]], BeforeValidator(_resolutions)] = "auto"
     """Macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100, 300/300, less what the log is too small for."""
     dense: int = Field(default=1, ge=0)
-    """Which resolution the experts aggregate; stored dense. The last one where `auto` kept fewer."""
+    """Which resolution the experts aggregate; stored dense. The last one where there are fewer."""
     rank: int = Field(default=128, ge=1)
     power_iterations: int = Field(default=4, ge=0)
     scale: float = Field(default=1.0, ge=0, le=2)
@@ -73,9 +80,12 @@ class GraphSettings(Settings):
     spark: SparkSettings = SparkSettings()
     seed: int = Field(default=0, ge=0)
 
-    @field_validator("resolutions")
-    @classmethod
-    def _some_nodes(cls, value: Literal["auto"] | list[tuple[int, int]]) -> Literal["auto"] | list[tuple[int, int]]:
-        if value != "auto" and not (value and min(map(min, value)) >= 1):
-            raise ValueError(f"resolutions must be `auto` or pairs of macro nodes (users, items), each at least 1, found {value}")
-        return value
+    @model_validator(mode="after")
+    def _dense_is_one(self) -> Self:
+        if self.resolutions != "auto" and self.dense > (last := max(1, len(self.resolutions) - 1)):  # 1 is also what nobody has set
+            raise ValueError(f"dense must be the place of one of the resolutions, from 0, found {self.dense}; ask for {last} at most")
+        return self
+
+    def dense_of(self, resolutions: int) -> int:
+        """Which of so many resolutions the experts aggregate."""
+        return min(self.dense, resolutions - 1)

@@ -6,7 +6,7 @@ import itertools
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mgoe.config.base import Settings, as_list
 
@@ -90,10 +90,16 @@ class TaskSettings(Settings):
         return self.behaviors or [self.name]
 
 
+Cuts = Annotated[
+    Annotated[list[float], Tag("quantiles")] | Annotated[list[date | datetime], Tag("dates")],
+    Discriminator(lambda cuts: "dates" if isinstance(cuts, list) and any(isinstance(cut, str | date) for cut in cuts) else "quantiles"),
+]
+
+
 class SplitSettings(Settings):
     """Time split. `n` cuts make `n` windows, each with a snapshot of everything up to its cut; the last is test, the one before valid."""
 
-    cuts: list[float] | list[date | datetime] = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    cuts: Cuts = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     """Quantiles of the examples' positives, or dates (the first day that is after the cut). The cut's own bucket lies before it."""
 
     @model_validator(mode="after")

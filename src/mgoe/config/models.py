@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mgoe.config.base import Count, Settings
+from mgoe.config.base import Count, Seed, Settings
 
 InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
 Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
@@ -23,12 +23,22 @@ class ModelSettings(Settings):
     base: str
     inputs: tuple[InputGroup, ...] | None = None
     """The base's own where not given."""
-    ids: Literal["auto", "on", "off"] = "auto"
-    """`auto` switches ids off on logs where they only overfit: where the median user or item has few training positives."""
+    ids: Annotated[Literal["auto", "on", "off"], BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v)] = "auto"
+    """`auto` switches ids off on logs where they only overfit: where the median user or item has few training positives. YAML takes `on`
+    and `off` for yes and no, which are read as them."""
     options: dict[str, Any] = {}
     """Switches of the base, checked by the base itself."""
     training: dict[str, Any] = {}
     """Training settings that differ for this model (`learning_rate`, `epochs`, ...)."""
+
+
+Models = list[
+    Annotated[
+        Annotated[ModelSettings, Tag("ModelSettings")] | Annotated[str, Tag("str")],
+        Discriminator(lambda model: "ModelSettings" if isinstance(model, dict | ModelSettings) else "str"),
+    ]
+]
+"""By name, or in full."""
 
 
 class TrainingSettings(Settings):
@@ -83,7 +93,7 @@ class EvaluationSettings(Settings):
     ranking_queries: int = Field(default=100, ge=0)
     """Seeded test users whose whole catalogue is ranked; 0 leaves it out."""
     slices: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the draw of those users."""
 
 

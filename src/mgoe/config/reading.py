@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mgoe.config.base import Settings, did_you_mean
 from mgoe.config.comparison import ComparisonSettings
@@ -93,7 +94,7 @@ def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "sett
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(place, _describe(error, kind)) from None
+        raise ConfigError(place, _describe(error, kind, raw)) from None
 
 
 def dump_settings(settings: BaseModel) -> str:
@@ -124,22 +125,35 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}", f"the value is no YAML: {value!r}") from None
 
 
-def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "literal["))) or "settings"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str:
+    first, *others = error.errors()
+    keys = _keys(first, raw)
+    key = ".".join(keys) or "settings"
+    elsewhere = {tuple(_keys(other, raw)) for other in others} - {tuple(keys)}  # each type that a value may have says what is wrong with it
+    more = f" (and {len(elsewhere)} more)" if elsewhere else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{did_you_mean(str(first['loc'][-1]), _names_at(kind, first['loc'][:-1]))}{more}"
+        return f"unknown key {key!r}{did_you_mean(keys[-1], _names_at(kind, keys[:-1]))}{more}"
     if first["type"] == "missing":
         return f"{key} is needed and missing{more}"
     found = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f", found {first['input']!r}"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
 
 
-def _names_at(here: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Valid keys of the settings that lie at a location of a validation error."""
-    for part in location:
-        field = here.model_fields.get(str(part))
+def _keys(error: ErrorDetails, here: object) -> list[str]:
+    """Where an error lies in what was read: its location without pydantic's own names of types, branches and functions."""
+    keys = []
+    for part in error["loc"]:
+        inside = part in here if isinstance(here, dict) else isinstance(here, list | tuple) and part in range(len(here))
+        if inside:
+            here = here[part]  # type: ignore[index]
+            keys.append(str(part))
+    return [*keys, str(error["loc"][-1])] if error["type"] == "missing" else keys
+
+
+def _names_at(here: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """Valid keys of the settings that lie at a place."""
+    for key in keys:
+        field = here.model_fields.get(key)
         if field is not None:
             here = next((t for t in _leaves(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), here)
     return list(here.model_fields)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from mgoe.config.base import Seeds, Settings, did_you_mean
 from mgoe.config.graph import GraphSettings
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
-from mgoe.config.models import EvaluationSettings, ModelSettings, TrainingSettings, check_differ, check_folders
+from mgoe.config.models import EvaluationSettings, Models, TrainingSettings, check_differ, check_folders
 
 
 class RunSettings(Settings):
@@ -23,7 +23,7 @@ class RunSettings(Settings):
     split: SplitSettings = SplitSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
-    models: list[str | ModelSettings] = Field(default=["mgoe", "shared-bottom", "mmoe"], min_length=1)
+    models: Models = Field(default=["mgoe", "shared-bottom", "mmoe"], min_length=1)
     """Rows of the comparison; the first is the one whose bundle is written. A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`,
     `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
     training: TrainingSettings = TrainingSettings()

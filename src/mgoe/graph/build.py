@@ -153,7 +153,7 @@ def make_assembler(
 ) -> Assembler:
     """What makes the snapshots of a graph."""
     scores = score_table(np.asarray(ranks, float), settings.beta, settings.code)
-    return Assembler(settings, len(ranks), scores, bucket, sizes, min(settings.dense, len(sizes) - 1), stages, engine)
+    return Assembler(settings, len(ranks), scores, bucket, sizes, settings.dense_of(len(sizes)), stages, engine)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
     """
     code = code_type(tasks)().nbytes
     sizes = [(100, 100)] if settings.resolutions == "auto" else settings.resolutions
-    dense = sizes[min(settings.dense, len(sizes) - 1)]
+    dense = sizes[settings.dense_of(len(sizes))]
     total = 0
     for users, items in zip(moments.users.tolist(), moments.items.tolist(), strict=True):
         node = 4 * (2 * tasks + 3) + settings.recents * (4 + code) + 4 * settings.rank + 4 * tasks + 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -19,7 +18,7 @@ from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
 from mgoe.pipeline.watch import Watch
 from mgoe.serving import EventLog, Position, every, open_events
-from mgoe.serving.events import Event
+from mgoe.serving.events import Deed
 from mgoe.serving.follow import HELD, position_of
 from mgoe.tables import hand_over
 
@@ -94,34 +93,36 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
         raise OutputError(out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder")
 
 
-def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Event], Position]:
-    """Events after a position that do a task, each once, and where the log ends."""
+def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Deed], Position]:
+    """What was done after a position, each once, and where the log ends."""
     keys: set[str] = set()
-    seen: set[tuple[Any, ...]] = set()
-    found: list[Event] = []
+    seen: set[Deed] = set()
+    found: list[Deed] = []
     position, limit = held, log.order(held)
     for at, event in every(log):
         if event.behavior in behaviors and (event.id is None or event.id not in keys):
             if event.id is not None:
                 keys.add(event.id)
-            if log.order(at) > limit and event.what not in seen:
-                found.append(event)
-            seen.add(event.what)
+            new = event.deeds(behaviors[event.behavior]) - seen
+            if log.order(at) > limit:
+                found += sorted(new, key=lambda deed: deed[-1])
+            seen |= new
         position = at
     return found, position
 
 
-def _table(events: list[Event], bundle: Bundle) -> ibis.Table:
-    """Events as a table of an engine."""
+def _table(deeds: list[Deed], bundle: Bundle) -> ibis.Table:
+    """As a table of an engine, in which each task is a behaviour of its own name."""
     kinds = {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type, "time": pa.int64(), "behavior": pa.string()}
-    columns = {name: pa.array([getattr(event, name) for event in events], kind) for name, kind in kinds.items()}
+    named = [(user, item, time, bundle.tasks[task]) for user, item, time, task in deeds]
+    columns = {name: pa.array(values, kind) for (name, kind), values in zip(kinds.items(), zip(*named, strict=True), strict=True)}
     return hand_over(ibis.duckdb.connect(), "events", pa.table(columns))
 
 
 def _settings(graph: MacroGraph) -> RunSettings:
-    """How events are read, whatever the form of the log was."""
+    """How they are read, whatever the form of the log was."""
     log = settings_of(graph, [])
-    tasks = [{"name": task.name, "behaviors": task.behaviors if log.form == "events" else []} for task in log.tasks]
+    tasks = [task.name for task in log.tasks]
     data = {"log": ["-"], "form": "events", "user": "user", "item": "item", "time": "time", "time_unit": "us", "bucket": log.data.bucket}
     try:
         return RunSettings.model_validate({"data": data, "tasks": tasks, "graph": graph.meta["settings"]})

@@ -39,6 +39,8 @@ LOOKS = 3
 """Without finding a bundle, until that is said."""
 WRITERS = 8
 """Batches of events that are written at once."""
+OPENS = "bundle"
+"""Name of the thread that opens one."""
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
 T = TypeVar("T")
@@ -205,8 +207,13 @@ async def _behind_requests(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=run, name="bundle", daemon=True).start()
+    threading.Thread(target=run, name=OPENS, daemon=True).start()
     return await asyncio.wrap_future(done)
+
+
+def is_opening() -> bool:
+    """Whether a bundle is being opened behind requests."""
+    return any(thread.name == OPENS for thread in threading.enumerate())
 
 
 def _step_back() -> None:

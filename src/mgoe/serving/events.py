@@ -28,6 +28,9 @@ DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
 FIELDS = ("user", "item", "behavior", "time", "id")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
+Deed = tuple[int | str, int | str, int, int]
+"""User, item, time and task."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -47,10 +50,9 @@ class Event:
     time: int
     id: str | None = None
 
-    @property
-    def what(self) -> tuple[int | str, int | str, str, int]:
-        """All but its id."""
-        return self.user, self.item, self.behavior, self.time
+    def deeds(self, tasks: int) -> set[Deed]:
+        """What counts once: its user, item and time with each of some tasks, given as bits."""
+        return {(self.user, self.item, self.time, t) for t in range(tasks.bit_length()) if tasks >> t & 1}
 
     def encode(self) -> bytes:
         """As bytes of a log."""

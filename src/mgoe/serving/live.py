@@ -42,7 +42,7 @@ from mgoe.graph.pairs import MOST_EVENTS
 from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before, score_sums, tasks_done
 from mgoe.serving.codes import Codes, Id
-from mgoe.serving.events import Event, read_id
+from mgoe.serving.events import Deed, Event, read_id
 from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, Sketched, sketched
 from mgoe.serving.nodes import Change, Nodes
@@ -82,7 +82,7 @@ class LiveNodes:
         share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
         before: dict[Side, Before] = {side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES}
         self._recents = self.base.arrays["recent_items"].shape[1]
-        self._held: set[tuple[int | str, int | str, str, int]] = set()
+        self._held: set[Deed] = set()
         self._held_keys: set[str] = set()
         self._begin(before, sketched(graph, sums["user"]))
 
@@ -135,7 +135,7 @@ class LiveNodes:
         with self._writer:
             for event in events:
                 if event.behavior in self.behaviors and event.id not in self._held_keys:
-                    self._held.add(event.what)
+                    self._held |= event.deeds(self.behaviors[event.behavior])
                     if event.id is not None:
                         self._held_keys.add(event.id)
 
@@ -233,8 +233,9 @@ class LiveNodes:
             held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
 
-    def _new(self, events: Iterable[Event]) -> tuple[list[Event], set[str]]:
-        """Events that repeat neither an id nor what the snapshot holds; and the ids of all that repeat none."""
+    def _new(self, events: Iterable[Event]) -> tuple[list[tuple[Event, int]], set[str]]:
+        """Events that repeat neither an id nor what the snapshot holds, with those of their tasks, as bits, that do not either; and the ids
+        of all that repeat none."""
         keys: set[str] = set()
         counted = []
         for event in events:
@@ -242,16 +243,16 @@ class LiveNodes:
                 continue
             if event.id is not None:
                 keys.add(event.id)
-            if event.what not in self._held:
-                counted.append(event)
+            if tasks := sum(1 << t for *_, t in event.deeds(self.behaviors[event.behavior]) - self._held):
+                counted.append((event, tasks))
         return counted, keys
 
-    def _add(self, events: list[Event]) -> int:
+    def _add(self, events: list[tuple[Event, int]]) -> int:
         """Read what the snapshot holds of new nodes, then commit; how many changed something."""
         codes: dict[Side, NDArray[np.int64]] = {}
         born: dict[Side, list[int | str]] = {}
         for side in SIDES:
-            codes[side], born[side] = self._coded(side, [getattr(event, side) for event in events])
+            codes[side], born[side] = self._coded(side, [getattr(event, side) for event, _ in events])
         values = {}
         for side in SIDES:  # readers need not wait for this, and know no newcomer before its state is there
             if len(new := self.sides[side].untouched(codes[side])):
@@ -277,11 +278,11 @@ class LiveNodes:
         self._born[side].update(zip(born, range(nodes.codes, nodes.codes + len(born)), strict=True))
         nodes.born([_rank(one) for one in born])
 
-    def _commit(self, events: list[Event], codes: dict[Side, NDArray[np.int64]]) -> int:
+    def _commit(self, events: list[tuple[Event, int]], codes: dict[Side, NDArray[np.int64]]) -> int:
         """Bring the state to what it is with these events, and say how many are new to it."""
         key, inverse = np.unique(codes["user"] << 32 | codes["item"], return_inverse=True)
         numbers = self.pairs.add(key >> 32, key & (1 << 32) - 1, self.sides, self._rows)[inverse]
-        bits, time = np.array([self.behaviors[e.behavior] for e in events]), np.array([e.time for e in events], np.int64)
+        bits, time = np.array([tasks for _, tasks in events]), np.array([event.time for event, _ in events], np.int64)
         fresh, counts, seen = self._fresh(numbers, bits, time)
         changed = np.unique(numbers)
         old = {name: getattr(self.pairs, name)[changed] for name in ("code", "time", "events")}

@@ -29,9 +29,7 @@ DEEPEST = 40
 """Parentheses, signs and powers inside one another."""
 FUNCTIONS: dict[str, tuple[int, int]] = {"min": (2, 8), "max": (2, 8), "log": (1, 1), "sqrt": (1, 1)}
 """Least and most arguments of each."""
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<quoted>`[^`]+`)|(?P<sign>[-+*/^(),]))"
-)
+_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>[-+*/^(),]))")
 
 Values = NDArray[np.float64]
 
@@ -112,7 +110,7 @@ def read_objective(text: str, tasks: tuple[str, ...]) -> Objective:
     """Read an objective; clients ask by few.
 
     Args:
-        text: Of at most `LONGEST` characters. A task whose name is no word stands between backquotes.
+        text: Of at most `LONGEST` characters.
         tasks: Names it may hold.
 
     Raises:
@@ -180,12 +178,11 @@ class _Reader:
             return node
         if kind == "name" and token not in self.tasks and token in FUNCTIONS:
             return self._call(token, position)
-        if kind in ("name", "quoted"):
-            name = token.strip("`")
-            if name not in self.tasks:
+        if kind == "name":
+            if token not in self.tasks:
                 known = f"tasks: {', '.join(self.tasks)}; functions: {', '.join(FUNCTIONS)}"
-                raise ObjectiveError(f"{name!r} is no task{did_you_mean(name, [*self.tasks, *FUNCTIONS])}; {known}", position)
-            return Task(name, position)
+                raise ObjectiveError(f"{token!r} is no task{did_you_mean(token, [*self.tasks, *FUNCTIONS])}; {known}", position)
+            return Task(token, position)
         raise ObjectiveError(f"needs a number, a task or a parenthesis, found {token if kind == 'end' else repr(token)}", position)
 
     @staticmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib
+import inspect
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgoe import __version__
-from mgoe.errors import MissingExtra, OutputError
-from mgoe.files import remove_folder
+from mgoe.errors import MissingExtra, OutputError, StoreError
+from mgoe.files import remove_folder, sha256, sync
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 Runtime: TypeAlias = Literal["onnx", "torch"]
+T = TypeVar("T")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra: two to export, one to run."""
 UNUSED = 7 * 24 * 3600
@@ -168,11 +170,15 @@ class Sessions:
             if precision == "int8":
                 quantise(folder / "rest.onnx", folder / "int8.onnx")
 
+        def read(folder: Path) -> tuple[Session | None, Session]:
+            rest = Session(folder / ("int8.onnx" if precision == "int8" else "rest.onnx"))
+            return Session(folder / "user.onnx") if halves.width else None, rest
+
         shapes = [(name, list(value.shape)) for batch in (known, late) for name, value in sorted(batch.items())]
-        made_of = [weights, precision, shapes, __version__, torch.__version__, load("onnxruntime").__version__]
-        with _graphs(kept, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24], write) as folder:
-            self._user = Session(folder / "user.onnx") if halves.width else None
-            self._rest = Session(folder / ("int8.onnx" if precision == "int8" else "rest.onnx"))
+        files = {inspect.getfile(type(part)) for part in halves.modules()}  # some may be of the user's own, without a version
+        code = sorted(sha256(Path(file)) for file in files)
+        made_of = [weights, precision, shapes, code, __version__, torch.__version__, load("onnxruntime").__version__]
+        self._user, self._rest = _graphs(kept, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24], write, read)
         self._halves = halves
 
     def user(self, known: Batch) -> Tensor:
@@ -193,25 +199,43 @@ class Sessions:
         return torch.from_numpy(self._rest({MIXED: h.numpy()}))
 
 
-@contextmanager
-def _graphs(kept: Path | None, name: str, write: Callable[[Path], None]) -> Iterator[Path]:
-    """A folder of graphs: that of an earlier start, whole or not there, or one that is written now. Writing takes seconds of a core, which
-    a service that changes bundles under load has not; a refreshed bundle has the weights of the one before."""
-    place = kept / "onnx" / name if kept else None
-    if place is not None and _there(place):
-        yield place
-        return
-    if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent if place else None) as scratch:
-        folder = Path(scratch) / name
-        folder.mkdir()
-        write(folder)
-        if place is not None:
-            with suppress(OSError):  # another worker was first
-                folder.rename(place)
-            folder = place
-        yield folder
+def _graphs(kept: Path | None, name: str, write: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+    """What is read of a folder of graphs: that of an earlier start, or one that is written now. Writing takes seconds of a core, which a
+    service that changes bundles under load has not; a refreshed bundle has the weights of the one before.
+
+    Raises:
+        StoreError: They cannot be written.
+    """
+    parent = kept / "onnx" if kept else Path(tempfile.gettempdir())
+    try:
+        if kept and _there(parent / name):
+            try:
+                return read(parent / name)
+            except Exception:  # damaged: ONNX Runtime's errors have no class in common
+                remove_folder(parent / name)
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as scratch:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            write(folder)
+            return read(_settled(folder, parent / name) if kept else folder)
+    except OSError as error:
+        raise StoreError(
+            parent, f"the graphs of the model cannot be written: {error.strerror or error}; free space, or mend rights"
+        ) from None
+
+
+def _settled(folder: Path, place: Path) -> Path:
+    """Give graphs their place, durably, unless another worker has been faster."""
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+    try:
+        folder.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+    sync(place.parent)
+    return place
 
 
 def _there(place: Path) -> bool:

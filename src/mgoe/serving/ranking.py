@@ -38,7 +38,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
     Raises:
         MgoeError: The objective, a filter or the context is wrong.
     """
-    objective = read_objective(request.objective or f"`{engine.strongest}`", engine.tasks)
+    objective = read_objective(request.objective or engine.strongest, engine.tasks)
     least = {engine.tasks.index(_known_task(name, engine)): value for name, value in request.filters.at_least.items()}
     context = engine.context(request.context)
     user = int(engine.codes("user", [request.user])[0])

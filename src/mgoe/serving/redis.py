@@ -27,15 +27,14 @@ class RedisLog:
     Args:
         url: As in redis://host:6379/0; rediss:// for TLS. A password belongs in it.
         name: Of the stream.
-        timeout: Seconds after which a server that does not answer counts as away.
 
     Raises:
         StoreError: The server cannot be reached.
         MissingExtra: The client is not installed.
     """
 
-    def __init__(self, url: str, name: str = "mgoe:events", timeout: float = TIMEOUT):
-        self._redis, self.name = _client(url, timeout), name
+    def __init__(self, url: str, name: str = "mgoe:events"):
+        self._redis, self.name = _client(url), name
         found = self._guarded(self._identify)
         self.identity: str = found.decode()
 
@@ -104,7 +103,7 @@ class RedisLog:
             raise StoreError("redis", f"the log of events cannot be used: {error}; {mend}") from None
 
 
-def _client(url: str, timeout: float) -> redis.Redis:
+def _client(url: str) -> redis.Redis:
     try:
         import redis
         from redis.backoff import NoBackoff
@@ -112,7 +111,7 @@ def _client(url: str, timeout: float) -> redis.Redis:
     except ModuleNotFoundError:
         raise MissingExtra("redis", "a log on Redis needs its client; install it with `pip install 'mgoe[serve]'`") from None
     try:
-        return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 1))
+        return redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 1))
     except ValueError as error:
         raise StoreError("redis", f"the address must be as in redis://host:6379/0 ({error})") from None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import gc
 import logging
 import os
+import socket
 import sys
 import tempfile
 from contextlib import suppress
@@ -14,12 +17,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from mgoe.bundle import Bundle
-from mgoe.errors import MgoeError
+from mgoe.errors import ConfigError, MgoeError
 from mgoe.serving.app import create_app
-from mgoe.serving.current import Current
+from mgoe.serving.current import Current, is_opening
 from mgoe.serving.engine import Scoring
 from mgoe.serving.index import item_rows
-from mgoe.serving.log import EventLog
+from mgoe.serving.log import EventLog, every
 from mgoe.serving.onnx import NEEDED, load
 from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
@@ -50,6 +53,7 @@ def serve(settings: ServeSettings) -> None:
     """
     read_tokens(settings)
     check_precision(settings.engine, settings.precision)
+    check_address(settings)
     configure_logs()
     if settings.workers == 1:
         _run(application(settings), settings, factory=False)
@@ -60,16 +64,38 @@ def serve(settings: ServeSettings) -> None:
         _run("mgoe.serving.service:worker", settings, factory=True)
 
 
+def check_address(settings: ServeSettings) -> None:
+    """See that the address can be listened on before a bundle is opened, which takes long.
+
+    Raises:
+        ConfigError: The port is taken, or this machine has no such address.
+    """
+    host, port = settings.host, settings.port
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+        if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError("--host", f"must be an address or a name of this machine, found {host!r} ({error})") from None
+        rule = f"must be free on {host}, found {port} ({error.strerror}); choose another, or 0 for any that is free"
+        raise ConfigError("--port", rule) from None
+
+
 def check_start(settings: ServeSettings) -> None:
     """See that there is what every worker needs, while a mistake can still be said: a worker that does not start is started again.
 
     Raises:
-        MgoeError: The bundle, the extra or the store is not there, or the state cannot be written.
+        MgoeError: The bundle, its model, the extra or the store is not there, an event cannot be read, or the state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
     for name in NEEDED if settings.engine == "onnx" else ():
         load(name)
-    open_events(settings.redis or state).close()
+    bundle.model  # noqa: B018 - a class of its own may be missing here
+    events = open_events(settings.redis or state)
+    for _ in every(events):
+        pass
+    events.close()
     item_rows(bundle.graph, state)
 
 
@@ -77,10 +103,12 @@ def worker() -> App:
     """The application of one of several workers. One that cannot start says so in a line: it is started again, when all may be well."""
     configure_logs()
     try:
-        return application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+        app = application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
     except MgoeError as error:
         log("cannot start", logging.ERROR, error=str(error))
         raise SystemExit(1) from None
+    atexit.register(leave)
+    return app
 
 
 def application(settings: ServeSettings) -> App:
@@ -89,7 +117,7 @@ def application(settings: ServeSettings) -> App:
     state, scorer = state_of(settings), Scoring(settings.engine, settings.precision)
     events = open_events(settings.redis or state)
     warn_of_loss(events)
-    current = Current(settings.bundle, events, state, scorer, settings.watch)
+    current = Current(settings.bundle, events, state, scorer)
     app = create_app(current, settings.limits, read_tokens(settings), settings.access_log)
     gc.collect()
     gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
@@ -117,3 +145,14 @@ def _run(app: App | str, settings: ServeSettings, factory: bool) -> None:
             http=HTTP, ws="none",
             log_config=None, access_log=False, server_header=False, date_header=False, lifespan="on", timeout_keep_alive=75,
         )  # fmt: skip
+    leave()
+
+
+def leave() -> None:
+    """End the process here where a bundle is still being opened, when all requests are answered. Python would end that thread by itself, in
+    the midst of C++ too, which aborts the process."""
+    if is_opening():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

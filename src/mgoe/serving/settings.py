@@ -6,11 +6,12 @@ import ipaddress
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.serving.onnx import Precision, Runtime
+from mgoe.serving.stores import REDIS
 
 TOKEN = "MGOE_TOKEN"
 """Environment variable with the token, where no file is named."""
@@ -53,9 +54,14 @@ class ServeSettings(Settings):
     """Listen beyond loopback without a token."""
     access_log: bool = True
     """A line a request."""
-    watch: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Seconds between looks at the bundle's folder."""
     limits: Limits = Limits()
+
+    @field_validator("redis")
+    @classmethod
+    def _has_a_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(REDIS):
+            raise ValueError(f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}; write it as in redis://host:6379/0")
+        return url
 
 
 def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:

@@ -42,16 +42,34 @@ class Counted:
         return handler(schema["steps"][-1]) | {"maxProperties": self.most}  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
 
 
+@dataclass(frozen=True)
+class Said:
+    """An annotation of a union: one sentence at its place, where pydantic has one for each type that a value might have been of.
+
+    Attributes:
+        rule: The sentence.
+    """
+
+    rule: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """With an error of its own."""
+        return handler(source) | {"custom_error_type": "union", "custom_error_message": self.rule}  # type: ignore[return-value]
+
+
 Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
 Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
 ID = (
     'As in the log: a whole number or a string; 7 and "7" are one. '
     f"An answer has a whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
 )
-Id = Annotated[Number | Text, Field(description=ID)]
-Value = StrictStr | StrictInt | StrictFloat | StrictBool | None
+Id = Annotated[
+    Number | Text, Said(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"), Field(description=ID)
+]
+Value = StrictStr | StrictInt | StrictFloat | StrictBool
+Values = Annotated[list[Value | None], Field(fail_fast=True)]
 Context = Annotated[
-    dict[str, Value | Annotated[list[Value], Field(fail_fast=True)]],
+    dict[str, Annotated[Value | Values, Said("must be a text, a number, true, false, null, or a list of these")] | None],
     Counted(NAMES),
     Field(description="Context features by name, as in the log; a several-valued one takes a list. One not given is unknown."),
 ]
