@@ -212,6 +212,22 @@ def test_the_disk_that_training_needs_is_what_its_checkpoints_take(tmp_path, mon
     fit(Model(), TRAIN, VALID, training(epochs=1), tmp_path / "second")
 
 
+def test_a_fit_that_the_disk_had_room_for_goes_on_in_what_is_left_of_it(tmp_path, monkeypatch):
+    """Its own files give way to the next ones, and a half-written one, as of a process that was killed, is gone."""
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 14)
+    (tmp_path / "checkpoints" / ".0000000015.safetensors.7.tmp").write_bytes(bytes(10**6))
+    tensors = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))[0]
+    disk = 4 * sum(tensor.nbytes for name, tensor in tensors.items() if name not in ("losses", "random")) + 10**5
+
+    def usage(path):
+        return SimpleNamespace(free=disk - sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()))
+
+    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", usage)
+    assert usage(tmp_path).free < 0
+    assert fit_with_a_checkpoint_every_step(tmp_path, Model()).epochs == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_stops(tmp_path, number):
     before = signal.signal(number, signal.default_int_handler)

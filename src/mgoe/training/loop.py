@@ -145,11 +145,11 @@ class _Run:
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
         self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.world)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
-        self.checkpoints.check_space(self.step.tensors())
         self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
         self.tracker: Tracker | None = None
         if self.world.leads:
             clear_unfinished(out)
+            self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
         self._write_curves()  # a folder that cannot be written is refused before training
 
     @property
