@@ -42,7 +42,7 @@ class Stepper:
         keep_freed_memory()
         self.model, self.settings, self.steps, self.world = model, settings, steps, world
         self.bfloat16 = bfloat16
-        self.balance = make_balance(settings.balance, model, settings.accumulate * world.size)
+        self.balance = make_balance(settings.balance, model)
         self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
         self.optimizers = make_optimizers(self.tables, self.dense, settings)
         follow(model, self.optimizers)
