@@ -195,6 +195,16 @@ def test_the_learned_weight_of_a_task_without_a_label_stays_as_it_is():
         assert balance.log_variance.grad.tolist() == expected
 
 
+def test_learned_weights_do_not_decay():
+    model = Model()
+    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, World())  # type: ignore[arg-type]
+    step.balance.dense()[0].data.fill_(2.0)
+    without = {name: tensor * torch.nan if name == "labels" else tensor for name, tensor in next(TRAIN.batches(256)).items()}
+    step(without, 0, lambda *_: None)
+    assert step.balance.dense()[0].tolist() == [2.0, 2.0]
+    torch.testing.assert_close(model.scale, torch.full_like(model.scale, 1 - 0.02 * 10.0))
+
+
 @pytest.mark.parametrize("name", ["uncertainty", "upgrad"])
 def test_two_processes_are_one(tmp_path, name):
     model = Model()
