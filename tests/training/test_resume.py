@@ -73,6 +73,17 @@ def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
     assert (found.best_epoch, found.best_value, found.epochs) == (expected.best_epoch, expected.best_value, expected.epochs)
 
 
+def test_the_first_report_after_it_went_on_is_of_the_steps_since(tmp_path, monkeypatch):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    latest = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))
+    first, seen = latest[1]["done"]["steps"], []
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 20)
+    fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=seen.append, seed=5, resume=True)
+    since = sum(seen[0].losses.values()) * 12 - float(latest[0]["losses"].sum())
+    assert seen[0].loss == pytest.approx(since / (12 - first), rel=1e-4)
+
+
 def test_a_finished_fit_is_not_done_again(tmp_path):
     first = fit_with_a_checkpoint_every_step(tmp_path, Model())
     model = Model(seed=8)
