@@ -19,6 +19,7 @@ from mgoe.errors import MissingExtra
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
+from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
 from mgoe.training.world import World
 from tests.effort import up_to
@@ -254,7 +255,11 @@ def test_conflict_is_the_cosine_of_gradients():
 
 
 def test_curves_hold_conflict_and_the_random_state_is_not_touched(tmp_path):
-    result = fit(Model(), TRAIN, VALID, training(), tmp_path)
+    model = Model(dropout=0.5)
+    result = fit(model, TRAIN, VALID, training(), tmp_path)
+    before = torch.get_rng_state()
+    look_inside(model, VALID)
+    assert torch.equal(torch.get_rng_state(), before)
     for epoch in result.curves:
         assert np.diag(epoch["conflict"]) == pytest.approx(1, abs=1e-5)
         assert epoch["conflict"][0][1] == pytest.approx(epoch["conflict"][1][0], abs=1e-6)
