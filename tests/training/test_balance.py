@@ -19,6 +19,7 @@ from mgoe.errors import MissingExtra
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
+from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
 from mgoe.training.world import World
 from tests.effort import up_to
@@ -62,7 +63,7 @@ def drawn(tasks: int, width: int, seed: int) -> Linear:
 
 def balanced(model, name: str) -> None:
     """Gradients of one batch."""
-    balance = make_balance(name, model, 1)
+    balance = make_balance(name, model)
     balance.backward(*model.loss({}))
     balance.finish(World())
 
@@ -120,7 +121,7 @@ def test_what_one_task_moves_alone_is_not_weighed():
         bias, each = model.towers.mlp.bias, model.loss(batch)[1]
         rows = torch.stack([torch.autograd.grad(loss, bias, retain_graph=True)[0] for loss in each])
         assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved
-        make = make_balance("mgda", model, 1)
+        make = make_balance("mgda", model)
         make.backward(*model.loss(batch))
         make.finish(World())
         torch.testing.assert_close(bias.grad[1], rows[1, 1] * model.task_weights[1])
@@ -160,9 +161,10 @@ def test_a_batch_in_parts_is_the_batch_and_every_parameter_moves(name, preset):
 
 def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path):
     model = drawn(2, 2, 0)
-    balance = Uncertainty(model, 1)  # type: ignore[arg-type]
+    balance = Uncertainty(model)  # type: ignore[arg-type]
     losses = torch.tensor([3.0, 0.1], requires_grad=True)
     balance.backward(losses.sum(), losses)
+    balance.finish(World())
     torch.testing.assert_close(balance.log_variance.grad, 0.5 - model.task_weights * losses.detach())
     torch.testing.assert_close(losses.grad, model.task_weights)
     out = Model()
@@ -177,6 +179,31 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path
     again = Model()
     fit(again, TRAIN, VALID, training(balance="uncertainty"), tmp_path / "cut", seed=5, resume=True)
     assert equal(weights(again), weights(out))
+
+
+def test_the_learned_weight_of_a_task_without_a_label_stays_as_it_is():
+    """In a batch, or in all of them; a label in any part of the batch counts once."""
+    model = drawn(3, 2, 0)
+    model.task_weights = torch.tensor([1.0, 1.0, 0.0])
+    balance = Uncertainty(model)  # type: ignore[arg-type]
+    for losses, expected in (([3.0, 0.0, 1.0], [-2.5, 0.0, 0.0]), ([1.0, 2.0, 1.0], [-0.5, -1.5, 0.0])):
+        balance.log_variance.grad = None
+        for part in (losses, [0.0, 0.0, 0.0]):
+            of_tasks = torch.tensor(part, requires_grad=True)
+            balance.backward(of_tasks.sum(), of_tasks)
+        balance.finish(World())
+        assert balance.log_variance.grad is not None
+        assert balance.log_variance.grad.tolist() == expected
+
+
+def test_learned_weights_do_not_decay():
+    model = Model()
+    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, World())  # type: ignore[arg-type]
+    step.balance.dense()[0].data.fill_(2.0)
+    without = {name: tensor * torch.nan if name == "labels" else tensor for name, tensor in next(TRAIN.batches(256)).items()}
+    step(without, 0, lambda *_: None)
+    assert step.balance.dense()[0].tolist() == [2.0, 2.0]
+    torch.testing.assert_close(model.scale, torch.full_like(model.scale, 1 - 0.02 * 10.0))
 
 
 @pytest.mark.parametrize("name", ["uncertainty", "upgrad"])
@@ -228,7 +255,11 @@ def test_conflict_is_the_cosine_of_gradients():
 
 
 def test_curves_hold_conflict_and_the_random_state_is_not_touched(tmp_path):
-    result = fit(Model(), TRAIN, VALID, training(), tmp_path)
+    model = Model(dropout=0.5)
+    result = fit(model, TRAIN, VALID, training(), tmp_path)
+    before = torch.get_rng_state()
+    look_inside(model, VALID)
+    assert torch.equal(torch.get_rng_state(), before)
     for epoch in result.curves:
         assert np.diag(epoch["conflict"]) == pytest.approx(1, abs=1e-5)
         assert epoch["conflict"][0][1] == pytest.approx(epoch["conflict"][1][0], abs=1e-6)
@@ -244,5 +275,5 @@ def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch)
 
     monkeypatch.setattr(importlib, "import_module", lambda name: missing(name))
     with pytest.raises(MissingExtra) as error:
-        make_balance("upgrad", Model(), 1)  # type: ignore[arg-type]
+        make_balance("upgrad", Model())  # type: ignore[arg-type]
     assert "pip install 'mgoe[balance]'" in str(error.value)

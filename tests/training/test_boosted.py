@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.config import ModelSettings, TrainingSettings
+from mgoe.data import Examples
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import BoostedTrees, CategoricalSpec, TaskSpec, make_model
 from mgoe.training import Feed, Monitor, fit_trees, predict
@@ -76,6 +77,24 @@ def test_trees_learn_and_come_back_from_their_text(tmp_path: Path):
     assert model.size == leaves + 2 * (leaves - trees)
 
 
+def test_features_may_have_any_name(tmp_path: Path):
+    """LightGBM refuses some, and takes a blank for an underscore."""
+    grown = []
+    for name, other in (("hour", "day"), ('a "b", [c: {d}]', "a b"), ("a_b", "a b")):
+        features = (CategoricalSpec(name, 24), CategoricalSpec(other, 24))
+        spec = replace(SPEC, widths={"context_numeric": 2}, context=features)
+        model = make_model(ModelSettings(name="trees", base="lightgbm", inputs=("context",), options=SMALL), spec, 0)
+        assert isinstance(model, BoostedTrees)
+        feeds = make_feeds(model)
+        for feed in feeds:
+            assert isinstance(feed.examples, Examples)
+            context = feed.examples.context
+            feed.examples = replace(feed.examples, context={**context, name: context["hour"], other: 23 - context["hour"]})
+        fit_trees(model, *feeds, settings(), tmp_path)
+        grown.append(model.texts())
+    assert grown[0] == grown[1] == grown[2]
+
+
 def test_the_same_seed_grows_the_same_trees_and_another_one_others(tmp_path: Path):
     found = []
     for seed in (0, 0, 1):
@@ -133,11 +152,15 @@ def test_trees_are_counted_by_validation(tmp_path: Path):
     model = make_trees(rounds=400, learning_rate=0.5, leaf_rows=1, leaves=63)
     train, valid = make_feeds(model)
     seen = []
-    fit_trees(model, train, valid, settings(monitor="all.logloss"), tmp_path, seen.append)
+    (curve,) = fit_trees(model, train, valid, settings(monitor="all.logloss"), tmp_path, seen.append).curves
     clicks = {now.step: now.monitor for now in seen if now.epoch == 1}
     best = min(clicks, key=clicks.get)
     assert model.boosters[0].num_trees() == best < 400
     assert max(clicks) == best + 20
+    assert curve["step"] == sum(booster.num_trees() for booster in model.boosters)
+    seen, weight = ~np.isnan(train.examples.labels[:, 0]), train.examples.weight
+    learned = np.abs(1 - train.examples.labels - predict(model, train))[seen, 0]  # probability of what happened
+    assert_allclose(curve["losses"]["click"], np.average(-np.log(learned), weights=weight[seen]), rtol=1e-4)
     labels, known = valid.examples.labels[:, 0], ~np.isnan(valid.examples.labels[:, 0])
     predicted = predict(model, valid)[known, 0]
     assert_allclose(-np.log(np.where(labels[known] == 1, predicted, 1 - predicted)).mean(), clicks[best], rtol=1e-3)

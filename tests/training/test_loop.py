@@ -154,7 +154,7 @@ def test_the_best_weights_are_restored_when_a_later_epoch_breaks_off(tmp_path, s
     with pytest.raises(stop):
         fit(model, TRAIN, VALID, training(), tmp_path, on_progress=interrupt)
     assert equal(weights(model), asked[0])
-    assert not [thread for thread in threading.enumerate() if thread.name == "mgoe-feed"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "mgoe-ahead"]
 
 
 def test_curves_and_progress_tell_the_whole_fit(tmp_path):
@@ -192,6 +192,11 @@ class Broken(Model):
             with torch.no_grad():
                 self.head.bias[1] = torch.nan
         return super().loss(batch, totals)
+
+
+def test_a_batch_in_parts_is_counted_once(tmp_path):
+    with pytest.raises(TrainingError, match=r"epoch 1, batch 2: the loss of task 'buy' is nan"):
+        fit(Broken(), TRAIN, VALID, training(accumulate=3), tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_with_batch_task_and_parameter(tmp_path):

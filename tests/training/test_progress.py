@@ -42,5 +42,15 @@ def test_devices_by_name(monkeypatch):
     assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(TrainingError, match="'cuda' needs a GPU that is not there"):
         resolve_device("cuda")
-    with pytest.raises(TrainingError, match="must be auto, cpu"):
-        resolve_device("gpuu")
+    for other in ("gpuu", "mps", "meta"):
+        with pytest.raises(TrainingError, match=f"must be auto, cpu, cuda or cuda:N, found '{other}'"):
+            resolve_device(other)
+
+
+def test_a_gpu_is_named_with_its_number(monkeypatch):
+    """The one that the process has chosen, which its threads do not know of."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:2")
+    assert resolve_device("cuda:3") == torch.device("cuda:3")

@@ -73,6 +73,17 @@ def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
     assert (found.best_epoch, found.best_value, found.epochs) == (expected.best_epoch, expected.best_value, expected.epochs)
 
 
+def test_the_first_report_after_it_went_on_is_of_the_steps_since(tmp_path, monkeypatch):
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    latest = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))
+    first, seen = latest[1]["done"]["steps"], []
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 20)
+    fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=seen.append, seed=5, resume=True)
+    since = sum(seen[0].losses.values()) * 12 - float(latest[0]["losses"].sum())
+    assert seen[0].loss == pytest.approx(since / (12 - first), rel=1e-4)
+
+
 def test_a_finished_fit_is_not_done_again(tmp_path):
     first = fit_with_a_checkpoint_every_step(tmp_path, Model())
     model = Model(seed=8)
@@ -210,6 +221,22 @@ def test_the_disk_that_training_needs_is_what_its_checkpoints_take(tmp_path, mon
         fit(Model(), TRAIN, VALID, training(), tmp_path / "second")
     monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state))
     fit(Model(), TRAIN, VALID, training(epochs=1), tmp_path / "second")
+
+
+def test_a_fit_that_the_disk_had_room_for_goes_on_in_what_is_left_of_it(tmp_path, monkeypatch):
+    """Its own files give way to the next ones, and a half-written one, as of a process that was killed, is gone."""
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 14)
+    (tmp_path / "checkpoints" / ".0000000015.safetensors.7.tmp").write_bytes(bytes(10**6))
+    tensors = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))[0]
+    disk = 4 * sum(tensor.nbytes for name, tensor in tensors.items() if name not in ("losses", "random")) + 10**5
+
+    def usage(path):
+        return SimpleNamespace(free=disk - sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()))
+
+    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", usage)
+    assert usage(tmp_path).free < 0
+    assert fit_with_a_checkpoint_every_step(tmp_path, Model()).epochs == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

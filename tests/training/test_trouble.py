@@ -12,10 +12,19 @@ BAD = ["nan", "inf"]
 
 
 @up_to(40)
-@given(every=st.integers(1, 5), first=st.integers(1, 12), later=st.integers(0, 4), task=st.integers(0, 1), bad=st.sampled_from(BAD))
-def test_the_first_bad_step_is_named_however_seldom_one_looks(every, first, later, task, bad):
-    guard = LossGuard(Model(), ["click", "buy"], epoch=2, every=every)
-    with pytest.raises(TrainingError, match=f"epoch 2, batch {first}: the loss of task '{['click', 'buy'][task]}' is {bad}"):  # noqa: PT012
+@given(
+    every=st.integers(1, 5),
+    first=st.integers(1, 12),
+    later=st.integers(0, 4),
+    task=st.integers(0, 1),
+    bad=st.sampled_from(BAD),
+    seen=st.integers(0, 3),
+    parts=st.integers(1, 4),
+)
+def test_the_first_bad_batch_is_named_however_seldom_one_looks(every, first, later, task, bad, seen, parts):
+    guard = LossGuard(Model(), ["click", "buy"], epoch=2, every=every, seen=seen, parts=parts)
+    batch = seen + (first - 1) // parts + 1
+    with pytest.raises(TrainingError, match=f"epoch 2, batch {batch}: the loss of task '{['click', 'buy'][task]}' is {bad}"):  # noqa: PT012
         for number in range(1, 14):
             losses = torch.ones(2, requires_grad=True) * 1.0
             if number in (first, first + later):

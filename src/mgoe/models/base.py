@@ -45,6 +45,7 @@ class RankingModel(nn.Module, ABC):
         self.register_buffer("stds", torch.tensor([t.std for t in tasks]), persistent=False)
         self.register_buffer("task_weights", torch.tensor([t.weight for t in tasks]), persistent=False)
         self.register_buffer("regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False)
+        self.has_regression = any(t.kind == "regression" for t in tasks)  # a look at the buffer would wait for the device
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)
@@ -97,7 +98,7 @@ class RankingModel(nn.Module, ABC):
     def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Loss of each label; those that are not valid are 0 and do not count. All (..., B, T)."""
         each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
-        if self.regression.any():
+        if self.has_regression:
             each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
         return each
 

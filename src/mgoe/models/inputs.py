@@ -125,11 +125,6 @@ class DenseInputs(nn.Module):
             return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
         return for_products(torch.cat(parts, 1))
 
-    @property
-    def reads(self) -> set[str]:
-        """Batch keys."""
-        return {*self.keys, *(key for key, _ in self.embedded)}
-
     def owners(self, mixed: Owners) -> list[Owner]:
         """Whose each column is."""
         whose: list[Owner] = []

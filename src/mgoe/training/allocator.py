@@ -12,8 +12,9 @@ from functools import cache
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, see mallopt(3)."""
-LARGEST = 1 << 26
-"""Bytes of a block that is kept; larger ones come from the system and go back to it."""
+LARGEST = (1 << 26, 1 << 25)
+"""Bytes of a block that is kept; larger ones come from the system and go back to it. The second where glibc is so old that it takes no
+larger one."""
 KEPT = 1 << 29
 """Bytes that stay once they are free, at most."""
 GROWTH = 1 << 26
@@ -21,15 +22,12 @@ GROWTH = 1 << 26
 
 
 @cache
-def keep_freed_memory() -> bool:
-    """Have this process keep what it frees. Returns whether its allocator took the settings; said once a process.
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees; said once a process.
 
     Environment variables such as `MALLOC_TRIM_THRESHOLD_` have the same effect for a process as a whole.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    taken = [mallopt(setting, value) for setting, value in ((TRIM_THRESHOLD, KEPT), (TOP_PAD, GROWTH), (MMAP_THRESHOLD, LARGEST))]
-    return all(taken)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None and any(mallopt(MMAP_THRESHOLD, largest) for largest in LARGEST):
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(TOP_PAD, GROWTH)

@@ -53,20 +53,27 @@ class Fixed:
 
 class Uncertainty(Fixed):
     """Weights that are learned: task t adds `exp(-s_t) w_t L_t + s_t / 2` (Kendall, Gal and Cipolla, CVPR 2018,
-    their form for classification).
+    their form for classification). A task that loses nothing in a batch, as one without a label there, adds neither: `s / 2` alone would
+    let its weight grow without end.
 
     Args:
         model: Its task weights `w`, its tasks, its device.
-        shares: Over how many parts and processes a batch is spread, each of which adds its share of `s / 2`.
     """
 
-    def __init__(self, model: RankingModel, shares: int):
-        self.weights, self.shares = model.task_weights, shares
+    def __init__(self, model: RankingModel):
+        self.weights = model.task_weights
         self.log_variance = nn.Parameter(torch.zeros_like(self.weights))
+        self.lost = torch.zeros_like(self.weights)
 
     def backward(self, loss: Tensor, of_tasks: Tensor) -> None:
-        weighted = (-self.log_variance).exp() * self.weights * of_tasks
-        (weighted.sum() + self.log_variance.sum() / (2 * self.shares)).backward()
+        self.lost += (self.weights * of_tasks).detach()
+        ((-self.log_variance).exp() * self.weights * of_tasks).sum().backward()
+
+    def finish(self, world: World) -> None:
+        world.sum_([self.lost])
+        assert self.log_variance.grad is not None
+        self.log_variance.grad += (self.lost > 0) / (2 * world.size)  # every process adds it; the trainer adds them up
+        self.lost.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
         return {"log_variance": self.log_variance.detach()}
@@ -131,7 +138,7 @@ class Aggregated(Fixed):
         self.of_tables: list[list[list[Tensor]]] = [[[] for _ in self.tables] for _ in range(tasks)]
 
 
-def make_balance(name: str, model: RankingModel, shares: int) -> Fixed:
+def make_balance(name: str, model: RankingModel) -> Fixed:
     """The way that the settings name.
 
     Raises:
@@ -139,7 +146,7 @@ def make_balance(name: str, model: RankingModel, shares: int) -> Fixed:
     """
     if name == "fixed":
         return Fixed()
-    return Uncertainty(model, shares) if name == "uncertainty" else Aggregated(model, name)
+    return Uncertainty(model) if name == "uncertainty" else Aggregated(model, name)
 
 
 def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]:

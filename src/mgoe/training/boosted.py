@@ -172,8 +172,7 @@ class _Grower:
         self.binned = lightgbm.Dataset(
             rows.features,
             np.zeros(len(rows.weight)),  # each task brings its own
-            feature_name=model.columns,
-            categorical_feature=model.categories,
+            categorical_feature=[*range(len(model.columns) - len(model.categories), len(model.columns))],  # not every name is one to it
             params=self.parameters,
         ).construct()
 
@@ -199,10 +198,11 @@ class _Grower:
             callbacks=[watch] if seen else [],
             keep_training_booster=True,
         )
+        for _ in range(booster.num_trees() - watch.best_trees if watch.best_trees else 0):
+            booster.rollback_one_iter()
         self.losses[task.name] = booster.eval_train(_loss_of(task))[0][2]
         self.trees += booster.num_trees()
-        text = booster.model_to_string(num_iteration=watch.best_trees or booster.num_trees())
-        return self.lightgbm.Booster(model_str=text)
+        return self.lightgbm.Booster(model_str=booster.model_to_string())
 
 
 class _Watch:

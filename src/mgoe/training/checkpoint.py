@@ -130,16 +130,22 @@ class Checkpoints:
         """Remove all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def check_space(self, tensors: Mapping[str, Tensor | Shard]) -> None:
-        """See before training that checkpoints of such a state will fit on the disk.
+    def check_space(self, tensors: Mapping[str, Tensor | Shard], best: Path) -> None:
+        """See before training that checkpoints of such a state will fit on the disk. Room that the fit's own files take counts as free:
+        they give way to the new ones.
+
+        Args:
+            tensors: Of the state.
+            best: Where the best weights will be.
 
         Raises:
             TrainingError: They will not.
         """
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-        needed, free = (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(there).free
+        own = sum(file.stat().st_size for file in (*self._files(), best) if file.exists())
+        needed, free = (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(there).free + own
         if needed > free:
-            found = f"{needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found {free / 1e9:.2f} GB free"
+            found = f"{needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found {free / 1e9:.2f} GB free or its own"
             raise TrainingError(self.folder, f"training needs {found}; free space, choose another --out, or lower training.keep")
 
     def _files(self) -> list[Path]:

@@ -12,22 +12,27 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `training.device`; `auto` takes a GPU where there is one.
+    """The device of `training.device`; `auto` takes a GPU where there is one. A GPU comes with its number: without it, each thread has one
+    of its own in mind.
 
     Raises:
-        TrainingError: The name is no device, or this machine has none of it.
+        TrainingError: The name is no device that models are trained on, or this machine has none of it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise TrainingError("training.device", f"must be auto, cpu, cuda or cuda:N, found {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise TrainingError("training.device", f"must be auto, cpu, cuda or cuda:N, found {name!r}")
+    if device.type == "cpu":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
         raise TrainingError(
             "training.device", f"{name!r} needs a GPU that is not there ({torch.cuda.device_count()} found); use auto or cpu"
         )
-    return device
+    return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 def uses_bfloat16(precision: Precision, device: torch.device) -> bool:

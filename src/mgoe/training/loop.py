@@ -145,11 +145,11 @@ class _Run:
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
         self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.world)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
-        self.checkpoints.check_space(self.step.tensors())
         self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
         self.tracker: Tracker | None = None
         if self.world.leads:
             clear_unfinished(out)
+            self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
         self._write_curves()  # a folder that cannot be written is refused before training
 
     @property
@@ -190,7 +190,7 @@ class _Run:
         """The rest of an epoch, step by step."""
         epoch, first = self.done.epochs + 1, self.done.steps % self.steps_an_epoch
         every = 1 if self.device.type == "cpu" else REPORT_STEPS
-        guard = LossGuard(self.model, [task.name for task in self.tasks], epoch, every, first)
+        guard = LossGuard(self.model, [task.name for task in self.tasks], epoch, every, first, self.settings.accumulate)
         since_report = torch.zeros((), device=self.device)
         started, earlier = time.perf_counter(), self.done.epoch_seconds
         self.model.train()
@@ -206,7 +206,8 @@ class _Run:
                 self.done.epoch_seconds = earlier + time.perf_counter() - started
                 since_report += loss
                 if (self.on_progress or self.tracker) and (number % REPORT_STEPS == 0 or last):
-                    self._report(epoch, float(since_report) / ((number - 1) % REPORT_STEPS + 1), number)
+                    steps = min((number - 1) % REPORT_STEPS + 1, number - first)  # of this process, since it reported
+                    self._report(epoch, float(since_report) / steps, number)
                     since_report.zero_()
                 yield
 

@@ -6,7 +6,7 @@ batch's rows alone and keeps one number a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,15 +67,20 @@ def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
     return slice(None), summed.index_add_(0, gradient._indices()[0], gradient._values().float())
 
 
-def make_optimizers(tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings) -> list[Optimizer]:
+def make_optimizers(
+    tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings, balance: Sequence[nn.Parameter] = ()
+) -> list[Optimizer]:
     """Row-wise Adagrad for the tables, fused AdamW for the dense part; either is left out where it has no parameter.
 
-    What they gather is there, as zeros, from the start: so a checkpoint's size is known before training.
+    What they gather is there, as zeros, from the start: so a checkpoint's size is known before training. The parameters of `balance` do not
+    decay: a decay would pull tasks towards equal weights.
     """
     optimizers: list[Optimizer] = []
     if dense:
         adam = AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-        for parameter in dense:
+        if balance:
+            adam.add_param_group({"params": balance, "weight_decay": 0.0})
+        for parameter in (*dense, *balance):
             step = torch.zeros((), device=parameter.device)
             adam.state[parameter] = {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
         optimizers.append(adam)

@@ -20,7 +20,7 @@ MOMENT_ROWS = 200_000
 """Training examples that means and deviations are estimated from."""
 
 
-def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS), seed: int = 0) -> FeatureSpec:
+def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS)) -> FeatureSpec:
     """The specification of data that models are made for.
 
     Moments and sizes come from training examples alone. A user or item that appears only after them has no row of its own in the
@@ -30,7 +30,6 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
         prepared: Examples, side features and sizes.
         graph: Snapshots of the same data.
         needs: Input groups whose widths and moments are wanted; all that have any by default.
-        seed: Of the sample of training examples.
 
     Raises:
         TrainingError: There is no training example.
@@ -56,7 +55,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
         positions=positions,
         code_scores=tuple(graph.code_scores),
     )
-    rows = some_rows(len(examples), MOMENT_ROWS, seed)
+    rows = some_rows(len(examples), MOMENT_ROWS, 0)
     sample = Feed(prepared, graph, examples, needs & DENSE_KEYS.keys(), spec).block(rows)
     dense = {key: sample[key].double() for keys in DENSE_KEYS.values() for key in keys if key in sample}
     return replace(

@@ -42,9 +42,9 @@ class Stepper:
         keep_freed_memory()
         self.model, self.settings, self.steps, self.world = model, settings, steps, world
         self.bfloat16 = bfloat16
-        self.balance = make_balance(settings.balance, model, settings.accumulate * world.size)
+        self.balance = make_balance(settings.balance, model)
         self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
-        self.optimizers = make_optimizers(self.tables, self.dense, settings)
+        self.optimizers = make_optimizers(self.tables, model.dense(), settings, self.balance.dense())
         follow(model, self.optimizers)
 
     def __call__(self, batch: Batch, number: int, check: Check) -> tuple[Tensor, Tensor]:

@@ -12,26 +12,27 @@ from mgoe.training.feed import Batch
 
 
 class LossGuard:
-    """Checks the losses of every step, `every` steps at a time: on a GPU each look waits for the device.
+    """Checks the losses of every step, some of them at a time: on a GPU each look waits for the device.
 
     Args:
         model: To search for the parameter that went first.
         tasks: Names, in the order of the losses.
         epoch: For the message.
-        every: Steps between looks; 1 stops before the step that would spoil the weights.
-        seen: Steps of the epoch that were checked before.
+        every: Checks between looks; 1 stops before the step that would spoil the weights.
+        seen: Batches of the epoch that were checked before.
+        parts: Of a batch, each of which is checked.
     """
 
-    def __init__(self, model: nn.Module, tasks: Sequence[str], epoch: int, every: int = 1, seen: int = 0):
-        self._model, self._tasks, self._epoch, self._every = model, tasks, epoch, every
+    def __init__(self, model: nn.Module, tasks: Sequence[str], epoch: int, every: int = 1, seen: int = 0, parts: int = 1):
+        self._model, self._tasks, self._epoch, self._every, self._parts = model, tasks, epoch, every, parts
         self._unseen: list[Tensor] = []
-        self._seen = seen
+        self._seen = seen * parts
 
     def check(self, batch: Batch, loss: Tensor, of_tasks: Tensor, last: bool = False) -> None:
-        """Note a step's losses, before its backward pass.
+        """Note the losses of a batch, or of a part of it, before its backward pass.
 
         Args:
-            batch: What the losses are of.
+            batch: What they are of.
             loss: The sum that is trained. Shape ().
             of_tasks: Loss a task. Shape (T,).
             last: Look now, whatever `every` says.
@@ -44,11 +45,11 @@ class LossGuard:
             return
         bad = ~torch.isfinite(torch.stack(self._unseen))
         if bad.any():
-            step, task = (int(index) for index in bad.nonzero()[0])
-            number = self._seen + step + 1
+            check, task = (int(index) for index in bad.nonzero()[0])
+            number = (self._seen + check) // self._parts + 1
             raise TrainingError(
                 f"epoch {self._epoch}, batch {number}",
-                f"the loss of task {self._tasks[task]!r} is {float(self._unseen[step][task])}; "
+                f"the loss of task {self._tasks[task]!r} is {float(self._unseen[check][task])}; "
                 f"{_origin(self._model, batch, loss)}; lower training.learning_rate or set training.precision to float32",
             )
         self._seen += len(self._unseen)
