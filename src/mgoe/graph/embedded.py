@@ -39,8 +39,10 @@ class Embedded:
 
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""
-        bounded(history.get_backend(), self.memory * SORT_SHARE, self.folder / "spill", self.threads)
-        with closing(ahead(whole_pairs(batches(in_order(history))))) as chunks:  # the engine merges while the chunk before is folded
+        with (
+            bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
+            closing(ahead(whole_pairs(batches(in_order(history))))) as chunks,  # the engine merges while the chunk before is folded
+        ):
             write_pairs(chunks, moments, tasks, folders, advance)
 
     def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
