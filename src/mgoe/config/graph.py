@@ -71,7 +71,7 @@ class GraphSettings(Settings):
     engine: Literal["embedded", "spark"] = "embedded"
     """`embedded` builds in this process; `spark` where `spark.master` says."""
     spark: SparkSettings = SparkSettings()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     @field_validator("resolutions")
     @classmethod

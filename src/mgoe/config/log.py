@@ -48,7 +48,7 @@ class DataSettings(Settings):
     """First moment that counts."""
     end: datetime | None = None
     """First moment that counts no more."""
-    bucket: str = Field(default="1d", pattern=r"^[1-9][0-9]*[smhdw]$")
+    bucket: str = Field(default="1d", pattern=r"^[1-9]([0-9]{0,5}[smhd]|[0-9]{0,4}w)$")
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
     weight: str | None = None
     """Column of sample weights (exposures only)."""
@@ -81,7 +81,7 @@ class TaskSettings(Settings):
     """Sample space: the label counts only where this (weaker, binary) task's label is 1."""
     known_at: str | None = None
     """Exposure logs: a column with the time at which the label became known."""
-    delay: str = Field(default="0s", pattern=r"^[0-9]+[smhdw]$")
+    delay: str = Field(default="0s", pattern=r"^([0-9]{1,6}[smhd]|[0-9]{1,5}w)$")
     """Exposure logs: how long after the exposure the label is known, where there is no such column."""
 
     @property
@@ -123,8 +123,8 @@ class NegativeSettings(Settings):
     """Drawn for each positive example."""
     distribution: Literal["popularity", "uniform"] = "popularity"
     """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
-    seed: int = Field(default=0, ge=0)
-    training_seed: int | None = Field(default=None, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    training_seed: int | None = Field(default=None, ge=0, lt=2**31)
     """Of the draws of training examples; `seed` where not given. Runs that differ in it alone are judged on the same rows."""
 
     @property

@@ -26,6 +26,8 @@ _DATES = {
 """Dates written as numbers; read as numbers since 1970 they would lie in 1970, 1976 and after 2500."""
 POSITIONS = 100_000
 """Below which positions lie: each has a bias, up to the largest."""
+_FARTHEST = 2**58
+"""Microseconds, 9,000 years: a graph packs a moment, the longest `delay` added, in 60 bits."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -103,9 +105,14 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
 
 
 def time_check(column: Expr, moment: Expr, name: str) -> Check:
-    """Every row has a time that could be read."""
-    rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970)"
-    return Check(name, moment.isnull(), column, rule, "mend or leave out such rows")
+    """Every row has a time that could be read, and of which a graph can tell the order."""
+    rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970), within 9,000 years of 1970"
+    return Check(name, moment.isnull() | too_far(moment), column, rule, "mend or leave out such rows")
+
+
+def too_far(moment: Expr) -> Expr:
+    """Whether a moment in microseconds lies where no graph holds it."""
+    return ~moment.between(-_FARTHEST, _FARTHEST)
 
 
 def read_label(column: Expr, name: str, binary: bool, place: str) -> tuple[Expr, list[Check]]:
