@@ -11,7 +11,6 @@ import duckdb
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
@@ -130,7 +129,7 @@ def _number(con: Backend, rows: Table, node: str, column: str, folder: Path, pla
         raise DataError(
             f"{place}, column {column!r}", f"at least two {node}s are needed to rank, {found}; is data.{node} the right column?"
         )
-    pq.write_table(ordered.select(["id"]), folder / f"{node}s.parquet", compression="zstd")
+    Vocabulary(ordered["id"]).save(folder / f"{node}s.parquet")
     return ordered["first"].to_numpy().astype(np.int64)
 
 
