@@ -150,6 +150,40 @@ def test_lists_and_missing_columns_are_encoded_too():
         ENCODERS.encode({"age": ["old", "x"]}, 2)
 
 
+def test_what_was_fitted_is_found_whatever_blanks_are_around_it(tmp_path):
+    tags = ["\u3000a| b\t", "\u00a0|a"]
+    side = pd.DataFrame({"id": [0, 1], "tags": tags})
+    encoders = with_side(tmp_path, side, [{"name": "tags", "kind": "multi"}]).user_side.encoders
+    assert encoders.sizes == {"tags": 5}
+    assert (encoders.encode({"tags": tags}, 2)["tags"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "rule"),
+    [
+        ("tags", [1, 2], "must be lists, or strings cut at its separator, found int64; convert it"),
+        ("tags", [[["a"]], [["b"]]], "must be lists, or strings .* found list<item: list<item: string>>"),
+        ("tags", [{"a": 1}, {"a": 2}], "must be lists, or strings .* found struct"),
+        ("tags", [b"\xff", b"a"], "must be lists, or strings .* found binary"),
+        ("city", [["Kyiv"], ["Kyiv"]], "must be one value a row, found list<item: string>; convert it"),
+        ("city", [{"a": 1}, {"a": 2}], "must be one value a row, found struct"),
+        ("city", [b"\xff", b"a"], "must be one value a row, found binary"),
+    ],
+)
+def test_values_of_another_shape_are_refused(name, values, rule):
+    with pytest.raises(DataError, match=f"feature '{name}': {rule}"):
+        ENCODERS.encode({name: values}, 2)
+
+
+def test_lists_among_values_are_unknown():
+    assert ENCODERS.encode({"city": [["Kyiv", "Kyiv"], "Kyiv"]}, 2)["city"].tolist() == [0, 1]
+
+
+def test_a_separator_is_some_text():
+    with pytest.raises(ValueError, match="at least 1 character"):
+        FeatureSettings(name="tags", kind="multi", separator="")
+
+
 def test_encoders_travel_alone(tmp_path):
     run = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "price", "kind": "numeric"}]})
     log = logs.quiet_exposures().assign(price=np.arange(36) % 5)

@@ -17,7 +17,7 @@ class FeatureSettings(Settings):
     name: str
     kind: Literal["categorical", "multi", "numeric"] = "categorical"
     """`multi` holds several categories: a list column, or a string cut at `separator`."""
-    separator: str = "|"
+    separator: str = Field(default="|", min_length=1)
     min_count: int = Field(default=1, ge=1)
     """Categories seen less often share one code with the unseen."""
 
