@@ -27,11 +27,12 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
 
 
 def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
-    """Rows of this process as a temporary table of an engine, which it can join to its own. It has our prefix: a user's keep their names."""
+    """Rows of this process as a temporary table of an engine, which it can join to its own. Our prefix leaves a user's tables alone."""
     name = f"mgoe_{name}"
     if isinstance(backend, Backend):
         backend.con.register("mgoe_rows", rows)
-        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT * FROM mgoe_rows')  # its size is known: it is the side to hash
+        rows_of = "SELECT * FROM mgoe_rows"  # copied, so that its size is known: it is the side to hash
+        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {rows_of}')
         backend.con.unregister("mgoe_rows")
         return backend.table(name)
     if backend.name == "pyspark":

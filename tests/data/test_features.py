@@ -42,11 +42,12 @@ def with_side(folder, side: pd.DataFrame = SIDE, features=FEATURES, run=logs.eve
 def test_side_features_by_code(tmp_path):
     data = with_side(tmp_path)  # users 0 and 1 have codes 0 and 1; 9 and 2 are not in the log
     side = data.user_side
-    assert side.sizes == {"city": 3, "tags": 4, "kinds": 4}
-    assert side.categorical["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
-    assert side.multi["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
-    assert side.multi["kinds"].tolist() == [[-1, -1], [3, 1]]
-    np.testing.assert_allclose(side.numeric[:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
+    assert side.encoders.sizes == {"city": 3, "tags": 4, "kinds": 4}
+    known = side.gather([0, 1])
+    assert known["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
+    assert known["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
+    assert known["kinds"].tolist() == [[-1, -1], [3, 1]]
+    np.testing.assert_allclose(known["numeric"][:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
     assert data.summary["side"]["users"] == {"rows": 4, "in_log": 2, "nodes_without": 0}
     gathered = side.gather([1, -1, 2, 0])
     assert gathered["city"].tolist() == [1, 0, 0, 2]
@@ -63,13 +64,13 @@ def test_a_decimal_category_is_known_again(tmp_path):
 
 
 def test_side_features_are_mapped_not_read(tmp_path):
-    assert isinstance(with_side(tmp_path).user_side.categorical["city"], np.memmap)
+    assert isinstance(with_side(tmp_path).user_side._arrays["city"], np.memmap)
 
 
 def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
     data = with_side(tmp_path, features=[{"name": "city", "min_count": 2}])
-    assert data.user_side.sizes == {"city": 2}
-    assert data.user_side.categorical["city"].tolist() == [0, 1]
+    assert data.user_side.encoders.sizes == {"city": 2}
+    assert data.user_side.gather([0, 1])["city"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_feature_must_not_take_the_name_of_the_numbers(tmp_path):
 
 def test_ids_of_another_type_meet_where_nothing_is_lost(tmp_path):
     data = with_side(tmp_path, SIDE.assign(id=["1", "0", "01", "x"]))
-    assert data.user_side.categorical["city"].tolist() == [2, 1]
+    assert data.user_side.gather([0, 1])["city"].tolist() == [2, 1]
 
 
 ENCODERS = FeatureEncoders(

@@ -152,6 +152,6 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
 def test_macro_nodes_are_learned_again_only_where_memory_suffices(tmp_path, monkeypatch):
     graph = history(planted()).build(tmp_path / "graph")
     monkeypatch.setattr(module, "PROCESS", int(graph.meta["settings"]["memory"] * GIB))
-    with pytest.raises(GraphError, match="graph.memory: the sketch must be learned in memory"):
+    with pytest.raises(GraphError, match=r"graph\.memory: the sketch must be learned in memory"):
         update_graph(graph, None, recluster=True)
     assert not building(graph.path).exists()

@@ -133,7 +133,7 @@ def test_an_interrupted_simulation_leaves_nothing_and_keeps_what_was_there(log, 
 def test_one_process_writes_a_log_and_takes_away_what_a_killed_one_left(tmp_path):
     left = tmp_path / ".log.1.partial"
     left.mkdir()
-    with exclusive(tmp_path / "log", "a simulated log"), pytest.raises(OutputError, match="another process .* is writing a simulated log"):
+    with exclusive(tmp_path / "log", "a simulated log"), pytest.raises(OutputError, match=r"another process .* is writing a simulated log"):
         simulate(SMALL, tmp_path / "log")
     assert left.exists()
     simulate(SMALL, tmp_path / "log")

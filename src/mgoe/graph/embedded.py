@@ -23,19 +23,16 @@ SORT_SHARE, TURN_SHARE = 0.75, 0.25
 
 
 class Embedded:
-    """Builds on one machine, out of core.
+    """Builds on one machine, out of core, on as many threads as it has processors.
 
     Args:
-        folder: Of the graph being built.
         memory: Limit of anonymous memory, GiB.
-        threads: Side by side; as many as there are processors by default.
     """
 
     name = "embedded"
 
-    def __init__(self, folder: Path, memory: float, threads: int | None = None):
-        self.folder, self.memory = folder, memory
-        self.threads = threads or available_threads()
+    def __init__(self, memory: float):
+        self.memory, self.threads = memory, available_threads()
 
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""

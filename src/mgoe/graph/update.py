@@ -142,7 +142,7 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
 
 
 def _assembler(graph: MacroGraph, settings: GraphSettings, folder: Path, stages: Stages) -> Assembler:
-    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(folder, settings.memory))
+    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory))
 
 
 def _link_others(graph: MacroGraph, folder: Path, changed: set[int]) -> None:
