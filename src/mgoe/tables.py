@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import duckdb
 import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
@@ -28,11 +27,13 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
 
 
 def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
-    """Rows of this process as a table of an engine, which it can join to its own."""
+    """Rows of this process as a temporary table of an engine, which it can join to its own. Our prefix leaves a user's tables alone."""
+    name = f"mgoe_{name}"
     if isinstance(backend, Backend):
-        backend.con.register("handed_over", rows)
-        backend.con.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM handed_over')  # its size is known: it is the side to hash
-        backend.con.unregister("handed_over")
+        backend.con.register("mgoe_rows", rows)
+        rows_of = "SELECT * FROM mgoe_rows"  # copied, so that its size is known: it is the side to hash
+        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {rows_of}')
+        backend.con.unregister("mgoe_rows")
         return backend.table(name)
     if backend.name == "pyspark":
         backend._session.createDataFrame(rows).createOrReplaceTempView(name)  # type: ignore[attr-defined]
@@ -40,23 +41,36 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
     return ibis.memtable(rows)
 
 
-def bounded(backend: ibis.BaseBackend, memory: float, spill: Path, threads: int | None = None) -> None:
-    """Let DuckDB take so much memory, and spill what exceeds it; other engines have settings of their own.
+@contextmanager
+def bounded(backend: ibis.BaseBackend, memory: float, threads: int | None = None) -> Iterator[None]:
+    """Let DuckDB take so much memory meanwhile; other engines have settings of their own.
+
+    What exceeds it is spilled to where the connection says: DuckDB keeps a folder that it has spilled to, so that one of ours would
+    stay with a user's connection.
 
     Args:
         backend: Of a table.
         memory: GiB.
-        spill: Folder, unless the engine has spilled to another one already.
         threads: As many as it likes where not given.
     """
     if not isinstance(backend, Backend):
+        yield
         return
-    backend.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
-    backend.con.execute("SET preserve_insertion_order = false")
-    if threads is not None:
-        backend.con.execute(f"SET threads = {threads}")
-    with suppress(duckdb.NotImplementedException):
-        backend.con.execute(f"SET temp_directory = '{spill}'")
+    wanted = {"memory_limit": f"{memory:.2f}GiB", "preserve_insertion_order": "false"}
+    wanted |= {} if threads is None else {"threads": str(threads)}
+    before = {name: backend.con.sql(f"SELECT current_setting('{name}')").fetchall()[0][0] for name in wanted}
+    number, unit = before["memory_limit"].split()
+    before["memory_limit"] = f"{float(number) + 0.05:.2f}{unit}"  # it is told to one decimal, cut off: as it is told, it would shrink
+    try:
+        _set(backend, wanted)
+        yield
+    finally:
+        _set(backend, before)
+
+
+def _set(backend: Backend, values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        backend.con.execute(f"SET {name} = '{value}'")
 
 
 def mixed(*columns: ir.IntegerColumn) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -108,6 +109,16 @@ ROWS = {
         r"column 'timestamp': a time must be given .*, found null in row 3 and 2 more",
     ),
     "time that is not a number": (change(EVENTS, "timestamp", [np.nan]), RUN, r"a time must be given .* row 3"),
+    "time that no graph holds": (
+        change(EVENTS.assign(timestamp=EVENTS.timestamp * 10**6), "timestamp", [-(2**58) - 1]),
+        logs.event_settings(data={"time_unit": "us", "bucket": "1d"}),
+        r"column 'timestamp': a time must be given and readable .*, within 9,000 years of 1970, found '-288230376151711745' in row 3",
+    ),
+    "label known when no graph holds it": (
+        SHOWN.assign(timestamp=SHOWN.timestamp * 10**6, known=2**58 + 1),
+        logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "known_at": "known"}], data={"time_unit": "us"}),
+        r"column 'known': a label above 0 of task click must be known within 9,000 years of 1970, .*, found '288230376151711745' in row",
+    ),
     "days as numbers": (
         EVENTS.assign(timestamp=20200101 + EVENTS.index % 12),
         RUN,
@@ -232,7 +243,7 @@ def test_a_known_time_is_needed_and_not_before_the_exposure(tmp_path):
     for shift, found in ((-1, f"found '{logs.START - 1}' in row 1 and 23 more"), (np.nan, "found null in row 1 and 23 more")):
         known = (SHOWN.timestamp + shift).where(SHOWN.clicked > 0, SHOWN.timestamp).astype("Int64")
         message = refusal(SHOWN.assign(known=known), run, tmp_path)
-        assert "a label above 0 of task click must be known at some time, and not before its exposure" in message
+        assert "a label above 0 of task click must be known within 9,000 years of 1970, and not before its exposure" in message
         assert found in message
 
 
@@ -325,6 +336,45 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
     settings = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "hour"}]})
     with pytest.raises(ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"):
         logs.prepared(SHOWN, settings, tmp_path / "out")
+
+
+def test_negatives_of_an_exposure_log_are_refused_where_they_ask_for_anything(tmp_path):
+    for asked in ({"ratio": 9}, {"distribution": "uniform"}, {"seed": 1}):
+        with pytest.raises(ConfigError, match=r"negatives: belongs to an event log, found an exposure log"):
+            logs.prepared(SHOWN, logs.exposure_settings(negatives=asked), tmp_path / "out")
+    logs.prepared(SHOWN, logs.exposure_settings(negatives={"ratio": 3, "training_seed": 5}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("delay", "first"), [("4d", "2020-01-05"), ("99999w", "3936-07-08")])
+def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path):
+    run = logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "delay": delay}])
+    found = refusal(SHOWN, run, tmp_path)
+    assert f"needs labels that are known before the cut 2020-01-04, found the first one known in {first}; move the first cut" in found
+    ended = run.model_copy(update={"data": run.data.model_copy(update={"end": datetime(2020, 1, 4)})})
+    assert "found none" in refusal(SHOWN, ended, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("graph.seed", 2**31, "less than 2147483648"),
+        ("negatives.seed", 2**63, "less than 2147483648"),
+        ("negatives.training_seed", 2**63, "less than 2147483648"),
+        ("data.bucket", "99999999999w", "match pattern .*, found '99999999999w'"),
+        ("tasks.1.delay", "1000000d", "match pattern .*, found '1000000d'"),
+    ],
+)
+def test_a_number_that_no_engine_holds_is_refused(key, value, rule):
+    part, *_, name = key.split(".")
+    changed = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", name: value}] if part == "tasks" else {name: value}
+    with pytest.raises(ConfigError, match=rf"{key}: .*{rule}"):
+        logs.exposure_settings(**{part: changed})
+
+
+def test_a_sample_space_is_of_a_binary_task():
+    tasks = [{"name": "stay", "label": "stay", "kind": "regression"}, {"name": "buy", "label": "bought", "given": "stay"}]
+    with pytest.raises(ConfigError, match=r"tasks.buy.given must name a binary task, found 'stay', a regression; leave it out"):
+        logs.exposure_settings(tasks=tasks)
 
 
 def test_a_full_disk_is_no_traceback(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import TaskSettings, make_settings
-from mgoe.data import SPLITS, prepare
+from mgoe.data import SPLITS, events, prepare
 from mgoe.data.examples import mask_given
 from tests.data import logs
 
@@ -60,6 +60,18 @@ def test_examples_are_in_order_positives_first(tmp_path):
     assert data.summary["positives_per_user_bucket"] == pytest.approx(train["positives"] / train["user_buckets"])
 
 
+@pytest.mark.parametrize("ratio", [3, 5])
+def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_path, monkeypatch):
+    run = logs.event_settings(negatives={"ratio": ratio})
+    one = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "one"))
+    drawn, sample = [], events.sample_negatives
+    monkeypatch.setattr(events, "BLOCK", 2 * (1 + ratio))
+    monkeypatch.setattr(events, "sample_negatives", lambda user, *rest: drawn.append(len(user) * (1 + ratio)) or sample(user, *rest))
+    other = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "other"))
+    pd.testing.assert_frame_equal(other["examples"], one["examples"])
+    assert max(drawn) == 2 * (1 + ratio)  # of a day
+
+
 def test_a_behaviour_may_do_several_tasks_and_a_task_take_several_behaviours(tmp_path):
     tasks = [{"name": "touch", "behaviors": ["click", "cart"]}, {"name": "want", "behaviors": ["cart", "buy"]}]
     log = pd.concat([logs.quiet_events(), logs.events([(0, 1, 6, "cart")])])
@@ -107,7 +119,7 @@ def test_a_regression_label_above_zero_is_history(tmp_path):
 
 
 def test_labels_known_after_the_end_are_no_history(tmp_path):
-    tasks = [{"name": "click", "label": "clicked", "delay": "3d"}]
+    tasks = [{"name": "click", "label": "clicked", "delay": "2d"}]
     run = logs.exposure_settings(tasks=tasks, data={"end": "2020-01-13"})
     data = logs.prepared(logs.quiet_exposures(), run, tmp_path / "out")
     assert data.history.to_pandas().bucket.max() == DAY0 + 11

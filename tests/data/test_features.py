@@ -42,11 +42,12 @@ def with_side(folder, side: pd.DataFrame = SIDE, features=FEATURES, run=logs.eve
 def test_side_features_by_code(tmp_path):
     data = with_side(tmp_path)  # users 0 and 1 have codes 0 and 1; 9 and 2 are not in the log
     side = data.user_side
-    assert side.sizes == {"city": 3, "tags": 4, "kinds": 4}
-    assert side.categorical["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
-    assert side.multi["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
-    assert side.multi["kinds"].tolist() == [[-1, -1], [3, 1]]
-    np.testing.assert_allclose(side.numeric[:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
+    assert side.encoders.sizes == {"city": 3, "tags": 4, "kinds": 4}
+    known = side.gather([0, 1])
+    assert known["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
+    assert known["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
+    assert known["kinds"].tolist() == [[-1, -1], [3, 1]]
+    np.testing.assert_allclose(known["numeric"][:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
     assert data.summary["side"]["users"] == {"rows": 4, "in_log": 2, "nodes_without": 0}
     gathered = side.gather([1, -1, 2, 0])
     assert gathered["city"].tolist() == [1, 0, 0, 2]
@@ -63,13 +64,13 @@ def test_a_decimal_category_is_known_again(tmp_path):
 
 
 def test_side_features_are_mapped_not_read(tmp_path):
-    assert isinstance(with_side(tmp_path).user_side.categorical["city"], np.memmap)
+    assert isinstance(with_side(tmp_path).user_side._arrays["city"], np.memmap)
 
 
 def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
     data = with_side(tmp_path, features=[{"name": "city", "min_count": 2}])
-    assert data.user_side.sizes == {"city": 2}
-    assert data.user_side.categorical["city"].tolist() == [0, 1]
+    assert data.user_side.encoders.sizes == {"city": 2}
+    assert data.user_side.gather([0, 1])["city"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_feature_must_not_take_the_name_of_the_numbers(tmp_path):
 
 def test_ids_of_another_type_meet_where_nothing_is_lost(tmp_path):
     data = with_side(tmp_path, SIDE.assign(id=["1", "0", "01", "x"]))
-    assert data.user_side.categorical["city"].tolist() == [2, 1]
+    assert data.user_side.gather([0, 1])["city"].tolist() == [2, 1]
 
 
 ENCODERS = FeatureEncoders(
@@ -148,6 +149,40 @@ def test_lists_and_missing_columns_are_encoded_too():
         ENCODERS.encode({"city": ["Kyiv"]}, 2)
     with pytest.raises(DataError, match="feature 'age': must be numbers, found string"):
         ENCODERS.encode({"age": ["old", "x"]}, 2)
+
+
+def test_what_was_fitted_is_found_whatever_blanks_are_around_it(tmp_path):
+    tags = ["\u3000a| b\t", "\u00a0|a"]
+    side = pd.DataFrame({"id": [0, 1], "tags": tags})
+    encoders = with_side(tmp_path, side, [{"name": "tags", "kind": "multi"}]).user_side.encoders
+    assert encoders.sizes == {"tags": 5}
+    assert (encoders.encode({"tags": tags}, 2)["tags"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "rule"),
+    [
+        ("tags", [1, 2], "must be lists, or strings cut at its separator, found int64; convert it"),
+        ("tags", [[["a"]], [["b"]]], "must be lists, or strings .* found list<item: list<item: string>>"),
+        ("tags", [{"a": 1}, {"a": 2}], "must be lists, or strings .* found struct"),
+        ("tags", [b"\xff", b"a"], "must be lists, or strings .* found binary"),
+        ("city", [["Kyiv"], ["Kyiv"]], "must be one value a row, found list<item: string>; convert it"),
+        ("city", [{"a": 1}, {"a": 2}], "must be one value a row, found struct"),
+        ("city", [b"\xff", b"a"], "must be one value a row, found binary"),
+    ],
+)
+def test_values_of_another_shape_are_refused(name, values, rule):
+    with pytest.raises(DataError, match=f"feature '{name}': {rule}"):
+        ENCODERS.encode({name: values}, 2)
+
+
+def test_lists_among_values_are_unknown():
+    assert ENCODERS.encode({"city": [["Kyiv", "Kyiv"], "Kyiv"]}, 2)["city"].tolist() == [0, 1]
+
+
+def test_a_separator_is_some_text():
+    with pytest.raises(ValueError, match="at least 1 character"):
+        FeatureSettings(name="tags", kind="multi", separator="")
 
 
 def test_encoders_travel_alone(tmp_path):

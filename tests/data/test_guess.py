@@ -254,6 +254,15 @@ def test_a_profile_counts_what_is_there(tmp_path):
     assert (drift["popularity_shift"], drift["new_users"], drift["new_items"], drift["new_pairs"]) == (1.0, 1.0, 1.0, 1.0)
 
 
+def test_a_profile_of_tasks_that_are_named_as_columns(tmp_path):
+    log = logs.quiet_exposures()
+    log.to_parquet(tmp_path / "log.parquet")
+    tasks = [{"name": name, "label": label} for name, label in (("user", "clicked"), ("item", "bought"))]
+    found = profile(logs.exposure_settings(tasks=tasks, data={"log": str(tmp_path / "log.parquet")}))
+    assert {name: task["pairs"] for name, task in found["tasks"].items()} == {"user": 2, "item": 2}
+    assert found["funnel"] == [{"from": "user", "to": "item", "share": 1.0}]
+
+
 def test_a_profile_of_exposures_counts_labels(tmp_path):
     log = logs.quiet_exposures()
     log.loc[0, "clicked"] = None

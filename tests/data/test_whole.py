@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import Vocabulary, whole_log
+from mgoe.data import Vocabulary, columns, whole_log
 from mgoe.errors import DataError
 from tests.data import logs
 
@@ -43,6 +43,11 @@ def test_every_id_of_an_update_is_there_once_or_is_refused(known, users):
         else:
             with pytest.raises(DataError, match=r"ids of users must be as in the graph \(int64\)"):
                 numbered(known, users, Path(folder))
+
+
+def test_much_text_is_numbered_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "MOST_TEXT", 8)
+    assert numbered(["c", "d"], ["b", "c", "a"], tmp_path) == ["c", "d", "a", "b"]
 
 
 @pytest.mark.parametrize("padded", ["00007", "00008"])

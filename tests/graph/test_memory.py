@@ -9,9 +9,10 @@ import pytest
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.files import GIB
-from mgoe.graph import build_graph, sketch
+from mgoe.graph import build_graph, sketch, update_graph
 from mgoe.graph import memory as module
 from mgoe.graph.memory import A_PAIR, PROCESS, check_memory, memory_needed
+from mgoe.graph.workplace import building
 from tests.graph.histories import contents, differences, history, planted
 
 
@@ -146,3 +147,11 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     for s in range(len(roomy.snapshots)):
         assert differences(contents(little, s), contents(roomy, s)) == [], s
     assert little.meta["drift"] == roomy.meta["drift"]
+
+
+def test_macro_nodes_are_learned_again_only_where_memory_suffices(tmp_path, monkeypatch):
+    graph = history(planted()).build(tmp_path / "graph")
+    monkeypatch.setattr(module, "PROCESS", int(graph.meta["settings"]["memory"] * GIB))
+    with pytest.raises(GraphError, match=r"graph\.memory: the sketch must be learned in memory"):
+        update_graph(graph, None, recluster=True)
+    assert not building(graph.path).exists()

@@ -190,11 +190,14 @@ def test_the_engine_packs_and_orders_events_as_they_are_folded():
     assert_array_equal(ordered.event, moments)
 
 
-def test_an_engine_that_has_spilled_before_goes_on_to_sort(tmp_path):
-    """DuckDB keeps the folder that it has spilled to: numbering the ids of a large log comes before the sort."""
-    con = ibis.duckdb.connect(tmp_path / "log.duckdb", temp_directory=str(tmp_path / "first"))
-    con.con.execute("SET memory_limit = '40MB'; SET threads = 1")
-    con.con.execute("CREATE TEMP TABLE s AS SELECT * FROM (SELECT hash(i) AS h, i FROM range(3000000) t(i)) ORDER BY h")
-    assert any((tmp_path / "first").iterdir())
-    tables.bounded(con, 0.25, tmp_path / "second")
-    assert con.con.execute("SELECT current_setting('memory_limit')").fetchone() == ("256.0 MiB",)
+def test_an_engine_is_bounded_while_it_sorts_and_then_as_it_was():
+    con = ibis.duckdb.connect(memory_limit="1GiB", threads=2)
+    names = ("memory_limit", "threads", "preserve_insertion_order", "temp_directory")
+
+    def said() -> list:
+        return [con.con.sql(f"SELECT current_setting('{name}')").fetchall()[0][0] for name in names]
+
+    before = said()
+    with tables.bounded(con, 0.25, threads=1):
+        assert said() == ["256.0 MiB", 1, False, before[3]]
+    assert said() == before == ["1.0 GiB", 2, True, before[3]]

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import ibis
 import numpy as np
 import pandas as pd
@@ -106,6 +107,20 @@ def test_a_table_is_as_good_as_files(whole: MacroGraph, log: pd.DataFrame, tmp_p
     found = pipeline.macro_graph(settings_of(tmp_path / "unused.parquet"), tmp_path / "run", table=table)
     assert differences(contents(found, 0), contents(whole, 0)) == []
     assert ids(found, "user") == ids(whole, "user")
+
+
+def test_a_database_of_the_user_is_read_and_left_as_it_was(whole: MacroGraph, log: pd.DataFrame, tmp_path: Path):
+    with duckdb.connect(tmp_path / "warehouse.ddb") as mine:
+        mine.register("rows", log)
+        mine.execute("CREATE TABLE events AS SELECT * FROM rows; CREATE TABLE user_codes AS SELECT 'mine' AS whose")
+    con = ibis.duckdb.connect(tmp_path / "warehouse.ddb", read_only=True)
+    kept = "('memory_limit', 'preserve_insertion_order', 'temp_directory', 'threads')"
+    said = f"SELECT name, value FROM duckdb_settings() WHERE name IN {kept} ORDER BY name"
+    before = con.con.sql(said).fetchall()
+    found = pipeline.macro_graph(settings_of(tmp_path / "unused.parquet"), tmp_path / "run", table=con.table("events"))
+    assert differences(contents(found, 0), contents(whole, 0)) == []
+    assert con.con.sql("SELECT whose FROM user_codes").fetchall() == [("mine",)]
+    assert con.con.sql(said).fetchall() == before
 
 
 @pytest.mark.parametrize("kind", ["int64", "uint64", "int8"])

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgoe.errors import ConfigError, OutputError
+from mgoe.files import exclusive
 from mgoe.simulate import Truth, WorldSettings, simulate
 from mgoe.simulate.shards import Shards
 from tests.simulate.worlds import SMALL
@@ -127,3 +128,13 @@ def test_an_interrupted_simulation_leaves_nothing_and_keeps_what_was_there(log, 
             simulate(SMALL, tmp_path / out, overwrite=True, on_progress=interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     assert pq.read_table(tmp_path / "log" / "events").equals(pq.read_table(log[0] / "events"))
+
+
+def test_one_process_writes_a_log_and_takes_away_what_a_killed_one_left(tmp_path):
+    left = tmp_path / ".log.1.partial"
+    left.mkdir()
+    with exclusive(tmp_path / "log", "a simulated log"), pytest.raises(OutputError, match=r"another process .* is writing a simulated log"):
+        simulate(SMALL, tmp_path / "log")
+    assert left.exists()
+    simulate(SMALL, tmp_path / "log")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -9,7 +9,7 @@ from mgoe.config import check_settings
 from mgoe.errors import ConfigError, DataError
 from mgoe.simulate import Truth, WorldSettings, make_truth
 from tests.effort import up_to
-from tests.simulate.worlds import SMALL, worlds
+from tests.simulate.worlds import SMALL, drawn, worlds
 
 
 def changed(**settings) -> Truth:
@@ -123,6 +123,19 @@ def test_strangers_are_refused():
     with pytest.raises(DataError, match="must be one of phone, desktop, tablet"):
         truth.probability(*known, ["fridge"])
     assert_allclose(truth.probability(*known, [None]), truth.probability(*known))
+
+
+def test_ids_of_another_kind_are_strangers():
+    truth = make_truth(SMALL)
+    with pytest.raises(DataError, match=r"users: every id must be of this simulated world, .* whole numbers, found others \(.*'u1'"):
+        truth.probability(["u1"], truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)])
+
+
+@pytest.mark.parametrize("change", [{"strength": 100.0}, {"user_spread": 200.0}])
+def test_rates_are_as_asked_however_far_apart_users_are(change):
+    click = SMALL.behaviours[0].model_copy(update=change)
+    world = drawn(SMALL.model_copy(update={"behaviours": [click]}))
+    assert_allclose(world.shown.chance[:, 0].mean(), click.rate, rtol=0.08)
 
 
 def test_a_folder_without_a_truth_is_refused(tmp_path):

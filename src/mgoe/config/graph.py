@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mgoe.config.base import Settings
+from mgoe.config.base import Seed, Settings
 
 
 def _resolutions(value: object) -> object:
@@ -78,7 +78,7 @@ class GraphSettings(Settings):
     engine: Literal["embedded", "spark"] = "embedded"
     """`embedded` builds in this process; `spark` where `spark.master` says."""
     spark: SparkSettings = SparkSettings()
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _dense_is_one(self) -> Self:

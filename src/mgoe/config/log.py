@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Settings, as_list
+from mgoe.config.base import Seed, Settings, as_list
 
 
 class FeatureSettings(Settings):
@@ -17,7 +17,7 @@ class FeatureSettings(Settings):
     name: str
     kind: Literal["categorical", "multi", "numeric"] = "categorical"
     """`multi` holds several categories: a list column, or a string cut at `separator`."""
-    separator: str = "|"
+    separator: str = Field(default="|", min_length=1)
     min_count: int = Field(default=1, ge=1)
     """Categories seen less often share one code with the unseen."""
 
@@ -48,7 +48,7 @@ class DataSettings(Settings):
     """First moment that counts."""
     end: datetime | None = None
     """First moment that counts no more."""
-    bucket: str = Field(default="1d", pattern=r"^[1-9][0-9]*[smhdw]$")
+    bucket: str = Field(default="1d", pattern=r"^[1-9]([0-9]{0,5}[smhd]|[0-9]{0,4}w)$")
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
     weight: str | None = None
     """Column of sample weights (exposures only)."""
@@ -81,7 +81,7 @@ class TaskSettings(Settings):
     """Sample space: the label counts only where this (weaker, binary) task's label is 1."""
     known_at: str | None = None
     """Exposure logs: a column with the time at which the label became known."""
-    delay: str = Field(default="0s", pattern=r"^[0-9]+[smhdw]$")
+    delay: str = Field(default="0s", pattern=r"^([0-9]{1,6}[smhd]|[0-9]{1,5}w)$")
     """Exposure logs: how long after the exposure the label is known, where there is no such column."""
 
     @property
@@ -129,8 +129,8 @@ class NegativeSettings(Settings):
     """Drawn for each positive example."""
     distribution: Literal["popularity", "uniform"] = "popularity"
     """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
-    seed: int = Field(default=0, ge=0)
-    training_seed: int | None = Field(default=None, ge=0)
+    seed: Seed = 0
+    training_seed: Seed | None = None
     """Of the draws of training examples; `seed` where not given. Runs that differ in it alone are judged on the same rows."""
 
     @property

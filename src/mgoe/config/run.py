@@ -43,6 +43,8 @@ class RunSettings(Settings):
                 raise ValueError(
                     f"tasks.{task.name}.given must name a weaker task listed before, found {task.given!r}{did_you_mean(task.given, names)}"
                 )
+            if task.given is not None and self.tasks[names.index(task.given)].kind == "regression":
+                raise ValueError(f"tasks.{task.name}.given must name a binary task, found {task.given!r}, a regression; leave it out")
             if task.label is None and self.form == "exposures":
                 raise ValueError(f"tasks.{task.name}.label is needed: an exposure log has a label column a task")
             if self.form == "events" and (task.kind == "regression" or task.label):

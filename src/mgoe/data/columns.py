@@ -26,6 +26,10 @@ _DATES = {
 """Dates written as numbers; read as numbers since 1970 they would lie in 1970, 1976 and after 2500."""
 POSITIONS = 100_000
 """Below which positions lie: each has a bias, up to the largest."""
+MOST_TEXT = 2**31 - 1
+"""Bytes of an array of strings."""
+_FARTHEST = 2**58
+"""Microseconds, 9,000 years: a graph packs a moment, the longest `delay` added, in 60 bits."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -103,9 +107,14 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
 
 
 def time_check(column: Expr, moment: Expr, name: str) -> Check:
-    """Every row has a time that could be read."""
-    rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970)"
-    return Check(name, moment.isnull(), column, rule, "mend or leave out such rows")
+    """Every row has a time that could be read, and of which a graph can tell the order."""
+    rule = "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970), within 9,000 years of 1970"
+    return Check(name, moment.isnull() | too_far(moment), column, rule, "mend or leave out such rows")
+
+
+def too_far(moment: Expr) -> Expr:
+    """Whether a moment in microseconds lies where no graph holds it."""
+    return ~moment.between(-_FARTHEST, _FARTHEST)
 
 
 def read_label(column: Expr, name: str, binary: bool, place: str) -> tuple[Expr, list[Check]]:
@@ -150,7 +159,7 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
 def to_arrow(values: Any) -> pa.Array:
     """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings."""
     if isinstance(values, pa.ChunkedArray):
-        return to_arrow(values.combine_chunks())
+        return to_arrow(one_array(values))
     if isinstance(values, pa.ExtensionArray) and values.type.extension_name == "arrow.uuid":
         return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
     if isinstance(values, pa.Array):
@@ -162,7 +171,18 @@ def to_arrow(values: Any) -> pa.Array:
     try:
         return to_arrow(pa.array(values))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
+        return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())  # of a list it says more than one
+
+
+def one_array(values: pa.ChunkedArray) -> pa.Array:
+    """The chunks as one array; of more text than offsets of 32 bits reach, with those of 64."""
+    far = pa.types.is_string(values.type) and values.nbytes > MOST_TEXT
+    return (values.cast(pa.large_string()) if far else values).combine_chunks()
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of strings, with offsets of either length."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:

@@ -17,7 +17,10 @@ from mgoe.data.negatives import blocks, sample_negatives
 from mgoe.data.schema import Log
 from mgoe.errors import DataError
 
-BLOCK = 1_000_000  # positives whose negatives are drawn at once
+BLOCK = 4_000_000
+"""Positives and draws at once."""
+LARGEST = 1_000_000
+"""Positives at once, however few draws each has."""
 
 
 def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]:
@@ -101,9 +104,10 @@ def write_event_examples(
         tasks: Their number.
         writer: Where the examples go.
     """
+    size = max(1, min(LARGEST, BLOCK // (1 + settings.ratio)))
     training, judged = (buckets > first) & (buckets <= last), buckets > last
     for part, drawn in ((training, settings.of_training), (judged, settings)):
-        for low, high in blocks(counts[part], BLOCK):
+        for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             _write_block(found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"]).to_pyarrow(), drawn, tasks, writer)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 
 from mgoe.config import FeatureSettings
-from mgoe.data.columns import to_arrow
+from mgoe.data.columns import is_text, to_arrow
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
@@ -70,11 +70,8 @@ class FeatureEncoders:
                 )
         encoded: dict[str, NDArray] = {}
         for feature in self.features:
-            name, values = feature.name, given.get(feature.name)
-            if feature.kind == "categorical":
-                encoded[name] = np.zeros(n, np.int64) if values is None else self.vocabularies[name].codes(values) + 1
-            elif feature.kind == "multi":
-                encoded[name] = self._encode_multi(feature, values, n)
+            if feature.kind != "numeric":
+                encoded[feature.name] = self._encode_categories(feature, given.get(feature.name), n)
         numeric = self.names("numeric")
         if numeric:
             encoded["numeric"] = np.stack([self._standardise(name, given.get(name), n) for name in numeric], axis=1)
@@ -99,6 +96,15 @@ class FeatureEncoders:
             lengths=held["lengths"],
             moments={name: (mean, std) for name, (mean, std) in held["moments"].items()},
         )
+
+    def _encode_categories(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
+        try:
+            if feature.kind == "multi":
+                return self._encode_multi(feature, values, n)
+            return np.zeros(n, np.int64) if values is None else self.vocabularies[feature.name].codes(values) + 1
+        except pa.ArrowException:
+            rule = "must be lists, or strings cut at its separator" if feature.kind == "multi" else "must be one value a row"
+            raise DataError(f"feature {feature.name!r}", f"{rule}, found {None if values is None else values.type}; convert it") from None
 
     def _encode_multi(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
         padded = np.full((n, self.lengths[feature.name]), -1, dtype=np.int64)
@@ -128,11 +134,11 @@ def flatten(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int6
     """The categories of a several-valued column one after the other, and the row of each; empty and null ones are left out."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if is_text(values.type):
         values = pc.split_pattern(values, feature.separator)
     row, flat = pc.list_parent_indices(values), pc.list_flatten(values)
-    if pa.types.is_string(flat.type) or pa.types.is_large_string(flat.type):
-        flat = pc.utf8_trim_whitespace(flat)
+    if is_text(flat.type):
+        flat = pc.utf8_trim(flat, characters=" \t\n\r\v\f")  # what the engine trims where encoders are fitted
         held = pc.fill_null(pc.not_equal(flat, ""), False)
     else:
         held = pc.is_valid(flat)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mgoe.config import FeatureSettings
 from mgoe.data.checks import Check
-from mgoe.data.columns import read_numeric, wrong_type
+from mgoe.data.columns import one_array, read_numeric, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
 from mgoe.data.vocabulary import Vocabulary, texts
@@ -77,7 +77,8 @@ def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[Featu
 
 def _categories(values: Table, min_count: int) -> Vocabulary:
     counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count(), first=values["first"].min())
-    found = counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"].combine_chunks()
+    found = counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"]
+    found = one_array(found)
     kind = found.type
     if pa.types.is_floating(kind):
         numbers = found.to_numpy(zero_copy_only=False)

@@ -11,7 +11,6 @@ import duckdb
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
@@ -27,7 +26,7 @@ from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
 from mgoe.data.summary import summarise
 from mgoe.data.vocabulary import Vocabulary
-from mgoe.data.windows import make_cuts, snapshot_of
+from mgoe.data.windows import check_first_snapshot, make_cuts, snapshot_of
 from mgoe.errors import DataError, OutputError
 from mgoe.files import whole_folder, write_json
 
@@ -85,6 +84,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | Non
     context.save(folder / "context")
     history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
+    check_first_snapshot(con.read_parquet(folder / "history.parquet"), settings.split, settings.data.bucket, cuts)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
             write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
@@ -129,7 +129,7 @@ def _number(con: Backend, rows: Table, node: str, column: str, folder: Path, pla
         raise DataError(
             f"{place}, column {column!r}", f"at least two {node}s are needed to rank, {found}; is data.{node} the right column?"
         )
-    pq.write_table(ordered.select(["id"]), folder / f"{node}s.parquet", compression="zstd")
+    Vocabulary(ordered["id"]).save(folder / f"{node}s.parquet")
     return ordered["first"].to_numpy().astype(np.int64)
 
 

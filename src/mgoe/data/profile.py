@@ -129,11 +129,12 @@ def _behaviors(rows: Table) -> dict[str, dict[str, int]]:
 
 def _on_pairs(rows: Table, tasks: Sequence[str]) -> dict[str, Any]:
     """Distinct pairs of user and item, how many have each task, and which part of these also has the next one."""
-    pairs = rows.group_by(["user", "item"]).aggregate(**{name: rows[f"task_{name}"].any() for name in tasks})
+    done = [f"task_{name}" for name in tasks]
+    pairs = rows.group_by(["user", "item"]).aggregate(**{name: rows[name].any() for name in done})
     steps = list(itertools.pairwise(tasks))
-    both = {f"step {k}": (pairs[one] & pairs[other]).sum() for k, (one, other) in enumerate(steps)}
-    held = pairs.aggregate(pairs=pairs.count(), **{f"task {name}": pairs[name].sum() for name in tasks}, **both).to_pyarrow().to_pylist()[0]
-    with_task = {name: int(held[f"task {name}"]) for name in tasks}
+    both = {f"step {k}": (pairs[one] & pairs[other]).sum() for k, (one, other) in enumerate(itertools.pairwise(done))}
+    held = pairs.aggregate(pairs=pairs.count(), **{name: pairs[name].sum() for name in done}, **both).to_pyarrow().to_pylist()[0]
+    with_task = {name: int(held[f"task_{name}"]) for name in tasks}
     shares = [int(held[f"step {k}"]) / max(1, with_task[one]) for k, (one, _) in enumerate(steps)]
     funnel = [{"from": one, "to": other, "share": share} for (one, other), share in zip(steps, shares, strict=True)]
     return {"pairs": held["pairs"], "tasks": with_task, "funnel": funnel}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import ibis
 from ibis.backends.duckdb import Backend
 
-from mgoe.config import RunSettings, seconds
+from mgoe.config import NegativeSettings, RunSettings, seconds
 from mgoe.data.checks import Check, enforce
-from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, wrong_type
+from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, too_far, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.fit import check_names, read_feature
 from mgoe.data.log import NO_ROWS, drop, require_columns, stage
@@ -110,8 +110,8 @@ def read_columns(raw: Table, settings: RunSettings, names: dict[str, str], place
         checks += more
         if known in names:
             values[known] = read_time(raw[known], names[known], settings.data.time_unit, place)
-            late = values[known].isnull() | (values[known] < values["time"])
-            rule = f"a label above 0 of task {task.name} must be known at some time, and not before its exposure"
+            late = values[known].isnull() | (values[known] < values["time"]) | too_far(values[known])
+            rule = f"a label above 0 of task {task.name} must be known within 9,000 years of 1970, and not before its exposure"
             checks.append(Check(names[known], (values[label] > 0) & late, raw[known], rule, "mend the column, or use `delay` instead"))
     for name, read in (("weight", read_weight), ("position", read_position)):
         if name in names:
@@ -129,6 +129,8 @@ def _refuse_other_form(settings: RunSettings) -> None:
     data, tasks = settings.data, settings.tasks
     if settings.form == "exposures":
         used = [f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors]
+        sampling = settings.negatives.model_copy(update={"training_seed": None})  # which a comparison gives to every log
+        used += ["negatives"] if sampling != NegativeSettings() else []
         wrong = "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"
     else:
         used = [f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)]

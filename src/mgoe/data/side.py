@@ -34,26 +34,6 @@ class SideFeatures:
         self.encoders = encoders
         self._arrays = arrays
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Codes of each categorical or several-valued feature, the unknown counted."""
-        return self.encoders.sizes
-
-    @property
-    def categorical(self) -> dict[str, NDArray[np.int64]]:
-        """Codes by feature, 0 where unknown. Shape (n,) each."""
-        return {name: self._arrays[name] for name in self.encoders.names("categorical")}
-
-    @property
-    def multi(self) -> dict[str, NDArray[np.int64]]:
-        """Codes by feature, -1 at the pad. Shape (n, L) each."""
-        return {name: self._arrays[name] for name in self.encoders.names("multi")}
-
-    @property
-    def numeric(self) -> NDArray[np.float32]:
-        """Standard scores, 0 where missing. Shape (n, F)."""
-        return self._arrays.get("numeric", np.zeros((0, 0), np.float32))
-
     def gather(self, codes: ArrayLike) -> dict[str, NDArray[Any]]:
         """Features of nodes by name, the numbers under `numeric`; a code of -1 or beyond the nodes is unknown. B rows each."""
         wanted = np.asarray(codes, dtype=np.int64)

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.data.columns import to_arrow
+from mgoe.data import columns
+from mgoe.data.columns import is_text, one_array, to_arrow
 from mgoe.errors import DataError
 
 
@@ -25,8 +26,8 @@ class Vocabulary:
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray):
-        ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        if pa.types.is_large_string(ids.type) or pa.types.is_string_view(ids.type):
+        ids = one_array(ids) if isinstance(ids, pa.ChunkedArray) else ids
+        if pa.types.is_string_view(ids.type) or (pa.types.is_large_string(ids.type) and ids.nbytes <= columns.MOST_TEXT):
             ids = ids.cast(pa.string())
         self._ids: pa.Array = ids
 
@@ -37,8 +38,8 @@ class Vocabulary:
 
     @property
     def type(self) -> pa.DataType:
-        """Arrow type of the ids as stored."""
-        return self._ids.type
+        """Arrow type of an id."""
+        return pa.string() if is_text(self._ids.type) else self._ids.type
 
     def codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids from a list, NumPy, pandas, polars or Arrow; -1 where never seen or null.
@@ -106,16 +107,16 @@ def texts(values: pa.Array) -> pa.Array:
     """What ids or categories say, as strings; a decimal says no more digits than it needs."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    written = values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
+    written = values if is_text(values.type) else pc.cast(values, pa.string())
     if pa.types.is_decimal(values.type):
         written = pc.replace_substring_regex(written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3")  # type: ignore[attr-defined]
     return written
 
 
-def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> pa.Array:
-    """The ids of a vocabulary with some of them replaced by ones that nobody has, so that the codes of the others stay."""
-    ids, codes = vocabulary.ids(np.arange(vocabulary.size)), np.unique(codes)  # in the order in which they are put in
-    if pa.types.is_string(ids.type):
+def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> Vocabulary:
+    """A vocabulary with some of its ids replaced by ones that nobody has, so that the codes of the others stay."""
+    ids, codes = vocabulary.ids(np.arange(vocabulary.size)), np.unique(codes)  # replacements are taken in the order of the mask
+    if is_text(ids.type):
         nobody = pa.array([f"forgotten user, code {code}" for code in codes.tolist()], ids.type)
     elif pa.types.is_unsigned_integer(ids.type):
         nobody = pa.array(np.iinfo(np.uint64).max - codes.astype(np.uint64), ids.type)
@@ -123,4 +124,4 @@ def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> pa.Array:
         nobody = pa.array(np.iinfo(np.int64).min + codes, ids.type)
     gone = np.zeros(vocabulary.size, bool)
     gone[codes] = True
-    return pc.replace_with_mask(ids, pa.array(gone), nobody)  # type: ignore[attr-defined]
+    return Vocabulary(pc.replace_with_mask(ids, pa.array(gone), nobody))  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mgoe.config import RunSettings
 from mgoe.data.checks import enforce
+from mgoe.data.columns import one_array
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
@@ -66,14 +68,14 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
     numbered, these = folder / "numbered.json", {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}}
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
         for node in NODES:
-            ids = _number(rows, node, settings.data.bucket, known[node] if known else None, place)
-            pq.write_table(pa.table({"id": ids}), folder / f"{node}s.parquet", compression="zstd")
+            found = _number(rows, node, settings.data.bucket, known[node] if known else None, place)
+            found.save(folder / f"{node}s.parquet")
         write_json(numbered, these)
     tables, counts = {}, {}
     for node in NODES:
         ids = pq.read_table(folder / f"{node}s.parquet")["id"]
         counts[node] = len(ids)
-        rows = rows.mutate(**{node: rows[node].cast(str(ids.type))})
+        rows = rows.mutate(**{node: rows[node].cast(dt.DataType.from_pyarrow(ids.type))})
         codes = {f"{node}_id": ids, f"{node}_code": pa.array(np.arange(len(ids)))}
         tables[node] = hand_over(source.get_backend(), f"{node}_codes", pa.table(codes))
     joined = rows.join(tables["user"], rows.user == tables["user"].user_id).join(tables["item"], rows.item == tables["item"].item_id)
@@ -147,12 +149,12 @@ def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str,
     }
 
 
-def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str) -> pa.Array:
+def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str) -> Vocabulary:
     """Ids in the order of their codes: known ones as they are, then by first bucket, then id."""
     found = rows.group_by(node).aggregate(first=bucket_of(rows.time.min(), bucket))
-    ids = found.order_by(["first", node]).select(id=found[node]).to_pyarrow()["id"].combine_chunks()
+    ids = one_array(found.order_by(["first", node]).select(id=found[node]).to_pyarrow()["id"])
     if known is None:
-        return ids
+        return Vocabulary(ids)
     before = Vocabulary.load(known)
     new = ids.filter(pa.array(before.codes(ids) < 0))
     rule, mend = f"ids of {node}s must be as in the graph ({before.type})", "mend the column"
@@ -163,4 +165,5 @@ def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str)
     changed = new.filter(pc.not_equal(read.cast(new.type), new))  # type: ignore[attr-defined]
     if len(changed):  # "07" would be taken for 7, which is another id
         raise DataError(place, f"{rule}, found {changed[0].as_py()!r}, which no {before.type} says; {mend}")
-    return pa.concat_arrays([before.ids(np.arange(before.size)), read])
+    held = before.ids(np.arange(before.size))
+    return Vocabulary(pa.chunked_array([held.cast(before.type), read]))

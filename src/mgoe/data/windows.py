@@ -95,6 +95,26 @@ def _check_windows(named: Sequence[object], cuts: NDArray[np.int64], length: str
             raise DataError("split.cuts", f"every part needs positives, found none in {part} with cuts {_short(named)} and {span}; {mend}")
 
 
+def check_first_snapshot(history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32]) -> None:
+    """See that something is known at the first cut: a label becomes history when it is known, which may be long after its exposure.
+
+    Args:
+        history: One row an event and task, with its `bucket`.
+        settings: Of the cuts, for the message.
+        length: Of a bucket.
+        cuts: Bucket numbers, rising. Shape (n,).
+
+    Raises:
+        DataError: Nothing is.
+    """
+    first = history.bucket.min().to_pyarrow().as_py()
+    if first is None or first > cuts[0]:
+        rule = f"the first snapshot needs labels that are known before the cut {settings.cuts[0]}"
+        found = "none" if first is None else f"the first one known in {moment_of(first, length)}"
+        mend = "move the first cut later, or mend `delay` and `known_at`"
+        raise DataError("split.cuts", f"{rule}, found {found}; {mend}")
+
+
 def moment_of(bucket: int, length: str) -> str:
     """Where a bucket starts, for messages."""
     try:

@@ -6,7 +6,7 @@ import json
 
 from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.parts import LAST_OUT, in_order, moment
-from mgoe.datasets.reading import Workbench, first_line
+from mgoe.datasets.reading import Workbench, as_text, first_line
 from mgoe.errors import DataError
 
 _REVIEWS, _PRODUCTS = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
@@ -21,8 +21,7 @@ def write(bench: Workbench) -> dict[str, int]:
     reviews = bench.path(_REVIEWS)
     _check_fields(bench, first_line(reviews))
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
-    quoted = str(reviews).replace("'", "''")
-    bench.define("raw", f"SELECT * FROM read_json('{quoted}', format = 'newline_delimited', columns = {{{fields}}})")
+    bench.define("raw", f"SELECT * FROM read_json({as_text(str(reviews))}, format = 'newline_delimited', columns = {{{fields}}})")
     bench.define("placed", f"SELECT *, {in_order('reviewerID', 'unixReviewTime, asin')} FROM raw")
     bench.write(
         "log/events.parquet",
@@ -41,8 +40,8 @@ def write(bench: Workbench) -> dict[str, int]:
 
 def _either(pattern: str) -> str:
     """The text that a pattern finds, in whichever quotes; null where it finds none."""
-    quoted = pattern.replace("'", "''")
-    return f"nullif(concat(regexp_extract(line, '{quoted}', 1), regexp_extract(line, '{quoted}', 2)), '')"
+    single, double = (f"regexp_extract(line, {as_text(pattern)}, {group})" for group in (1, 2))
+    return f"nullif(concat({single}, {double}), '')"
 
 
 def _check_fields(bench: Workbench, line: str) -> None:

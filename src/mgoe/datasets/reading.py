@@ -135,9 +135,9 @@ class Workbench:
             raise DataError(self.source, f"{name} must have rows, found none; are the files those of {self.name}, and whole?")
         return self.rows[name]
 
-    def count(self, table: str, where: str = "true") -> int:
+    def count(self, table: str) -> int:
         """Rows of a view, a table or a file."""
-        found = self._run(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()
+        found = self._run(f"SELECT count(*) FROM {table}").fetchone()
         return int(found[0]) if found else 0
 
     def _run(self, query: str) -> duckdb.DuckDBPyConnection:

@@ -160,7 +160,7 @@ def make_assembler(
 def make_engine(folder: Path, settings: GraphSettings) -> Iterator[Engine]:
     """The engine that the settings ask for, until the graph is built."""
     if settings.engine == "embedded":
-        yield Embedded(folder, settings.memory)
+        yield Embedded(settings.memory)
         return
     from mgoe.graph.spark import Spark
 

@@ -23,24 +23,23 @@ SORT_SHARE, TURN_SHARE = 0.75, 0.25
 
 
 class Embedded:
-    """Builds on one machine, out of core.
+    """Builds on one machine, out of core, on as many threads as it has processors.
 
     Args:
-        folder: Of the graph being built.
         memory: Limit of anonymous memory, GiB.
-        threads: Side by side; as many as there are processors by default.
     """
 
     name = "embedded"
 
-    def __init__(self, folder: Path, memory: float, threads: int | None = None):
-        self.folder, self.memory = folder, memory
-        self.threads = threads or available_threads()
+    def __init__(self, memory: float):
+        self.memory, self.threads = memory, available_threads()
 
     def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""
-        bounded(history.get_backend(), self.memory * SORT_SHARE, self.folder / "spill", self.threads)
-        with closing(ahead(whole_pairs(batches(in_order(history))))) as chunks:  # the engine merges while the chunk before is folded
+        with (
+            bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
+            closing(ahead(whole_pairs(batches(in_order(history))))) as chunks,  # the engine merges while the chunk before is folded
+        ):
             write_pairs(chunks, moments, tasks, folders, advance)
 
     def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:

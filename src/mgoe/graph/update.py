@@ -27,6 +27,7 @@ from mgoe.graph.embedded import Embedded
 from mgoe.graph.engine import Assembler
 from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.memory import check_memory
 from mgoe.graph.pairs import MOST_EVENTS, Moments
 from mgoe.graph.stages import Advance, Observer, Silent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
@@ -64,13 +65,16 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
         recluster: Learn sketch and macro nodes again; they keep the numbers of those whose members they hold.
 
     Raises:
-        GraphError: There is nothing to do, or an unfinished change of another kind is in the way.
+        GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another kind is in the way.
         OutputError: The disk is full, or another process changes the same graph.
     """
     if new is None and not recluster:
         raise GraphError(graph.path, "an update needs new events, or --recluster")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
     facts = dict(new.facts) if new and new.facts["events"] else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    if recluster:
+        users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
+        check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
     change = {"what": "update", "log": facts, "graph": graph.checksum, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
         stages = begin(folder, observer or Silent(), change)
@@ -138,7 +142,7 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
 
 
 def _assembler(graph: MacroGraph, settings: GraphSettings, folder: Path, stages: Stages) -> Assembler:
-    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(folder, settings.memory))
+    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory))
 
 
 def _link_others(graph: MacroGraph, folder: Path, changed: set[int]) -> None:

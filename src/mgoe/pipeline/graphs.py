@@ -12,8 +12,6 @@ from typing import Any
 import duckdb
 import ibis.expr.types as ir
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe.bundle import MANIFEST
@@ -137,7 +135,7 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
     with _new_events(graph) as work:
         work.mkdir(exist_ok=True)
         try:
-            pq.write_table(pa.table({"id": without(vocabulary, codes)}), work / "users.parquet", compression="zstd")
+            without(vocabulary, codes).save(work / "users.parquet")
             shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
             return forget_users(graph, codes, _vocabularies(work), Watch(say))
         finally:

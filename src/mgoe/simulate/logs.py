@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import check_settings
 from mgoe.errors import OutputError
-from mgoe.files import whole_folder, write_json
+from mgoe.files import clear_partial, exclusive, whole_folder, write_json
 from mgoe.metrics import auc
 from mgoe.simulate.draw import CHECK, CHUNK, Day, Events, Exposures
 from mgoe.simulate.settings import DEVICES, WorldSettings
@@ -90,16 +90,24 @@ def simulate(
     Raises:
         OutputError: The folder cannot be written or is not free.
     """
-    started = time.perf_counter()
     out = Path(out)
-    _check_free(out, overwrite)
-    if events is not None:
-        wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}
-        settings = check_settings(WorldSettings, wanted, "simulate")
+    with exclusive(out, "a simulated log"):
+        _check_free(out, overwrite)
+        clear_partial(out)
+        if events is not None:
+            wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}
+            settings = check_settings(WorldSettings, wanted, "simulate")
+        return _simulate(settings, out, form, shard_rows, on_progress or (lambda done, total: None))
+
+
+def _simulate(
+    settings: WorldSettings, out: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
+) -> SimulationSummary:
+    started = time.perf_counter()
     truth = make_truth(settings)
     with whole_folder(out) as folder:
         truth.save(folder / "truth")
-        counts = _write_logs(truth, folder, form, shard_rows, on_progress or (lambda done, total: None))
+        counts = _write_logs(truth, folder, form, shard_rows, on_progress)
         summary = SimulationSummary(
             path=str(out),
             form=form,

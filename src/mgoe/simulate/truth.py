@@ -160,11 +160,7 @@ class Truth:
         return scores
 
     def _places(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
-        user, item = self.user_ids.index(users), self.item_ids.index(items)
-        for name, index, ids in (("users", user, users), ("items", item, items)):
-            if (index < 0).any():
-                found = np.asarray(ids)[index < 0][0]
-                raise DataError(name, f"every id must be of this simulated world, found {found}; open the log's own truth")
+        user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
         return user, item, self.days(times)
 
     def _device_codes(self, device: ArrayLike) -> NDArray[np.int64]:
@@ -228,6 +224,18 @@ class Truth:
             raise
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DataError(path, f"the truth cannot be read ({error}); simulate the log again") from None
+
+
+def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
+    """Indices of ids, each of which is known."""
+    rule, mend = "every id must be of this simulated world", "open the log's own truth"
+    try:
+        index = known.index(ids)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(name, f"{rule}, whose ids are whole numbers, found others ({error}); {mend}") from None
+    if (index < 0).any():
+        raise DataError(name, f"{rule}, found {np.asarray(ids)[index < 0][0]}; {mend}")
+    return index
 
 
 def _nodes(table: pa.Table, settings: WorldSettings) -> Nodes:

@@ -16,6 +16,7 @@ from mgoe.simulate.truth import Nodes, Truth
 
 _CALIBRATION_DAYS = 8
 _CALIBRATION_ROWS = 100_000
+_LIMIT = 50.0  # of an intercept; logits that are larger add to it
 
 
 def make_truth(settings: WorldSettings) -> Truth:
@@ -67,6 +68,9 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
         def excess(shift: float, t: int = t, parent: int = parent, rate: float = behaviour.rate) -> float:
             return float(np.average(expit(logits[:, t] + shift), weights=reached[parent])) - rate
 
-        intercept[t] = float(brentq(excess, -50, 50, xtol=1e-9))  # pyright: ignore[reportArgumentType]
+        limit = _LIMIT
+        if not excess(-limit) <= 0 <= excess(limit):  # so that other worlds stay what they are, to the last bit
+            limit += float(np.abs(logits[:, t]).max())
+        intercept[t] = float(brentq(excess, -limit, limit, xtol=1e-9))  # pyright: ignore[reportArgumentType]
         reached[t] = reached[parent] * expit(logits[:, t] + intercept[t])
     return intercept

@@ -142,8 +142,8 @@ class Spark:
             return events
         file = self.spill / "history.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        bounded(backend, self.settings.memory * EXPORT_SHARE, self.spill)
-        packed(history).to_parquet(file)
+        with bounded(backend, self.settings.memory * EXPORT_SHARE):
+            packed(history).to_parquet(file)
         groups = pq.ParquetFile(file).metadata.num_row_groups
         a_part = max(1, groups // (4 * self.cores))
         read = ReadEvents(self._carry(None).file(file), a_part, groups)

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
@@ -51,12 +50,12 @@ def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
             close_session(session)
 
 
-def open_session(settings: GraphSettings, folder: Path | None = None) -> tuple[SparkSession, bool]:
+def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, bool]:
     """The session that runs in this process, or a new one, and whether it is new.
 
     Args:
         settings: Of the graph.
-        folder: Where Spark may spill and keeps its log; the system's folder for temporary files by default.
+        folder: Where Spark may spill and keeps its log.
 
     Raises:
         MissingExtra: PySpark is not installed.
@@ -155,7 +154,7 @@ def _reason(text: str) -> str:
     return ([*python[-1:], *causes[-1:], *lines[:1]] or ["it does not say why"])[0][:400].rstrip(".")
 
 
-def _start(settings: GraphSettings, folder: Path | None) -> SparkSession:
+def _start(settings: GraphSettings, folder: Path) -> SparkSession:
     check_java()
     check_master(settings.spark.master)
     from py4j.protocol import Py4JError
@@ -194,7 +193,7 @@ def _await_worker(session: SparkSession, master: str) -> None:
             raise GraphError("graph.spark.master", f"{rule}; start workers that have the memory and cores of graph.spark.options") from None
 
 
-def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
+def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
     """What the settings ask of Spark, over what a build needs."""
     master = settings.spark.master
     own = {
@@ -202,6 +201,7 @@ def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": f"{max(1024, int(settings.memory * JVM_SHARE * 1024))}m",
+        "spark.local.dir": str(folder.resolve()),
         "spark.driver.maxResultSize": "0",  # what comes back at once is bounded by the engine
         "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is carried
         "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes times in nanoseconds, which Spark else refuses
@@ -214,8 +214,6 @@ def _options(settings: GraphSettings, folder: Path | None) -> dict[str, str]:
         n = int(cores[1]) if cores else os.cpu_count() or 1
         own |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
         own["spark.sql.shuffle.partitions"] = str(PARTITIONS_A_CORE * n)
-    if folder is not None:
-        own["spark.local.dir"] = str(folder.resolve())
     return own | settings.spark.options | {"spark.master": master}
 
 
@@ -240,9 +238,8 @@ def _stop_java() -> None:
 
 
 @contextmanager
-def _log(folder: Path | None) -> Iterator[IO[bytes]]:
+def _log(folder: Path) -> Iterator[IO[bytes]]:
     """Where Spark writes what it would else write over the progress of the build."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile() if folder is None else (folder / "spark.log").open("w+b") as log:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "spark.log").open("w+b") as log:
         yield log
