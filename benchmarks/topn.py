@@ -64,7 +64,7 @@ GRIDS: dict[str, Grid] = {
     "popularity": [{}],
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
     "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160, 640)],
-    "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40, 80)],
+    "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
 }
 """Settings that are tried; those of LightGCN are moments of one fit."""
 READINGS: Grid = [{"undone": share} for share in (1, 0.5, 0)]

@@ -68,7 +68,7 @@ def test_a_user_is_ranked_blended_and_by_task(browser: Any, live: Served, bundle
     assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective="click * buy^2")["items"]]
     for task in bundle.tasks:
         page.get_by_role("button", name=task, exact=True).first.click()
-        says(page, "#summary", f"by `{task}`")
+        says(page, "#summary", f"by {task}.")
         assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective=task)["items"]]
     edges = page.eval_on_selector_all("#userEdges .value", "all => all.map(one => Number(one.textContent))")
     expected = [edge["score"] for edge in live.explain(user=user)["user_edges"]][:12]
