@@ -360,8 +360,12 @@ def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path)
         ("graph.seed", 2**31, "less than 2147483648"),
         ("negatives.seed", 2**63, "less than 2147483648"),
         ("negatives.training_seed", 2**63, "less than 2147483648"),
-        ("data.bucket", "99999999999w", "match pattern .*, found '99999999999w'"),
-        ("tasks.1.delay", "1000000d", "match pattern .*, found '1000000d'"),
+        ("data.bucket", "99999999999w", r"must be a whole number .* s, m, h, d or w .*, found '99999999999w'; write it as in 1d"),
+        ("data.bucket", "0d", r"must be longer than nothing .*, found '0d'; write it as in 1d"),
+        ("data.bucket", "07d", r"must .* not begin with 0, found '07d'; write it as in 1d"),
+        ("tasks.1.delay", "1000000d", r"must be a whole number of at most six digits .*, found '1000000d'"),
+        ("tasks.1.delay", "100000w", r"must be .* \(of weeks, five digits\), found '100000w'"),
+        ("training.checkpoint", "soon", r"must be a whole number .*, found 'soon'"),
     ],
 )
 def test_a_number_that_no_engine_holds_is_refused(key, value, rule):

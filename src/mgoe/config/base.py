@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -25,6 +26,25 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """What every library that draws takes."""
 Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
+
+
+def _length(text: str) -> str:
+    if re.fullmatch(r"[0-9]{1,6}[smhd]|[0-9]{1,5}w", text) is None:
+        rule = "must be a whole number of at most six digits and s, m, h, d or w (of weeks, five digits)"
+        raise ValueError(f"{rule}, found {text!r}; write it as in 1d")
+    return text
+
+
+def _begins(text: str) -> str:
+    if text[0] == "0":
+        raise ValueError(f"must be longer than nothing and not begin with 0, found {text!r}; write it as in 1d")
+    return text
+
+
+Length = Annotated[str, AfterValidator(_length)]
+"""Of time."""
+SomeLength = Annotated[Length, AfterValidator(_begins)]
+"""More than none."""
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Seed, Settings, as_list
+from mgoe.config.base import Length, Seed, Settings, SomeLength, as_list
 
 
 class FeatureSettings(Settings):
@@ -48,7 +48,7 @@ class DataSettings(Settings):
     """First moment that counts."""
     end: datetime | None = None
     """First moment that counts no more."""
-    bucket: str = Field(default="1d", pattern=r"^[1-9]([0-9]{0,5}[smhd]|[0-9]{0,4}w)$")
+    bucket: SomeLength = "1d"
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
     weight: str | None = None
     """Column of sample weights (exposures only)."""
@@ -81,7 +81,7 @@ class TaskSettings(Settings):
     """Sample space: the label counts only where this (weaker, binary) task's label is 1."""
     known_at: str | None = None
     """Exposure logs: a column with the time at which the label became known."""
-    delay: str = Field(default="0s", pattern=r"^([0-9]{1,6}[smhd]|[0-9]{1,5}w)$")
+    delay: Length = "0s"
     """Exposure logs: how long after the exposure the label is known, where there is no such column."""
 
     @property

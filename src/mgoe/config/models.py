@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mgoe.config.base import Count, Seed, Settings
+from mgoe.config.base import Count, Length, Seed, Settings
 
 InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
 Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
@@ -77,7 +77,7 @@ class TrainingSettings(Settings):
     would take more than half of the memory that a process may still take."""
     memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     """GiB that training examples may take; more are streamed from disk, shuffled in windows of an eighth of that."""
-    checkpoint: str = Field(default="10m", pattern=r"^[0-9]+[smhdw]$")
+    checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept of an unfinished fit, besides the best weights."""

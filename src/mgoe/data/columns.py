@@ -174,10 +174,11 @@ def to_arrow(values: Any) -> pa.Array:
         return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())  # of a list it says more than one
 
 
-def one_array(values: pa.ChunkedArray) -> pa.Array:
-    """The chunks as one array; of more text than offsets of 32 bits reach, with those of 64."""
-    far = pa.types.is_string(values.type) and values.nbytes > MOST_TEXT
-    return (values.cast(pa.large_string()) if far else values).combine_chunks()
+def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """As one array; text with offsets of 32 bits where these reach, of more with those of 64."""
+    if is_text(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.string() if values.nbytes <= MOST_TEXT else pa.large_string())
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -77,8 +77,7 @@ def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[Featu
 
 def _categories(values: Table, min_count: int) -> Vocabulary:
     counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count(), first=values["first"].min())
-    found = counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"]
-    found = one_array(found)
+    found = one_array(counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"])
     kind = found.type
     if pa.types.is_floating(kind):
         numbers = found.to_numpy(zero_copy_only=False)

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.data import columns
 from mgoe.data.columns import is_text, one_array, to_arrow
 from mgoe.errors import DataError
 
@@ -26,10 +25,7 @@ class Vocabulary:
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray):
-        ids = one_array(ids) if isinstance(ids, pa.ChunkedArray) else ids
-        if pa.types.is_string_view(ids.type) or (pa.types.is_large_string(ids.type) and ids.nbytes <= columns.MOST_TEXT):
-            ids = ids.cast(pa.string())
-        self._ids: pa.Array = ids
+        self._ids: pa.Array = one_array(ids)
 
     @property
     def size(self) -> int:
