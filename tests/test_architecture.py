@@ -12,7 +12,7 @@ import mgoe
 
 SOURCE = Path(mgoe.__file__).parent
 ROOMS = (
-    ("errors", "config", "files", "arrays", "tables", "ahead"),
+    ("errors", "config", "files", "arrays", "tables", "ahead", "kernels"),
     ("metrics",),
     ("data",),
     ("graph",),

@@ -10,6 +10,8 @@ bundle.recommend(user, k=10)
 
 from typing import TYPE_CHECKING, Any
 
+from mgoe.kernels import place_kernels
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "__version__", "compare", "load", "run"]
+
+place_kernels()
 
 
 def load(path: "Path | str") -> "Bundle":
