@@ -1,6 +1,7 @@
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,9 @@ from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.build import choose_resolutions
 from mgoe.graph.disk import disk_needed
 from mgoe.graph.gather import edges
+from mgoe.graph.resolutions import choose_resolutions
 from mgoe.graph.scores import UNIT, score_table
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 
@@ -64,17 +65,49 @@ def test_every_stage_is_told_once_to_its_end_and_timed(tmp_path, settings):
     assert graph.meta["seconds"] == pytest.approx(sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01)
 
 
-def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path):
-    seen = Watcher()
-    graph = history(EVENTS).build(tmp_path / "graph", observer=seen, resolutions=[(4, 4), (8, 8)])
-    (note,) = seen.notes
-    assert note == f"up to 0.0 GB of disk are needed in {tmp_path}"
-    log = history(EVENTS)
-    moments = log.source(tmp_path / "again.parquet").moments
-    settings = GraphSettings(**graph.meta["settings"])
-    used = sum(file.stat().st_size for file in graph.path.rglob("*.npy"))
-    headers = 128 * len(graph.meta["files"])
-    assert used - headers <= disk_needed(len(EVENTS), moments, settings, tasks=3) < 3 * used
+class Weighing(Watcher):
+    """Notes the most that the arrays of a build take, as of the start of its stages, without their headers."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.most = folder, 0
+
+    def stage(self, name, total, unit):
+        files = [file.stat().st_size - 128 for file in self.folder.rglob("*.npy")]
+        self.most = max(self.most, sum(files))
+        return super().stage(name, total, unit)
+
+
+@pytest.mark.parametrize(
+    ("events", "settings"),
+    [
+        (EVENTS, {"resolutions": [(4, 4), (8, 8)]}),
+        (planted(users=600, items=300, events=9000), {"resolutions": [(60, 30), (12, 20)], "rank": 100, "clusters": "random", "dense": 0}),
+        (planted(users=1200, items=1200, events=90_000), {"rank": 64, "clusters": "random"}),
+    ],
+    ids=["small", "uneven", "auto"],
+)
+def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path, events, settings):
+    seen, log = Weighing(tmp_path / "graph.building"), history(events)
+    graph = log.build(tmp_path / "graph", observer=seen, **settings)
+    needed = disk_needed(len(events), log.source(tmp_path / "again.parquet").moments, GraphSettings(**graph.meta["settings"]), tasks=3)
+    assert seen.notes == [f"up to {needed / 1e9:,.1f} GB of disk are needed in {tmp_path}"]
+    assert seen.most <= needed < 3.5 * seen.most
+
+
+def test_what_only_a_build_reads_is_removed_snapshot_by_snapshot(tmp_path):
+    """So that it takes the room of one."""
+
+    class Looking(Watcher):
+        most = 0
+
+        def stage(self, name, total, unit):
+            self.most = max(self.most, len(list((tmp_path / "graph.building" / "work").glob("*"))))
+            return super().stage(name, total, unit)
+
+    seen = Looking()
+    history(EVENTS).build(tmp_path / "graph", observer=seen)
+    assert seen.most == 1
 
 
 # --- the same build ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from mgoe.config import RunSettings, dump_settings, load_settings, make_settings
 from mgoe.data import Vocabulary
 from mgoe.errors import ConfigError, DataError, GraphError, OutputError
 from mgoe.graph import MacroGraph
+from mgoe.pipeline import graphs
 from tests.effort import SOAK
 from tests.graph.histories import contents, differences
 
@@ -145,6 +147,20 @@ def test_new_events_make_the_pairs_of_all_events(first: MacroGraph, whole: Macro
         assert found.describe()[name] == whole.describe()[name]
     found.verify()
     assert left(out) == ["graph", "run.json", "settings.yaml"]
+
+
+def test_a_graph_built_on_spark_is_updated_without_it(
+    first: MacroGraph, log: pd.DataFrame, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The process that updates would take all events from Spark at once."""
+    new = [str(written(log[cut:], tmp_path / "new.parquet"))]
+    expected = pipeline.update(copy(first, tmp_path / "embedded"), new)
+    out = copy(first, tmp_path / "spark")
+    told = json.loads((out / "graph" / "graph.json").read_text())
+    told["settings"]["engine"] = "spark"
+    (out / "graph" / "graph.json").write_text(json.dumps(told))
+    monkeypatch.setattr(graphs, "open_on_spark", None)
+    assert differences(contents(pipeline.update(out, new), 0), contents(expected, 0)) == []
 
 
 def test_events_that_are_there_already_change_nothing_but_the_count(first: MacroGraph, log: pd.DataFrame, cut: int, tmp_path: Path):

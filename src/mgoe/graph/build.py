@@ -7,6 +7,7 @@ when it is whole; one that was cut off goes on after the last stage that was don
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,16 +29,12 @@ from mgoe.graph.learned import Learned
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.memory import check_memory
 from mgoe.graph.pairs import MOST_TASKS, Moments
+from mgoe.graph.resolutions import choose_resolutions
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
 from mgoe.tables import checksum, mixed
 
-AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
-NODES_A_MACRO_NODE = 10
-"""`auto` keeps a resolution only where the first snapshot has so many nodes a macro node."""
-MOST_MACRO_NODES = (1 << 16) - 2
-"""Macro nodes are stored in 16 bits."""
 DAY = 86_400_000_000
 
 
@@ -124,6 +121,8 @@ def build_graph(
         for s, snapshot in enumerate(snapshots):
             learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
             assemble(assembler, s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
+            if s < len(snapshots) - 1:
+                shutil.rmtree(folder / "work" / snapshot.name, ignore_errors=True)
         ranks = np.asarray(source.ranks, float)
         meta = {
             "format": FORMAT,
@@ -166,33 +165,6 @@ def make_engine(folder: Path, settings: GraphSettings) -> Iterator[Engine]:
 
     with Spark(folder, settings) as engine:
         yield engine
-
-
-def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
-    """Numbers of macro nodes, from the size of the first snapshot, so that later events do not change them.
-
-    Args:
-        settings: Of the graph.
-        users, items: Nodes with history at the first snapshot.
-
-    Raises:
-        GraphError: An explicit number exceeds the nodes.
-    """
-    if settings.resolutions == "auto":
-        fits = [size for size in AUTO_RESOLUTIONS if size[0] * NODES_A_MACRO_NODE <= users and size[1] * NODES_A_MACRO_NODE <= items]
-        small = (max(1, min(6, users // 3)), max(1, min(8, items // 3)))
-        return tuple(fits) or (small,)
-    for ku, ki in settings.resolutions:
-        for name, k, n in (("user", ku, users), ("item", ki, items)):
-            if not 1 <= k <= MOST_MACRO_NODES:
-                rule = f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s"
-                raise GraphError("graph.resolutions", f"{rule}; ask for fewer")
-            if k > n:
-                raise GraphError(
-                    "graph.resolutions",
-                    f"{k} {name} macro nodes are more than the {n} {name}s of the first snapshot; ask for fewer, or `auto`",
-                )
-    return tuple(settings.resolutions)
 
 
 def _linked(snapshot: Path) -> tuple[int, int]:

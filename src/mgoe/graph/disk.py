@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from mgoe.config import GraphSettings
 from mgoe.graph.pairs import Moments, code_type
+from mgoe.graph.resolutions import AUTO_RESOLUTIONS
 
+EDGE = 10
+"""Bytes of a 1st-order edge, at most."""
 SORTED_EVENT = 16
 """Bytes of an event while DuckDB sorts it, at most; it packs them to about two thirds."""
 
@@ -18,15 +21,17 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
         settings: Of the graph.
         tasks: T.
     """
-    code = code_type(tasks)().nbytes
-    sizes = [(100, 100)] if settings.resolutions == "auto" else settings.resolutions
-    dense = sizes[settings.dense_of(len(sizes))]
-    total = 0
+    code, vector = code_type(tasks)().nbytes, 4 * settings.rank
+    sizes = AUTO_RESOLUTIONS if settings.resolutions == "auto" else settings.resolutions
+    node = 4 * (3 * tasks + 3) + settings.recents * (4 + code) + vector + 16
+    node += 2 * sum(sizes[settings.dense_of(len(sizes))]) + 16 * len(
+        sizes
+    )  # half precision, both orders; where edges start, and the macro node
+    kept = sum(12 * users * items + 32 * (users + items) for users, items in sizes) * len(moments)
     for users, items in zip(moments.users.tolist(), moments.items.tolist(), strict=True):
-        node = 4 * (2 * tasks + 3) + settings.recents * (4 + code) + 4 * settings.rank + 4 * tasks + 32
-        node += 2 * sum(dense)  # half precision, both orders
-        node += sum(8 + 6 * min(max(size), max(1, events // max(users, 1))) for size in sizes)
-        total += (users + items) * node + items * (4 * settings.rank + 8)  # the basis again
-        total += events * (4 + code + 8 + 2)  # by user, kept
-    by_item = events * (4 + code)
-    return int(total + max(by_item, SORTED_EVENT * events if events * SORTED_EVENT > settings.memory * 2**29 else 0))
+        kept += (users + items) * node + items * (vector + 8)  # the basis again
+        kept += EDGE * sum(min(users * ki, events) + min(items * ku, events) for ku, ki in sizes)
+        kept += events * (4 + code + 8 + 2)  # pairs by user
+    users, items = int(moments.users[-1]), int(moments.items[-1])
+    work = events * (4 + code) + (users + items) * (4 * tasks + 36) + items * vector  # of one snapshot at a time
+    return int(kept + max(work, SORTED_EVENT * events if events * SORTED_EVENT > settings.memory * 2**29 else 0))

@@ -133,10 +133,16 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
             items = int(graph.meta["items"][s])
             stages.run(f"{s:02d}: pairs", len(rows.other), lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance))
             learned = Learned.of(graph.folder(s), len(graph.sizes), settings.scale)
-            assemble(assembler, s, snapshot, folder / "work" / snapshot.name, cut, None, learned)
+            work = folder / "work" / snapshot.name
+            assemble(assembler, s, snapshot, work, cut, None, learned)
             pairs.append(len(mapped(snapshot / "pairs.item.npy")))
-        drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
-        changed = {"pairs": pairs, "drift": drift, "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}]}
+            if s < len(graph.meta["cuts"]) - 1:
+                shutil.rmtree(work, ignore_errors=True)
+        changed = {
+            "pairs": pairs,
+            "drift": assembler.drift(work),
+            "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}],
+        }
         finish(folder, graph.path, graph.meta | changed, files, stages)
     return MacroGraph.open(graph.path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mgoe.graph import MacroGraph, NewEvents, Source, Spent, build_graph, forget
 from mgoe.pipeline.output import claim, ends_of
 from mgoe.pipeline.stages import Say, build
 from mgoe.pipeline.watch import Watch
+from mgoe.tables import bounded
 
 LOG_SHARE = 0.6
 """Of graph.memory: what DuckDB may take while it reads and sorts a log."""
@@ -172,7 +173,7 @@ def _log_of(
     say("reading and numbering the log")
     started = time.perf_counter()
     try:
-        with _opened(settings, log, folder) if table is None else nullcontext(table) as source:
+        with _opened(settings, log, folder) if table is None else _bounded(table, settings) as source:
             place = "the table" if table is not None else place_of(log)
             with peak_memory() as peak:
                 try:
@@ -190,6 +191,12 @@ def _log_of(
 
 
 @contextmanager
+def _bounded(table: ir.Table, settings: RunSettings) -> Iterator[ir.Table]:
+    with bounded(table.get_backend(), settings.graph.memory * LOG_SHARE):
+        yield table
+
+
+@contextmanager
 def _opened(settings: RunSettings, log: list[str], folder: Path) -> Iterator[ir.Table]:
     """The log as a table of the engine that reads it: of Spark, where the graph is built there and the log is Parquet; else of DuckDB."""
     if settings.graph.engine == "spark" and on_a_cluster(log):
@@ -202,7 +209,7 @@ def _opened(settings: RunSettings, log: list[str], folder: Path) -> Iterator[ir.
     (folder / "work.duckdb").unlink(missing_ok=True)
     con = connect(folder, settings.graph.memory * LOG_SHARE)
     try:
-        yield open_log(con, log)
+        yield open_log(con, log, ids=(settings.data.user, settings.data.item))
     finally:
         con.disconnect()
 
@@ -219,10 +226,15 @@ def _vocabulary_file(graph: MacroGraph) -> Path:
 
 
 def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
-    """How the graph's log was read, for further files of it. All of their events count, whatever start and end the first had."""
+    """How the graph's log was read, for further files of it. All of their events count, whatever start and end the first had.
+
+    The process that updates sorts them itself. So files that it can read stay in it; what lies elsewhere comes through Spark.
+    """
     if not graph.meta["log"]:
         raise GraphError(graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`")
-    raw: dict[str, Any] = {**graph.meta["log"], "graph": graph.meta["settings"]}
+    raw: dict[str, Any] = {**graph.meta["log"], "graph": dict(graph.meta["settings"])}
+    if not any("://" in path for path in log):
+        raw["graph"]["engine"] = "embedded"
     raw["data"] = {**raw["data"], "log": list(log) or ["-"], "start": None, "end": None}
     try:
         return RunSettings.model_validate(raw)
