@@ -65,11 +65,13 @@ def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_
     run = logs.event_settings(negatives={"ratio": ratio})
     one = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "one"))
     drawn, sample = [], events.sample_negatives
-    monkeypatch.setattr(events, "BLOCK", 2 * (1 + ratio))
-    monkeypatch.setattr(events, "sample_negatives", lambda user, *rest: drawn.append(len(user) * (1 + ratio)) or sample(user, *rest))
-    other = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "other"))
-    pd.testing.assert_frame_equal(other["examples"], one["examples"])
-    assert max(drawn) == 2 * (1 + ratio)  # of a day
+    monkeypatch.setattr(events, "sample_negatives", lambda user, *rest: drawn.append(len(user)) or sample(user, *rest))
+    for positives, most in ((2, 2), (1, 1)):  # a day's, and some users of a day
+        monkeypatch.setattr(events, "BLOCK", positives * (1 + ratio))
+        other = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / f"{positives}"))
+        pd.testing.assert_frame_equal(other["examples"], one["examples"])
+        assert max(drawn) == most
+        drawn.clear()
 
 
 def test_a_behaviour_may_do_several_tasks_and_a_task_take_several_behaviours(tmp_path):

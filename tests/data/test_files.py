@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ibis
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -122,6 +123,16 @@ def test_a_csv_with_names_is_read(case, tmp_path):
     (tmp_path / "log.csv").write_text(NAMED[case])
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"])
     assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith("#")
+
+
+@pytest.mark.parametrize(("last", "kind"), [("00100", "string"), (" 0101", "string"), ("60100", "int64"), ("0", "int64"), ("-7", "int64")])
+def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind, tmp_path):
+    """DuckDB guesses by the first 20,480 rows."""
+    lines = [*map(str, range(100, 30_000)), last]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{line},7" for line in lines)]))
+    rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
+    assert rows.schema() == ibis.schema({"user": kind, "item": "int64"})
+    assert rows.user.nunique().to_pyarrow().as_py() == len(lines)
 
 
 @pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])

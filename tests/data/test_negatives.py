@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
 from mgoe.config import NegativeSettings
-from mgoe.data.negatives import blocks, sample_negatives, uniforms
+from mgoe.data import events
+from mgoe.data.negatives import Pools, blocks, sample_negatives, uniforms
 
 triples = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 6), st.integers(0, 6)), unique=True, min_size=1, max_size=60)
 samplers = st.builds(
@@ -70,3 +72,18 @@ def test_blocks_hold_every_bucket_once(counts, size):
     found = list(blocks(np.array(counts), size))
     assert [k for low, high in found for k in range(low, high)] == list(range(len(counts)))
     assert all(sum(counts[low + 1 : high]) < size for low, high in found)
+
+
+@given(rows=triples, how=samplers, size=st.integers(1, 20))
+def test_negatives_of_some_users_of_a_bucket_are_those_of_the_whole(rows, how, size):
+    user, item, bucket = columns(rows)
+    source, expected = sample_negatives(user, item, bucket, how)
+    found, before = [], 0
+    stream = pa.table({"bucket": bucket, "user": user, "item": item}).to_batches(max_chunksize=7)
+    for piece in events._whole_users(stream, size):
+        of_piece = (piece[name].to_numpy() for name in ("user", "item", "bucket"))
+        rows_of, drawn = sample_negatives(*of_piece, how, Pools.of(item, bucket, how.distribution), before)
+        found += zip(rows_of + before, drawn, strict=True)
+        before += len(piece)
+    assert before == len(rows)
+    assert found == list(zip(source, expected, strict=True))

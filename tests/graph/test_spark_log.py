@@ -135,6 +135,14 @@ def test_decimals_are_read_alike(spark: Any):
         assert values is broken or found == [[str(int(value)) for value in values]] * 2
 
 
+def test_fractions_of_a_microsecond_are_rounded_alike(spark: Any):
+    """Cut off, the last moment would be of the day before. A number that is no time at all is null."""
+    rows = pa.table({"at": [1_700_000_000.1234567, 86_399.9999997, -0.0000007, 1e300]})
+    spark._session.createDataFrame(rows.to_pandas()).createOrReplaceTempView("fractions")
+    for column in (spark.table("fractions")["at"], ibis.memtable(rows)["at"]):
+        assert read_time(column, "at", "s", "log").to_pyarrow().to_pylist() == [1_700_000_000_123_457, 86_400_000_000, -1, None]
+
+
 def test_a_checksum_does_not_overflow(spark: Any):
     """A few large numbers for the billions of small ones of a long log."""
     numbers = [(1 << 63) - 1, (1 << 62) + 12345, 1 << 62, 7]

@@ -11,6 +11,15 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from mgoe.config.base import Length, Seed, Settings, SomeLength, as_list
 
 
+def _written(value: object) -> object:
+    if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit()):
+        raise ValueError(f"must be a date or a time, found the number {value}; write it as in 2017-11-25")  # it would count seconds
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written)]
+
+
 class FeatureSettings(Settings):
     """One column read beside the ids: of a side table, or of an exposure."""
 
@@ -44,9 +53,9 @@ class DataSettings(Settings):
     behavior: str = "behavior"
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Of integer times; `auto` goes by their magnitude."""
-    start: datetime | None = None
+    start: Moment | None = None
     """First moment that counts."""
-    end: datetime | None = None
+    end: Moment | None = None
     """First moment that counts no more."""
     bucket: SomeLength = "1d"
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
@@ -91,7 +100,7 @@ class TaskSettings(Settings):
 
 
 Cuts = Annotated[
-    Annotated[list[float], Tag("quantiles")] | Annotated[list[date | datetime], Tag("dates")],
+    Annotated[list[float], Tag("quantiles")] | Annotated[list[Annotated[date | datetime, BeforeValidator(_written)]], Tag("dates")],
     Discriminator(lambda cuts: "dates" if isinstance(cuts, list) and any(isinstance(cut, str | date) for cut in cuts) else "quantiles"),
 ]
 

@@ -103,7 +103,10 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
         unit = _unit(finite, name, place, key)
     if unit == "ns":
         return ((finite - finite % 1000) / 1000).round().cast("int64")  # engines divide as floats, whose floor can be one too low
-    return (finite * UNITS[unit]).try_cast("int64") if kind.is_floating() else finite.cast("int64") * UNITS[unit]
+    if kind.is_floating():  # rounded before the cast, in which one engine would round and another cut off
+        moment: Expr = finite * UNITS[unit]
+        return ibis.ifelse(moment.abs() < 2.0**62, moment, None).round().cast("int64")
+    return finite.cast("int64") * UNITS[unit]
 
 
 def time_check(column: Expr, moment: Expr, name: str) -> Check:

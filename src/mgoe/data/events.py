@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import ibis
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
 from mgoe.data.examples import ExampleWriter
 from mgoe.data.expr import Table
-from mgoe.data.negatives import blocks, sample_negatives
+from mgoe.data.negatives import Pools, blocks, sample_negatives
 from mgoe.data.schema import Log
 from mgoe.errors import DataError
+from mgoe.tables import batches
 
 BLOCK = 4_000_000
 """Positives and draws at once."""
@@ -92,7 +93,7 @@ def write_event_examples(
     tasks: int,
     writer: ExampleWriter,
 ) -> None:
-    """Positives and their sampled negatives, block by block of whole buckets.
+    """Positives and their sampled negatives, block by block of whole buckets, of a long one some users at a time.
 
     Args:
         found: What `positives` made.
@@ -109,12 +110,39 @@ def write_event_examples(
     for part, drawn in ((training, settings.of_training), (judged, settings)):
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
-            _write_block(found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"]).to_pyarrow(), drawn, tasks, writer)
+            rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
+            if counts[part][low:high].sum() < 2 * size:
+                _write(rows.to_pyarrow(), drawn, tasks, writer)
+                continue
+            whole, before = rows.select("item", "bucket").to_pyarrow(), 0
+            pools = Pools.of(whole["item"].to_numpy(), whole["bucket"].to_numpy(), drawn.distribution)
+            for some in _whole_users(batches(rows), size):
+                _write(some, drawn, tasks, writer, pools, before)
+                before += len(some)
 
 
-def _write_block(block: pa.Table, settings: NegativeSettings, tasks: int, writer: ExampleWriter) -> None:
+def _whole_users(ordered: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Rows in pieces of about so many, none of which cuts a user of a bucket."""
+    held: list[pa.RecordBatch] = []
+    for batch in (part[start : start + size] for part in ordered for start in range(0, len(part), size)):
+        held.append(batch)
+        if sum(map(len, held)) >= size:
+            table = pa.Table.from_batches(held)
+            user, bucket = table["user"].to_numpy(), table["bucket"].to_numpy()
+            others = np.flatnonzero((user != user[-1]) | (bucket != bucket[-1]))
+            end = int(others[-1]) + 1 if len(others) else 0  # where the last user of the last bucket starts
+            if end:
+                yield table[:end]
+            held = table[end:].to_batches()
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _write(
+    block: pa.Table, settings: NegativeSettings, tasks: int, writer: ExampleWriter, pools: Pools | None = None, before: int = 0
+) -> None:
     user, item, bucket, code = (block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code"))
-    source, drawn = sample_negatives(user, item, bucket, settings)
+    source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
     users, items, all_buckets = (
         np.concatenate([user, user[source]]),
         np.concatenate([item, drawn]),

@@ -44,13 +44,14 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
     return con
 
 
-def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Table:
+def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Sequence[str] = ()) -> ir.Table:
     """One lazy table over files, folders and globs; columns go by name.
 
     Args:
         con: Where the table is made.
         paths: Files, folders (every Parquet and CSV file below that is not hidden) or globs. All Parquet or all CSV.
         key: The setting that named them, for messages.
+        ids: Columns of ids. In a CSV they are text where any of them is a number with zeros before it, which is another id than the number.
 
     Raises:
         DataError: Nothing is there, or it is no Parquet or CSV that can be read.
@@ -69,7 +70,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG) -> ir.Ta
             return con.read_parquet(names, union_by_name=len(names) > 1)
         for name in names:
             _check_names(con, name)
-        return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES)
+        return _read_csv(con, names, ids)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
 
@@ -197,6 +198,22 @@ def files_of(path: str, key: str) -> list[Path]:
         return found
     near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
     raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+
+
+def _read_csv(con: Backend, names: list[str], ids: Sequence[str]) -> ir.Table:
+    """Types are guessed by the first rows of each file, and for ids looked up in all."""
+
+    def read(**types: str) -> ir.Table:
+        return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES, types=types or None)
+
+    guessed = read()
+    numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_integer()]
+    if not numbers:
+        return guessed
+    texts = read(**dict.fromkeys(numbers, "VARCHAR"))
+    told = texts.aggregate(**{name: texts[name].re_search(r"^\s*[+-]?0[0-9]").any() for name in numbers}).to_pyarrow().to_pylist()[0]
+    padded = [name for name in numbers if told[name]]
+    return read(**dict.fromkeys(padded, "VARCHAR")) if padded else guessed
 
 
 def _check_names(con: Backend, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,50 +28,74 @@ def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) ->
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+@dataclass(frozen=True)
+class Pools:
+    """What is drawn from: the items of whole buckets.
+
+    Attributes:
+        buckets: Their numbers, rising. Shape (b,).
+        first: The first positive of each. Shape (b,).
+        items: Of all of them, bucket by bucket. Shape (p,).
+        start: Where each bucket's items start. Shape (b,).
+        count: How many each has. Shape (b,).
+    """
+
+    buckets: NDArray[np.int64]
+    first: NDArray[np.int64]
+    items: NDArray[np.int64]
+    start: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str) -> Pools:
+        """From all positives of these buckets, sorted by bucket, user, item. Shape (n,) each."""
+        buckets, first, count = np.unique(bucket, return_index=True, return_counts=True)
+        if distribution == "popularity":
+            return cls(buckets, first, item, first, count)
+        order = np.lexsort((item, bucket))
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(item[order]) != 0) | (np.diff(bucket[order]) != 0)
+        kept = np.diff(np.cumsum(np.r_[0, new])[np.r_[first, len(order)]])
+        return cls(buckets, first, item[order][new], np.cumsum(kept) - kept, kept)
+
+
 def sample_negatives(
-    user: NDArray[np.int64], item: NDArray[np.int64], bucket: NDArray[np.int64], settings: NegativeSettings
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    bucket: NDArray[np.int64],
+    settings: NegativeSettings,
+    pools: Pools | None = None,
+    before: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw items of the same bucket for each positive; drop a draw that the user did in that bucket.
 
     Args:
-        user: Of each positive, which are distinct and sorted by bucket, user, item; whole buckets only. Shape (n,).
+        user: Of each positive, which are distinct and sorted by bucket, user, item. Shape (n,).
         item: Likewise.
         bucket: Likewise.
         settings: Ratio, distribution and seed.
+        pools: Of the whole buckets, where these are some of their users alone.
+        before: Positives of `pools` before these.
 
     Returns:
         For each negative that stays, the row of its positive (whose user and bucket it has) and its item. Shape (m,) each.
     """
-    _, start, count = np.unique(bucket, return_index=True, return_counts=True)
-    group = np.repeat(np.arange(len(start)), count)  # (n,) ordinal of the bucket
-    pool, pool_start, pool_count = _pool(item, group, start, count, settings.distribution)
+    pools = pools or Pools.of(item, bucket, settings.distribution)
+    group = np.searchsorted(pools.buckets, bucket)  # (n,) ordinal of the bucket
     source = np.repeat(np.arange(len(user)), settings.ratio)
-    draw = np.arange(len(source)) - start[group[source]] * settings.ratio
-    place = (uniforms(settings.seed, bucket[source], draw) * pool_count[group[source]]).astype(np.int64)
-    drawn = pool[pool_start[group[source]] + place]
+    draw = np.arange(len(source)) + (before - pools.first[group[source]]) * settings.ratio
+    place = (uniforms(settings.seed, bucket[source], draw) * pools.count[group[source]]).astype(np.int64)
+    drawn = pools.items[pools.start[group[source]] + place]
     done = _pair_keys(group, user, item, group[source], user[source], drawn)
     stays = ~np.isin(done[len(user) :], done[: len(user)])
     return source[stays], drawn[stays]
 
 
 def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
-    """Split buckets into runs [from, to) of about `size` rows, so that memory does not grow with the log."""
+    """Split buckets into runs [from, to) of about `size` rows."""
     block = (np.cumsum(counts) - 1) // size
     edges = np.flatnonzero(np.diff(block, prepend=-1))
     yield from zip(edges.tolist(), [*edges[1:].tolist(), len(counts)], strict=True)
-
-
-def _pool(
-    item: NDArray[np.int64], group: NDArray[np.int64], start: NDArray[np.int64], count: NDArray[np.int64], distribution: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Items to draw from, bucket by bucket: where each bucket's part starts, and how long it is."""
-    if distribution == "popularity":
-        return item, start, count
-    order = np.lexsort((item, group))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (np.diff(item[order]) != 0) | (np.diff(group[order]) != 0)
-    kept = np.bincount(group[order][first], minlength=len(start))
-    return item[order][first], np.cumsum(kept) - kept, kept
 
 
 def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -41,7 +41,7 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
     with TemporaryDirectory(prefix="mgoe-") as folder:
         con = connect(Path(folder))
         try:
-            source = table if table is not None else open_log(con, settings.data.log)
+            source = table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
             names = find_columns(source, settings, place)
             raw = stage(con, source, names, "raw", place)
             values, _ = read_columns(raw, settings, names, place)

@@ -83,7 +83,7 @@ def read_side(con: Backend, settings: SideTableSettings | None, nodes: Vocabular
     if settings is None:
         return SideFeatures(FeatureEncoders(), {}), {}
     check_names(settings.features, f"{key}.features")
-    source = open_log(con, [settings.path], f"{key}.path")
+    source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
     columns = {f"feature_{k}": feature.name for k, feature in enumerate(settings.features)}
     require_columns(source, {f"{key}.id": settings.id}, settings.path)
     for name in columns.values():

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mgoe.config import RunSettings
 from mgoe.data.checks import enforce
-from mgoe.data.columns import one_array
+from mgoe.data.columns import is_text, one_array
 from mgoe.data.events import behavior_masks
 from mgoe.data.exposures import label_history
 from mgoe.data.expr import Table
@@ -158,12 +158,13 @@ def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str)
     before = Vocabulary.load(known)
     new = ids.filter(pa.array(before.codes(ids) < 0))
     rule, mend = f"ids of {node}s must be as in the graph ({before.type})", "mend the column"
+    kind = pa.large_string() if is_text(before.type) else before.type  # all together may be much text
     try:
-        read = new.cast(before.type)
+        read = new.cast(kind)
     except pa.ArrowInvalid as error:
         raise DataError(place, f"{rule}: {error}; {mend}") from None
     changed = new.filter(pc.not_equal(read.cast(new.type), new))  # type: ignore[attr-defined]
     if len(changed):  # "07" would be taken for 7, which is another id
         raise DataError(place, f"{rule}, found {changed[0].as_py()!r}, which no {before.type} says; {mend}")
     held = before.ids(np.arange(before.size))
-    return Vocabulary(pa.chunked_array([held.cast(before.type), read]))
+    return Vocabulary(pa.chunked_array([held.cast(kind), read]))

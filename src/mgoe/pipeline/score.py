@@ -102,7 +102,7 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
 def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.Table]:
     """The columns that are needed; the first block is empty, so that a file without rows has columns too."""
     data = bundle.settings.data
-    table = open_log(ibis.duckdb.connect(), [pairs], "pairs")
+    table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
     for column in (data.user, data.item, *labels):
         if column not in table.columns:
             raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
