@@ -105,7 +105,8 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
         return ((finite - finite % 1000) / 1000).round().cast("int64")  # engines divide as floats, whose floor can be one too low
     if kind.is_floating():  # rounded before the cast, in which one engine would round and another cut off
         moment: Expr = finite * UNITS[unit]
-        return ibis.ifelse(moment.abs() < 2.0**62, moment, None).round().cast("int64")
+        held: Expr = ibis.ifelse(moment.abs() < 2.0**62, moment, None)
+        return held.round().cast("int64")
     return finite.cast("int64") * UNITS[unit]
 
 

@@ -6,6 +6,7 @@ import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -210,7 +211,7 @@ def _read_csv(con: Backend, names: list[str], ids: Sequence[str]) -> ir.Table:
     numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_integer()]
     if not numbers:
         return guessed
-    texts = read(**dict.fromkeys(numbers, "VARCHAR"))
+    texts: Any = read(**dict.fromkeys(numbers, "VARCHAR"))
     told = texts.aggregate(**{name: texts[name].re_search(r"^\s*[+-]?0[0-9]").any() for name in numbers}).to_pyarrow().to_pylist()[0]
     padded = [name for name in numbers if told[name]]
     return read(**dict.fromkeys(padded, "VARCHAR")) if padded else guessed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mgoe.files import GIB, write_json
+from mgoe.files import GIB, read_json, write_json
 
 FILE = "stages.json"
 Advance = Callable[[int], None]
@@ -67,7 +66,7 @@ class Stages:
         self.file, self.observer = folder / FILE, observer
         self._record: dict[str, Any] = {"source": source, "done": {}}
         if self.file.exists():
-            self._record = json.loads(self.file.read_text())
+            self._record = read_json(self.file)
         else:
             write_json(self.file, self._record)
 

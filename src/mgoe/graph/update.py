@@ -138,11 +138,8 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
             pairs.append(len(mapped(snapshot / "pairs.item.npy")))
             if s < len(graph.meta["cuts"]) - 1:
                 shutil.rmtree(work, ignore_errors=True)
-        changed = {
-            "pairs": pairs,
-            "drift": assembler.drift(work),
-            "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}],
-        }
+        drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
+        changed = {"pairs": pairs, "drift": drift, "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}]}
         finish(folder, graph.path, graph.meta | changed, files, stages)
     return MacroGraph.open(graph.path)
 
