@@ -20,8 +20,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import mgoe
 import mgoe.errors
 from mgoe.bundle import Bundle
-from mgoe.calibration import recalibrate, sampling_prior
-from mgoe.config import NegativeSettings, RunSettings, dump_settings, load_settings
+from mgoe.calibration import in_whole_space, recalibrate, sampling_prior
+from mgoe.config import NegativeSettings, RunSettings, TaskSettings, dump_settings, load_settings
 from mgoe.data import Prepared
 from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
@@ -297,6 +297,17 @@ def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
     assert_allclose(found[:, 0], sampled.score_codes(np.full(50, 3), items)[:, 0])
     assert_array_equal(found[:, 1], learned[:, 1])
     assert_allclose(Scorer.open(within, engine="torch").score(3, items), found, atol=1e-5, rtol=1e-4)
+
+
+def test_a_task_within_a_sample_space_is_ordered_by_how_likely_it_is_at_all():
+    tasks = [
+        TaskSettings(name="click"),
+        TaskSettings(name="cart", given="click"),
+        TaskSettings(name="like"),
+        TaskSettings(name="buy", given="cart"),
+    ]
+    found = in_whole_space(np.array([[0.5, 0.25, 0.7, 0.5], [0.001, 0.9, 0.0, 1.0]], np.float32), tasks)
+    assert_allclose(found, [[0.5, 0.125, 0.7, 0.0625], [0.001, 0.0009, 0.0, 0.0009]], rtol=1e-6)
 
 
 def test_exposures_are_left_as_they_are(shown: Path):

@@ -42,6 +42,15 @@ def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
     return np.array([task.kind == "binary" and task.given is None for task in tasks])
 
 
+def in_whole_space(probabilities: NDArray[np.float32], tasks: Sequence[TaskSettings]) -> NDArray[np.float32]:
+    """Probabilities (B, T) of tasks within a sample space as those over all pairs: times that of the task that they are given."""
+    out, names = probabilities.copy(), [task.name for task in tasks]
+    for t, task in enumerate(tasks):  # which stand after what they are given
+        if task.given is not None:
+            out[:, t] *= out[:, names.index(task.given)]
+    return out
+
+
 def recalibrate(probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Undo the sampling of negatives in the tasks that `shifted_tasks` names; probabilities and values of the others stay (ours).
 

@@ -94,6 +94,11 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "first moment as a number": (lambda log: log, {"data": {"start": 20200101}}, ("data.start", "found the number 20200101", "2017-11-25")),
     "last moment as digits": (lambda log: log, {"data": {"end": "20200101"}}, ("data.end", "found the number 20200101")),
     "cuts as digits": (lambda log: log, {"split": {"cuts": ["20200104", "20200106", "20200108"]}}, ("split.cuts", "found the number")),
+    "a task called as the mean": (
+        lambda log: log,
+        {"tasks": ["click", {"name": "all", "behaviors": "buy"}]},
+        ("tasks.all", "choose another"),
+    ),
     "task that never happens": (lambda log: log, {"tasks": ["click", "gift"]}, ("gift",)),
     "one user": (lambda log: log.assign(user_id=3), {}, ("'user_id'", "at least two users", "3")),
     "one item": (lambda log: log.assign(item_id=3), {}, ("'item_id'", "at least two items", "3")),

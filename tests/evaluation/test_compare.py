@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from mgoe import metrics
 from mgoe.errors import OutputError
-from mgoe.evaluation import Influence, compare, estimate, measure, user_influence
+from mgoe.evaluation import Influence, compare, estimate, find_leads, measure, user_influence
 from tests.effort import up_to
 
 from .made_up import TASKS, drawn_again, made_up
@@ -91,6 +91,21 @@ def test_a_task_of_one_class_gives_nan_not_a_crash():
     found = {(e.task, e.metric): e for e in estimate("m", [user_influence(scores, labels, users, TASKS)] * 2)}
     assert np.isnan([found["buy", "auc"].value, found["buy", "auc"].low]).all()
     assert found["all", "auc"].value == found["click", "auc"].value
+
+
+@pytest.mark.parametrize("few", [1, 19, 20])
+def test_of_a_task_that_few_users_carry_there_is_a_value_and_no_interval(few):
+    """The only user with a positive moves nothing, so noise would be certain."""
+    rng, users = np.random.default_rng(few), np.repeat(np.arange(200), 10)
+    labels = np.zeros((2000, 2))
+    labels[::2, 0] = 1
+    labels[np.arange(few) * 10, 1] = 1
+    ours, theirs = (user_influence(rng.random((2000, 2)), labels, users, TASKS[:2]) for _ in range(2))
+    found = {(one.task, one.metric): one for one in [*compare("a", [ours], "b", [theirs]), *find_leads("a", {0: ours}, {"b": {0: theirs}})]}
+    for name, metric in (("buy", "auc"), ("buy", "gauc"), ("all", "auc"), ("all", "ranking")):
+        assert np.isfinite(found[name, metric].value)
+        assert np.isnan([found[name, metric].low, found[name, metric].high]).all() == (few < 20)
+    assert np.isfinite([found["click", "auc"].low, found["buy", "logloss"].low]).all()
 
 
 def test_influence_comes_back_from_its_file(tmp_path):

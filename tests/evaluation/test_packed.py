@@ -37,6 +37,13 @@ def test_leads_of_packed_ones_are_those_of_whole_ones():
         assert_allclose([other.low, other.high], [lead.low, lead.high], atol=0.03 * (lead.high - lead.low), equal_nan=True)
 
 
+def test_a_metric_of_too_few_users_is_kept_without_its_parts():
+    one = deal(Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.full((4, 1), np.nan, np.float32)))
+    other = unpack(json.loads(json.dumps(pack(one))))
+    assert other.values == [0.5]
+    assert np.isnan(other.parts).all()
+
+
 def test_a_metric_that_moves_with_nobody_is_kept():
     still = deal(Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.zeros((4, 1), np.float32)))
     assert_array_equal(unpack(pack(still)).parts, still.parts)

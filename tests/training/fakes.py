@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgoe.config.base import Settings
 from mgoe.data import Examples
 from mgoe.models import FeatureSpec, TaskSpec
 from mgoe.training import Feed
@@ -95,6 +96,12 @@ def make_feed(count: int, seed: int = 0, snapshots: int = SNAPSHOTS, needs: froz
     return Feed(PREPARED, GRAPH, make_examples(count, seed, snapshots), needs, SPEC)  # type: ignore[arg-type]
 
 
+class Options(Settings):
+    """Of the model."""
+
+    dropout: float
+
+
 class Model(nn.Module):
     """Two tables with sparse gradients, a scale that all tasks read and a linear head, on the contract of all models."""
 
@@ -102,7 +109,7 @@ class Model(nn.Module):
 
     def __init__(self, seed: int = 0, dropout: float = 0.0):
         super().__init__()
-        self.spec = SPEC
+        self.spec, self.options = SPEC, Options(dropout=dropout)
         self.register_buffer("task_weights", torch.ones(len(TASKS)), persistent=False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

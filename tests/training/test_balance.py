@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mgoe.config import ModelSettings
-from mgoe.errors import MissingExtra
+from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
@@ -252,6 +252,22 @@ def test_conflict_is_the_cosine_of_gradients():
     found = conflict(Linear(rows, torch.zeros(3, 3)), {})  # type: ignore[arg-type]
     torch.testing.assert_close(torch.tensor(found), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     assert conflict(Linear(torch.eye(2), torch.zeros(2, 3)), {}) == []  # type: ignore[arg-type]
+
+
+class OfTables(Model):
+    """A product of embeddings, and nothing else to learn."""
+
+    def forward(self, batch):
+        return torch.stack([(self.users(batch["user"]) * self.items(batch["item"])).sum(1)] * 2, 1)
+
+    def dense(self):
+        return []
+
+
+def test_a_model_of_tables_alone_is_fitted_and_has_nothing_to_reconcile(tmp_path):
+    assert fit(OfTables(), TRAIN, VALID, training(), tmp_path).curves[0]["conflict"] == []  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=r"training.balance: 'mgda' reconciles gradients of dense parameters, found .* set it to fixed"):
+        fit(OfTables(), TRAIN, VALID, training(balance="mgda"), tmp_path)  # type: ignore[arg-type]
 
 
 def test_curves_hold_conflict_and_the_random_state_is_not_touched(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,6 +143,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         ({"train": 1000}, r"other examples: 'training' is 3000 there and 1000 here"),
         ({"graph": "another"}, r"other graph: of a fake there and another here"),
         ({"model": 9}, r"other parameters: 'head.bias' is \[2\] there and \[9\] here"),
+        ({"dropout": 0.2}, r"other model: 'dropout' is 0.0 there and 0.2 here"),
+        ({"weight": 2.0}, r"other tasks: .*'weight': 1.0.* there and .*'weight': 2.0.* here"),
     ],
 )
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, sentence):
@@ -149,12 +152,33 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, s
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
     monkeypatch.setattr(fakes.GRAPH, "checksum", change.get("graph", "of a fake"))
     train = make_feed(change["train"]) if "train" in change else TRAIN
-    model = Model()
+    model = Model(dropout=change.get("dropout", 0.0))
+    if "weight" in change:
+        model.spec = replace(model.spec, tasks=tuple(replace(task, weight=change["weight"]) for task in model.spec.tasks))
     if "model" in change:
         model.head = torch.nn.Linear(19, change["model"])
     settings = training(**{name: value for name, value in change.items() if name in ("learning_rate", "epochs")})
     with pytest.raises(TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*--resume never"):
         fit(model, train, VALID, settings, tmp_path, seed=change.get("seed", 5), resume=True)
+
+
+def test_best_weights_that_are_ahead_of_the_checkpoint_stay_the_best(tmp_path):
+    """As a kill leaves them between the two, where the epoch, done again on another device, is not as good."""
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    kept = Model(seed=8)
+    save_checkpoint(tmp_path / "model.safetensors", kept.state_dict(), {"epoch": 1, "value": 0.999})
+    model = Model()
+    found = fit_with_a_checkpoint_every_step(tmp_path, model)
+    assert (found.best_epoch, found.best_value) == (1, 0.999)
+    assert equal(weights(model), weights(kept))
+
+
+def test_what_an_earlier_fit_kept_is_not_taken_for_the_best(tmp_path):
+    save_checkpoint(tmp_path / "model.safetensors", Model(seed=8).state_dict(), {"epoch": 3, "value": 0.999})
+    with pytest.raises(Cut):
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
+    assert fit_with_a_checkpoint_every_step(tmp_path, Model()).best_value < 0.99
 
 
 def test_where_and_how_fast_may_change(tmp_path):

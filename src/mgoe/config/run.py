@@ -36,6 +36,8 @@ class RunSettings(Settings):
     def _tasks_agree(self) -> Self:
         names = [task.name for task in self.tasks]
         check_differ("task names", names)
+        if "all" in names:
+            raise ValueError("tasks.all: results call the mean over tasks `all`, found a task of that name; choose another")
         check_differ("seeds", self.seeds)
         check_folders(self.models)
         for position, task in enumerate(self.tasks):

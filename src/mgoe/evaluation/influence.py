@@ -29,6 +29,10 @@ from mgoe.errors import OutputError
 from mgoe.evaluation.evaluate import Task
 from mgoe.evaluation.rows import ALL
 
+FEWEST = 20
+"""Users with positives, with negatives, or for GAUC with both, below which their spread says nothing of chance: the influence of the only
+one with a positive is zero."""
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -38,7 +42,8 @@ class Influence:
         names: Task and metric of each column.
         values: The metrics. Shape (M,).
         users: Rising. Shape (C,).
-        parts: Influence of each user; a column sums to 0, or is NaN where the metric does not exist. Shape (C, M).
+        parts: Influence of each user; a column sums to 0, or is NaN where the metric does not exist or fewer than `FEWEST` users carry it.
+            Shape (C, M).
     """
 
     names: tuple[tuple[str, str], ...]
@@ -122,6 +127,8 @@ def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[f
     area = float(placed[positive].mean()) if positive.any() else np.nan
     if np.isnan(area):
         return np.nan, np.full(size, np.nan)
+    if min(len(np.unique(users[side])) for side in (positive, ~positive)) < FEWEST:
+        return area, np.full(size, np.nan)
     weight = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
     return area, np.bincount(users, (placed - area) * weight, size)
 
@@ -133,6 +140,8 @@ def _gauc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[
         return np.nan, np.full(size, np.nan)
     weight = rows[used] / rows[used].sum()
     value = float(areas[used] @ weight)
+    if len(weight) < FEWEST:
+        return value, np.full(size, np.nan)
     parts = np.zeros(size)
     parts[groups[used]] = weight * (areas[used] - value)
     return value, parts

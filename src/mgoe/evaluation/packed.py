@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe.evaluation.influence import Influence
 
@@ -19,14 +20,13 @@ STEPS = 127
 
 def pack(influence: Influence) -> dict[str, Any]:
     """As plain values. The influence must be dealt: its users are then numbers from 0 on."""
-    largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN where the metric does not exist
+    largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN where nothing is known of chance
     steps = np.divide(STEPS, largest, out=np.zeros_like(largest), where=largest > 0)
     parts = np.rint(np.nan_to_num(influence.parts * steps)).astype(np.int8)
-    exists = np.isfinite(largest)
     return {
         "metrics": [".".join(name) for name in influence.names],
-        "values": [float(value) if there else None for value, there in zip(influence.values, exists, strict=True)],
-        "largest": [float(value) if there else None for value, there in zip(largest, exists, strict=True)],
+        "values": _without_nan(influence.values),
+        "largest": _without_nan(largest),
         "groups": len(parts),
         "parts": base64.b64encode(parts.tobytes()).decode(),
     }
@@ -42,3 +42,7 @@ def unpack(packed: Mapping[str, Any]) -> Influence:
     values, largest = (np.array(packed[name], np.float64) for name in ("values", "largest"))  # None becomes NaN
     held = np.frombuffer(base64.b64decode(packed["parts"]), np.int8).reshape(packed["groups"], len(names))
     return Influence(names, values, np.arange(len(held)), (held * (largest / STEPS)).astype(np.float32))
+
+
+def _without_nan(numbers: NDArray[np.floating]) -> list[float | None]:
+    return [None if np.isnan(number) else float(number) for number in numbers]

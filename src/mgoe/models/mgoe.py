@@ -239,8 +239,8 @@ class MGOE(RankingModel):
         return first[0] + read.unflatten(1, (len(first[0]), -1)).transpose(0, 1)
 
     def _gates(self, first: list[Tensor]) -> Tensor:
-        """Weight of each expert for each task, the mean over members. Shape (B, T, S)."""
-        return self._bottom(first)[1].unflatten(1, (self.options.members, -1)).mean(1).expand(-1, len(self.spec.tasks), -1)
+        """Weight of each expert for each task, of the first member: experts of another are others. Shape (B, T, S)."""
+        return self._bottom(first)[1].unflatten(1, (self.options.members, -1))[:, 0].expand(-1, len(self.spec.tasks), -1)
 
     def _by_task(self, mixed: Tensor) -> Tensor:
         """What one gate mixes for all tasks of a member, once for each of them: (M, B, W) or (M T, B, W) -> (M T, B, W)."""

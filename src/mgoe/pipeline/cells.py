@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
+from mgoe.calibration import in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
 from mgoe.errors import ConfigError, TrainingError
@@ -237,14 +237,15 @@ def _write(
 
 
 def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingModel) -> list[Row]:
-    """HR@k and NDCG@k on test over the whole catalogue, scored as a bundle scores: with the sampling of negatives undone."""
+    """HR@k and NDCG@k on test over the whole catalogue, scored as a bundle scores: with the sampling of negatives undone. A task within a
+    sample space is ordered by how likely it is done at all."""
     prepared, test, snapshot = inputs.prepared, inputs.prepared.streamed("test"), len(inputs.prepared.cuts) - 1
     scorer = PairScorer(model, inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
     unknown = prepared.context_features
 
     def score(users: NDArray[np.int64], items: NDArray[np.int64], _: int) -> NDArray[np.float32]:
         probabilities = scorer(users, items, unknown.encode({}, len(users)))
-        return recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
+        return in_whole_space(recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks)), settings.tasks)
 
     return rank_catalogue(
         score,

@@ -101,12 +101,13 @@ def negatives(settings: RunSettings, prepared: Prepared) -> str:
     """Where negatives come from."""
     if settings.form == "exposures":
         return "Every row of the log was shown to somebody; those without the behaviour are the negatives."
-    drawn = settings.negatives
+    drawn, taught = settings.negatives, settings.negatives.of_training
+    seeds = f"seed {drawn.seed}" if taught.seed == drawn.seed else f"seed {taught.seed}; for validation and test {drawn.seed}"
     share = "as often as they occur there" if drawn.distribution == "popularity" else "each once"
     return (
-        f"The log holds only what happened. For each positive {drawn.ratio} negatives were drawn (seed {drawn.seed}) from the items of the "
+        f"The log holds only what happened. For each positive {drawn.ratio} negatives were drawn ({seeds}) from the items of the "
         f"same bucket, {share}, and dropped only if the user did that item in that bucket: "
-        f"{prepared.summary['negatives_per_positive']:.2f} a positive remain. Validation and test hold negatives of the same kind."
+        f"{prepared.summary['negatives_per_positive']:.2f} a positive remain in training. Validation and test hold the same kind."
     )
 
 

@@ -210,9 +210,8 @@ class Engine:
         }
 
     def _by_expert(self, weights: Sequence[float]) -> dict[str, float]:
-        """Experts by their task where each task has one, by number otherwise."""
-        names = self.tasks if len(weights) == len(self.tasks) else [str(number) for number in range(len(weights))]
-        return dict(zip(names, weights, strict=True))
+        """Experts by number, from 1: none belongs to a task."""
+        return {str(number): weight for number, weight in enumerate(weights, 1)}
 
     def _recents(self, gathered: Mapping[str, NDArray], side: Side, weights: Sequence[float] | None = None) -> list[dict[str, Any]]:
         """Neighbours that are items, or users, newest first, with their weights where the model weighs them."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra
+from mgoe.errors import MissingExtra, TrainingError
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -143,9 +143,14 @@ def make_balance(name: str, model: RankingModel) -> Fixed:
 
     Raises:
         MissingExtra: TorchJD is not installed.
+        TrainingError: The model has nothing that tasks could share but tables.
     """
     if name == "fixed":
         return Fixed()
+    if name != "uncertainty" and not model.dense():
+        raise TrainingError(
+            "training.balance", f"{name!r} reconciles gradients of dense parameters, found a model of tables alone; set it to fixed"
+        )
     return Uncertainty(model) if name == "uncertainty" else Aggregated(model, name)
 
 
@@ -157,6 +162,8 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
         Shape (T, T); nothing where no two tasks move the same.
     """
     parameters, of_tasks = model.dense(), model.loss(batch)[1]
+    if not parameters:
+        return []
     rows = []
     for t, loss in enumerate(of_tasks):
         rows.append(_row(parameters, torch.autograd.grad(loss, parameters, retain_graph=t < len(of_tasks) - 1, allow_unused=True)))

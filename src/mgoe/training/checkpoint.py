@@ -85,6 +85,19 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(header["meta"])
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """Description of a checkpoint, without its tensors.
+
+    Raises:
+        TrainingError: The file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["meta"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(path, f"the checkpoint is damaged ({error}); train the model again") from None
+
+
 class Checkpoints:
     """The latest checkpoints of a fit, in a folder: what it goes on from.
 

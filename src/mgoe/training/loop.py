@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import torch
 from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
 from mgoe.files import clear_unfinished, write_json
-from mgoe.training.checkpoint import Checkpoints, load_weights, save_checkpoint
+from mgoe.training.checkpoint import Checkpoints, load_weights, read_meta, save_checkpoint
 from mgoe.training.compiling import compile_dense
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.done import FREE, Done, check_same
@@ -106,10 +106,8 @@ def fit(
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), run.best_weights_at_end():
         torch.manual_seed(seed)
-        if resume:
-            run.go_on()
-        else:
-            run.checkpoints.clear()
+        if not (resume and run.go_on()):
+            run.clear()
         with deferred() as asked_to_stop, run.tracked():
             run.run(asked_to_stop)
     return run.result()
@@ -290,20 +288,35 @@ class _Run:
         meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds}
         self.checkpoints.save(self.done.steps, tensors, meta, self.world)
 
-    def go_on(self) -> None:
+    def clear(self) -> None:
+        """Remove what another fit left."""
+        self.checkpoints.clear()
+        if self.world.leads:
+            (self.out / WEIGHTS).unlink(missing_ok=True)
+
+    def go_on(self) -> bool:
         """Take the state of the latest checkpoint, if there is one."""
         found = self.checkpoints.latest(self.world)
         if found is None:
-            return
+            return False
         tensors, meta = found
         check_same(self.checkpoints.folder, self._of, meta["of"])
         self.step.load(tensors)
         self.done = Done(**meta["done"], losses=tensors["losses"].to(self.device))
         self.spent, self.cpu_spent = meta["seconds"], meta.get("cpu_seconds", math.nan)
+        self._take_kept()
         torch.set_rng_state(tensors["random"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self._write_curves()
+        return True
+
+    def _take_kept(self) -> None:
+        """The best weights may be of the epoch after the checkpoint. It is done again, and rounds to another value on another device."""
+        kept = read_meta(self.out / WEIGHTS) if self.world.leads and (self.out / WEIGHTS).exists() else {}
+        epoch, value = self.world.agree((kept.get("epoch", 0), kept.get("value")))
+        if epoch > self.done.epochs:
+            self.done.best, self.done.best_epoch = value, epoch
 
     @property
     def _of(self) -> dict[str, Any]:
@@ -313,7 +326,10 @@ class _Run:
         examples = {"training": len(self.train), "validation": len(self.valid)}
         if self.train.window is not None:
             examples["shuffled together"] = self.train.window
-        return {"parameters": shapes, "graph": self.train.fingerprint, "examples": examples, "settings": kept, "seed": self.seed}
+        model = {"class": type(self.model).__name__, **self.model.options.model_dump(mode="json")}
+        tasks = [asdict(task) for task in self.model.spec.tasks]
+        known = {"parameters": shapes, "model": model, "tasks": tasks, "graph": self.train.fingerprint, "examples": examples}
+        return {**known, "settings": kept, "seed": self.seed}
 
     @contextmanager
     def best_weights_at_end(self) -> Iterator[None]:

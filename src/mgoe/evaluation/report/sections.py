@@ -161,13 +161,12 @@ def _macro(data: ReportData) -> dict[str, Any] | None:
 
 
 def _gates(data: ReportData) -> list[dict[str, Any]]:
-    """Gate use at the best epoch, the mean over seeds."""
+    """Gate use at the best epoch of the first seed: experts of another are others."""
     cards = []
     for model, seeds in data.curves.items():
-        shown = [gates for run in seeds.values() if (gates := _best_gates(run)) is not None]
-        if not shown or len({gates.shape for gates in shown}) > 1:
+        weights = next((gates for run in seeds.values() if (gates := _best_gates(run)) is not None), None)
+        if weights is None:
             continue
-        weights = np.mean(shown, axis=0)
         tasks = data.tasks if len(data.tasks) == len(weights) else [str(t + 1) for t in range(len(weights))]
         experts = [str(s + 1) for s in range(weights.shape[1])]
         legend = [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)]
