@@ -25,6 +25,7 @@ from mgoe.config import NegativeSettings, RunSettings, TaskSettings, dump_settin
 from mgoe.data import Prepared
 from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
+from mgoe.files import sha256
 from mgoe.graph import MacroGraph
 from mgoe.pipeline import Inputs
 from mgoe.serving.scorer import Scorer
@@ -196,6 +197,18 @@ def test_every_damaged_or_missing_file_is_named(copy: Path):
             mgoe.load(copy)
         file.write_bytes(whole)
     mgoe.load(copy)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", ["{outside}", "../outside", "graph/../../outside", "graph/../settings.yaml", "..", "/"])
+def test_a_manifest_names_nothing_beyond_its_folder(copy: Path, tmp_path: Path, name: str, verify: bool):
+    """`mgoe refresh` copies what it names, to the same name in another folder."""
+    outside, manifest = tmp_path / "outside", json.loads((copy / "bundle.json").read_text())
+    outside.write_text("here")
+    manifest["checksums"][name.format(outside=outside)] = sha256(outside)
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="must name files within the bundle"):
+        Bundle.open(copy, verify)
 
 
 def test_another_format_is_refused(copy: Path):

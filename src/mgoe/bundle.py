@@ -112,7 +112,7 @@ class Bundle:
             verify: Check every file against its checksum.
 
         Raises:
-            BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
+            BundleError: The folder holds no bundle, one of another format, a file that is missing or changed, or names one elsewhere.
         """
         path = Path(os.path.realpath(path))
         try:
@@ -127,6 +127,8 @@ class Bundle:
         if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
             raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
         for name, checksum in manifest["checksums"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise BundleError(path / MANIFEST, f"must name files within the bundle, found {name!r}; copy the bundle again")
             if not (path / name).is_file():
                 raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
             if verify and sha256(path / name) != checksum:

@@ -37,7 +37,7 @@ def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[su
         assert running.stderr is not None
         for line in running.stderr:
             lines.append(line)
-            if "Uvicorn running" in line:
+            if '"serving"' in line:
                 found.set()
         found.set()
 
@@ -45,10 +45,10 @@ def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[su
     thread.start()
     try:
         assert found.wait(60)
-        match = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
-        assert match, "".join(lines)
-        check_ready(match[0], workers=workers)
-        yield running, match[0], lines
+        told = [line for line in map(json.loads, lines) if line["event"] == "serving"]
+        assert told, "".join(lines)
+        check_ready(url := told[0]["url"], workers=workers)
+        yield running, url, lines
     finally:
         running.kill()
         running.wait(30)
@@ -75,7 +75,7 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
         assert int(count[1]) == asked
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
-            slow.sendall(b'POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"user": 1, ')
+            slow.sendall(b'POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"user": 1, ')
             time.sleep(0.3)
             running.send_signal(signal.SIGTERM)
             time.sleep(0.3)
@@ -90,6 +90,7 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
 def test_one_worker_stops_well(own: Path, tmp_path: Path):
     with process(own, "--state", tmp_path / "state", "--no-access-log") as (running, url, lines):
         assert get(url + "/v1/about").json()["behaviors"]
+        assert get(url + "/v1/about", headers={"Host": "rebound.example"}).status_code == 403
         assert get(url + "/v1/about", headers={"x": "x" * 200_000}).status_code == 431
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0
@@ -106,6 +107,18 @@ def logs_restored() -> Iterator[None]:
     root.handlers = [handler for handler in root.handlers if not isinstance(handler.formatter, Json)]
     root.setLevel(level)
     logging.captureWarnings(False)
+
+
+@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("workers", "opens"), [(1, "application"), (2, "check_start")])
+def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
+    mgoe: Mgoe, own: Path, asked: signal.Signals, workers: int, opens: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(f"mgoe.serving.service.{opens}", lambda settings: signal.raise_signal(asked))
+    monkeypatch.setattr("mgoe.serving.service._run", lambda *_, **__: pytest.fail("it goes on"))
+    result = mgoe("serve", own, "--port", 0, "--workers", workers)
+    assert (result.exit_code, result.output) == (0, "")
 
 
 @pytest.fixture

@@ -88,6 +88,8 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
             time.sleep(0.05)
         through = [post(url + "/v1/rank", json={"user": 10**9, "k": 3}).json() for _ in range(6)]
         assert all(answer["scores"] == through[0]["scores"] for answer in through)
+        for origin, status in ((url, 200), (url + "1", 403), ("http://other.example", 403)):
+            assert post(url + "/v1/rank", json={"user": 1, "k": 1}, headers={"Origin": origin}).status_code == status
         servers[0].kill()
         servers[0].wait(10)
         assert all(post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))

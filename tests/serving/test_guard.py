@@ -1,4 +1,4 @@
-"""The guard before an application that only waits: who takes a place, and whose body is read."""
+"""The guard before an application that only waits: who takes a place, whose body is read, and for whose page a browser may ask."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 for _name in ("orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
-from mgoe.serving.guard import Guard  # noqa: E402
+from mgoe.serving.guard import Guard, names_loopback  # noqa: E402
 from mgoe.serving.settings import Limits  # noqa: E402
 from mgoe.serving.telemetry import Figures  # noqa: E402
 
@@ -93,3 +95,69 @@ def test_places_taken_by_open_paths_do_not_send_others_away(guard: Guard):
     guard.app = slow
     assert asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], ("/v1/rank", TOKEN))) == [0] * 6
     assert asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], *[("/v1/rank", TOKEN)] * 3))[-1] == 429
+
+
+# --- browsers ---
+
+PORTS = st.one_of(st.just(""), st.integers(1, 65535).map(lambda port: f":{port}"))
+LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
+LOOPBACK = st.one_of(
+    st.sampled_from(["localhost", "LocalHost", "[::1]"]),
+    NAMES.map(lambda name: f"{name}.localhost"),
+    st.ip_addresses(v=4, network="127.0.0.0/8").map(str),
+)
+ELSEWHERE = st.one_of(
+    NAMES.map(lambda name: f"{name}.example"),
+    NAMES.flatmap(lambda name: st.sampled_from([f"localhost.{name}.com", f"127.0.0.1.{name}.io", f"{name}localhost"])),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+).filter(lambda host: not host.startswith("127.") or not host.replace(".", "").isdigit())
+
+
+def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **headers: str) -> int:
+    """Of a request with some headers, at a guard that needs a token or none."""
+    guard = Guard(done, Limits(), (TOKEN,) if token else (), Figures(dict), frozenset(), access_log=False, local=local)
+    given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    given += [(b"authorization", b"Bearer " + TOKEN)] if token else []
+    said: list[int] = []
+
+    async def hear(message: Any) -> None:
+        said.append(message.get("status", 0))
+
+    asyncio.run(guard({"type": "http", "method": "POST", "path": path, "headers": given}, never, hear))
+    return said[0]
+
+
+@given(host=LOOPBACK, port=PORTS)
+def test_a_local_service_answers_under_every_name_of_loopback(host: str, port: str):
+    assert names_loopback((host + port).encode())
+    assert status(local=True, host=host + port, origin=f"http://{host}{port}") == 200
+
+
+@given(host=ELSEWHERE, port=PORTS, path=st.sampled_from([*OPEN, "/metrics", "/v1/rank"]))
+def test_a_local_service_answers_under_no_name_that_a_site_could_lead_to_it(host: str, port: str, path: str):
+    """Any site may give its own name the address 127.0.0.1, and a browser then takes the service for the site."""
+    assume(host != "[::1]")
+    assert status(path, local=True, host=host + port) == 403
+    assert status(path, token=True, host=host + port) == 200
+
+
+@given(host=st.one_of(LOOPBACK, NAMES), port=PORTS, other=NAMES, token=st.booleans(), local=st.booleans())
+def test_pages_of_other_sites_are_refused(host: str, port: str, other: str, token: bool, local: bool):
+    assume(other != host.lower())
+    origins = [f"https://{other}{port}", f"http://{host}{port}1", "null", f"http://{host}.{other}{port}", ""]
+    for origin in origins:
+        assert status(token=token, local=local and names_loopback(host.encode()), host=host + port, origin=origin) == 403
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_what_a_browser_says_of_the_asking_site(token: bool):
+    for path in ("/v1/rank", "/v1/events", "/metrics", "/healthz"):
+        for site, expected in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+            assert status(path, token, host="localhost:8000", sec_fetch_site=site) == expected
+    assert status("/", token, host="localhost:8000", sec_fetch_site="cross-site") == 200  # a link to it
+
+
+def test_programs_say_nothing_of_sites():
+    assert status(local=True, host="127.0.0.1:8000") == status(local=True) == status(token=True) == 200

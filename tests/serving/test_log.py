@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import stat
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events import Event
+from mgoe.serving.follow import HELD, position_of
 from mgoe.serving.log import START, EventLog, FileLog, every
 from mgoe.serving.redis import RedisLog
 from tests.effort import SOAK, up_to
@@ -161,6 +163,43 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
         server.kill()
 
 
+class Keys:
+    """As much of a Redis client as a log's identity takes."""
+
+    def __init__(self):
+        self.held: dict[str, bytes] = {}
+
+    def set(self, key: str, value: str, nx: bool) -> None:
+        assert nx
+        self.held.setdefault(key, value.encode())
+
+    def get(self, key: str) -> bytes | None:
+        return self.held.get(key)
+
+    def delete(self, key: str) -> None:
+        del self.held[key]
+
+
+@pytest.mark.parametrize("kind", ["stand-in", "server"])
+def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+    """A bundle that another process refreshed since then is of the log that there is now."""
+    pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
+    if kind == "server":
+        running, other = (RedisLog(request.getfixturevalue("server").url, f"test:{tmp_path.name}") for _ in range(2))
+    else:
+        running, other = object.__new__(RedisLog), object.__new__(RedisLog)
+        running.__dict__ |= {"_redis": (keys := Keys()), "name": "test"}
+        other.__dict__ |= {"_redis": keys, "name": "test"}
+    before = running.identity
+    assert other.identity == before
+    running._redis.delete(f"{running.name}:identity")
+    (tmp_path / HELD).write_text(json.dumps({"log": other.identity, "position": "7-0"}))
+    assert position_of(tmp_path, running) == "7-0"
+    assert running.identity == other.identity != before
+    (tmp_path / HELD).write_text(json.dumps({"log": before, "position": "7-0"}))
+    assert position_of(tmp_path, running) == START
+
+
 def test_an_address_that_is_none():
     pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
     with pytest.raises(StoreError, match="redis://host"):
@@ -202,7 +241,7 @@ def test_another_process_that_appends_mends_the_tail_under_an_open_log(tmp_path:
     other.append(events(1, first=3))
     one.append(events(1, first=4))
     assert held(one) == held(other) == events(5)
-    assert not list(tmp_path.glob("*.cut"))
+    assert [kept.read_bytes() for kept in tmp_path.glob("*.cut")] == [b"\x40\x00\x00\x00half"]
 
 
 def test_bytes_that_no_kill_explains_are_kept_aside(tmp_path: Path):

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from mgoe.errors import ConfigError
+from mgoe.errors import ConfigError, RequestError
 from mgoe.serving import heads
+from mgoe.serving.app import MISTAKES, _read
 from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
+from mgoe.serving.wire import EventsRequest, RankRequest
 from tests.serving.served import Served, get, served
 
 TOKEN = b"0123456789abcdef"
@@ -153,6 +156,7 @@ def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatc
         ("POST", "/v1/rank", b'{"user": "\\ud800"}', 422),
         ("POST", "/v1/rank", b"\xff\xfe", 422),
         ("POST", "/v1/rank", b'{"user": 1' + b"0" * 3000 + b"}", 422),
+        ("POST", "/v1/rank", b"{" + b",".join(b'"%d":0' % name for name in range(500)) + b"}", 422),
         ("POST", "/v1/score", b'{"users": [1], "items": [' + b"1," * 50 + b"1]}", 422),
         ("POST", "/v1/events", b'{"events": []}', 422),
         ("POST", "/v1/events", b'{"events": [{},{},{},{},{},{}]}', 422),
@@ -174,6 +178,21 @@ def test_malformed_requests(guarded: Served, method: str, path: str, body: bytes
     response = guarded.client.request(method, path, content=body)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error", "place", "position"}
+
+
+@pytest.mark.parametrize("names", [MISTAKES, 5_000, 200_000])
+@pytest.mark.parametrize("model", [RankRequest, EventsRequest])
+def test_more_mistakes_than_can_be_told_are_counted(names: int, model: type[BaseModel]):
+    """To list those of a body near the limit takes a second, in which nobody is answered."""
+    body = b"{" + b",".join(b'"%d":0' % name for name in range(names)) + b"}"  # and no user, or no events
+    assert len(body) < Limits().body
+    with pytest.raises(RequestError, match=f"^body: has {names + 1:,} mistakes, more than are told apart; send what"):
+        _read(model, body)
+
+
+def test_a_few_mistakes_are_told_by_the_first():
+    with pytest.raises(RequestError, match=r"^x0: "):
+        _read(RankRequest, b'{"user": 1, ' + b",".join(b'"x%d":0' % name for name in range(MISTAKES)) + b"}")
 
 
 def test_a_service_is_not_opened_to_the_network_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

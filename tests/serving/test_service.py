@@ -33,7 +33,7 @@ class Opened(Exception):
 def said_of(log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """Level and event of each line until the log of events is open."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise Opened
 
     monkeypatch.setattr(service, "open_events", lambda where: log)
@@ -108,6 +108,31 @@ def test_workers_are_not_started_on_what_each_would_find_wrong(
         change_manifest(own, model=manifest["model"] | {"base": "nowhere:Model"})
     with pytest.raises(MgoeError, match=message):
         service.serve(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "token", "local"),
+    [({}, "", True), ({"public": True}, "", False), ({}, "0123456789abcdef", False), ({"host": "::1"}, "", True)],
+)
+def test_a_service_of_this_machine_alone_has_its_names_alone(
+    given: dict, token: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[object] = []
+    monkeypatch.setenv("MGOE_TOKEN", token)
+    monkeypatch.setattr(service, "Current", lambda *_, url: said.append(url))
+    monkeypatch.setattr(service, "create_app", lambda *_, local: said.append(local))
+    service.application(ServeSettings(bundle=tmp_path, state=tmp_path, **given))
+    assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
+
+
+def test_a_free_port_is_named_before_it_is_listened_on():
+    assert service.check_address(ServeSettings(bundle=Path(), port=0)) > 0
+
+
+def test_the_unit_gives_the_kernels_a_place_for_their_cache():
+    """Which they find nowhere else where the file system may not be written."""
+    unit = (Path(__file__).parents[2] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
+    assert {"ProtectSystem=strict", "CacheDirectory=mgoe", "Environment=NUMBA_CACHE_DIR=/var/cache/mgoe"} <= set(unit)
 
 
 STOPPED = """

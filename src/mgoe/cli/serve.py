@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,7 @@ from mgoe.cli.score import BundlePath
 def serve(
     bundle: BundlePath,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines reach the service only at another one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one, which the first log line tells.")] = 8000,
+    port: Annotated[int, typer.Option(help="0 takes a free one, which the log line `serving` tells.")] = 8000,
     workers: Annotated[int, typer.Option(help="Processes, each on a core of its own.")] = 1,
     state: Annotated[
         Path | None, typer.Option(help="Folder of the events that came in, and of an index; BUNDLE.state by default.", show_default=False)
@@ -38,6 +39,17 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="Log a line a request.")] = True,
 ) -> None:
     """Serve a bundle over HTTP: rankings, scores, live events, explanations, and a page at /."""
+    given = {
+        "bundle": bundle, "host": host, "port": port, "workers": workers, "state": state, "redis": redis, "token_file": token_file,
+        "engine": engine, "precision": precision,
+        "public": public, "access_log": access_log,
+        "limits": {"body": max_body, "candidates": max_candidates, "events": max_events, "requests": max_requests, "seconds": timeout},
+    }  # fmt: skip
+    with suppress(KeyboardInterrupt):  # asked to stop before it serves, which loses nothing and is no failure
+        _serve(given)
+
+
+def _serve(given: dict[str, Any]) -> None:
     from mgoe.config import check_settings
     from mgoe.serving.available import require_serving
 
@@ -45,10 +57,4 @@ def serve(
     from mgoe.serving.service import serve as run
     from mgoe.serving.settings import ServeSettings
 
-    given = {
-        "bundle": bundle, "host": host, "port": port, "workers": workers, "state": state, "redis": redis, "token_file": token_file,
-        "engine": engine, "precision": precision,
-        "public": public, "access_log": access_log,
-        "limits": {"body": max_body, "candidates": max_candidates, "events": max_events, "requests": max_requests, "seconds": timeout},
-    }  # fmt: skip
     run(check_settings(ServeSettings, given, "serve"))

@@ -53,7 +53,7 @@ def refresh(
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
     log = open_events(events, make=False) if isinstance(events, str | Path) else events
-    held = position_of(opened.path, log)
+    identity, held = log.identity, position_of(opened.path, log)
     found, position = _later(log, held, task_bits(opened.settings))
     if not found and not recluster:
         raise BundleError(bundle, "holds every event of that log; refresh it once there are new ones")
@@ -72,7 +72,7 @@ def refresh(
             graph = update_graph(graph, None, Watch(say), recluster)
         for name in VOCABULARIES:
             shutil.copyfile(graph.path / name, folder / name)
-        write_json(folder / HELD, {"log": log.identity, "position": position})
+        write_json(folder / HELD, {"log": identity, "position": position})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         checksums = {str(path.relative_to(folder)): sha256(path) for path in files}
         write_json(folder / MANIFEST, opened.manifest | {"checksums": checksums})

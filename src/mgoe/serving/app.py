@@ -30,8 +30,11 @@ from mgoe.serving.settings import Limits
 from mgoe.serving.telemetry import Figures
 
 Model = TypeVar("Model", bound=BaseModel)
+MISTAKES = 100
+"""In a body; to list more of them would hold up other requests."""
 ERRORS = {
     401: "The bearer token is missing or wrong.",
+    403: "A page of another site asks, or another name than a service without a token has.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "The request asks for what cannot be.",
@@ -42,7 +45,7 @@ ERRORS = {
 """What every route may answer beside 200."""
 
 
-def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (), access_log: bool = True) -> App:
+def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (), access_log: bool = True, local: bool = False) -> App:
     """The whole application, behind its guard.
 
     Args:
@@ -50,6 +53,7 @@ def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (),
         limits: On what one request may ask.
         tokens: That open it; none: everybody may ask.
         access_log: Write a line a request.
+        local: See `Guard`.
     """
     figures = Figures(lambda: current.engine.live.stats)
 
@@ -70,7 +74,7 @@ def create_app(current: Current, limits: Limits, tokens: tuple[bytes, ...] = (),
     secure = bool(tokens)
     app.openapi = lambda: _described(app, secure)  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
-    return Guard(app, limits, tokens, figures, routes, access_log)
+    return Guard(app, limits, tokens, figures, routes, access_log, local)
 
 
 def _add_ranking(app: FastAPI, current: Current, limits: Limits, figures: Figures) -> None:
@@ -137,17 +141,17 @@ def _add_reading(app: FastAPI, current: Current) -> None:
 
 
 def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
-    @app.get("/healthz", summary="Whether the process lives", **_route(wire.Health, parameters=[], errors=(500,)))
+    @app.get("/healthz", summary="Whether the process lives", **_route(wire.Health, parameters=[], errors=(403, 500)))
     async def healthz() -> Response:
         return _json({"status": "ok", "bundle": current.engine.name, "detail": None})
 
-    @app.get("/readyz", summary="Whether it should get requests", **_route(wire.Health, parameters=[], errors=(500,)))
+    @app.get("/readyz", summary="Whether it should get requests", **_route(wire.Health, parameters=[], errors=(403, 500)))
     async def readyz() -> Response:
         return _json({"status": "ready", "bundle": current.engine.name, "detail": current.refused or current.away})
 
     text = {200: {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, **_route(None, parameters=[], errors=(401, 500)))
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, **_route(None, parameters=[], errors=(401, 403, 500)))
     async def metrics() -> Response:
         return Response(figures.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -161,9 +165,9 @@ def _add_operations(app: FastAPI, current: Current, figures: Figures) -> None:
 
 PAGE_POLICY = "; ".join(
     [f"{kind}-src 'unsafe-inline'" for kind in ("style", "script")]
-    + ["default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
+    + ["default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
 )
-"""The page reads its own server and nothing else."""
+"""The page reads its own server and nothing else, and stands in no other page."""
 
 
 async def _in_turns(steps: Steps[dict[str, Any]]) -> dict[str, Any]:
@@ -180,6 +184,8 @@ def _read(model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if (count := error.error_count()) > MISTAKES:
+            raise RequestError("body", f"has {count:,} mistakes, more than are told apart; send what /openapi.json describes") from None
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
         raise RequestError(place[:200], f"{first['msg']}{_found(first['input'])}") from None

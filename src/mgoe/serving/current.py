@@ -55,6 +55,7 @@ class Current:
         index: See `Engine`.
         scorer: See `Engine`.
         every: Seconds between looks at the folder.
+        url: Where it listens, for its log.
 
     Attributes:
         engine: Of the bundle that serves now. A request takes it once, and keeps it.
@@ -62,8 +63,10 @@ class Current:
         away: Why the log of events cannot be read; None: it can.
     """
 
-    def __init__(self, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None, every: float = 1.0):
-        self.path, self.log, self.every = path, log, every
+    def __init__(
+        self, path: Path, log: EventLog, index: Path | None = None, scorer: Scoring | None = None, every: float = 1.0, url: str = ""
+    ):
+        self.path, self.log, self.every, self.url = path, log, every, url
         self._open = partial(Engine.open, path, log, index, scorer)
         self._seen, self.engine = self._open_whole()
         self.refused: str | None = None
@@ -75,7 +78,7 @@ class Current:
     async def running(self, figures: Figures) -> AsyncIterator[None]:
         """Watch the folder and follow the log while the block runs."""
         tasks = [asyncio.create_task(work) for work in (self._watch(figures), self._follow())]
-        log("serving", bundle=self.engine.name, path=str(self.path))
+        log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from mgoe.serving.settings import Limits
+from mgoe.serving.settings import Limits, is_loopback
 from mgoe.serving.telemetry import Figures, log
 
 Scope = MutableMapping[str, Any]
@@ -52,11 +52,22 @@ class Guard:
         figures: To count with.
         routes: Paths there are; others are counted together.
         access_log: Write a line a request.
+        local: Answer under the names of loopback alone. Where no token is needed, a site whose name leads to loopback would else be taken
+            by a browser for the service itself.
     """
 
-    def __init__(self, app: App, limits: Limits, tokens: tuple[bytes, ...], figures: Figures, routes: frozenset[str], access_log: bool):
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        tokens: tuple[bytes, ...],
+        figures: Figures,
+        routes: frozenset[str],
+        access_log: bool,
+        local: bool = False,
+    ):
         self.app, self.limits, self.tokens, self.figures, self.routes, self.access_log = app, limits, tokens, figures, routes, access_log
-        self.under_way = 0
+        self.local, self.under_way = local, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -96,6 +107,8 @@ class Guard:
                 )  # fmt: skip
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        self._check_name(headers.get(b"host", b""))
+        _check_origin(scope["path"], headers)
         if scope["path"] not in OPEN:
             self._check_token(headers)
         if scope["path"] in UNCOUNTED:
@@ -132,6 +145,11 @@ class Guard:
         async with asyncio.timeout(self.limits.seconds):
             await self.app(scope, replay, send)
 
+    def _check_name(self, host: bytes) -> None:
+        if self.local and host and not names_loopback(host):
+            rule = f"must be localhost or a loopback address while no token is needed, found {_told(host)}"
+            raise Refused(403, "host", f"{rule}; start the service with a --token-file, or --public", (CLOSE,))
+
     def _check_token(self, headers: dict[bytes, bytes]) -> None:
         if not self.tokens:
             return
@@ -167,6 +185,27 @@ class Guard:
 
     def _too_large(self) -> Refused:
         return Refused(413, "body", f"may have {self.limits.body:,} bytes at most; send less at a time", (CLOSE,))
+
+
+def names_loopback(host: bytes) -> bool:
+    """Whether a Host header, with or without a port, is a name of loopback or an address in it."""
+    text = host.decode("latin-1").lower()
+    name = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+    return is_loopback(name) or name.endswith(".localhost")
+
+
+def _check_origin(path: str, headers: dict[bytes, bytes]) -> None:
+    """See that no browser asks for a page of another site. Programs send no such headers, and a link from elsewhere to the page is none."""
+    host, origin = headers.get(b"host", b""), headers.get(b"origin")
+    foreign = origin is not None and origin.partition(b"://")[2].lower() != host.lower()
+    if foreign or (headers.get(b"sec-fetch-site") == b"cross-site" and path != "/"):
+        rule = f"must be the service's own, {_told(host)}, found {_told(origin) if origin else 'another site'}"
+        mend = "ask from its own page or from a program; a proxy in front must hand on Host as it came, with its port"
+        raise Refused(403, "origin", f"{rule}; {mend}", (CLOSE,))
+
+
+def _told(header: bytes) -> str:
+    return repr(header[:80].decode("latin-1"))
 
 
 def failure(scope: Scope) -> str:

@@ -1,25 +1,28 @@
 """The durable log of live events: an event that `append` has acknowledged is there after a crash, for every process that reads it.
 
-A folder of segments. A record is its length and checksum (eight bytes), then the event. A record that a killed process left half written
-is cut off by whoever appends next; readers stop before it. Positions count bytes from the first record ever written.
+A folder of segments. A record that a killed process left half written is cut off by whoever appends next, and kept aside; readers stop
+before it. Damage that whole records follow is none that a kill leaves: it is said, and nothing is cut. Positions count bytes from the first
+record ever written.
 """
 
 from __future__ import annotations
 
 import fcntl
 import itertools
+import logging
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 from zlib import crc32
 
-from mgoe.errors import EventError, StoreError
+from mgoe.errors import StoreError
 from mgoe.files import sync
 from mgoe.serving.events import Event
+from mgoe.serving.records import HEAD, damaged, record, records, some, whole
 
 Position = str
 """Where a reader is: after which event. Each kind of log has its own."""
@@ -31,19 +34,18 @@ BATCH = 10_000
 """Events read at once."""
 IDENTITY = "identity"
 """File of the log's name."""
-HEAD = 8
 OPEN = 1 << 63
 """Stands for the end of the segment that is written to."""
-LARGEST = 1 << 20
-"""Bytes of a record; a longer one is no record."""
 T = TypeVar("T")
 
 
 class EventLog(Protocol):
     """What several servers share. Every method may raise `StoreError`, and works again once the store is back."""
 
-    identity: str
-    """Positions hold for the log of this identity alone."""
+    @property
+    def identity(self) -> str:
+        """Positions hold for the log of this identity alone. Asked of the store each time: one that lost its data is another log."""
+        ...
 
     def append(self, events: Sequence[Event]) -> None:
         """Write events; they are durable when it returns. One that fails may have written them: sent again, they count once."""
@@ -83,23 +85,31 @@ class FileLog:
     Args:
         folder: Made if it is missing.
         segment: Bytes from which a new segment is begun.
+        make: Begin a log where there is none, and cut off what a killed process left of its last record. Without it nothing is written
+            before an event is.
 
     Raises:
-        StoreError: The folder cannot be written.
+        StoreError: The folder cannot be written, or the log is damaged.
     """
 
-    def __init__(self, folder: Path, segment: int = SEGMENT):
+    def __init__(self, folder: Path, segment: int = SEGMENT, make: bool = True):
         self.folder, self.segment = Path(folder), segment
         self._queue: list[_Waiting] = []
         self._mutex = threading.Condition()
         self._writing = False
         self._end = (-1, 0)  # start of the last segment, and where its whole records end
         self._nothing_after: tuple[Position, Path, int] | None = None  # a position, the last file there was, and its size
-        self.identity = self._guarded(self._open)
+        if make:
+            self._guarded(self._open)
+
+    @property
+    def identity(self) -> str:
+        """See `EventLog`."""
+        return self._guarded((self.folder / IDENTITY).read_text)
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
-        mine = _Waiting(b"".join(_record(event) for event in events))
+        mine = _Waiting(b"".join(record(event) for event in events))
         with self._mutex:
             self._queue.append(mine)
             while self._writing and not mine.done:
@@ -153,7 +163,7 @@ class FileLog:
             mend = "see that the folder is there and may be written, or free space"
             raise StoreError(self.folder, f"the log of events cannot be used: {error.strerror or error}; {mend}") from None
 
-    def _open(self) -> str:
+    def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             name, unfinished = self.folder / IDENTITY, self.folder / ".identity.tmp"
@@ -161,7 +171,6 @@ class FileLog:
                 unfinished.write_text(uuid.uuid4().hex)
                 os.replace(unfinished, name)
             self._mend()
-            return name.read_text()
 
     def _lead(self, together: list[_Waiting]) -> None:
         """Write what waits, once for all."""
@@ -203,7 +212,7 @@ class FileLog:
                 n = os.pwrite(file, view, to)
                 view, to = view[n:], to + n
         except OSError:
-            os.ftruncate(file, at + _whole(payload[: to - at]))
+            os.ftruncate(file, at + whole(payload[: to - at]))
             raise
 
     def _mend(self) -> tuple[int, int]:
@@ -216,14 +225,27 @@ class FileLog:
         with self._file(start).open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(min(known, size))
-            rest = file.read()
-            end = min(known, size) + (whole := _whole(rest))
+            end = min(known, size) + whole(file.read())
             if end < size:
-                if not _unfinished(rest[whole:]):  # bytes that nobody's kill explains are kept aside
-                    (self.folder / f"{start + end:020d}.cut").write_bytes(rest[whole:])
-                file.truncate(end)
+                self._cut(file, start, end)
         self._end = (start, end)
         return self._end
+
+    def _cut(self, file: BinaryIO, start: int, end: int) -> None:
+        """Cut off what follows the last whole record of a segment; it is kept beside the log."""
+        if damaged(file.fileno(), end):
+            raise self._damage(start, end)
+        file.seek(end)
+        tail = file.read()
+        kept = self.folder / f"{start + end:020d}-{crc32(tail):08x}.cut"
+        kept.write_bytes(tail)
+        sync(kept)
+        sync(self.folder)
+        file.truncate(end)
+        logging.getLogger(__name__).warning("tail cut off", extra={"fields": {"kept": str(kept), "bytes": len(tail)}})
+
+    def _damage(self, start: int, byte: int) -> StoreError:
+        return StoreError(self._file(start), f"the log is damaged at byte {byte}; copy it again from a whole one")
 
     def _read(self, position: Position, limit: int) -> list[tuple[Position, Event]]:
         found: list[tuple[Position, Event]] = []
@@ -239,15 +261,16 @@ class FileLog:
                 if following == OPEN and os.fstat(file.fileno()).st_size < after - start:
                     raise StoreError(self.folder, f"the log ends before position {after}; it is another log, or has lost its end")
                 file.seek(after - start)
-                for payload in _records(file.read(_some(limit - len(found)))):
+                held = file.read(some(limit - len(found)))
+                for payload in records(held):
                     after += HEAD + len(payload)
                     found.append((str(after), Event.decode(payload)))
                     if len(found) == limit:
                         return found
-            if after < following != OPEN:
-                if found:
+                if after < following and found:
                     return found
-                raise StoreError(self._file(start), f"the log is damaged at byte {after - start}; copy it again from a whole one")
+                if after < following != OPEN or (held and following == OPEN and damaged(file.fileno(), after - start)):
+                    raise self._damage(start, after - start)
         if not found:
             self._nothing_after = position, last, size
         return found
@@ -272,37 +295,3 @@ class _Waiting:
     def __init__(self, payload: bytes):
         self.payload, self.done = payload, False
         self.error: StoreError | None = None
-
-
-def _record(event: Event) -> bytes:
-    payload = event.encode()
-    if len(payload) > LARGEST:
-        raise EventError("event", f"must take at most {LARGEST:,} bytes, found {len(payload):,}; send shorter ids")
-    return len(payload).to_bytes(4, "little") + crc32(payload).to_bytes(4, "little") + payload
-
-
-def _records(held: bytes) -> Iterator[bytes]:
-    """Whole records from the first byte on."""
-    at = 0
-    while at + HEAD <= len(held):
-        size, check = int.from_bytes(held[at : at + 4], "little"), int.from_bytes(held[at + 4 : at + HEAD], "little")
-        payload = held[at + HEAD : at + HEAD + size]
-        if not 0 < size <= LARGEST or len(payload) < size or crc32(payload) != check:
-            return
-        yield payload
-        at += HEAD + size
-
-
-def _whole(held: bytes) -> int:
-    """Bytes of the whole records at the start."""
-    return sum(HEAD + len(payload) for payload in _records(held))
-
-
-def _unfinished(tail: bytes) -> bool:
-    """Whether it can be the beginning of a record."""
-    return len(tail) < HEAD or HEAD + int.from_bytes(tail[:4], "little") > len(tail)
-
-
-def _some(records: int) -> int:
-    """Bytes that hold at least one record, and most of so many."""
-    return LARGEST + HEAD + 256 * records

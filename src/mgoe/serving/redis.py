@@ -35,8 +35,12 @@ class RedisLog:
 
     def __init__(self, url: str, name: str = "mgoe:events"):
         self._redis, self.name = _client(url), name
-        found = self._guarded(self._identify)
-        self.identity: str = found.decode()
+        self._guarded(self._redis.ping)
+
+    @property
+    def identity(self) -> str:
+        """See `EventLog`."""
+        return _text(self._guarded(self._identify))
 
     @property
     def durable(self) -> bool | None:

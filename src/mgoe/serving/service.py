@@ -53,7 +53,7 @@ def serve(settings: ServeSettings) -> None:
     """
     read_tokens(settings)
     check_precision(settings.engine, settings.precision)
-    check_address(settings)
+    settings = settings.model_copy(update={"port": check_address(settings)})
     configure_logs()
     if settings.workers == 1:
         _run(application(settings), settings, factory=False)
@@ -64,8 +64,11 @@ def serve(settings: ServeSettings) -> None:
         _run("mgoe.serving.service:worker", settings, factory=True)
 
 
-def check_address(settings: ServeSettings) -> None:
+def check_address(settings: ServeSettings) -> int:
     """See that the address can be listened on before a bundle is opened, which takes long.
+
+    Returns:
+        The port; where any free one was asked for, the one that is taken.
 
     Raises:
         ConfigError: The port is taken, or this machine has no such address.
@@ -75,6 +78,7 @@ def check_address(settings: ServeSettings) -> None:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((host, port))
+            return tried.getsockname()[1]
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigError("--host", f"must be an address or a name of this machine, found {host!r} ({error})") from None
@@ -117,11 +121,18 @@ def application(settings: ServeSettings) -> App:
     state, scorer = state_of(settings), Scoring(settings.engine, settings.precision)
     events = open_events(settings.redis or state)
     warn_of_loss(events)
-    current = Current(settings.bundle, events, state, scorer)
-    app = create_app(current, settings.limits, read_tokens(settings), settings.access_log)
+    current = Current(settings.bundle, events, state, scorer, url=url_of(settings))
+    tokens = read_tokens(settings)
+    app = create_app(current, settings.limits, tokens, settings.access_log, local=not (tokens or settings.public))
     gc.collect()
     gc.freeze()  # what is there now stays: no request has to wait while a collection goes through it
     return app
+
+
+def url_of(settings: ServeSettings) -> str:
+    """Where a service listens."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 def state_of(settings: ServeSettings) -> Path:

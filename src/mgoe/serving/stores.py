@@ -17,7 +17,7 @@ def open_events(where: str | Path, make: bool = True) -> EventLog:
 
     Args:
         where: Folder of a service's state, or a Redis server as in redis://host:6379/0.
-        make: Whether to begin a log where the folder holds none.
+        make: Whether to begin a log where the folder holds none, and to mend one. Without it the folder is only read.
 
     Raises:
         StoreError: It cannot be reached, or there is none.
@@ -30,4 +30,4 @@ def open_events(where: str | Path, make: bool = True) -> EventLog:
         raise StoreError(
             where, f"holds no log of events (a folder {EVENTS!r} is missing); name the state folder of `mgoe serve`, or a redis://"
         )
-    return FileLog(Path(where) / EVENTS)
+    return FileLog(Path(where) / EVENTS, make=make)
