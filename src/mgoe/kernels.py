@@ -27,9 +27,7 @@ def place_kernels() -> None:
         return  # numba says what it lacks
     os.environ[PLACE] = folder
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    rule = (
-        f"neither the folder of the library nor {cache} may be written, so kernels are compiled at every start, for some seconds"
-    )
+    rule = f"neither the folder of the library nor {cache} may be written, so kernels are compiled at every start, for some seconds"
     warnings.warn(f"{rule}; set {PLACE} to a folder that may be", RuntimeWarning, stacklevel=2)
 
 

@@ -117,7 +117,11 @@ def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
 ):
     monkeypatch.setattr(f"mgoe.serving.service.{opens}", lambda settings: signal.raise_signal(asked))
     monkeypatch.setattr("mgoe.serving.service._run", lambda *_, **__: pytest.fail("it goes on"))
-    result = mgoe("serve", own, "--port", 0, "--workers", workers)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
+    try:
+        result = mgoe("serve", own, "--port", 0, "--workers", workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (result.exit_code, result.output) == (0, "")
 
 

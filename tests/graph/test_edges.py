@@ -150,7 +150,7 @@ def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
 )
 def test_sums_that_leave_64_bits_are_rounded_not_wrapped(fixed, macro):
     found = edges.by_macro(np.full(len(fixed), macro, np.int32), fixed, 3, np.float64)
-    assert_allclose(found, [sum(map(int, fixed)) if k == macro else 0 for k in range(3)], rtol=1e-12)
+    assert_allclose(found, [float(sum(map(int, fixed))) if k == macro else 0.0 for k in range(3)], rtol=1e-12)
 
 
 @bounded

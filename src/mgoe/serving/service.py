@@ -61,7 +61,10 @@ def serve(settings: ServeSettings) -> None:
     check_start(settings)
     with tempfile.TemporaryDirectory(prefix="mgoe-figures-") as shared:
         os.environ |= {SETTINGS: settings.model_dump_json(), SHARED: shared, "PYTHONWARNINGS": QUIET}
-        _run("mgoe.serving.service:worker", settings, factory=True)
+        try:
+            _run("mgoe.serving.service:worker", settings, factory=True)
+        finally:
+            del os.environ[SHARED]  # the folder goes too
 
 
 def check_address(settings: ServeSettings) -> int:
