@@ -70,9 +70,8 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
 
 
 def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None, place: str) -> dict[str, Any]:
-    log = read_log(
-        con, table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item)), settings, place
-    )
+    source = table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
+    log = read_log(con, source, settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
     first = {f"{node}s": _number(con, rows, node, column, folder, place) for node, column in _nodes(settings).items()}

@@ -24,9 +24,8 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
     code, vector = code_type(tasks)().nbytes, 4 * settings.rank
     sizes = AUTO_RESOLUTIONS if settings.resolutions == "auto" else settings.resolutions
     node = 4 * (3 * tasks + 3) + settings.recents * (4 + code) + vector + 16
-    node += 2 * sum(sizes[settings.dense_of(len(sizes))]) + 16 * len(
-        sizes
-    )  # half precision, both orders; where edges start, and the macro node
+    node += 2 * sum(sizes[settings.dense_of(len(sizes))])  # half precision, both orders
+    node += 16 * len(sizes)  # where edges start, and the macro node
     kept = sum(12 * users * items + 32 * (users + items) for users, items in sizes) * len(moments)
     for users, items in zip(moments.users.tolist(), moments.items.tolist(), strict=True):
         kept += (users + items) * node + items * (vector + 8)  # the basis again
