@@ -54,6 +54,7 @@ def test_members_are_models_that_learn_alone(options, tasks, members, seed):
     torch.testing.assert_close(together.each(batch), torch.stack([model(batch) for model in single]), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together(batch), torch.stack([model(batch) for model in single]).mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together.loss(batch)[1], torch.stack([model.loss(batch)[1] for model in single]).mean(0))
+    torch.testing.assert_close(together.watch(batch)["gates"], single[0].watch(batch)["gates"], atol=1e-5, rtol=1e-5)
 
 
 def test_members_differ_from_the_start():

@@ -125,6 +125,23 @@ def test_a_database_of_the_user_is_read_and_left_as_it_was(whole: MacroGraph, lo
     assert con.con.sql(said).fetchall() == before
 
 
+def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
+    whole: MacroGraph, log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    con, limits, real = ibis.duckdb.connect(), [], graphs.whole_log
+
+    def looked_at(*arguments):
+        limits.append(con.con.sql("SELECT current_setting('memory_limit')").fetchall()[0][0])
+        return real(*arguments)
+
+    con.con.register("rows", log)
+    con.con.execute("CREATE TABLE events AS SELECT * FROM rows")
+    monkeypatch.setattr(graphs, "whole_log", looked_at)
+    found = pipeline.macro_graph(settings_of(tmp_path / "unused.parquet", memory=2.0), tmp_path / "run", table=con.table("events"))
+    assert limits == ["1.1 GiB"]  # 0.6 of 2, which DuckDB tells cut off
+    assert differences(contents(found, 0), contents(whole, 0)) == []
+
+
 @pytest.mark.parametrize("kind", ["int64", "uint64", "int8"])
 def test_ids_of_any_type(log: pd.DataFrame, tmp_path: Path, kind: str):
     numbers = log["user_id"].rank(method="dense").astype(int)

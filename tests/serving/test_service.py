@@ -125,6 +125,19 @@ def test_a_service_of_this_machine_alone_has_its_names_alone(
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
+def test_workers_that_are_gone_leave_no_folder_of_figures_to_look_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A service started in the same process later would look there in vain."""
+    there: list[bool] = []
+    for name in (service.SETTINGS, "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(service, "check_start", lambda settings: None)
+    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(service, "_run", lambda *_, **__: there.append(Path(os.environ[service.SHARED]).is_dir()))
+    service.serve(ServeSettings(bundle=tmp_path, port=0, workers=2))
+    assert there == [True]
+    assert service.SHARED not in os.environ
+
+
 def test_a_free_port_is_named_before_it_is_listened_on():
     assert service.check_address(ServeSettings(bundle=Path(), port=0)) > 0
 
