@@ -429,8 +429,24 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
     assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'")
     assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--set", "popularty=1"), "did you mean 'popularity'")
-    assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--form", "event"), "did you mean 'events'")
     assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--users", -3), "users", "-3")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        (("simulate", "--out", "log"), "--form", ("events", "exposures", "both")),
+        (("train", "mine.yaml", "--out", "run"), "--resume", ("auto", "never")),
+        (("export", "bundle", "--onnx", "m.onnx"), "--precision", ("float32", "int8")),
+        (("serve", "bundle"), "--precision", ("float32", "bfloat16", "int8")),
+        (("serve", "bundle"), "--engine", ("onnx", "torch")),
+    ],
+)
+def test_a_choice_that_is_none(mgoe: Mgoe, command: tuple[str, ...], option: str, choices: tuple[str, ...]):
+    done = mgoe(*command, option, "none")
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert all(f"'{choice}'" in done.stderr for choice in choices)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -18,7 +18,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     settings = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks})
     monkeypatch.setattr(cells, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32))
-    monkeypatch.setattr(cells, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2), 0))
+    monkeypatch.setattr(cells, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2)))
     examples = SimpleNamespace(labels=None, user=None, column=lambda name: None)
     context = SimpleNamespace(encode=lambda *_: {})
     prepared = SimpleNamespace(

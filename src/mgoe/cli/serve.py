@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,9 +22,9 @@ def serve(
     redis: Annotated[
         str | None, typer.Option(metavar="URL", help="Redis that holds the events instead, for several servers.", show_default=False)
     ] = None,
-    engine: Annotated[str, typer.Option(help="What runs the model: `onnx` (ONNX Runtime), or `torch`, the reference.")] = "onnx",
+    engine: Annotated[Literal["onnx", "torch"], typer.Option(help="ONNX Runtime runs the model, or `torch`, the reference.")] = "onnx",
     precision: Annotated[
-        str,
+        Literal["float32", "bfloat16", "int8"],
         typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too, with `onnx`."),
     ] = "float32",
     token_file: Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,7 @@ def simulate(
         int | None, typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False)
     ] = None,
     events: Annotated[int | None, typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False)] = None,
-    form: Annotated[str, typer.Option(help="`events`, `exposures` or `both`.")] = "both",
+    form: Annotated[Literal["events", "exposures", "both"], typer.Option(help="Which of the two logs to write.")] = "both",
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1.")
@@ -31,14 +31,11 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Draw logs of communities, a funnel, popularity, drift and arrivals; print the best reachable AUC a task."""
-    from mgoe.config import apply_override, check_settings, did_you_mean
+    from mgoe.config import apply_override, check_settings
     from mgoe.errors import ConfigError
-    from mgoe.simulate import Form, WorldSettings
+    from mgoe.simulate import WorldSettings
     from mgoe.simulate import simulate as draw
 
-    forms = ("events", "exposures", "both")
-    if form not in forms:
-        raise ConfigError("--form", f"{form!r} is no form of log{did_you_mean(form, forms)}")
     if events is not None and exposures is not None:
         raise ConfigError("--events", "says how many exposures there are as well; leave out --exposures")
     options = {"users": users, "items": items, "exposures": exposures, "seed": seed}
@@ -47,7 +44,7 @@ def simulate(
         apply_override(raw, override)
     settings = check_settings(WorldSettings, raw, "simulate")
     with _bar() as on_progress:
-        summary = draw(settings, out, events=events, form=cast(Form, form), overwrite=overwrite, on_progress=on_progress)
+        summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=on_progress)
     if as_json:
         show_json(asdict(summary))
         return

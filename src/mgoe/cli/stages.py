@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,13 +13,6 @@ from mgoe.cli.score import show_leads
 from mgoe.cli.show import Config, Json, Overwrite, Set, say, show, show_json
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with.")]
-
-
-class Resume(StrEnum):
-    """What `--resume` takes."""
-
-    auto = "auto"
-    never = "never"
 
 
 def run(
@@ -52,8 +44,8 @@ def train(
     model: Annotated[str | None, typer.Option(help="One of the configuration's models; the first by default.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)] = None,
     resume: Annotated[
-        Resume, typer.Option(help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew.")
-    ] = Resume.auto,
+        Literal["auto", "never"], typer.Option(help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew.")
+    ] = "auto",
     sets: Set = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -64,7 +56,7 @@ def train(
     from mgoe.evaluation import rich_table
 
     settings = load_settings(config, sets or ())
-    rows = pipeline.train(settings, out, model, seed, overwrite=overwrite, resume=resume is Resume.auto, say=say)
+    rows = pipeline.train(settings, out, model, seed, overwrite=overwrite, resume=resume == "auto", say=say)
     if not rows:  # another process shows them
         return
     if as_json:

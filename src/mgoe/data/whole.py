@@ -108,12 +108,12 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     told = _told(every, [every.behavior]).order_by("behavior").to_pyarrow().to_pylist()
     counts: dict[str, int] = {row["behavior"]: row["events"] for row in told}
     masks = behavior_masks(counts, settings, place, every_task)
-    history = _one_row_a_task(every, masks, len(settings.tasks))
+    history = _one_row_a_task(every, masks)
     tasks = {behavior: [t for t in range(len(settings.tasks)) if mask >> t & 1] for behavior, mask in masks.items()}
     return history, _facts(told, tasks, "behavior", history, place)
 
 
-def _one_row_a_task(every: Table, masks: dict[str, int], tasks: int) -> Table:
+def _one_row_a_task(every: Table, masks: dict[str, int]) -> Table:
     """Events with the number of their task; an event whose behaviour does several, once for each."""
     columns, parts = ("user", "item", "time"), []
     rest = dict(masks)

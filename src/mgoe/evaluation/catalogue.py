@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from mgoe.evaluation.evaluate import Task
 from mgoe.evaluation.rows import ALL, Row
-from mgoe.metrics import hit_rate_at, ndcg_at
+from mgoe.metrics import hit_rate_at, mean_defined, ndcg_at
 
-Score = Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.floating]]
-"""Users (B,), items (B,) and the snapshot they read, to scores (B, T)."""
-
+Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
+"""Users (B,) and items (B,) to scores (B, T)."""
 BLOCK = 65_536
+"""Pairs scored at a time."""
 
 
 def rank_catalogue(
@@ -32,29 +32,28 @@ def rank_catalogue(
     items: NDArray[np.integer],
     tasks: Sequence[Task],
     *,
-    snapshot: int,
     catalogue: int,
     queries: int,
     k: Sequence[int],
     model: str,
     seed: int,
     split: str,
-    query_seed: int = 0,
-    block: int = BLOCK,
+    query_seed: int,
 ) -> list[Row]:
     """Rows `hr@k`, `ndcg@k` and `queries` of each binary task, and the means of the first two over tasks.
 
     Args:
         score: The model.
-        labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,).
+        labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
         tasks: T of them.
-        snapshot: What the split reads.
-        catalogue: Items known at the snapshot: codes below it.
+        catalogue: Items known at the snapshot that the split reads: codes below it.
         queries: Users drawn among those with something relevant; all of them if they are fewer.
         k: Depths.
         model, seed, split: Written into the rows.
         query_seed: Of the draw; the same for all models.
-        block: Pairs scored at a time.
+
+    Returns:
+        NaN where no query has anything relevant.
     """
     binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
     relevant = (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
@@ -62,7 +61,7 @@ def rank_catalogue(
     kept = relevant.any(1) & np.isin(users, chosen)
     found: list[tuple[NDArray, NDArray]] = [(np.zeros(0), np.zeros(0, np.int64)) for _ in binary]
     if len(chosen):
-        ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, snapshot, catalogue, block)
+        ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalogue)
         found = [(ranks[:, column], users[kept]) for column in range(len(binary))]
     rows: list[Row] = []
     measured: dict[str, list[float]] = {}
@@ -76,9 +75,7 @@ def rank_catalogue(
         values["queries"] = float(len(np.unique(query)))
         rows += [Row(model=model, seed=seed, split=split, slice=ALL, task=tasks[t].name, metric=m, value=v) for m, v in values.items()]
     for metric, values in measured.items():
-        there = [value for value in values if not np.isnan(value)]
-        mean = float(np.mean(there)) if there else np.nan
-        rows.append(Row(model=model, seed=seed, split=split, slice=ALL, task=ALL, metric=metric, value=mean))
+        rows.append(Row(model=model, seed=seed, split=split, slice=ALL, task=ALL, metric=metric, value=mean_defined(values)))
     return rows
 
 
@@ -97,16 +94,14 @@ def _ranks(
     items: NDArray[np.integer],
     relevant: NDArray[np.bool_],
     binary: Sequence[int],
-    snapshot: int,
     catalogue: int,
-    block: int,
 ) -> NDArray[np.float64]:
     """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats. Shape (pairs, binary)."""
     ranks = np.zeros(relevant.shape)
-    at_once = max(1, block // catalogue)
+    at_once = max(1, BLOCK // catalogue)
     for start in range(0, len(chosen), at_once):
         group = chosen[start : start + at_once]
-        scores = _score_all(score, group, snapshot, catalogue, block)[:, :, binary]  # (group, I, binary)
+        scores = _score_all(score, group, catalogue)[:, :, binary]  # (group, I, binary)
         for user, lists in zip(group, scores, strict=True):
             mine = np.flatnonzero(users == user)
             for column in range(len(binary)):
@@ -132,11 +127,11 @@ def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArr
     return np.full(len(wanted), np.nan) if np.isnan(ordered[-1]) else above + (tied + 1) / 2
 
 
-def _score_all(score: Score, users: NDArray[np.int64], snapshot: int, catalogue: int, block: int) -> NDArray[np.floating]:
+def _score_all(score: Score, users: NDArray[np.int64], catalogue: int) -> NDArray[np.floating]:
     """Scores of every item for each user. Shape (users, I, T)."""
     size = len(users) * catalogue
     parts = []
-    for start in range(0, size, block):
-        flat = np.arange(start, min(start + block, size))
-        parts.append(score(users[flat // catalogue], flat % catalogue, snapshot))
+    for start in range(0, size, BLOCK):
+        flat = np.arange(start, min(start + BLOCK, size))
+        parts.append(score(users[flat // catalogue], flat % catalogue))
     return np.concatenate(parts).reshape(len(users), catalogue, -1)

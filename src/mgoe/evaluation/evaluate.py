@@ -74,8 +74,9 @@ def _measure(scores: NDArray, labels: NDArray, users: NDArray, tasks: Sequence[T
         found += [(task.name, metric, value) for metric, value in measures.items()]
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}
-        found += [(ALL, metric, _mean(values)) for metric, values in areas.items()]
-        found.append((ALL, "ranking", _mean([_mean(pair) for pair in zip(*areas.values(), strict=True)])))
+        found += [(ALL, metric, metrics.mean_defined(values)) for metric, values in areas.items()]
+        pairs = zip(*areas.values(), strict=True)
+        found.append((ALL, "ranking", metrics.mean_defined(map(metrics.mean_defined, pairs))))
     return found
 
 
@@ -99,8 +100,3 @@ def _regression(values: NDArray, labels: NDArray) -> dict[str, float]:
         "mae": metrics.mae(labels, values),
         "spearman": metrics.spearman(labels, values),
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    there = [v for v in values if not np.isnan(v)]
-    return float(np.mean(there)) if there else np.nan

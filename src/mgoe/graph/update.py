@@ -84,7 +84,7 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
         settings = GraphSettings.model_validate(meta["settings"])
         if recluster:
             settings = settings.model_copy(update={"refresh": True})
-        assembler = _assembler(graph, settings, folder, stages)
+        assembler = _assembler(graph, settings, stages)
         late = _merge_new_pairs(graph, new, snapshot, folder / "work", assembler, facts["events"])
         learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
         assemble(assembler, latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
@@ -125,7 +125,7 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
     with workplace(graph.path) as folder:
         stages = begin(folder, observer or Silent(), change)
         settings = GraphSettings.model_validate(graph.meta["settings"])
-        assembler = _assembler(graph, settings, folder, stages)
+        assembler = _assembler(graph, settings, stages)
         pairs = []
         for s, cut in enumerate(graph.meta["cuts"]):
             snapshot = folder / "snapshots" / f"{s:02d}"
@@ -144,7 +144,7 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
     return MacroGraph.open(graph.path)
 
 
-def _assembler(graph: MacroGraph, settings: GraphSettings, folder: Path, stages: Stages) -> Assembler:
+def _assembler(graph: MacroGraph, settings: GraphSettings, stages: Stages) -> Assembler:
     return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory))
 
 

@@ -6,6 +6,7 @@ where a prediction is NaN, since a model that predicts NaN must not look measure
 Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 """
 
+from mgoe.metrics.mean import mean_defined
 from mgoe.metrics.probability import Calibration, calibration, log_loss, log_losses
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
 from mgoe.metrics.regression import mae, rmse, spearman
@@ -21,6 +22,7 @@ __all__ = [
     "log_loss",
     "log_losses",
     "mae",
+    "mean_defined",
     "ndcg_at",
     "placements",
     "rmse",

@@ -243,7 +243,7 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
     scorer = PairScorer(model, inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
     unknown = prepared.context_features
 
-    def score(users: NDArray[np.int64], items: NDArray[np.int64], _: int) -> NDArray[np.float32]:
+    def score(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         probabilities = scorer(users, items, unknown.encode({}, len(users)))
         return in_whole_space(recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks)), settings.tasks)
 
@@ -253,7 +253,6 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
         test.user,
         test.column("item"),
         model.spec.tasks,
-        snapshot=snapshot,
         catalogue=int(prepared.items_at[snapshot]),
         queries=settings.evaluation.ranking_queries,
         k=settings.evaluation.k,

@@ -86,7 +86,8 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
         DataError: The file cannot be read, or lacks a column, or a label is none.
     """
     tasks = bundle.settings.tasks
-    names = [_label(bundle, pairs, task.name, task.label) for task in tasks]
+    columns = open_log(ibis.duckdb.connect(), [pairs], "pairs").columns
+    names = [_label(pairs, columns, task) for task in tasks]
     scores, labels, users = [], [], []
     for block in _blocks(bundle, pairs, names):
         scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
@@ -127,11 +128,10 @@ def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
     return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
 
 
-def _label(bundle: Bundle, pairs: Path | str, task: str, column: str | None) -> str:
-    names = open_log(ibis.duckdb.connect(), [pairs], "pairs").columns
-    found = next((name for name in (task, column) if name in names), None)
+def _label(pairs: Path | str, columns: Sequence[str], task: TaskSettings) -> str:
+    found = next((name for name in (task.name, task.label) if name in columns), None)
     if found is None:
-        raise DataError(pairs, f"needs a label column {task!r} for the bundle's task{did_you_mean(task, names)}")
+        raise DataError(pairs, f"needs a label column {task.name!r} for the bundle's task{did_you_mean(task.name, columns)}")
     return found
 
 

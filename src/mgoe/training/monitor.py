@@ -86,7 +86,7 @@ class Monitor:
     def value(self, scores: Scores) -> float:
         """The monitored number: the mean over the tasks where it is defined; NaN where it is nowhere."""
         parts = ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
-        return _mean([_mean([scores[task][part] for part in parts]) for task in self.tasks])
+        return metrics.mean_defined(metrics.mean_defined(scores[task][part] for part in parts) for task in self.tasks)
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether a value beats the best so far."""
@@ -106,8 +106,3 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
         task.name: {name: float(function(labels[:, t], predictions[:, t], users)) for name, function in _MEASURES[task.kind].items()}
         for t, task in enumerate(tasks)
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else np.nan

@@ -1,0 +1,13 @@
+"""Means of measures that may not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """The mean over the values that are a number; NaN where none is (ours)."""
+    there = [value for value in values if not np.isnan(value)]
+    return float(np.mean(there)) if there else np.nan
