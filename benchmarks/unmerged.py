@@ -42,7 +42,7 @@ from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.models.spec import Batch
-from mgoe.pipeline.cells import Cell, Inputs, run_cell
+from mgoe.pipeline.cells import INFLUENCE, Cell, Inputs, run_cell
 from mgoe.pipeline.line import begin
 from mgoe.pipeline.rows import decided
 from mgoe.pipeline.stages import source_of
@@ -162,7 +162,7 @@ def influences(settings: RunSettings, inputs: Inputs, model: ModelSettings, out:
         if not cell.done:
             say(f"training {cell.title}")
             run_cell(cell, settings, inputs, show_progress=False)
-    return [Influence.load(cell.folder / "test.npz") for cell in cells]
+    return [Influence.load(cell.folder / INFLUENCE) for cell in cells]
 
 
 def say(stage: str) -> None:

@@ -12,7 +12,7 @@ import mgoe
 
 SOURCE = Path(mgoe.__file__).parent
 ROOMS = (
-    ("errors", "config", "files", "arrays", "tables", "ahead", "kernels"),
+    ("errors", "config", "extras", "files", "arrays", "tables", "ahead", "kernels"),
     ("metrics",),
     ("data",),
     ("graph",),
@@ -32,7 +32,7 @@ ENDS = {"datasets", "simulate"}
 ALLOWED = {
     "metrics": set(),
     "models": {"errors", "config"},
-    "graph": {"errors", "config", "files", "arrays", "tables", "ahead"},
+    "graph": {"errors", "config", "extras", "files", "arrays", "tables", "ahead"},
     "datasets": {"errors", "config", "files"},
     "simulate": {"errors", "config", "files", "arrays", "tables", "metrics", "data"},
 }

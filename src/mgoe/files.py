@@ -29,17 +29,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    path = _named(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,6 +57,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """What fails for want of space or rights, told in a sentence.
+
+    Args:
+        path: What is written.
+        also: Errors of a library that mean the same.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        yield
+    except (OSError, *also) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(path, f"cannot be written: {reason}; choose a folder you may write, or free space") from None
+
+
+@contextmanager
+def whole_file(path: Path, *also: type[Exception]) -> Iterator[Path]:
+    """A file to write beside its final place; it moves there when the block ends well, and is removed otherwise.
+
+    Args:
+        path: Its final place; the folder is made.
+        also: Errors of a library that mean that it cannot be written.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    path = _named(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path, *also):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill beside its final place; it moves there when the block ends well, and is removed otherwise. What was there leaves
     in one move as well; the next writer brings it back where a process was killed between the two.
@@ -76,15 +107,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path = _named(path)
     unfinished, former = (path.with_name(f".{path.name}.{ending}") for ending in (f"{os.getpid()}.partial", "former"))
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if former.exists():
-            os.replace(former, unfinished if path.exists() else path)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _exchange(path, unfinished, former)
-    except OSError as error:
-        raise OutputError(path, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
+        with writing(path):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if former.exists():
+                os.replace(former, unfinished if path.exists() else path)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            _exchange(path, unfinished, former)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -104,7 +104,7 @@ def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
 
 
 HELD = {
-    "uuid": lambda ids: pa.array([UUID(int=k) for k in ids]),
+    "uuid": lambda ids: pa.ExtensionArray.from_storage(pa.uuid(), pa.array([UUID(int=k).bytes for k in ids], pa.binary(16))),
     "decimal": lambda ids: pa.array(ids).cast(pa.decimal128(38)),
     "decimal with places": lambda ids: pa.array(ids).cast(pa.decimal128(30)).cast(pa.decimal128(38, 10)),
     "float with a gap": lambda ids: pa.array([None, *ids[1:]], pa.float64()),

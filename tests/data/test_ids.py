@@ -30,8 +30,8 @@ def test_a_whole_decimal_is_read_as_its_number(number, scale, precision):
 def test_a_uuid_is_its_text(ids):
     """In a list, in columns of several libraries, and where some are null."""
     names = Vocabulary(pa.array(map(str, ids)))
-    chunks = pa.chunked_array([pa.array(ids), pa.array(ids)[:0]])
-    for asked in (ids, np.array(ids, object), pd.Series(ids), pa.array(ids), chunks, names.ids(np.arange(len(ids)))):
+    held = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([one.bytes for one in ids], pa.binary(16)))
+    for asked in (ids, np.array(ids, object), pd.Series(ids), held, pa.chunked_array([held, held[:0]]), names.ids(np.arange(len(ids)))):
         assert names.codes(asked).tolist() == list(range(len(ids)))
     assert names.codes([None, ids[-1]]).tolist() == [-1, len(ids) - 1]
     assert to_arrow(ids[0]).to_pylist() == [str(ids[0])]

@@ -140,5 +140,5 @@ def test_half_a_million_rows_take_seconds():
 
 def test_influence_that_cannot_be_written_says_so(tmp_path):
     labels, scores, users = made_up(0, rows=30)
-    with pytest.raises(OutputError, match=r"v.npz: cannot be written: .*; free space, or choose a folder you may write"):
-        user_influence(scores, labels, users, TASKS).save(tmp_path / "none" / "v.npz")
+    with pytest.raises(OutputError, match=r"v.safetensors: cannot be written: .*; choose a folder you may write, or free space"):
+        user_influence(scores, labels, users, TASKS).save(tmp_path / "none" / "v.safetensors")

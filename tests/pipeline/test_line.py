@@ -46,7 +46,7 @@ def change(settings: RunSettings, **changes: object) -> RunSettings:
 def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
     for name in ("settings.yaml", "metrics.json", "report.html", "table.md", "bundle/bundle.json"):
         assert (finished / name).stat().st_size > 0
-    cell = ("model.safetensors", "spec.json", "curves.json", "fit.json", "metrics.json", "reliability.json", "test.npz")
+    cell = ("model.safetensors", "spec.json", "curves.json", "fit.json", "metrics.json", "reliability.json", "influence.safetensors")
     assert {path.name for path in (finished / "cells/mgoe/0").iterdir()} == {*cell}  # as docs/architecture.md lists them
     assert json.loads((finished / "run.json").read_text())["state"] == "finished"
     rows = json.loads((finished / "metrics.json").read_text())

@@ -23,7 +23,7 @@ from typing import Any
 from mgoe import __version__
 from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
-from mgoe.files import require_space, write_json
+from mgoe.files import require_space, write_json, writing
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the file's name, bytes there, and bytes in all where the server says so."""
@@ -185,10 +185,8 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _opened(part: Path, have: int) -> Any:
-    try:
+    with writing(part):
         return part.open("ab" if have else "wb")
-    except OSError as error:
-        raise OutputError(part, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
 
 
 def _write(file: Any, chunk: bytes, part: Path) -> None:

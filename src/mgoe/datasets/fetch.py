@@ -9,8 +9,8 @@ from pathlib import Path
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, unpack
-from mgoe.errors import DataError, OutputError
-from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json
+from mgoe.errors import DataError
+from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json, writing
 
 MADE_OF = "unpacked.json"
 """In the folder of unpacked files: which archives of which set they are from."""
@@ -75,10 +75,8 @@ def by_hand(data: DataSet) -> str:
 
 def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
     folder = out / "downloads"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(folder, f"cannot be written: {error.strerror or error}; choose a folder you may write") from None
     require_space(folder, sum(remaining(one, folder) for one in data.downloads), data.title)
     paths = []
     for one in data.downloads:

@@ -28,6 +28,7 @@ from mgoe import metrics
 from mgoe.errors import OutputError
 from mgoe.evaluation.evaluate import Task
 from mgoe.evaluation.rows import ALL
+from mgoe.files import writing
 
 FEWEST = 20
 """Users with positives, with negatives, or for GAUC with both, below which their spread says nothing of chance: the influence of the only
@@ -63,10 +64,8 @@ class Influence:
         Raises:
             OutputError: It cannot be written, for want of space or rights.
         """
-        try:
+        with writing(path, SafetensorError):
             save_file({"values": self.values, "users": self.users, "parts": self.parts}, path, {"names": json.dumps(self.names)})
-        except (OSError, SafetensorError) as error:
-            raise OutputError(path, f"cannot be written: {error}; free space, or choose a folder you may write") from None
 
     @classmethod
     def load(cls, path: Path) -> Influence:

@@ -44,6 +44,9 @@ from mgoe.training import (
 from mgoe.training.pairs import PairScorer
 
 DONE = "metrics.json"
+FIT = "fit.json"
+INFLUENCE = "influence.safetensors"
+"""Files of a finished cell: its measures, written last; what the fit was and took; what each test user does to each measure."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Cell:
     @property
     def standing(self) -> float:
         """What validation says of the finished cell, higher is better."""
-        fit = json.loads((self.folder / "fit.json").read_text(encoding="utf-8"))
+        fit = json.loads((self.folder / FIT).read_text(encoding="utf-8"))
         return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
 
     @property
@@ -226,12 +229,12 @@ def _write(
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, model=cell.model.name, seed=cell.seed, split=split)
     test = feeds["test"].examples
-    user_influence(scores["test"], test.labels, test.user, tasks).save(cell.folder / "test.npz")
+    user_influence(scores["test"], test.labels, test.user, tasks).save(cell.folder / INFLUENCE)
     write_json(cell.folder / "reliability.json", reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalogue(cell, settings, inputs, model)
     write_text(cell.folder / "spec.json", inputs.spec.to_json())
-    write_json(cell.folder / "fit.json", facts)
+    write_json(cell.folder / FIT, facts)
     write_rows(cell.folder / DONE, rows)
     shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
 

@@ -19,7 +19,7 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.files import exclusive, write_text
-from mgoe.pipeline.cells import Cell, Inputs, check_fit, check_installed, run_cell, told
+from mgoe.pipeline.cells import DONE, Cell, Inputs, check_fit, check_installed, run_cell, told
 from mgoe.pipeline.output import claim, ends_of, mark
 from mgoe.pipeline.processes import Job, run_jobs, wait_for_orphans
 from mgoe.pipeline.references import reference_rows
@@ -158,7 +158,7 @@ def _run_in_child(cell: Cell, settings: RunSettings) -> dict[str, Any]:
 
 def collect(settings: RunSettings, out: Path, models: list[ModelSettings]) -> list[Row]:
     """Rows of all cells, models in the order of the settings."""
-    return [row for model in models for seed in settings.seeds for row in read_rows(Cell(out, model, seed).folder / "metrics.json")]
+    return [row for model in models for seed in settings.seeds for row in read_rows(Cell(out, model, seed).folder / DONE)]
 
 
 def best_cell(out: Path, model: ModelSettings, settings: RunSettings) -> Cell:

@@ -10,7 +10,7 @@ from mgoe.config import ModelSettings, RunSettings, did_you_mean, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
-from mgoe.pipeline.cells import Cell, Inputs, run_cell, told, training_of
+from mgoe.pipeline.cells import DONE, Cell, Inputs, run_cell, told, training_of
 from mgoe.pipeline.line import begin
 from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build
@@ -66,7 +66,7 @@ def train(
             if not world.agree(cell.done):
                 say(f"training {cell.title}" + (f" on {world.size} processes" if world.size > 1 else ""))
                 say(told(run_cell(cell, settings, Inputs(out, settings), show_progress, resume)))
-            rows = read_rows(cell.folder / "metrics.json")
+            rows = read_rows(cell.folder / DONE)
             kept = {"settings": settings, "model": cell.model, "cell": cell.folder, "prepared": prepared, "graph": graph}
             write_bundle(out / "bundle", **kept, metrics=rows)
             return rows

@@ -6,7 +6,6 @@ Axes: `B` pairs, `T` tasks.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log, unreadable
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
+from mgoe.files import whole_file
 from mgoe.tables import batches
 
 NEW = "new"
@@ -62,20 +62,13 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
     out = Path(out)
     if out.suffix not in (".parquet", ".csv"):
         raise OutputError(out, f"scores are written as .parquet or .csv, found {out.suffix or 'no ending'!r}; choose one of them")
-    unfinished, rows = out.with_name(f".{out.name}.{os.getpid()}.tmp"), 0
-    blocks = score_pairs(bundle, pairs)
+    blocks, rows = score_pairs(bundle, pairs), 0
     first = next(blocks)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with (pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter)(str(unfinished), first.schema) as writer:
-            for table in itertools.chain([first], blocks):
-                writer.write_table(table)
-                rows += len(table)
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
+    with whole_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
+        for table in itertools.chain([first], blocks):
+            writer.write_table(table)
+            rows += len(table)
     return rows
 
 

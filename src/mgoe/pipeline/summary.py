@@ -10,7 +10,7 @@ from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Influence, Row, compare, estimate, report
 from mgoe.graph import MacroGraph
-from mgoe.pipeline.cells import Cell
+from mgoe.pipeline.cells import INFLUENCE, Cell
 
 
 def estimates(settings: RunSettings, out: Path, models: Sequence[ModelSettings]) -> list[Estimate]:
@@ -18,7 +18,7 @@ def estimates(settings: RunSettings, out: Path, models: Sequence[ModelSettings])
     found: list[Estimate] = []
     first: list[Influence] = []
     for model in models:
-        influences = [Influence.load(Cell(out, model, seed).folder / "test.npz") for seed in settings.seeds]
+        influences = [Influence.load(Cell(out, model, seed).folder / INFLUENCE) for seed in settings.seeds]
         found += estimate(model.name, influences)
         if first:
             found += compare(models[0].name, first, model.name, influences)

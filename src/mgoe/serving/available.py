@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-
-from mgoe.errors import MissingExtra
+from mgoe.extras import load
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
 
@@ -16,7 +14,4 @@ def require_serving() -> None:
         MissingExtra: One is not installed.
     """
     for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise MissingExtra("serve", f"{name} cannot be imported ({error}); install it with: pip install 'mgoe[serve]'") from None
+        load(name, "serve", name, "pip install 'mgoe[serve]'")

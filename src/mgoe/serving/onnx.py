@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib
 import inspect
 import json
 import logging
@@ -26,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgoe import __version__
-from mgoe.errors import MissingExtra, OutputError, StoreError
-from mgoe.files import remove_folder, sha256, sync
+from mgoe.errors import StoreError
+from mgoe.extras import load
+from mgoe.files import remove_folder, sha256, sync, writing
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
@@ -39,16 +39,13 @@ UNUSED = 7 * 24 * 3600
 """Seconds after which kept graphs go: long enough for a service to go back to an earlier bundle, or another one to start beside it."""
 
 
-def load(name: str) -> Any:
+def package(name: str) -> Any:
     """A package of the extra `onnx`.
 
     Raises:
         MissingExtra: It is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingExtra(name, "this needs the extra `onnx`; install it with: pip install 'mgoe[onnx]'") from None
+    return load(name, "onnx", name, "pip install 'mgoe[onnx]'")
 
 
 class Traced(nn.Module):
@@ -86,7 +83,7 @@ def export(
         MissingExtra: The extra is not installed.
     """
     for needed in NEEDED[:2]:
-        load(needed)
+        package(needed)
     out.parent.mkdir(exist_ok=True)
     names = sorted(sample)
     rows = torch.export.Dim("rows", min=1)
@@ -131,7 +128,7 @@ class Session:
     """
 
     def __init__(self, file: Path):
-        runtime = load("onnxruntime")
+        runtime = package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -177,7 +174,7 @@ class Sessions:
         shapes = [(name, list(value.shape)) for batch in (known, late) for name, value in sorted(batch.items())]
         files = {inspect.getfile(type(part)) for part in halves.modules()}  # some may be of the user's own, without a version
         code = sorted(sha256(Path(file)) for file in files)
-        made_of = [weights, precision, shapes, code, __version__, torch.__version__, load("onnxruntime").__version__]
+        made_of = [weights, precision, shapes, code, __version__, torch.__version__, package("onnxruntime").__version__]
         self._user, self._rest = _graphs(kept, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24], write, read)
         self._halves = halves
 
@@ -270,7 +267,7 @@ def export_rest(out: Path, halves: Halves, late: Batch) -> None:
 
 def quantise(file: Path, out: Path) -> None:
     """The same graph with weights of 8 bits in its products, whose inputs are quantised as they come (ONNX Runtime's dynamic scheme)."""
-    quantization = load("onnxruntime.quantization")
+    quantization = package("onnxruntime.quantization")
     out.parent.mkdir(exist_ok=True)
     with _quiet():
         quantization.quantize_dynamic(file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8)
@@ -300,7 +297,7 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
     kinds = {kind: getattr(model.spec, kind) for kind in ("user_side", "item_side", "context")}
     lists = [key for kind, features in kinds.items() for one in features if one.multi and (key := f"{kind}.{one.name}") in sample]
     sample |= {key: torch.full((3, 2), -1) for key in lists}
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             export(Path(scratch) / "plain" / out.name, model, model.predict, sample, lists=lists)
@@ -309,5 +306,3 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
             made = Path(scratch) / ("int8" if precision == "int8" else "plain")
             for file in sorted(made.iterdir(), reverse=True):  # the weights first
                 os.replace(file, out.parent / file.name)
-    except OSError as error:
-        raise OutputError(out, f"cannot be written: {error.strerror or error}; choose a folder you may write, or free space") from None

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mgoe.errors import MissingExtra, StoreError
+from mgoe.errors import StoreError
+from mgoe.extras import load
 from mgoe.serving.events import Event
 from mgoe.serving.log import BATCH, START, Position
 
@@ -108,12 +109,11 @@ class RedisLog:
 
 
 def _client(url: str) -> redis.Redis:
-    try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ModuleNotFoundError:
-        raise MissingExtra("redis", "a log on Redis needs its client; install it with `pip install 'mgoe[serve]'`") from None
+    load("redis", "redis", "a log on Redis needs its client, which", "pip install 'mgoe[serve]'")
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     try:
         return redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 1))
     except ValueError as error:

@@ -23,7 +23,7 @@ from mgoe.serving.current import Current, is_opening
 from mgoe.serving.engine import Scoring
 from mgoe.serving.index import item_rows
 from mgoe.serving.log import EventLog, every
-from mgoe.serving.onnx import NEEDED, load
+from mgoe.serving.onnx import NEEDED, package
 from mgoe.serving.redis import RedisLog
 from mgoe.serving.scorer import check_precision
 from mgoe.serving.settings import ServeSettings, read_tokens
@@ -97,7 +97,7 @@ def check_start(settings: ServeSettings) -> None:
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
     for name in NEEDED if settings.engine == "onnx" else ():
-        load(name)
+        package(name)
     bundle.model  # noqa: B018 - a class of its own may be missing here
     events = open_events(settings.redis or state)
     for _ in every(events):

@@ -10,12 +10,13 @@ from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.feed import Batch, Feed
-from mgoe.training.loop import CHECKPOINTS, FitResult, fit
+from mgoe.training.loop import CHECKPOINTS, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.optim import RowwiseAdagrad
 from mgoe.training.pairs import PairScorer
 from mgoe.training.predict import predict
 from mgoe.training.progress import FitProgress, OnProgress, progress_bar
+from mgoe.training.result import FitResult
 from mgoe.training.spec import make_spec
 from mgoe.training.world import World, joined
 

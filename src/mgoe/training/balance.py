@@ -5,7 +5,6 @@ Axes: `T` tasks, `P` numbers of the dense part.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mgoe.errors import MissingExtra, TrainingError
+from mgoe.errors import TrainingError
+from mgoe.extras import load
 from mgoe.training.world import World
 
 if TYPE_CHECKING:
@@ -189,8 +189,5 @@ def load_weighting(name: str) -> Any:
     Raises:
         MissingExtra: TorchJD is not installed.
     """
-    try:
-        return getattr(importlib.import_module("torchjd.aggregation"), AGGREGATIONS[name])
-    except ImportError as error:
-        reason = f"{name!r} needs TorchJD, which cannot be imported ({error}); install it with: pip install 'mgoe[balance]'"
-        raise MissingExtra("training.balance", reason) from None
+    found = load("torchjd.aggregation", "training.balance", f"{name!r} needs TorchJD, which", "pip install 'mgoe[balance]'")
+    return getattr(found, AGGREGATIONS[name])

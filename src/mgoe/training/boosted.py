@@ -5,7 +5,6 @@ Axes: `N` examples, `T` tasks, `F` columns.
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe.config import TrainingSettings
-from mgoe.errors import MissingExtra, TrainingError
+from mgoe.errors import TrainingError
+from mgoe.extras import load
 from mgoe.files import write_json, write_text
 from mgoe.training.feed import BLOCK_ROWS, Feed
-from mgoe.training.loop import CURVES, FitResult, check_examples
 from mgoe.training.monitor import Monitor, Scores, measure
 from mgoe.training.progress import FitProgress, OnProgress
+from mgoe.training.result import CURVES, FitResult, check_examples
 
 if TYPE_CHECKING:
     from mgoe.models import BoostedTrees, TaskSpec
@@ -130,11 +130,7 @@ def load_lightgbm() -> Any:
     Raises:
         MissingExtra: It is not installed.
     """
-    try:
-        return importlib.import_module("lightgbm")
-    except (ImportError, OSError) as error:  # OSError: its own library misses OpenMP
-        reason = f"LightGBM cannot be imported ({error}); install it with: pip install 'mgoe[gbm]'"
-        raise MissingExtra("models.lightgbm", reason) from None
+    return load("lightgbm", "models.lightgbm", "LightGBM", "pip install 'mgoe[gbm]'")
 
 
 class _Grower:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from mgoe.training.interrupt import deferred
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import FitProgress, OnProgress
+from mgoe.training.result import CURVES, FitResult, check_examples
 from mgoe.training.sharded import place_tables, unshard
 from mgoe.training.step import Stepper
 from mgoe.training.track import TRACKERS, Tracker, of_epoch, of_progress
@@ -38,31 +39,8 @@ if TYPE_CHECKING:
     from mgoe.models import RankingModel
 
 WEIGHTS = "model.safetensors"
-CURVES = "curves.json"
 CHECKPOINTS = "checkpoints"
 REPORT_STEPS = 20
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit came to. The model itself holds the best weights, and so does `model.safetensors`."""
-
-    monitor: str
-    best_epoch: int
-    """From 1."""
-    best_value: float
-    epochs: int
-    """Done, of those in the settings."""
-    seconds: float
-    """All of it, validation included."""
-    cpu_seconds: float
-    """The same in time of the processor, all threads of this process together; NaN where an earlier part of the fit did not count it."""
-    samples_per_second: float
-    """Training alone."""
-    precision: str
-    device: str
-    curves: list[dict[str, Any]]
-    """One entry an epoch, as in `curves.json`."""
 
 
 def fit(
@@ -356,21 +334,4 @@ class _Run:
             precision="bfloat16" if self.bfloat16 else "float32",
             device=str(self.device),
             curves=done.curves,
-        )
-
-
-def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
-    """Refuse before training what could not be trained on, or not be measured after it.
-
-    Raises:
-        TrainingError: There are no examples, or the monitor is not defined on validation.
-    """
-    for place, feed in (("training examples", train), ("validation examples", valid)):
-        if len(feed) == 0:
-            raise TrainingError(place, "there must be at least one, found none; widen the time range or move split.cuts")
-    labels = valid.examples.labels
-    if np.isnan(monitor.value(measure(valid.spec.tasks, labels, np.full_like(labels, 0.5), valid.examples.user))):
-        raise TrainingError(
-            "training.monitor",
-            f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; choose another or move split.cuts",
         )

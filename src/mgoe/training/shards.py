@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,33 +86,41 @@ def write_together(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapp
     Raises:
         OSError: Some process could not write; raised on all of them.
     """
-    trouble: OSError | None = None
     head, places = _layout(tensors, meta)
     path, start = Path(world.agree(str(path))), world.agree(len(head))
-    if world.leads:
-        try:
+
+    def make() -> None:
+        if world.leads:
             with path.open("wb") as file:
                 file.write(head)
                 file.truncate(start + sum(tensor.nbytes for tensor in tensors.values()))
-        except OSError as error:
-            trouble = error
-    if not world.any(trouble is not None)[0]:
-        try:
-            with path.open("r+b") as file:
-                for name, tensor in tensors.items():
-                    if isinstance(tensor, Shard):
-                        file.seek(start + places[name] + tensor.first * (tensor.nbytes // max(tensor.total, 1)))
-                        _write_rows(file, tensor.rows)
-                    elif world.leads:
-                        file.seek(start + places[name])
-                        _write_rows(file, tensor)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            trouble = error
-        if not world.any(trouble is not None)[0]:
-            return head
-    raise trouble or OSError("another process could not write its rows")
+
+    def fill() -> None:
+        with path.open("r+b") as file:
+            for name, tensor in tensors.items():
+                if isinstance(tensor, Shard):
+                    file.seek(start + places[name] + tensor.first * (tensor.nbytes // max(tensor.total, 1)))
+                    _write_rows(file, tensor.rows)
+                elif world.leads:
+                    file.seek(start + places[name])
+                    _write_rows(file, tensor)
+            file.flush()
+            os.fsync(file.fileno())
+
+    _on_all(world, make)
+    _on_all(world, fill)
+    return head
+
+
+def _on_all(world: World, work: Callable[[], None]) -> None:
+    """Do it on every process. Where it fails on one, it fails on all."""
+    trouble: OSError | None = None
+    try:
+        work()
+    except OSError as error:
+        trouble = error
+    if world.any(trouble is not None)[0]:
+        raise trouble or OSError("another process could not write its rows")
 
 
 def _layout(tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from mgoe.errors import MissingExtra
+from mgoe.extras import load
 from mgoe.files import write_text
 from mgoe.training.progress import FitProgress
+
+MEND = "pip install 'mgoe[track]'"
 
 
 class Tracker(Protocol):
@@ -38,7 +39,7 @@ class TensorBoard:
     @staticmethod
     def load() -> Any:
         """The library, or MissingExtra."""
-        return _module("torch.utils.tensorboard", "TensorBoard")
+        return load("torch.utils.tensorboard", "training.track", "TensorBoard", MEND)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -65,7 +66,7 @@ class MLflow:
     @staticmethod
     def load() -> Any:
         """The library, or MissingExtra."""
-        return _module("mlflow", "MLflow")
+        return load("mlflow", "training.track", "MLflow", MEND)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}  # a name is a file in some stores
@@ -94,11 +95,3 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _flat(f"{name}/{key}" if name else str(key), part)
     elif isinstance(value, int | float):
         yield name, float(value)
-
-
-def _module(name: str, what: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        reason = f"{what} cannot be imported ({error}); install it with: pip install 'mgoe[track]'"
-        raise MissingExtra("training.track", reason) from None

@@ -19,7 +19,7 @@ from tests.pipeline.comparison.tiny import numbers, settings
 def test_damaged_cells_are_found_and_made_anew(raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None):
     out = shutil.copytree(compared, tmp_path / "out")
     log = out / "logs" / "tiny"
-    broken = [log / "cells" / name for name in ("mgoe/0/metrics.json", "shared-bottom/1/test.npz", "mgoe:random/0/fit.json")]
+    broken = [log / "cells" / name for name in ("mgoe/0/metrics.json", "shared-bottom/1/influence.safetensors", "mgoe:random/0/fit.json")]
     shared = [log / name for name in ("references.json", "seeds/1/examples.json")]
     for path in broken + shared:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

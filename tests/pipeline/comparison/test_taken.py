@@ -93,7 +93,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(own: dict[str, Any], tmp_path: Path
             pipeline.compare(made, tmp_path / "there", take=[file])
     assert not (cell.folder / "taken.json").exists()
     assert pipeline.compare(made, tmp_path / "there", take=[file], stop_after=0).waiting == 0
-    assert {path.name for path in cell.folder.iterdir()} == {"metrics.json", "taken.json", "test.npz"}
+    assert {path.name for path in cell.folder.iterdir()} == {"metrics.json", "taken.json", "influence.safetensors"}
     (cell.folder / "taken.json").write_text("{")
     said: list[str] = []
     assert pipeline.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1

@@ -189,7 +189,7 @@ def test_a_missing_optuna_is_named_before_the_log_is_read(raw: dict[str, Any], t
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(tuning, "import_module", missing)
+    monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[tune\]'"):
         pipeline.compare(settings(raw, tune={}), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("data"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mgoe.config import GraphSettings
-from mgoe.errors import GraphError, MissingExtra
+from mgoe.errors import GraphError
+from mgoe.extras import load
 
 if TYPE_CHECKING:
     from ibis.backends.pyspark import Backend
@@ -85,11 +85,7 @@ def import_pyspark() -> None:
     Raises:
         MissingExtra: They are not.
     """
-    try:
-        importlib.import_module("ibis.backends.pyspark")
-    except ImportError as error:
-        reason = f"`spark` needs PySpark, which cannot be imported ({error}); install it with: pip install 'mgoe[spark]'"
-        raise MissingExtra("graph.engine", reason) from None
+    load("ibis.backends.pyspark", "graph.engine", "`spark` needs PySpark, which", "pip install 'mgoe[spark]'")
 
 
 def check_java() -> None:

@@ -14,7 +14,7 @@ from mgoe.config import ComparisonSettings, dump_settings, load_comparison
 from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
 from mgoe.files import clear_unfinished, exclusive, read_json, write_text
-from mgoe.pipeline.cells import told
+from mgoe.pipeline.cells import FIT, told
 from mgoe.pipeline.comparison import damaged, kept, records, taken, work
 from mgoe.pipeline.comparison.judged import judged_cells, odd_cells, odd_seed
 from mgoe.pipeline.comparison.outcome import standings_of, write_outcome
@@ -166,7 +166,7 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
             records.append(plan.out, line)
             done += 1
             left = (time.perf_counter() - started) / done * (len(of_cells) - done)
-            facts = entry.cell().folder / "fit.json"
+            facts = entry.cell().folder / FIT
             ended = f"{entry.title} failed: {failed}" if failed else f"{entry.log.name}, {told(read_json(facts))}"
             say(f"  [{done}/{len(of_cells)}] {ended}" + (f"; about {_length(left)} left" if done < len(of_cells) else ""))
 

@@ -9,7 +9,7 @@ from typing import Any
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
 from mgoe.files import read_json, write_json
-from mgoe.pipeline.cells import DONE
+from mgoe.pipeline.cells import DONE, FIT, INFLUENCE
 from mgoe.pipeline.comparison import kept, records, work
 from mgoe.pipeline.comparison.kept import Part
 from mgoe.pipeline.comparison.plan import EXAMPLES, REFERENCES, Plan
@@ -28,8 +28,8 @@ def cells(plan: Plan, say: Say) -> list[Path]:
     """
     found = []
     for folder in [entry.cell().folder for entry in plan.entries if entry.cell().done]:
-        facts = records.TAKEN if (folder / records.TAKEN).exists() else "fit.json"
-        readers = {DONE: read_rows, "test.npz": Influence.load, facts: read_json}
+        facts = records.TAKEN if (folder / records.TAKEN).exists() else FIT
+        readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
         if any(_is_damaged(folder / name, read, say) for name, read in readers.items()):
             found.append(folder)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import pandas as pd
 
 from mgoe.config import dump_settings
-from mgoe.errors import OutputError
 from mgoe.evaluation import Cost, Influence, Row, Standings, deal, find_leads, latex, markdown, read_rows, report
-from mgoe.files import write_json, write_text
-from mgoe.pipeline.cells import DONE
+from mgoe.files import whole_file, write_json, write_text
+from mgoe.pipeline.cells import DONE, INFLUENCE
 from mgoe.pipeline.comparison.judged import judged_cells, odd_cells
 from mgoe.pipeline.comparison.notes import notes_of
 from mgoe.pipeline.comparison.plan import REFERENCES, Log, Plan
@@ -45,7 +43,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
         if odd:
             done = {}
         rows = {key: read_rows(folder / DONE) for key, folder in done.items()}
-        dealt = {key: deal(Influence.load(folder / "test.npz")) for key, folder in done.items()}
+        dealt = {key: deal(Influence.load(folder / INFLUENCE)) for key, folder in done.items()}
         references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.settings.all_tables.items():
             reference = table.reference or plan.settings.lead
@@ -80,12 +78,8 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
 
 def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
     """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
-    unfinished = plan.out / f".{TIDY}.{os.getpid()}.tmp"
-    try:
+    with whole_file(plan.out / TIDY) as unfinished:
         tidy_rows(plan).to_parquet(unfinished, index=False)
-        unfinished.replace(plan.out / TIDY)
-    except OSError as error:
-        raise OutputError(plan.out / TIDY, f"cannot be written: {error.strerror or error}; free space and go on") from None
     write_json(plan.out / LEADS, [_plain(one, lead) for one in standings for lead in one.leads])
     write_text(plan.out / f"{TABLES}.md", markdown(standings))
     write_text(plan.out / f"{TABLES}.tex", latex(standings))

@@ -14,8 +14,8 @@ from typing import Any
 from mgoe import __version__
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
-from mgoe.files import read_json
-from mgoe.pipeline.cells import DONE
+from mgoe.files import read_json, writing
+from mgoe.pipeline.cells import DONE, FIT, INFLUENCE
 from mgoe.pipeline.comparison.kept import digest_of, note_of
 from mgoe.pipeline.comparison.plan import EXAMPLES, Entry
 from mgoe.pipeline.comparison.tuning import best_of
@@ -63,7 +63,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
     folder = entry.cell().folder
     if (folder / TAKEN).exists():
         return read_json(folder / TAKEN)
-    facts = read_json(folder / "fit.json")
+    facts = read_json(folder / FIT)
     examples = read_json(entry.log.stage(entry.seed) / EXAMPLES)
     rows = [row for row in read_rows(folder / DONE) if row["slice"] == ALL]
     values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
@@ -75,7 +75,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
         **{name: facts.get(name) for name in FACTS},
         "examples": examples,
         **{name: value if math.isfinite(value) else None for name, value in values.items()},
-        "influence": pack(deal(Influence.load(folder / "test.npz"))),
+        "influence": pack(deal(Influence.load(folder / INFLUENCE))),
     }
 
 
@@ -102,15 +102,12 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
         OutputError: It cannot be written.
     """
     path = out / RESULTS
-    try:
-        with path.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise OutputError(path, f"cannot be written: {error.strerror or error}; free space, or choose a folder you may write") from None
+    with writing(path), path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def latest(out: Path) -> dict[Key, dict[str, Any]]:

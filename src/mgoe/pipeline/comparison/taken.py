@@ -18,7 +18,7 @@ from typing import Any
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
 from mgoe.files import whole_folder, write_json
-from mgoe.pipeline.cells import DONE
+from mgoe.pipeline.cells import DONE, INFLUENCE
 from mgoe.pipeline.comparison import kept, records
 from mgoe.pipeline.comparison.judged import judged_cells, judged_seeds, text_of
 from mgoe.pipeline.comparison.plan import Entry, Plan
@@ -108,7 +108,7 @@ def _take_cell(plan: Plan, entry: Entry, part: kept.Part, judged: dict[str, str 
     influence, rows = unpack(line["influence"]), _rows(entry, line)
     part.begin()
     with whole_folder(part.path) as folder:  # in the place of a fit that was cut off
-        influence.save(folder / "test.npz")
+        influence.save(folder / INFLUENCE)
         write_json(folder / records.TAKEN, line)
         write_rows(folder / DONE, rows)
     records.append(plan.out, line)

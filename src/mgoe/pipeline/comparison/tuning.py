@@ -12,12 +12,12 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mgoe.config import ModelSettings, RangeSettings, RunSettings, TuneSettings, check_settings, laid_over, nested
-from mgoe.errors import MgoeError, MissingExtra, TrainingError
+from mgoe.errors import MgoeError, TrainingError
+from mgoe.extras import load
 from mgoe.files import read_json, write_json
 from mgoe.models import options_of, resolve
 from mgoe.pipeline.cells import Inputs, fit_model, training_of
@@ -34,10 +34,7 @@ def load_optuna() -> Any:
     Raises:
         MissingExtra: It is not installed.
     """
-    try:
-        return import_module("optuna")
-    except ImportError:
-        raise MissingExtra("tune", "needs Optuna, which is not installed; pip install 'mgoe[tune]'") from None
+    return load("optuna", "tune", "Optuna", "pip install 'mgoe[tune]'")
 
 
 def best_of(path: Path) -> dict[str, Any]:
