@@ -318,13 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--queries: must be at least 1, found {asked.queries}")
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+        with begin(settings, out, overwrite=False, say=say) as prepared:
             pass  # whatever of it is of other settings is refused
         if asked.split == "time":
             task = by_time(prepared, "test", asked.queries, asked.seed, hide=False)
         else:
             whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
-            with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+            with begin(settings, out, overwrite=False, say=say) as prepared:
                 task = leave_last_out(whole, prepared, asked.queries, asked.seed)
         if len(task.queries) == 0:
             parser.error(f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}")

@@ -103,7 +103,7 @@ def test_settings_are_those_that_are_best_on_validation():
 
 @pytest.mark.parametrize("hide", [False, True])
 def test_validation_knows_nothing_of_what_comes_after_its_snapshot(small: RunSettings, tmp_path: Path, hide: bool):
-    with begin(small, tmp_path / "out", overwrite=False, say=lambda _: None) as (_, _, prepared):
+    with begin(small, tmp_path / "out", overwrite=False, say=lambda _: None) as prepared:
         valid, test = (topn.by_time(prepared, split, 10_000, 0, hide) for split in ("valid", "test"))
     user, item, _, snapshot = topn.history_of(prepared)
     before = snapshot <= len(prepared.cuts) - 2

@@ -57,7 +57,7 @@ def macro_graph(
         return _whole_graph(settings, out, overwrite, table, say)
     from mgoe.pipeline.line import begin  # looks at what will be trained, which takes torch
 
-    with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
+    with begin(settings, out, overwrite, say, table) as prepared:
         return build(settings, out, prepared, say)
 
 

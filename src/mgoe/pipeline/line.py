@@ -82,9 +82,9 @@ def run(
     started = time.perf_counter()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`")
-    settings = settings if isinstance(settings, RunSettings) else load_settings(settings)
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     check_bundled(named_models(settings)[0])
-    with begin(settings, out, overwrite, say, table) as (settings, out, prepared):
+    with begin(settings, out, overwrite, say, table) as prepared:
         graph = build(settings, out, prepared, say)
         models = model_rows(settings, prepared)
         train_cells(settings, out, models, say, show_progress)
@@ -102,15 +102,12 @@ def run(
 
 
 @contextmanager
-def begin(
-    settings: RunSettings | Path | str, out: Path | str, overwrite: bool, say: Say, table: ir.Table | None = None
-) -> Iterator[tuple[RunSettings, Path, Prepared]]:
+def begin(settings: RunSettings, out: Path, overwrite: bool, say: Say, table: ir.Table | None = None) -> Iterator[Prepared]:
     """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
     """
-    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     for model in named_models(settings):
         check_fit(settings, model)
         check_installed(settings, model)
@@ -122,7 +119,7 @@ def begin(
             if resumed:
                 say(f"going on with the unfinished run in {out}")
             prepared = prepare_data(settings, out, table, say)
-        yield settings, out, prepared
+        yield prepared
 
 
 def train_cells(settings: RunSettings, out: Path, models: list[ModelSettings], say: Say, show_progress: bool) -> None:

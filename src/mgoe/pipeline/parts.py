@@ -58,7 +58,7 @@ def train(
                 cell = _cell(settings, out, Prepared.open(out / "data"), model, seed)
                 run_cell(cell, settings, Inputs(out, settings), show_progress=False, resume=resume)
             return []
-        with begin(settings, out, overwrite, say) as (settings, out, prepared):
+        with begin(settings, out, overwrite, say) as prepared:
             graph = build(settings, out, prepared, say)
             cell = _cell(settings, out, prepared, model, seed)
             if not resume:
