@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lightgcn import light_gcn
 from benchmarks.measure import line, use_cores
 from mgoe import pipeline
-from mgoe.calibration import recalibrate, shifted_tasks
+from mgoe.calibration import in_whole_space, recalibrate, shifted_tasks
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries, ranks_in
@@ -175,7 +175,7 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
     pq.write_table(pa.table(columns), out)
     data = {"log": str(out), **settings.data.model_dump(include={"bucket", "users", "items"})}
     raw = settings.model_dump(exclude={"data"}) | {"data": data}
-    raw["tasks"] = [task.model_dump() | {"behaviors": []} for task in settings.tasks]
+    raw["tasks"] = [task.model_dump(exclude={"label", "known_at", "delay"}) | {"behaviors": []} for task in settings.tasks]
     return make_settings(raw)
 
 
@@ -267,7 +267,7 @@ class Ranking:
         self.inputs = Inputs(out, settings)
         [model] = [one for one in model_rows(settings, self.inputs.prepared) if one.name == name]
         self.model = fit_model(model, settings.seeds[0], settings, self.inputs, out / "topn" / name)[0]
-        self.shifted = shifted_tasks(settings.tasks)
+        self.tasks, self.shifted = settings.tasks, shifted_tasks(settings.tasks)
         self.columns = np.array([one.kind == "binary" if task is None else one.name == task for one in settings.tasks])
 
     def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
@@ -280,7 +280,8 @@ class Ranking:
 
             def score(users: NDArray[np.int64], shift: NDArray[np.float32] = shift) -> NDArray[np.floating]:
                 rows = said[np.searchsorted(task.queries, users)]
-                return np.stack([recalibrate(row, shift, self.shifted)[:, self.columns].sum(1) for row in rows])
+                whole = (in_whole_space(recalibrate(row, shift, self.shifted), self.tasks) for row in rows)
+                return np.stack([row[:, self.columns].sum(1) for row in whole])
 
             yield score
 
@@ -314,6 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in names:
             if name not in valid:
                 parser.error(f"{option}: {name!r} is none{did_you_mean(name, valid)}")
+    kinds = {task.name: task.kind for task in settings.tasks}
+    if asked.task is None and "binary" not in kinds.values():
+        parser.error(f"--task: no task is binary; name the one to order items by, of {', '.join(kinds)}")
+    if asked.split == "leave-last-out" and "regression" in kinds.values():
+        parser.error("--split leave-last-out: writes events, which have no values; leave out tasks of the kind regression")
     if asked.queries < 1:
         parser.error(f"--queries: must be at least 1, found {asked.queries}")
     with tempfile.TemporaryDirectory() as temporary:

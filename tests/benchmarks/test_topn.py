@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import lightgcn, topn
-from mgoe.config import RunSettings
+from mgoe.calibration import shifted_tasks
+from mgoe.config import RunSettings, make_settings
 from mgoe.pipeline.line import begin
 
 
@@ -184,3 +187,35 @@ def test_no_query_is_refused_before_any_work(small: RunSettings, tmp_path: Path,
         topn.main([str(tmp_path / "small.yaml"), "--queries", "0", "--out", str(tmp_path / "out")])
     assert "--queries: must be at least 1, found 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_items_are_ordered_by_how_likely_a_task_is_done_at_all(monkeypatch: pytest.MonkeyPatch):
+    """Of an item that is hardly clicked, the probability to buy it once it is says little."""
+    tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
+    monkeypatch.setattr(topn, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32))
+    prepared = SimpleNamespace(user_side=None, item_side=None, context_features=SimpleNamespace(encode=lambda *_: {}))
+    ranking: Any = object.__new__(topn.Ranking)
+    ranking.inputs = SimpleNamespace(prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=np.zeros(2, np.float32))
+    ranking.model, ranking.columns = None, np.array([False, True])
+    ranking.tasks = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks}).tasks
+    ranking.shifted = shifted_tasks(ranking.tasks)
+    task = topn.task_of(sp.csr_array(np.ones((1, 2), np.float32)), 0, np.zeros(1, int), np.zeros(1, int), 1, 0, hide=False)
+    [scores] = ranking(task, 0, [{"undone": 1.0}])
+    assert_allclose(scores(np.zeros(1, int)), [[0.15, 0.0009]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tasks": [{"name": "stay", "kind": "regression", "label": "seconds"}]}, "no task is binary"),
+        (
+            {"tasks": [{"name": "click", "label": "clicked"}, {"name": "stay", "kind": "regression", "label": "seconds"}]},
+            "leave out tasks of the kind regression",
+        ),
+    ],
+)
+def test_what_has_no_order_or_no_event_is_refused(more: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": {"log": "log.parquet"}} | more))
+    with pytest.raises(SystemExit):
+        topn.main([str(tmp_path / "mine.yaml"), "--split", "leave-last-out"])
+    assert message in capsys.readouterr().err

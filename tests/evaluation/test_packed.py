@@ -1,5 +1,6 @@
 """Influences in a line of text."""
 
+import base64
 import json
 
 import numpy as np
@@ -24,9 +25,9 @@ def test_all_that_tables_read_comes_back(users: int):
     assert_array_equal(other.values, one.values)
     assert_array_equal(other.users, one.users)
     largest = np.abs(one.parts[:, :2]).max(0)
-    assert np.all(np.abs(other.parts[:, :2] - one.parts[:, :2]) <= largest / 254 * 1.001)
+    assert np.all(np.abs(other.parts[:, :2] - one.parts[:, :2]) <= largest / 65_534 * 1.01)
     assert np.isnan(other.parts[:, 2]).all()
-    assert len(json.dumps(pack(one))) < 3000
+    assert len(json.dumps(pack(one))) < 5000
 
 
 def test_leads_of_packed_ones_are_those_of_whole_ones():
@@ -34,7 +35,29 @@ def test_leads_of_packed_ones_are_those_of_whole_ones():
     packed = {name: {seed: unpack(pack(one)) for seed, one in seeds.items()} for name, seeds in whole.items()}
     for lead, other in zip(find_leads("a", whole["a"], whole), find_leads("a", packed["a"], packed), strict=True):
         assert other.value == lead.value or np.isnan(lead.value)
-        assert_allclose([other.low, other.high], [lead.low, lead.high], atol=0.03 * (lead.high - lead.low), equal_nan=True)
+        assert_allclose([other.low, other.high], [lead.low, lead.high], atol=0.003 * (lead.high - lead.low), equal_nan=True)
+
+
+def test_intervals_of_models_that_are_nearly_equal_come_back_where_one_user_is_most_of_a_metric():
+    rng = np.random.default_rng(0)
+    shared = rng.standard_t(1.5, (512, 1))  # what hardly any model can foresee, such as the longest stays
+
+    def of_model(own: int) -> Influence:
+        parts = (shared + 0.05 * np.random.default_rng(own).normal(size=shared.shape)).astype(np.float32)
+        return Influence((("stay", "rmse"),), np.array([1.0 + own / 100]), np.arange(512), parts / 512)
+
+    one, other = of_model(1), of_model(2)
+    [whole] = find_leads("a", {0: one}, {"b": {0: other}})
+    [packed] = find_leads("a", {0: unpack(pack(one))}, {"b": {0: unpack(pack(other))}})
+    assert packed.high - packed.low == pytest.approx(whole.high - whole.low, rel=0.01)
+
+
+def test_lines_of_127_steps_are_read():
+    one = made(0)
+    largest = np.nan_to_num(np.abs(one.parts).max(0))
+    parts = np.rint(np.nan_to_num(one.parts / np.where(largest > 0, largest, 1)) * 127).astype(np.int8)
+    line = {key: value for key, value in pack(one).items() if key != "steps"} | {"parts": base64.b64encode(parts.tobytes()).decode()}
+    assert_allclose(unpack(line).parts[:, :2], one.parts[:, :2], atol=largest[:2].max() / 254 * 1.01)
 
 
 def test_a_metric_of_too_few_users_is_kept_without_its_parts():

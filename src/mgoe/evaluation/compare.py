@@ -34,7 +34,7 @@ class Estimate:
         value: Mean over seeds.
         low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not exist.
         by_seed: The seeds' own values.
-        users: How many test users vary.
+        users: How many test users vary, or groups of them where they were dealt into groups.
     """
 
     model: str

@@ -31,8 +31,8 @@ from mgoe.evaluation.rows import ALL
 from mgoe.files import writing
 
 FEWEST = 20
-"""Users with positives, with negatives, or for GAUC with both, below which their spread says nothing of chance: the influence of the only
-one with a positive is zero."""
+"""Users with labels, for AUC with positives and with negatives, for GAUC with both, below which their spread says nothing of chance: the
+influence of the only one is zero."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,8 @@ def _mean(values: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
     if len(values) == 0:
         return np.nan, np.full(size, np.nan)
     mean = float(values.mean())
+    if len(np.unique(users)) < FEWEST:
+        return mean, np.full(size, np.nan)
     return mean, np.bincount(users, (values - mean) / len(values), size)
 
 
