@@ -296,6 +296,24 @@ def test_the_prior_is_how_often_an_item_was_drawn(distribution: Any):
     assert_allclose([found[:50].sum(), found[50:150].sum()], share * len(drawn) / len(items), rtol=0.1)
 
 
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+@pytest.mark.parametrize("most", [0.05, 0.8, 0.97])
+def test_recalibration_undoes_draws_that_were_dropped(distribution: Any, most: float):
+    """Of an item that nearly everybody does, nearly all draws are dropped."""
+    true = np.r_[most, 0.13, np.full(30, 0.012)]
+    bucket, user, item = np.nonzero(np.random.default_rng(0).random((25, 400, len(true))) < true)
+    settings = NegativeSettings(ratio=3, distribution=distribution)
+    _, drawn = sample_negatives(user, item, bucket, settings)
+    active = len(np.unique(bucket * 400 + user))
+    world = _Sampled(len(true), item, drawn, len(item) / active)  # pyright: ignore[reportArgumentType]
+    done = np.bincount(item, minlength=len(true))
+    learned = done / np.bincount(world.all_items, minlength=len(true))
+    prior = sampling_prior(world, "events", settings)  # pyright: ignore[reportArgumentType]
+    found = recalibrate(learned[:, None].astype(np.float32), prior[:-1], np.array([True]))[:, 0]
+    assert_allclose(found[:2], done[:2] / active, rtol=0.08)
+    assert_allclose(found[2:].mean(), (done[2:] / active).mean(), rtol=0.08)
+
+
 def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
     """A task within a sample space learns from real negatives."""
     sampled, settings = mgoe.load(copy), copy / "settings.yaml"

@@ -15,12 +15,12 @@ from mgoe.data import Prepared
 def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -> NDArray[np.float32]:
     """What to add to the log-odds of doing anything, to undo the sampling of negatives, an item (ours).
 
-    A model fitted on `r` negatives a positive, drawn from `q(i)`, estimates the odds `p(u, i) / (r n q(i))`, with `n` the positives of an
-    active user in a bucket. Adding `log(r n q(i))` gives the probability that a user who is active in a bucket does something on the
-    item in it. Exposure logs hold real negatives: nothing is added.
+    With `r` draws a positive from `q(i)`, and `n` positives of an active user in a bucket, `r n q(i) (1 - p(u, i))` negatives stand beside
+    `p(u, i)` positives: a draw that the user did is dropped. So the odds that a model learns, times `r n q(i)`, are those that a user
+    who is active in a bucket does something on the item in it. Exposure logs hold real negatives: nothing is added.
 
-    Draws by popularity follow the positives, of which `q` is counted; uniform ones depend on how many buckets an item occurs in, so that
-    they are counted themselves.
+    Draws by popularity follow the positives, of which `q` is counted. Uniform ones depend on how many buckets an item occurs in, so that
+    they are counted themselves, the dropped ones in proportion added.
 
     Returns:
         Shape (I + 1,); the last entry is for items the log never had.
@@ -28,13 +28,22 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
     items = prepared.items.size
     if form == "exposures":
         return np.zeros(items + 1, np.float32)
-    seen = np.ones(items + 1)  # one each, so that no item is impossible
+    done, kept = np.zeros(items + 1), np.zeros(items + 1)
     for train in prepared.streamed("train").parts():
-        done = (np.nan_to_num(train.labels) > 0).any(axis=1)
-        counted = done if negatives.distribution == "popularity" else ~done
-        seen += np.bincount(train.item[counted], minlength=items + 1)[: items + 1]
-    drawn = prepared.summary["negatives_per_positive"] * prepared.summary["positives_per_user_bucket"] * seen / seen.sum()
-    return np.log(drawn).astype(np.float32)
+        positive = (np.nan_to_num(train.labels) > 0).any(axis=1)
+        for counted, rows in ((done, positive), (kept, ~positive)):
+            counted += np.bincount(train.item[rows], minlength=items + 1)[: items + 1]
+    n = prepared.summary["positives_per_user_bucket"]
+    if negatives.distribution == "popularity":
+        return np.log(negatives.ratio * n * _share(done)).astype(np.float32)
+    active = done.sum() / n  # users times the buckets in which they did anything
+    not_dropped = np.maximum(active - done, 1) / active
+    return np.log(prepared.summary["negatives_per_positive"] * n * _share(kept) / not_dropped).astype(np.float32)
+
+
+def _share(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the whole, after one more each, so that no item is impossible."""
+    return (counts + 1) / (counts + 1).sum()
 
 
 def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
