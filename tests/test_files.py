@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import OutputError
-from mgoe.files import clear_unfinished, exclusive, read_json, whole_folder, write_json, write_text
+from mgoe.files import clear_unfinished, exclusive, read_json, whole_file, whole_folder, write_json, write_text
 
 NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"], exclude_characters="/"), min_size=1, max_size=9)
 
@@ -42,6 +42,26 @@ def test_what_is_no_object_is_one_clear_error(tmp_path: Path, text: bytes | None
         (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(OutputError, match=r"a\.json: .*writes it anew"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
+    place = tmp_path / "new" / "a.txt"
+    with whole_file(place) as unfinished:
+        unfinished.write_text("old")
+    with pytest.raises(ValueError, match="in the block"), whole_file(place) as unfinished:
+        unfinished.write_text("ne")
+        raise ValueError("in the block")
+    assert place.read_text() == "old"
+    assert list(place.parent.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("place", ["file/a.txt", "folder"])
+def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=f"{place}: cannot be written: .*; choose a folder you may write, or free space"):
+        write_text(tmp_path / place, "text")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
 def fill(place: Path, text: str) -> None:

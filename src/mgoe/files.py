@@ -93,7 +93,8 @@ def whole_file(path: Path, *also: type[Exception]) -> Iterator[Path]:
             yield unfinished
             os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 @contextmanager
