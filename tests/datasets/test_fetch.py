@@ -153,7 +153,7 @@ def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     assert prepare(taobao, tmp_path / "raw", tmp_path / "log").rows
 
 
-def test_files_of_another_set_or_of_older_archives_are_not_taken(tmp_path: Path):
+def test_files_of_older_archives_are_replaced_and_those_of_another_set_refused(tmp_path: Path):
     own, out = tmp_path / "own", tmp_path / "raw"
     own.mkdir()
     names = {name: f"ml-1m/{name}" for name in find("movielens-1m").files}
@@ -164,8 +164,24 @@ def test_files_of_another_set_or_of_older_archives_are_not_taken(tmp_path: Path)
     shutil.rmtree(own)
     own.mkdir()
     zipped(own / "ml.zip", {f"ml-10M100K/{name}": b"ten" for name in find("movielens-10m").files})
-    fetch(find("movielens-10m"), out, own)
-    assert (out / "files" / "ratings.dat").read_bytes() == b"ten"
+    with pytest.raises(OutputError, match=r"must hold files of movielens-10m, found those of movielens-1m; choose another --out"):
+        fetch(find("movielens-10m"), out, own)
+    assert (out / "files" / "ratings.dat").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(("before", "name"), [(False, "thesis.tex"), (False, "ratings.dat"), (True, "thesis.tex")])
+def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
+    own, theirs, data = tmp_path / "own", tmp_path / "raw" / "files" / name, find("movielens-1m")
+    own.mkdir()
+    zipped(own / "mine.zip", dict.fromkeys(data.files, b"old"))
+    if before:
+        fetch(data, tmp_path / "raw", own)
+        zipped(own / "mine.zip", dict.fromkeys(data.files, b"new"))
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_text("precious")
+    with pytest.raises(OutputError, match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out"):
+        fetch(data, tmp_path / "raw", own)
+    assert theirs.read_text() == "precious"
 
 
 def test_either_choice_of_files_is_enough(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, unpack
-from mgoe.errors import DataError
+from mgoe.errors import DataError, OutputError
 from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json, writing
 
 MADE_OF = "unpacked.json"
@@ -50,12 +50,13 @@ def fetch(
 
     Raises:
         DataError: The set has no public address and no folder was named; or a download or an archive fails.
-        OutputError: The disk is too small, or the folder cannot be written.
+        OutputError: The disk is too small, the folder cannot be written, or `out/files` holds what is not of this set.
     """
     out = Path(out)
     if source is None and not data.downloads:
         raise DataError(data.name, by_hand(data))
     with exclusive(out, f"a download of {data.name}"):
+        _check_own(data, out / "files")
         archives = _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
         _unpack(data, archives, out / "files", say)
     there = _names(out / "files") | _names(out / "downloads")
@@ -71,6 +72,21 @@ def by_hand(data: DataSet) -> str:
         f"cannot be downloaded by a command ({data.access}): get {', '.join(data.files)} from {data.home}, then "
         f"`mgoe data prepare {data.name} --from FOLDER --out OUT`; `mgoe data fetch {data.name} --from FOLDER --out OUT` unpacks archives"
     )
+
+
+def _check_own(data: DataSet, folder: Path) -> None:
+    """A folder of unpacked files is replaced as a whole, so nothing else may lie in it."""
+    there = _names(folder)
+    if not there:
+        return
+    strange = sorted(there - data.wanted - {MADE_OF})
+    made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
+    if made_by not in (None, data.name):
+        raise OutputError(folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out")
+    if strange or made_by is None:
+        found = strange[0] if strange else f"no {MADE_OF}"
+        rule = f"must hold nothing but what `mgoe data fetch` unpacked, found {found}"
+        raise OutputError(folder, f"{rule}; move it away or choose another --out")
 
 
 def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
