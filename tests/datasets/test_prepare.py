@@ -339,3 +339,32 @@ def test_what_was_there_is_kept(published: dict[str, Path], tmp_path: Path):
     with pytest.raises(OutputError, match="holds what no `mgoe data prepare` wrote"):
         prepare(taobao, source, out, overwrite=True)
     assert (out / "log" / "events.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "log/mine.parquet", "raw/UserBehavior.csv", "runs"])
+def test_what_another_wrote_is_never_replaced(published: dict[str, Path], tmp_path: Path, name: str):
+    taobao, source, out = find("taobao"), published["taobao"], tmp_path / "out"
+    prepare(taobao, source, out)
+    theirs = out / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("precious")
+    with pytest.raises(OutputError, match=r"holds what no `mgoe data prepare` wrote: \S+; move it away or choose a new folder"):
+        prepare(taobao, source, out, overwrite=True)
+    assert theirs.read_text() == "precious"
+
+
+@pytest.mark.parametrize("below", [".", "raw"])
+def test_a_source_is_never_replaced(published: dict[str, Path], tmp_path: Path, below: str):
+    taobao, out = find("taobao"), tmp_path / "out"
+    source = out / below
+    shutil.copytree(published["taobao"], source)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"must not hold the source, found .*; choose a folder elsewhere"):
+            prepare(taobao, source, out, overwrite=overwrite)
+    assert (source / "UserBehavior.csv").exists()
+
+
+def test_another_set_takes_the_place_of_a_prepared_one(published: dict[str, Path], tmp_path: Path):
+    prepare(find("ali-ccp"), published["ali-ccp"], tmp_path / "out")
+    prepare(find("taobao"), published["taobao"], tmp_path / "out", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out" / "log").iterdir()) == ["events.parquet"]
