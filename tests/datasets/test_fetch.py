@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import shutil
@@ -77,6 +78,15 @@ def test_damaged_archives(tmp_path: Path):
             unpack(tmp_path / name, ["wanted.csv"], into)
 
 
+def test_a_damaged_archive_inside_another_is_told_by_the_outer_one(tmp_path: Path):
+    into = tmp_path / "into"
+    into.mkdir()
+    outer = zipped(tmp_path / "all.zip", {"inner.zip": b"PK and no more"})
+    with pytest.raises(DataError, match="the archive is damaged") as error:
+        unpack(outer, ["wanted.csv"], into)
+    assert error.value.place == str(outer)
+
+
 def test_a_file_that_is_there_twice(tmp_path: Path):
     into = tmp_path / "into"
     into.mkdir()
@@ -114,12 +124,48 @@ def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
 
 def test_files_that_need_no_unpacking(tmp_path: Path):
     with serve() as served:
-        served.body = b"packed by gzip, as DuckDB reads it"
+        served.body = gzip.compress(b"as DuckDB reads it")
         address = served.address.rpartition("/")[0]
         data = replace(
             find("amazon-electronics"), downloads=tuple(Download(f"{address}/{name}") for name in find("amazon-electronics").files)
         )
         assert fetch(data, tmp_path / "raw").files == sorted(data.files)
+
+
+@pytest.mark.parametrize("name", ["taobao", "amazon-electronics"])
+def test_a_page_in_place_of_a_file_is_not_kept(tmp_path: Path, name: str):
+    with serve() as served:
+        address = served.address.rpartition("/")[0]
+        data = replace(find(name), downloads=tuple(Download(f"{address}/{one.name}") for one in find(name).downloads))
+        served.body = b"<html>sign in</html>"
+        for asked in (1, 2):
+            with pytest.raises(DataError, match=rf"it must be .*, found a file that begins with b'<html>sign in.*get it from {data.home}"):
+                fetch(data, tmp_path / "raw")
+            assert len(served.requests) == asked
+        assert not list((tmp_path / "raw" / "downloads").iterdir())
+
+
+def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_anew(tmp_path: Path):
+    whole = zipped(tmp_path / "whole.zip", {"UserBehavior.csv": b"1,2,3,pv,1511544070\n" * 100}).read_bytes()
+    with serve() as served:
+        address = served.address.replace("data.bin", "UserBehavior.csv.zip")
+        data = replace(find("taobao"), downloads=(Download(address),))
+        served.body = whole[: len(whole) // 2]
+        with pytest.raises(DataError, match=r"the archive is damaged: .*; it is removed, and the same command downloads it anew") as error:
+            fetch(data, tmp_path / "raw")
+        assert error.value.place == str(tmp_path / "raw" / "downloads" / "UserBehavior.csv.zip")
+        served.body = whole
+        assert fetch(data, tmp_path / "raw").files == ["UserBehavior.csv"]
+        assert len(served.requests) == 2
+
+
+def test_a_damaged_archive_of_one_s_own_stays(tmp_path: Path):
+    own = tmp_path / "UserBehavior.csv.zip"
+    own.write_bytes(b"PK and no more")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"the archive is damaged: .*; fetch it again"):
+            fetch(find("taobao"), tmp_path / "raw", tmp_path)
+    assert own.exists()
 
 
 def test_too_small_a_disk_is_seen_before_a_byte_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
-from mgoe.datasets.unpack import ENDINGS, unpack
+from mgoe.datasets.unpack import ENDINGS, DamagedArchive, unpack
 from mgoe.errors import DataError, OutputError
 from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json, writing
 
@@ -58,7 +58,8 @@ def fetch(
     with exclusive(out, f"a download of {data.name}"):
         _check_own(data, out / "files")
         archives = _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
-        _unpack(data, archives, out / "files", say)
+        unsure = {out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None}
+        _unpack(data, archives, unsure, out / "files", say)
     there = _names(out / "files") | _names(out / "downloads")
     if not _enough(data, there):
         absent = next(name for name in data.files if name not in there)
@@ -114,8 +115,8 @@ def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Pa
     return found
 
 
-def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[str], None]) -> None:
-    """Whole or not at all, and not again where all of these archives is there."""
+def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]) -> None:
+    """Whole or not at all, and not again where all of these archives is there. A damaged one goes if no checksum vouched for it."""
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     made_of = {"set": data.name, "archives": {path.name: ends(path).hex() for path in packed}}
     if not packed or (_enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of):
@@ -124,7 +125,13 @@ def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[
     with whole_folder(into) as folder:
         for archive in packed:
             say(f"unpacking {archive.name}")
-            unpack(archive, sorted(data.wanted), folder)
+            mend = "it is removed, and the same command downloads it anew" if archive in unsure else "fetch it again"
+            try:
+                unpack(archive, sorted(data.wanted), folder, mend=mend)
+            except DamagedArchive:
+                if archive in unsure:
+                    archive.unlink()
+                raise
         write_json(folder / MADE_OF, made_of)
 
 

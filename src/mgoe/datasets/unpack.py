@@ -31,40 +31,50 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def unpack(archive: Path, wanted: Sequence[str], into: Path) -> list[Path]:
+class DamagedArchive(DataError):
+    """An archive that cannot be unpacked."""
+
+
+def unpack(archive: Path, wanted: Sequence[str], into: Path, *, mend: str = "fetch it again") -> list[Path]:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
     Args:
         archive: ZIP or tar.
         wanted: Last parts of names.
         into: A folder; it exists.
+        mend: What to do where the archive is damaged.
 
     Returns:
         What was written.
 
     Raises:
-        DataError: The archive is damaged, or holds a wanted file twice.
+        DamagedArchive: It is.
+        DataError: The archive holds a wanted file twice.
         OutputError: The disk is too small for what is wanted.
     """
-    written: list[Path] = []
     try:
-        with _members(archive) as members:
-            chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
-            require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
-            for member in chosen:
-                path = into / _last(member)
-                if path.exists():
-                    raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
-                with member.open() as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-                if path.name in wanted:
-                    written.append(path)
-                else:
-                    written += unpack(path, wanted, into)
-                    path.unlink()
+        return _take(archive, wanted, into)
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(archive, f"the archive is damaged: {reason}; fetch it again") from None
+        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {mend}") from None
+
+
+def _take(archive: Path, wanted: Sequence[str], into: Path) -> list[Path]:
+    written: list[Path] = []
+    with _members(archive) as members:
+        chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
+        require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
+        for member in chosen:
+            path = into / _last(member)
+            if path.exists():
+                raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
+            with member.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            if path.name in wanted:
+                written.append(path)
+            else:
+                written += _take(path, wanted, into)
+                path.unlink()
     return written
 
 
