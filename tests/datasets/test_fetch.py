@@ -187,7 +187,7 @@ def test_sets_without_an_address_say_how_to_come_by_them(tmp_path: Path, data: D
 def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     own, taobao = tmp_path / "own", find("taobao")
     own.mkdir()
-    with pytest.raises(DataError, match="must hold archives"):
+    with pytest.raises(DataError, match=r"must be an archive .* or a folder that holds some, found none"):
         fetch(taobao, tmp_path / "raw", own)
     zipped(own / "mine.zip", {"readme.csv": b""})
     with pytest.raises(DataError, match=r"UserBehavior\.csv is needed and in none of the archives"):
@@ -228,6 +228,30 @@ def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
     with pytest.raises(OutputError, match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out"):
         fetch(data, tmp_path / "raw", own)
     assert theirs.read_text() == "precious"
+
+
+def test_archives_of_a_published_name_come_first(tmp_path: Path):
+    data = find("movielens-1m")
+    right = zipped(tmp_path / "ml-1m.zip", dict.fromkeys(data.files, b"right")).read_bytes()
+    zipped(tmp_path / "a-copy.zip", dict.fromkeys(data.files, b"wrong"))
+    zipped(tmp_path / "ml-10m.zip", dict.fromkeys(data.files, b"wrong"))
+    data = replace(data, downloads=(Download("https://example.org/ml-1m.zip", md5=hashlib.md5(right).hexdigest()),))
+    fetch(data, tmp_path / "raw", tmp_path)
+    assert (tmp_path / "raw" / "files" / "ratings.dat").read_bytes() == b"right"
+
+
+def test_a_file_in_two_archives_names_both_and_one_of_them_can_be_named(tmp_path: Path):
+    own, data = tmp_path / "own", find("movielens-1m")
+    for name in ("a", "b"):
+        (own / name).mkdir(parents=True)
+        zipped(own / name / "ml.zip", dict.fromkeys(data.files, name.encode()))
+    with pytest.raises(DataError, match=r"must be in one archive, found it in .*/a/ml\.zip too; name the right archive") as error:
+        fetch(data, tmp_path / "raw", own)
+    assert error.value.place == str(own / "b" / "ml.zip")
+    fetch(data, tmp_path / "raw", own / "b" / "ml.zip")
+    assert (tmp_path / "raw" / "files" / "ratings.dat").read_bytes() == b"b"
+    with pytest.raises(DataError, match="must be an archive"):
+        fetch(data, tmp_path / "raw", tmp_path / "raw" / "files" / "ratings.dat")
 
 
 def test_either_choice_of_files_is_enough(tmp_path: Path):

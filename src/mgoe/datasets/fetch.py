@@ -44,7 +44,7 @@ def fetch(
     Args:
         data: The data set.
         out: A folder; one that was cut off is gone on with.
-        source: Folder with archives that the user has fetched, instead of a download.
+        source: Folder with archives that the user has fetched, or one archive, instead of a download.
         on_progress: Called after every chunk of a download.
         say: Called with a line about each stage.
 
@@ -103,16 +103,18 @@ def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable
 
 
 def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
-    """Archives in a user's folder; those that are published with a checksum are compared with it."""
-    found = sorted(path for path in source.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+    """A user's archives: those of a published name, all of them where there is none; what has a checksum is compared with it."""
+    paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    found = [path for path in paths if path.name.endswith(ENDINGS)]
     if not found:
-        raise DataError(source, f"must hold archives ({', '.join(ENDINGS)}), found none; files that are unpacked go to `mgoe data prepare`")
+        rule = f"must be an archive ({', '.join(ENDINGS)}) or a folder that holds some, found none"
+        raise DataError(source, f"{rule}; files that are unpacked go to `mgoe data prepare`")
     published = {one.name: one for one in data.downloads}
-    for path in found:
-        if path.name in published:
-            say(f"checking {path.name}")
-            check(published[path.name], path, data.home)
-    return found
+    named = [path for path in found if path.name in published]
+    for path in named:
+        say(f"checking {path.name}")
+        check(published[path.name], path, data.home)
+    return named or found
 
 
 def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]) -> None:
@@ -123,11 +125,12 @@ def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Pa
         return
     clear_partial(into)
     with whole_folder(into) as folder:
+        before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")
             mend = "it is removed, and the same command downloads it anew" if archive in unsure else "fetch it again"
             try:
-                unpack(archive, sorted(data.wanted), folder, mend=mend)
+                before |= {path.name: archive for path in unpack(archive, sorted(data.wanted), folder, before=before, mend=mend)}
             except DamagedArchive:
                 if archive in unsure:
                     archive.unlink()

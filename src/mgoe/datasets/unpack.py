@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -35,13 +35,16 @@ class DamagedArchive(DataError):
     """An archive that cannot be unpacked."""
 
 
-def unpack(archive: Path, wanted: Sequence[str], into: Path, *, mend: str = "fetch it again") -> list[Path]:
+def unpack(
+    archive: Path, wanted: Sequence[str], into: Path, *, before: Mapping[str, Path] | None = None, mend: str = "fetch it again"
+) -> list[Path]:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
     Args:
         archive: ZIP or tar.
         wanted: Last parts of names.
         into: A folder; it exists.
+        before: What is in the folder already, and of which archive.
         mend: What to do where the archive is damaged.
 
     Returns:
@@ -49,23 +52,26 @@ def unpack(archive: Path, wanted: Sequence[str], into: Path, *, mend: str = "fet
 
     Raises:
         DamagedArchive: It is.
-        DataError: The archive holds a wanted file twice.
+        DataError: The archive holds a wanted file twice, or one that another archive held.
         OutputError: The disk is too small for what is wanted.
     """
     try:
-        return _take(archive, wanted, into)
+        return _take(archive, wanted, into, before or {})
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedArchive(archive, f"the archive is damaged: {reason}; {mend}") from None
 
 
-def _take(archive: Path, wanted: Sequence[str], into: Path) -> list[Path]:
+def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
     written: list[Path] = []
     with _members(archive) as members:
         chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
         require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
         for member in chosen:
             path = into / _last(member)
+            if path.name in before:
+                rule = f"{path.name} must be in one archive, found it in {before[path.name]} too"
+                raise DataError(archive, f"{rule}; name the right archive itself with --from")
             if path.exists():
                 raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
             with member.open() as source, path.open("wb") as target:
@@ -73,7 +79,7 @@ def _take(archive: Path, wanted: Sequence[str], into: Path) -> list[Path]:
             if path.name in wanted:
                 written.append(path)
             else:
-                written += _take(path, wanted, into)
+                written += _take(path, wanted, into, before)
                 path.unlink()
     return written
 
