@@ -188,12 +188,14 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 def _opened(part: Path, have: int) -> Any:
     with writing(part):
-        return part.open("ab" if have else "wb")
+        return part.open("ab" if have else "wb", buffering=0)  # so that nothing is left to write, and to fail, at the end
 
 
 def _write(file: Any, chunk: bytes, part: Path) -> None:
+    rest = memoryview(chunk)
     try:
-        file.write(chunk)
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written: {error.strerror or error}"
         raise OutputError(part, f"{what}; free space, and the same command goes on from there") from None
