@@ -269,6 +269,40 @@ def test_another_layout_is_refused_by_name(published: dict[str, Path], tmp_path:
     assert not list(tmp_path.glob(".out*"))
 
 
+def _with_column(path: Path, name: str, first: bool) -> None:
+    cells = [name, *(str(row) for row in range(1, 10_000))]
+    rows = zip(cells, path.read_text().splitlines(), strict=False)
+    path.write_text("".join((f"{cell},{row}" if first else f"{row},{cell}") + "\n" for cell, row in rows))
+
+
+@pytest.mark.parametrize("names", [[""], ["", ""], ["User_ID"], ["Tab", "TAB"], ["other", "other"], ["it's"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_columns_that_are_not_read_have_any_name(
+    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path, names: list[str], first: bool
+):
+    source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
+    for name in names:
+        _with_column(next(source.rglob("log_random_*.csv")), name, first)
+    found = prepare(find("kuairand-pure"), source, tmp_path / "out")
+    pd.testing.assert_frame_equal(read(found, "log/random.parquet"), read(prepared["kuairand-pure"], "log/random.parquet"))
+
+
+def test_a_column_that_is_read_is_there_once(published: dict[str, Path], tmp_path: Path):
+    source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
+    path = next(source.rglob("log_random_*.csv"))
+    _with_column(path, "user_id", first=False)
+    with pytest.raises(DataError, match="another layout: expected one column 'user_id', found 2 of them in user_id, video_id") as error:
+        prepare(find("kuairand-pure"), source, tmp_path / "out")
+    assert error.value.place == str(path)
+
+
+def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path: Path):
+    source = shutil.copytree(published["tenrec"], tmp_path / "source")
+    next(source.rglob("QK-video.csv")).write_text("x" * 200_000)
+    with pytest.raises(DataError, match="another layout: expected a line of names, found a line that is none"):
+        prepare(find("tenrec"), source, tmp_path / "out")
+
+
 def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
     source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
     (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))

@@ -77,7 +77,7 @@ class Workbench:
         null: str = "",
         encoding: Encoding = "utf-8",
     ) -> None:
-        """A view of the rows of a text file, all columns text, null where empty.
+        """A view of the rows of a text file, all columns text, null where empty. Columns that are not read may have any name, or none.
 
         Args:
             view: Its name.
@@ -98,8 +98,9 @@ class Workbench:
             self._check_header(path, first, columns)
         elif len(first) != len(columns):
             raise DataError(path, self._other_layout(f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"))
-        names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in (first if header else columns))
-        self._con.execute(
+        read = [column if column in columns else f"unread {place}" for place, column in enumerate(first)] if header else columns
+        names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
+        self._run(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(path))}, delim = {as_text(delimiter)}, "
             f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
             f"encoding = '{encoding}', columns = {{{names}}})"
@@ -111,14 +112,14 @@ class Workbench:
         Raises:
             DataError: The file is missing.
         """
-        self._con.execute(
+        self._run(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(self.path(name)))}, delim = '\x01', quote = '', "
             "escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})"
         )
 
     def define(self, view: str, query: str) -> None:
         """A view of a query."""
-        self._con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
+        self._run(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
 
     def write(self, name: str, query: str) -> int:
         """Write a query's rows to a Parquet file, never all in memory; returns how many they are.
@@ -159,6 +160,9 @@ class Workbench:
         if missing:
             near = did_you_mean(missing[0], list(found))
             raise DataError(path, self._other_layout(f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"))
+        repeated = next((column for column in columns if found.count(column) > 1), None)
+        if repeated is not None:
+            raise DataError(path, self._other_layout(f"one column {repeated!r}", f"{found.count(repeated)} of them in {_short(found)}"))
 
     def _other_layout(self, expected: str, found: str) -> str:
         mend = f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
@@ -169,7 +173,10 @@ class Workbench:
         if not line:
             raise DataError(path, "the file is empty; fetch it again")
         if quote:
-            return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+            try:
+                return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+            except csv.Error as error:
+                raise DataError(path, self._other_layout("a line of names", f"a line that is none ({error})")) from None
         return line.split(delimiter)
 
 
