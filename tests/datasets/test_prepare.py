@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -308,6 +309,36 @@ def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
     (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))
     with pytest.raises(DataError, match="expected a JSON object a line"):
         prepare(find("amazon-electronics"), source, tmp_path / "out")
+
+
+def _cut(body: bytes) -> bytes:
+    return body[: len(body) // 2]
+
+
+def _cut_at_once(body: bytes) -> bytes:
+    return body[:5]
+
+
+def _flipped_early(body: bytes) -> bytes:
+    return body[:40] + bytes(byte ^ 255 for byte in body[40:90]) + body[90:]
+
+
+def _flipped_late(body: bytes) -> bytes:
+    return body[:-60] + bytes(byte ^ 255 for byte in body[-60:-20]) + body[-20:]
+
+
+def _page(body: bytes) -> bytes:
+    return b"<html>sign in</html>"
+
+
+@pytest.mark.parametrize("name", ["reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"])
+@pytest.mark.parametrize("damage", [_cut, _cut_at_once, _flipped_early, _flipped_late, _page])
+def test_a_damaged_file_is_named(published: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]):
+    source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
+    (source / name).write_bytes(damage((source / name).read_bytes()))
+    with pytest.raises(DataError, match=r"the file is damaged: .*; remove it and fetch it again") as error:
+        prepare(find("amazon-electronics"), source, tmp_path / "out")
+    assert error.value.place == str(source / name)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def _prepare(data: DataSet, source: Path, out: Path, memory: float, say: Callabl
     started = time.perf_counter()
     with whole_folder(out) as folder:
         say(f"reading {', '.join(data.files)}")
-        rows, left_out = _write_log(data, source, folder, memory)
+        rows, left_out = _write_log(data, source, folder, out, memory)
         for protocol in data.protocols:
             write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
         found = PreparedLog(
@@ -108,13 +108,13 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
     return Template(template).substitute(folder=inside_quotes, name=data.name)
 
 
-def _write_log(data: DataSet, source: Path, folder: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
+def _write_log(data: DataSet, source: Path, folder: Path, out: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
     with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
         con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
         con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")  # standard output is for results
-        bench = Workbench(data.name, source, folder, con)
+        bench = Workbench(data.name, source, folder, out, con)
         left_out = data.write(bench)
     return bench.rows, left_out
 

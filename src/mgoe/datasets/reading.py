@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -25,12 +27,14 @@ class Workbench:
         name: Of the data set.
         source: Folder that holds the published files, anywhere below.
         out: Folder to write to.
+        place: The folder that it becomes, for messages.
         con: A DuckDB database, whose memory is bounded.
     """
 
-    def __init__(self, name: str, source: Path, out: Path, con: duckdb.DuckDBPyConnection):
-        self.name, self.source, self.out = name, source, out
+    def __init__(self, name: str, source: Path, out: Path, place: Path, con: duckdb.DuckDBPyConnection):
+        self.name, self.source, self.out, self.place = name, source, out, place
         self._con = con
+        self._packed: set[Path] = set()
         self.rows: dict[str, int] = {}
         """Of each file written, by its path below the folder."""
 
@@ -46,6 +50,8 @@ class Workbench:
             raise DataError(self.source, f"one file {name} is needed, found {others}; name the folder of one of them")
         if not found:
             raise DataError(self.source / name, self._absent(name))
+        if name.endswith(".gz"):
+            self._packed.add(found[0])
         return found[0]
 
     def holds(self, name: str) -> bool:
@@ -145,15 +151,24 @@ class Workbench:
         try:
             return self._con.execute(query)
         except duckdb.OutOfMemoryException as error:
-            raise OutputError(self.out, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
+            raise OutputError(self.place, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
         except duckdb.IOException as error:
-            raise OutputError(self.out, f"a file cannot be read or written: {_sentence(error)}; free space or fetch it again") from None
+            self._check_packed()
+            raise OutputError(self.place, f"a file cannot be read or written: {_sentence(error)}; free space") from None
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+            self._check_packed()
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
             mend = f"compare it with the layout that `mgoe data describe {self.name}` names, and fetch the file again"
             raise DataError(where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}") from None
+
+    def _check_packed(self) -> None:
+        """See that every packed file can be read to its end; DuckDB does not always say which cannot."""
+        for path in sorted(self._packed):
+            with _reading(path), gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
 
     def _check_header(self, path: Path, found: Sequence[str], columns: Sequence[str]) -> None:
         missing = [column for column in columns if column not in found]
@@ -186,11 +201,18 @@ def first_line(path: Path) -> str:
     Raises:
         DataError: It cannot be read.
     """
+    with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
-    except (OSError, EOFError) as error:
-        raise DataError(path, f"cannot be read: {error}; fetch it again") from None
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, f"the file is damaged: {error}; remove it and fetch it again") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}; see that you may read it, or fetch it again") from None
 
 
 def as_text(value: str) -> str:
