@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import shutil
+import signal
 import socket
 from collections import namedtuple
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +212,27 @@ def test_a_disk_too_small(served: Served, tmp_path: Path, monkeypatch: pytest.Mo
     assert get(served, tmp_path).read_bytes() == BODY  # 140,000 are still to come
     with pytest.raises(OutputError, match="what needs 150,001 bytes, free are 150,000"):
         require_space(tmp_path, 150_001, "what")
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file grows beyond a size, as on a full disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("room", [1000, 150_000, len(BODY) - 1])
+def test_wherever_the_disk_is_full_the_download_goes_on_from_there(served: Served, tmp_path: Path, room: int):
+    with room_for(room), pytest.raises(OutputError, match="free space, and the same command goes on from there"):
+        get(served, tmp_path)
+    assert (tmp_path / "data.bin.part").read_bytes() == BODY[:room]
+    assert get(served, tmp_path, md5_of(BODY)).read_bytes() == BODY
+    assert served.requests[-1]["Range"] == f"bytes={room}-"
 
 
 def test_what_is_still_to_come(served: Served, tmp_path: Path):

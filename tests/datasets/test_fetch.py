@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import shutil
@@ -77,6 +78,15 @@ def test_damaged_archives(tmp_path: Path):
             unpack(tmp_path / name, ["wanted.csv"], into)
 
 
+def test_a_damaged_archive_inside_another_is_told_by_the_outer_one(tmp_path: Path):
+    into = tmp_path / "into"
+    into.mkdir()
+    outer = zipped(tmp_path / "all.zip", {"inner.zip": b"PK and no more"})
+    with pytest.raises(DataError, match="the archive is damaged") as error:
+        unpack(outer, ["wanted.csv"], into)
+    assert error.value.place == str(outer)
+
+
 def test_a_file_that_is_there_twice(tmp_path: Path):
     into = tmp_path / "into"
     into.mkdir()
@@ -114,12 +124,48 @@ def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
 
 def test_files_that_need_no_unpacking(tmp_path: Path):
     with serve() as served:
-        served.body = b"packed by gzip, as DuckDB reads it"
+        served.body = gzip.compress(b"as DuckDB reads it")
         address = served.address.rpartition("/")[0]
         data = replace(
             find("amazon-electronics"), downloads=tuple(Download(f"{address}/{name}") for name in find("amazon-electronics").files)
         )
         assert fetch(data, tmp_path / "raw").files == sorted(data.files)
+
+
+@pytest.mark.parametrize("name", ["taobao", "amazon-electronics"])
+def test_a_page_in_place_of_a_file_is_not_kept(tmp_path: Path, name: str):
+    with serve() as served:
+        address = served.address.rpartition("/")[0]
+        data = replace(find(name), downloads=tuple(Download(f"{address}/{one.name}") for one in find(name).downloads))
+        served.body = b"<html>sign in</html>"
+        for asked in (1, 2):
+            with pytest.raises(DataError, match=rf"it must be .*, found a file that begins with b'<html>sign in.*get it from {data.home}"):
+                fetch(data, tmp_path / "raw")
+            assert len(served.requests) == asked
+        assert not list((tmp_path / "raw" / "downloads").iterdir())
+
+
+def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_anew(tmp_path: Path):
+    whole = zipped(tmp_path / "whole.zip", {"UserBehavior.csv": b"1,2,3,pv,1511544070\n" * 100}).read_bytes()
+    with serve() as served:
+        address = served.address.replace("data.bin", "UserBehavior.csv.zip")
+        data = replace(find("taobao"), downloads=(Download(address),))
+        served.body = whole[: len(whole) // 2]
+        with pytest.raises(DataError, match=r"the archive is damaged: .*; it is removed, and the same command downloads it anew") as error:
+            fetch(data, tmp_path / "raw")
+        assert error.value.place == str(tmp_path / "raw" / "downloads" / "UserBehavior.csv.zip")
+        served.body = whole
+        assert fetch(data, tmp_path / "raw").files == ["UserBehavior.csv"]
+        assert len(served.requests) == 2
+
+
+def test_a_damaged_archive_of_one_s_own_stays(tmp_path: Path):
+    own = tmp_path / "UserBehavior.csv.zip"
+    own.write_bytes(b"PK and no more")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"the archive is damaged: .*; fetch it again"):
+            fetch(find("taobao"), tmp_path / "raw", tmp_path)
+    assert own.exists()
 
 
 def test_too_small_a_disk_is_seen_before_a_byte_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -141,7 +187,7 @@ def test_sets_without_an_address_say_how_to_come_by_them(tmp_path: Path, data: D
 def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     own, taobao = tmp_path / "own", find("taobao")
     own.mkdir()
-    with pytest.raises(DataError, match="must hold archives"):
+    with pytest.raises(DataError, match=r"must be an archive .* or a folder that holds some, found none"):
         fetch(taobao, tmp_path / "raw", own)
     zipped(own / "mine.zip", {"readme.csv": b""})
     with pytest.raises(DataError, match=r"UserBehavior\.csv is needed and in none of the archives"):
@@ -153,7 +199,7 @@ def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     assert prepare(taobao, tmp_path / "raw", tmp_path / "log").rows
 
 
-def test_files_of_another_set_or_of_older_archives_are_not_taken(tmp_path: Path):
+def test_files_of_older_archives_are_replaced_and_those_of_another_set_refused(tmp_path: Path):
     own, out = tmp_path / "own", tmp_path / "raw"
     own.mkdir()
     names = {name: f"ml-1m/{name}" for name in find("movielens-1m").files}
@@ -164,8 +210,48 @@ def test_files_of_another_set_or_of_older_archives_are_not_taken(tmp_path: Path)
     shutil.rmtree(own)
     own.mkdir()
     zipped(own / "ml.zip", {f"ml-10M100K/{name}": b"ten" for name in find("movielens-10m").files})
-    fetch(find("movielens-10m"), out, own)
-    assert (out / "files" / "ratings.dat").read_bytes() == b"ten"
+    with pytest.raises(OutputError, match=r"must hold files of movielens-10m, found those of movielens-1m; choose another --out"):
+        fetch(find("movielens-10m"), out, own)
+    assert (out / "files" / "ratings.dat").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(("before", "name"), [(False, "thesis.tex"), (False, "ratings.dat"), (True, "thesis.tex")])
+def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
+    own, theirs, data = tmp_path / "own", tmp_path / "raw" / "files" / name, find("movielens-1m")
+    own.mkdir()
+    zipped(own / "mine.zip", dict.fromkeys(data.files, b"old"))
+    if before:
+        fetch(data, tmp_path / "raw", own)
+        zipped(own / "mine.zip", dict.fromkeys(data.files, b"new"))
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_text("precious")
+    with pytest.raises(OutputError, match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out"):
+        fetch(data, tmp_path / "raw", own)
+    assert theirs.read_text() == "precious"
+
+
+def test_archives_of_a_published_name_come_first(tmp_path: Path):
+    data = find("movielens-1m")
+    right = zipped(tmp_path / "ml-1m.zip", dict.fromkeys(data.files, b"right")).read_bytes()
+    zipped(tmp_path / "a-copy.zip", dict.fromkeys(data.files, b"wrong"))
+    zipped(tmp_path / "ml-10m.zip", dict.fromkeys(data.files, b"wrong"))
+    data = replace(data, downloads=(Download("https://example.org/ml-1m.zip", md5=hashlib.md5(right).hexdigest()),))
+    fetch(data, tmp_path / "raw", tmp_path)
+    assert (tmp_path / "raw" / "files" / "ratings.dat").read_bytes() == b"right"
+
+
+def test_a_file_in_two_archives_names_both_and_one_of_them_can_be_named(tmp_path: Path):
+    own, data = tmp_path / "own", find("movielens-1m")
+    for name in ("a", "b"):
+        (own / name).mkdir(parents=True)
+        zipped(own / name / "ml.zip", dict.fromkeys(data.files, name.encode()))
+    with pytest.raises(DataError, match=r"must be in one archive, found it in .*/a/ml\.zip too; name the right archive") as error:
+        fetch(data, tmp_path / "raw", own)
+    assert error.value.place == str(own / "b" / "ml.zip")
+    fetch(data, tmp_path / "raw", own / "b" / "ml.zip")
+    assert (tmp_path / "raw" / "files" / "ratings.dat").read_bytes() == b"b"
+    with pytest.raises(DataError, match="must be an archive"):
+        fetch(data, tmp_path / "raw", tmp_path / "raw" / "files" / "ratings.dat")
 
 
 def test_either_choice_of_files_is_enough(tmp_path: Path):

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -269,11 +270,75 @@ def test_another_layout_is_refused_by_name(published: dict[str, Path], tmp_path:
     assert not list(tmp_path.glob(".out*"))
 
 
+def _with_column(path: Path, name: str, first: bool) -> None:
+    cells = [name, *(str(row) for row in range(1, 10_000))]
+    rows = zip(cells, path.read_text().splitlines(), strict=False)
+    path.write_text("".join((f"{cell},{row}" if first else f"{row},{cell}") + "\n" for cell, row in rows))
+
+
+@pytest.mark.parametrize("names", [[""], ["", ""], ["User_ID"], ["Tab", "TAB"], ["other", "other"], ["it's"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_columns_that_are_not_read_have_any_name(
+    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path, names: list[str], first: bool
+):
+    source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
+    for name in names:
+        _with_column(next(source.rglob("log_random_*.csv")), name, first)
+    found = prepare(find("kuairand-pure"), source, tmp_path / "out")
+    pd.testing.assert_frame_equal(read(found, "log/random.parquet"), read(prepared["kuairand-pure"], "log/random.parquet"))
+
+
+def test_a_column_that_is_read_is_there_once(published: dict[str, Path], tmp_path: Path):
+    source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
+    path = next(source.rglob("log_random_*.csv"))
+    _with_column(path, "user_id", first=False)
+    with pytest.raises(DataError, match="another layout: expected one column 'user_id', found 2 of them in user_id, video_id") as error:
+        prepare(find("kuairand-pure"), source, tmp_path / "out")
+    assert error.value.place == str(path)
+
+
+def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path: Path):
+    source = shutil.copytree(published["tenrec"], tmp_path / "source")
+    next(source.rglob("QK-video.csv")).write_text("x" * 200_000)
+    with pytest.raises(DataError, match="another layout: expected a line of names, found a line that is none"):
+        prepare(find("tenrec"), source, tmp_path / "out")
+
+
 def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
     source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
     (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))
     with pytest.raises(DataError, match="expected a JSON object a line"):
         prepare(find("amazon-electronics"), source, tmp_path / "out")
+
+
+def _cut(body: bytes) -> bytes:
+    return body[: len(body) // 2]
+
+
+def _cut_at_once(body: bytes) -> bytes:
+    return body[:5]
+
+
+def _flipped_early(body: bytes) -> bytes:
+    return body[:40] + bytes(byte ^ 255 for byte in body[40:90]) + body[90:]
+
+
+def _flipped_late(body: bytes) -> bytes:
+    return body[:-60] + bytes(byte ^ 255 for byte in body[-60:-20]) + body[-20:]
+
+
+def _page(body: bytes) -> bytes:
+    return b"<html>sign in</html>"
+
+
+@pytest.mark.parametrize("name", ["reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"])
+@pytest.mark.parametrize("damage", [_cut, _cut_at_once, _flipped_early, _flipped_late, _page])
+def test_a_damaged_file_is_named(published: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]):
+    source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
+    (source / name).write_bytes(damage((source / name).read_bytes()))
+    with pytest.raises(DataError, match=r"the file is damaged: .*; remove it and fetch it again") as error:
+        prepare(find("amazon-electronics"), source, tmp_path / "out")
+    assert error.value.place == str(source / name)
 
 
 @pytest.mark.parametrize(
@@ -339,3 +404,32 @@ def test_what_was_there_is_kept(published: dict[str, Path], tmp_path: Path):
     with pytest.raises(OutputError, match="holds what no `mgoe data prepare` wrote"):
         prepare(taobao, source, out, overwrite=True)
     assert (out / "log" / "events.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "log/mine.parquet", "raw/UserBehavior.csv", "runs"])
+def test_what_another_wrote_is_never_replaced(published: dict[str, Path], tmp_path: Path, name: str):
+    taobao, source, out = find("taobao"), published["taobao"], tmp_path / "out"
+    prepare(taobao, source, out)
+    theirs = out / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("precious")
+    with pytest.raises(OutputError, match=r"holds what no `mgoe data prepare` wrote: \S+; move it away or choose a new folder"):
+        prepare(taobao, source, out, overwrite=True)
+    assert theirs.read_text() == "precious"
+
+
+@pytest.mark.parametrize("below", [".", "raw"])
+def test_a_source_is_never_replaced(published: dict[str, Path], tmp_path: Path, below: str):
+    taobao, out = find("taobao"), tmp_path / "out"
+    source = out / below
+    shutil.copytree(published["taobao"], source)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"must not hold the source, found .*; choose a folder elsewhere"):
+            prepare(taobao, source, out, overwrite=overwrite)
+    assert (source / "UserBehavior.csv").exists()
+
+
+def test_another_set_takes_the_place_of_a_prepared_one(published: dict[str, Path], tmp_path: Path):
+    prepare(find("ali-ccp"), published["ali-ccp"], tmp_path / "out")
+    prepare(find("taobao"), published["taobao"], tmp_path / "out", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out" / "log").iterdir()) == ["events.parquet"]

@@ -61,7 +61,10 @@ def fetch(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the files.", show_default=False)],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="Folder with archives that you fetched yourself.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--from", metavar="FOLDER", help="Folder with archives that you fetched yourself, or one of them.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

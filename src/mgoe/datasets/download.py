@@ -31,6 +31,8 @@ OnProgress = Callable[[str, int, int | None], None]
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
 _ATTEMPTS = 3  # without a new byte; each waits longer than the one before
+_KINDS = {".zip": ("a ZIP archive", b"PK"), ".gz": ("packed by gzip", b"\x1f\x8b"), ".tgz": ("packed by gzip", b"\x1f\x8b")}
+"""By the ending of a name: what a file is, and how its bytes begin."""
 _REFUSED = {401: "needs an account", 403: "refuses access", 404: "has no such file any more", 410: "has no such file any more"}
 
 
@@ -186,35 +188,46 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 def _opened(part: Path, have: int) -> Any:
     with writing(part):
-        return part.open("ab" if have else "wb")
+        return part.open("ab" if have else "wb", buffering=0)  # so that nothing is left to write, and to fail, at the end
 
 
 def _write(file: Any, chunk: bytes, part: Path) -> None:
+    rest = memoryview(chunk)
     try:
-        file.write(chunk)
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written: {error.strerror or error}"
         raise OutputError(part, f"{what}; free space, and the same command goes on from there") from None
 
 
 def check(source: Download, path: Path, home: str) -> None:
-    """Compare a file with its published checksum, or size where there is none. A download that is wrong goes; a whole file stays.
+    """Compare a file with its published checksum; where there is none, with its published size and with what its name says that it is.
+    A download that is wrong goes; a whole file stays.
 
     Raises:
         DataError: It is another one.
     """
-    if source.md5 is not None:
-        with path.open("rb") as file:
-            what, rule = "MD5", source.md5
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    else:
-        what, rule, found = "size", source.size, _size(path)
-    if rule in (found, None):
+    wrong = _wrong(source, path)
+    if wrong is None:
         return
     if path.suffix == ".part":
         _forget(path)
-    mend = f"remove it if it is still there and fetch it again; if that does not help, the file is another one now: see {home}"
-    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"its {what} must be {rule}, found {found}; {mend}")
+    mend = f"remove it if it is still there and fetch it again; if that does not help, get it from {home} yourself"
+    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"{wrong}; {mend}, and name its folder with --from")
+
+
+def _wrong(source: Download, path: Path) -> str | None:
+    """The rule that a file breaks, and what was found."""
+    with path.open("rb") as file:
+        if source.md5 is not None:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return None if md5 == source.md5 else f"its MD5 must be {source.md5}, found {md5}"
+        if source.size not in (None, _size(path)):
+            return f"its size must be {source.size}, found {_size(path)}"
+        kind, start = _KINDS.get(Path(source.name).suffix, ("", b""))
+        found = file.read(24)
+        return None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"
 
 
 def _forget(part: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
-from mgoe.datasets.unpack import ENDINGS, unpack
-from mgoe.errors import DataError
+from mgoe.datasets.unpack import ENDINGS, DamagedArchive, unpack
+from mgoe.errors import DataError, OutputError
 from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json, writing
 
 MADE_OF = "unpacked.json"
@@ -44,20 +44,22 @@ def fetch(
     Args:
         data: The data set.
         out: A folder; one that was cut off is gone on with.
-        source: Folder with archives that the user has fetched, instead of a download.
+        source: Folder with archives that the user has fetched, or one archive, instead of a download.
         on_progress: Called after every chunk of a download.
         say: Called with a line about each stage.
 
     Raises:
         DataError: The set has no public address and no folder was named; or a download or an archive fails.
-        OutputError: The disk is too small, or the folder cannot be written.
+        OutputError: The disk is too small, the folder cannot be written, or `out/files` holds what is not of this set.
     """
     out = Path(out)
     if source is None and not data.downloads:
         raise DataError(data.name, by_hand(data))
     with exclusive(out, f"a download of {data.name}"):
+        _check_own(data, out / "files")
         archives = _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
-        _unpack(data, archives, out / "files", say)
+        unsure = {out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None}
+        _unpack(data, archives, unsure, out / "files", say)
     there = _names(out / "files") | _names(out / "downloads")
     if not _enough(data, there):
         absent = next(name for name in data.files if name not in there)
@@ -73,6 +75,21 @@ def by_hand(data: DataSet) -> str:
     )
 
 
+def _check_own(data: DataSet, folder: Path) -> None:
+    """A folder of unpacked files is replaced as a whole, so nothing else may lie in it."""
+    there = _names(folder)
+    if not there:
+        return
+    strange = sorted(there - data.wanted - {MADE_OF})
+    made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
+    if made_by not in (None, data.name):
+        raise OutputError(folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out")
+    if strange or made_by is None:
+        found = strange[0] if strange else f"no {MADE_OF}"
+        rule = f"must hold nothing but what `mgoe data fetch` unpacked, found {found}"
+        raise OutputError(folder, f"{rule}; move it away or choose another --out")
+
+
 def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
     folder = out / "downloads"
     with writing(folder):
@@ -86,29 +103,38 @@ def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable
 
 
 def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
-    """Archives in a user's folder; those that are published with a checksum are compared with it."""
-    found = sorted(path for path in source.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+    """A user's archives: those of a published name, all of them where there is none; what has a checksum is compared with it."""
+    paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    found = [path for path in paths if path.name.endswith(ENDINGS)]
     if not found:
-        raise DataError(source, f"must hold archives ({', '.join(ENDINGS)}), found none; files that are unpacked go to `mgoe data prepare`")
+        rule = f"must be an archive ({', '.join(ENDINGS)}) or a folder that holds some, found none"
+        raise DataError(source, f"{rule}; files that are unpacked go to `mgoe data prepare`")
     published = {one.name: one for one in data.downloads}
-    for path in found:
-        if path.name in published:
-            say(f"checking {path.name}")
-            check(published[path.name], path, data.home)
-    return found
+    named = [path for path in found if path.name in published]
+    for path in named:
+        say(f"checking {path.name}")
+        check(published[path.name], path, data.home)
+    return named or found
 
 
-def _unpack(data: DataSet, archives: Sequence[Path], into: Path, say: Callable[[str], None]) -> None:
-    """Whole or not at all, and not again where all of these archives is there."""
+def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]) -> None:
+    """Whole or not at all, and not again where all of these archives is there. A damaged one goes if no checksum vouched for it."""
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     made_of = {"set": data.name, "archives": {path.name: ends(path).hex() for path in packed}}
     if not packed or (_enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of):
         return
     clear_partial(into)
     with whole_folder(into) as folder:
+        before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")
-            unpack(archive, sorted(data.wanted), folder)
+            mend = "it is removed, and the same command downloads it anew" if archive in unsure else "fetch it again"
+            try:
+                before |= {path.name: archive for path in unpack(archive, sorted(data.wanted), folder, before=before, mend=mend)}
+            except DamagedArchive:
+                if archive in unsure:
+                    archive.unlink()
+                raise
         write_json(folder / MADE_OF, made_of)
 
 

@@ -16,7 +16,7 @@ import duckdb
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
-from mgoe.files import clear_partial, exclusive, whole_folder, write_json, write_text
+from mgoe.files import clear_partial, exclusive, read_json, whole_folder, write_json, write_text
 
 SUMMARY = "dataset.json"
 MEMORY = 4.0
@@ -65,13 +65,13 @@ def prepare(
 
     Raises:
         DataError: A file is missing, of another layout, or holds a row that is not as published.
-        OutputError: The folder cannot be written or is not free.
+        OutputError: The folder cannot be written or is not free, or holds the source.
     """
     source, out = Path(source), Path(out)
     if not source.is_dir():
         raise DataError(source, f"must be the folder that holds the files of {data.name}, found no folder")
     with exclusive(out, f"a log of {data.name}"):
-        _check_free(out, overwrite)
+        _check_free(out, source, overwrite)
         clear_partial(out)
         return _prepare(data, source, out, memory, say)
 
@@ -80,7 +80,7 @@ def _prepare(data: DataSet, source: Path, out: Path, memory: float, say: Callabl
     started = time.perf_counter()
     with whole_folder(out) as folder:
         say(f"reading {', '.join(data.files)}")
-        rows, left_out = _write_log(data, source, folder, memory)
+        rows, left_out = _write_log(data, source, folder, out, memory)
         for protocol in data.protocols:
             write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
         found = PreparedLog(
@@ -108,21 +108,29 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
     return Template(template).substitute(folder=inside_quotes, name=data.name)
 
 
-def _write_log(data: DataSet, source: Path, folder: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
+def _write_log(data: DataSet, source: Path, folder: Path, out: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
     with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
         con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
         con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET enable_progress_bar = false")  # standard output is for results
-        bench = Workbench(data.name, source, folder, con)
+        bench = Workbench(data.name, source, folder, out, con)
         left_out = data.write(bench)
     return bench.rows, left_out
 
 
-def _check_free(out: Path, overwrite: bool) -> None:
+def _check_free(out: Path, source: Path, overwrite: bool) -> None:
+    """The folder is replaced as a whole, so nothing may lie in it that an earlier call did not write."""
+    if source.resolve().is_relative_to(out.resolve()):
+        raise OutputError(out, f"must not hold the source, found {source} in it; choose a folder elsewhere")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / SUMMARY).exists():
+    summary = read_json(out / SUMMARY) if (out / SUMMARY).exists() else {}
+    if summary.keys() != PreparedLog.__dataclass_fields__.keys():
         raise OutputError(out, "holds what no `mgoe data prepare` wrote; choose a new folder")
     if not overwrite:
         raise OutputError(out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it")
+    written = {SUMMARY, "log", *summary["rows"], *(Path(name).name for name in summary["configs"])}
+    strange = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
+    if strange:
+        raise OutputError(out, f"holds what no `mgoe data prepare` wrote: {strange[0]}; move it away or choose a new folder")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -25,12 +27,14 @@ class Workbench:
         name: Of the data set.
         source: Folder that holds the published files, anywhere below.
         out: Folder to write to.
+        place: The folder that it becomes, for messages.
         con: A DuckDB database, whose memory is bounded.
     """
 
-    def __init__(self, name: str, source: Path, out: Path, con: duckdb.DuckDBPyConnection):
-        self.name, self.source, self.out = name, source, out
+    def __init__(self, name: str, source: Path, out: Path, place: Path, con: duckdb.DuckDBPyConnection):
+        self.name, self.source, self.out, self.place = name, source, out, place
         self._con = con
+        self._packed: set[Path] = set()
         self.rows: dict[str, int] = {}
         """Of each file written, by its path below the folder."""
 
@@ -46,6 +50,8 @@ class Workbench:
             raise DataError(self.source, f"one file {name} is needed, found {others}; name the folder of one of them")
         if not found:
             raise DataError(self.source / name, self._absent(name))
+        if name.endswith(".gz"):
+            self._packed.add(found[0])
         return found[0]
 
     def holds(self, name: str) -> bool:
@@ -77,7 +83,7 @@ class Workbench:
         null: str = "",
         encoding: Encoding = "utf-8",
     ) -> None:
-        """A view of the rows of a text file, all columns text, null where empty.
+        """A view of the rows of a text file, all columns text, null where empty. Columns that are not read may have any name, or none.
 
         Args:
             view: Its name.
@@ -98,8 +104,9 @@ class Workbench:
             self._check_header(path, first, columns)
         elif len(first) != len(columns):
             raise DataError(path, self._other_layout(f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"))
-        names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in (first if header else columns))
-        self._con.execute(
+        read = [column if column in columns else f"unread {place}" for place, column in enumerate(first)] if header else columns
+        names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
+        self._run(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(path))}, delim = {as_text(delimiter)}, "
             f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
             f"encoding = '{encoding}', columns = {{{names}}})"
@@ -111,14 +118,14 @@ class Workbench:
         Raises:
             DataError: The file is missing.
         """
-        self._con.execute(
+        self._run(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(str(self.path(name)))}, delim = '\x01', quote = '', "
             "escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})"
         )
 
     def define(self, view: str, query: str) -> None:
         """A view of a query."""
-        self._con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
+        self._run(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
 
     def write(self, name: str, query: str) -> int:
         """Write a query's rows to a Parquet file, never all in memory; returns how many they are.
@@ -144,21 +151,33 @@ class Workbench:
         try:
             return self._con.execute(query)
         except duckdb.OutOfMemoryException as error:
-            raise OutputError(self.out, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
+            raise OutputError(self.place, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
         except duckdb.IOException as error:
-            raise OutputError(self.out, f"a file cannot be read or written: {_sentence(error)}; free space or fetch it again") from None
+            self._check_packed()
+            raise OutputError(self.place, f"a file cannot be read or written: {_sentence(error)}; free space") from None
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+            self._check_packed()
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
             mend = f"compare it with the layout that `mgoe data describe {self.name}` names, and fetch the file again"
             raise DataError(where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}") from None
 
+    def _check_packed(self) -> None:
+        """See that every packed file can be read to its end; DuckDB does not always say which cannot."""
+        for path in sorted(self._packed):
+            with _reading(path), gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+
     def _check_header(self, path: Path, found: Sequence[str], columns: Sequence[str]) -> None:
         missing = [column for column in columns if column not in found]
         if missing:
             near = did_you_mean(missing[0], list(found))
             raise DataError(path, self._other_layout(f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"))
+        repeated = next((column for column in columns if found.count(column) > 1), None)
+        if repeated is not None:
+            raise DataError(path, self._other_layout(f"one column {repeated!r}", f"{found.count(repeated)} of them in {_short(found)}"))
 
     def _other_layout(self, expected: str, found: str) -> str:
         mend = f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
@@ -169,7 +188,10 @@ class Workbench:
         if not line:
             raise DataError(path, "the file is empty; fetch it again")
         if quote:
-            return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+            try:
+                return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+            except csv.Error as error:
+                raise DataError(path, self._other_layout("a line of names", f"a line that is none ({error})")) from None
         return line.split(delimiter)
 
 
@@ -179,11 +201,18 @@ def first_line(path: Path) -> str:
     Raises:
         DataError: It cannot be read.
     """
+    with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
-    except (OSError, EOFError) as error:
-        raise DataError(path, f"cannot be read: {error}; fetch it again") from None
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, f"the file is damaged: {error}; remove it and fetch it again") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}; see that you may read it, or fetch it again") from None
 
 
 def as_text(value: str) -> str:

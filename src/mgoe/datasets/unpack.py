@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -31,40 +31,56 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def unpack(archive: Path, wanted: Sequence[str], into: Path) -> list[Path]:
+class DamagedArchive(DataError):
+    """An archive that cannot be unpacked."""
+
+
+def unpack(
+    archive: Path, wanted: Sequence[str], into: Path, *, before: Mapping[str, Path] | None = None, mend: str = "fetch it again"
+) -> list[Path]:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
     Args:
         archive: ZIP or tar.
         wanted: Last parts of names.
         into: A folder; it exists.
+        before: What is in the folder already, and of which archive.
+        mend: What to do where the archive is damaged.
 
     Returns:
         What was written.
 
     Raises:
-        DataError: The archive is damaged, or holds a wanted file twice.
+        DamagedArchive: It is.
+        DataError: The archive holds a wanted file twice, or one that another archive held.
         OutputError: The disk is too small for what is wanted.
     """
-    written: list[Path] = []
     try:
-        with _members(archive) as members:
-            chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
-            require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
-            for member in chosen:
-                path = into / _last(member)
-                if path.exists():
-                    raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
-                with member.open() as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-                if path.name in wanted:
-                    written.append(path)
-                else:
-                    written += unpack(path, wanted, into)
-                    path.unlink()
+        return _take(archive, wanted, into, before or {})
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(archive, f"the archive is damaged: {reason}; fetch it again") from None
+        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {mend}") from None
+
+
+def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
+    written: list[Path] = []
+    with _members(archive) as members:
+        chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
+        require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
+        for member in chosen:
+            path = into / _last(member)
+            if path.name in before:
+                rule = f"{path.name} must be in one archive, found it in {before[path.name]} too"
+                raise DataError(archive, f"{rule}; name the right archive itself with --from")
+            if path.exists():
+                raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
+            with member.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            if path.name in wanted:
+                written.append(path)
+            else:
+                written += _take(path, wanted, into, before)
+                path.unlink()
     return written
 
 
