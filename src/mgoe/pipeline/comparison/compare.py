@@ -94,9 +94,9 @@ def compare(
         outdated = kept.outdated(parts, overwrite)
         write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
         _drop(plan, outdated, command)
+        damaged.clear_shared(plan, say)
         broken = {*damaged.cells(plan, say), *damaged.searches(plan, parts, say)}
         _drop(plan, [part for part in parts if part.path in broken], command)
-        damaged.clear_shared(plan, say)
         for part in kept.parts_of(plan, [*entries, *map(plan.untouched, entries)]):  # searches and references are of the first seed
             part.begin()
         taken.take(plan, told, say)
@@ -218,7 +218,10 @@ def _note_finished(plan: Plan, command: str) -> None:
     """A cell may have been finished by a process that was killed before it could note it."""
     lines = records.latest(plan.out)
     for entry in plan.entries:
-        if entry.cell().done and lines.get(entry.key, {}).get("state") != "finished":
+        if entry.cell().done and not records.is_finished(entry, lines):
+            stage = entry.log.stage(entry.seed)
+            if not (stage / EXAMPLES).exists() and (stage / "data").exists():
+                work.note_examples(stage)
             records.append(plan.out, records.of_cell(entry, command))
 
 

@@ -116,6 +116,11 @@ def latest(out: Path) -> dict[Key, dict[str, Any]]:
     return {key_of(line): line for line in read(path)} if path.exists() else {}
 
 
+def is_finished(entry: Entry, lines: Mapping[Key, Mapping[str, Any]]) -> bool:
+    """Whether the last line of a cell says that it is."""
+    return lines.get(entry.key, {}).get("state") == "finished"
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file. One that was cut off is none.
 
