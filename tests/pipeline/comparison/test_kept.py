@@ -109,7 +109,8 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
     parts = kept.parts_of(plan, plan.entries)
     for _ in ("it is there", "the cells that used it are"):
-        with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made with another `.*seed`"):
+        searched = r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
+        with pytest.raises(OutputError, match=searched):
             kept.outdated(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
     for part in kept.outdated(parts, overwrite=True):

@@ -22,6 +22,9 @@ from mgoe.pipeline.output import FREE, files_read
 SOURCE = "source"
 """Key of the checksum of a log's files, which stands for where they lie; nothing follows from one that is not known."""
 
+SEEDS = ("negatives.training_seed", "graph.seed", "seed")
+"""Keys that a seed of the comparison decides. Only a search can differ in them: the place of anything else names its seed."""
+
 UNTOLD = "all"
 """Stands for every key where nothing tells what a part was made with."""
 
@@ -111,7 +114,12 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
             what = "was made of another log: the files hold something else now" if key == SOURCE else f"was made with another `{key}`"
             if key == UNTOLD:
                 what = f"cannot be told to be what is asked for: its note, {part.note}, is {'damaged' if part.note.exists() else 'gone'}"
-            raise OutputError(part.path, f"{what}; choose another --out, or --overwrite to make anew what differs")
+            mend = "choose another --out, or --overwrite to make anew what differs"
+            if key in SEEDS:
+                before = read_json(part.note)["seed"]
+                what = f"settings were searched with seed {before}, which must stay the first of `seeds`, found {part.asked['seed']}"
+                mend = f"put {before} first, {mend}"
+            raise OutputError(part.path, f"{what}; {mend}")
     return [part for part, _ in found]
 
 
