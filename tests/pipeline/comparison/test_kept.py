@@ -119,6 +119,60 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
 
 
+def finished(plan: Plan) -> None:
+    """As if all of it were made."""
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    (plan.out / "comparison.yaml").touch()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"ranking_queries": 0, "slices": True}},
+        {"split": {"cuts": [0.4, 0.6, 0.9]}},
+        {"graph": {"recents": 5, "rank": 4}},
+    ],
+)
+def test_with_a_choice_of_cells_no_other_is_taken_away(raw: dict[str, Any], tmp_path: Path, change: dict[str, Any]):
+    out = tmp_path / "out"
+    finished(Plan(settings(raw, tune={"trials": 2}), out))
+    before = sorted(out.rglob("*"))
+    refused = r"must be made anew and is not of the chosen cells alone, found 5 finished ones .*leave out --models, --seeds and --logs"
+    with pytest.raises(OutputError, match=refused):
+        pipeline.compare(settings(raw, tune={"trials": 2}, **change), out, models=["shared-bottom"], seeds=[1], overwrite=True)
+    assert set(before) <= set(out.rglob("*"))
+
+
+@pytest.mark.parametrize("seeds", [None, [0]])
+def test_what_differs_of_the_chosen_cells_alone_is_made_anew(raw: dict[str, Any], tmp_path: Path, seeds: list[int] | None):
+    finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
+    narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
+    plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    chosen = plan.chosen(["shared-bottom"], seeds)
+    if seeds is None:
+        kept.check_choice(plan, chosen, parts)
+        assert {part.path for part in parts} == {chosen[0].tuned, *(entry.cell().folder for entry in chosen)}
+    else:
+        with pytest.raises(OutputError, match=r"found 1 finished ones of others"):
+            kept.check_choice(plan, chosen, parts)
+
+
+def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
+    """Though no cell was made of it yet."""
+    data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
+    data.mkdir(parents=True)
+    plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    assert [part.path for part in parts] == [data]
+    kept.check_choice(plan, plan.chosen(seeds=[1]), parts)
+    with pytest.raises(OutputError, match=r"seeds/1/data: must be made anew .* found 0 finished ones"):
+        kept.check_choice(plan, plan.chosen(seeds=[0]), parts)
+
+
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)

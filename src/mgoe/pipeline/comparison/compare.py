@@ -71,7 +71,7 @@ def compare(
         out: Folder of the results.
         models, seeds, logs: Run these alone; tables show all that is there.
         stop_after: Seconds after which no cell is begun any more.
-        overwrite: Make anew what was made with other settings.
+        overwrite: Make anew what was made with other settings. Refused where more than the chosen cells would have to go.
         take: Files as `results.jsonl`, of which cells and searches are taken over that were made with the same settings and log.
         say: Called with a line a finished cell.
         command: Noted with every cell.
@@ -92,6 +92,7 @@ def compare(
         damaged.clear_sources(plan, say)
         parts = kept.parts_of(plan, plan.entries)
         outdated = kept.outdated(parts, overwrite)
+        kept.check_choice(plan, entries, outdated)
         write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
         _drop(plan, outdated, command)
         damaged.clear_shared(plan, say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,11 @@ class Part:
     def paths(self) -> tuple[Path, ...]:
         """All that goes with it."""
         return self.path, *self.follows
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is, or anything that goes with it."""
+        return self.done.exists() or any((path / DONE).exists() for path in self.follows)
 
     @property
     def differs(self) -> str:
@@ -109,8 +114,7 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     """
     found = [(part, key) for part in parts if (key := part.differs)]
     for part, key in found:
-        finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
-        if finished and not overwrite:
+        if part.finished and not overwrite:
             what = "was made of another log: the files hold something else now" if key == SOURCE else f"was made with another `{key}`"
             if key == UNTOLD:
                 what = f"cannot be told to be what is asked for: its note, {part.note}, is {'damaged' if part.note.exists() else 'gone'}"
@@ -121,6 +125,28 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
                 mend = f"put {before} first, {mend}"
             raise OutputError(part.path, f"{what}; {mend}")
     return [part for part, _ in found]
+
+
+def check_choice(plan: Plan, entries: Sequence[Entry], outdated: Iterable[Part]) -> None:
+    """Refuse to take away what was not asked for. It cannot stay either, beside what is made with other settings.
+
+    Args:
+        plan: Of the comparison.
+        entries: The cells that are chosen.
+        outdated: What has to go.
+
+    Raises:
+        OutputError: Something finished has to go that no chosen cell is made of.
+    """
+    chosen = {entry.cell().folder for entry in entries}
+    spared = {folder for entry in plan.entries if (folder := entry.cell().folder) not in chosen and (folder / DONE).exists()}
+    needed = {part.path for part in parts_of(plan, [*entries, *map(plan.untouched, entries)])} - spared
+    others = [part for part in outdated if spared.intersection(part.paths) or (part.finished and part.path not in needed)]
+    if others:
+        cells = spared.intersection(path for part in others for path in part.paths)
+        rule = f"must be made anew and is not of the chosen cells alone, found {len(cells)} finished ones of others that would go"
+        mend = "choose another --out, or leave out --models, --seeds and --logs to make anew all that differs"
+        raise OutputError(others[0].path, f"{rule}; {mend}")
 
 
 def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
