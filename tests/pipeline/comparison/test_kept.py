@@ -109,7 +109,9 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
     parts = kept.parts_of(plan, plan.entries)
     for _ in ("it is there", "the cells that used it are"):
-        searched = r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
+        searched = (
+            r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
+        )
         with pytest.raises(OutputError, match=searched):
             kept.outdated(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
@@ -176,12 +178,24 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
-        parts = {part.path: part.digest for part in kept.parts_of(plan, plan.entries)}
+        parts = {part.path: "".join(sorted(part.digests)) for part in kept.parts_of(plan, plan.entries)}
         return {entry.contestant.name: parts[entry.cell().folder] + parts[entry.tuned] for entry in plan.entries}
 
     epochs = {"training.epochs": [1, 2]}
     before, after = digests(epochs), digests(epochs | {"options.products": [0, 64]})
     assert {name for name in before if before[name] != after[name]} == {"mgoe"}
+
+
+def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Path):
+    """Of today, and of a version whose notes held the evaluation."""
+    tuned = settings(raw, tune={"trials": 2})
+    finished(Plan(tuned, tmp_path))
+    plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
+    [search] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].tuned]
+    for evaluation in ({}, {"evaluation": {"slices": False}}):
+        search.note.write_text(json.dumps(json.loads(search.note.read_text()) | evaluation))
+        outdated = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+        assert {part.path for part in outdated} == {entry.cell().folder for entry in plan.entries}
 
 
 def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: Path):

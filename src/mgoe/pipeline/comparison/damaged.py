@@ -60,7 +60,7 @@ def searches(plan: Plan, parts: Iterable[Part], say: Say) -> list[Path]:
         if not known or not _is_damaged(path, read_json, say):
             continue
         line = lines.get(records.search_key(entry), {})
-        if line.get("asked") == of[path].digest:
+        if line.get("asked") in of[path].digests:
             write_json(path, records.search_in(line))
             say(f"  put back from {records.RESULTS}")
         else:
