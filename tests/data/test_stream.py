@@ -155,3 +155,17 @@ def test_memory_decides_what_is_streamed():
         needed = 300 * file.row_bytes / (1 << 30)
         assert isinstance(prepared.within("train", needed * 1.01), Examples)
         assert isinstance(prepared.within("train", needed * 0.99), ExampleFile)
+
+
+@pytest.mark.parametrize("group_rows", [30, 65_536])
+@up_to(20)
+@given(parts=sizes, share=st.floats(0, 1), seed=seeds)
+def test_a_share_that_is_written_is_the_one_of_rows_in_memory(group_rows, parts, share, seed):
+    with example_file(parts) as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgoe.data.stream.GROUP_ROWS", group_rows)
+        drawn = [np.random.default_rng(seed) for _ in range(2)]
+        whole = read_examples(file.path, TASKS)
+        written = file.sampled(share, drawn[0], file.path.with_name("sample.parquet"))
+        check_same(join(list(written.parts())), whole.take(drawn[1].random(len(whole)) < share))
+        assert written.window == file.window
+        assert written._groups.max() <= max(group_rows, *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mgoe.config import make_settings
+from mgoe.data import ExampleFile, Examples, join
+from mgoe.data.examples import read_examples
 from mgoe.pipeline import cells
+from tests.data.test_stream import check_same, example_file
 
 
 def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: pytest.MonkeyPatch):
@@ -28,3 +32,16 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     cell: Any = SimpleNamespace(model=SimpleNamespace(name="m"), seed=0)
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(np.array(cells.catalogue(cell, settings, inputs, model)), [[0.5, 0.15], [0.001, 0.0009]], rtol=1e-6)
+
+
+def test_a_share_of_streamed_rows_is_in_memory_where_it_fits_alone(tmp_path: Path):
+    with example_file([100] * 3) as file:
+        whole, path = read_examples(file.path, file.tasks), tmp_path / "fit" / "sample.parquet"
+        want = cells.sampled(whole, 0.5, 7, path, memory=1.0)
+        assert isinstance(want, Examples)
+        assert not path.exists()
+        takes = len(want) * file.row_bytes / (1 << 30)
+        for factor, kind in ((1.01, Examples), (0.99, ExampleFile)):
+            got = cells.sampled(file, 0.5, 7, path, memory=factor * takes)
+            assert isinstance(got, kind)
+            check_same(join(list(got.parts())), want)

@@ -27,7 +27,10 @@ def compare(
         list[Path] | None,
         typer.Option(help="Take over cells that fit from the results.jsonl of another machine. Repeatable.", show_default=False),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make anew what was made with other settings.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Make anew what was made with other settings; of a choice of cells, where no other has to go."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train every model with every seed on every log, and say which is ahead by how much. The same command goes on with what is there."""

@@ -162,5 +162,4 @@ class Prepared(Encoders):
 
     def within(self, split: Split, memory: float) -> Examples | ExampleFile:
         """The examples of a split, in memory where they take no more than so many GiB, else where they lie."""
-        file = self.streamed(split, int(memory * GIB * WINDOW_SHARE))
-        return self.examples(split) if len(file) * file.row_bytes <= memory * GIB else file
+        return self.streamed(split, int(memory * GIB * WINDOW_SHARE)).within(memory)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.data.examples import Examples, join, of_table, unreadable
+from mgoe.data.examples import GROUP_ROWS, Examples, join, of_table, read_examples, unreadable
 from mgoe.errors import DataError
+from mgoe.files import GIB, whole_file
 
 Seed = int | Sequence[int]
 
@@ -65,6 +66,28 @@ class ExampleFile:
         file = self._open()
         for group in range(len(self._groups)):
             yield self._read(file, [group])
+
+    def within(self, memory: float) -> Examples | ExampleFile:
+        """All rows, in memory where they take no more than so many GiB, else where they lie."""
+        return read_examples(self.path, self.tasks) if len(self) * self.row_bytes <= memory * GIB else self
+
+    def sampled(self, share: float, rng: np.random.Generator, path: Path) -> ExampleFile:
+        """Write a share of the rows to another file, in their order, a part at a time.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        file, held = self._open(), []
+        with whole_file(path) as unfinished, pq.ParquetWriter(unfinished, file.schema_arrow, compression="zstd") as writer:
+            for group, rows in enumerate(self._groups):
+                part = self._table(file, [group]).filter(pa.array(rng.random(rows) < share))
+                if held and sum(map(len, held)) + len(part) > GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(held))
+                    held = []
+                held.append(part)
+            if held:
+                writer.write_table(pa.concat_tables(held))
+        return ExampleFile(path, self.tasks, self.window)
 
     def take(self, rows: NDArray) -> Examples:
         """The rows with the given numbers, which rise."""
@@ -144,8 +167,11 @@ class ExampleFile:
         return file
 
     def _read(self, file: pq.ParquetFile, groups: list[int]) -> Examples:
+        return of_table(self._table(file, groups), self.tasks)
+
+    def _table(self, file: pq.ParquetFile, groups: list[int]) -> pa.Table:
         try:
-            return of_table(file.read_row_groups(groups), self.tasks)
+            return file.read_row_groups(groups)
         except (OSError, pa.ArrowInvalid) as error:
             raise unreadable(self.path, error) from None
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mgoe.calibration import in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
-from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join
+from mgoe.data import SPLITS, ExampleFile, Examples, Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.files import write_json, write_text
@@ -47,6 +47,9 @@ DONE = "metrics.json"
 FIT = "fit.json"
 INFLUENCE = "influence.safetensors"
 """Files of a finished cell: its measures, written last; what the fit was and took; what each test user does to each measure."""
+
+SAMPLE = "sample.parquet"
+"""In the folder of a fit on a share of streamed training rows: these."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def fit_model(
         made = make_model(model, spec, seed)
     parts: dict[str, Examples | ExampleFile] = {split: inputs.prepared.within(split, training.memory) for split in SPLITS}
     if share is not None and share[0] < 1:
-        parts["train"] = sampled(parts["train"], *share)
+        parts["train"] = sampled(parts["train"], *share, out / SAMPLE, training.memory)
     feeds = {split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()}
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
     return made, feeds, fit_trees(made, *fitting) if isinstance(made, BoostedTrees) else fit(made, *fitting, resume)
@@ -206,10 +209,23 @@ def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: S
                 raise TrainingError(title, f"{rule}; lower training.learning_rate, or set training.precision to float32")
 
 
-def sampled(examples: Examples | ExampleFile, share: float, seed: int) -> Examples:
-    """A seeded share of rows, in their order."""
+def sampled(examples: Examples | ExampleFile, share: float, seed: int, file: Path, memory: float) -> Examples | ExampleFile:
+    """A seeded share of rows, in their order.
+
+    Args:
+        examples: All rows.
+        share: About so many of them.
+        seed: Of the draw.
+        file: Where the share of streamed examples is written.
+        memory: GiB that it may take; streamed where it takes more.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     rng = np.random.default_rng(seed)
-    return join([part.take(rng.random(len(part)) < share) for part in examples.parts()])
+    if isinstance(examples, Examples):
+        return examples.take(rng.random(len(examples)) < share)
+    return examples.sampled(share, rng, file).within(memory)
 
 
 def _write(

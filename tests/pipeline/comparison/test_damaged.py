@@ -70,3 +70,21 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
     search.unlink()
     assert pipeline.compare(tuned, out, stop_after=0).waiting == 2
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "outdated"
+
+
+@pytest.mark.parametrize(("gone", "again"), [("seeds", True), ("seeds/0/examples.json", False)])
+def test_a_cell_whose_line_is_lost_is_told_by_its_data_or_made_anew(
+    own: dict[str, Any], tmp_path: Path, in_this_process: None, gone: str, again: bool
+):
+    out, made = tmp_path / "out", settings(own)
+    pipeline.compare(made, out)
+    before, lines, path = numbers(out), out / "results.jsonl", out / "logs/tiny" / gone
+    lines.write_bytes(lines.read_bytes()[:-2000])
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    said: list[str] = []
+    assert pipeline.compare(made, out, say=said.append).waiting == 0
+    folder = out / "logs/tiny/cells/shared-bottom/0"
+    assert again == any(line.startswith(f"to be made anew: {folder}: its line in results.jsonl is gone") for line in said)
+    assert f"{int(again)} of 1 cells to run, 2 at a time" in said
+    assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"
+    pd.testing.assert_frame_equal(numbers(out), before)

@@ -109,7 +109,10 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
     parts = kept.parts_of(plan, plan.entries)
     for _ in ("it is there", "the cells that used it are"):
-        with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made with another `.*seed`"):
+        searched = (
+            r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
+        )
+        with pytest.raises(OutputError, match=searched):
             kept.outdated(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
     for part in kept.outdated(parts, overwrite=True):
@@ -118,15 +121,81 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
 
 
+def finished(plan: Plan) -> None:
+    """As if all of it were made."""
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    (plan.out / "comparison.yaml").touch()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"ranking_queries": 0, "slices": True}},
+        {"split": {"cuts": [0.4, 0.6, 0.9]}},
+        {"graph": {"recents": 5, "rank": 4}},
+    ],
+)
+def test_with_a_choice_of_cells_no_other_is_taken_away(raw: dict[str, Any], tmp_path: Path, change: dict[str, Any]):
+    out = tmp_path / "out"
+    finished(Plan(settings(raw, tune={"trials": 2}), out))
+    before = sorted(out.rglob("*"))
+    refused = r"must be made anew and is not of the chosen cells alone, found 5 finished ones .*leave out --models, --seeds and --logs"
+    with pytest.raises(OutputError, match=refused):
+        pipeline.compare(settings(raw, tune={"trials": 2}, **change), out, models=["shared-bottom"], seeds=[1], overwrite=True)
+    assert set(before) <= set(out.rglob("*"))
+
+
+@pytest.mark.parametrize("seeds", [None, [0]])
+def test_what_differs_of_the_chosen_cells_alone_is_made_anew(raw: dict[str, Any], tmp_path: Path, seeds: list[int] | None):
+    finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
+    narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
+    plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    chosen = plan.chosen(["shared-bottom"], seeds)
+    if seeds is None:
+        kept.check_choice(plan, chosen, parts)
+        assert {part.path for part in parts} == {chosen[0].tuned, *(entry.cell().folder for entry in chosen)}
+    else:
+        with pytest.raises(OutputError, match=r"found 1 finished ones of others"):
+            kept.check_choice(plan, chosen, parts)
+
+
+def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
+    """Though no cell was made of it yet."""
+    data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
+    data.mkdir(parents=True)
+    plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    assert [part.path for part in parts] == [data]
+    kept.check_choice(plan, plan.chosen(seeds=[1]), parts)
+    with pytest.raises(OutputError, match=r"seeds/1/data: must be made anew .* found 0 finished ones"):
+        kept.check_choice(plan, plan.chosen(seeds=[0]), parts)
+
+
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
-        parts = {part.path: part.digest for part in kept.parts_of(plan, plan.entries)}
+        parts = {part.path: "".join(sorted(part.digests)) for part in kept.parts_of(plan, plan.entries)}
         return {entry.contestant.name: parts[entry.cell().folder] + parts[entry.tuned] for entry in plan.entries}
 
     epochs = {"training.epochs": [1, 2]}
     before, after = digests(epochs), digests(epochs | {"options.products": [0, 64]})
     assert {name for name in before if before[name] != after[name]} == {"mgoe"}
+
+
+def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Path):
+    """Of today, and of a version whose notes held the evaluation."""
+    tuned = settings(raw, tune={"trials": 2})
+    finished(Plan(tuned, tmp_path))
+    plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
+    [search] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].tuned]
+    for evaluation in ({}, {"evaluation": {"slices": False}}):
+        search.note.write_text(json.dumps(json.loads(search.note.read_text()) | evaluation))
+        outdated = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+        assert {part.path for part in outdated} == {entry.cell().folder for entry in plan.entries}
 
 
 def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: Path):

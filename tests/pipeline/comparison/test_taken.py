@@ -66,7 +66,7 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
     pd.read_parquet(log).to_parquet(log)
     plan = Plan(settings(own), tmp_path / "plan")
     [part] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder]
-    damaged.write_text(json.dumps(line | {"asked": part.digest, "influence": {"metrics": []}}))
+    damaged.write_text(json.dumps(line | {"asked": part.digests.pop(), "influence": {"metrics": []}}))
     with pytest.raises(OutputError, match=r"damaged\.jsonl: the line of tiny, shared-bottom, seed 0 is damaged"):
         pipeline.compare(settings(own), tmp_path / "again", take=[damaged])
     with pytest.raises(OutputError, match="cannot be read"):
@@ -153,3 +153,19 @@ def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], t
     both = own | {"models": ["shared-bottom", "single-task"]}
     pipeline.compare(settings(both), tmp_path / "both", models=["single-task"])
     assert pipeline.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
+
+
+def test_lines_of_searches_that_tell_the_evaluation_are_taken(raw: dict[str, Any], tmp_path: Path):
+    """As earlier versions wrote them: their digest is that of all settings, as a cell's is."""
+    made, file = settings(raw, variants={}, models=["mgoe"], seeds=[0], tune={}), tmp_path / "old.jsonl"
+    search = {"model": "mgoe", "trials": [], "best": {}}
+    plan = Plan(made, tmp_path / "old")
+    cell = {part.path: part for part in kept.parts_of(plan, plan.entries)}[plan.entries[0].cell().folder]
+    line = {"log": "tiny", "model": "mgoe", "seed": None, "state": "searched", "asked": kept.digest_of(cell.asked)}
+    file.write_text(json.dumps(line | {"search": search}))
+    said: list[str] = []
+    for _ in range(2):
+        pipeline.compare(made, tmp_path / "out", take=[file], stop_after=0, say=said.append)
+    assert said[0] == f"{file}: 1 of 1 lines taken"
+    assert json.loads((tmp_path / "out/logs/tiny/tuned/mgoe.json").read_text()) == search
+    assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 1

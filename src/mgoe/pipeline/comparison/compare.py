@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def compare(
         out: Folder of the results.
         models, seeds, logs: Run these alone; tables show all that is there.
         stop_after: Seconds after which no cell is begun any more.
-        overwrite: Make anew what was made with other settings.
+        overwrite: Make anew what was made with other settings. Refused where more than the chosen cells would have to go.
         take: Files as `results.jsonl`, of which cells and searches are taken over that were made with the same settings and log.
         say: Called with a line a finished cell.
         command: Noted with every cell.
@@ -92,11 +92,12 @@ def compare(
         damaged.clear_sources(plan, say)
         parts = kept.parts_of(plan, plan.entries)
         outdated = kept.outdated(parts, overwrite)
+        kept.check_choice(plan, entries, outdated)
         write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
         _drop(plan, outdated, command)
+        damaged.clear_shared(plan, say)
         broken = {*damaged.cells(plan, say), *damaged.searches(plan, parts, say)}
         _drop(plan, [part for part in parts if part.path in broken], command)
-        damaged.clear_shared(plan, say)
         for part in kept.parts_of(plan, [*entries, *map(plan.untouched, entries)]):  # searches and references are of the first seed
             part.begin()
         taken.take(plan, told, say)
@@ -147,7 +148,8 @@ def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
 def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
     """Every chosen cell that is not finished, and what it needs."""
     _note_finished(plan, command)
-    _note_searches(plan, command)
+    digests = {part.path: part.digests for part in kept.parts_of(plan, plan.entries)}
+    _note_searches(plan, digests, command)
     jobs, of_cells = jobs_of(plan, entries)
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")
     started, done = time.perf_counter(), 0
@@ -159,7 +161,7 @@ def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, co
                 if outcome.lost and outcome.job.work is work.tune_model:
                     note_killed(outcome.job.args[-1])
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
-                _note_searches(plan, command)
+                _note_searches(plan, digests, command)
                 continue
             failed = "" if entry.cell().done else outcome.failed  # a process may be killed when all is written
             line = records.of_failure(entry, failed, command) if failed else records.of_cell(entry, command)
@@ -218,12 +220,15 @@ def _note_finished(plan: Plan, command: str) -> None:
     """A cell may have been finished by a process that was killed before it could note it."""
     lines = records.latest(plan.out)
     for entry in plan.entries:
-        if entry.cell().done and lines.get(entry.key, {}).get("state") != "finished":
+        if entry.cell().done and not records.is_finished(entry, lines):
+            stage = entry.log.stage(entry.seed)
+            if not (stage / EXAMPLES).exists() and (stage / "data").exists():
+                work.note_examples(stage)
             records.append(plan.out, records.of_cell(entry, command))
 
 
-def _note_searches(plan: Plan, command: str) -> None:
-    """Searches that are finished and not noted."""
+def _note_searches(plan: Plan, digests: Mapping[Path, Set[str]], command: str) -> None:
+    """Searches that are finished and not noted, or whose line would not be taken elsewhere any more."""
     if plan.settings.tune is None:
         return
     lines = records.latest(plan.out)
@@ -231,7 +236,7 @@ def _note_searches(plan: Plan, command: str) -> None:
         if is_done(entry.tuned):
             line = records.of_search(entry, command)
             noted = lines.get(records.search_key(entry), {})
-            if any(noted.get(name) != line[name] for name in ("asked", "search")):
+            if noted.get("search") != line["search"] or noted.get("asked") not in {line["asked"], *digests[entry.tuned]}:
                 records.append(plan.out, line)
 
 

@@ -17,20 +17,24 @@ from mgoe.pipeline.stages import Say
 
 
 def cells(plan: Plan, say: Say) -> list[Path]:
-    """Folders of finished cells of which a file that tables need is damaged.
+    """Folders of finished cells of which a file that tables need is damaged, or nothing tells on which rows they were judged.
 
     Args:
         plan: Of the comparison.
-        say: Called with a line a cell: its first damaged file.
+        say: Called with a line a cell: its first damaged file, or its folder.
 
     Raises:
         OutputError: A file is there and may not be read.
     """
-    found = []
-    for folder in [entry.cell().folder for entry in plan.entries if entry.cell().done]:
+    found, lines = [], records.latest(plan.out)
+    for entry in [entry for entry in plan.entries if entry.cell().done]:
+        folder, stage = entry.cell().folder, entry.log.stage(entry.seed)
         facts = records.TAKEN if (folder / records.TAKEN).exists() else FIT
         readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
         if any(_is_damaged(folder / name, read, say) for name, read in readers.items()):
+            found.append(folder)
+        elif facts == FIT and not (records.is_finished(entry, lines) or (stage / EXAMPLES).exists() or (stage / "data").exists()):
+            say(f"to be made anew: {folder}: its line in {records.RESULTS} is gone, and so is the data that it was judged on, {stage}")
             found.append(folder)
     return found
 
@@ -56,7 +60,7 @@ def searches(plan: Plan, parts: Iterable[Part], say: Say) -> list[Path]:
         if not known or not _is_damaged(path, read_json, say):
             continue
         line = lines.get(records.search_key(entry), {})
-        if line.get("asked") == of[path].digest:
+        if line.get("asked") in of[path].digests:
             write_json(path, records.search_in(line))
             say(f"  put back from {records.RESULTS}")
         else:

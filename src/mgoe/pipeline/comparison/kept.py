@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from mgoe.pipeline.output import FREE, files_read
 SOURCE = "source"
 """Key of the checksum of a log's files, which stands for where they lie; nothing follows from one that is not known."""
 
+SEEDS = ("negatives.training_seed", "graph.seed", "seed")
+"""Keys that a seed of the comparison decides. Only a search can differ in them: the place of anything else names its seed."""
+
+UNREAD = "evaluation"
+"""What no search reads, and what notes and lines of searches held until it was left out: it is passed over there."""
+
 UNTOLD = "all"
 """Stands for every key where nothing tells what a part was made with."""
 
@@ -35,12 +41,14 @@ class Part:
         asked: Plain values.
         done: Exists once it is finished.
         follows: What was made of it and has no note of its own that says so: it goes when this goes.
+        unread: Plain values that it is not made with, though older notes and lines hold them.
     """
 
     path: Path
     asked: Mapping[str, Any]
     done: Path
     follows: tuple[Path, ...] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def note(self) -> Path:
@@ -52,23 +60,29 @@ class Part:
         return self.path, *self.follows
 
     @property
+    def finished(self) -> bool:
+        """Whether it is, or anything that goes with it."""
+        return self.done.exists() or any((path / DONE).exists() for path in self.follows)
+
+    @property
     def differs(self) -> str:
         """The first key under which it was made with another value; nothing where there is none, and `UNTOLD` where its note is damaged."""
         if not self.note.exists():
             return UNTOLD if self.path.exists() else ""
         try:
-            before = read_json(self.note)
+            before = without(read_json(self.note), *self.unread)
         except OutputError:
             return UNTOLD
         asked = json.loads(json.dumps(self.asked))
         if None in (before.get(SOURCE), asked.get(SOURCE)):
-            before, asked = ({key: value for key, value in one.items() if key != SOURCE} for one in (before, asked))
+            before, asked = without(before, SOURCE), without(asked, SOURCE)
         return _difference(before, asked)
 
     @property
-    def digest(self) -> str:
-        """Of the settings, the seed and the files of the log that it is made with, the same wherever that is; not of code and machine."""
-        return digest_of(self.asked)
+    def digests(self) -> set[str]:
+        """Of the settings, the seed and the files of the log that it is made with, the same wherever that is; not of code and machine.
+        Older lines have that with what is unread."""
+        return {digest_of(self.asked), digest_of({**self.asked, **self.unread})}
 
     def remove(self) -> None:
         """Take it away, the note last: a process that is killed meanwhile leaves what the next one takes away as well."""
@@ -86,6 +100,11 @@ class Part:
 def note_of(path: Path) -> Path:
     """Where it is noted what a part was made with."""
     return path.with_name(f"{path.name}.asked.json")
+
+
+def without(asked: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """All but some keys."""
+    return {key: value for key, value in asked.items() if key not in names}
 
 
 def digest_of(asked: Mapping[str, Any]) -> str:
@@ -106,13 +125,39 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     """
     found = [(part, key) for part in parts if (key := part.differs)]
     for part, key in found:
-        finished = part.done.exists() or any((path / DONE).exists() for path in part.follows)
-        if finished and not overwrite:
+        if part.finished and not overwrite:
             what = "was made of another log: the files hold something else now" if key == SOURCE else f"was made with another `{key}`"
             if key == UNTOLD:
                 what = f"cannot be told to be what is asked for: its note, {part.note}, is {'damaged' if part.note.exists() else 'gone'}"
-            raise OutputError(part.path, f"{what}; choose another --out, or --overwrite to make anew what differs")
+            mend = "choose another --out, or --overwrite to make anew what differs"
+            if key in SEEDS:
+                before = read_json(part.note)["seed"]
+                what = f"settings were searched with seed {before}, which must stay the first of `seeds`, found {part.asked['seed']}"
+                mend = f"put {before} first, {mend}"
+            raise OutputError(part.path, f"{what}; {mend}")
     return [part for part, _ in found]
+
+
+def check_choice(plan: Plan, entries: Sequence[Entry], outdated: Iterable[Part]) -> None:
+    """Refuse to take away what was not asked for. It cannot stay either, beside what is made with other settings.
+
+    Args:
+        plan: Of the comparison.
+        entries: The cells that are chosen.
+        outdated: What has to go.
+
+    Raises:
+        OutputError: Something finished has to go that no chosen cell is made of.
+    """
+    chosen = {entry.cell().folder for entry in entries}
+    spared = {folder for entry in plan.entries if (folder := entry.cell().folder) not in chosen and (folder / DONE).exists()}
+    needed = {part.path for part in parts_of(plan, [*entries, *map(plan.untouched, entries)])} - spared
+    others = [part for part in outdated if spared.intersection(part.paths) or (part.finished and part.path not in needed)]
+    if others:
+        cells = spared.intersection(path for part in others for path in part.paths)
+        rule = f"must be made anew and is not of the chosen cells alone, found {len(cells)} finished ones of others that would go"
+        mend = "choose another --out, or leave out --models, --seeds and --logs to make anew all that differs"
+        raise OutputError(others[0].path, f"{rule}; {mend}")
 
 
 def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
@@ -121,8 +166,8 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
     sources = {name: checksum_of(log) for name, log in {entry.log.name: entry.log for entry in entries}.items()}
     found: dict[Path, Part] = {}
 
-    def add(path: Path, asked: Mapping[str, Any], done: str = "", follows: Iterable[Path] = ()) -> None:
-        found.setdefault(path, Part(path, asked, path / done, tuple(follows)))
+    def add(path: Path, asked: Mapping[str, Any], done: str = "", **more: Any) -> None:
+        found.setdefault(path, Part(path, asked, path / done, **more))
 
     for entry in entries:
         log, stage = entry.log, entry.log.stage(entry.seed)
@@ -130,15 +175,16 @@ def parts_of(plan: Plan, entries: Iterable[Entry]) -> list[Part]:
         data = _data(entry) | source
         add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
         graph = log.graph(entry.seed, entry.contestant)
-        add(graph, data | {"graph": _plain(entry)["graph"]}, follows=[building(graph)])
+        add(graph, data | {"graph": _plain(entry)["graph"]}, follows=(building(graph),))
         tune = _search(plan, entry)
         add(entry.cell().folder, _all(entry) | source | {"tune": tune}, done=DONE)
         if log.world is not None:
             add(log.path / "world", _world(log))
         if tune is not None:
             base = entry.contestant.base
-            cells = (other.cell().folder for other in plan.entries if (other.log.name, other.contestant.base) == (log.name, base))
-            add(log.tuned(base), _all(plan.untouched(entry)) | source | {"tune": tune}, follows=cells)
+            cells = tuple(other.cell().folder for other in plan.entries if (other.log.name, other.contestant.base) == (log.name, base))
+            asked = _all(plan.untouched(entry)) | source | {"tune": tune}
+            add(log.tuned(base), without(asked, UNREAD), follows=cells, unread={UNREAD: asked[UNREAD]})
     return list(found.values())
 
 

@@ -16,7 +16,7 @@ from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
 from mgoe.files import read_json, writing
 from mgoe.pipeline.cells import DONE, FIT, INFLUENCE
-from mgoe.pipeline.comparison.kept import digest_of, note_of
+from mgoe.pipeline.comparison.kept import UNREAD, digest_of, note_of, without
 from mgoe.pipeline.comparison.plan import EXAMPLES, Entry
 from mgoe.pipeline.comparison.tuning import best_of
 
@@ -82,7 +82,8 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
 def of_search(entry: Entry, command: str) -> dict[str, Any]:
     """The line of a finished search of the settings of an entry's model: its trials, and the best of them."""
     who = _who(entry, "searched", command) | {"model": entry.contestant.base, "variant": "", "seed": None}
-    return {**who, "asked": digest_of(read_json(note_of(entry.tuned))), "search": read_json(entry.tuned)}
+    asked = without(read_json(note_of(entry.tuned)), UNREAD)
+    return {**who, "asked": digest_of(asked), "search": read_json(entry.tuned)}
 
 
 def of_failure(entry: Entry, reason: str, command: str) -> dict[str, Any]:
@@ -114,6 +115,11 @@ def latest(out: Path) -> dict[Key, dict[str, Any]]:
     """The last line of each cell and search."""
     path = out / RESULTS
     return {key_of(line): line for line in read(path)} if path.exists() else {}
+
+
+def is_finished(entry: Entry, lines: Mapping[Key, Mapping[str, Any]]) -> bool:
+    """Whether the last line of a cell says that it is."""
+    return lines.get(entry.key, {}).get("state") == "finished"
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -44,13 +44,14 @@ def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
         OutputError: A line that fits is damaged.
     """
     parts = {part.path: part for part in kept.parts_of(plan, plan.entries)}
-    of: dict[tuple[records.Key, str], list[tuple[Path, Line]]] = {}
+    of: dict[records.Key, list[tuple[Path, Line]]] = {}
     for file, line in sorted(((file, line) for file, lines in told.items() for line in lines), key=_moment, reverse=True):
-        of.setdefault((records.key_of(line), str(line.get("asked"))), []).append((file, line))
+        of.setdefault(records.key_of(line), []).append((file, line))
     ends = {file: Counter[str]() for file in told}
 
     def each(key: records.Key, entry: Entry, part: kept.Part, take_one: Callable[[Line], str]) -> None:
-        for file, line in of.get((key, part.digest), ()) if _of_this_log(entry, part) else ():
+        digests = part.digests if _of_this_log(entry, part) else ()
+        for file, line in [(file, line) for file, line in of.get(key, ()) if line.get("asked") in digests]:
             try:
                 ends[file][take_one(line)] += 1
             except (KeyError, TypeError, ValueError, AttributeError) as error:
