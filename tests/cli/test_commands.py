@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 
 import mgoe as library
 from mgoe.cli import app
+from mgoe.cli.score import show_leads
 from mgoe.cli.show import facts, show
 from mgoe.config import load_settings
-from mgoe.evaluation import rich_table
+from mgoe.evaluation import Estimate, rich_table
 from tests.cli.conftest import Mgoe
 
 NAMES = (
@@ -54,6 +57,19 @@ def test_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     assert "\x1b" not in result.output
     assert "training 2 of 2 cells" in result.stderr
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_does_not_exist_is_said_in_words(capsys):
+    lead = Estimate("a", "b", "all", "ranking", 0.1467, 0.1, 0.2, (0.1467,), 9)
+    without = replace(lead, low=math.nan, high=math.nan)
+    show_leads([lead, without, replace(without, value=math.nan)])
+    show(facts({"auc": math.nan}))
+    assert capsys.readouterr().out.splitlines() == [
+        "a - b: +0.1467 on the mean, 95 % interval +0.1000 to +0.2000",
+        "a - b: +0.1467 on the mean, no interval: too few users carry it",
+        "a - b: the mean does not exist",
+        "auc  -",
+    ]
 
 
 def test_brackets_in_names_are_printed_as_they_are(capsys):

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mgoe.config import SplitSettings
+from mgoe.config import SplitSettings, dump_settings, make_settings
 from mgoe.data.windows import make_cuts, microseconds
 from mgoe.errors import DataError
 
 DAY = 18_262  # 2020-01-01
+DAYS = st.dates(date(1971, 1, 1), date(2100, 1, 1))
+ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+TIMES = st.builds(datetime.combine, DAYS, st.just(time()) | st.times(), ZONES)
 
 
 @given(
@@ -68,3 +72,22 @@ def test_moments_are_utc():
     assert microseconds(date(1970, 1, 2)) == 86_400_000_000
     assert microseconds(datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == 0
     assert microseconds(datetime(1969, 12, 31, 23, 59, 59, 999_999)) == -1
+
+
+@given(moments=st.lists(DAYS | TIMES, min_size=5, max_size=8, unique_by=microseconds))
+def test_moments_in_quotes_and_as_yaml_writes_them_are_the_same_and_stay_so_when_saved(moments):
+    start, *cuts, end = sorted(moments, key=microseconds)
+
+    def read(write):
+        named = ", ".join(map(write, cuts))
+        text = f"{{data: {{log: x, start: {write(start)}, end: {write(end)}}}, tasks: [buy], split: {{cuts: [{named}]}}}}"
+        return make_settings(yaml.safe_load(text))
+
+    plain, quoted = read(lambda moment: moment.isoformat()), read(lambda moment: f"'{moment.isoformat()}'")
+    for settings in (plain, quoted):
+        again = make_settings(yaml.safe_load(dump_settings(settings)))
+        assert again == settings
+        assert dump_settings(again) == dump_settings(plain)
+        read_as = [settings.data.start, *settings.split.cuts, settings.data.end]
+        assert [microseconds(moment) for moment in read_as] == [microseconds(moment) for moment in (start, *cuts, end)]
+        assert [isinstance(cut, datetime) for cut in settings.split.cuts] == [isinstance(cut, datetime) for cut in cuts]

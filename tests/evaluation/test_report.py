@@ -156,6 +156,7 @@ def test_a_difference_without_an_interval_is_not_drawn_strong():
     drawn = {name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], estimates=found)) for name, found in of.items()}
     strong = {name: page.count('class="dot strong"') for name, page in drawn.items()}
     assert strong["none"] == strong["around"] < strong["sure"]
+    assert "nan" not in re.findall(r"[a-z]+", drawn["none"].lower())
 
 
 def test_the_file_is_written_whole(tmp_path):

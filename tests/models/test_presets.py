@@ -6,7 +6,7 @@ import pytest
 import yaml
 from torch import nn
 
-from mgoe.config import ModelSettings
+from mgoe.config import ModelSettings, dump_settings, make_settings
 from mgoe.errors import ConfigError
 from mgoe.models import BASES, MGOE, PRESETS, MMoE, SharedBottom, TaskSpec, make_model, resolve
 from mgoe.models.spec import FeatureSpec
@@ -160,3 +160,15 @@ def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):
 def test_ids_that_yaml_takes_for_yes_and_no_are_on_and_off():
     found = [ModelSettings.model_validate(yaml.safe_load(f"{{name: x, base: mgoe, ids: {word}}}")).ids for word in ("on", "off", "auto")]
     assert found == ["on", "off", "auto"]
+
+
+def test_settings_that_are_saved_give_the_same_models_again():
+    given: list[dict[str, object]] = [{}, {"options": {"width": 8}}, {"inputs": ["side", "aggregates"]}]
+    given += [{"ids": ids} for ids in ("on", "off", "auto")]
+    models = [{"name": f"{name}-{k}", "base": name, **more} for name in NAMES for k, more in enumerate(given)]
+    own = {"name": "own", "base": "mgoe.models:MMoE"}
+    models = [model for model in models if not (model["base"].startswith("lightgbm") and "options" in model)]
+    settings = make_settings({"data": {"log": "x"}, "tasks": ["buy"], "models": [*NAMES, *models, own]})
+    again = make_settings(yaml.safe_load(dump_settings(settings)))
+    assert again == settings
+    assert [resolve(model) for model in again.models] == [resolve(model) for model in settings.models]

@@ -302,6 +302,13 @@ def test_names_are_checked_before_any_work(small: RunSettings, tmp_path: Path, c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_that_nothing_draws_with_is_refused_before_any_work(small: RunSettings, tmp_path: Path, seed: int):
+    with pytest.raises(ConfigError, match=f"seed: must lie between 0 and 2147483647, found {seed}; leave it out"):
+        pipeline.train(small, tmp_path / "run", seed=seed)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_error_in_a_training_process_arrives_whole(small: RunSettings, tmp_path: Path):
     training = small.training.model_copy(update={"learning_rate": 1e30, "epochs": 3, "batch_size": 256})
     with pytest.raises(TrainingError, match="lower training"):

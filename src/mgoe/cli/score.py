@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -129,4 +130,12 @@ def _opened(path: Path, state: str | None) -> Bundle:
 def show_leads(leads: list[Estimate]) -> None:
     """How far the first model is ahead of each other, a line each."""
     for lead in leads:
-        show(f"{lead.model} - {lead.rival}: {lead.value:+.4f} on the mean, 95 % interval {lead.low:+.4f} to {lead.high:+.4f}")
+        show(f"{lead.model} - {lead.rival}: {_ahead(lead)}")
+
+
+def _ahead(lead: Estimate) -> str:
+    if math.isnan(lead.value):
+        return "the mean does not exist"
+    exists = not math.isnan(lead.low)
+    interval = f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}" if exists else "no interval: too few users carry it"
+    return f"{lead.value:+.4f} on the mean, {interval}"

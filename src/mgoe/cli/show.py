@@ -73,7 +73,7 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return "-" if math.isnan(value) else f"{value:,.4g}"
     return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
 
 

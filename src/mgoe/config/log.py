@@ -99,8 +99,15 @@ class TaskSettings(Settings):
         return self.behaviors or [self.name]
 
 
+Cut = Annotated[
+    Annotated[date, Tag("date")] | Annotated[datetime, Tag("time")],
+    Discriminator(lambda cut: "time" if isinstance(cut, datetime) or (isinstance(cut, str) and ":" in cut) else "date"),
+    BeforeValidator(_written),
+]
+"""A text with a time is no date, even at midnight: it may have a zone."""
+
 Cuts = Annotated[
-    Annotated[list[float], Tag("quantiles")] | Annotated[list[Annotated[date | datetime, BeforeValidator(_written)]], Tag("dates")],
+    Annotated[list[float], Tag("quantiles")] | Annotated[list[Cut], Tag("dates")],
     Discriminator(lambda cuts: "dates" if isinstance(cuts, list) and any(isinstance(cut, str | date) for cut in cuts) else "quantiles"),
 ]
 

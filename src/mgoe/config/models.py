@@ -23,9 +23,9 @@ class ModelSettings(Settings):
     base: str
     inputs: tuple[InputGroup, ...] | None = None
     """The base's own where not given."""
-    ids: Annotated[Literal["auto", "on", "off"], BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v)] = "auto"
-    """`auto` switches ids off on logs where they only overfit: where the median user or item has few training positives. YAML takes `on`
-    and `off` for yes and no, which are read as them."""
+    ids: Annotated[Literal["auto", "on", "off"] | None, BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v)] = None
+    """The base's own where not given. `auto` switches ids off on logs where they only overfit: where the median user or item has few
+    training positives. YAML takes `on` and `off` for yes and no, which are read as them."""
     options: dict[str, Any] = {}
     """Switches of the base, checked by the base itself."""
     training: dict[str, Any] = {}

@@ -48,7 +48,7 @@ INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES,
 _MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
-    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=INPUTS["mgoe"]),
+    "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=INPUTS["mgoe"], ids="auto"),
     "mgoe-paper": ModelSettings(
         name="mgoe-paper",
         base="mgoe",
@@ -76,7 +76,7 @@ PRESETS: dict[str, ModelSettings] = {
         ids="on",
         options={**_MACGNN, "attention": "constant"},
     ),
-    "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS),
+    "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
 }
 """`mgoe`, the best configuration (with ids where the log has enough of each); `mgoe-paper`, the faithful reading of the paper; the rivals
 as published; boosted trees on counts."""
@@ -97,7 +97,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     place = f"models.{given.name}"
     base, plus, suffix = given.base.partition("+")
     if ":" in base:
-        preset = ModelSettings(name=base, base=base, inputs=_GRAPH)
+        preset = ModelSettings(name=base, base=base, inputs=_GRAPH, ids="auto")
     elif base in PRESETS:
         preset = PRESETS[base]
     else:
@@ -114,7 +114,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     options = {**preset.options, **whole, **given.options}
     check_settings(kind.Options, options, f"{place}.options")
     ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
-    ids = given.ids if "ids" in given.model_fields_set else (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
+    ids = given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
     return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
 
 

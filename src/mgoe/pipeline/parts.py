@@ -51,6 +51,8 @@ def train(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     chosen = _choose(named_models(settings), model)
     check_bundled(chosen)
+    if seed is not None and not 0 <= seed < 2**31:
+        raise ConfigError("seed", f"must lie between 0 and {2**31 - 1}, found {seed}; leave it out for the first of the settings'")
     with joined(settings.training.device) as world:
         world.check_batch(training_of(settings.training, chosen).batch_size)
         if not world.leads:

@@ -36,7 +36,8 @@ def model_rows(settings: RunSettings, prepared: Prepared) -> list[ModelSettings]
 
 def decided(models: Sequence[ModelSettings], prepared: Prepared) -> list[ModelSettings]:
     """Resolved models with `ids` decided by what a log holds."""
-    keep = {"on": True, "off": False, "auto": ids_pay(prepared) if any(model.ids == "auto" for model in models) else True}
+    pay = ids_pay(prepared) if any(model.ids == "auto" for model in models) else True
+    keep: dict[str | None, bool] = {"on": True, "off": False, "auto": pay}
     return [model if keep[model.ids] else model.model_copy(update={"inputs": _without_ids(model.inputs or ())}) for model in models]
 
 
