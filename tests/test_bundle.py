@@ -323,6 +323,18 @@ def test_a_task_within_a_sample_space_is_ordered_by_how_likely_it_is_at_all():
     assert_allclose(found, [[0.5, 0.125, 0.7, 0.0625], [0.001, 0.0009, 0.0, 0.0009]], rtol=1e-6)
 
 
+def test_the_best_of_a_task_within_a_sample_space_are_likeliest_to_have_it_at_all(copy: Path):
+    raw = mgoe.load(copy).settings.model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    (copy / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
+    within = Bundle.open(copy, verify=False)
+    scores = within.predict(3, within.encoders.items.ids(np.arange(within.size("item"))))
+    for ranked in (within.recommend(3, k=20), within.recommend(3, k=20, task="buy")):
+        assert ranked["item"].tolist() == scores["item"][np.argsort(-scores.click * scores.buy, kind="stable")[:20]].tolist()
+    assert_allclose(ranked.buy, scores.set_index("item").buy[ranked.item], rtol=1e-5)  # what is shown stays conditional
+    assert within.objective == "click * buy"
+
+
 def test_exposures_are_left_as_they_are(shown: Path):
     settings = load_settings(shown / "settings.yaml")
     assert not Inputs(shown, settings).prior.any()

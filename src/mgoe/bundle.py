@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
+from mgoe.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
 from mgoe.errors import BundleError
@@ -164,6 +164,11 @@ class Bundle:
         """The strongest binary task, or the strongest where none is binary: what a ranking is by where nothing else is said."""
         return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
 
+    @property
+    def objective(self) -> str:
+        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given `click`."""
+        return " * ".join(chain(self.strongest, self.settings.tasks))
+
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """What was measured: model, seed, split, slice, task, metric, value."""
@@ -239,7 +244,7 @@ class Bundle:
         Args:
             user: An id.
             k: How many.
-            task: What to rank by; the strongest binary task by default.
+            task: What to rank by; the strongest binary task by default. One within a sample space ranks by how likely it is done at all.
             context: One value a context feature.
             exclude_known: Leave out items the user has a history with.
 
@@ -259,7 +264,8 @@ class Bundle:
         if exclude_known:
             candidates = np.setdiff1d(candidates, self._history.known_items(code))
         scores = self.score_codes(np.full(len(candidates), code), candidates, self._encode(context, len(candidates)), recalibrated=True)
-        best = np.argsort(-scores[:, self.tasks.index(task)], kind="stable")[:k]
+        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)[:, self.tasks.index(task)]  # in float64 as an objective is
+        best = np.argsort(-at_all, kind="stable")[:k]
         return pd.DataFrame({"item": self.ids("item", candidates[best])} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
 
     def score_codes(
