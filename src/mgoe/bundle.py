@@ -299,7 +299,7 @@ class Bundle:
         return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {sizes})"
 
     def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
-        left, right = to_arrow(users), to_arrow(items)
+        left, right = to_arrow(users, "users"), to_arrow(items, "items")
         left, right = _repeat(left, len(right)), _repeat(right, len(left))
         if len(left) != len(right):
             raise BundleError("predict", f"users and items must be of one length, found {len(left)} and {len(right)}")
@@ -310,7 +310,7 @@ class Bundle:
         for name in context or {}:
             if name not in known:
                 raise BundleError("context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
-        columns = {name: to_arrow(values) for name, values in (context or {}).items()}
+        columns = {name: to_arrow(values, f"context.{name}") for name, values in (context or {}).items()}
         return self.encoders.context_features.encode({name: _repeat(values, n) for name, values in columns.items()}, n)
 
 

@@ -62,7 +62,11 @@ class FeatureEncoders:
         Returns:
             Codes int64 (n,), several-valued codes int64 (n, L) with -1 at the pad, and under `numeric` standard scores float32 (n, F).
         """
-        given = {feature.name: to_arrow(columns[feature.name]) for feature in self.features if feature.name in columns}
+        given = {
+            feature.name: to_arrow(columns[feature.name], f"feature {feature.name!r}")
+            for feature in self.features
+            if feature.name in columns
+        }
         for name, values in given.items():
             if len(values) != n:
                 raise DataError(
