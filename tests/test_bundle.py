@@ -21,8 +21,8 @@ import mgoe
 import mgoe.errors
 from mgoe.bundle import Bundle
 from mgoe.calibration import in_whole_space, recalibrate, sampling_prior
-from mgoe.config import NegativeSettings, RunSettings, TaskSettings, dump_settings, load_settings
-from mgoe.data import Prepared
+from mgoe.config import FeatureSettings, NegativeSettings, RunSettings, TaskSettings, dump_settings, load_settings
+from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
 from mgoe.files import sha256
@@ -172,6 +172,28 @@ def test_one_context_is_enough_for_all_pairs(shown: Path):
     pd.testing.assert_frame_equal(one, bundle.predict([1], items, {"device": ["phone"] * 6}))
     assert not np.allclose(one["click"], bundle.predict([1], items, {"device": ["desktop"]})["click"], atol=1e-9)
     assert len(bundle.recommend(1, k=3, context={"device": ["phone"]})) == 3
+
+
+@pytest.mark.parametrize("tags", ["a|b", ["a", "b"], np.array(["a", "b"]), pl.Series(["a", "b"]), [["a", "b"]], ["b", "a", None]])
+def test_the_values_of_a_several_valued_feature_are_one_context(finished: Path, tags: Any, monkeypatch: pytest.MonkeyPatch):
+    bundle, asked = mgoe.load(finished / "bundle"), []
+    features = (FeatureSettings(name="tags", kind="multi"), FeatureSettings(name="hour", kind="numeric"))
+    encoders = FeatureEncoders(features, {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 3}, {"hour": (0.0, 1.0)})
+    bundle.settings.data.context[:] = features
+    monkeypatch.setattr(bundle.encoders, "context_features", encoders)
+    monkeypatch.setattr(
+        bundle, "score_codes", lambda users, items, context, recalibrated: asked.append(context) or np.zeros((len(users), 2))
+    )
+    bundle.recommend(1, context={"tags": tags, "hour": 3})
+    assert_array_equal(np.unique(asked[0]["tags"], axis=0), [[2, 1, -1] if isinstance(tags, list) and None in tags else [1, 2, -1]])
+    assert (asked[0]["numeric"] == 3).all()
+    with pytest.raises(BundleError, match=r"context\.hour: takes one value, found 2"):
+        bundle.recommend(1, context={"hour": [3, 4]})
+
+
+def test_what_is_no_column_is_refused(bundle: mgoe.Bundle):
+    with pytest.raises(mgoe.errors.DataError, match=r"users: must be one column .* found a generator"):
+        bundle.predict((one for one in [1, 2]), [1, 2])
 
 
 @pytest.fixture

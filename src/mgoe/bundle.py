@@ -30,6 +30,7 @@ from mgoe import __version__
 from mgoe.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
+from mgoe.data.columns import is_list
 from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
@@ -245,14 +246,14 @@ class Bundle:
             user: An id.
             k: How many.
             task: What to rank by; the strongest binary task by default. One within a sample space ranks by how likely it is done at all.
-            context: One value a context feature.
+            context: One value a context feature; several-valued ones take a list, or a text cut at the separator.
             exclude_known: Leave out items the user has a history with.
 
         Returns:
             `item` and each task's probability, best first. At most k rows.
 
         Raises:
-            BundleError: The task is unknown or k is not positive.
+            BundleError: The task or a context feature is unknown, one has several values, or k is not positive.
         """
         task = task if task is not None else self.strongest
         if task not in self.tasks:
@@ -263,7 +264,8 @@ class Bundle:
         candidates = np.arange(self.size("item"))
         if exclude_known:
             candidates = np.setdiff1d(candidates, self._history.known_items(code))
-        scores = self.score_codes(np.full(len(candidates), code), candidates, self._encode(context, len(candidates)), recalibrated=True)
+        own = self._encode({name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates))
+        scores = self.score_codes(np.full(len(candidates), code), candidates, own, recalibrated=True)
         at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)[:, self.tasks.index(task)]  # in float64 as an objective is
         best = np.argsort(-at_all, kind="stable")[:k]
         return pd.DataFrame({"item": self.ids("item", candidates[best])} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
@@ -312,6 +314,16 @@ class Bundle:
                 raise BundleError("context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
         columns = {name: to_arrow(values, f"context.{name}") for name, values in (context or {}).items()}
         return self.encoders.context_features.encode({name: _repeat(values, n) for name, values in columns.items()}, n)
+
+    def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
+        """A context feature's value in a column of its own: of a several-valued feature a list of them is one."""
+        several = any(feature.name == name and feature.kind == "multi" for feature in self.settings.data.context)
+        values = to_arrow(value, f"context.{name}")
+        if several and not isinstance(value, str) and not is_list(values.type):
+            values = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+        if len(values) != 1:
+            raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
+        return values
 
 
 def _repeat(values: pa.Array, n: int) -> pa.Array:

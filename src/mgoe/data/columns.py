@@ -204,14 +204,10 @@ def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         return _plain(pc.run_end_decode(values))
     if getattr(kind, "extension_name", "") == "arrow.uuid":
         return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
-    if _is_list(kind) and (pa.types.is_string_view(kind.value_type) or not pa.types.is_list(kind)):
+    if is_list(kind):
         item = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
-        values = values.cast(pa.list_(item) if not pa.types.is_large_list(kind) else pa.large_list(item))
+        values = values.cast(pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item))
     return one_array(values)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return any(is_one(kind) for is_one in (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view))
 
 
 def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -219,6 +215,12 @@ def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if is_text(values.type) or pa.types.is_string_view(values.type):
         values = values.cast(pa.string() if values.nbytes <= MOST_TEXT else pa.large_string())
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of lists, of any lengths and layout."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(is_one(kind) for is_one in lists)
 
 
 def is_text(kind: pa.DataType) -> bool:
