@@ -21,8 +21,8 @@ import mgoe
 import mgoe.errors
 from mgoe.bundle import Bundle
 from mgoe.calibration import in_whole_space, recalibrate, sampling_prior
-from mgoe.config import NegativeSettings, RunSettings, TaskSettings, dump_settings, load_settings
-from mgoe.data import Prepared
+from mgoe.config import FeatureSettings, NegativeSettings, RunSettings, TaskSettings, dump_settings, load_settings
+from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
 from mgoe.files import sha256
@@ -172,6 +172,28 @@ def test_one_context_is_enough_for_all_pairs(shown: Path):
     pd.testing.assert_frame_equal(one, bundle.predict([1], items, {"device": ["phone"] * 6}))
     assert not np.allclose(one["click"], bundle.predict([1], items, {"device": ["desktop"]})["click"], atol=1e-9)
     assert len(bundle.recommend(1, k=3, context={"device": ["phone"]})) == 3
+
+
+@pytest.mark.parametrize("tags", ["a|b", ["a", "b"], np.array(["a", "b"]), pl.Series(["a", "b"]), [["a", "b"]], ["b", "a", None]])
+def test_the_values_of_a_several_valued_feature_are_one_context(finished: Path, tags: Any, monkeypatch: pytest.MonkeyPatch):
+    bundle, asked = mgoe.load(finished / "bundle"), []
+    features = (FeatureSettings(name="tags", kind="multi"), FeatureSettings(name="hour", kind="numeric"))
+    encoders = FeatureEncoders(features, {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 3}, {"hour": (0.0, 1.0)})
+    bundle.settings.data.context[:] = features
+    monkeypatch.setattr(bundle.encoders, "context_features", encoders)
+    monkeypatch.setattr(
+        bundle, "score_codes", lambda users, items, context, recalibrated: asked.append(context) or np.zeros((len(users), 2))
+    )
+    bundle.recommend(1, context={"tags": tags, "hour": 3})
+    assert_array_equal(np.unique(asked[0]["tags"], axis=0), [[2, 1, -1] if isinstance(tags, list) and None in tags else [1, 2, -1]])
+    assert (asked[0]["numeric"] == 3).all()
+    with pytest.raises(BundleError, match=r"context\.hour: takes one value, found 2"):
+        bundle.recommend(1, context={"hour": [3, 4]})
+
+
+def test_what_is_no_column_is_refused(bundle: mgoe.Bundle):
+    with pytest.raises(mgoe.errors.DataError, match=r"users: must be one column .* found a generator"):
+        bundle.predict((one for one in [1, 2]), [1, 2])
 
 
 @pytest.fixture
@@ -339,6 +361,18 @@ def test_a_task_within_a_sample_space_is_ordered_by_how_likely_it_is_at_all():
     ]
     found = in_whole_space(np.array([[0.5, 0.25, 0.7, 0.5], [0.001, 0.9, 0.0, 1.0]], np.float32), tasks)
     assert_allclose(found, [[0.5, 0.125, 0.7, 0.0625], [0.001, 0.0009, 0.0, 0.0009]], rtol=1e-6)
+
+
+def test_the_best_of_a_task_within_a_sample_space_are_likeliest_to_have_it_at_all(copy: Path):
+    raw = mgoe.load(copy).settings.model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    (copy / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
+    within = Bundle.open(copy, verify=False)
+    scores = within.predict(3, within.encoders.items.ids(np.arange(within.size("item"))))
+    for ranked in (within.recommend(3, k=20), within.recommend(3, k=20, task="buy")):
+        assert ranked["item"].tolist() == scores["item"][np.argsort(-scores.click * scores.buy, kind="stable")[:20]].tolist()
+    assert_allclose(ranked.buy, scores.set_index("item").buy[ranked.item], rtol=1e-5)  # what is shown stays conditional
+    assert within.objective == "click * buy"
 
 
 def test_exposures_are_left_as_they_are(shown: Path):

@@ -27,9 +27,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe.calibration import recalibrate, sampling_prior, shifted_tasks
+from mgoe.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
+from mgoe.data.columns import is_list
 from mgoe.errors import BundleError
 from mgoe.files import sha256, whole_folder, write_json, write_text
 from mgoe.graph import MacroGraph
@@ -164,6 +165,11 @@ class Bundle:
         """The strongest binary task, or the strongest where none is binary: what a ranking is by where nothing else is said."""
         return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
 
+    @property
+    def objective(self) -> str:
+        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given `click`."""
+        return " * ".join(chain(self.strongest, self.settings.tasks))
+
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """What was measured: model, seed, split, slice, task, metric, value."""
@@ -239,15 +245,15 @@ class Bundle:
         Args:
             user: An id.
             k: How many.
-            task: What to rank by; the strongest binary task by default.
-            context: One value a context feature.
+            task: What to rank by; the strongest binary task by default. One within a sample space ranks by how likely it is done at all.
+            context: One value a context feature; several-valued ones take a list, or a text cut at the separator.
             exclude_known: Leave out items the user has a history with.
 
         Returns:
             `item` and each task's probability, best first. At most k rows.
 
         Raises:
-            BundleError: The task is unknown or k is not positive.
+            BundleError: The task or a context feature is unknown, one has several values, or k is not positive.
         """
         task = task if task is not None else self.strongest
         if task not in self.tasks:
@@ -258,8 +264,10 @@ class Bundle:
         candidates = np.arange(self.size("item"))
         if exclude_known:
             candidates = np.setdiff1d(candidates, self._history.known_items(code))
-        scores = self.score_codes(np.full(len(candidates), code), candidates, self._encode(context, len(candidates)), recalibrated=True)
-        best = np.argsort(-scores[:, self.tasks.index(task)], kind="stable")[:k]
+        own = self._encode({name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates))
+        scores = self.score_codes(np.full(len(candidates), code), candidates, own, recalibrated=True)
+        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)[:, self.tasks.index(task)]  # in float64 as an objective is
+        best = np.argsort(-at_all, kind="stable")[:k]
         return pd.DataFrame({"item": self.ids("item", candidates[best])} | {name: scores[best, t] for t, name in enumerate(self.tasks)})
 
     def score_codes(
@@ -293,7 +301,7 @@ class Bundle:
         return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {sizes})"
 
     def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
-        left, right = to_arrow(users), to_arrow(items)
+        left, right = to_arrow(users, "users"), to_arrow(items, "items")
         left, right = _repeat(left, len(right)), _repeat(right, len(left))
         if len(left) != len(right):
             raise BundleError("predict", f"users and items must be of one length, found {len(left)} and {len(right)}")
@@ -304,8 +312,18 @@ class Bundle:
         for name in context or {}:
             if name not in known:
                 raise BundleError("context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}")
-        columns = {name: to_arrow(values) for name, values in (context or {}).items()}
+        columns = {name: to_arrow(values, f"context.{name}") for name, values in (context or {}).items()}
         return self.encoders.context_features.encode({name: _repeat(values, n) for name, values in columns.items()}, n)
+
+    def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
+        """A context feature's value in a column of its own: of a several-valued feature a list of them is one."""
+        several = any(feature.name == name and feature.kind == "multi" for feature in self.settings.data.context)
+        values = to_arrow(value, f"context.{name}")
+        if several and not isinstance(value, str) and not is_list(values.type):
+            values = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+        if len(values) != 1:
+            raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
+        return values
 
 
 def _repeat(values: pa.Array, n: int) -> pa.Array:

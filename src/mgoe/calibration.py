@@ -4,12 +4,15 @@ Axes: `B` pairs, `T` tasks, `I` items.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import NegativeSettings, TaskSettings
 from mgoe.data import Prepared
+
+Floats = TypeVar("Floats", bound=np.floating)
 
 
 def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -> NDArray[np.float32]:
@@ -51,13 +54,17 @@ def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
     return np.array([task.kind == "binary" and task.given is None for task in tasks])
 
 
-def in_whole_space(probabilities: NDArray[np.float32], tasks: Sequence[TaskSettings]) -> NDArray[np.float32]:
-    """Probabilities (B, T) of tasks within a sample space as those over all pairs: times that of the task that they are given."""
-    out, names = probabilities.copy(), [task.name for task in tasks]
-    for t, task in enumerate(tasks):  # which stand after what they are given
-        if task.given is not None:
-            out[:, t] *= out[:, names.index(task.given)]
-    return out
+def chain(name: str, tasks: Sequence[TaskSettings]) -> list[str]:
+    """A task behind those that it is given: the product of their probabilities is how likely it is done at all."""
+    given = {task.name: task.given for task in tasks}
+    above = given[name]
+    return [name] if above is None else [*chain(above, tasks), name]
+
+
+def in_whole_space(probabilities: NDArray[Floats], tasks: Sequence[TaskSettings]) -> NDArray[Floats]:
+    """Probabilities (B, T) of tasks within a sample space as those over all pairs: times those of the tasks that they are given."""
+    names = [task.name for task in tasks]
+    return np.stack([probabilities[:, [names.index(one) for one in chain(name, tasks)]].prod(axis=1) for name in names], axis=1)
 
 
 def recalibrate(probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import FeatureSettings
 from mgoe.data import Encoders, FeatureEncoders, Prepared, Vocabulary
+from mgoe.data.features import LONGEST
 from mgoe.errors import ConfigError, DataError
 from tests.data import logs
 from tests.effort import up_to
@@ -196,3 +197,27 @@ def test_encoders_travel_alone(tmp_path):
         assert (mine == theirs).all()
     assert alone.context_features.sizes == {"hour": 3}
     assert alone.user_side.gather([0]) == {}
+
+
+@given(known=st.lists(st.sampled_from("ab"), max_size=LONGEST), unseen=st.integers(0, 60), data=st.data())
+def test_of_a_long_row_the_known_are_kept_whatever_their_order(known, unseen, data):
+    """Encoders that were fitted on rows of at most two categories."""
+    encoders = FeatureEncoders((FeatureSettings(name="tags", kind="multi"),), {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 2})
+    row = data.draw(st.permutations([*known, *("x" for _ in range(unseen))]))
+    codes = encoders.encode({"tags": [row, ["a"]]}, 2)["tags"]
+    assert codes.shape == (2, max(2, min(len(row), LONGEST)))
+    kept = codes[0][codes[0] >= 0]
+    assert sorted(kept[kept > 0]) == sorted("xab".index(one) for one in known)
+    assert len(kept) == min(len(row), LONGEST)
+    assert codes[1].tolist() == [1] + [-1] * (codes.shape[1] - 1)
+
+
+def test_rows_longer_than_those_of_training_are_whole_in_a_test(tmp_path):
+    log = logs.quiet_exposures()
+    log["tags"] = np.where(log.timestamp < logs.START + (logs.DAYS - 1) * logs.DAY, "a|b", "c|d|e|b|a")
+    run = logs.exposure_settings(data={"context": [{"name": "tags", "kind": "multi"}]})
+    data = logs.prepared(log, run, tmp_path / "out")
+    assert data.context_features.lengths == {"tags": 2}
+    train, test = (data.examples(split).context["tags"] for split in ("train", "test"))
+    assert set(map(tuple, train.tolist())) == {(1, 2, -1, -1, -1)}
+    assert (0, 0, 0, 2, 1) in set(map(tuple, test.tolist()))

@@ -136,3 +136,39 @@ def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch)
         assert vocabulary.codes(ids).tolist() == [0, 1, 2]
         assert vocabulary.ids([2, 0]).to_pylist() == ["c", "a"]
         assert without(vocabulary, np.array([1])).codes(["a", "b", "c"]).tolist() == [0, -1, 2]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.RunEndEncodedArray.from_arrays([2, 5], ["a", "b"]),
+        pa.chunked_array([pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]), pa.RunEndEncodedArray.from_arrays([2], ["b"])]),
+        pa.array(list("aabbb"), pa.string_view()),
+        np.array(list("aabbb")),
+    ],
+)
+def test_whatever_a_column_is_encoded_as_it_says_the_same(values):
+    assert to_arrow(values).equals(pa.array(list("aabbb")))
+    assert Vocabulary(pa.array(["b", "a"])).codes(values).tolist() == [1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list, pa.list_view])
+def test_a_list_of_views_is_a_list_of_texts(kind):
+    assert to_arrow(pa.array([["a", "b"], None], kind(pa.string_view()))).type.value_type == pa.string()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (one for one in "ab"),
+        {"a": 1},
+        {"a", "b"},
+        np.array([["a", "b"]]),
+        pd.DataFrame({"a": ["a"]}),
+        pl.DataFrame({"a": ["a"]}),
+        pa.table({"a": ["a"]}),
+    ],
+)
+def test_what_is_no_column_is_refused(values):
+    with pytest.raises(DataError, match=f"users: must be one column .* found a {type(values).__name__}.*; make a list of it"):
+        to_arrow(values, "users")

@@ -17,6 +17,7 @@ import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,10 +30,11 @@ from mgoe.bundle import Bundle
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
+from mgoe.files import sha256
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.pipeline.bundles import _later
 from mgoe.pipeline.stages import source_of
-from mgoe.serving import Event, EventLog, Follower, LiveNodes, every, open_events
+from mgoe.serving import Event, EventLog, EventReader, Follower, LiveNodes, every, open_events
 from mgoe.serving.log import START
 from mgoe.tables import hand_over
 from tests.effort import SOAK, up_to
@@ -248,12 +250,12 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
 
 
 def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path: Path):
-    log, bits = open_events(tmp_path), {"click": 1, "tap": 1, "buy": 3}
+    log, reader = open_events(tmp_path), EventReader({"click": 1, "tap": 1, "buy": 3}, {"user": pa.int64(), "item": pa.int64()})
     log.append([Event(1, 2, "click", 5), Event(1, 2, "tap", 5)])
     held, _ = next(every(log))
-    assert _later(log, START, bits)[0] == [(1, 2, 5, 0)]
+    assert _later(log, START, reader)[0] == [(1, 2, 5, 0)]
     log.append([Event(1, 2, "buy", 5), Event(1, 2, "tap", 6)])
-    assert _later(log, held, bits)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
+    assert _later(log, held, reader)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
 
 
 def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
@@ -270,6 +272,44 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     other.append(stream(old, 15, seed=2))
     bundle = pipeline.refresh(finished / "bundle", log, tmp_path / "new")
     assert Follower.of(other, bundle).live.stats["events"] == 15
+
+
+def with_texts(bundle: Path, out: Path) -> Path:
+    """The same bundle, its users' ids texts."""
+    shutil.copytree(bundle, out)
+    ids = pq.read_table(out / "users.parquet")["id"].cast(pa.string())
+    for folder in (out, out / "graph"):
+        pq.write_table(pa.table({"id": ids}), folder / "users.parquet")
+    manifest, graph = (json.loads((out / name).read_text()) for name in ("bundle.json", "graph/graph.json"))
+    file = out / "graph" / "users.parquet"
+    graph["files"]["users.parquet"] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    (out / "graph" / "graph.json").write_text(json.dumps(graph))
+    manifest["checksums"] |= {name: sha256(out / name) for name in ("users.parquet", "graph/users.parquet", "graph/graph.json")}
+    (out / "bundle.json").write_text(json.dumps(manifest))
+    return out
+
+
+def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Its newcomers are one each, whichever way they are written, live and for good."""
+    numbers, log, said = mgoe.load(finished / "bundle"), open_events(tmp_path / "state"), []
+    texts = mgoe.load(with_texts(finished / "bundle", tmp_path / "texts"))
+    after = numbers.graph.meta["last"] + SECOND
+    log.append([Event(90_500, 3, "click", after), Event(90_501, 3, "buy", after + 1)])
+    log.append([Event("90500", 3, "buy", after + 2), Event("90500", 3, "click", after), Event("A17", 4, "click", after + 3)])
+    log.append([Event(2**70, 4, "click", after + 3)])
+    for bundle, born, unknown in ((numbers, 2, 2), (texts, 4, 0)):
+        caplog.clear()
+        live = Follower.of(log, bundle).live
+        assert (live.stats["new users"], live.stats["unknown"]) == (born, unknown)
+        assert ("events of the log are left out" in caplog.text) == (unknown > 0)
+        codes = live.codes("user", ["90500", "90501"])
+        assert codes.tolist() == live.codes("user", [90_500, 90_501]).tolist() == [bundle.size("user"), bundle.size("user") + 1]
+        new = pipeline.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
+        assert new.size("user") == bundle.size("user") + born
+        assert (new.codes("user", ["90500", "90501"]) >= bundle.size("user")).all()
+        again = Follower.of(log, new).live
+        assert (again.stats["events"], again.size("user")) == (0, new.size("user"))
+    assert [line for line in said if "left out" in line] == ["2 events are left out: their ids are not of the type that the bundle's are"]
 
 
 def test_the_command(finished: Path, tmp_path: Path):

@@ -15,7 +15,8 @@ import torch
 
 import mgoe
 from mgoe.errors import StoreError
-from mgoe.models import make_model, neutral
+from mgoe.models import CategoricalSpec, Halves, make_model, neutral
+from mgoe.models.spec import batch_keys
 from mgoe.serving import onnx
 from mgoe.serving.onnx import Exported, Sessions, export_whole
 from tests.models.batches import make_spec, random_batch
@@ -53,6 +54,21 @@ def test_models_taken_apart(name: str):
             user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
             found = sessions.join(sessions.user(user), items, late(batch, halves))
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
+    spec = make_spec(2, context=(CategoricalSpec("tags", 5, multi=True),))
+    model = make_model(MODELS["mmoe"], spec, 0).eval()
+    halves = (Halves(model, batch_keys(spec, model.needs)) if whole else model.halves(OWNERS)).eval()
+    sample = of_one_user(spec, 3, 0)
+    sessions = Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32")
+    batch = of_one_user(spec, 4, 1)
+    batch["context.tags"] = torch.tensor([[1, 2, 3, 4, 4, 0, -1]]).repeat(4, 1)
+    with torch.no_grad():
+        user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
+        found = sessions.join(sessions.user(user), items, late(batch, halves))
+        torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
 def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 import mgoe
 from mgoe.cli import app
+from mgoe.config import RunSettings, dump_settings, load_settings
+from mgoe.files import sha256
 from mgoe.serving import ranking
 from tests.effort import up_to
-from tests.serving.served import Served, served
+from tests.serving.served import Served, answered, served
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,24 @@ def test_the_whole_catalogue_is_ranked_in_blocks(service: Served, bundle: mgoe.B
     found = service.rank(user=users[5], k=12, objective="click")
     assert_allclose(found["scores"], bundle.recommend(users[5], k=12, task="click")["click"], atol=1e-5)
     assert found["ranked"] == bundle.encoders.items.size
+
+
+def test_a_task_within_a_sample_space_is_ranked_by_as_it_is_recommended(own: Path, tmp_path: Path):
+    """By how likely it is done at all, unless an objective says otherwise."""
+    raw = load_settings(own / "settings.yaml").model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    (own / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
+    manifest = json.loads((own / "bundle.json").read_text())
+    manifest["checksums"]["settings.yaml"] = sha256(own / "settings.yaml")
+    (own / "bundle.json").write_text(json.dumps(manifest))
+    with served(own, tmp_path / "state") as service:
+        found, conditional = service.rank(user=3, k=1000), service.rank(user=3, k=1000, objective="buy")
+        assert found["objective"] == answered(service.client.get("/v1/about"))["objective"] == "click * buy"
+        assert found == service.rank(user=3, k=1000, objective="click * buy")
+    assert_allclose(found["scores"], np.array(found["tasks"]["click"]) * found["tasks"]["buy"], rtol=1e-6)
+    assert_allclose(conditional["scores"], conditional["tasks"]["buy"], rtol=1e-6)
+    recommended = mgoe.load(own).recommend(3, k=1000)
+    assert_allclose(found["scores"], recommended.click * recommended.buy, rtol=1e-3)
 
 
 def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list):

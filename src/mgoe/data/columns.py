@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ibis
@@ -9,10 +10,13 @@ import ibis.expr.datatypes as dt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pyarrow import compute
 
 from mgoe.data.checks import Check
 from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
+
+pc: Any = compute  # most of its functions are made at import, out of a type checker's sight
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds of each unit; a nanosecond (`ns`) is less than one."""
@@ -160,22 +164,50 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
     return value, [Check(name, ~number.isnan() & (number.abs() > 1e100), column, rule, "mend the column")]
 
 
-def to_arrow(values: Any) -> pa.Array:
-    """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings."""
-    if isinstance(values, pa.ChunkedArray):
-        return to_arrow(one_array(values))
-    if isinstance(values, pa.ExtensionArray) and values.type.extension_name == "arrow.uuid":
-        return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
-    if isinstance(values, pa.Array):
-        return values
+def to_arrow(values: Any, place: str = "values") -> pa.Array:
+    """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings.
+
+    Args:
+        values: A list, a NumPy array, a pandas or polars series, an Arrow array, or one value.
+        place: What they are, for messages.
+
+    Raises:
+        DataError: They are no column: an iterator, a table, a set, a mapping, or an array of more dimensions.
+    """
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return _plain(values)
+    _check_column(values, place)
     if hasattr(values, "to_arrow"):
         return to_arrow(values.to_arrow())
+    if isinstance(values, np.generic | np.ndarray) and not values.ndim:
+        values = values.item()
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
-        values = [values.item() if isinstance(values, np.generic) else values]
+        values = [values]
     try:
         return to_arrow(pa.array(values))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())  # of a list it says more than one
+
+
+def _check_column(values: Any, place: str) -> None:
+    unordered = isinstance(values, Iterator | Mapping | set | frozenset)
+    if unordered or len(getattr(values, "shape", ())) > 1:
+        shape = "" if unordered else f" of the shape {tuple(values.shape)}"
+        rule = "must be one column (a list, an array, a series) or one value"
+        raise DataError(place, f"{rule}, found a {type(values).__name__}{shape}; make a list of it, or take one of its columns")
+
+
+def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """As one array of a type that all functions read: no run ends, no views, and UUIDs as text."""
+    kind = values.type
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(pc.run_end_decode(values))
+    if getattr(kind, "extension_name", "") == "arrow.uuid":
+        return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
+    if is_list(kind):
+        item = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
+        values = values.cast(pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item))
+    return one_array(values)
 
 
 def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -183,6 +215,12 @@ def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if is_text(values.type) or pa.types.is_string_view(values.type):
         values = values.cast(pa.string() if values.nbytes <= MOST_TEXT else pa.large_string())
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of lists, of any lengths and layout."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(is_one(kind) for is_one in lists)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ibis
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ from mgoe.config import RunSettings, seconds
 from mgoe.data.examples import ExampleWriter
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import FeatureEncoders
+from mgoe.data.fit import longest
 from mgoe.data.schema import Log
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
@@ -68,6 +71,8 @@ def write_exposure_examples(coded: Table, settings: RunSettings, first: int, con
     labels = [f"label_{task.name}" for task in settings.tasks]
     keys = [rows.bucket, rows.user, rows.item, any_positive(rows, settings).desc(), *(rows[label].fill_null(-1).desc() for label in labels)]
     ordered = rows.order_by([*keys, *(name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels))])
+    several = [feature for feature in context.features if feature.kind == "multi"]  # a file has one width, which suits its longest row
+    context = replace(context, lengths={feature.name: longest(rows[f"context_{feature.name}"], feature) for feature in several})
     for batch in batches(ordered):
         columns = {name: batch.column(name) for name in batch.schema.names}
         encoded = context.encode({feature.name: columns[f"context_{feature.name}"] for feature in context.features}, len(batch))

@@ -21,7 +21,7 @@ from mgoe.errors import DataError
 pc: Any = compute  # most of its functions are made at import, out of a type checker's sight
 
 LONGEST = 50
-"""Categories of a several-valued feature that are kept a row; the rest are cut off."""
+"""Categories of a several-valued feature that are kept a row; the rest are cut off, the unknown before the known."""
 _FILE = "features.json"
 
 
@@ -34,7 +34,7 @@ class FeatureEncoders:
     Args:
         features: Which there are.
         vocabularies: Of categorical and several-valued features, by name.
-        lengths: Most categories of a row, by name of several-valued features.
+        lengths: Columns of several-valued features at least, by name: the most categories of a row that they were fitted on.
         moments: Mean and deviation, by name of numeric features.
     """
 
@@ -62,7 +62,11 @@ class FeatureEncoders:
         Returns:
             Codes int64 (n,), several-valued codes int64 (n, L) with -1 at the pad, and under `numeric` standard scores float32 (n, F).
         """
-        given = {feature.name: to_arrow(columns[feature.name]) for feature in self.features if feature.name in columns}
+        given = {
+            feature.name: to_arrow(columns[feature.name], f"feature {feature.name!r}")
+            for feature in self.features
+            if feature.name in columns
+        }
         for name, values in given.items():
             if len(values) != n:
                 raise DataError(
@@ -107,14 +111,18 @@ class FeatureEncoders:
             raise DataError(f"feature {feature.name!r}", f"{rule}, found {None if values is None else values.type}; convert it") from None
 
     def _encode_multi(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
-        padded = np.full((n, self.lengths[feature.name]), -1, dtype=np.int64)
         if values is None or pa.types.is_null(values.type):
-            return padded
+            return np.full((n, self.lengths[feature.name]), -1, np.int64)
         row, flat = flatten(values, feature)
-        counts = np.bincount(row, minlength=n)
+        codes, counts = self.vocabularies[feature.name].codes(flat) + 1, np.bincount(row, minlength=n)
+        longest = int(counts.max(initial=0))
+        if longest > LONGEST:
+            order = np.lexsort(((codes == 0) & (counts[row] > LONGEST), row))  # what is cut off is unknown before it is known
+            row, codes = row[order], codes[order]
+        padded = np.full((n, max(self.lengths[feature.name], min(longest, LONGEST))), -1, np.int64)
         place = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
         kept = place < padded.shape[1]
-        padded[row[kept], place[kept]] = self.vocabularies[feature.name].codes(flat)[kept] + 1
+        padded[row[kept], place[kept]] = codes[kept]
         return padded
 
     def _standardise(self, name: str, values: pa.Array | None, n: int) -> NDArray[np.float32]:

@@ -63,9 +63,9 @@ def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[Featu
             moments[feature.name] = _moments(table.filter(column.notnull()).select(value=column))
             continue
         several = feature.kind == "multi"
-        listed = column.split(feature.separator) if several and column.type().is_string() else column
+        listed = _listed(column, feature) if several else column
         if several:
-            lengths[feature.name] = max(1, min(LONGEST, int(listed.length().max().to_pyarrow().as_py() or 0)))
+            lengths[feature.name] = longest(column, feature)
         first = ibis.literal(0) if order is None else table[order]
         values = table.select(value=listed.unnest() if several else column, first=first)
         if several and values.value.type().is_string():
@@ -73,6 +73,15 @@ def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[Featu
             values = values.filter(values.value != "")
         vocabularies[feature.name] = _categories(values, feature.min_count)
     return FeatureEncoders(tuple(features), vocabularies, lengths, moments)
+
+
+def longest(column: Expr, feature: FeatureSettings) -> int:
+    """Categories in the longest row of a several-valued column, of those that are kept; at least one."""
+    return max(1, min(LONGEST, int(_listed(column, feature).length().max().to_pyarrow().as_py() or 0)))
+
+
+def _listed(column: Expr, feature: FeatureSettings) -> Expr:
+    return column.split(feature.separator) if column.type().is_string() else column
 
 
 def _categories(values: Table, min_count: int) -> Vocabulary:

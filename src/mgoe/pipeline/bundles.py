@@ -10,16 +10,16 @@ import pyarrow as pa
 
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
-from mgoe.data.events import task_bits
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.files import sha256, whole_folder, write_json
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
 from mgoe.pipeline.watch import Watch
-from mgoe.serving import EventLog, Position, every, open_events
-from mgoe.serving.events import Deed
+from mgoe.serving import EventLog, EventReader, Position, open_events
+from mgoe.serving.events import Deed, typed
 from mgoe.serving.follow import HELD, position_of
+from mgoe.serving.log import START
 from mgoe.tables import hand_over
 
 VOCABULARIES = ("users.parquet", "items.parquet")
@@ -54,7 +54,9 @@ def refresh(
     _check_place(out, opened.path, overwrite)
     log = open_events(events, make=False) if isinstance(events, str | Path) else events
     identity, held = log.identity, position_of(opened.path, log)
-    found, position = _later(log, held, task_bits(opened.settings))
+    found, position, strange = _later(log, held, EventReader.of(opened))
+    if strange:
+        say(f"{strange:,} events are left out: their ids are not of the type that the bundle's are")
     if not found and not recluster:
         raise BundleError(bundle, "holds every event of that log; refresh it once there are new ones")
     say(f"{len(found):,} events since the bundle's graph")
@@ -93,22 +95,26 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
         raise OutputError(out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder")
 
 
-def _later(log: EventLog, held: Position, behaviors: dict[str, int]) -> tuple[list[Deed], Position]:
-    """What was done after a position, each once, and where the log ends."""
+def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Deed], Position, int]:
+    """What was done after a position, each once, where the log ends, and how many events after the position have ids of no use."""
     keys: set[str] = set()
     seen: set[Deed] = set()
     found: list[Deed] = []
-    position, limit = held, log.order(held)
-    for at, event in every(log):
-        if event.behavior in behaviors and (event.id is None or event.id not in keys):
-            if event.id is not None:
-                keys.add(event.id)
-            new = event.deeds(behaviors[event.behavior]) - seen
-            if log.order(at) > limit:
-                found += sorted(new, key=lambda deed: deed[-1])
-            seen |= new
-        position = at
-    return found, position
+    position, limit, strange, after = held, log.order(held), 0, START
+    while part := log.read(after):
+        for (at, _), event in zip(part, typed([event for _, event in part], reader.kinds), strict=True):
+            later = log.order(at) > limit
+            if event is None:
+                strange += later
+            elif event.behavior in reader.behaviors and (event.id is None or event.id not in keys):
+                if event.id is not None:
+                    keys.add(event.id)
+                new = event.deeds(reader.behaviors[event.behavior]) - seen
+                if later:
+                    found += sorted(new, key=lambda deed: deed[-1])
+                seen |= new
+        position = after = part[-1][0]
+    return found, position, strange
 
 
 def _table(deeds: list[Deed], bundle: Bundle) -> ibis.Table:

@@ -53,7 +53,7 @@ class Engine:
     """
 
     def __init__(self, bundle: Bundle, log: EventLog, index: Path | None = None, scorer: Scoring | None = None):
-        self.bundle, self.tasks, self.strongest = bundle, bundle.tasks, bundle.strongest
+        self.bundle, self.tasks, self.objective = bundle, bundle.tasks, bundle.objective
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
         self._follower = Follower.of(log, bundle, index)
@@ -161,7 +161,7 @@ class Engine:
         return {
             "model": self.bundle.manifest["model"]["name"],
             "tasks": list(self.tasks),
-            "objective": self.strongest,
+            "objective": self.objective,
             "behaviors": list(self.events.behaviors),
             "context": [feature.name for feature in self._context.features],
             "users": self.live.size("user"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -155,6 +155,33 @@ def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
     if isinstance(value, str) or not limits.min <= value <= limits.max:
         raise EventError(place, f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_told(value)}; send the log's own ids")
     return value
+
+
+def typed(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:
+    """Events with ids as vocabularies hold them, whatever a log holds; None for one whose ids cannot be such.
+
+    Args:
+        events: Of a log, which may have begun with a bundle whose ids were of another type.
+        kinds: Arrow type of the ids of each `user` and `item`.
+    """
+    if all(_are_typed([getattr(event, node) for event in events], kind) for node, kind in kinds.items()):
+        return list(events)
+    return [_typed(event, kinds) for event in events]
+
+
+def _typed(event: Event, kinds: Mapping[str, pa.DataType]) -> Event | None:
+    try:
+        return replace(event, **{node: read_id(getattr(event, node), kind, node) for node, kind in kinds.items()})
+    except EventError:
+        return None
+
+
+def _are_typed(ids: list[int | str], kind: pa.DataType) -> bool:
+    """Whether all are as a vocabulary of this type holds them."""
+    if not pa.types.is_integer(kind):
+        return set(map(type, ids)) <= {str}
+    limits = np.iinfo(kind.to_pandas_dtype())
+    return set(map(type, ids)) <= {int} and limits.min <= min(ids, default=0) and max(ids, default=0) <= limits.max
 
 
 def _text(value: str, place: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -40,10 +41,13 @@ class Follower:
         """
         live, position, held = LiveNodes.of(bundle, index), START, position_of(bundle.path, log)
         while log.order(position) < log.order(held) and (found := log.read(position)):
-            live.skip(event for at, event in found if log.order(at) <= log.order(held))
+            live.skip([event for at, event in found if log.order(at) <= log.order(held)])
             position = found[-1][0]
         follower = cls(log, live, held)
         follower.catch_up()
+        if unknown := live.stats["unknown"]:
+            rule = "events of the log are left out: their behaviour does no task of the bundle, or their ids are not of its type"
+            logging.getLogger(__name__).warning(rule, extra={"fields": {"events": unknown}})
         return follower
 
     @property

@@ -42,7 +42,7 @@ from mgoe.graph.pairs import MOST_EVENTS
 from mgoe.graph.scores import UNIT
 from mgoe.serving.before import Before, score_sums, tasks_done
 from mgoe.serving.codes import Codes, Id
-from mgoe.serving.events import Deed, Event, read_id
+from mgoe.serving.events import Deed, Event, read_id, typed
 from mgoe.serving.index import item_rows
 from mgoe.serving.newborn import Newborn, Sketched, sketched
 from mgoe.serving.nodes import Change, Nodes
@@ -121,7 +121,7 @@ class LiveNodes:
             How many changed something.
         """
         with self._writer:
-            known = [event for event in events if event.behavior in self.behaviors]
+            known = self._understood(events)
             counted, keys = self._new(known)
             changed = self._add(counted) if counted else 0
             self._keys |= keys  # only now, so that events of a batch that failed repeat nothing when it is tried again
@@ -129,12 +129,12 @@ class LiveNodes:
             self._counted["duplicates"] += len(known) - changed
             return changed
 
-    def skip(self, events: Iterable[Event]) -> None:
+    def skip(self, events: Sequence[Event]) -> None:
         """Events up to where the snapshot holds them, in the log's order: one sent again, by its id or with the same time, will not count.
         Those that do no task or repeat an id are not in the snapshot."""
         with self._writer:
-            for event in events:
-                if event.behavior in self.behaviors and event.id not in self._held_keys:
+            for event in self._understood(events):
+                if event.id not in self._held_keys:
                     self._held |= event.deeds(self.behaviors[event.behavior])
                     if event.id is not None:
                         self._held_keys.add(event.id)
@@ -227,11 +227,16 @@ class LiveNodes:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Events that counted, repeated others, had a behaviour that does no task, or were older than the snapshot's newest; touched nodes
-        and newcomers of each side; bytes held."""
+        """Events that counted, repeated others, are unknown (a behaviour that does no task, or an id that is none of the bundle's type), or
+        were older than the snapshot's newest; touched nodes and newcomers of each side; bytes held."""
         with self.lock:
             held = {f"touched {side}s": self.sides[side].size for side in SIDES} | {f"new {side}s": len(self._born[side]) for side in SIDES}
             return self._counted | held | {"bytes": sum(part.bytes for part in (*self.sides.values(), self.pairs))}
+
+    def _understood(self, events: Sequence[Event]) -> list[Event]:
+        """Those that do a task, with ids as the vocabularies hold them; without those whose ids cannot be such."""
+        kinds = {side: vocabulary.type for side, vocabulary in self.vocabularies.items()}
+        return [event for event in typed(events, kinds) if event is not None and event.behavior in self.behaviors]
 
     def _new(self, events: Iterable[Event]) -> tuple[list[tuple[Event, int]], set[str]]:
         """Events that repeat neither an id nor what the snapshot holds, with those of their tasks, as bits, that do not either; and the ids

@@ -177,10 +177,15 @@ class Sessions:
         made_of = [weights, precision, shapes, code, __version__, torch.__version__, package("onnxruntime").__version__]
         self._user, self._rest = _graphs(kept, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24], write, read)
         self._halves = halves
+        self._widths = {key: value.shape[1:] for key, value in (known | late).items() if key.startswith("context.") and value.ndim > 1}
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether no list of a context is longer than the graphs, whose widths are fixed, have place for."""
+        return all(batch[key].shape[1:] == width for key, width in self._widths.items() if key in batch)
 
     def user(self, known: Batch) -> Tensor:
         """(1, F), or (B, F) where contexts differ."""
-        if self._user is None or max(value.shape[0] for value in known.values()) > 1:
+        if self._user is None or max(value.shape[0] for value in known.values()) > 1 or not self._fits(known):
             return self._halves.user(known)
         return torch.from_numpy(self._user({key: value.numpy() for key, value in known.items()}))
 
@@ -188,6 +193,8 @@ class Sessions:
         """Logits (B, T)."""
         if user.shape[0] > 1:
             items, user = items + user, torch.zeros_like(user[:1])
+        if not self._fits(late):
+            return self._halves.join(user, items, late)
         arrays = {key: value.numpy() for key, value in (*late.items(), (ROWS[0], user), (ROWS[1], items))}
         return torch.from_numpy(self._rest(arrays))
 

@@ -38,7 +38,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
     Raises:
         MgoeError: The objective, a filter or the context is wrong.
     """
-    objective = read_objective(request.objective or engine.strongest, engine.tasks)
+    objective = read_objective(request.objective or engine.objective, engine.tasks)
     least = {engine.tasks.index(_known_task(name, engine)): value for name, value in request.filters.at_least.items()}
     context = engine.context(request.context)
     user = int(engine.codes("user", [request.user])[0])
@@ -56,7 +56,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
         "items": engine.ids("item", codes[chosen]) if given is None else [given[row] for row in chosen.tolist()],
         "scores": values[best],
         "tasks": columns(scores[chosen], engine.tasks),
-        "objective": request.objective or engine.strongest,
+        "objective": request.objective or engine.objective,
         "ranked": len(codes),
         "repeated": repeated,
         "unseen_user": user < 0,
