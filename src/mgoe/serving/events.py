@@ -181,7 +181,7 @@ def _are_typed(ids: list[int | str], kind: pa.DataType) -> bool:
     if not pa.types.is_integer(kind):
         return set(map(type, ids)) <= {str}
     limits = np.iinfo(kind.to_pandas_dtype())
-    return all(type(one) is int and limits.min <= one <= limits.max for one in ids)
+    return set(map(type, ids)) <= {int} and limits.min <= min(ids, default=0) and max(ids, default=0) <= limits.max
 
 
 def _text(value: str, place: str) -> str:
