@@ -179,7 +179,7 @@ def to_arrow(values: Any, place: str = "values") -> pa.Array:
     _check_column(values, place)
     if hasattr(values, "to_arrow"):
         return to_arrow(values.to_arrow())
-    if isinstance(values, np.generic | np.ndarray) and not values.ndim:
+    if isinstance(values, np.generic) or (isinstance(values, np.ndarray) and not values.ndim):
         values = values.item()
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         values = [values]

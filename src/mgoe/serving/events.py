@@ -180,8 +180,8 @@ def _are_typed(ids: list[int | str], kind: pa.DataType) -> bool:
     """Whether all are as a vocabulary of this type holds them."""
     if not pa.types.is_integer(kind):
         return set(map(type, ids)) <= {str}
-    limits = np.iinfo(kind.to_pandas_dtype())
-    return set(map(type, ids)) <= {int} and limits.min <= min(ids, default=0) and max(ids, default=0) <= limits.max
+    limits, numbers = np.iinfo(kind.to_pandas_dtype()), [one for one in ids if type(one) is int]
+    return len(numbers) == len(ids) and limits.min <= min(numbers, default=0) and max(numbers, default=0) <= limits.max
 
 
 def _text(value: str, place: str) -> str:
