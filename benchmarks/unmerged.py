@@ -185,7 +185,7 @@ def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepar
     settings = load_settings(asked.config, asked.sets)
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as (_, _, prepared):
+        with begin(settings, out, overwrite=False, say=say) as prepared:
             merged = pipeline.build(settings, out, prepared, say)
         yield settings, out, prepared, merged
 
