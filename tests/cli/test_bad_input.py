@@ -428,7 +428,7 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--task", "clik"), "did you mean 'click'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
     assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'")
-    assert "Invalid value for '--seed'" in mgoe("train", config, "--out", tmp_path / "run", "--seed", -1).stderr
+    assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--seed", -1), "seed", "must lie between 0 and 2147483647, found -1")
     assert not (tmp_path / "run").exists()
     assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--set", "popularty=1"), "did you mean 'popularity'")
     assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--users", -3), "users", "-3")

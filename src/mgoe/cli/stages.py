@@ -42,9 +42,7 @@ def train(
     config: Config,
     out: Out,
     model: Annotated[str | None, typer.Option(help="One of the configuration's models; the first by default.", show_default=False)] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="The first of the configuration's by default.", show_default=False)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)] = None,
     resume: Annotated[
         Literal["auto", "never"], typer.Option(help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew.")
     ] = "auto",

@@ -4,7 +4,7 @@ Every stage takes its own part and nothing else. Unknown keys are refused with t
 key; the resolved settings are saved with every result, so that a result can be made again from its folder alone.
 """
 
-from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.base import SEEDS, Settings, did_you_mean
 from mgoe.config.comparison import (
     ComparisonSettings,
     LogSettings,
@@ -32,6 +32,7 @@ from mgoe.config.run import RunSettings
 __all__ = [
     "BOUNDS",
     "INPUT_GROUPS",
+    "SEEDS",
     "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",

@@ -23,8 +23,9 @@ def as_list(value: object) -> object:
 
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-"""What every library that draws takes."""
+SEEDS = 2**31
+"""Seeds are below it: what every library that draws takes."""
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import ibis
@@ -17,7 +18,7 @@ from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
 from mgoe.pipeline.watch import Watch
 from mgoe.serving import EventLog, EventReader, Position, open_events
-from mgoe.serving.events import Deed, typed
+from mgoe.serving.events import Deed, Event, typed
 from mgoe.serving.follow import HELD, position_of
 from mgoe.serving.log import START
 from mgoe.tables import hand_over
@@ -100,21 +101,28 @@ def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Dee
     keys: set[str] = set()
     seen: set[Deed] = set()
     found: list[Deed] = []
-    position, limit, strange, after = held, log.order(held), 0, START
-    while part := log.read(after):
-        for (at, _), event in zip(part, typed([event for _, event in part], reader.kinds), strict=True):
-            later = log.order(at) > limit
-            if event is None:
-                strange += later
-            elif event.behavior in reader.behaviors and (event.id is None or event.id not in keys):
-                if event.id is not None:
-                    keys.add(event.id)
-                new = event.deeds(reader.behaviors[event.behavior]) - seen
-                if later:
-                    found += sorted(new, key=lambda deed: deed[-1])
-                seen |= new
-        position = after = part[-1][0]
+    position, limit, strange = held, log.order(held), 0
+    for position, event in _typed(log, reader):
+        later = log.order(position) > limit
+        if event is None:
+            strange += later
+        elif event.behavior in reader.behaviors and (event.id is None or event.id not in keys):
+            if event.id is not None:
+                keys.add(event.id)
+            new = event.deeds(reader.behaviors[event.behavior]) - seen
+            if later:
+                found += sorted(new, key=lambda deed: deed[-1])
+            seen |= new
     return found, position, strange
+
+
+def _typed(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event | None]]:
+    """All events with ids of the bundle's type, and None for one whose ids cannot be such."""
+    after = START
+    while part := log.read(after):
+        positions, events = zip(*part, strict=True)
+        yield from zip(positions, typed(events, reader.kinds), strict=True)
+        after = positions[-1]
 
 
 def _table(deeds: list[Deed], bundle: Bundle) -> ibis.Table:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from mgoe.bundle import write_bundle
-from mgoe.config import ModelSettings, RunSettings, did_you_mean, load_settings
+from mgoe.config import SEEDS, ModelSettings, RunSettings, did_you_mean, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
@@ -51,8 +51,8 @@ def train(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     chosen = _choose(named_models(settings), model)
     check_bundled(chosen)
-    if seed is not None and not 0 <= seed < 2**31:
-        raise ConfigError("seed", f"must lie between 0 and {2**31 - 1}, found {seed}; leave it out for the first of the settings'")
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise ConfigError("seed", f"must lie between 0 and {SEEDS - 1}, found {seed}; leave it out for the first of the settings'")
     with joined(settings.training.device) as world:
         world.check_batch(training_of(settings.training, chosen).batch_size)
         if not world.leads:
