@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import mgoe
 from mgoe.config import RunSettings
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events import AHEAD, Event, EventReader, task_bits
+from mgoe.serving.events import AHEAD, Event, EventReader, read_id, task_bits, typed
 
 NOW = 1_700_000_000_000_000
 NUMBERS = EventReader({"click": 1, "buy": 2}, {"user": pa.int64(), "item": pa.int64()})
@@ -105,6 +105,24 @@ def test_one_id_in_its_vocabularys_type(value: Any):
 def test_what_breaks_a_rule_is_said(change: dict[str, Any], said: str):
     with pytest.raises(EventError, match=said):
         NUMBERS.read(RAW | change, NOW)
+
+
+KINDS = st.sampled_from([pa.int8(), pa.uint8(), pa.int32(), pa.int64(), pa.string()])
+IDS = st.integers(-300, 300) | st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300).map(str) | st.sampled_from(["A17", "007", "ä"])
+
+
+@given(st.lists(st.tuples(IDS, IDS), max_size=4), KINDS, KINDS)
+def test_events_of_a_log_are_as_if_each_came_to_this_bundle(ids: list[tuple[Any, Any]], users: pa.DataType, items: pa.DataType):
+    """Whatever the log holds: an id that no request of this bundle could send is none."""
+
+    def sent(user: Any, item: Any) -> Event | None:
+        try:
+            return Event(read_id(user, users, "user"), read_id(item, items, "item"), "click", 1)
+        except EventError:
+            return None
+
+    events = [Event(user, item, "click", 1) for user, item in ids]
+    assert typed(events, {"user": users, "item": items}) == [sent(*pair) for pair in ids]
 
 
 def test_bytes_that_are_no_event():
