@@ -214,7 +214,7 @@ def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
         groups = (of_table(file.read_row_group(group), tasks) for group in range(file.num_row_groups))
         return _filled(groups, file.metadata.num_rows)
     except (OSError, pa.ArrowInvalid) as error:
-        raise unreadable(path, error) from None
+        raise damaged_part(path, error) from None
 
 
 def _filled(parts: Iterator[Examples], count: int) -> Examples:
@@ -230,7 +230,7 @@ def _filled(parts: Iterator[Examples], count: int) -> Examples:
     return whole
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def damaged_part(path: Path, error: Exception) -> DataError:
     """What to say of a file of prepared data that cannot be read any more."""
     reason = " ".join(str(error).split())[:200]
     return DataError(path, f"cannot be read ({reason}); put the file back, or make the run's data again")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.data.examples import Examples, Split, read_examples, unreadable
+from mgoe.data.examples import Examples, Split, damaged_part, read_examples
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
 from mgoe.data.stream import ExampleFile
@@ -145,7 +145,7 @@ class Prepared(Encoders):
                 user, item, snapshot = (part[name].to_numpy() for name in ("user", "item", "snapshot"))
                 yield user, item, snapshot
         except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(path, error) from None
+            raise damaged_part(path, error) from None
 
     def examples(self, split: Split) -> Examples:
         """The examples of a split."""

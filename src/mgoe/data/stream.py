@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.data.examples import GROUP_ROWS, Examples, join, of_table, read_examples, unreadable
+from mgoe.data.examples import GROUP_ROWS, Examples, damaged_part, join, of_table, read_examples
 from mgoe.errors import DataError
 from mgoe.files import GIB, whole_file
 
@@ -59,7 +59,7 @@ class ExampleFile:
         try:
             return file.read([name])[name].to_numpy()
         except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(self.path, error) from None
+            raise damaged_part(self.path, error) from None
 
     def parts(self) -> Iterator[Examples]:
         """All rows as they lie in the file, a part at a time."""
@@ -153,7 +153,7 @@ class ExampleFile:
         try:
             return pq.read_metadata(self.path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(self.path, error) from None
+            raise damaged_part(self.path, error) from None
 
     def _open(self) -> pq.ParquetFile:
         """The file, unless another one has taken its place."""
@@ -161,7 +161,7 @@ class ExampleFile:
         try:
             file = pq.ParquetFile(self.path)
         except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(self.path, error) from None
+            raise damaged_part(self.path, error) from None
         if not file.metadata.equals(before):
             raise DataError(self.path, "must stay as it is while it is read, found other rows than before; make the run's data again")
         return file
@@ -173,7 +173,7 @@ class ExampleFile:
         try:
             return file.read_row_groups(groups)
         except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(self.path, error) from None
+            raise damaged_part(self.path, error) from None
 
 
 def _bytes(kind: pa.DataType) -> int:

@@ -6,7 +6,7 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 from mgoe.evaluation.bootstrap import Lead, deal, find_leads, holm
 from mgoe.evaluation.catalogue import draw_queries, rank_catalogue, ranks_in
 from mgoe.evaluation.compare import Estimate, compare, estimate
-from mgoe.evaluation.evaluate import Task, measure, reliability
+from mgoe.evaluation.evaluate import measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
 from mgoe.evaluation.packed import pack, unpack
 from mgoe.evaluation.rows import ALL, Row, read_rows, write_rows
@@ -23,7 +23,6 @@ __all__ = [
     "Row",
     "Standings",
     "Summary",
-    "Task",
     "activity",
     "compare",
     "deal",

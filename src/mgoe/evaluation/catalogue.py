@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.evaluation.evaluate import Task
 from mgoe.evaluation.rows import ALL, Row
-from mgoe.metrics import hit_rate_at, mean_defined, ndcg_at
+from mgoe.metrics import Task, hit_rate_at, mean_defined, ndcg_at
 
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
 """Users (B,) and items (B,) to scores (B, T)."""

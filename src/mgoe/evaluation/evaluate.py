@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe import metrics
 from mgoe.evaluation.rows import ALL, Row
-
-
-class Task(Protocol):
-    """What a measure needs to know of a task."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
+from mgoe.metrics import Task
 
 
 def measure(

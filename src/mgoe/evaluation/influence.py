@@ -26,9 +26,9 @@ from safetensors.numpy import save_file
 
 from mgoe import metrics
 from mgoe.errors import OutputError
-from mgoe.evaluation.evaluate import Task
 from mgoe.evaluation.rows import ALL
 from mgoe.files import writing
+from mgoe.metrics import Task
 
 FEWEST = 20
 """Users with labels, for AUC with positives and with negatives, for GAUC with both, below which their spread says nothing of chance: the

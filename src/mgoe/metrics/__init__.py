@@ -10,10 +10,12 @@ from mgoe.metrics.mean import mean_defined
 from mgoe.metrics.probability import Calibration, calibration, log_loss, log_losses
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
 from mgoe.metrics.regression import mae, rmse, spearman
+from mgoe.metrics.task import Task
 
 __all__ = [
     "Calibration",
     "Gauc",
+    "Task",
     "auc",
     "calibration",
     "gauc",

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from mgoe import metrics
 from mgoe.config import did_you_mean
 from mgoe.errors import TrainingError
+from mgoe.metrics import Task
 
 RANKING = "all.ranking"
 """The default; `all.rmse` where every task is a regression."""
 Scores = dict[str, dict[str, float]]
 """Task -> metric -> value; NaN where a metric is not defined, such as AUC on one class."""
-
-
-class Task(Protocol):
-    """What a monitor needs to know of a task."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
