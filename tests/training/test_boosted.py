@@ -16,6 +16,7 @@ from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import BoostedTrees, CategoricalSpec, TaskSpec, make_model
 from mgoe.training import Feed, Monitor, fit_trees, predict
 from mgoe.training.boosted import gather
+from mgoe.training.monitor import measure
 from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, make_examples
 
 lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
@@ -164,6 +165,46 @@ def test_trees_are_counted_by_validation(tmp_path: Path):
     labels, known = valid.examples.labels[:, 0], ~np.isnan(valid.examples.labels[:, 0])
     predicted = predict(model, valid)[known, 0]
     assert_allclose(-np.log(np.where(labels[known] == 1, predicted, 1 - predicted)).mean(), clicks[best], rtol=1e-3)
+
+
+@pytest.mark.parametrize("rows", range(210, 300, 15))
+def test_what_is_kept_is_what_validation_preferred_where_rounds_find_no_split(tmp_path: Path, rows: int):
+    model = make_trees(rounds=120, patience=120, leaf_rows=90, learning_rate=0.3)
+    train, valid = make_feeds(model)
+    labels = train.examples.labels
+    labels[np.flatnonzero(~np.isnan(labels[:, 0]))[rows:]] = np.nan
+    seen = []
+    fit_trees(model, train, valid, settings(monitor="click.logloss"), tmp_path, seen.append)
+    seen = [now for now in seen if now.epoch == 1]
+    known = ~np.isnan(valid.examples.labels[:, 0])
+    kept = measure(TASKS[:1], valid.examples.labels[known, :1], predict(model, valid)[known, :1], valid.examples.user[known])
+    assert_allclose(kept["click"]["logloss"], min(now.monitor for now in seen), rtol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [0, 1, 2, 7])
+@pytest.mark.parametrize("weight", [0, 1])
+def test_few_labels_and_rows_of_weight_0_grow_what_they_can(tmp_path: Path, labelled: int, weight: float):
+    model = make_trees()
+    train, valid = make_feeds(model)
+    few = np.flatnonzero(~np.isnan(train.examples.labels[:, 1]))
+    train.examples.labels[few[labelled:], 1] = np.nan
+    train.examples.weight[few[:labelled]] = weight
+    fit_trees(model, train, valid, settings(), tmp_path)
+    assert (model.boosters[1] is None) == (labelled * weight == 0)
+    assert np.isfinite(predict(model, valid)).all()
+
+
+def test_rows_of_weight_0_are_as_if_they_were_not_there(tmp_path: Path):
+    whole, _ = make_feeds(make_trees())
+    light = replace(whole.examples, weight=(whole.examples.user % 2 == 0).astype(np.float32))
+    texts = []
+    for examples in (light, replace(light, labels=np.where(light.weight[:, None] > 0, light.labels, np.nan))):
+        model = make_trees()
+        train, valid = make_feeds(model)
+        train.examples = examples
+        fit_trees(model, train, valid, settings(), tmp_path)
+        texts.append(model.texts())
+    assert texts[0] == texts[1]
 
 
 def test_a_task_is_watched_by_its_loss_where_the_metric_is_of_others():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mgoe.models import BoostedTrees, TaskSpec
 
 EVERY = 10
-"""Trees between two looks at validation: of a large split GAUC takes longer than a tree."""
+"""Rounds between two looks at validation: of a large split GAUC takes longer than a tree."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,6 @@ class _Grower:
             "learning_rate": o.learning_rate,
             "num_leaves": o.leaves,
             "min_data_in_leaf": o.leaf_rows,
-            "bagging_fraction": o.share,
             "bagging_freq": 1,
             "feature_fraction": o.share,
             "seed": seed,
@@ -173,9 +172,10 @@ class _Grower:
         ).construct()
 
     def grow(self, t: int, monitor: Monitor) -> Any:
-        """The ensemble of one task; None where it has no label to learn from. Rows whose label is missing take no part."""
+        """The ensemble of one task; None where it has no label to learn from. Rows without a label, or of weight 0, take no part."""
         task, o = self.model.spec.tasks[t], self.model.options
-        rows, held = (np.flatnonzero(~np.isnan(labels[:, t])) for labels in (self.labels, self.held_out.labels))
+        rows = np.flatnonzero(~np.isnan(self.labels[:, t]) & (self.weight > 0))
+        held = np.flatnonzero(~np.isnan(self.held_out.labels[:, t]))
         if not len(rows):
             return None
         data = self.binned if len(rows) == len(self.labels) else self.binned.subset(rows).construct()
@@ -186,15 +186,16 @@ class _Grower:
         seen = (
             [self.lightgbm.Dataset(self.held_out.features[held], _standardised(labels, task), reference=self.binned)] if len(held) else []
         )
+        share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree that is to see no row
         booster = self.lightgbm.train(
-            self.parameters | {"objective": "binary" if task.kind == "binary" else "regression"},
+            self.parameters | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
             data,
             o.rounds,
             valid_sets=seen,
             callbacks=[watch] if seen else [],
             keep_training_booster=True,
         )
-        for _ in range(booster.num_trees() - watch.best_trees if watch.best_trees else 0):
+        for _ in range(booster.num_trees() - watch.best_trees if watch.best is not None else 0):
             booster.rollback_one_iter()
         self.losses[task.name] = booster.eval_train(_loss_of(task))[0][2]
         self.trees += booster.num_trees()
@@ -202,39 +203,39 @@ class _Grower:
 
 
 class _Watch:
-    """Called by LightGBM after each tree: looks at validation, and stops when patience ends."""
+    """Called by LightGBM after each round: looks at validation, and stops when patience ends. A round that finds no split adds no tree."""
 
     def __init__(self, grower: _Grower, t: int, monitor: Monitor, labels: NDArray[np.float32], users: NDArray[np.int64]):
         self.grower, self.t, self.monitor, self.labels, self.users = grower, t, monitor, labels, users
         self.task = grower.model.spec.tasks[t]
         self.best: float | None = None
-        self.best_trees = 0
+        self.best_round = self.best_trees = 0
         self.scores: Scores = {}
         self.started = time.perf_counter()
 
     def __call__(self, state: Any) -> None:
-        trees = state.iteration + 1
-        if trees % EVERY and trees != state.end_iteration:
+        done = state.iteration + 1
+        if done % EVERY and done != state.end_iteration:
             return
         value = state.model.eval_valid(self._measure)[0][2]
         if self.monitor.better(value, self.best):
-            self.best, self.best_trees = value, trees
+            self.best, self.best_round, self.best_trees = value, done, state.model.num_trees()
         if self.grower.report is not None:
-            self.grower.report(self._progress(trees, value))
-        if trees - self.best_trees >= self.grower.model.options.patience:
-            raise self.grower.lightgbm.callback.EarlyStopException(self.best_trees - 1, [])
+            self.grower.report(self._progress(done, value))
+        if done - self.best_round >= self.grower.model.options.patience:
+            raise self.grower.lightgbm.callback.EarlyStopException(self.best_round - 1, [])
 
     def _measure(self, predictions: NDArray[np.float64], _: Any) -> tuple[str, float, bool]:
         values = predictions if self.task.kind == "binary" else predictions * self.task.std + self.task.mean
         self.scores = measure([self.task], self.labels[:, None], values[:, None], self.users)
         return self.monitor.text, self.monitor.value(self.scores), not self.monitor.lower_is_better
 
-    def _progress(self, trees: int, value: float) -> FitProgress:
-        """A task counts as an epoch, a tree as a step; the loss is validation's."""
+    def _progress(self, done: int, value: float) -> FitProgress:
+        """A task counts as an epoch, a round as a step; the loss is validation's."""
         rounds, tasks = self.grower.model.options.rounds, len(self.grower.model.spec.tasks)
-        rate = len(self.grower.weight) * trees / (time.perf_counter() - self.started)
+        rate = len(self.grower.weight) * done / (time.perf_counter() - self.started)
         loss = self.scores[self.task.name]["logloss" if self.task.kind == "binary" else "rmse"]
-        return FitProgress(self.t + 1, tasks, self.t * rounds + trees, tasks * rounds, rate, loss, value)
+        return FitProgress(self.t + 1, tasks, self.t * rounds + done, tasks * rounds, rate, loss, value)
 
 
 def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
