@@ -122,6 +122,30 @@ def test_of_a_task_that_few_users_carry_there_is_a_value_and_no_interval(few):
     assert np.isfinite([found["click", "auc"].low, found["buy", "logloss"].low]).all()
 
 
+@up_to(10)
+@given(SEEDS, st.integers(1, 3))
+def test_users_without_a_label_change_no_interval(seed, seeds):
+    rng, rows, silent = np.random.default_rng(seed), 800, 3000
+    labels, good, users = made_up(seed, users=60, rows=rows)
+    both = [[np.clip(good + rng.normal(0, 0.1, good.shape), 0.01, 0.99) for _ in range(seeds)] for _ in range(2)]
+
+    def found(more: int) -> tuple[list, list]:
+        padded = np.concatenate([labels, np.full((more, labels.shape[1]), np.nan)])
+        names = np.concatenate([users, users.max() + 1 + np.arange(more)])
+        ours, theirs = (
+            [user_influence(np.concatenate([one, np.full((more, labels.shape[1]), 0.5)]), padded, names, TASKS) for one in runs]
+            for runs in both
+        )
+        return compare("a", ours, "b", theirs), find_leads("a", dict(enumerate(ours)), {"b": dict(enumerate(theirs))}, draws=4000)
+
+    closed, drawn = zip(found(0), found(silent), strict=True)
+    for one, other in zip(*closed, strict=True):
+        assert_allclose((other.value, other.low, other.high), (one.value, one.low, one.high), rtol=1e-5, atol=1e-9)
+        assert other.users == one.users or np.isnan(one.low)
+    for one, other in zip(*drawn, strict=True):  # dealt or not, in other draws
+        assert_allclose(other.high - other.low, one.high - one.low, rtol=0.1)
+
+
 def test_influence_comes_back_from_its_file(tmp_path):
     labels, scores, users = made_up(0)
     found = user_influence(scores, labels, users, TASKS)

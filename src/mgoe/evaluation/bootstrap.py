@@ -26,7 +26,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.evaluation.compare import LEVEL, Estimate
-from mgoe.evaluation.influence import Influence
+from mgoe.evaluation.influence import Influence, carriers
 
 DRAWS = 10_000
 GROUPS = 512
@@ -75,14 +75,16 @@ def find_leads(
     paired = {name: differences for name, differences in paired.items() if differences}
     if not paired:
         return []
-    moves = _moves(list(paired.values()), seed, draws)  # (V, B, M)
+    parts = [np.mean([one.parts for one in differences], axis=0) for differences in paired.values()]  # V of (C, M)
+    moves = _moves(parts, list(paired.values()), seed, draws)  # (V, B, M)
     found: list[Lead] = []
-    for (rival, differences), moved in zip(paired.items(), moves, strict=True):
+    for (rival, differences), own, moved in zip(paired.items(), parts, moves, strict=True):
         values = np.stack([one.values for one in differences])  # (seeds, M)
+        users = carriers(own)
         for m, (task, metric) in enumerate(differences[0].names):
             value = float(values[:, m].mean())
             low, high, p = _interval(value, moved[:, m])
-            about = (model, rival, task, metric, value, low, high, tuple(values[:, m].tolist()), len(differences[0].users))
+            about = (model, rival, task, metric, value, low, high, tuple(values[:, m].tolist()), int(users[m]))
             found.append(Lead(*about, p, np.nan))
     adjusted = {}
     for column in dict.fromkeys((lead.task, lead.metric) for lead in found):
@@ -107,13 +109,13 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def _moves(paired: Sequence[Sequence[Influence]], seed: int, draws: int) -> NDArray[np.float64]:
+def _moves(means: Sequence[NDArray], paired: Sequence[Sequence[Influence]], seed: int, draws: int) -> NDArray[np.float64]:
     """How drawing users and seeds anew moves each lead. Shape (V, B, M)."""
     rng = np.random.default_rng(seed)
-    parts = np.concatenate([np.mean([one.parts for one in differences], axis=0) for differences in paired], axis=1)  # (C, V * M)
-    users = len(parts)
-    weights = (rng.poisson(1.0, (min(_BLOCK, draws - at), users)).astype(np.float32) - 1 for at in range(0, draws, _BLOCK))
-    of_users = np.concatenate([block @ parts for block in weights]).astype(np.float64) * np.sqrt(users / max(users - 1, 1))
+    parts = np.concatenate(means, axis=1)  # (C, V * M)
+    users = carriers(parts)
+    weights = (rng.poisson(1.0, (min(_BLOCK, draws - at), len(parts))).astype(np.float32) - 1 for at in range(0, draws, _BLOCK))
+    of_users = np.concatenate([block @ parts for block in weights]).astype(np.float64) * np.sqrt(users / np.maximum(users - 1, 1))
     moves = of_users.reshape(draws, len(paired), -1).transpose(1, 0, 2)
     for v, differences in enumerate(paired):
         seeds = len(differences)

@@ -2,7 +2,7 @@
 
 Two things vary. Other test users would have come: the variance over users of the seeds' mean influence. Other seeds would have
 trained other models: the variance over seeds of the difference, divided by their number. The interval adds both (ours; what seeds do
-to single users is in both, which makes the interval a little wider, never narrower):
+to single users is in both, which makes the interval a little wider, never narrower), with C users who carry the metric:
 
     d +- t * sqrt(C/(C-1) * sum over users of mean over seeds of influence^2  +  s^2 / seeds)
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from mgoe.evaluation.influence import Influence
+from mgoe.evaluation.influence import Influence, carriers
 
 LEVEL = 0.95
 
@@ -34,7 +34,7 @@ class Estimate:
         value: Mean over seeds.
         low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not exist.
         by_seed: The seeds' own values.
-        users: How many test users vary, or groups of them where they were dealt into groups.
+        users: How many test users carry it, or groups of them where they were dealt into groups.
     """
 
     model: str
@@ -65,22 +65,24 @@ def compare(model: str, ours: Sequence[Influence], rival: str, theirs: Sequence[
 
 def _estimates(model: str, rival: str | None, influences: Sequence[Influence]) -> list[Estimate]:
     values = np.stack([one.values for one in influences])  # (seeds, M)
-    seeds, users = len(values), len(influences[0].users)
+    seeds = len(values)
     parts = np.mean([one.parts for one in influences], axis=0, dtype=np.float64)  # (C, M)
-    of_users = (parts**2).sum(0) * users / (users - 1) if users > 1 else np.full(values.shape[1], np.nan)
+    users = carriers(parts)
+    free = np.maximum(users - 1, 1)
+    of_users = (parts**2).sum(0) * users / free if len(parts) > 1 else np.full(values.shape[1], np.nan)
     of_seeds = values.var(0, ddof=1) / seeds if seeds > 1 else np.zeros(values.shape[1])
-    half = _half_width(of_users, users - 1, of_seeds, seeds - 1)
+    half = _half_width(of_users, free, of_seeds, seeds - 1)
     found = []
     for m, (task, metric) in enumerate(influences[0].names):
         mean = float(values[:, m].mean())
         low, high = float(mean - half[m]), float(mean + half[m])
-        found.append(Estimate(model, rival, task, metric, mean, low, high, tuple(values[:, m].tolist()), users))
+        found.append(Estimate(model, rival, task, metric, mean, low, high, tuple(values[:, m].tolist()), int(users[m])))
     return found
 
 
-def _half_width(of_users: NDArray, users_free: int, of_seeds: NDArray, seeds_free: int) -> NDArray:
+def _half_width(of_users: NDArray, users_free: NDArray, of_seeds: NDArray, seeds_free: int) -> NDArray:
     """Half of the interval from two variances and their degrees of freedom (Satterthwaite 1946)."""
     total = of_users + of_seeds
-    spread = of_users**2 / max(users_free, 1) + (of_seeds**2 / seeds_free if seeds_free > 0 else 0)
+    spread = of_users**2 / users_free + (of_seeds**2 / seeds_free if seeds_free > 0 else 0)
     free = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
     return stdtrit(free, 0.5 + LEVEL / 2) * np.sqrt(total)

@@ -84,6 +84,11 @@ class Influence:
             raise OutputError(path, f"cannot be read ({error}); `mgoe run` or `compare` writes it anew") from None
 
 
+def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Users that carry each metric: those who move it. The others, without a label say, tell nothing of chance. (C, M) -> (M,)."""
+    return (parts != 0).sum(0)
+
+
 def user_influence(
     scores: NDArray[np.floating], labels: NDArray[np.floating], users: NDArray[np.integer], tasks: Sequence[Task]
 ) -> Influence:
