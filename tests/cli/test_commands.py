@@ -168,6 +168,19 @@ def test_new_pairs_are_measured_in_the_sample_space_of_their_task(mgoe: Mgoe, sh
     assert values["buy", "examples"] == (pairs["click"] == 1).sum() < 600
 
 
+def test_labels_of_new_pairs_are_read_as_those_of_a_log(mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path):
+    pairs = pd.read_parquet(world / "exposures").tail(30)[["user_id", "item_id", "click", "buy", "stay"]].reset_index(drop=True)
+    pairs["stay"] = 20_000_001  # no float32, and no less a length
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    assert mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet").exit_code == 0
+    for name, bad in (("stay", -5.0), ("stay", np.inf), ("click", 2.0), ("click", "yes")):
+        spoilt = pairs.astype({name: object}).assign(**{name: [bad] * len(pairs)})
+        spoilt.to_parquet(tmp_path / "pairs.parquet")
+        found = mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet")
+        assert found.exit_code == 2
+        assert f"column '{name}'" in found.stderr
+
+
 def library_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     from mgoe.metrics import auc
 

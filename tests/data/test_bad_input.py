@@ -167,6 +167,7 @@ ROWS = {
         RUN_SHOWN,
         r"column 'clicked': task click needs labels, found every row null",
     ),
+    "label of nulls alone": (SHOWN.assign(clicked=None), RUN_SHOWN, r"column 'clicked': task click needs labels, found every row null"),
     "amount never varies": (SHOWN.assign(spent=2.0), RUN_SPENT, r"spend never varies: found 2 in all 36"),
     "label of no type": (
         SHOWN.assign(clicked="yes"),

@@ -235,9 +235,14 @@ def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:
 
 def _number(column: Expr, name: str, place: str, rule: str) -> Expr:
     kind = column.type()
-    if kind.is_numeric() or kind.is_boolean():
+    if kind.is_numeric() or kind.is_boolean() or _is_null(kind):
         return column.cast("float64")
     raise wrong_type(place, name, kind, rule)
+
+
+def _is_null(kind: Any) -> bool:
+    """Whether a type is that of nulls alone, as Parquet has it of a column without a value; of DuckDB's, Ibis does not know the name."""
+    return kind.is_null() or (kind.is_unknown() and 'kind="NULL"' in str(kind))
 
 
 def _finite_from_zero(number: Expr) -> Expr:

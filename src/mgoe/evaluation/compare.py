@@ -66,7 +66,7 @@ def compare(model: str, ours: Sequence[Influence], rival: str, theirs: Sequence[
 def _estimates(model: str, rival: str | None, influences: Sequence[Influence]) -> list[Estimate]:
     values = np.stack([one.values for one in influences])  # (seeds, M)
     seeds = len(values)
-    parts = np.mean([one.parts for one in influences], axis=0, dtype=np.float64)  # (C, M)
+    parts = np.stack([one.parts for one in influences]).mean(0, dtype=np.float64)  # (C, M)
     users = carriers(parts)
     free = np.maximum(users - 1, 1)
     of_users = (parts**2).sum(0) * users / free if len(parts) > 1 else np.full(values.shape[1], np.nan)

@@ -14,21 +14,22 @@ import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.config import TaskSettings, did_you_mean
-from mgoe.data.columns import read_id
+from mgoe.data.checks import enforce
+from mgoe.data.columns import read_id, read_label
 from mgoe.data.examples import mask_given
+from mgoe.data.expr import Expr, Table
 from mgoe.data.log import open_log, unreadable
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
 from mgoe.files import whole_file
 from mgoe.tables import batches
 
+_LABEL = "label of "
 NEW = "new"
 """The split of rows measured on pairs that a bundle was not made with."""
 
@@ -79,12 +80,10 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
         DataError: The file cannot be read, or lacks a column, or a label is none.
     """
     tasks = bundle.settings.tasks
-    columns = open_log(ibis.duckdb.connect(), [pairs], "pairs").columns
-    names = [_label(pairs, columns, task) for task in tasks]
     scores, labels, users = [], [], []
-    for block in _blocks(bundle, pairs, names):
+    for block in _blocks(bundle, pairs, tasks):
         scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
-        labels.append(mask_given(np.stack([_labels(block, pairs, *one) for one in zip(names, tasks, strict=True)], 1), tasks))
+        labels.append(mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks))
         users.append(block[bundle.settings.data.user].to_pandas())
     if not sum(map(len, scores)):
         raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
@@ -93,20 +92,20 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
     return measure(np.concatenate(scores), np.concatenate(labels), groups, tasks, model=model, seed=0, split=NEW)
 
 
-def _blocks(bundle: Bundle, pairs: Path | str, labels: Sequence[str]) -> Iterator[pa.Table]:
-    """The columns that are needed; the first block is empty, so that a file without rows has columns too."""
+def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) -> Iterator[pa.Table]:
+    """The columns that are needed, and the labels of tasks; the first block is empty, so that a file without rows has columns too."""
     data = bundle.settings.data
     table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
-    for column in (data.user, data.item, *labels):
+    for column in (data.user, data.item):
         if column not in table.columns:
             raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}")
     for column in (data.user, data.item):
         read_id(table[column], column, str(pairs))  # refuses what is no id
     context = [feature.name for feature in data.context if feature.name in table.columns]
-    wanted = table.select(list(dict.fromkeys((data.user, data.item, *context, *labels))))
-    schema = wanted.schema().to_pyarrow()
-    yield schema.empty_table()
     try:
+        wanted = table.select(*dict.fromkeys((data.user, data.item, *context)), **_labels(table, pairs, tasks))
+        schema = wanted.schema().to_pyarrow()
+        yield schema.empty_table()
         for block in batches(wanted):
             yield pa.Table.from_batches([block]).cast(schema)
     except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on what DuckDB finds wrong
@@ -121,21 +120,15 @@ def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
     return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
 
 
-def _label(pairs: Path | str, columns: Sequence[str], task: TaskSettings) -> str:
-    found = next((name for name in (task.name, task.label) if name in columns), None)
-    if found is None:
-        raise DataError(pairs, f"needs a label column {task.name!r} for the bundle's task{did_you_mean(task.name, columns)}")
+def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> dict[str, Expr]:
+    """Label columns, named after a task or as in the log, read by the rules of a log."""
+    found, checks = {}, []
+    for task in tasks:
+        name = next((name for name in (task.name, task.label) if name in table.columns), None)
+        if name is None:
+            raise DataError(pairs, f"needs a label column {task.name!r} for the bundle's task{did_you_mean(task.name, table.columns)}")
+        found[_LABEL + task.name], rules = read_label(table[name], name, task.kind == "binary", str(pairs))
+        checks += rules
+    if checks:
+        enforce(table, checks, str(pairs), numbered=False)
     return found
-
-
-def _labels(block: pa.Table, pairs: Path | str, name: str, task: TaskSettings) -> NDArray[np.float32]:
-    """Labels of a task, NaN where missing. Shape (B,)."""
-    place = f"{pairs}, column {name!r}"
-    try:
-        labels = pc.cast(block[name], pa.float32()).to_numpy()
-    except pa.ArrowException as error:
-        raise DataError(place, f"a label must be a number or null ({error}); mend the column") from None
-    wrong = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
-    if task.kind == "binary" and len(wrong):
-        raise DataError(place, f"a binary label must be 0, 1 or null (missing), found {wrong[0]:g}; map the column to 0 and 1")
-    return labels
