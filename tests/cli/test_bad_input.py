@@ -395,7 +395,7 @@ def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tm
     assert_refused(mgoe("predict", bundle, pairs, "--out", tmp_path / "scores.xlsx"), "scores.xlsx", ".parquet or .csv")
     assert_refused(mgoe("evaluate", bundle, pairs), "pairs.parquet", "label column 'click'")
     pd.read_parquet(pairs).assign(click=[7.0] + [0.0] * (len(pd.read_parquet(pairs)) - 1), buy=None).to_parquet(tmp_path / "seven.parquet")
-    assert_refused(mgoe("evaluate", bundle, tmp_path / "seven.parquet"), "column 'click'", "must be 0, 1 or null (missing), found 7")
+    assert_refused(mgoe("evaluate", bundle, tmp_path / "seven.parquet"), "column 'click'", "must be 0, 1 or null (missing), found '7.0'")
     (tmp_path / "late.csv").write_text("user_id,item_id\n" + "1,2\n" * 30_000 + "x,2\n")
     assert_refused(mgoe("predict", bundle, tmp_path / "late.csv", "--out", out), "late.csv, column 'user_id'", "found 'x' in line 30002")
     for odd in ({"a": 1}, [1], b"\xff"):
