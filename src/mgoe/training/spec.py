@@ -23,8 +23,8 @@ MOMENT_ROWS = 200_000
 def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS)) -> FeatureSpec:
     """The specification of data that models are made for.
 
-    Moments and sizes come from training examples alone. A user or item that appears only after them has no row of its own in the
-    embedding tables: it reads the row of the unseen, in evaluation as in service.
+    Moments come from training examples alone. A user or item that the log holds only after them has no row of its own in the embedding
+    tables: it reads the row of the unseen, in evaluation as in service. One of the history alone has a row, which no example moves.
 
     Args:
         prepared: Examples, side features and sizes.
