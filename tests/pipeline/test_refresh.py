@@ -274,6 +274,38 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     assert Follower.of(other, bundle).live.stats["events"] == 15
 
 
+@pytest.mark.parametrize("order", ["aba", "abab", "bacab"])
+def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: str):
+    bundle = mgoe.load(finished / "bundle")
+    logs = {name: open_events(tmp_path / name) for name in sorted(set(order))}
+    events = {name: stream(bundle, 40, seed=seed, new=0) for seed, name in enumerate(logs)}
+    all_of_them = open_events(tmp_path / "all")
+    for turn, name in enumerate(order):
+        again = order[:turn].count(name)
+        part = events[name][again * 10 : (again + 1) * 10]
+        logs[name].append(part)
+        all_of_them.append(part)
+        bundle = pipeline.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
+    assert [Follower.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
+    once = pipeline.refresh(finished / "bundle", all_of_them, tmp_path / "once")
+    counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
+    assert counts[0].sum() == counts[1].sum()
+
+
+@pytest.mark.parametrize("place", ["bundle.state", "bundle/state", "bundle/deep/er/state"])
+def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Path, place: str):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    log = open_events(run / place)
+    log.append(stream(mgoe.load(finished / "bundle"), 5))
+    for command in (pipeline.run, pipeline.macro_graph):
+        with pytest.raises(OutputError, match="holds live events"):
+            command(run / "settings.yaml", run, overwrite=True)
+    if place != "bundle.state":
+        with pytest.raises(OutputError, match="holds live events"):
+            pipeline.refresh(finished / "bundle", log, run / "bundle", overwrite=True)
+    assert len(log.read()) == 5
+
+
 def with_texts(bundle: Path, out: Path) -> Path:
     """The same bundle, its users' ids texts."""
     shutil.copytree(bundle, out)

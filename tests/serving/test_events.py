@@ -100,6 +100,8 @@ def test_one_id_in_its_vocabularys_type(value: Any):
         ({"id": ""}, "id: must be a text"),
         ({"id": "x" * 600}, "id: an id has at most 512"),
         ({"weight": 1}, "weight: is no field of an event"),
+        ({"use" * 10_000: 1}, r"(use)+us: is no field of an event; valid names: [\w, ]+; it has [\w, ]+$"),
+        ({"behavior": "clic" * 10_000}, r"behavior: must be one of click, buy, found '[clic]+\.\.\.; valid names: buy, click$"),
     ],
 )
 def test_what_breaks_a_rule_is_said(change: dict[str, Any], said: str):

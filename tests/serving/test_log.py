@@ -193,10 +193,10 @@ def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(kind: s
     before = running.identity
     assert other.identity == before
     running._redis.delete(f"{running.name}:identity")
-    (tmp_path / HELD).write_text(json.dumps({"log": other.identity, "position": "7-0"}))
+    (tmp_path / HELD).write_text(json.dumps({"positions": {other.identity: "7-0"}}))
     assert position_of(tmp_path, running) == "7-0"
     assert running.identity == other.identity != before
-    (tmp_path / HELD).write_text(json.dumps({"log": before, "position": "7-0"}))
+    (tmp_path / HELD).write_text(json.dumps({"positions": {before: "7-0"}}))
     assert position_of(tmp_path, running) == START
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
@@ -20,6 +20,7 @@ from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.files import sha256
 from mgoe.serving import ranking
+from mgoe.serving.objective import read_objective
 from tests.effort import up_to
 from tests.serving.served import Served, answered, served
 
@@ -90,6 +91,30 @@ def test_the_whole_catalogue_is_ranked_in_blocks(service: Served, bundle: mgoe.B
     found = service.rank(user=users[5], k=12, objective="click")
     assert_allclose(found["scores"], bundle.recommend(users[5], k=12, task="click")["click"], atol=1e-5)
     assert found["ranked"] == bundle.encoders.items.size
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
+def test_an_objective_is_valued_a_block_at_a_time(rows: int):
+    """It is the client's, and may be long."""
+    rng, seen = np.random.default_rng(rows), []
+    scores, kept = rng.random((rows * 2, 2), np.float32), np.sort(rng.permutation(rows * 2)[:rows])
+    objective = read_objective("a * b ^ 2 + log(1 + a)", ("a", "b"))
+
+    def watched(tasks: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append(len(tasks["a"]))
+        return objective(tasks)
+
+    steps = ranking._values(watched, scores, kept, ("a", "b"))
+    values, others = None, 0
+    while values is None:
+        try:
+            next(steps)
+            others += 1
+        except StopIteration as end:
+            values = end.value
+    assert_array_equal(values, objective({"a": scores[kept, 0], "b": scores[kept, 1]}))
+    assert max(seen) <= ranking.BLOCK
+    assert others == len(seen) - 1
 
 
 def test_a_task_within_a_sample_space_is_ranked_by_as_it_is_recommended(own: Path, tmp_path: Path):

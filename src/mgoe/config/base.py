@@ -48,7 +48,11 @@ SomeLength = Annotated[Length, AfterValidator(_begins)]
 """More than none."""
 
 
+LONGEST = 200
+"""Characters of a name that may be a misspelt one."""
+
+
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
     """End of a message about an unknown name: the nearest valid one, or all of them."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []  # the search takes its square
     return f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"

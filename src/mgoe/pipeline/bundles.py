@@ -17,9 +17,9 @@ from mgoe.graph import MacroGraph, update_graph
 from mgoe.pipeline.graphs import add_events, settings_of
 from mgoe.pipeline.stages import Say
 from mgoe.pipeline.watch import Watch
-from mgoe.serving import EventLog, EventReader, Position, open_events
+from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events import Deed, Event, typed
-from mgoe.serving.follow import HELD, position_of
+from mgoe.serving.follow import HELD, position_of, positions
 from mgoe.serving.log import START
 from mgoe.tables import hand_over
 
@@ -75,7 +75,7 @@ def refresh(
             graph = update_graph(graph, None, Watch(say), recluster)
         for name in VOCABULARIES:
             shutil.copyfile(graph.path / name, folder / name)
-        write_json(folder / HELD, {"log": identity, "position": position})
+        write_json(folder / HELD, {"positions": positions(opened.path) | {identity: position}})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         checksums = {str(path.relative_to(folder)): sha256(path) for path in files}
         write_json(folder / MANIFEST, opened.manifest | {"checksums": checksums})
@@ -85,7 +85,7 @@ def refresh(
 
 
 def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
-    """See that nothing is lost by what is put in a place, the bundle that is read least of all."""
+    """See that nothing is lost by what is put in a place, the bundle that is read and events that were taken least of all."""
     if not out.exists():
         return
     if out.resolve() in (bundle, *bundle.parents):
@@ -94,6 +94,7 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
         raise OutputError(out, "is there already, and may be served; choose another folder, or replace one that is not with --overwrite")
     if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder")
+    check_no_events(out)
 
 
 def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Deed], Position, int]:

@@ -99,6 +99,9 @@ def _check(out: Path, settings: RunSettings, overwrite: bool, log: str | None) -
     if not (out / STATE).exists():
         raise OutputError(out, "holds files that no run of mgoe wrote; choose an empty folder")
     if overwrite:
+        from mgoe.serving import check_no_events  # late: with it comes PyTorch
+
+        check_no_events(out)
         return True
     noted = _noted(out)
     if noted.get("state") == "finished":

@@ -9,7 +9,7 @@ from mgoe.serving.live import LiveNodes
 from mgoe.serving.live_bundle import LiveBundle
 from mgoe.serving.log import EventLog, FileLog, Position, every
 from mgoe.serving.scorer import Scorer
-from mgoe.serving.stores import open_events
+from mgoe.serving.stores import check_no_events, open_events
 
 __all__ = [
     "Event",
@@ -21,6 +21,7 @@ __all__ = [
     "LiveNodes",
     "Position",
     "Scorer",
+    "check_no_events",
     "every",
     "open_events",
 ]

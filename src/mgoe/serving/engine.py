@@ -110,7 +110,8 @@ class Engine:
         kinds = {feature.name: feature.kind for feature in self._context.features}
         for name, value in given.items():
             if name not in kinds:
-                raise RequestError(f"context.{name}", f"{name!r} is no context feature of this bundle{did_you_mean(name, list(kinds))}")
+                rule = f"{name[:80]!r} is no context feature of this bundle{did_you_mean(name, list(kinds))}"
+                raise RequestError(f"context.{name[:80]}", rule)
             check_context(name, kinds[name], value)
         return self._context.encode({name: to_arrow([value]) for name, value in given.items()}, 1) if given else None
 

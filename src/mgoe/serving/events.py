@@ -104,7 +104,7 @@ class EventReader:
         """
         for name in raw:
             if name not in FIELDS:
-                raise EventError(name, f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}")
+                raise EventError(name[:80], f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}")
         user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
         return Event(user, item, self._behavior(raw.get("behavior")), self._time(raw.get("time"), now), _key(raw.get("id")))
 

@@ -13,7 +13,7 @@ from mgoe.serving.live import LiveNodes
 from mgoe.serving.log import START, EventLog, Position
 
 HELD = "live.json"
-"""File of a bundle that says up to where its graph holds the events of a log."""
+"""File of a bundle that says up to where its graph holds the events of each log that it was refreshed from."""
 
 
 class Follower:
@@ -89,10 +89,18 @@ def position_of(bundle: Path, log: EventLog) -> Position:
     Raises:
         BundleError: It cannot be read.
     """
+    return positions(bundle).get(log.identity, START)
+
+
+def positions(bundle: Path) -> dict[str, Position]:
+    """Up to where a bundle's graph holds the events of each log, by the log's identity.
+
+    Raises:
+        BundleError: They cannot be read.
+    """
     try:
-        held = json.loads((bundle / HELD).read_text(encoding="utf-8"))
-        return held["position"] if held["log"] == log.identity else START
+        return dict(json.loads((bundle / HELD).read_text(encoding="utf-8"))["positions"])
     except FileNotFoundError:
-        return START
+        return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(bundle / HELD, f"cannot be read ({error}); copy the bundle again") from None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import did_you_mean
 from mgoe.errors import RequestError
-from mgoe.serving.objective import read_objective
+from mgoe.serving.objective import Objective, read_objective
 from mgoe.serving.wire import RankRequest, ScoreRequest
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rank(engine: Engine, request: RankRequest) -> Steps[dict[str, Any]]:
         codes, given = codes[kept], given if given is None else [given[row] for row in kept.tolist()]
     scores = yield from _in_blocks(engine, user, codes, context)
     rows = _at_least(scores, least)
-    values = objective({task: scores[rows, t] for t, task in enumerate(engine.tasks)})
+    values = yield from _values(objective, scores, rows, engine.tasks)
     best = top(values, request.k)
     chosen = rows[best]
     return {
@@ -147,6 +147,17 @@ def _in_blocks(engine: Engine, user: int, codes: NDArray[np.int64], context: dic
     return out
 
 
+def _values(objective: Objective, scores: NDArray[np.float32], rows: NDArray[np.int64], tasks: Sequence[str]) -> Steps[NDArray[np.float64]]:
+    """The objective of some rows, in blocks too: it is the client's, and may be long."""
+    parts = []
+    for start in range(0, max(1, len(rows)), BLOCK):
+        part = scores[rows[start : start + BLOCK]]
+        parts.append(objective({task: part[:, t] for t, task in enumerate(tasks)}))
+        if start + BLOCK < len(rows):
+            yield
+    return np.concatenate(parts)
+
+
 def _at_least(scores: NDArray[np.float32], least: dict[int, float]) -> NDArray[np.int64]:
     kept = np.ones(len(scores), bool)
     for task, value in least.items():
@@ -156,5 +167,5 @@ def _at_least(scores: NDArray[np.float32], least: dict[int, float]) -> NDArray[n
 
 def _known_task(name: str, engine: Engine) -> str:
     if name not in engine.tasks:
-        raise RequestError("filters.at_least", f"{name!r} is no task{did_you_mean(name, engine.tasks)}")
+        raise RequestError("filters.at_least", f"{name[:80]!r} is no task{did_you_mean(name, engine.tasks)}")
     return name

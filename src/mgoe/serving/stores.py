@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgoe.errors import StoreError
-from mgoe.serving.log import EventLog, FileLog
+from mgoe.errors import OutputError, StoreError
+from mgoe.serving.log import IDENTITY, EventLog, FileLog
 
 REDIS = ("redis://", "rediss://", "unix://")
 EVENTS = "events"
 """Folder of the log below that of a service's state."""
+
+
+def check_no_events(folder: Path) -> None:
+    """See that no log of live events lies in a folder that is about to be replaced.
+
+    Raises:
+        OutputError: One does.
+    """
+    for identity in folder.rglob(f"{EVENTS}/{IDENTITY}"):
+        state = identity.parents[1]
+        raise OutputError(state, "holds live events that a service took, and would go with what it lies in; move it away first")
 
 
 def open_events(where: str | Path, make: bool = True) -> EventLog:
