@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from mgoe.data import connect, open_log, prepare
 from mgoe.data.columns import read_time
-from mgoe.data.log import files_of, stage
+from mgoe.data.log import stage
+from mgoe.data.paths import files_of
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_times import microseconds
 
 EVENTS = logs.quiet_events()
+SIBLINGS = ("a", "1", "a1", "ab", "aa", "a11")
 READ = ("a.csv", "b.CSV", "c.Parquet", "deep/d.PQ", "e.TSV.gz", "f=1/g.csv.ZST")
 ASIDE = ("_SUCCESS", ".a.csv.crc", "_delta_log/0.checkpoint.parquet", ".ipynb_checkpoints/a.csv", "README.txt", "a.csv.md5", "notes.pdf")
 OTHER = ("b.csv.bz2", "deep/d.csv.ZIP", "e.json", "part-00002")
@@ -160,3 +162,24 @@ def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
         DataError, match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend"
     ):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
+
+
+@given(name=st.text("a1[]*?!-", min_size=1, max_size=5), deep=st.booleans(), kind=st.sampled_from(["csv", "parquet"]))
+def test_a_name_with_the_marks_of_a_pattern_is_that_file_alone(name, deep, kind):
+    """Beside it lie files that it would match."""
+    with TemporaryDirectory() as folder:
+        for number, one in enumerate(dict.fromkeys([name, *SIBLINGS])):
+            file = Path(folder) / (f"{one}/log.{kind}" if deep else f"{one}.{kind}")
+            file.parent.mkdir(exist_ok=True)
+            log = pd.DataFrame({"user": [number, number]})
+            log.to_csv(file, index=False) if kind == "csv" else log.to_parquet(file)
+        con = connect(Path(folder))
+        named = Path(folder) / (name if deep else f"{name}.{kind}")
+        assert open_log(con, [named]).to_pyarrow()["user"].to_pylist() == [0, 0]
+        con.disconnect()
+
+
+def test_data_are_prepared_in_a_folder_of_such_a_name(tmp_path):
+    for name in ("out1", "out[1]"):
+        data = logs.prepared(EVENTS, logs.event_settings(), tmp_path / name)
+    assert data.history.count().to_pyarrow().as_py() == len(EVENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | Non
     context.save(folder / "context")
     history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
-    check_first_snapshot(con.read_parquet(folder / "history.parquet"), settings.split, settings.data.bucket, cuts)
+    check_first_snapshot(con.read_parquet(glob.escape(str(folder / "history.parquet"))), settings.split, settings.data.bucket, cuts)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
             write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
@@ -156,6 +157,6 @@ def _write_history(con: Backend, events: Table, cuts: NDArray[np.int32], path: P
         "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
     )
     history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
-    written = con.read_parquet(path)
+    written = con.read_parquet(glob.escape(str(path)))
     counts = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
     return {task: next((row["n"] for row in counts if row["task"] == t), 0) for t, task in enumerate(tasks)}
