@@ -51,6 +51,49 @@ def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
             assert {str(file.relative_to(folder)) for file in files_of(folder, "data.log")} == read
 
 
+@given(names=st.sets(st.sampled_from(READ), min_size=1), aside=st.sets(st.sampled_from(("_delta_log/0.checkpoint.parquet", ".a/b.csv"))))
+def test_a_pattern_of_all_in_a_folder_is_the_folder(names, aside):
+    """Each file once, however many matches hold it."""
+    with TemporaryDirectory() as folder:
+        made(Path(folder), names | aside)
+        (Path(folder) / "empty").mkdir()
+        for pattern in ["*"] if aside else ["*", "**"]:  # `**` names every file itself
+            assert files_of(f"{folder}/{pattern}", "data.log") == files_of(folder, "data.log")
+
+
+def test_folders_that_a_pattern_matches_are_read(tmp_path):
+    for day in (1, 2):
+        (tmp_path / f"dt={day}").mkdir()
+        EVENTS.to_parquet(tmp_path / f"dt={day}" / "part-0.parquet")
+    rows = open_log(connect(tmp_path), [tmp_path / "dt=*"])
+    assert rows.count().to_pyarrow().as_py() == 2 * len(EVENTS)
+    assert rows["dt"].nunique().to_pyarrow().as_py() == 2
+    (tmp_path / "dt=2" / "more.json").touch()
+    with pytest.raises(DataError, match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, or"):
+        files_of(f"{tmp_path}/dt=*", "data.log")
+
+
+@given(
+    names=st.sets(st.sampled_from(READ), min_size=1),
+    links=st.dictionaries(st.sampled_from(("z", "deep/up", "f=1/over", "there/up")), st.sampled_from((".", "..", "deep", "f=1", "there"))),
+)
+def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
+    """Whatever links lead where, also to a folder that holds them; what lies in the folder itself is read by its own name."""
+    with TemporaryDirectory() as outer:
+        folder, there = made(Path(outer) / "log", names), made(Path(outer) / "there", {"t.csv"})
+        (folder / "y").symlink_to(there)
+        made(Path(outer), {"beside.csv"})
+        for name, target in links.items():
+            link = (there if name.startswith("there") else folder) / name.removeprefix("there/")
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to((there if target == "there" else folder / target).resolve())
+        for path in (folder, folder / "*"):
+            found = files_of(str(path), "data.log")
+            assert {file.resolve() for file in found} == {(folder / name).resolve() for name in names} | {(there / "t.csv").resolve()}
+            assert len(found) == len(names) + 1
+        assert {folder / name for name in names} <= set(files_of(str(folder), "data.log"))
+
+
 def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
     text = EVENTS.to_csv(index=False)
     (tmp_path / "a.csv").write_text(text)
