@@ -10,9 +10,12 @@ from tempfile import TemporaryDirectory
 import duckdb
 import ibis
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pyarrow import csv
 
 from mgoe.data import connect, open_log, prepare
 from mgoe.data.columns import read_time
@@ -180,6 +183,37 @@ def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
     assert rows.schema() == ibis.schema({"user": kind, "item": "int64"})
     assert rows.user.nunique().to_pyarrow().as_py() == len(lines)
+
+
+@settings(max_examples=20)
+@given(
+    ids=st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True) | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True),
+    late=st.booleans(),
+)
+def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
+    """Also where the largest stand after all rows that types are guessed by."""
+    written = [*(list(range(25_000)) if late else []), *ids]
+    kind = pa.uint64() if max(written) >= 2**63 else pa.int64()
+    assume(max(written) < 2**63 or min(written) >= 0)
+    table = pa.table({"user": pa.array(written, kind), "item": pa.array([7] * len(written))})
+    with TemporaryDirectory() as folder:
+        found = []
+        for write, name in ((csv.write_csv, "log.csv"), (pq.write_table, "log.parquet")):
+            write(table, Path(folder) / name)
+            con = connect(Path(folder))
+            found.append(open_log(con, [Path(folder) / name], ids=("user", "item")).to_pyarrow())
+            con.disconnect()
+    assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize(("last", "kind"), [(str(2**64), "string"), ("1.5", "float64"), ("1e19", "float64"), (f"-1 {2**63}", "string")])
+def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path):
+    ids = ["12", *last.split()]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{one},7" for one in ids)]))
+    rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
+    assert rows.schema() == ibis.schema({"user": kind, "item": "int64"})
+    if kind == "string":
+        assert rows.user.to_pyarrow().to_pylist() == ids
 
 
 @pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])

@@ -170,17 +170,34 @@ def unreadable(place: str, error: Exception) -> DataError:
 def _read_csv(con: Backend, patterns: list[str], ids: Sequence[str]) -> ir.Table:
     """Types are guessed by the first rows of each file, and for ids looked up in all."""
 
-    def read(**types: str) -> ir.Table:
+    def read(types: Mapping[str, str]) -> ir.Table:
         return con.read_csv(patterns, union_by_name=len(patterns) > 1, auto_type_candidates=_TYPES, types=types or None)
 
-    guessed = read()
-    numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_integer()]
+    guessed = read({})
+    numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_numeric()]
     if not numbers:
         return guessed
-    texts: Any = read(**dict.fromkeys(numbers, "VARCHAR"))
-    told = texts.aggregate(**{name: texts[name].re_search(r"^\s*[+-]?0[0-9]").any() for name in numbers}).to_pyarrow().to_pylist()[0]
-    padded = [name for name in numbers if told[name]]
-    return read(**dict.fromkeys(padded, "VARCHAR")) if padded else guessed
+    types = _types_of_ids(read(dict.fromkeys(numbers, "VARCHAR")), numbers)
+    return read(types) if types else guessed
+
+
+def _types_of_ids(texts: Any, ids: Sequence[str]) -> dict[str, str]:
+    """The type that holds every id of a column of digits as it is written, where it is not the one that was guessed."""
+    measures = {}
+    for number, name in enumerate(ids):
+        column = texts[name]
+        measures[f"padded{number}"] = column.re_search(r"^\s*[+-]?0[0-9]").any()
+        measures[f"digits{number}"] = column.re_search(r"^\s*[+-]?[0-9]+\s*$").all()
+        for kind in ("int64", "uint64"):
+            measures[f"{kind} {number}"] = (column.isnull() | column.try_cast(kind).notnull()).all()
+    held = texts.aggregate(**measures).to_pyarrow().to_pylist()[0]
+    types = {}
+    for number, name in enumerate(ids):
+        if held[f"padded{number}"]:
+            types[name] = "VARCHAR"
+        elif held[f"digits{number}"] and not held[f"int64 {number}"]:
+            types[name] = "UBIGINT" if held[f"uint64 {number}"] else "VARCHAR"
+    return types
 
 
 def _check_names(con: Backend, file: str) -> None:
