@@ -11,7 +11,10 @@ from typing import Any
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
+from ibis.common.exceptions import IbisError
 
 from mgoe.config import did_you_mean
 from mgoe.data.paths import files_of, kind_of
@@ -96,6 +99,23 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
     reader = backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
     reader.parquet(*names).createOrReplaceTempView("mgoe_log")
     return backend.table("mgoe_log")
+
+
+def as_table(rows: Any) -> ir.Table:
+    """A table of Ibis, or a frame of pandas, polars or Arrow as one.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(rows, ir.Table):
+        return rows
+    rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
+    if not (isinstance(rows, pd.DataFrame) or hasattr(rows, "__arrow_c_stream__")):
+        raise DataError("table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file")
+    try:
+        return ibis.memtable(pa.table(rows))
+    except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
+        raise DataError("table", f"{rule} with columns of one type each, found that {error}; mend it, or write a Parquet file") from None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:

@@ -21,7 +21,7 @@ from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
-from mgoe.data.log import connect, drop, open_log, place_of, unreadable
+from mgoe.data.log import as_table, connect, drop, open_log, place_of, unreadable
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
@@ -32,7 +32,7 @@ from mgoe.errors import DataError, OutputError
 from mgoe.files import whole_folder, write_json
 
 
-def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = None) -> Prepared:
+def prepare(settings: RunSettings, out: Path | str, table: Any = None) -> Prepared:
     """Check a log, number its users and items, split it by time, and write examples and history.
 
     The folder appears whole or not at all: it is built beside and renamed.
@@ -40,7 +40,7 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     Args:
         settings: Of the run; `data`, `tasks`, `split` and `negatives` are read.
         out: The folder to write; must not exist.
-        table: The log as a table of any Ibis backend, instead of the files that `data.log` names.
+        table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the files that `data.log` names.
 
     Raises:
         DataError: The log cannot be read or breaks a rule.
@@ -70,8 +70,8 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None, place: str) -> dict[str, Any]:
-    source = table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
+def _build(con: Backend, settings: RunSettings, folder: Path, table: Any, place: str) -> dict[str, Any]:
+    source = as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
     log = read_log(con, source, settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
