@@ -34,6 +34,8 @@ MOST_TEXT = 2**31 - 1
 """Bytes of an array of strings."""
 _FARTHEST = 2**58
 """Microseconds, 9,000 years: a graph packs a moment, the longest `delay` added, in 60 bits."""
+_ZONE = r"[ T][0-9:.,]*[0-9]\s*([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2}){0,2})$"
+"""An offset after a time of day. Other names are guessed: BST is London's summer to one reader and Bangladesh to another."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -91,8 +93,9 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     kind = column.type()
     if kind.is_string():
         text = column.strip()
-        with_offset, without = (_microseconds(text.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
-        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        zoned = _microseconds(text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00").try_cast("timestamp('UTC', 6)"))
+        plain = _microseconds(text.try_cast("timestamp(6)"))  # which passes over an offset, as the other takes none for the session's
+        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), ibis.ifelse(text.re_search(_ZONE), zoned, None), plain)
         return ibis.ifelse(text.re_search("^[0-9]{4}[-/]"), said, None)  # else 1/2/24 is a day of the year 1
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
