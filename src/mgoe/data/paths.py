@@ -46,10 +46,15 @@ def _matched(pattern: str, key: str) -> list[Path]:
     for match in map(Path, glob.glob(pattern, recursive=True)):
         if match.is_file():
             found.append(match)
-        elif match.is_dir() and not _ASIDE.match(match.name):
+        elif match.is_dir() and not _ASIDE.match(match.name) and not _leads_up(match):
             found += _of_folder(match, key)
     found.sort(key=lambda file: len(file.parts), reverse=True)  # of the ways to a file the shortest stays, for links may lead in a circle
     return sorted({(os.path.realpath(file.parent), file.name): file for file in found}.values())
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether a folder is a link to one that holds it."""
+    return folder.is_symlink() and folder.absolute().parent.resolve().is_relative_to(folder.resolve())
 
 
 def _of_folder(here: Path, key: str) -> list[Path]:
