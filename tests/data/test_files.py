@@ -10,18 +10,23 @@ from tempfile import TemporaryDirectory
 import duckdb
 import ibis
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pyarrow import csv
 
 from mgoe.data import connect, open_log, prepare
 from mgoe.data.columns import read_time
-from mgoe.data.log import files_of, stage
+from mgoe.data.log import stage
+from mgoe.data.paths import files_of
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_times import microseconds
 
 EVENTS = logs.quiet_events()
+SIBLINGS = ("a", "1", "a1", "ab", "aa", "a11")
 READ = ("a.csv", "b.CSV", "c.Parquet", "deep/d.PQ", "e.TSV.gz", "f=1/g.csv.ZST")
 ASIDE = ("_SUCCESS", ".a.csv.crc", "_delta_log/0.checkpoint.parquet", ".ipynb_checkpoints/a.csv", "README.txt", "a.csv.md5", "notes.pdf")
 OTHER = ("b.csv.bz2", "deep/d.csv.ZIP", "e.json", "part-00002")
@@ -47,6 +52,49 @@ def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
                 files_of(folder, "data.log")
         else:
             assert {str(file.relative_to(folder)) for file in files_of(folder, "data.log")} == read
+
+
+@given(names=st.sets(st.sampled_from(READ), min_size=1), aside=st.sets(st.sampled_from(("_delta_log/0.checkpoint.parquet", ".a/b.csv"))))
+def test_a_pattern_of_all_in_a_folder_is_the_folder(names, aside):
+    """Each file once, however many matches hold it."""
+    with TemporaryDirectory() as folder:
+        made(Path(folder), names | aside)
+        (Path(folder) / "empty").mkdir()
+        for pattern in ["*"] if aside else ["*", "**"]:  # `**` names every file itself
+            assert files_of(f"{folder}/{pattern}", "data.log") == files_of(folder, "data.log")
+
+
+def test_folders_that_a_pattern_matches_are_read(tmp_path):
+    for day in (1, 2):
+        (tmp_path / f"dt={day}").mkdir()
+        EVENTS.to_parquet(tmp_path / f"dt={day}" / "part-0.parquet")
+    rows = open_log(connect(tmp_path), [tmp_path / "dt=*"])
+    assert rows.count().to_pyarrow().as_py() == 2 * len(EVENTS)
+    assert rows["dt"].nunique().to_pyarrow().as_py() == 2
+    (tmp_path / "dt=2" / "more.json").touch()
+    with pytest.raises(DataError, match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, or"):
+        files_of(f"{tmp_path}/dt=*", "data.log")
+
+
+@given(
+    names=st.sets(st.sampled_from(READ), min_size=1),
+    links=st.dictionaries(st.sampled_from(("z", "deep/up", "f=1/over", "there/up")), st.sampled_from((".", "..", "deep", "f=1", "there"))),
+)
+def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
+    """Whatever links lead where, also to a folder that holds them; what lies in the folder itself is read by its own name."""
+    with TemporaryDirectory() as outer:
+        folder, there = made(Path(outer) / "log", names), made(Path(outer) / "there", {"t.csv"})
+        (folder / "y").symlink_to(there)
+        made(Path(outer), {"beside.csv"})
+        for name, target in links.items():
+            link = (there if name.startswith("there") else folder) / name.removeprefix("there/")
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to((there if target == "there" else folder / target).resolve())
+        for path in (folder, folder / "*"):
+            found = files_of(str(path), "data.log")
+            assert {file.resolve() for file in found} == {(folder / name).resolve() for name in names} | {(there / "t.csv").resolve()}
+            assert len(found) == len(names) + 1
+        assert {folder / name for name in names} <= set(files_of(str(folder), "data.log"))
 
 
 def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
@@ -137,6 +185,37 @@ def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind
     assert rows.user.nunique().to_pyarrow().as_py() == len(lines)
 
 
+@settings(max_examples=20)
+@given(
+    ids=st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True) | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True),
+    late=st.booleans(),
+)
+def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
+    """Also where the largest stand after all rows that types are guessed by."""
+    written = [*(list(range(25_000)) if late else []), *ids]
+    kind = pa.uint64() if max(written) >= 2**63 else pa.int64()
+    assume(max(written) < 2**63 or min(written) >= 0)
+    table = pa.table({"user": pa.array(written, kind), "item": pa.array([7] * len(written))})
+    with TemporaryDirectory() as folder:
+        found = []
+        for write, name in ((csv.write_csv, "log.csv"), (pq.write_table, "log.parquet")):
+            write(table, Path(folder) / name)
+            con = connect(Path(folder))
+            found.append(open_log(con, [Path(folder) / name], ids=("user", "item")).to_pyarrow())
+            con.disconnect()
+    assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize(("last", "kind"), [(str(2**64), "string"), ("1.5", "float64"), ("1e19", "float64"), (f"-1 {2**63}", "string")])
+def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path):
+    ids = ["12", *last.split()]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{one},7" for one in ids)]))
+    rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
+    assert rows.schema() == ibis.schema({"user": kind, "item": "int64"})
+    if kind == "string":
+        assert rows.user.to_pyarrow().to_pylist() == ids
+
+
 @pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])
 def test_a_csv_without_names_is_refused(first, tmp_path):
     """Also as one of several, where its first event would name columns that the others lack."""
@@ -160,3 +239,24 @@ def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
         DataError, match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend"
     ):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
+
+
+@given(name=st.text("a1[]*?!-", min_size=1, max_size=5), deep=st.booleans(), kind=st.sampled_from(["csv", "parquet"]))
+def test_a_name_with_the_marks_of_a_pattern_is_that_file_alone(name, deep, kind):
+    """Beside it lie files that it would match."""
+    with TemporaryDirectory() as folder:
+        for number, one in enumerate(dict.fromkeys([name, *SIBLINGS])):
+            file = Path(folder) / (f"{one}/log.{kind}" if deep else f"{one}.{kind}")
+            file.parent.mkdir(exist_ok=True)
+            log = pd.DataFrame({"user": [number, number]})
+            log.to_csv(file, index=False) if kind == "csv" else log.to_parquet(file)
+        con = connect(Path(folder))
+        named = Path(folder) / (name if deep else f"{name}.{kind}")
+        assert open_log(con, [named]).to_pyarrow()["user"].to_pylist() == [0, 0]
+        con.disconnect()
+
+
+def test_data_are_prepared_in_a_folder_of_such_a_name(tmp_path):
+    for name in ("out1", "out[1]"):
+        data = logs.prepared(EVENTS, logs.event_settings(), tmp_path / name)
+    assert data.history.count().to_pyarrow().as_py() == len(EVENTS)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import duckdb
@@ -9,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mgoe.config import load_settings, make_settings
+from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.data import guess, prepare, profile
 from mgoe.errors import DataError
 from tests.data import logs
@@ -31,6 +35,13 @@ def odd_log(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
         },
         index=pd.Index(range(7, rows + 7), name="row"),
     )
+
+
+def guessed(log: pd.DataFrame) -> RunSettings:
+    with TemporaryDirectory() as folder:
+        log.to_parquet(Path(folder) / "log.parquet")
+        settings = make_settings(yaml.safe_load(guess(Path(folder) / "log.parquet")))
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"log": ("log.parquet",)})})
 
 
 def test_a_guess_runs_as_it_is(tmp_path):
@@ -278,3 +289,38 @@ def test_an_empty_profile_is_refused(tmp_path):
     logs.quiet_events()[:0].to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match="some row must have a user, an item and a time"):
         profile(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}))
+
+
+@settings(max_examples=12)
+@given(
+    name=st.sampled_from(["device_type", "page_type", "user_type", "event_source", "type"]),
+    values=st.lists(st.sampled_from(["ios", "android", "web", "home", "search", "new"]), min_size=2, unique=True) | st.just([1, 2, 3]),
+    labels=st.sampled_from([("clicked", "bought"), ("is_click", "is_like"), ("click", "label")]),
+)
+def test_a_type_beside_labels_is_no_behaviour(name, values, labels):
+    log = logs.quiet_exposures().rename(columns=dict(zip(("clicked", "bought"), labels, strict=True)))
+    assert guessed(log.assign(**{name: np.resize(values, len(log))})) == guessed(log)
+
+
+def test_codes_of_a_type_are_behaviours_where_no_label_is_one():
+    log = logs.quiet_exposures().rename(columns={"clicked": "is_new", "bought": "is_mobile"}).assign(type=np.resize([1, 2, 3], 36))
+    assert guessed(log).data.behavior == "type"
+
+
+@settings(max_examples=12)
+@given(
+    user=st.sampled_from(["user_id", "uid", "userId", "Customer ID", "member", "visitor_key"]),
+    item=st.sampled_from(["item_id", "sku", "productId", "video"]),
+    other=st.sampled_from(["session_id", "sessionId", "merchant_id", "ad_id", "business_id"]),
+    values=st.integers(2, 4000),
+)
+def test_a_session_and_a_merchant_are_no_user_and_no_item_where_others_are(user, item, other, values):
+    log = odd_log().rename(columns={"Customer ID": user, "SKU#": item})
+    found = guessed(log.assign(**{other: np.arange(4000) % values}))
+    assert (found.data.user, found.data.item) == (user, item)
+
+
+def test_a_session_is_the_user_and_a_merchant_the_item_where_no_other_is():
+    log = odd_log().rename(columns={"Customer ID": "session_id", "SKU#": "merchant_id"}).assign(user_age=np.arange(4000) % 70)
+    found = guessed(log)
+    assert (found.data.user, found.data.item) == ("session_id", "merchant_id")

@@ -7,6 +7,7 @@ from decimal import Decimal
 import ibis
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from mgoe.data import Vocabulary, prepare, to_arrow
 from mgoe.data.columns import read_id
+from mgoe.errors import DataError
 from tests.data import logs
 
 
@@ -35,6 +37,42 @@ def test_a_uuid_is_its_text(ids):
         assert names.codes(asked).tolist() == list(range(len(ids)))
     assert names.codes([None, ids[-1]]).tolist() == [-1, len(ids) - 1]
     assert to_arrow(ids[0]).to_pylist() == [str(ids[0])]
+
+
+@given(ids=st.lists(st.uuids(), min_size=1, unique=True), first=st.integers(0, 3), gap=st.booleans())
+def test_a_uuid_is_its_text_however_it_is_held(ids, first, gap):
+    """A Parquet file of UUIDs is one of 16 bytes to polars."""
+    names = Vocabulary(pa.array(map(str, ids)))
+    asked = [*ids, *([None] if gap else []), *ids][first:]
+    raw = [one and one.bytes for one in asked]
+    held = pa.array(raw, pa.binary(16))
+    arrow = pa.ExtensionArray.from_storage(pa.uuid(), held)
+    ways = [arrow, held.dictionary_encode(), pl.Series(raw, dtype=pl.Binary), pd.Series(asked).astype("category")]
+    ways += [pa.array(raw, kind) for kind in (pa.binary(16), pa.binary(), pa.large_binary(), pa.binary_view())]
+    ways += [
+        pa.array([None, *raw], pa.binary())[1:],
+        pa.chunked_array([held, held[:0]]),
+        pd.Series(raw),
+        raw,
+        [one and str(one) for one in asked],
+    ]
+    for way in ways:
+        assert names.codes(way).tolist() == [-1 if one is None else ids.index(one) for one in asked]
+
+
+@given(raw=st.lists(st.binary(max_size=20), min_size=1))
+def test_bytes_are_text_or_refused(raw):
+    names = Vocabulary(pa.array(["a"]))
+    if all(len(one) == 16 for one in raw):
+        return
+    try:
+        expected = [one.decode() for one in raw]
+    except UnicodeDecodeError:
+        with pytest.raises(DataError, match=r"users: bytes must be UTF-8, or the 16 of a UUID in every row, found bytes that are no UTF-8"):
+            to_arrow(raw, "users")
+        return
+    assert to_arrow(raw).to_pylist() == expected
+    assert names.codes(raw).tolist() == [0 if one == "a" else -1 for one in expected]
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 10), pa.decimal128(12, 2), pa.decimal128(38, 0), pa.float64(), pa.string()])

@@ -51,6 +51,23 @@ def test_other_ways_to_write_a_moment(engine: Any):
     )
 
 
+@given(
+    moments=st.lists(st.datetimes(*SPAN, timezones=st.just(UTC)), min_size=1, max_size=20), separator=st.sampled_from("T "), data=st.data()
+)
+def test_utc_has_four_names(engine: Any, moments: list[datetime], separator: str, data: st.DataObject):
+    texts = [
+        moment.replace(tzinfo=None).isoformat(separator) + data.draw(st.sampled_from(["Z", "z", " UTC", " GMT", "+00"]))
+        for moment in moments
+    ]
+    assert read(engine, texts) == [microseconds(moment) for moment in moments]
+
+
+def test_the_short_name_of_a_zone_is_not_guessed(engine: Any):
+    zones = ("BST", "CST", "IST", "EST", "PST8PDT", "America/New_York", "A", "UTC+1", "utc")
+    wrong = [f"2026-07-31{separator}10:15:00{space}{zone}" for zone in zones for separator in "T " for space in ("", " ")]
+    assert read(engine, wrong) == [None] * len(wrong)
+
+
 def test_what_is_no_time_is_null(engine: Any):
     wrong = ["soon", "", "2025-13-01", "2025-01-01T00:00:00 Nowhere", "01/02/2025", "1/2/25", "25-01-02", "infinity", "epoch"]
     assert read(engine, wrong) == [None] * len(wrong)

@@ -7,7 +7,7 @@ pairs, `N` examples.
 from mgoe.data.examples import SPLITS, Examples, Split, join
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
-from mgoe.data.log import connect, on_a_cluster, open_log, open_on_spark, place_of
+from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spark, place_of
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
@@ -27,6 +27,7 @@ __all__ = [
     "Split",
     "Vocabulary",
     "WholeLog",
+    "as_table",
     "connect",
     "guess",
     "join",

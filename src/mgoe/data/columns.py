@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import compute
 
+from mgoe.data.binary import is_binary, texts_of_bytes
 from mgoe.data.checks import Check
 from mgoe.data.expr import Expr, Table
 from mgoe.errors import DataError
@@ -34,6 +35,8 @@ MOST_TEXT = 2**31 - 1
 """Bytes of an array of strings."""
 _FARTHEST = 2**58
 """Microseconds, 9,000 years: a graph packs a moment, the longest `delay` added, in 60 bits."""
+_ZONE = r"[ T][0-9:.,]*[0-9]\s*([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2}){0,2})$"
+"""An offset after a time of day. Other names are guessed: BST is London's summer to one reader and Bangladesh to another."""
 _EXACT = 2.0**53  # whole numbers above this are no longer exact in a float
 
 
@@ -91,8 +94,9 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     kind = column.type()
     if kind.is_string():
         text = column.strip()
-        with_offset, without = (_microseconds(text.try_cast(to)) for to in ("timestamp('UTC', 6)", "timestamp(6)"))
-        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), with_offset, without)  # the first reads the rest in the session's zone
+        zoned = _microseconds(text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00").try_cast("timestamp('UTC', 6)"))
+        plain = _microseconds(text.try_cast("timestamp(6)"))  # which passes over an offset, as the other takes none for the session's
+        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), ibis.ifelse(text.re_search(_ZONE), zoned, None), plain)
         return ibis.ifelse(text.re_search("^[0-9]{4}[-/]"), said, None)  # else 1/2/24 is a day of the year 1
     if kind.is_date() or kind.is_timestamp():
         plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
@@ -165,7 +169,7 @@ def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]
 
 
 def to_arrow(values: Any, place: str = "values") -> pa.Array:
-    """A column of any library, or one value, as one Arrow array; UUIDs and values that no single type holds become strings.
+    """A column of any library, or one value, as one Arrow array; UUIDs, bytes and values that no single type holds become strings.
 
     Args:
         values: A list, a NumPy array, a pandas or polars series, an Arrow array, or one value.
@@ -173,18 +177,19 @@ def to_arrow(values: Any, place: str = "values") -> pa.Array:
 
     Raises:
         DataError: They are no column: an iterator, a table, a set, a mapping, or an array of more dimensions.
+        DataError: They are bytes that are no text and no UUIDs.
     """
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return _plain(values)
+        return _plain(values, place)
     _check_column(values, place)
     if hasattr(values, "to_arrow"):
-        return to_arrow(values.to_arrow())
+        return to_arrow(values.to_arrow(), place)
     if isinstance(values, np.generic) or (isinstance(values, np.ndarray) and not values.ndim):
         values = values.item()
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         values = [values]
     try:
-        return to_arrow(pa.array(values))
+        return to_arrow(pa.array(values), place)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())  # of a list it says more than one
 
@@ -197,13 +202,17 @@ def _check_column(values: Any, place: str) -> None:
         raise DataError(place, f"{rule}, found a {type(values).__name__}{shape}; make a list of it, or take one of its columns")
 
 
-def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """As one array of a type that all functions read: no run ends, no views, and UUIDs as text."""
+def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
+    """As one array of a type that all functions read: no run ends, no dictionary, no views, and UUIDs and bytes as text."""
     kind = values.type
     if pa.types.is_run_end_encoded(kind):
-        return _plain(pc.run_end_decode(values))
+        return _plain(pc.run_end_decode(values), place)
+    if pa.types.is_dictionary(kind):
+        return _plain(pc.call_function("dictionary_decode", [values]), place)
     if getattr(kind, "extension_name", "") == "arrow.uuid":
-        return pa.array([None if one is None else str(one) for one in values.to_pylist()], pa.string())
+        return _plain(values.cast(pa.binary(16)), place)
+    if is_binary(kind):
+        return one_array(texts_of_bytes(one_array(values), place))
     if is_list(kind):
         item = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
         values = values.cast(pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item))

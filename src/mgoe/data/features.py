@@ -140,8 +140,6 @@ class FeatureEncoders:
 
 def flatten(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int64], pa.Array]:
     """The categories of a several-valued column one after the other, and the row of each; empty and null ones are left out."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     if is_text(values.type):
         values = pc.split_pattern(values, feature.separator)
     row, flat = pc.list_parent_indices(values), pc.list_flatten(values)

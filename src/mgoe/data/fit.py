@@ -16,7 +16,7 @@ from mgoe.data.columns import one_array, read_numeric, wrong_type
 from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
 from mgoe.data.vocabulary import Vocabulary, texts
-from mgoe.errors import ConfigError
+from mgoe.errors import ConfigError, DataError
 from mgoe.tables import batches
 
 
@@ -37,10 +37,13 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
     kind = column.type()
     if feature.kind == "numeric":
         return read_numeric(column, feature.name, place)
+    one = kind.value_type if kind.is_array() else kind
+    if one.is_timestamp() or one.is_time() or one.is_interval():  # libraries write them in ways of their own
+        raise DataError(f"{place}, column {feature.name!r}", f"a category must be no moment and no time, found {kind}; convert it to text")
     nested = kind.is_array() or kind.is_map() or kind.is_struct() or kind.is_binary()
     if feature.kind == "categorical" and nested:
         raise wrong_type(place, feature.name, kind, "a categorical feature holds one value a row (`kind: multi` holds several)")
-    if feature.kind == "multi" and not (kind.is_string() or (kind.is_array() and not kind.value_type.is_nested())):
+    if feature.kind == "multi" and not (kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))):
         raise wrong_type(place, feature.name, kind, "a several-valued feature is a list or a string cut at its separator")
     return column, []
 

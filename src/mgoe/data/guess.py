@@ -61,8 +61,8 @@ def _check_rows(sample: Table, place: str) -> None:
 def _roles(columns: list[Column], source: Table, place: str) -> Draft:
     time = _time(columns, source, place)
     ids = [column for column in columns if column.id and column.name != time]
-    behavior = _behavior(ids)
     labels = [column for column in columns if column.binary and column.name != time]
+    behavior = _behavior(ids, labels)
     ids = [column for column in ids if column.name != behavior]
     user = pick(ids, USER, ())
     item = pick(ids, ITEM, [user.name] if user else [])
@@ -97,15 +97,17 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
     return max(moments, key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct)).name
 
 
-def _behavior(ids: list[Column]) -> str | None:
+def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
+    """The column of behaviours: by its values, or by its name alone where no label has the name of a behaviour."""
     few = [column for column in ids if 1 < column.distinct <= MOST_BEHAVIORS]
-    named = [column for column in few if column.named(BEHAVIOR)]
     speaking = [
         column
         for column in few
         if column.kind == "string" and strength(str(column.low)) is not None and strength(str(column.high)) is not None
     ]
-    return next((column.name for column in [*named, *speaking]), None)
+    named = [] if any(strength(column.name) is not None for column in labels) else [c for c in few if c.named(BEHAVIOR)]
+    speaking.sort(key=lambda column: not column.named(BEHAVIOR))
+    return next((column.name for column in [*speaking, *named]), None)
 
 
 def _tasks_of_behaviors(draft: Draft, behavior: str, source: Table) -> None:

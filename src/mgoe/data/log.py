@@ -11,20 +11,18 @@ from typing import Any
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
+from ibis.common.exceptions import IbisError
 
 from mgoe.config import did_you_mean
+from mgoe.data.paths import files_of, kind_of
 from mgoe.errors import DataError
 from mgoe.tables import batches
 
-_PARQUET = (".parquet", ".pq")
-_CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
-_OTHER = re.compile(
-    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$", re.I
-)  # data in a form that is not read
-_ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave beside them, and what people do
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
@@ -58,7 +56,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
         DataError: Nothing is there, or it is no Parquet or CSV that can be read.
     """
     files = [file for path in paths for file in files_of(str(path), key)]
-    kinds = {_kind(file, key) for file in files}
+    kinds = {kind_of(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
             key, f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); convert one or name one kind"
@@ -66,19 +64,20 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
     for file in files:
         _check_whole(file, parquet=kinds == {"parquet"})
     names = [str(file) for file in files]
+    patterns = [glob.escape(name) for name in names]  # DuckDB would take `ev[1].parquet` for a pattern, and read `ev1.parquet`
     try:
         if kinds == {"parquet"}:
-            return con.read_parquet(names, union_by_name=len(names) > 1)
+            return con.read_parquet(patterns, union_by_name=len(names) > 1)
         for name in names:
             _check_names(con, name)
-        return _read_csv(con, names, ids)
+        return _read_csv(con, patterns, ids)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
 
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
     """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
-    return all("://" in str(path) or all(_kind(file, LOG) == "parquet" for file in files_of(str(path), LOG)) for path in paths)
+    return all("://" in str(path) or all(kind_of(file, LOG) == "parquet" for file in files_of(str(path), LOG)) for path in paths)
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.Table:
@@ -100,6 +99,23 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
     reader = backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
     reader.parquet(*names).createOrReplaceTempView("mgoe_log")
     return backend.table("mgoe_log")
+
+
+def as_table(rows: Any) -> ir.Table:
+    """A table of Ibis, or a frame of pandas, polars or Arrow as one.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(rows, ir.Table):
+        return rows
+    rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
+    if not (isinstance(rows, pd.DataFrame) or hasattr(rows, "__arrow_c_stream__")):
+        raise DataError("table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file")
+    try:
+        return ibis.memtable(pa.table(rows))
+    except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
+        raise DataError("table", f"{rule} with columns of one type each, found that {error}; mend it, or write a Parquet file") from None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
@@ -171,50 +187,37 @@ def unreadable(place: str, error: Exception) -> DataError:
     return DataError(place, f"cannot be read: {reason}; mend it, or write the file again")
 
 
-def files_of(path: str, key: str) -> list[Path]:
-    """The files that a file, folder or glob names, in order.
-
-    Raises:
-        DataError: There is none.
-    """
-    here = Path(path)
-    if here.is_file():
-        return [here]
-    if here.is_dir():
-        files = [f for f in sorted(here.rglob("*")) if not any(map(_ASIDE.match, f.relative_to(here).parts)) and f.is_file()]
-        found = [f for f in files if _is_read(f)]
-        if not found:
-            raise DataError(
-                f"{key} {path}", "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder"
-            )
-        if left := [f for f in files if _OTHER.search(f.name) and not _is_read(f)]:
-            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-            mend = f"convert them, or name by a glob what is the log: {here}/**/*{found[0].suffix}"
-            raise DataError(f"{key} {path}", f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}")
-        return found
-    if glob.has_magic(path):
-        found = sorted(Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file())
-        if not found:
-            raise DataError(f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}")
-        return found
-    near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
-    raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
-
-
-def _read_csv(con: Backend, names: list[str], ids: Sequence[str]) -> ir.Table:
+def _read_csv(con: Backend, patterns: list[str], ids: Sequence[str]) -> ir.Table:
     """Types are guessed by the first rows of each file, and for ids looked up in all."""
 
-    def read(**types: str) -> ir.Table:
-        return con.read_csv(names, union_by_name=len(names) > 1, auto_type_candidates=_TYPES, types=types or None)
+    def read(types: Mapping[str, str]) -> ir.Table:
+        return con.read_csv(patterns, union_by_name=len(patterns) > 1, auto_type_candidates=_TYPES, types=types or None)
 
-    guessed = read()
-    numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_integer()]
+    guessed = read({})
+    numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_numeric()]
     if not numbers:
         return guessed
-    texts: Any = read(**dict.fromkeys(numbers, "VARCHAR"))
-    told = texts.aggregate(**{name: texts[name].re_search(r"^\s*[+-]?0[0-9]").any() for name in numbers}).to_pyarrow().to_pylist()[0]
-    padded = [name for name in numbers if told[name]]
-    return read(**dict.fromkeys(padded, "VARCHAR")) if padded else guessed
+    types = _types_of_ids(read(dict.fromkeys(numbers, "VARCHAR")), numbers)
+    return read(types) if types else guessed
+
+
+def _types_of_ids(texts: Any, ids: Sequence[str]) -> dict[str, str]:
+    """The type that holds every id of a column of digits as it is written, where it is not the one that was guessed."""
+    measures = {}
+    for number, name in enumerate(ids):
+        column = texts[name]
+        measures[f"padded{number}"] = column.re_search(r"^\s*[+-]?0[0-9]").any()
+        measures[f"digits{number}"] = column.re_search(r"^\s*[+-]?[0-9]+\s*$").all()
+        for kind in ("int64", "uint64"):
+            measures[f"{kind} {number}"] = (column.isnull() | column.try_cast(kind).notnull()).all()
+    held = texts.aggregate(**measures).to_pyarrow().to_pylist()[0]
+    types = {}
+    for number, name in enumerate(ids):
+        if held[f"padded{number}"]:
+            types[name] = "VARCHAR"
+        elif held[f"digits{number}"] and not held[f"int64 {number}"]:
+            types[name] = "UBIGINT" if held[f"uint64 {number}"] else "VARCHAR"
+    return types
 
 
 def _check_names(con: Backend, file: str) -> None:
@@ -224,29 +227,15 @@ def _check_names(con: Backend, file: str) -> None:
         DataError: There is no line of names.
         duckdb.Error: The file cannot be read.
     """
-    named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [file]).fetchall()[0]
+    pattern = glob.escape(file)
+    named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [pattern]).fetchall()[0]
     if not named:
-        first = ", ".join(map(repr, con.read_csv([file]).columns[:4]))
+        first = ", ".join(map(repr, con.read_csv([pattern]).columns[:4]))
         raise DataError(file, f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it")
     if len(columns) == 1 and (cut := re.search(r"[,;\t|]", names := columns[0]["name"])):  # no delimiter cuts all lines alike
         kinds = {str(number): "VARCHAR" for number in range(len(names.split(cut[0])))}
         strict = "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
-        con.con.execute(strict, [file, cut[0], kinds]).fetchall()  # its error says which line
-
-
-def _is_read(file: Path) -> bool:
-    return file.name.lower().endswith(_PARQUET + _CSV)
-
-
-def _kind(file: Path, key: str) -> str:
-    if file.name.lower().endswith(_PARQUET):
-        return "parquet"
-    if file.name.lower().endswith(_CSV):
-        return "csv"
-    raise DataError(
-        f"{key} {file}",
-        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; rename or convert it",
-    )
+        con.con.execute(strict, [pattern, cut[0], kinds]).fetchall()  # its error says which line
 
 
 def _check_whole(file: Path, parquet: bool) -> None:

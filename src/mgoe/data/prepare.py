@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
-from mgoe.data.log import connect, drop, open_log, place_of, unreadable
+from mgoe.data.log import as_table, connect, drop, open_log, place_of, unreadable
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
@@ -31,7 +32,7 @@ from mgoe.errors import DataError, OutputError
 from mgoe.files import whole_folder, write_json
 
 
-def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = None) -> Prepared:
+def prepare(settings: RunSettings, out: Path | str, table: Any = None) -> Prepared:
     """Check a log, number its users and items, split it by time, and write examples and history.
 
     The folder appears whole or not at all: it is built beside and renamed.
@@ -39,7 +40,7 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     Args:
         settings: Of the run; `data`, `tasks`, `split` and `negatives` are read.
         out: The folder to write; must not exist.
-        table: The log as a table of any Ibis backend, instead of the files that `data.log` names.
+        table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the files that `data.log` names.
 
     Raises:
         DataError: The log cannot be read or breaks a rule.
@@ -69,8 +70,8 @@ def prepare(settings: RunSettings, out: Path | str, table: ibis.Table | None = N
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | None, place: str) -> dict[str, Any]:
-    source = table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
+def _build(con: Backend, settings: RunSettings, folder: Path, table: Any, place: str) -> dict[str, Any]:
+    source = as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
     log = read_log(con, source, settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
@@ -85,7 +86,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Table | Non
     context.save(folder / "context")
     history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
-    check_first_snapshot(con.read_parquet(folder / "history.parquet"), settings.split, settings.data.bucket, cuts)
+    check_first_snapshot(con.read_parquet(glob.escape(str(folder / "history.parquet"))), settings.split, settings.data.bucket, cuts)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
             write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
@@ -156,6 +157,6 @@ def _write_history(con: Backend, events: Table, cuts: NDArray[np.int32], path: P
         "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
     )
     history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
-    written = con.read_parquet(path)
+    written = con.read_parquet(glob.escape(str(path)))
     counts = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
     return {task: next((row["n"] for row in counts if row["task"] == t), 0) for t, task in enumerate(tasks)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -131,7 +132,7 @@ class Prepared(Encoders):
         `time` is microseconds since 1970; `snapshot` the first that contains the event, the number of cuts standing for the latest alone.
         """
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")  # on the disk of the data, not where the process runs
-        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(self.path / "history.parquet")
+        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(glob.escape(str(self.path / "history.parquet")))
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """User, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
-from mgoe.data.log import connect, open_log, place_of, stage, unreadable
+from mgoe.data.log import as_table, connect, open_log, place_of, stage, unreadable
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
 
 
-def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str, Any]:
+def profile(settings: RunSettings, table: Any = None) -> dict[str, Any]:
     """Describe a log. Rows without an id or a readable time, or outside `data.start` and `data.end`, are counted and left out of the rest.
 
     Args:
         settings: Which columns mean what.
-        table: The log as a table of any Ibis backend, instead of the files that `data.log` names.
+        table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the files that `data.log` names.
 
     Returns:
         rows, nulls (a column), outside_time, duplicates; users, items, pairs, density (pairs over users times items); span; activity
@@ -41,7 +41,9 @@ def profile(settings: RunSettings, table: ibis.Table | None = None) -> dict[str,
     with TemporaryDirectory(prefix="mgoe-") as folder:
         con = connect(Path(folder))
         try:
-            source = table if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
+            source = (
+                as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
+            )
             names = find_columns(source, settings, place)
             raw = stage(con, source, names, "raw", place)
             values, _ = read_columns(raw, settings, names, place)

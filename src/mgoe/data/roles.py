@@ -15,6 +15,8 @@ SAMPLE = 200_000
 
 USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|player|session"
 ITEM = r"item|iid|product|sku|goods|article|video|movie|film|song|track|book|news|content|asset|offer|listing|business|merchant|ad"
+SECOND = r"session|offer|listing|business|merchant|ad"
+"""Names of users and items where a log has no others: of several on a row these are what the others do, sell or stand in."""
 TIME = r"time|timestamp|ts|date|datetime|day|when|created"
 BEHAVIOR = r"behaviou?r|action|event|interaction|activity|operation|type|verb"
 POSITION = r"position|pos|slot|rank|place"
@@ -57,8 +59,16 @@ class Column:
 
     def named(self, words: str) -> bool:
         """Whether a part of the name is one of the words."""
-        parts = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
-        return any(re.fullmatch(f"(?:{words})s?(?:id)?", part) for part in parts)
+        return any(re.fullmatch(f"(?:{words})s?(?:id)?", part) for part in self._parts)
+
+    def is_a(self, words: str) -> bool:
+        """Whether the name says one of the words, and not something of it: `user` and `user_id`, not `user_age`."""
+        parts = [part for part in self._parts if not re.fullmatch("(?:id|key|code|hash|uuid)?", part)]
+        return bool(parts) and re.fullmatch(f"(?:{words})s?(?:id)?", parts[-1]) is not None
+
+    @property
+    def _parts(self) -> list[str]:
+        return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
 
     @property
     def binary(self) -> bool:
@@ -108,9 +118,13 @@ def look(sample: Table) -> list[Column]:
 
 
 def pick(columns: Sequence[Column], words: str, taken: Sequence[str]) -> Column | None:
-    """The column that is named like one of the words; `..._id` and the one with most values come first."""
+    """The column that is named like one of the words: one that is no second choice, then `..._id`, then the one with most values."""
     named = [column for column in columns if column.named(words) and column.name not in taken]
-    return max(named, key=lambda column: (column.name.lower().endswith("id"), column.distinct), default=None)
+
+    def rank(column: Column) -> tuple[bool, bool, int]:
+        return column.is_a(words) and not column.named(SECOND), column.name.lower().endswith("id"), column.distinct
+
+    return max(named, key=rank, default=None)
 
 
 def strength(name: str) -> int | None:

@@ -101,8 +101,6 @@ def _whole(values: pa.Array) -> pa.Array:
 
 def texts(values: pa.Array) -> pa.Array:
     """What ids or categories say, as strings; a decimal says no more digits than it needs."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     written = values if is_text(values.type) else pc.cast(values, pa.string())
     if pa.types.is_decimal(values.type):
         written = pc.replace_substring_regex(written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3")  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import MANIFEST
 from mgoe.config import RunSettings, load_settings, seconds
-from mgoe.data import Vocabulary, WholeLog, connect, on_a_cluster, open_log, open_on_spark, place_of, whole_log, without
+from mgoe.data import Vocabulary, WholeLog, as_table, connect, on_a_cluster, open_log, open_on_spark, place_of, whole_log, without
 from mgoe.data.log import unreadable
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
@@ -36,7 +36,7 @@ def macro_graph(
     out: Path | str,
     *,
     overwrite: bool = False,
-    table: ir.Table | None = None,
+    table: Any = None,
     say: Say = lambda line: None,
 ) -> MacroGraph:
     """Build the macro graph below `out`: with the examples of a run that goes on from there, or, where `graph.snapshots` is `last`, of the
@@ -46,7 +46,7 @@ def macro_graph(
         settings: Of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace a finished run, or one of other settings.
-        table: An Ibis table to read instead of `data.log`; with `last`, its engine counts and sorts.
+        table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`; with `last` its engine counts and sorts.
         say: Called with a line a stage.
 
     Raises:
@@ -61,7 +61,7 @@ def macro_graph(
         return build(settings, out, prepared, say)
 
 
-def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: ir.Table | None, say: Say) -> MacroGraph:
+def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: Any, say: Say) -> MacroGraph:
     with exclusive(out, "a graph"), claim(out, settings, overwrite, None if table is not None else ends_of(settings)):
         if (out / "graph").exists():
             return MacroGraph.open(out / "graph")
@@ -83,7 +83,7 @@ def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: ir.Ta
 
 
 def update(
-    path: Path | str, log: Sequence[str] = (), *, recluster: bool = False, table: ir.Table | None = None, say: Say = lambda line: None
+    path: Path | str, log: Sequence[str] = (), *, recluster: bool = False, table: Any = None, say: Say = lambda line: None
 ) -> MacroGraph:
     """Add new events to a graph, read as the log was that it is built of.
 
@@ -91,7 +91,7 @@ def update(
         path: The graph, or the run that holds it.
         log: Parquet or CSV files, folders or globs of new events alone; none only with `recluster`.
         recluster: Learn macro nodes again, warm-started.
-        table: An Ibis table to read instead.
+        table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead.
         say: Called with a line a stage.
 
     Raises:
@@ -103,9 +103,7 @@ def update(
     return add_events(graph, settings_of(graph, log), log, recluster=recluster, table=table, say=say)
 
 
-def add_events(
-    graph: MacroGraph, settings: RunSettings, log: Sequence[str], *, recluster: bool, table: ir.Table | None, say: Say
-) -> MacroGraph:
+def add_events(graph: MacroGraph, settings: RunSettings, log: Sequence[str], *, recluster: bool, table: Any, say: Say) -> MacroGraph:
     """`update` of an opened graph, with events read by settings of their own."""
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     with _new_events(graph) as work, _log_of(settings, list(log), work, known, table, say) as (found, _):
@@ -166,14 +164,14 @@ def _changeable(path: Path | str) -> MacroGraph:
 
 @contextmanager
 def _log_of(
-    settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: ir.Table | None, say: Say
+    settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: Any, say: Say
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
     """A log as history, numbered in a folder that is kept until the graph is built, so that a build which was cut off finds it again."""
     folder.mkdir(parents=True, exist_ok=True)
     say("reading and numbering the log")
     started = time.perf_counter()
     try:
-        with _opened(settings, log, folder) if table is None else _bounded(table, settings) as source:
+        with _opened(settings, log, folder) if table is None else _bounded(as_table(table), settings) as source:
             place = "the table" if table is not None else place_of(log)
             with peak_memory() as peak:
                 try:

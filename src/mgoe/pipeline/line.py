@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ibis.expr.types as ir
 import pandas as pd
 
 from mgoe.bundle import Bundle, write_bundle
@@ -60,7 +59,7 @@ def run(
     out: Path | str,
     *,
     overwrite: bool = False,
-    table: ir.Table | None = None,
+    table: Any = None,
     say: Say = lambda line: None,
     show_progress: bool = True,
     command: str = "",
@@ -71,7 +70,7 @@ def run(
         settings: Of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace a finished run, or one of other settings.
-        table: An Ibis table to read instead of `data.log`.
+        table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Called with a line a stage.
         show_progress: Progress bars, where standard error is a terminal.
         command: What to print in the report as the way to make it again.
@@ -102,7 +101,7 @@ def run(
 
 
 @contextmanager
-def begin(settings: RunSettings, out: Path, overwrite: bool, say: Say, table: ir.Table | None = None) -> Iterator[Prepared]:
+def begin(settings: RunSettings, out: Path, overwrite: bool, say: Say, table: Any = None) -> Iterator[Prepared]:
     """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
 
     Raises:

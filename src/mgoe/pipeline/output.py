@@ -15,7 +15,7 @@ import yaml
 
 from mgoe import __version__
 from mgoe.config import DataSettings, RunSettings, dump_settings
-from mgoe.data.log import files_of
+from mgoe.data.paths import files_of
 from mgoe.errors import DataError, OutputError
 from mgoe.files import clear_partial, clear_unfinished, ends, write_json, write_text
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import ibis.expr.types as ir
+from typing import Any
 
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
@@ -17,7 +16,7 @@ from mgoe.pipeline.watch import Watch
 Say = Callable[[str], None]
 
 
-def prepare_data(settings: RunSettings, out: Path, table: ir.Table | None = None, say: Say = lambda line: None) -> Prepared:
+def prepare_data(settings: RunSettings, out: Path, table: Any = None, say: Say = lambda line: None) -> Prepared:
     """The prepared log below `out`, made unless it is there."""
     if not (out / "data").exists():
         started = time.perf_counter()

@@ -1,0 +1,64 @@
+"""A log that lies in memory is read as the file that it would be written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from mgoe.data import prepare, profile
+from mgoe.data.log import as_table
+from mgoe.errors import DataError, MgoeError
+from mgoe.pipeline import macro_graph, run
+from tests.data import logs
+
+EVENTS = logs.quiet_events().assign(user_id=lambda log: "u" + log["user_id"].astype(str))
+FRAMES: dict[str, Any] = {
+    "pandas": lambda log: log,
+    "pandas with categories": lambda log: log.astype({"behavior": "category", "user_id": "category"}),
+    "pandas with an index": lambda log: log.set_index("user_id"),
+    "polars": pl.from_pandas,
+    "polars with categories": lambda log: pl.from_pandas(log).with_columns(pl.col("behavior").cast(pl.Categorical)),
+    "Arrow": lambda log: pa.Table.from_pandas(log, preserve_index=False),
+    "Arrow, one batch": lambda log: pa.RecordBatch.from_pandas(log, preserve_index=False),
+    "Ibis": ibis.memtable,
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_frame_is_the_file_it_would_be_written_to(kind: str, tmp_path: Path):
+    EVENTS.to_parquet(tmp_path / "log.parquet")
+    settings = logs.event_settings(data={"log": str(tmp_path / "log.parquet")})
+    found = logs.contents(prepare(settings, tmp_path / "frame", FRAMES[kind](EVENTS)))
+    expected = logs.contents(prepare(settings, tmp_path / "file"))
+    for name in ("history", "examples"):
+        pd.testing.assert_frame_equal(found.pop(name), expected.pop(name))
+    assert repr(found) == repr(expected)
+    assert profile(settings, FRAMES[kind](EVENTS)) == profile(settings)
+
+
+@pytest.mark.parametrize("table", [[1], 7, "log.parquet", {"user_id": [1]}, pd.Series([1]), pd.DataFrame({"a": [1, "b"]}), pa.array([1])])
+def test_what_is_no_table_is_refused(table: Any):
+    with pytest.raises(DataError, match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; m"):
+        as_table(table)
+
+
+def test_wherever_a_table_is_taken_it_is_looked_at(tmp_path: Path):
+    settings = logs.event_settings()
+    whole = logs.event_settings(graph={"snapshots": "last", "resolutions": [[2, 2]]})
+    wrong: Any = [1]
+    for take in (
+        lambda: prepare(settings, tmp_path / "prepared", wrong),
+        lambda: profile(settings, wrong),
+        lambda: run(settings, tmp_path / "run", table=wrong),
+        lambda: macro_graph(settings, tmp_path / "graph", table=wrong),
+        lambda: macro_graph(whole, tmp_path / "whole", table=wrong),
+    ):
+        with pytest.raises(MgoeError, match="table: must be a table of Ibis"):
+            take()
+    assert macro_graph(whole, tmp_path / "good", table=EVENTS).meta["users"][-1] == 2
