@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import ibis
 import ibis.expr.operations as ops
@@ -14,6 +14,12 @@ from ibis.backends.duckdb import Backend
 
 _PRIME = 1_000_003
 _LOW_16, _LOW_21, _LOW_32, _LOW_47 = ((1 << bits) - 1 for bits in (16, 21, 32, 47))
+
+
+class Frame(Protocol):
+    """What hands its columns over as Arrow does: a frame of pandas, polars or Arrow, and an Ibis table too."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def batches(table: ir.Table) -> pa.RecordBatchReader:

@@ -19,7 +19,7 @@ from ibis.common.exceptions import IbisError
 from mgoe.config import did_you_mean
 from mgoe.data.paths import files_of, kind_of
 from mgoe.errors import DataError
-from mgoe.tables import batches
+from mgoe.tables import Frame, batches
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
@@ -101,7 +101,7 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
     return backend.table("mgoe_log")
 
 
-def as_table(rows: Any) -> ir.Table:
+def as_table(rows: Frame) -> ir.Table:
     """A table of Ibis, or a frame of pandas, polars or Arrow as one.
 
     Raises:

@@ -30,9 +30,10 @@ from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import check_first_snapshot, make_cuts, snapshot_of
 from mgoe.errors import DataError, OutputError
 from mgoe.files import whole_folder, write_json
+from mgoe.tables import Frame
 
 
-def prepare(settings: RunSettings, out: Path | str, table: Any = None) -> Prepared:
+def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) -> Prepared:
     """Check a log, number its users and items, split it by time, and write examples and history.
 
     The folder appears whole or not at all: it is built beside and renamed.
@@ -70,7 +71,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Any = None) -> Prepar
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: Any, place: str) -> dict[str, Any]:
+def _build(con: Backend, settings: RunSettings, folder: Path, table: Frame | None, place: str) -> dict[str, Any]:
     source = as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
     log = read_log(con, source, settings, place)
     events = settings.form == "events"

@@ -20,9 +20,10 @@ from mgoe.data.log import as_table, connect, open_log, place_of, stage, unreadab
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
+from mgoe.tables import Frame
 
 
-def profile(settings: RunSettings, table: Any = None) -> dict[str, Any]:
+def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]:
     """Describe a log. Rows without an id or a readable time, or outside `data.start` and `data.end`, are counted and left out of the rest.
 
     Args:

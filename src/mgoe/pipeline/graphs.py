@@ -25,7 +25,7 @@ from mgoe.graph import MacroGraph, NewEvents, Source, Spent, build_graph, forget
 from mgoe.pipeline.output import claim, ends_of
 from mgoe.pipeline.stages import Say, build
 from mgoe.pipeline.watch import Watch
-from mgoe.tables import bounded
+from mgoe.tables import Frame, bounded
 
 LOG_SHARE = 0.6
 """Of graph.memory: what DuckDB may take while it reads and sorts a log."""
@@ -36,7 +36,7 @@ def macro_graph(
     out: Path | str,
     *,
     overwrite: bool = False,
-    table: Any = None,
+    table: Frame | None = None,
     say: Say = lambda line: None,
 ) -> MacroGraph:
     """Build the macro graph below `out`: with the examples of a run that goes on from there, or, where `graph.snapshots` is `last`, of the
@@ -61,7 +61,7 @@ def macro_graph(
         return build(settings, out, prepared, say)
 
 
-def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: Any, say: Say) -> MacroGraph:
+def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: Frame | None, say: Say) -> MacroGraph:
     with exclusive(out, "a graph"), claim(out, settings, overwrite, None if table is not None else ends_of(settings)):
         if (out / "graph").exists():
             return MacroGraph.open(out / "graph")
@@ -83,7 +83,7 @@ def _whole_graph(settings: RunSettings, out: Path, overwrite: bool, table: Any, 
 
 
 def update(
-    path: Path | str, log: Sequence[str] = (), *, recluster: bool = False, table: Any = None, say: Say = lambda line: None
+    path: Path | str, log: Sequence[str] = (), *, recluster: bool = False, table: Frame | None = None, say: Say = lambda line: None
 ) -> MacroGraph:
     """Add new events to a graph, read as the log was that it is built of.
 
@@ -103,7 +103,9 @@ def update(
     return add_events(graph, settings_of(graph, log), log, recluster=recluster, table=table, say=say)
 
 
-def add_events(graph: MacroGraph, settings: RunSettings, log: Sequence[str], *, recluster: bool, table: Any, say: Say) -> MacroGraph:
+def add_events(
+    graph: MacroGraph, settings: RunSettings, log: Sequence[str], *, recluster: bool, table: Frame | None, say: Say
+) -> MacroGraph:
     """`update` of an opened graph, with events read by settings of their own."""
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     with _new_events(graph) as work, _log_of(settings, list(log), work, known, table, say) as (found, _):
@@ -164,7 +166,7 @@ def _changeable(path: Path | str) -> MacroGraph:
 
 @contextmanager
 def _log_of(
-    settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: Any, say: Say
+    settings: RunSettings, log: list[str], folder: Path, known: Mapping[str, Path] | None, table: Frame | None, say: Say
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
     """A log as history, numbered in a folder that is kept until the graph is built, so that a build which was cut off finds it again."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from mgoe.pipeline.rows import check_bundled, model_rows, named_models
 from mgoe.pipeline.stages import Say, build, prepare_data
 from mgoe.pipeline.summary import write_report
 from mgoe.simulate import Truth, check_reachable
+from mgoe.tables import Frame
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run(
     out: Path | str,
     *,
     overwrite: bool = False,
-    table: Any = None,
+    table: Frame | None = None,
     say: Say = lambda line: None,
     show_progress: bool = True,
     command: str = "",
@@ -101,7 +102,7 @@ def run(
 
 
 @contextmanager
-def begin(settings: RunSettings, out: Path, overwrite: bool, say: Say, table: Any = None) -> Iterator[Prepared]:
+def begin(settings: RunSettings, out: Path, overwrite: bool, say: Say, table: Frame | None = None) -> Iterator[Prepared]:
     """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
 
     Raises:

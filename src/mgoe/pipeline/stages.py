@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
 from mgoe.errors import OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.pipeline.watch import Watch
+from mgoe.tables import Frame
 
 Say = Callable[[str], None]
 
 
-def prepare_data(settings: RunSettings, out: Path, table: Any = None, say: Say = lambda line: None) -> Prepared:
+def prepare_data(settings: RunSettings, out: Path, table: Frame | None = None, say: Say = lambda line: None) -> Prepared:
     """The prepared log below `out`, made unless it is there."""
     if not (out / "data").exists():
         started = time.perf_counter()
