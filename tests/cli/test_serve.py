@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,8 @@ from tests.serving.served import check_ready, get, post
 @contextmanager
 def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The command, its address, and the lines it has logged so far."""
-    command = [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words]
-    running = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True, env=os.environ)
+    command = map(str, [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words])
+    running = subprocess.Popen([*command], stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True)
     lines: list[str] = []
     found = threading.Event()
 
@@ -44,13 +44,14 @@ def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[su
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        assert found.wait(60)
+        assert found.wait(120)
         told = [line for line in map(json.loads, lines) if line["event"] == "serving"]
         assert told, "".join(lines)
         check_ready(url := told[0]["url"], workers=workers)
         yield running, url, lines
     finally:
-        running.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # workers too: one that lived on would hold the pipe that is read
         running.wait(30)
         thread.join(30)
         if running.stderr:
@@ -85,6 +86,19 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
     told = [json.loads(line) for line in lines]
     assert {"serving", "stopped", "request"} <= {line["event"] for line in told}
     assert all({"time", "level"} <= set(line) for line in told)
+
+
+def test_workers_do_not_outlive_their_supervisor(own: Path):
+    with process(own, "--engine", "torch", workers=2) as (running, url, lines):
+        host, port = url.removeprefix("http://").split(":")
+        running.kill()
+        running.wait(30)
+        end, free = time.monotonic() + 60, False
+        while not free:
+            assert time.monotonic() < end, "".join(lines)
+            time.sleep(0.1)
+            with suppress(OSError), socket.create_server((host, int(port))):
+                free = True
 
 
 def test_one_worker_stops_well(own: Path, tmp_path: Path):

@@ -6,10 +6,13 @@ import atexit
 import errno
 import gc
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +118,16 @@ def worker() -> App:
         log("cannot start", logging.ERROR, error=str(error))
         raise SystemExit(1) from None
     atexit.register(leave)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     return app
+
+
+def _end_with_supervisor() -> None:
+    """Where the supervisor was killed nobody would stop its workers, who would keep the port: they answer what is under way, and end."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def application(settings: ServeSettings) -> App:
