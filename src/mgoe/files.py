@@ -265,3 +265,8 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise OutputError(
             folder, f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose another disk"
         )
+
+
+def as_pattern(file: Path | str) -> str:
+    """A file's name as DuckDB takes it for this file alone: it would take `ev[1].parquet` for a pattern, and read `ev1.parquet`."""
+    return glob.escape(str(file))

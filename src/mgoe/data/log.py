@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 import duckdb
 import ibis
 import ibis.expr.types as ir
-import pandas as pd
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from ibis.common.exceptions import IbisError
 
-from mgoe.config import did_you_mean
+from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.paths import files_of, kind_of
 from mgoe.errors import DataError
+from mgoe.files import as_pattern
 from mgoe.tables import Frame, batches
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
@@ -64,7 +63,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
     for file in files:
         _check_whole(file, parquet=kinds == {"parquet"})
     names = [str(file) for file in files]
-    patterns = [glob.escape(name) for name in names]  # DuckDB would take `ev[1].parquet` for a pattern, and read `ev1.parquet`
+    patterns = [as_pattern(name) for name in names]
     try:
         if kinds == {"parquet"}:
             return con.read_parquet(patterns, union_by_name=len(names) > 1)
@@ -101,6 +100,11 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
     return backend.table("mgoe_log")
 
 
+def open_source(con: Backend, data: DataSettings, table: Frame | None) -> ir.Table:
+    """The log that settings name, or what is read in its place; arguments and errors as of `open_log` and `as_table`."""
+    return open_log(con, data.log, ids=(data.user, data.item)) if table is None else as_table(table)
+
+
 def as_table(rows: Frame) -> ir.Table:
     """A table of Ibis, or a frame of pandas, polars or Arrow as one.
 
@@ -110,7 +114,7 @@ def as_table(rows: Frame) -> ir.Table:
     if isinstance(rows, ir.Table):
         return rows
     rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
-    if not (isinstance(rows, pd.DataFrame) or hasattr(rows, "__arrow_c_stream__")):
+    if not hasattr(rows, "__arrow_c_stream__"):
         raise DataError("table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file")
     try:
         return ibis.memtable(pa.table(rows))
@@ -227,7 +231,7 @@ def _check_names(con: Backend, file: str) -> None:
         DataError: There is no line of names.
         duckdb.Error: The file cannot be read.
     """
-    pattern = glob.escape(file)
+    pattern = as_pattern(file)
     named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [pattern]).fetchall()[0]
     if not named:
         first = ", ".join(map(repr, con.read_csv([pattern]).columns[:4]))

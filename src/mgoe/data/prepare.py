@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from mgoe.data.examples import ExampleWriter
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.expr import Table
 from mgoe.data.fit import fit_encoders
-from mgoe.data.log import as_table, connect, drop, open_log, place_of, unreadable
+from mgoe.data.log import connect, drop, open_source, place_of, unreadable
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import read_log
 from mgoe.data.side import read_side
@@ -29,7 +28,7 @@ from mgoe.data.summary import summarise
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import check_first_snapshot, make_cuts, snapshot_of
 from mgoe.errors import DataError, OutputError
-from mgoe.files import whole_folder, write_json
+from mgoe.files import as_pattern, whole_folder, write_json
 from mgoe.tables import Frame
 
 
@@ -72,8 +71,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
 
 
 def _build(con: Backend, settings: RunSettings, folder: Path, table: Frame | None, place: str) -> dict[str, Any]:
-    source = as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
-    log = read_log(con, source, settings, place)
+    log = read_log(con, open_source(con, settings.data, table), settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
     first = {f"{node}s": _number(con, rows, node, column, folder, place) for node, column in _nodes(settings).items()}
@@ -87,7 +85,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, table: Frame | Non
     context.save(folder / "context")
     history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
-    check_first_snapshot(con.read_parquet(glob.escape(str(folder / "history.parquet"))), settings.split, settings.data.bucket, cuts)
+    check_first_snapshot(con.read_parquet(as_pattern(folder / "history.parquet")), settings.split, settings.data.bucket, cuts)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
             write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
@@ -158,6 +156,6 @@ def _write_history(con: Backend, events: Table, cuts: NDArray[np.int32], path: P
         "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
     )
     history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
-    written = con.read_parquet(glob.escape(str(path)))
+    written = con.read_parquet(as_pattern(path))
     counts = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
     return {task: next((row["n"] for row in counts if row["task"] == t), 0) for t, task in enumerate(tasks)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from mgoe.data.side import SideFeatures
 from mgoe.data.stream import ExampleFile
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
-from mgoe.files import GIB
+from mgoe.files import GIB, as_pattern
 
 FORMAT = 1
 MANIFEST = "data.json"
@@ -132,7 +131,7 @@ class Prepared(Encoders):
         `time` is microseconds since 1970; `snapshot` the first that contains the event, the number of cuts standing for the latest alone.
         """
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")  # on the disk of the data, not where the process runs
-        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(glob.escape(str(self.path / "history.parquet")))
+        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(as_pattern(self.path / "history.parquet"))
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """User, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

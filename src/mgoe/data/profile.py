@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgoe.config import RunSettings
 from mgoe.data.drift import measure_drift
 from mgoe.data.expr import Expr, Table
-from mgoe.data.log import as_table, connect, open_log, place_of, stage, unreadable
+from mgoe.data.log import connect, open_source, place_of, stage, unreadable
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.windows import bucket_of, moment_of, within
 from mgoe.errors import DataError
@@ -42,9 +42,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
     with TemporaryDirectory(prefix="mgoe-") as folder:
         con = connect(Path(folder))
         try:
-            source = (
-                as_table(table) if table is not None else open_log(con, settings.data.log, ids=(settings.data.user, settings.data.item))
-            )
+            source = open_source(con, settings.data, table)
             names = find_columns(source, settings, place)
             raw = stage(con, source, names, "raw", place)
             values, _ = read_columns(raw, settings, names, place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 import gzip
 import re
 import zlib
@@ -17,6 +16,7 @@ import duckdb
 from mgoe.config import did_you_mean
 from mgoe.datasets.unpack import ENDINGS
 from mgoe.errors import DataError, OutputError
+from mgoe.files import as_pattern
 
 Encoding: TypeAlias = Literal["utf-8", "latin-1"]
 
@@ -108,7 +108,7 @@ class Workbench:
         read = [column if column in columns else f"unread {place}" for place, column in enumerate(first)] if header else columns
         names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
         self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({_as_pattern(path)}, delim = {as_text(delimiter)}, "
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(as_pattern(path))}, delim = {as_text(delimiter)}, "
             f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
             f"encoding = '{encoding}', columns = {{{names}}})"
         )
@@ -119,8 +119,9 @@ class Workbench:
         Raises:
             DataError: The file is missing.
         """
+        file = as_text(as_pattern(self.path(name)))
         self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({_as_pattern(self.path(name))}, delim = '\x01', quote = '', "
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({file}, delim = '\x01', quote = '', "
             "escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})"
         )
 
@@ -138,7 +139,7 @@ class Workbench:
         path = self.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._run(f"COPY ({query}) TO {as_text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
-        self.rows[name] = self.count(f"read_parquet({_as_pattern(path)})")
+        self.rows[name] = self.count(f"read_parquet({as_text(as_pattern(path))})")
         if not self.rows[name]:
             raise DataError(self.source, f"{name} must have rows, found none; are the files those of {self.name}, and whole?")
         return self.rows[name]
@@ -219,11 +220,6 @@ def _reading(path: Path) -> Iterator[None]:
 def as_text(value: str) -> str:
     """A value as a text of SQL."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def _as_pattern(path: Path) -> str:
-    """A file's name as a text of SQL that DuckDB takes for this file alone, and for no pattern."""
-    return as_text(glob.escape(str(path)))
 
 
 def _short(names: Sequence[str]) -> str:
