@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.world import TASKS, World
 from mgoe.config import GraphSettings
 from mgoe.graph import Source, build_graph
-from mgoe.simulate import Truth
+from mgoe.simulation import Truth
 
 DAY = 86_400_000_000
 """Microseconds."""
@@ -63,9 +63,14 @@ def write_history(world: World, file: Path, most: int | None = None) -> Path:
     with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["task"]) as writer:
         for shard in sorted(world.log.glob("*.parquet")):
             events = pq.read_table(shard)[:most]
-            user, item = users.of(truth.user_ids.index(events["user_id"])), items.of(truth.item_ids.index(events["item_id"]))
+            user, item = (
+                users.of(truth.user_ids.index(events["user_id"])),
+                items.of(truth.item_ids.index(events["item_id"])),
+            )
             moment = events["timestamp"].cast(pa.timestamp("us")).cast(pa.int64())
-            task = pc.index_in(events["behavior"].cast(pa.string()), value_set=pa.array(TASKS)).cast(pa.int8())
+            task = pc.index_in(events["behavior"].cast(pa.string()), value_set=pa.array(TASKS)).cast(
+                pa.int8()
+            )
             writer.write_table(pa.table([pa.array(user), pa.array(item), moment, task], schema=schema))
             if most is not None:
                 break

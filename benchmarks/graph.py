@@ -87,8 +87,12 @@ def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
     with plan.log(events) as world, built(world, plan.graph, plan.keep) as build:
         print_build(world, build)
         floor = floor_seconds(world)
-        line(f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor)
-        for side, value in (agreement(world.folder, MacroGraph.open(build.out / "graph")) if nmi else {}).items():
+        line(
+            f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor
+        )
+        for side, value in (
+            agreement(world.folder, MacroGraph.open(build.out / "graph")) if nmi else {}
+        ).items():
             line(f"graph.nmi.{side}.{world.name}", value, "1")
         return world.events, build.spent.seconds
 
@@ -98,7 +102,11 @@ def print_build(world: World, build: Build) -> None:
     seconds, stages = build.spent.seconds, build.meta["stages"]
     line(f"graph.seconds.{world.name}", seconds, "s")
     line(f"graph.events_per_s.{world.name}", world.events / seconds, "events/s")
-    line(f"graph.build_events_per_s.{world.name}", world.events / (seconds - stages[NUMBERING]["seconds"]), "events/s")
+    line(
+        f"graph.build_events_per_s.{world.name}",
+        world.events / (seconds - stages[NUMBERING]["seconds"]),
+        "events/s",
+    )
     line(f"graph.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
     line(f"graph.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
     line(f"graph.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
@@ -133,7 +141,11 @@ def seconds_from_codes(histories: tuple[Path, Path], graph: Mapping[str, Any], *
         more: Options of `benchmarks/coded.py`.
     """
     with tempfile.TemporaryDirectory(dir=histories[0].parent) as out:
-        return float(json.loads(child("-m", "benchmarks.coded", *histories, out, "--graph", json.dumps(graph), *more).output)["seconds"])
+        return float(
+            json.loads(
+                child("-m", "benchmarks.coded", *histories, out, "--graph", json.dumps(graph), *more).output
+            )["seconds"]
+        )
 
 
 @contextmanager
@@ -153,10 +165,22 @@ def compare_kernels(plan: Plan, events: float) -> None:
             stages.append(json.loads(child("-m", "benchmarks.kernels", *histories).output))
             return sum(stages[-1].values())
 
-        seconds = in_turn({"ours": lambda: seconds_from_codes(histories, plan.graph), "theirs": theirs}, plan.rounds)
+        seconds = in_turn(
+            {"ours": lambda: seconds_from_codes(histories, plan.graph), "theirs": theirs}, plan.rounds
+        )
     for name in stages[0]:
-        line(f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}", median(run[name] for run in stages), "s")
-    line(f"graph.vs_kernels.{world.name}", seconds["ours"], "s", seconds["theirs"], seconds["ours"] / seconds["theirs"])
+        line(
+            f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}",
+            median(run[name] for run in stages),
+            "s",
+        )
+    line(
+        f"graph.vs_kernels.{world.name}",
+        seconds["ours"],
+        "s",
+        seconds["theirs"],
+        seconds["ours"] / seconds["theirs"],
+    )
 
 
 def compare_macgnn(plan: Plan, events: float) -> None:
@@ -169,13 +193,21 @@ def compare_macgnn(plan: Plan, events: float) -> None:
                 return float(build.meta["seconds"])
 
         def theirs() -> float:
-            took = json.loads(child("-m", "benchmarks.macgnn", world.folder, "--macro-nodes", str(MACRO_NODES)).output)
+            took = json.loads(
+                child("-m", "benchmarks.macgnn", world.folder, "--macro-nodes", str(MACRO_NODES)).output
+            )
             fifths.append(took["graph"] + took["last_fifth"])
             return took["graph"] + took["all"]
 
         seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
     for name, theirs_took in {"": seconds["theirs"], "_last_fifth": median(fifths)}.items():
-        line(f"graph.vs_macgnn_preparation{name}.{world.name}", seconds["ours"], "s", theirs_took, theirs_took / seconds["ours"])
+        line(
+            f"graph.vs_macgnn_preparation{name}.{world.name}",
+            seconds["ours"],
+            "s",
+            theirs_took,
+            theirs_took / seconds["ours"],
+        )
 
 
 def measure_more(plan: Plan, events: float) -> None:
@@ -190,7 +222,9 @@ def measure_more(plan: Plan, events: float) -> None:
         seconds = in_turn(runs, plan.rounds)
     for name in ("resolution", "snapshot"):
         added = seconds[name] - seconds["build"]
-        line(f"graph.seconds_added.{name}.{world.name}", added, "s", seconds["build"], added / seconds["build"])
+        line(
+            f"graph.seconds_added.{name}.{world.name}", added, "s", seconds["build"], added / seconds["build"]
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -199,8 +233,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = options.kernels, options.macgnn, options.more
     sizes = options.events or (SIZES if not any(others) else "")
     with tempfile.TemporaryDirectory() as temporary:
-        graph = (DEFAULT if options.nmi else PLAIN) | dict(options.sets) | ({} if options.rank is None else {"rank": options.rank})
-        plan = Plan((options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph, options.worlds)
+        graph = (
+            (DEFAULT if options.nmi else PLAIN)
+            | dict(options.sets)
+            | ({} if options.rank is None else {"rank": options.rank})
+        )
+        plan = Plan(
+            (options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph, options.worlds
+        )
         plan.work.mkdir(parents=True, exist_ok=True)
         measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
         if len(measured) > 1:
@@ -211,16 +251,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", help=f"sizes to build, comma between; {SIZES} where nothing else is asked for")
-    parser.add_argument("--nmi", action="store_true", help="default settings; compare macro nodes with planted communities")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--events", help=f"sizes to build, comma between; {SIZES} where nothing else is asked for"
+    )
+    parser.add_argument(
+        "--nmi", action="store_true", help="default settings; compare macro nodes with planted communities"
+    )
     for name, size in {"kernels": 5e7, "macgnn": 1e6, "more": 1e7}.items():
-        parser.add_argument(f"--{name}", nargs="?", type=float, const=size, metavar="EVENTS", help=f"at {size:g} events, or so many")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of every comparison, whose medians count; {ROUNDS} by default")
+        parser.add_argument(
+            f"--{name}",
+            nargs="?",
+            type=float,
+            const=size,
+            metavar="EVENTS",
+            help=f"at {size:g} events, or so many",
+        )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        help=f"of every comparison, whose medians count; {ROUNDS} by default",
+    )
     parser.add_argument("--rank", type=int, help="of the sketch, instead of the default")
-    parser.add_argument("--set", dest="sets", action="append", type=_setting, default=[], metavar="KEY=VALUE", help="of every graph")
-    parser.add_argument("--world", dest="worlds", action="append", default=[], metavar="KEY=VALUE", help="of every simulated log")
-    parser.add_argument("--work", type=Path, help="folder for logs and outputs, which are used again; a temporary one by default")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="KEY=VALUE",
+        help="of every graph",
+    )
+    parser.add_argument(
+        "--world",
+        dest="worlds",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of every simulated log",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for logs and outputs, which are used again; a temporary one by default",
+    )
     parser.add_argument("--keep", action="store_true", help="leave logs and outputs in --work")
     return parser
 

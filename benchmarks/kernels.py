@@ -98,7 +98,9 @@ def run(history: Path, k: int, rank: int = RANK, seed: int = 0) -> Result:
 def read(history: Path) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]:
     """Users, items and tasks of the events."""
     table = pq.read_table(history, columns=["user", "item", "task"])
-    user, item, task = (np.require(table[name].to_numpy(), requirements="W") for name in ("user", "item", "task"))
+    user, item, task = (
+        np.require(table[name].to_numpy(), requirements="W") for name in ("user", "item", "task")
+    )
     return user, item, task
 
 
@@ -109,7 +111,9 @@ def scores(user: NDArray[np.int32], item: NDArray[np.int32], task: NDArray[np.in
     return Rows(*compiled.scores(user, item, task, int(user.max()) + 1, table))
 
 
-def sketch(by_user: Rows, by_item: Rows, rank: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def sketch(
+    by_user: Rows, by_item: Rows, rank: int, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Unit vectors of users and items: a randomised SVD of a fifth of the users, degree-normalised; all users projected.
 
     Returns:
@@ -117,11 +121,15 @@ def sketch(by_user: Rows, by_item: Rows, rank: int, seed: int) -> tuple[NDArray[
     """
     rng = np.random.default_rng(seed)
     users, items = len(by_user.indptr) - 1, len(by_item.indptr) - 1
-    scale_user, scale_item = (1 / np.sqrt(compiled.sums(rows.indptr, rows.score))[:, None] for rows in (by_user, by_item))
+    scale_user, scale_item = (
+        1 / np.sqrt(compiled.sums(rows.indptr, rows.score))[:, None] for rows in (by_user, by_item)
+    )
     chosen = np.flatnonzero(rng.random(users) < SHARE)
     part = Rows(*compiled.rows_of(by_user.indptr, by_user.other, by_user.score, chosen))
     back, scale_part = part.transposed(items), scale_user[chosen]
-    basis = orthonormal((part @ (scale_item * rng.standard_normal((items, rank + OVERSAMPLING), np.float32))) * scale_part)
+    basis = orthonormal(
+        (part @ (scale_item * rng.standard_normal((items, rank + OVERSAMPLING), np.float32))) * scale_part
+    )
     for _ in range(POWER_ITERATIONS):
         basis = orthonormal((back @ (scale_part * basis)) * scale_item)
         basis = orthonormal((part @ (scale_item * basis)) * scale_part)
@@ -155,9 +163,15 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def cluster(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]:
     """Spherical k-means by faiss on its own sample (256 rows a centre), from k-means++ seeds; then every row to its nearest centre."""
     rows = np.ascontiguousarray(rows, np.float32)
-    sample = rows if len(rows) <= _SEEDING else rows[np.random.default_rng(seed).choice(len(rows), _SEEDING, replace=False)]
+    sample = (
+        rows
+        if len(rows) <= _SEEDING
+        else rows[np.random.default_rng(seed).choice(len(rows), _SEEDING, replace=False)]
+    )
     start = kmeans_plusplus(sample, k, random_state=seed)[0]
-    kmeans = faiss.Kmeans(rows.shape[1], k, niter=_ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1)
+    kmeans = faiss.Kmeans(
+        rows.shape[1], k, niter=_ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1
+    )
     kmeans.train(rows, init_centroids=np.ascontiguousarray(start, np.float32))
     return kmeans.assign(rows)[1]
 

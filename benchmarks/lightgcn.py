@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 
 def light_gcn(
-    known: sp.csr_array, seed: int, width: int, epochs: Sequence[int], rounds: int = 3, batch: int = 8192, decay: float = 1e-4
+    known: sp.csr_array,
+    seed: int,
+    width: int,
+    epochs: Sequence[int],
+    rounds: int = 3,
+    batch: int = 8192,
+    decay: float = 1e-4,
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of pairs (eq. 15).
 
@@ -39,11 +45,15 @@ def light_gcn(
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs[-1] + 1):
         for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
-            nodes = np.stack([pairs.row[rows], users + pairs.col[rows], users + rng.integers(0, items, len(rows))])
+            nodes = np.stack(
+                [pairs.row[rows], users + pairs.col[rows], users + rng.integers(0, items, len(rows))]
+            )
             places = torch.from_numpy(nodes.astype(np.int64))  # of a user, an item that is his, another
             user, liked, other = _Smoothed.apply(adjacency, table, rounds)[places]
             lead = (user * (liked - other)).sum(1)
-            loss = torch.nn.functional.softplus(-lead).mean() + decay * table[places].square().sum() / (2 * len(rows))
+            loss = torch.nn.functional.softplus(-lead).mean() + decay * table[places].square().sum() / (
+                2 * len(rows)
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -72,7 +82,11 @@ def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Ten
     degree = np.bincount(ends[0], minlength=users + items)
     values = 1 / np.sqrt(degree[ends[0]] * degree[ends[1]])
     places = torch.from_numpy(np.stack(ends).astype(np.int64))
-    return torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2).coalesce().to_sparse_csr()
+    return (
+        torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2)
+        .coalesce()
+        .to_sparse_csr()
+    )
 
 
 def smoothed(adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:

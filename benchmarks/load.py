@@ -36,7 +36,9 @@ class Answers:
 
     def milliseconds(self, quantile: float, kind: str | None = None) -> float:
         """A quantile of the latency, of one kind or of all."""
-        kept = [one for one, name in zip(self.seconds, self.kinds, strict=True) if kind is None or name == kind]
+        kept = [
+            one for one, name in zip(self.seconds, self.kinds, strict=True) if kind is None or name == kind
+        ]
         return float(np.quantile(kept, quantile) * 1e3)
 
     @property
@@ -98,7 +100,9 @@ def load(port: int, requests: Callable[[], Iterator[Asked]], seconds: float, con
     return asyncio.run(_load(port, requests, seconds, connections))
 
 
-async def _load(port: int, requests: Callable[[], Iterator[Asked]], seconds: float, connections: int) -> Answers:
+async def _load(
+    port: int, requests: Callable[[], Iterator[Asked]], seconds: float, connections: int
+) -> Answers:
     answers, started = Answers(), time.perf_counter()
 
     async def one() -> None:

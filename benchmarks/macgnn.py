@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
-from mgoe.simulate import Truth
+from mgoe.simulation import Truth
 
 RECENTS = 20
 _PARTS = 5
@@ -77,7 +77,9 @@ def neighbours(rows: pd.DataFrame, node: str, other: str) -> Lists:
     return {number: group[other].tolist() for number, group in rows.groupby(node)}
 
 
-def macro_edges(items_of: Lists, items: int, item_macro: NDArray[np.integer], k: int) -> tuple[NDArray[np.float64], ...]:
+def macro_edges(
+    items_of: Lists, items: int, item_macro: NDArray[np.integer], k: int
+) -> tuple[NDArray[np.float64], ...]:
     """Counts of neighbours a macro node over one and over two steps.
 
     Returns:
@@ -118,10 +120,22 @@ def loop(rows: pd.DataFrame, edges: tuple[NDArray[np.float64], ...], recent: tup
     return time.perf_counter() - started
 
 
-def _sample(user: int, item: int, label: int, edges: tuple[NDArray[np.float64], ...], recent: tuple[Lists, Lists]) -> NDArray[np.float64]:
+def _sample(
+    user: int, item: int, label: int, edges: tuple[NDArray[np.float64], ...], recent: tuple[Lists, Lists]
+) -> NDArray[np.float64]:
     user_first, user_second, item_first, item_second = edges
     items, users = _padded(recent[0][user]), _padded(recent[1][item])
-    parts = [user], user_first[user], user_second[user], items, [item], item_first[item], item_second[item], users, [label]
+    parts = (
+        [user],
+        user_first[user],
+        user_second[user],
+        items,
+        [item],
+        item_first[item],
+        item_second[item],
+        users,
+        [label],
+    )
     return np.concatenate(parts)
 
 

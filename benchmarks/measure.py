@@ -24,7 +24,9 @@ _EVERY = 0.1  # seconds between looks at a child's memory
 _ANONYMOUS, _MAPPED = ("RssAnon",), ("RssFile", "RssShmem")
 
 
-def line(name: str, value: float, unit: str, against: float | None = None, ratio: float | None = None) -> None:
+def line(
+    name: str, value: float, unit: str, against: float | None = None, ratio: float | None = None
+) -> None:
     """Print one figure.
 
     Args:
@@ -34,12 +36,20 @@ def line(name: str, value: float, unit: str, against: float | None = None, ratio
         against: What it is compared with, measured in the same run and in the same unit.
         ratio: Of the two; which way round, the benchmark's own text says.
     """
-    figure = {"name": name, "value": _short(value), "unit": unit, "against": _short(against), "ratio": _short(ratio)}
+    figure = {
+        "name": name,
+        "value": _short(value),
+        "unit": unit,
+        "against": _short(against),
+        "ratio": _short(ratio),
+    }
     print(json.dumps(figure), flush=True)
 
 
 def _short(number: float | None) -> float | None:
-    return None if number is None or not math.isfinite(number) else float(f"{number:.5g}")  # JSON has no other numbers
+    return (
+        None if number is None or not math.isfinite(number) else float(f"{number:.5g}")
+    )  # JSON has no other numbers
 
 
 def size_name(size: float) -> str:
@@ -81,7 +91,12 @@ def child(*command: str | Path) -> Spent:
     started = time.perf_counter()
     peaks = 0.0, 0.0
     with subprocess.Popen(
-        arguments, cwd=ROOT, env=os.environ | threads, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        cwd=ROOT,
+        env=os.environ | threads,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         while True:
             with suppress(subprocess.TimeoutExpired):
@@ -90,7 +105,9 @@ def child(*command: str | Path) -> Spent:
             peaks = tuple(map(max, peaks, _memory(process.pid)))
     seconds = time.perf_counter() - started
     if process.returncode:
-        raise RuntimeError(f"`python {' '.join(arguments[1:])}` ended with code {process.returncode}: {errors[-2000:]}")
+        raise RuntimeError(
+            f"`python {' '.join(arguments[1:])}` ended with code {process.returncode}: {errors[-2000:]}"
+        )
     return Spent(seconds, peaks[0], peaks[1], output)
 
 
@@ -99,7 +116,9 @@ def _memory(process: int) -> tuple[float, float]:
     anonymous = mapped = 0
     with suppress(OSError):  # it ended meanwhile
         fields = dict(row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines())
-        anonymous, mapped = (sum(int(fields.get(name, "0").split()[0]) for name in names) for names in (_ANONYMOUS, _MAPPED))
+        anonymous, mapped = (
+            sum(int(fields.get(name, "0").split()[0]) for name in names) for names in (_ANONYMOUS, _MAPPED)
+        )
     anonymous, mapped = anonymous * 1024 / GIB, mapped * 1024 / GIB
     for below in _children(process):
         more = _memory(below)

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.unmerged import built, held_against, influences, parsed
 from mgoe.config import InputGroup, ModelSettings
+from mgoe.experiments.cells import Inputs
+from mgoe.experiments.rows import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.models.spec import Batch
 from mgoe.models.towers import Towers
-from mgoe.pipeline.cells import Inputs
-from mgoe.pipeline.rows import decided
 
 MEMBERS = MGOEOptions().members
 
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with built(parsed(__doc__, arguments)) as (settings, out, prepared, _):
         whole = resolve("mgoe")
         knots = {"knots": MGOEOptions().knots}
-        bottoms = ModelSettings(name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots)
+        bottoms = ModelSettings(
+            name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots
+        )
         whole, own = decided([whole, resolve(bottoms)], prepared)
         inputs = Inputs(out, settings)
         theirs = influences(settings, inputs, whole, out)
@@ -67,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.members import main as run  # so that the model's import path is the module's, not `__main__`'s
+    from benchmarks.members import (
+        main as run,
+    )  # so that the model's import path is the module's, not `__main__`'s
 
     run()

@@ -22,8 +22,8 @@ from benchmarks.measure import line
 from mgoe.bundle import Bundle
 from mgoe.data import Prepared
 from mgoe.metrics import auc
-from mgoe.serving.onnx import Precision
-from mgoe.serving.scorer import Scorer
+from mgoe.serving.scoring.onnx import Precision
+from mgoe.serving.scoring.scorer import Scorer
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 EXAMPLES = 100_000
@@ -31,7 +31,9 @@ EXAMPLES = 100_000
 
 def main() -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
     torch.set_num_threads(1)

@@ -94,8 +94,15 @@ def make(world: World, out: Path, examples: int) -> None:
         build_graph(source, GraphSettings.model_validate(settings), out / name)
     write_examples(history, out / "data", examples)
     history.unlink()
-    at = {f"{side}_at": [count] * (len(CUTS) + 1) for side, count in zip(("users", "items"), nodes, strict=True)}
-    manifest = {"settings": {"tasks": [task.model_dump() for task in TASKS]}, "summary": {}, "cuts": CUTS.tolist(), **at}
+    at = {
+        f"{side}_at": [count] * (len(CUTS) + 1) for side, count in zip(("users", "items"), nodes, strict=True)
+    }
+    manifest = {
+        "settings": {"tasks": [task.model_dump() for task in TASKS]},
+        "summary": {},
+        "cuts": CUTS.tolist(),
+        **at,
+    }
     (out / MANIFEST).write_text(json.dumps(manifest | {"tasks": [task.name for task in TASKS]}))
 
 
@@ -119,7 +126,12 @@ def write_examples(history: Path, folder: Path, count: int) -> None:
     labels[np.arange(positives), (drawn["task"].to_numpy() == STRONGEST).astype(int)] = 1
     order = np.lexsort((items, users))
     with ExampleWriter(folder, CUTS, TASKS) as writer:
-        writer.write(users[order].astype(np.int64), items[order].astype(np.int64), np.ones(count, np.int32), labels[order])
+        writer.write(
+            users[order].astype(np.int64),
+            items[order].astype(np.int64),
+            np.ones(count, np.int32),
+            labels[order],
+        )
     for name in ("user_side", "item_side"):
         SideFeatures(FeatureEncoders(), {}).save(folder / name)
     FeatureEncoders().save(folder / "context")

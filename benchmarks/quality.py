@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line
-from mgoe import pipeline
+from mgoe import experiments
 from mgoe.config import InputGroup, ModelSettings, load_settings
 from mgoe.evaluation import Row
 from mgoe.models import MGOE, FeatureSpec, MGOEOptions
@@ -45,14 +45,22 @@ class DenseMGOE(MGOE):
 
 MODELS = [
     ModelSettings(name=FAST, base="mgoe", inputs=INPUTS, ids="on", training={"precision": "bfloat16"}),
-    ModelSettings(name=PLAIN, base="benchmarks.quality:DenseMGOE", inputs=INPUTS, ids="on", training={"precision": "float32"}),
+    ModelSettings(
+        name=PLAIN,
+        base="benchmarks.quality:DenseMGOE",
+        inputs=INPUTS,
+        ids="on",
+        training={"precision": "float32"},
+    ),
 ]
 
 
 def mean(rows: Sequence[Row], model: str, metric: str) -> float:
     """Over tasks and seeds, on test."""
     found = [
-        row["value"] for row in rows if (row["model"], row["split"], row["slice"], row["task"], row["metric"]) == (model, *WHERE, metric)
+        row["value"]
+        for row in rows
+        if (row["model"], row["split"], row["slice"], row["task"], row["metric"]) == (model, *WHERE, metric)
     ]
     return float(np.mean(found))
 
@@ -60,26 +68,39 @@ def mean(rows: Sequence[Row], model: str, metric: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, print."""
     options = _parser().parse_args(arguments)
-    sets = [f"data.log={options.log}", f"jobs={options.jobs}", "evaluation.ranking_queries=0", "evaluation.slices=false"]
-    settings = load_settings(options.config, sets).model_copy(update={"models": MODELS, "seeds": list(range(options.seeds))})
+    sets = [
+        f"data.log={options.log}",
+        f"jobs={options.jobs}",
+        "evaluation.ranking_queries=0",
+        "evaluation.slices=false",
+    ]
+    settings = load_settings(options.config, sets).model_copy(
+        update={"models": MODELS, "seeds": list(range(options.seeds))}
+    )
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary) / "run"
-        rows = pipeline.run(settings, out, say=lambda said: print(said, file=sys.stderr)).rows
+        rows = experiments.run(settings, out, say=lambda said: print(said, file=sys.stderr)).rows
         for metric in METRICS:
             fast, plain = mean(rows, FAST, metric), mean(rows, PLAIN, metric)
             line(f"quality.{metric}", fast, "1", plain, fast / plain)
-        lead = next(lead for lead in pipeline.leads(out) if lead.rival == PLAIN)
+        lead = next(lead for lead in experiments.leads(out) if lead.rival == PLAIN)
         for name, value in (("lead", lead.value), ("lead.low", lead.low), ("lead.high", lead.high)):
             line(f"quality.{name}", value, "1")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("log", type=Path, help="to train on, as `data.log` of the configuration")
-    parser.add_argument("--config", type=Path, default=Path(__file__).resolve().parents[1] / "examples" / "tmall.yaml")
+    parser.add_argument(
+        "--config", type=Path, default=Path(__file__).resolve().parents[1] / "examples" / "tmall.yaml"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="5 by default")
     parser.add_argument("--jobs", type=int, default=1, help="fits side by side; 1 by default")
-    parser.add_argument("--out", type=Path, help="folder of the run, gone on with if it is there; a temporary one by default")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run, gone on with if it is there; a temporary one by default"
+    )
     return parser
 
 

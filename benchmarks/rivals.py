@@ -27,7 +27,12 @@ from mgoe.models import RankingModel
 WIDTH = 32
 """Of a user's or an item's row."""
 EXPERT, TOWER = (128, 64), (64, 32)
-PACKAGES = {"torch_rechub": "torch-rechub", "deepctr_torch": "deepctr-torch", "tqdm": "tqdm", "requests": "requests"}
+PACKAGES = {
+    "torch_rechub": "torch-rechub",
+    "deepctr_torch": "deepctr-torch",
+    "tqdm": "tqdm",
+    "requests": "requests",
+}
 """The peers and what they need besides what we do, by the module that it is imported as."""
 
 
@@ -62,7 +67,9 @@ def require_peers() -> None:
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         bring = f"`pip install 'mgoe[bench]'`, or `pip install --no-deps {' '.join(missing)}`, which leaves torch as it is"
-        raise SystemExit(f"peers: need {', '.join(missing)}, found no such package; {bring}, or leave the peers out with --no-peers")
+        raise SystemExit(
+            f"peers: need {', '.join(missing)}, found no such package; {bring}, or leave the peers out with --no-peers"
+        )
 
 
 def rowwise_dense_adam(model: RankingModel, inputs: dict[str, Tensor], batch_size: int) -> Epoch:
@@ -76,7 +83,10 @@ def rowwise_dense_adam(model: RankingModel, inputs: dict[str, Tensor], batch_siz
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.sparse = False
-    loader, optimizer = DataLoader(Rows(inputs), batch_size, shuffle=True), torch.optim.Adam(model.parameters())
+    loader, optimizer = (
+        DataLoader(Rows(inputs), batch_size, shuffle=True),
+        torch.optim.Adam(model.parameters()),
+    )
 
     def run() -> float:
         started = time.perf_counter()
@@ -102,9 +112,14 @@ def torch_rechub(examples: Examples, users: int, items: int, batch_size: int) ->
     columns = [features.SparseFeature(name, rows, WIDTH) for name, rows in (("user", users), ("item", items))]
     tasks = ["classification"] * examples.labels.shape[1]
     tower, expert = {"dims": [*TOWER]}, {"dims": [*EXPERT]}
-    model = _module("torch_rechub.models.multi_task").MMOE(columns, tasks, len(tasks), expert, [tower] * len(tasks))
+    model = _module("torch_rechub.models.multi_task").MMOE(
+        columns, tasks, len(tasks), expert, [tower] * len(tasks)
+    )
     trainer = _module("torch_rechub.trainers").MTLTrainer(model, tasks, optimizer_params={"lr": 1e-3})
-    inputs, none = {"user": examples.user, "item": examples.item}, {"user": examples.user[:0], "item": examples.item[:0]}
+    inputs, none = (
+        {"user": examples.user, "item": examples.item},
+        {"user": examples.user[:0], "item": examples.item[:0]},
+    )
     generator = _module("torch_rechub.utils.data").DataGenerator(inputs, examples.labels)
     unused = {"x_val": none, "y_val": examples.labels[:0], "x_test": none, "y_test": examples.labels[:0]}
     loader = generator.generate_dataloader(**unused, batch_size=batch_size)[0]
@@ -115,7 +130,10 @@ def deepctr_torch(examples: Examples, users: int, items: int, batch_size: int) -
     """DeepCTR-Torch's MMoE under its own `fit`. Arguments as above."""
     _keep_offline()
     inputs = _module("deepctr_torch.inputs")
-    columns = [inputs.SparseFeat(name, rows, embedding_dim=WIDTH) for name, rows in (("user", users), ("item", items))]
+    columns = [
+        inputs.SparseFeat(name, rows, embedding_dim=WIDTH)
+        for name, rows in (("user", users), ("item", items))
+    ]
     tasks = [f"task{t}" for t in range(examples.labels.shape[1])]
     model = _module("deepctr_torch.models.multitask").MMOE(
         columns,
@@ -129,7 +147,12 @@ def deepctr_torch(examples: Examples, users: int, items: int, batch_size: int) -
     )
     model.compile("adam", loss=["binary_crossentropy"] * len(tasks))
     read = {"user": examples.user, "item": examples.item}
-    return Epoch(model, lambda: _quiet(lambda: model.fit(dict(read), examples.labels, batch_size=batch_size, epochs=1, verbose=0)))
+    return Epoch(
+        model,
+        lambda: _quiet(
+            lambda: model.fit(dict(read), examples.labels, batch_size=batch_size, epochs=1, verbose=0)
+        ),
+    )
 
 
 def _keep_offline() -> None:

@@ -61,7 +61,9 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 def main() -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=20)
@@ -113,7 +115,9 @@ def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
 def floors(given: argparse.Namespace, whole: float) -> None:
     """What HTTP, the matrix products and PyTorch take by themselves, in ms; and the peer."""
     port = free_port()
-    with started("-m", "uvicorn", "benchmarks.echo:app", "--port", str(port), "--log-level", "warning", work=given.work):
+    with started(
+        "-m", "uvicorn", "benchmarks.echo:app", "--port", str(port), "--log-level", "warning", work=given.work
+    ):
         wait(port, "/")
         answers = load(port, ranks(given), min(5, given.seconds), 1)
     echo = answers.milliseconds(0.5)
@@ -123,8 +127,8 @@ def floors(given: argparse.Namespace, whole: float) -> None:
     bundle = Bundle.open(made(given, 100), verify=False)
     rng = np.random.default_rng(0)
     users, items = np.full(CANDIDATES, rng.integers(given.users)), rng.integers(0, given.items, CANDIDATES)
-    products = matrix_products(lambda: bundle.score_codes(users, items))
-    matmul, scored = best(products), best(lambda: bundle.score_codes(users, items))
+    products = matrix_products(lambda: bundle.score_indices(users, items))
+    matmul, scored = best(products), best(lambda: bundle.score_indices(users, items))
     line("serve.floor.matmul", matmul, "ms", whole, matmul / whole)
     line("serve.floor.torch", scored, "ms", whole, scored / whole)
     if not given.no_peers:
@@ -162,10 +166,15 @@ def matrix_products(score: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def torch_rechub_mmoe(given: argparse.Namespace, users: np.ndarray, items: np.ndarray) -> Callable[[], object]:
+def torch_rechub_mmoe(
+    given: argparse.Namespace, users: np.ndarray, items: np.ndarray
+) -> Callable[[], object]:
     """torch-rechub's MMoE on the same rows, in the process: ids are codes already, and the answer stays a tensor."""
     features = importlib.import_module("torch_rechub.basic.features")
-    columns = [features.SparseFeature(name, rows, WIDTH) for name, rows in (("user", given.users), ("item", given.items))]
+    columns = [
+        features.SparseFeature(name, rows, WIDTH)
+        for name, rows in (("user", given.users), ("item", given.items))
+    ]
     tasks = ["classification"] * 3
     mmoe = importlib.import_module("torch_rechub.models.multi_task").MMOE
     model = mmoe(columns, tasks, 3, {"dims": [*EXPERT]}, [{"dims": [*TOWER]}] * 3).eval()
@@ -191,15 +200,31 @@ def mixed(given: argparse.Namespace) -> None:
     with service(current, given.work) as (port, _):
         load(port, ranks(given), 3, 1)
         quiet = load(port, ranks(given), given.seconds, 4)
-        swap = subprocess.Popen(["sh", "-c", f"sleep {given.mixed / 4}; ln -s {other} {current}.next; mv -T {current}.next {current}"])
+        swap = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                f"sleep {given.mixed / 4}; ln -s {other} {current}.next; mv -T {current}.next {current}",
+            ]
+        )
         under = load(port, lambda: a_mix(given), given.mixed, 4)
         swap.wait()
         taken = seconds_to_swap(current, given.work)
     p99, before = under.milliseconds(0.99, "rank"), quiet.milliseconds(0.99)
     line("serve.mixed_load.p99_ms", p99, "ms", before, p99 / before)
-    line("serve.mixed_load.errors_5xx", sum(status >= 500 or status == 0 for status in under.status), "requests")
+    line(
+        "serve.mixed_load.errors_5xx",
+        sum(status >= 500 or status == 0 for status in under.status),
+        "requests",
+    )
     line("serve.mixed_load.swap_s", taken, "s")
-    line("serve.mixed_load.requests_per_s", under.per_second, "1/s", quiet.per_second, under.per_second / quiet.per_second)
+    line(
+        "serve.mixed_load.requests_per_s",
+        under.per_second,
+        "1/s",
+        quiet.per_second,
+        under.per_second / quiet.per_second,
+    )
 
 
 def ranks(given: argparse.Namespace) -> Callable[[], Iterator[Asked]]:
@@ -216,7 +241,12 @@ def a_rank(given: argparse.Namespace, rng: np.random.Generator, user: int | None
     """Ids as `served.py` makes them."""
     user = int(rng.integers(given.users)) * 7 + 11 if user is None else user
     candidates = (rng.choice(given.items, CANDIDATES, replace=False) * 7 + 11).tolist()
-    return post("/v1/rank", json.dumps({"user": user, "candidates": candidates, "k": CANDIDATES, "objective": OBJECTIVE}).encode())
+    return post(
+        "/v1/rank",
+        json.dumps(
+            {"user": user, "candidates": candidates, "k": CANDIDATES, "objective": OBJECTIVE}
+        ).encode(),
+    )
 
 
 def a_mix(given: argparse.Namespace) -> Iterator[Asked]:
@@ -224,7 +254,10 @@ def a_mix(given: argparse.Namespace) -> Iterator[Asked]:
     made: dict[str, list[bytes]] = {
         "rank": [a_rank(given, rng) for _ in range(REQUESTS)],
         "unseen": [a_rank(given, rng, user=-number) for number in range(1, 50)],
-        "malformed": [post("/v1/rank", body) for body in (b"{", b'{"user": 1.5}', b'{"user": 1, "objective": "click /"}', b"\xff" * 999)],
+        "malformed": [
+            post("/v1/rank", body)
+            for body in (b"{", b'{"user": 1.5}', b'{"user": 1, "objective": "click /"}', b"\xff" * 999)
+        ],
     }
     names, shares = zip(*KINDS, strict=True)
     for number in itertools.count():
@@ -245,7 +278,9 @@ def service(bundle: Path, work: Path) -> Iterator[tuple[int, int]]:
     """`mgoe serve` on the first core, with an empty log of events; this process moves to the second. Its port and its number."""
     shutil.rmtree(work / "state", ignore_errors=True)
     port = free_port()
-    with started("-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work) as number:
+    with started(
+        "-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work
+    ) as number:
         wait(port, "/readyz")
         yield port, number
 
@@ -256,7 +291,9 @@ def started(*command: str, work: Path) -> Iterator[int]:
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     on_core(CORES[0])
     with (work / "service.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=os.environ | threads, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=os.environ | threads, stdout=log, stderr=log
+        )
     on_core(CORES[-1])
     try:
         yield process.pid
@@ -303,7 +340,9 @@ def wait(port: int, path: str, seconds: float = 600) -> None:
 
 def seconds_to_swap(current: Path, work: Path) -> float:
     """From when the link was laid until the service answered with the bundle behind it; nan if it never did."""
-    lines = [json.loads(row) for row in (work / "service.log").read_text().splitlines() if "bundle taken" in row]
+    lines = [
+        json.loads(row) for row in (work / "service.log").read_text().splitlines() if "bundle taken" in row
+    ]
     return lines[0]["time"] - current.lstat().st_mtime if lines else float("nan")
 
 

@@ -30,7 +30,12 @@ from mgoe.training.checkpoint import save_checkpoint
 
 MODELS = {
     "mgoe": {"name": "mgoe", "base": "mgoe"},
-    "paper": {"name": "paper", "base": "mgoe-paper", "inputs": ["ids", "side", "context", "aggregates"], "options": {"width": 32}},
+    "paper": {
+        "name": "paper",
+        "base": "mgoe-paper",
+        "inputs": ["ids", "side", "context", "aggregates"],
+        "options": {"width": 32},
+    },
 }
 """`mgoe` as a run builds it by default; `paper`, the faithful reading without recents, as `train.py` has it."""
 TASKS = ("click", "favour", "cart", "buy")
@@ -43,7 +48,12 @@ BESIDE = ((6, 8), (12, 20), (25, 50), (300, 300))
 
 
 def made_up_bundle(
-    out: Path, users: int = 1_000_000, items: int = 200_000, k: int = 100, tasks: int = 3, models: Sequence[str] = ("mgoe",)
+    out: Path,
+    users: int = 1_000_000,
+    items: int = 200_000,
+    k: int = 100,
+    tasks: int = 3,
+    models: Sequence[str] = ("mgoe",),
 ) -> list[Path]:
     """Write a bundle a model, on one graph.
 
@@ -76,14 +86,24 @@ def made_up_bundle(
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         folder = Path(scratch)
         prepared = _encoders(folder / "data", users, items, settings)
-        graph = build_graph(_history(folder / "history.parquet", users, items, settings), settings.graph, folder / "graph")
+        graph = build_graph(
+            _history(folder / "history.parquet", users, items, settings), settings.graph, folder / "graph"
+        )
         spec = _spec(graph, settings, users, items)
         for model in settings.models:
             resolved, cell = resolve(model), folder / model.name
             cell.mkdir()
             (cell / "spec.json").write_text(spec.to_json(), encoding="utf-8")
             save_checkpoint(cell / "model.safetensors", make_model(resolved, spec, seed=0).state_dict(), {})
-            write_bundle(out / model.name, settings=settings, model=resolved, cell=cell, prepared=prepared, graph=graph, metrics=[])
+            write_bundle(
+                out / model.name,
+                settings=settings,
+                model=resolved,
+                cell=cell,
+                prepared=prepared,
+                graph=graph,
+                metrics=[],
+            )
     return [out / model.name for model in settings.models]
 
 
@@ -94,11 +114,21 @@ def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Pr
     for name in ("user_side", "item_side"):
         SideFeatures(FeatureEncoders(), {}).save(folder / name)
     FeatureEncoders().save(folder / "context")
-    with ExampleWriter(folder, np.arange(3, dtype=np.int32), settings.tasks) as none:  # what bundles count negatives in
+    with ExampleWriter(
+        folder, np.arange(3, dtype=np.int32), settings.tasks
+    ) as none:  # what bundles count negatives in
         none.write(*np.empty((3, 0), np.int64), np.empty((0, len(settings.tasks)), np.float32))
     summary = {"negatives_per_positive": 4.0, "positives_per_user_bucket": 2.0}
     at = {"cuts": [], "users_at": [users], "items_at": [items]}
-    return Prepared(folder, {"settings": settings.model_dump(mode="json"), "summary": summary, "tasks": settings.task_names, **at})
+    return Prepared(
+        folder,
+        {
+            "settings": settings.model_dump(mode="json"),
+            "summary": summary,
+            "tasks": settings.task_names,
+            **at,
+        },
+    )
 
 
 def _history(file: Path, users: int, items: int, settings: RunSettings) -> Source:
@@ -115,12 +145,18 @@ def _history(file: Path, users: int, items: int, settings: RunSettings) -> Sourc
     }
     pq.write_table(pa.table(columns), file)
     at = np.array([users]), np.array([items])
-    return Source(ibis.duckdb.connect(threads=2).read_parquet(file), np.empty(0, np.int32), *at, settings.ranks, DAY)
+    return Source(
+        ibis.duckdb.connect(threads=2).read_parquet(file), np.empty(0, np.int32), *at, settings.ranks, DAY
+    )
 
 
 def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> FeatureSpec:
     latest, rng = graph.latest, np.random.default_rng(1)
-    sample = latest.gather(rng.integers(0, users, 2000), rng.integers(0, items, 2000), ("counts", "pair", "sketch", "edges", "aggregates"))
+    sample = latest.gather(
+        rng.integers(0, users, 2000),
+        rng.integers(0, items, 2000),
+        ("counts", "pair", "sketch", "edges", "aggregates"),
+    )
     dense = {key: torch.from_numpy(sample[key]).double() for key in (*graph.widths, "u1", "u2", "i1", "i2")}
     return FeatureSpec(
         tasks=tuple(TaskSpec(name) for name in settings.task_names),
@@ -130,8 +166,11 @@ def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> F
         macro_items=latest.macro_items,
         recents=settings.graph.recents,
         widths={key: values.shape[1] for key, values in dense.items()},
-        moments={key: (tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())) for key, values in dense.items()},
-        code_scores=graph.code_scores,
+        moments={
+            key: (tuple(values.mean(0).tolist()), tuple(values.std(0).tolist()))
+            for key, values in dense.items()
+        },
+        task_mask_scores=graph.task_mask_scores,
     )
 
 

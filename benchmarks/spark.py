@@ -45,7 +45,13 @@ def compare(work: Path, events: float, keep: bool) -> None:
         raise RuntimeError("the graphs of the two engines differ")
     beside("seconds", world.name, build.spent.seconds, plain.spent.seconds, "s")
     for stage, spent in build.meta["stages"].items():
-        beside(f"seconds.{stage.replace(' ', '_')}", world.name, spent["seconds"], plain.meta["stages"][stage]["seconds"], "s")
+        beside(
+            f"seconds.{stage.replace(' ', '_')}",
+            world.name,
+            spent["seconds"],
+            plain.meta["stages"][stage]["seconds"],
+            "s",
+        )
     beside("peak_gib", world.name, build.spent.anonymous_gib, plain.spent.anonymous_gib, "GiB")
     for kind, most in peak.items():
         line(f"graph.spark.{kind}_gib.{world.name}", most, "GiB")
@@ -66,7 +72,9 @@ def peaks() -> Iterator[dict[str, float]]:
             now = {"python": 0.0, "jvm": 0.0}
             for process in descendants(os.getpid()):
                 with suppress(OSError):  # it ended meanwhile
-                    status = dict(row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines())
+                    status = dict(
+                        row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines()
+                    )
                     kind = "jvm" if status["Name"].strip() == "java" else "python"
                     now[kind] += int(status.get("RssAnon", "0").split()[0]) * 1024 / GIB
             for kind, held in now.items():
@@ -92,9 +100,17 @@ def descendants(process: int) -> Iterator[int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", default=f"{EVENTS:g}", help=f"sizes, comma between; {EVENTS:g} by default")
-    parser.add_argument("--work", type=Path, help="folder for logs and outputs, which are used again; a temporary one by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--events", default=f"{EVENTS:g}", help=f"sizes, comma between; {EVENTS:g} by default"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for logs and outputs, which are used again; a temporary one by default",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the logs in --work")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:

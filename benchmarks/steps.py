@@ -84,7 +84,13 @@ class Training:
 
     def feed(self, examples: Examples | ExampleFile | None = None) -> Feed:
         """Of the given examples; those of an epoch by default."""
-        return Feed(self.made.prepared, self.source, self.examples if examples is None else examples, self.needs, self.spec)
+        return Feed(
+            self.made.prepared,
+            self.source,
+            self.examples if examples is None else examples,
+            self.needs,
+            self.spec,
+        )
 
     def fed(self, examples: Examples | ExampleFile | None = None) -> Iterator[Batch]:
         """Shuffled batches of them."""
@@ -100,7 +106,9 @@ class Training:
 
     def stages(self, batches: int) -> dict[str, float]:
         """Seconds of each of `STAGES` over so many steps, the batches ready before."""
-        ready = [{name: values.clone() for name, values in batch.items()} for batch in islice(self.fed(), batches)]
+        ready = [
+            {name: values.clone() for name, values in batch.items()} for batch in islice(self.fed(), batches)
+        ]
         marks: list[float] = []
         hook = self.stepper.optimizers[0].register_step_pre_hook(lambda *_: marks.append(time.perf_counter()))
         self._train(ready[:2])
@@ -112,7 +120,13 @@ class Training:
         hook.remove()
         start, end = np.array(starts[:-1]), np.array(starts[1:])
         forward, backward = np.array(marks).reshape(-1, 2).T
-        return dict(zip(STAGES, map(float, ((forward - start).sum(), (backward - forward).sum(), (end - backward).sum())), strict=True))
+        return dict(
+            zip(
+                STAGES,
+                map(float, ((forward - start).sum(), (backward - forward).sum(), (end - backward).sum())),
+                strict=True,
+            )
+        )
 
     def floor(self, batches: int) -> float:
         """Seconds of so many steps' `FLOOR` operators, forward and backward, and of copying their macro edges, all else left out."""
@@ -154,9 +168,13 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func.overloadpacket.__name__ in FLOOR and not kwargs:
-            self.calls.append((func, tuple(part.detach() if isinstance(part, Tensor) else part for part in args)))
+            self.calls.append(
+                (func, tuple(part.detach() if isinstance(part, Tensor) else part for part in args))
+            )
         return func(*args, **(kwargs or {}))
 
 

@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
 from benchmarks.world import COMMUNITIES, DEFAULT, TASKS, agreement, reachable
-from mgoe import pipeline
+from mgoe import experiments
 from mgoe.config import make_settings
 from mgoe.graph import MacroGraph
-from mgoe.simulate import WorldSettings, simulate
+from mgoe.simulation import WorldSettings, simulate
 
 SIDES = ("user", "item")
 USER_EVENTS = (5, 10, 20, 50, 100, 200)
@@ -73,16 +73,28 @@ SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 def world(events: float, user_events: float, seed: int, **shape: Any) -> Iterator[Path]:
     """A folder with a simulated log and its truth."""
     users = round(events / user_events)
-    sizes = {"users": users, "items": round(users * ITEMS_A_USER), "user_communities": COMMUNITIES, "item_communities": COMMUNITIES}
+    sizes = {
+        "users": users,
+        "items": round(users * ITEMS_A_USER),
+        "user_communities": COMMUNITIES,
+        "item_communities": COMMUNITIES,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        simulate(WorldSettings(**sizes, seed=seed, **shape), Path(folder) / "log", events=round(events), form="events")
+        simulate(
+            WorldSettings(**sizes, seed=seed, **shape),
+            Path(folder) / "log",
+            events=round(events),
+            form="events",
+        )
         yield Path(folder)
 
 
 def build(folder: Path, log: Path, name: str = "graph", **graph: Any) -> MacroGraph:
     """The graph of a log."""
-    settings = make_settings({"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**DEFAULT, **graph, "snapshots": "last"}})
-    return pipeline.macro_graph(settings, folder / name, overwrite=True)
+    settings = make_settings(
+        {"data": {"log": str(log)}, "tasks": list(TASKS), "graph": {**DEFAULT, **graph, "snapshots": "last"}}
+    )
+    return experiments.macro_graph(settings, folder / name, overwrite=True)
 
 
 def study_worlds(events: float, seeds: int) -> None:
@@ -92,10 +104,14 @@ def study_worlds(events: float, seeds: int) -> None:
             found = [_one(events, user_events, seed, shape) for seed in range(seeds)]
             for side in SIDES:
                 value, best = (mean(one[part][side] for one in found) for part in (0, 1))
-                line(f"study.nmi.{side}.{name.replace(' ', '_')}.{user_events}", value, "1", best, value / best)
+                line(
+                    f"study.nmi.{side}.{name.replace(' ', '_')}.{user_events}", value, "1", best, value / best
+                )
 
 
-def _one(events: float, user_events: float, seed: int, shape: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+def _one(
+    events: float, user_events: float, seed: int, shape: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, float]]:
     with world(events, user_events, seed, **shape) as folder:
         graph = build(folder, folder / "log" / "events")
         return agreement(folder / "log", graph), reachable(folder / "log", graph)
@@ -110,7 +126,9 @@ def study_settings(events: float, seeds: int) -> None:
             found.setdefault("", []).append(agreement(folder / "log", build(folder, log)))
             for key, values in VARIED.items():
                 for value in values:
-                    found.setdefault(f"{key}={json.dumps(value)}", []).append(agreement(folder / "log", build(folder, log, **{key: value})))
+                    found.setdefault(f"{key}={json.dumps(value)}", []).append(
+                        agreement(folder / "log", build(folder, log, **{key: value}))
+                    )
     for name, runs in found.items():
         for side in SIDES if name else ():
             value, usual = mean(run[side] for run in runs), mean(run[side] for run in found[""])
@@ -134,9 +152,9 @@ def _drifted(events: float, seed: int, share: float) -> tuple[float, dict[str, f
         pq.write_table(log[:cut], folder / "before.parquet")
         pq.write_table(log[cut:], folder / "after.parquet")
         build(folder, folder / "before.parquet")
-        kept = pipeline.update(folder / "graph", [str(folder / "after.parquet")])
+        kept = experiments.update(folder / "graph", [str(folder / "after.parquet")])
         drift, old = kept.drift, agreement(folder / "log", kept)
-        return drift, old, agreement(folder / "log", pipeline.update(folder / "graph", recluster=True))
+        return drift, old, agreement(folder / "log", experiments.update(folder / "graph", recluster=True))
 
 
 STUDIES = {"worlds": study_worlds, "settings": study_settings, "drift": study_drift}
@@ -144,7 +162,9 @@ STUDIES = {"worlds": study_worlds, "settings": study_settings, "drift": study_dr
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=STUDIES, nargs="+")
     parser.add_argument("--events", type=float, default=1e6)
     parser.add_argument("--seeds", type=int, default=2)

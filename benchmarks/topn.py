@@ -45,15 +45,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.lightgcn import light_gcn
 from benchmarks.measure import line, use_cores
-from mgoe import pipeline
-from mgoe.calibration import in_whole_space, recalibrate, shifted_tasks
+from mgoe import experiments
+from mgoe.bundle.calibration import in_whole_space, recalibrate, shifted_tasks
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries, ranks_in
+from mgoe.experiments.cells import Inputs, fit_model
+from mgoe.experiments.line import begin
+from mgoe.experiments.rows import model_rows, named_models
 from mgoe.metrics import hit_rate_at, ndcg_at
-from mgoe.pipeline.cells import Inputs, fit_model
-from mgoe.pipeline.line import begin
-from mgoe.pipeline.rows import model_rows, named_models
 from mgoe.training.pairs import PairScorer
 
 DEPTH = 10
@@ -63,7 +63,9 @@ Grid = Sequence[Mapping[str, Any]]
 GRIDS: dict[str, Grid] = {
     "popularity": [{}],
     "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
-    "als": [{"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160, 640)],
+    "als": [
+        {"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160, 640)
+    ],
     "lightgcn": [{"epochs": epochs} for epochs in (10, 20, 40)],
 }
 """Settings that are tried; those of LightGCN are moments of one fit."""
@@ -98,9 +100,15 @@ class Task:
     hide: bool
 
 
-def history_of(prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def history_of(
+    prepared: Prepared,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """User, item, task and snapshot of all events, in the order of time, user, item and task."""
-    table = prepared.history.order_by(["time", "user", "item", "task"]).select("user", "item", "task", "snapshot").to_pyarrow()
+    table = (
+        prepared.history.order_by(["time", "user", "item", "task"])
+        .select("user", "item", "task", "snapshot")
+        .to_pyarrow()
+    )
     user, item, task, snapshot = (column.to_numpy().astype(np.int64) for column in table.columns)
     return user, item, task, snapshot
 
@@ -136,13 +144,18 @@ def leave_last_out(whole: Prepared, rest: Prepared, queries: int, seed: int) -> 
     """
     user, item, *_ = history_of(whole)
     held = held_out(user, item)
-    users, items = rest.users.codes(whole.users.ids(user[held])), rest.items.codes(whole.items.ids(item[held]))
+    users, items = (
+        rest.users.indices(whole.users.ids(user[held])),
+        rest.items.indices(whole.items.ids(item[held])),
+    )
     there = (users >= 0) & (items >= 0)
     known = matrix(*history_of(rest)[:2], (int(rest.users_at[-1]), int(rest.items_at[-1])))
     return task_of(known, len(rest.cuts), users[there], items[there], queries, seed, hide=True)
 
 
-def task_of(known: sp.csr_array, snapshot: int, user: NDArray, item: NDArray, queries: int, seed: int, hide: bool) -> Task:
+def task_of(
+    known: sp.csr_array, snapshot: int, user: NDArray, item: NDArray, queries: int, seed: int, hide: bool
+) -> Task:
     """The relevant pairs of a seeded sample of users, each once."""
     pairs = np.unique(np.stack([user, item]), axis=1)
     chosen = draw_queries(pairs[0], queries, seed)
@@ -175,7 +188,9 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
     pq.write_table(pa.table(columns), out)
     data = {"log": str(out), **settings.data.model_dump(include={"bucket", "users", "items"})}
     raw = settings.model_dump(exclude={"data"}) | {"data": data}
-    raw["tasks"] = [task.model_dump(exclude={"label", "known_at", "delay"}) | {"behaviors": []} for task in settings.tasks]
+    raw["tasks"] = [
+        task.model_dump(exclude={"label", "known_at", "delay"}) | {"behaviors": []} for task in settings.tasks
+    ]
     return make_settings(raw)
 
 
@@ -249,7 +264,9 @@ def chosen_scores(name: str, make: Recommender, grid: Grid, task: Task, valid: T
     if len(grid) > 1 and len(valid.queries):
         found = [measure(valid, scores)[f"ndcg@{DEPTH}"].mean() for scores in make(valid, seed, grid)]
         grid = [grid[int(np.argmax(found))]]
-        say(f"{name}: {grid[0]}, of NDCG@{DEPTH} on validation {', '.join(f'{value:.4f}' for value in found)}")
+        say(
+            f"{name}: {grid[0]}, of NDCG@{DEPTH} on validation {', '.join(f'{value:.4f}' for value in found)}"
+        )
     return next(iter(make(task, seed, grid[:1])))
 
 
@@ -268,13 +285,19 @@ class Ranking:
         [model] = [one for one in model_rows(settings, self.inputs.prepared) if one.name == name]
         self.model = fit_model(model, settings.seeds[0], settings, self.inputs, out / "topn" / name)[0]
         self.tasks, self.shifted = settings.tasks, shifted_tasks(settings.tasks)
-        self.columns = np.array([one.kind == "binary" if task is None else one.name == task for one in settings.tasks])
+        self.columns = np.array(
+            [one.kind == "binary" if task is None else one.name == task for one in settings.tasks]
+        )
 
     def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
         prepared, catalogue = self.inputs.prepared, np.arange(task.known.shape[1])
-        scorer = PairScorer(self.model, self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side)
+        scorer = PairScorer(
+            self.model, self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side
+        )
         context = prepared.context_features.encode({}, len(catalogue))
-        said = np.stack([scorer(np.full(len(catalogue), user), catalogue, context) for user in task.queries])  # (Q, I, T)
+        said = np.stack(
+            [scorer(np.full(len(catalogue), user), catalogue, context) for user in task.queries]
+        )  # (Q, I, T)
         for settings in grid:
             shift = settings["undone"] * self.inputs.prior[catalogue]
 
@@ -294,7 +317,9 @@ def say(stage: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--split", choices=("time", "leave-last-out"), default="time")
@@ -319,7 +344,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.task is None and "binary" not in kinds.values():
         parser.error(f"--task: no task is binary; name the one to order items by, of {', '.join(kinds)}")
     if asked.split == "leave-last-out" and "regression" in kinds.values():
-        parser.error("--split leave-last-out: writes events, which have no values; leave out tasks of the kind regression")
+        parser.error(
+            "--split leave-last-out: writes events, which have no values; leave out tasks of the kind regression"
+        )
     if asked.queries < 1:
         parser.error(f"--queries: must be at least 1, found {asked.queries}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -329,28 +356,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.split == "time":
             task = by_time(prepared, "test", asked.queries, asked.seed, hide=False)
         else:
-            whole, settings, out = prepared, without_last(settings, prepared, out / "rest.parquet"), out / "rest"
+            whole, settings, out = (
+                prepared,
+                without_last(settings, prepared, out / "rest.parquet"),
+                out / "rest",
+            )
             with begin(settings, out, overwrite=False, say=say) as prepared:
                 task = leave_last_out(whole, prepared, asked.queries, asked.seed)
         if len(task.queries) == 0:
-            parser.error(f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}")
-        pipeline.build(settings, out, prepared, say)
+            parser.error(
+                f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}"
+            )
+        experiments.build(settings, out, prepared, say)
         valid = by_time(prepared, "valid", asked.queries, asked.seed, hide=task.hide)
         made: dict[str, Callable[[], Recommender]] = {
-            name: lambda make=make: make for name, make in RECOMMENDERS.items() if name == "popularity" or name in asked.beside
+            name: lambda make=make: make
+            for name, make in RECOMMENDERS.items()
+            if name == "popularity" or name in asked.beside
         }
         made |= {name: partial(Ranking, settings, out, name, asked.task) for name in asked.models}
         found: dict[str, dict[str, NDArray[np.float64]]] = {}
         for name, make in made.items():
-            found[name] = measure(task, chosen_scores(name, make(), GRIDS.get(name, READINGS), task, valid, asked.seed))
+            found[name] = measure(
+                task, chosen_scores(name, make(), GRIDS.get(name, READINGS), task, valid, asked.seed)
+            )
             for metric, values in found[name].items():
                 value, other = values.mean(), found["popularity"][metric].mean()
                 ratio = value / other if name != "popularity" and other else None
-                line(f"topn.{asked.split}.{name}.{metric}", value, "share", None if name == "popularity" else other, ratio)
-        for name, other, metric in product(asked.models, [name for name in made if name not in asked.models], found["popularity"]):
+                line(
+                    f"topn.{asked.split}.{name}.{metric}",
+                    value,
+                    "share",
+                    None if name == "popularity" else other,
+                    ratio,
+                )
+        for name, other, metric in product(
+            asked.models, [name for name in made if name not in asked.models], found["popularity"]
+        ):
             ahead = found[name][metric] - found[other][metric]
             mean, error = ahead.mean(), ahead.std() / len(ahead) ** 0.5
-            line(f"topn.{asked.split}.{name}-minus-{other}.{metric}", mean, "share", error, mean / error if error else None)
+            line(
+                f"topn.{asked.split}.{name}-minus-{other}.{metric}",
+                mean,
+                "share",
+                error,
+                mean / error if error else None,
+            )
 
 
 if __name__ == "__main__":

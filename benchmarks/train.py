@@ -53,7 +53,14 @@ USERS, EXAMPLES = 1e6, 2_000_000
 BATCH = 4096
 EPOCH, COMPARED = 100, 20
 """Batches of an epoch of ours, and of one that a rival runs too."""
-PAPER = resolve(ModelSettings(name="paper", base="mgoe-paper", inputs=("ids", "side", "context", "aggregates"), options={"width": 32}))
+PAPER = resolve(
+    ModelSettings(
+        name="paper",
+        base="mgoe-paper",
+        inputs=("ids", "side", "context", "aggregates"),
+        options={"width": 32},
+    )
+)
 DEFAULT = resolve("mgoe")
 ONE_MEMBER = resolve(ModelSettings(name="one_member", base="mgoe", options={"members": 1}))
 MMOE = resolve(ModelSettings(name="mmoe", base="mmoe", inputs=("ids",), options={"width": rivals.WIDTH // 2}))
@@ -106,14 +113,25 @@ def compare(name: str, ours: Training, rival: rivals.Epoch, rounds: int) -> None
         run()
     took = in_turn(runs, rounds)
     count = len(ours.examples)
-    line(f"train.{name}", count / took["ours"], "samples/s", count / took["theirs"], took["theirs"] / took["ours"])
+    line(
+        f"train.{name}",
+        count / took["ours"],
+        "samples/s",
+        count / took["theirs"],
+        took["theirs"] / took["ours"],
+    )
 
 
 def compare_rowwise(plan: Plan) -> None:
     """The same model, by rows and with dense Adam."""
     ours = plan.training(PAPER, "plain", COMPARED)
     inputs = next(ours.feed().batches(len(ours.examples)))
-    compare("step_vs_rowwise_dense_adam", ours, rivals.rowwise_dense_adam(ours.model(), inputs, plan.batch_size), plan.rounds)
+    compare(
+        "step_vs_rowwise_dense_adam",
+        ours,
+        rivals.rowwise_dense_adam(ours.model(), inputs, plan.batch_size),
+        plan.rounds,
+    )
 
 
 def compare_peers(plan: Plan) -> None:
@@ -136,7 +154,12 @@ def measure(plan: Plan, name: str, training: Training) -> tuple[float, float]:
     count = len(training.examples)
     took = in_turn({end: partial(placed, *place) for end, place in PLACES.items()}, plan.rounds)
     for end, spent in took.items():
-        line(f"train.{name}_samples_per_s{end}", count / spent, "samples/s", *((count / took[""], took[""] / spent) if end else ()))
+        line(
+            f"train.{name}_samples_per_s{end}",
+            count / spent,
+            "samples/s",
+            *((count / took[""], took[""] / spent) if end else ()),
+        )
     with computing(1, 1):
         of_step = training.stages(training.batches)
         shares = {"feeding": training.feeding(), **of_step}
@@ -168,7 +191,13 @@ def measure_default(plan: Plan) -> None:
     with computing(1, 1):
         took = in_turn({"all": training.epoch, "one": alone.epoch}, plan.rounds)
         rate = len(alone.examples) / took["one"]
-        line("train.default_samples_per_s.one_member", rate, "samples/s", len(training.examples) / took["all"], took["all"] / took["one"])
+        line(
+            "train.default_samples_per_s.one_member",
+            rate,
+            "samples/s",
+            len(training.examples) / took["all"],
+            took["all"] / took["one"],
+        )
         feed(plan, ".default", training.feeding, len(training.examples), step)
 
 
@@ -197,14 +226,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=float, default=USERS, help=f"of the simulated log; {USERS:g} by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--users", type=float, default=USERS, help=f"of the simulated log; {USERS:g} by default"
+    )
     parser.add_argument("--examples", type=int, default=EXAMPLES, help=f"to draw; {EXAMPLES} by default")
     parser.add_argument("--batch-size", type=int, default=BATCH, help=f"{BATCH} by default")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"whose medians count; {ROUNDS} by default")
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave torch-rechub and DeepCTR-Torch out")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"whose medians count; {ROUNDS} by default"
+    )
+    parser.add_argument(
+        "--no-peers", dest="peers", action="store_false", help="leave torch-rechub and DeepCTR-Torch out"
+    )
     parser.add_argument("--short", action="store_true", help="a tenth of the batches, for a look")
-    parser.add_argument("--work", type=Path, help="folder for the log and its graphs, which are used again; a temporary one by default")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for the log and its graphs, which are used again; a temporary one by default",
+    )
     parser.add_argument("--keep", action="store_true", help="leave them in --work")
     return parser
 

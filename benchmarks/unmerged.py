@@ -30,11 +30,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
-from mgoe import pipeline
+from mgoe import experiments
 from mgoe.config import InputGroup, ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, compare, estimate
+from mgoe.experiments.cells import INFLUENCE, Cell, Inputs, run_cell
+from mgoe.experiments.line import begin
+from mgoe.experiments.rows import decided
+from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve
 from mgoe.models.experts import LEADS_TO, MacroExperts, edge_weights
@@ -42,10 +46,6 @@ from mgoe.models.inputs import DenseInputs
 from mgoe.models.layers import StackedMLP
 from mgoe.models.mgoe import MGOEOptions
 from mgoe.models.spec import Batch
-from mgoe.pipeline.cells import INFLUENCE, Cell, Inputs, run_cell
-from mgoe.pipeline.line import begin
-from mgoe.pipeline.rows import decided
-from mgoe.pipeline.stages import source_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ class UnmergedSnapshot:
     def macro_items(self) -> int:
         return self.merged.macro_items
 
-    def gather(self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]) -> dict[str, NDArray]:
+    def gather(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
+    ) -> dict[str, NDArray]:
         groups = list(groups)
         found = self.merged.gather(users, items, groups)
         if "aggregates" in groups:
@@ -104,7 +106,9 @@ class OwnNumbers(DenseInputs):
         super().__init__(spec, ["aggregates"], 0, edge_vectors=True, knots=knots)
         tasks = len(spec.tasks)
         blocks = torch.arange(len(self.names)).split([spec.widths[key] for key in self.keys])
-        numbers = torch.cat([block.unflatten(0, (tasks, -1)) for block in blocks], 1)  # (T, columns of a task)
+        numbers = torch.cat(
+            [block.unflatten(0, (tasks, -1)) for block in blocks], 1
+        )  # (T, columns of a task)
         own = torch.cat([numbers + bend * len(self.names) for bend in range(1 + len(knots))], 1)
         self.register_buffer("own", own.repeat(experts // tasks, 1), persistent=False)
 
@@ -129,27 +133,40 @@ class Unmerged(MGOE):
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
         super().__init__(spec, inputs, options.model_copy(update={"edge_vectors": False}))
-        switches = options.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
+        switches = options.model_dump(
+            include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}
+        )
         experts = options.members * len(spec.tasks)
         self.macro = OwnGraphs(spec, experts, **switches)
         self.numbers = OwnNumbers(spec, experts, options.knots)
-        self.experts = StackedMLP(experts, self.inputs.width, self.macro.width + self.numbers.own.shape[1], options.hidden, F.silu)
+        self.experts = StackedMLP(
+            experts, self.inputs.width, self.macro.width + self.numbers.own.shape[1], options.hidden, F.silu
+        )
 
     def _own(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
         assert self.macro is not None
         return torch.cat([*self.macro(batch), self.numbers(batch)], 2)
 
 
-def graphs_of_tasks(settings: RunSettings, prepared: Prepared, merged: MacroGraph, out: Path) -> list[MacroGraph]:
+def graphs_of_tasks(
+    settings: RunSettings, prepared: Prepared, merged: MacroGraph, out: Path
+) -> list[MacroGraph]:
     """A graph of each task's events, with the codes of users and items of all, and macro nodes as many as the merged graph's."""
     graphs = []
     for task, name in enumerate(settings.task_names):
         source = source_of(settings, prepared)
         say(f"building the macro graph of {name}")
         if not (out / name).exists():
-            build_graph(replace(source, history=source.history.filter(source.history.task == task)), settings.graph, out / name)
+            build_graph(
+                replace(source, history=source.history.filter(source.history.task == task)),
+                settings.graph,
+                out / name,
+            )
         graphs.append(MacroGraph.open(out / name))
-    if len(found := {(graph.latest.macro_users, graph.latest.macro_items) for graph in (merged, *graphs)}) > 1:
+    if (
+        len(found := {(graph.latest.macro_users, graph.latest.macro_items) for graph in (merged, *graphs)})
+        > 1
+    ):
         rule = f"every graph needs as many macro nodes, found {sorted(found)}"
         raise ConfigError("graph.resolutions", f"{rule}; name resolutions that fit all tasks")
     return graphs
@@ -186,7 +203,7 @@ def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepar
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
         with begin(settings, out, overwrite=False, say=say) as prepared:
-            merged = pipeline.build(settings, out, prepared, say)
+            merged = experiments.build(settings, out, prepared, say)
         yield settings, out, prepared, merged
 
 
@@ -194,8 +211,16 @@ def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influenc
     """Print a model's metrics beside those of mgoe, and by how much mgoe is ahead."""
     for mine, other in zip(estimate(name, ours), estimate("mgoe", theirs), strict=True):
         if mine.metric in ("auc", "gauc"):
-            line(f"{name}.{mine.task}.{mine.metric}", mine.value, "share", other.value, mine.value / other.value)
-    [lead] = [one for one in compare("mgoe", theirs, name, ours) if (one.task, one.metric) == (ALL, "ranking")]
+            line(
+                f"{name}.{mine.task}.{mine.metric}",
+                mine.value,
+                "share",
+                other.value,
+                mine.value / other.value,
+            )
+    [lead] = [
+        one for one in compare("mgoe", theirs, name, ours) if (one.task, one.metric) == (ALL, "ranking")
+    ]
     for end, value in (("", lead.value), (".low", lead.low), (".high", lead.high)):
         line(f"{name}.lead.mean{end}", value, "share")
 
@@ -204,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with built(parsed(__doc__, arguments)) as (settings, out, prepared, merged):
         apart = UnmergedGraph.of(merged, graphs_of_tasks(settings, prepared, merged, out / "tasks"))
         whole = resolve("mgoe")
-        own = resolve(ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids))
+        own = resolve(
+            ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids)
+        )
         whole, own = decided([whole, own], prepared)
         theirs = influences(settings, Inputs(out, settings), whole, out)
         inputs = Inputs(out, settings)
@@ -213,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.unmerged import main as run  # so that the model's import path is the module's, not `__main__`'s
+    from benchmarks.unmerged import (
+        main as run,
+    )  # so that the model's import path is the module's, not `__main__`'s
 
     run()

@@ -22,7 +22,7 @@ from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.likelihood import Likeliest, settle
-from mgoe.simulate import Truth, WorldSettings
+from mgoe.simulation import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
 COMMUNITIES = MACRO_NODES = 100
@@ -66,7 +66,9 @@ class World:
     @property
     def late(self) -> date:
         """The day that ends nine tenths of the log's time."""
-        settings = WorldSettings.model_validate(json.loads((self.folder / "truth" / "world.json").read_text())["settings"])
+        settings = WorldSettings.model_validate(
+            json.loads((self.folder / "truth" / "world.json").read_text())["settings"]
+        )
         return date.fromordinal(settings.start.toordinal() + round(settings.days * 0.9))
 
 
@@ -137,7 +139,13 @@ def built(world: World, graph: Mapping[str, Any], keep: bool = False) -> Iterato
 
 def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
     """The run's configuration, as YAML holds it."""
-    data = {"log": str(world.log), "user": "user_id", "item": "item_id", "time": "timestamp", "behavior": "behavior"}
+    data = {
+        "log": str(world.log),
+        "user": "user_id",
+        "item": "item_id",
+        "time": "timestamp",
+        "behavior": "behavior",
+    }
     return {"data": data, "tasks": list(TASKS), "graph": {**graph, "snapshots": "last"}}
 
 
@@ -145,7 +153,9 @@ def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left out."""
     finest = graph.latest.resolutions[-1]
     macro: dict[Side, NDArray[np.int32]] = {"user": finest.user_macro, "item": finest.item_macro}
-    return _agreement(communities(simulation, graph), macro, {"user": len(finest.user_mass), "item": len(finest.item_mass)})
+    return _agreement(
+        communities(simulation, graph), macro, {"user": len(finest.user_mass), "item": len(finest.item_mass)}
+    )
 
 
 def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
@@ -165,14 +175,24 @@ def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
 def communities(simulation: Path, graph: MacroGraph) -> dict[Side, NDArray[np.int32]]:
     """The planted community of every node of a graph. Shape (U,), (I,)."""
     truth = Truth.open(simulation)
-    sides: dict[Side, tuple[Any, Any]] = {"user": (truth.users, truth.user_ids), "item": (truth.items, truth.item_ids)}
+    sides: dict[Side, tuple[Any, Any]] = {
+        "user": (truth.users, truth.user_ids),
+        "item": (truth.items, truth.item_ids),
+    }
     found: dict[Side, NDArray[np.int32]] = {}
     for side, (nodes, ids) in sides.items():
         vocabulary = Vocabulary.load(graph.path / f"{side}s.parquet")
-        found[side] = nodes.community[ids.index(vocabulary.ids(np.arange(graph.meta[f"{side}s"][-1])))].astype(np.int32)
+        found[side] = nodes.community[
+            ids.index(vocabulary.ids(np.arange(graph.meta[f"{side}s"][-1])))
+        ].astype(np.int32)
     return found
 
 
-def _agreement(truth: Mapping[Side, NDArray], macro: Mapping[Side, NDArray], k: Mapping[Side, int]) -> dict[str, float]:
+def _agreement(
+    truth: Mapping[Side, NDArray], macro: Mapping[Side, NDArray], k: Mapping[Side, int]
+) -> dict[str, float]:
     linked = {side: np.asarray(macro[side]) < k[side] for side in SIDES}
-    return {side: float(normalized_mutual_info_score(truth[side][linked[side]], macro[side][linked[side]])) for side in SIDES}
+    return {
+        side: float(normalized_mutual_info_score(truth[side][linked[side]], macro[side][linked[side]]))
+        for side in SIDES
+    }

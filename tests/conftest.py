@@ -13,9 +13,9 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from mgoe import pipeline  # noqa: E402
+from mgoe import experiments  # noqa: E402
 from mgoe.config import RunSettings, make_settings  # noqa: E402
-from mgoe.simulate import WorldSettings, simulate  # noqa: E402
+from mgoe.simulation import WorldSettings, simulate  # noqa: E402
 from tests.effort import MANY, SOAK  # noqa: E402
 
 # Machines differ in speed, so no example has a deadline; `make soak` draws many more of them.
@@ -29,7 +29,12 @@ settings.load_profile("soak" if SOAK else "test")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated log in both forms, with its truth: 200 users, 100 items, 12,000 exposures."""
     path = tmp_path_factory.mktemp("world") / "log"
-    simulate(WorldSettings(users=200, items=100, exposures=12_000, days=30, user_communities=4, item_communities=5), path)
+    simulate(
+        WorldSettings(
+            users=200, items=100, exposures=12_000, days=30, user_communities=4, item_communities=5
+        ),
+        path,
+    )
     return path
 
 
@@ -53,7 +58,7 @@ def small(world: Path) -> RunSettings:
 def finished(small: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on the event log. Read it only."""
     path = tmp_path_factory.mktemp("finished") / "run"
-    pipeline.run(small, path, command="mgoe run small.yaml")
+    experiments.run(small, path, command="mgoe run small.yaml")
     return path
 
 
@@ -66,7 +71,11 @@ def exposures(world: Path) -> RunSettings:
                 "log": str(world / "exposures"),
                 "context": [{"name": "device"}],
                 "position": "position",
-                "users": {"path": str(world / "truth" / "users.parquet"), "id": "user_id", "features": [{"name": "community"}]},
+                "users": {
+                    "path": str(world / "truth" / "users.parquet"),
+                    "id": "user_id",
+                    "features": [{"name": "community"}],
+                },
             },
             "tasks": [
                 {"name": "click", "label": "click"},
@@ -86,5 +95,5 @@ def exposures(world: Path) -> RunSettings:
 def shown(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on the exposure log. Read it only."""
     path = tmp_path_factory.mktemp("shown") / "run"
-    pipeline.run(exposures, path)
+    experiments.run(exposures, path)
     return path

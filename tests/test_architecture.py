@@ -12,29 +12,29 @@ import mgoe
 
 SOURCE = Path(mgoe.__file__).parent
 ROOMS = (
-    ("errors", "config", "extras", "files", "arrays", "tables", "ahead", "kernels"),
+    ("errors", "_util", "config"),
     ("metrics",),
     ("data",),
     ("graph",),
     ("models",),
     ("training",),
     ("evaluation",),
-    ("calibration", "bundle"),
+    ("bundle",),
     ("serving",),
-    ("datasets", "simulate"),
-    ("pipeline",),
+    ("datasets", "simulation"),
+    ("experiments",),
     ("cli", "__main__"),
 )
 """Top to bottom, as `docs/architecture.md` lists them."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-ENDS = {"datasets", "simulate"}
-"""Imported by the pipeline and the command alone."""
+ENDS = {"datasets", "simulation"}
+"""Imported by experiments and the command alone."""
 ALLOWED = {
     "metrics": set(),
     "models": {"errors", "config"},
-    "graph": {"errors", "config", "extras", "files", "arrays", "tables", "ahead"},
-    "datasets": {"errors", "config", "files"},
-    "simulate": {"errors", "config", "files", "arrays", "tables", "metrics", "data"},
+    "graph": {"errors", "config", "_util"},
+    "datasets": {"errors", "config", "_util"},
+    "simulation": {"errors", "config", "_util", "metrics", "data"},
 }
 """Rooms that know less than all above them."""
 FORBIDDEN = {
@@ -43,7 +43,7 @@ FORBIDDEN = {
     "graph": {"torch", "pandas", "polars"},
     "models": {"pandas", "pyarrow", "ibis", "duckdb", "polars", "pathlib", "safetensors"},
     "datasets": {"torch", "pandas", "polars"},
-    "simulate": {"torch"},
+    "simulation": {"torch"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -77,7 +77,9 @@ def test_a_room_knows_only_what_it_may(file: Path):
     others = rooms_read(file) - {room}
     below = {other for other in others if LEVEL[other] > LEVEL[room]}
     assert not below, f"{room} imports from below: {below}"
-    assert not others & ENDS or room in {"pipeline", "cli"}, f"{room} imports {others & ENDS}, which only pipeline and cli may"
+    assert not others & ENDS or room in {"experiments", "cli"}, (
+        f"{room} imports {others & ENDS}, which only experiments and cli may"
+    )
     assert others <= ALLOWED.get(room, others), f"{room} imports {others - ALLOWED[room]}"
     packages = {name.split(".")[0] for name in imports(file)}
     assert not packages & FORBIDDEN.get(room, set()), f"{room} imports {packages & FORBIDDEN[room]}"
@@ -93,12 +95,12 @@ def test_no_pickle_is_read(file: Path):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
 def test_a_module_is_one_idea(file: Path):
-    """None passes 400 lines, no function 70."""
+    """No function passes 90 lines, no module 450."""
     text = file.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= 450
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 70, f"{node.name} fits no screen"
+            assert (node.end_lineno or 0) - node.lineno < 90, f"{node.name} fits no screen"
 
 
 def test_no_module_imports_what_another_keeps_to_itself():
@@ -106,6 +108,10 @@ def test_no_module_imports_what_another_keeps_to_itself():
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mgoe"):
-                private = [alias.name for alias in node.names if alias.name.startswith("_") and not alias.name.startswith("__")]
+                private = [
+                    alias.name
+                    for alias in node.names
+                    if alias.name.startswith("_") and not alias.name.startswith("__")
+                ]
                 found += [f"{file.relative_to(SOURCE)}: {node.module}.{name}" for name in private]
     assert found == []

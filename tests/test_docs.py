@@ -16,14 +16,16 @@ from mgoe import config
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.models import BASES, PRESETS, resolve
-from mgoe.simulate import BehaviourSettings, StaySettings, WorldSettings
+from mgoe.simulation import BehaviourSettings, StaySettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 YAML = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+    for number, block in enumerate(
+        re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    )
 ]
 SETTINGS = {
     "Top level": config.RunSettings,
@@ -48,7 +50,10 @@ def table(page: str, heading: str) -> list[list[str]]:
     """Cells of the first table below a heading, without its head."""
     below = (ROOT / "docs" / page).read_text().split(f"\n### {heading}\n", 1)[1].split("\n### ", 1)[0]
     lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)[0].splitlines()
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    return [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines[2:]
+    ]
 
 
 def written(field: Any) -> str:
@@ -75,8 +80,17 @@ def test_every_setting_is_listed_with_its_default(heading):
 
 
 def test_every_setting_of_a_comparison_is_listed():
-    below = (ROOT / "docs" / "benchmarks.md").read_text().split("\n## Settings of a comparison\n", 1)[1].split("\n## ", 1)[0]
-    listed = {name for row in re.findall(r"^\| (`[^|]*) \|", below, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    below = (
+        (ROOT / "docs" / "benchmarks.md")
+        .read_text()
+        .split("\n## Settings of a comparison\n", 1)[1]
+        .split("\n## ", 1)[0]
+    )
+    listed = {
+        name
+        for row in re.findall(r"^\| (`[^|]*) \|", below, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
     assert listed == set(config.ComparisonSettings.model_fields)
 
 
@@ -92,7 +106,9 @@ def test_every_switch_of_a_model_is_listed_with_its_default(base):
 
 
 def test_the_paper_s_preset_is_listed_as_it_is():
-    listed = {key.strip("`"): cell for key, default, cell, _ in table("method.md", "`mgoe`") if cell != default}
+    listed = {
+        key.strip("`"): cell for key, default, cell, _ in table("method.md", "`mgoe`") if cell != default
+    }
     assert listed == {name: flow(value) for name, value in PRESETS["mgoe-paper"].options.items()}
 
 
@@ -103,10 +119,18 @@ def test_every_row_is_listed_with_its_inputs():
 
 
 def test_every_data_set_is_listed_as_it_is():
-    text = (ROOT / "docs" / "datasets.md").read_text().split("\n## What there is\n", 1)[1].split("\n## ", 1)[0]
-    listed = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    text = (
+        (ROOT / "docs" / "datasets.md").read_text().split("\n## What there is\n", 1)[1].split("\n## ", 1)[0]
+    )
+    listed = [
+        [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
     known = DATA_SETS.values()
-    assert listed == [[d.name, d.form, ", ".join(d.tasks), d.size, d.licence, "yes" if d.real else "no"] for d in known]
+    assert listed == [
+        [d.name, d.form, ", ".join(d.tasks), d.size, d.licence, "yes" if d.real else "no"] for d in known
+    ]
 
 
 @pytest.mark.parametrize("block", YAML)
@@ -123,7 +147,9 @@ def test_configurations_are_valid(block):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) + re.findall(
+        r'src="([^"]+)"', page.read_text()
+    ):
         if link.startswith(("http://", "https://")):
             continue
         path, _, anchor = link.partition("#")
@@ -135,14 +161,18 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page):
     command = typer.main.get_command(app)
-    for line in re.findall(r"^ *(?:\$ )?mgoe ([^\n]*)", page.read_text(), re.MULTILINE) + re.findall(r"`mgoe ([^`]+)`", page.read_text()):
+    for line in re.findall(r"^ *(?:\$ )?mgoe ([^\n]*)", page.read_text(), re.MULTILINE) + re.findall(
+        r"`mgoe ([^`]+)`", page.read_text()
+    ):
         words = line.split()
         here: Any = command
         while words and hasattr(here, "commands") and not words[0].startswith("-"):
             assert words[0] in here.commands, f"mgoe {line}"
             here = here.commands[words.pop(0)]
         options = {name for parameter in here.params for name in parameter.opts} | {"--help", "-h"}
-        assert {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z].*", word)} <= options, f"mgoe {line}"
+        assert {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z].*", word)} <= options, (
+            f"mgoe {line}"
+        )
 
 
 def anchors(page: Path) -> set[str]:

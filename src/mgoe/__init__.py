@@ -10,13 +10,13 @@ bundle.recommend(user, k=10)
 
 from typing import TYPE_CHECKING, Any
 
-from mgoe.kernels import place_kernels
+from mgoe._util.kernel_cache import place_kernels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mgoe.bundle import Bundle
-    from mgoe.pipeline import compare, run
+    from mgoe.experiments import compare, run
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "__version__", "compare", "load", "run"]
@@ -38,9 +38,9 @@ def load(path: "Path | str") -> "Bundle":
 def __getattr__(name: str) -> Any:
     """`run`, `compare` and `Bundle` load torch, so they are imported when first asked for."""
     if name in ("run", "compare"):
-        from mgoe import pipeline
+        from mgoe import experiments
 
-        return getattr(pipeline, name)
+        return getattr(experiments, name)
     if name == "Bundle":
         from mgoe.bundle import Bundle
 

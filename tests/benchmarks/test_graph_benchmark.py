@@ -37,15 +37,29 @@ def lines(printed: str) -> dict[str, dict]:
     return {figure["name"]: figure for figure in figures}
 
 
-def test_every_figure_of_a_build_has_its_line(log: world.World, work: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_figure_of_a_build_has_its_line(
+    log: world.World, work: Path, capsys: pytest.CaptureFixture[str]
+):
     graph.main(["--events", f"{SIZE}", "--nmi", "--kernels", f"{SIZE}", "--rounds", "1", "--work", str(work)])
     found = lines(capsys.readouterr().out)
-    whole = {"seconds", "events_per_s", "build_events_per_s", "peak_gib", "peak_file_gib", "mapped_gib", "floor_seconds"}
+    whole = {
+        "seconds",
+        "events_per_s",
+        "build_events_per_s",
+        "peak_gib",
+        "peak_file_gib",
+        "mapped_gib",
+        "floor_seconds",
+    }
     compared = {"nmi.user", "nmi.item", "vs_kernels"}
     stages = {name.split(".")[2] for name in found if name.startswith("graph.seconds.")} - {"2e4"}
     assert {"pairs", "sketch", "clusters", "1st_order", "2nd_order"} <= stages
-    of_stages = {f"{figure}.{stage}" for figure in ("seconds", "stage_events_per_s", "peak_gib") for stage in stages}
-    rivals = {f"kernels.seconds.{stage}" for stage in ("scores_and_1st_order", "sketch", "clusters", "2nd_order")}
+    of_stages = {
+        f"{figure}.{stage}" for figure in ("seconds", "stage_events_per_s", "peak_gib") for stage in stages
+    }
+    rivals = {
+        f"kernels.seconds.{stage}" for stage in ("scores_and_1st_order", "sketch", "clusters", "2nd_order")
+    }
     assert set(found) == {f"graph.{name}.2e4" for name in whole | compared | of_stages | rivals}
     assert all(figure["value"] > 0 for figure in found.values())
     for name in ("floor_seconds", "vs_kernels"):
@@ -82,8 +96,14 @@ def test_kernels_equal_explicit_products(log: world.World, tmp_path: Path):
 def test_kernels_find_communities(tmp_path: Path):
     rng = np.random.default_rng(0)
     user = rng.integers(0, 600, 30_000)
-    item = rng.integers(0, 50, len(user)) * 4 + np.where(rng.random(len(user)) < 0.8, user % 4, rng.integers(0, 4, len(user)))
-    columns = {"user": user.astype(np.int32), "item": item.astype(np.int32), "task": np.zeros(len(user), np.int8)}
+    item = rng.integers(0, 50, len(user)) * 4 + np.where(
+        rng.random(len(user)) < 0.8, user % 4, rng.integers(0, 4, len(user))
+    )
+    columns = {
+        "user": user.astype(np.int32),
+        "item": item.astype(np.int32),
+        "task": np.zeros(len(user), np.int8),
+    }
     pq.write_table(pa.table(columns), tmp_path / "history.parquet")
     macro = kernels.run(tmp_path / "history.parquet", 4, rank=4).macro
     for side, count in (("user", 600), ("item", 200)):
@@ -95,7 +115,9 @@ def test_macgnn_counts_neighbours_over_one_and_two_steps():
     items_of = {0: [0, 1, 1], 1: [2], 2: [0, 2]}
     counts = np.array([[1, 2, 0], [0, 0, 1], [1, 0, 1]])
     of_items = np.eye(2)[[0, 0, 1]]
-    user_first, user_second, item_first, item_second = macgnn.macro_edges(items_of, 3, np.array([0, 0, 1]), k=3)
+    user_first, user_second, item_first, item_second = macgnn.macro_edges(
+        items_of, 3, np.array([0, 0, 1]), k=3
+    )
     assert_array_equal(user_first, counts @ of_items)
     assert_array_equal(item_second, counts.T @ counts @ of_items)
     assert_array_equal(user_second, counts @ item_first)
@@ -124,7 +146,11 @@ def test_slope_of_time_over_events(capsys: pytest.CaptureFixture[str]):
 
 def test_sizes():
     assert [measure.size_name(size) for size in (1e9, 5e7, 20_000, 1.5e6)] == ["1e9", "5e7", "2e4", "1.5e6"]
-    assert [world.nodes(size) for size in (1e9, 1e8, 5e7)] == [(20_000_000, 2_000_000), (2_000_000, 400_000), (1_000_000, 200_000)]
+    assert [world.nodes(size) for size in (1e9, 1e8, 5e7)] == [
+        (20_000_000, 2_000_000),
+        (2_000_000, 400_000),
+        (1_000_000, 200_000),
+    ]
 
 
 def test_rivals_run_in_turn_and_medians_count():
@@ -135,7 +161,10 @@ def test_rivals_run_in_turn_and_medians_count():
         order.append(name)
         return next(seconds)
 
-    assert measure.in_turn({"ours": lambda: run("ours"), "theirs": lambda: run("theirs")}, rounds=3) == {"ours": 2, "theirs": 20}
+    assert measure.in_turn({"ours": lambda: run("ours"), "theirs": lambda: run("theirs")}, rounds=3) == {
+        "ours": 2,
+        "theirs": 20,
+    }
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
 
 

@@ -35,8 +35,12 @@ def test_members_are_bottoms_that_know_nothing_of_each_other(tasks):
     assert changed.tolist() == [False, True, False, False]
 
 
-def test_the_lead_is_printed_with_its_interval(small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_lead_is_printed_with_its_interval(
+    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
     members.main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out")])
-    found = {figure["name"]: figure["value"] for figure in map(json.loads, capsys.readouterr().out.splitlines())}
+    found = {
+        figure["name"]: figure["value"] for figure in map(json.loads, capsys.readouterr().out.splitlines())
+    }
     assert found["members.lead.mean.low"] < found["members.lead.mean"] < found["members.lead.mean.high"]

@@ -21,7 +21,10 @@ def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
     spark.main(["--events", "2e4", "--work", str(tmp_path)])
     found = lines(capsys.readouterr().out)
     stages = {"ids", "pairs", "nodes", "sketch", "vectors", "clusters", "1st_order", "2nd_order", "checksums"}
-    compared = {f"graph.spark.{figure}.2e4" for figure in ("seconds", "peak_gib", *(f"seconds.{stage}" for stage in stages))}
+    compared = {
+        f"graph.spark.{figure}.2e4"
+        for figure in ("seconds", "peak_gib", *(f"seconds.{stage}" for stage in stages))
+    }
     assert set(found) == compared | {"graph.spark.python_gib.2e4", "graph.spark.jvm_gib.2e4"}
     assert all(figure["value"] > 0 for figure in found.values())
     assert all(found[name]["against"] is not None for name in compared)

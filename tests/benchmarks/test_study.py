@@ -12,7 +12,7 @@ from benchmarks.world import agreement
 from benchmarks import study
 from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph
-from mgoe.simulate import Truth
+from mgoe.simulation import Truth
 
 EVENTS = 20_000
 
@@ -35,8 +35,15 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_study_prints_its_figures(capsys: pytest.CaptureFixture[str]):
     study.main(["worlds", "settings", "drift", "--events", str(EVENTS), "--seeds", "1"])
     found = figures(capsys)
-    worlds = {f"study.nmi.{side}.{name}.{n}" for side in study.SIDES for name in ("plain", "skewed_and_heavy") for n in (20, 40)}
-    settings = {f"study.nmi.{side}.{name}" for side in study.SIDES for name in ("rank=4", "resolutions=[[5, 5]]")}
+    worlds = {
+        f"study.nmi.{side}.{name}.{n}"
+        for side in study.SIDES
+        for name in ("plain", "skewed_and_heavy")
+        for n in (20, 40)
+    }
+    settings = {
+        f"study.nmi.{side}.{name}" for side in study.SIDES for name in ("rank=4", "resolutions=[[5, 5]]")
+    }
     drift = {"study.drift.0.5", "study.nmi.user.kept.0.5", "study.nmi.item.kept.0.5"}
     assert set(found) == worlds | settings | drift
     assert all(0 < figure["value"] < 1 for figure in found.values())
@@ -52,7 +59,9 @@ def test_agreement_is_whole_where_macro_nodes_are_the_communities():
         truth = study_truth(folder / "log", graph)
         for side, communities in truth.items():
             np.save(graph.folder(-1) / f"r0.{side}_macro.npy", communities)
-        assert agreement(folder / "log", MacroGraph.open(graph.path)) == pytest.approx({"user": 1.0, "item": 1.0})
+        assert agreement(folder / "log", MacroGraph.open(graph.path)) == pytest.approx(
+            {"user": 1.0, "item": 1.0}
+        )
 
 
 def study_truth(log: Path, graph: MacroGraph) -> dict[str, np.ndarray]:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import lightgcn, topn
-from mgoe.calibration import shifted_tasks
+from mgoe.bundle.calibration import shifted_tasks
 from mgoe.config import RunSettings, make_settings
-from mgoe.pipeline.line import begin
+from mgoe.experiments.line import begin
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
@@ -42,7 +42,9 @@ def test_hit_rate_is_the_naive_count(seed: int, hide: bool):
 
 
 def test_a_list_with_a_score_that_is_no_number_has_no_rank():
-    task = topn.task_of(sp.csr_array(np.zeros((2, 30), np.float32)), 0, np.arange(2), np.full(2, 7), 2, 0, hide=False)
+    task = topn.task_of(
+        sp.csr_array(np.zeros((2, 30), np.float32)), 0, np.arange(2), np.full(2, 7), 2, 0, hide=False
+    )
     scores = np.tile(np.arange(30.0), (2, 1))
     scores[0, 7] = np.nan
     for values in topn.measure(task, lambda users: scores[users]).values():
@@ -90,27 +92,37 @@ def test_a_fit_looked_at_on_the_way_is_the_shorter_fit():
 
 def test_settings_are_those_that_are_best_on_validation():
     known = sp.csr_array(np.eye(4, 30, dtype=np.float32))
-    valid, test = (topn.task_of(known, 0, np.arange(4), np.full(4, item), 4, 0, hide=False) for item in (7, 8))
+    valid, test = (
+        topn.task_of(known, 0, np.arange(4), np.full(4, item), 4, 0, hide=False) for item in (7, 8)
+    )
     tried = []
 
     def make(task: topn.Task, seed: int, grid: topn.Grid):
         """Recommends one item to everybody."""
         for settings in grid:
             tried.append((task is valid, settings["item"]))
-            yield lambda users, item=settings["item"]: np.tile(np.arange(30) == item, (len(users), 1)).astype(float)
+            yield lambda users, item=settings["item"]: np.tile(np.arange(30) == item, (len(users), 1)).astype(
+                float
+            )
 
     grid = [{"item": 8}, {"item": 7}, {"item": 9}]
-    assert topn.chosen_scores("one", make, grid, test, valid, 0)(np.arange(1)).argmax() == 7  # not the 8 that is best on test
+    assert (
+        topn.chosen_scores("one", make, grid, test, valid, 0)(np.arange(1)).argmax() == 7
+    )  # not the 8 that is best on test
     assert tried == [(True, 8), (True, 7), (True, 9), (False, 7)]
 
 
 @pytest.mark.parametrize("hide", [False, True])
-def test_validation_knows_nothing_of_what_comes_after_its_snapshot(small: RunSettings, tmp_path: Path, hide: bool):
+def test_validation_knows_nothing_of_what_comes_after_its_snapshot(
+    small: RunSettings, tmp_path: Path, hide: bool
+):
     with begin(small, tmp_path / "out", overwrite=False, say=lambda _: None) as prepared:
         valid, test = (topn.by_time(prepared, split, 10_000, 0, hide) for split in ("valid", "test"))
     user, item, _, snapshot = topn.history_of(prepared)
     before = snapshot <= len(prepared.cuts) - 2
-    expected = topn.matrix(user[before], item[before], (int(prepared.users_at[-1]), int(item[before].max()) + 1)).toarray()
+    expected = topn.matrix(
+        user[before], item[before], (int(prepared.users_at[-1]), int(item[before].max()) + 1)
+    ).toarray()
     assert_allclose(valid.known.toarray()[:, : expected.shape[1]], expected)
     assert not valid.known.toarray()[:, expected.shape[1] :].any()
     assert test.known.sum() > valid.known.sum()
@@ -120,11 +132,18 @@ def test_validation_knows_nothing_of_what_comes_after_its_snapshot(small: RunSet
 
 
 @pytest.mark.parametrize("split", ["time", "leave-last-out"])
-def test_every_recommender_prints_its_figures(small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str):
+def test_every_recommender_prints_its_figures(
+    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+):
     pytest.importorskip("implicit")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
-    topn.main([str(tmp_path / "small.yaml"), "--split", split, "--queries", "50", "--out", str(tmp_path / "out")])
-    found = {figure["name"].removeprefix(f"topn.{split}."): figure for figure in map(json.loads, capsys.readouterr().out.splitlines())}
+    topn.main(
+        [str(tmp_path / "small.yaml"), "--split", split, "--queries", "50", "--out", str(tmp_path / "out")]
+    )
+    found = {
+        figure["name"].removeprefix(f"topn.{split}."): figure
+        for figure in map(json.loads, capsys.readouterr().out.splitlines())
+    }
     others, metrics = ("popularity", "item-knn", "als", "lightgcn"), ("hr@10", "ndcg@10")
     alone = {f"{name}.{metric}" for name in (*others, "mgoe") for metric in metrics}
     assert found.keys() == alone | {f"mgoe-minus-{name}.{metric}" for name in others for metric in metrics}
@@ -133,13 +152,19 @@ def test_every_recommender_prints_its_figures(small: RunSettings, tmp_path: Path
     for name in others:
         for metric in metrics:
             ahead = found[f"mgoe-minus-{name}.{metric}"]
-            assert ahead["value"] == pytest.approx(found[f"mgoe.{metric}"]["value"] - found[f"{name}.{metric}"]["value"], abs=1e-4)
+            assert ahead["value"] == pytest.approx(
+                found[f"mgoe.{metric}"]["value"] - found[f"{name}.{metric}"]["value"], abs=1e-4
+            )
             assert 0 < ahead["against"] < 0.1  # of 50 users
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["--models", "mgeo"], "did you mean 'mgoe'"), (["--beside", "asl"], "did you mean 'als'"), (["--task", "bye"], "did you mean 'buy'")],
+    [
+        (["--models", "mgeo"], "did you mean 'mgoe'"),
+        (["--beside", "asl"], "did you mean 'als'"),
+        (["--task", "bye"], "did you mean 'buy'"),
+    ],
 )
 def test_a_name_that_is_none_is_said_before_any_work(
     small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
@@ -159,12 +184,22 @@ def test_a_name_that_is_none_is_said_before_any_work(
     ],
 )
 def test_a_split_without_a_query_is_named(
-    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, items: Callable[[int, int], int], mend: str
+    small: RunSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+    items: Callable[[int, int], int],
+    mend: str,
 ):
     """Of users who do new items alone after the last cut, or one item each."""
     start = pd.Timestamp("2024-01-01")
     events = [
-        {"user_id": user, "item_id": items(user, step), "timestamp": start + pd.Timedelta(days=step, minutes=user), "behavior": behavior}
+        {
+            "user_id": user,
+            "item_id": items(user, step),
+            "timestamp": start + pd.Timedelta(days=step, minutes=user),
+            "behavior": behavior,
+        }
         for user in range(30)
         for step in range(10)
         for behavior in ("click", "buy")
@@ -181,7 +216,9 @@ def test_a_split_without_a_query_is_named(
     assert mend in said
 
 
-def test_no_query_is_refused_before_any_work(small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_no_query_is_refused_before_any_work(
+    small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small.model_dump(mode="json")))
     with pytest.raises(SystemExit):
         topn.main([str(tmp_path / "small.yaml"), "--queries", "0", "--out", str(tmp_path / "out")])
@@ -192,14 +229,22 @@ def test_no_query_is_refused_before_any_work(small: RunSettings, tmp_path: Path,
 def test_items_are_ordered_by_how_likely_a_task_is_done_at_all(monkeypatch: pytest.MonkeyPatch):
     """Of an item that is hardly clicked, the probability to buy it once it is says little."""
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
-    monkeypatch.setattr(topn, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32))
-    prepared = SimpleNamespace(user_side=None, item_side=None, context_features=SimpleNamespace(encode=lambda *_: {}))
+    monkeypatch.setattr(
+        topn, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
+    )
+    prepared = SimpleNamespace(
+        user_side=None, item_side=None, context_features=SimpleNamespace(encode=lambda *_: {})
+    )
     ranking: Any = object.__new__(topn.Ranking)
-    ranking.inputs = SimpleNamespace(prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=np.zeros(2, np.float32))
+    ranking.inputs = SimpleNamespace(
+        prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=np.zeros(2, np.float32)
+    )
     ranking.model, ranking.columns = None, np.array([False, True])
     ranking.tasks = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks}).tasks
     ranking.shifted = shifted_tasks(ranking.tasks)
-    task = topn.task_of(sp.csr_array(np.ones((1, 2), np.float32)), 0, np.zeros(1, int), np.zeros(1, int), 1, 0, hide=False)
+    task = topn.task_of(
+        sp.csr_array(np.ones((1, 2), np.float32)), 0, np.zeros(1, int), np.zeros(1, int), 1, 0, hide=False
+    )
     [scores] = ranking(task, 0, [{"undone": 1.0}])
     assert_allclose(scores(np.zeros(1, int)), [[0.15, 0.0009]], rtol=1e-6)
 
@@ -209,12 +254,19 @@ def test_items_are_ordered_by_how_likely_a_task_is_done_at_all(monkeypatch: pyte
     [
         ({"tasks": [{"name": "stay", "kind": "regression", "label": "seconds"}]}, "no task is binary"),
         (
-            {"tasks": [{"name": "click", "label": "clicked"}, {"name": "stay", "kind": "regression", "label": "seconds"}]},
+            {
+                "tasks": [
+                    {"name": "click", "label": "clicked"},
+                    {"name": "stay", "kind": "regression", "label": "seconds"},
+                ]
+            },
             "leave out tasks of the kind regression",
         ),
     ],
 )
-def test_what_has_no_order_or_no_event_is_refused(more: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_has_no_order_or_no_event_is_refused(
+    more: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": {"log": "log.parquet"}} | more))
     with pytest.raises(SystemExit):
         topn.main([str(tmp_path / "mine.yaml"), "--split", "leave-last-out"])

@@ -16,7 +16,8 @@ from tests.benchmarks.test_graph_benchmark import lines
 
 USERS, EXAMPLES, BATCH = 1000, 30_000, 256
 with_peers = pytest.mark.skipif(
-    any(importlib.util.find_spec(module) is None for module in rivals.PACKAGES), reason="the extra `bench` is not installed"
+    any(importlib.util.find_spec(module) is None for module in rivals.PACKAGES),
+    reason="the extra `bench` is not installed",
 )
 
 
@@ -43,10 +44,25 @@ def plan(log: prepared.Made) -> train.Plan:
 
 
 def test_every_figure_has_its_line(log: prepared.Made, work: Path, capsys: pytest.CaptureFixture[str]):
-    options = ["--users", f"{USERS}", "--examples", f"{EXAMPLES}", "--batch-size", f"{BATCH}", "--rounds", "1", "--short", "--no-peers"]
+    options = [
+        "--users",
+        f"{USERS}",
+        "--examples",
+        f"{EXAMPLES}",
+        "--batch-size",
+        f"{BATCH}",
+        "--rounds",
+        "1",
+        "--short",
+        "--no-peers",
+    ]
     train.main([*options, "--work", str(work)])
     found = lines(capsys.readouterr().out)
-    rates = {f"{name}_samples_per_s{place}" for name in ("mgoe", "default") for place in ("", ".two_cores", ".two_threads")}
+    rates = {
+        f"{name}_samples_per_s{place}"
+        for name in ("mgoe", "default")
+        for place in ("", ".two_cores", ".two_threads")
+    }
     shares = {f"share.{model}.{stage}" for model in ("paper", "mgoe") for stage in ("feeding", *steps.STAGES)}
     fed = {f"feed_rows_per_s{end}" for end in ("", ".disk", ".default")}
     others = {
@@ -60,7 +76,9 @@ def test_every_figure_has_its_line(log: prepared.Made, work: Path, capsys: pytes
     assert set(found) == {f"train.{name}" for name in rates | shares | fed | others}
     assert all(figure["value"] > 0 for figure in found.values())
     for model in ("paper", "mgoe"):
-        assert sum(found[f"train.share.{model}.{stage}"]["value"] for stage in ("feeding", *steps.STAGES)) == pytest.approx(1, abs=1e-3)
+        assert sum(
+            found[f"train.share.{model}.{stage}"]["value"] for stage in ("feeding", *steps.STAGES)
+        ) == pytest.approx(1, abs=1e-3)
     compared = found["train.step_vs_rowwise_dense_adam"]
     assert compared["ratio"] == pytest.approx(compared["value"] / compared["against"], rel=1e-3)
 
@@ -74,7 +92,9 @@ def test_examples_are_of_the_log(log: prepared.Made):
     assert (examples.snapshot == 0).all()
     for graph in log.graphs.values():
         known = [graph.latest.known_items(int(user)) for user in examples.user[positive > 0][:200]]
-        assert all(item in items for item, items in zip(examples.item[positive > 0][:200], known, strict=True))
+        assert all(
+            item in items for item, items in zip(examples.item[positive > 0][:200], known, strict=True)
+        )
 
 
 def test_what_was_made_is_removed_unless_it_is_kept(tmp_path: Path):
@@ -108,7 +128,9 @@ def test_a_peer_is_of_our_size_and_learns(peer: str, log: prepared.Made, capfd: 
     ours = training.model()
     tables = rivals.WIDTH * (spec.n_users + spec.n_items + 2)
     assert sum(table.numel() for table in ours.tables()) == tables
-    assert rivals.parameters(rival.model) - tables == pytest.approx(rivals.parameters(ours) - tables, rel=0.05)
+    assert rivals.parameters(rival.model) - tables == pytest.approx(
+        rivals.parameters(ours) - tables, rel=0.05
+    )
     before = [parameter.detach().clone() for parameter in rival.model.parameters()]
     assert rival.run() > 0
     assert all(not torch.equal(old, new) for old, new in zip(before, rival.model.parameters(), strict=True))
@@ -117,7 +139,10 @@ def test_a_peer_is_of_our_size_and_learns(peer: str, log: prepared.Made, capfd: 
 
 def test_a_missing_peer_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(rivals.PACKAGES, "no_such_module", "no-such-package")
-    with pytest.raises(SystemExit, match=r"need .*no-such-package, found no such package; `pip install 'mgoe\[bench\]'`.*--no-peers"):
+    with pytest.raises(
+        SystemExit,
+        match=r"need .*no-such-package, found no such package; `pip install 'mgoe\[bench\]'`.*--no-peers",
+    ):
         train.main(["--users", "1000"])
 
 

@@ -63,7 +63,11 @@ def put(column: str, row: int, value: Any) -> Callable[[Frame], Frame]:
     """A log with one strange value."""
 
     def change(log: Frame) -> Frame:
-        log[column] = log[column].astype(object) if isinstance(value, str) or value is None else log[column].astype(type(value))
+        log[column] = (
+            log[column].astype(object)
+            if isinstance(value, str) or value is None
+            else log[column].astype(type(value))
+        )
         log.loc[row, column] = value
         return log
 
@@ -72,8 +76,16 @@ def put(column: str, row: int, value: Any) -> Callable[[Frame], Frame]:
 
 EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "missing column": (lambda log: log.drop(columns="user_id"), {}, ("'user_id'", "data.user", "missing")),
-    "misspelt column": (lambda log: log, {"data": {"item": "itm_id"}}, ("data.item", "did you mean 'item_id'")),
-    "behaviour of a wrong type": (lambda log: log.assign(behavior=1.5), {}, ("'behavior'", "string or an integer")),
+    "misspelt column": (
+        lambda log: log,
+        {"data": {"item": "itm_id"}},
+        ("data.item", "did you mean 'item_id'"),
+    ),
+    "behaviour of a wrong type": (
+        lambda log: log.assign(behavior=1.5),
+        {},
+        ("'behavior'", "string or an integer"),
+    ),
     "id of a wrong type": (lambda log: log.assign(item_id=True), {}, ("'item_id'", "integer or a string")),
     "id that is no whole number": (put("item_id", 4, 3.5), {}, ("'item_id'", "3.5", "row 5")),
     "id that is null": (put("user_id", 7, None), {}, ("'user_id'", "null", "row 8")),
@@ -90,10 +102,26 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         ("'timestamp'", "null", "row 2"),
     ),
     "no rows": (lambda log: log.head(0), {}, ("found none",)),
-    "no rows in the time that counts": (lambda log: log, {"data": {"start": "2031-01-01"}}, ("data.start", "move them")),
-    "first moment as a number": (lambda log: log, {"data": {"start": 20200101}}, ("data.start", "found the number 20200101", "2017-11-25")),
-    "last moment as digits": (lambda log: log, {"data": {"end": "20200101"}}, ("data.end", "found the number 20200101")),
-    "cuts as digits": (lambda log: log, {"split": {"cuts": ["20200104", "20200106", "20200108"]}}, ("split.cuts", "found the number")),
+    "no rows in the time that counts": (
+        lambda log: log,
+        {"data": {"start": "2031-01-01"}},
+        ("data.start", "move them"),
+    ),
+    "first moment as a number": (
+        lambda log: log,
+        {"data": {"start": 20200101}},
+        ("data.start", "found the number 20200101", "2017-11-25"),
+    ),
+    "last moment as digits": (
+        lambda log: log,
+        {"data": {"end": "20200101"}},
+        ("data.end", "found the number 20200101"),
+    ),
+    "cuts as digits": (
+        lambda log: log,
+        {"split": {"cuts": ["20200104", "20200106", "20200108"]}},
+        ("split.cuts", "found the number"),
+    ),
     "a task called as the mean": (
         lambda log: log,
         {"tasks": ["click", {"name": "all", "behaviors": "buy"}]},
@@ -107,8 +135,16 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         {"data": {"duplicates": "refuse"}},
         ("found 2 repeats", "data.duplicates"),
     ),
-    "too many macro nodes": (lambda log: log, {"graph": {"resolutions": [[100_000, 4]]}}, ("graph.resolutions", "100000", "ask for fewer")),
-    "split of one day": (lambda log: log.assign(timestamp=pd.Timestamp("2025-03-01")), {}, ("split.cuts", "fewer cuts")),
+    "too many macro nodes": (
+        lambda log: log,
+        {"graph": {"resolutions": [[100_000, 4]]}},
+        ("graph.resolutions", "100000", "ask for fewer"),
+    ),
+    "split of one day": (
+        lambda log: log.assign(timestamp=pd.Timestamp("2025-03-01")),
+        {},
+        ("split.cuts", "fewer cuts"),
+    ),
     "split that leaves test empty": (
         lambda log: log,
         {"split": {"cuts": ["2025-03-10", "2025-03-20", "2026-01-01"]}},
@@ -124,19 +160,39 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         {"split": {"cuts": ["2025-03-10", "2025-03-09T12:00:00+00:00", "2025-03-20"]}},
         ("split", "must rise"),
     ),
-    "split that leaves no history": (lambda log: log, {"split": {"cuts": ["2024-01-01", "2025-03-10", "2025-03-20"]}}, ("split.cuts",)),
+    "split that leaves no history": (
+        lambda log: log,
+        {"split": {"cuts": ["2024-01-01", "2025-03-10", "2025-03-20"]}},
+        ("split.cuts",),
+    ),
     "cuts that do not rise": (lambda log: log, {"split": {"cuts": [0.5, 0.4, 0.6]}}, ("split", "must rise")),
     "unknown key": (lambda log: log, {"graph": {"bet": 1}}, ("graph.bet", "did you mean 'beta'")),
     "unknown section": (lambda log: log, {"grahp": {}}, ("did you mean 'graph'",)),
-    "value of a wrong type": (lambda log: log, {"training": {"epochs": "many"}}, ("training.epochs", "'many'")),
-    "negative number": (lambda log: log, {"training": {"learning_rate": -1}}, ("training.learning_rate", "-1")),
-    "number that is none": (lambda log: log, {"training": {"learning_rate": float("nan")}}, ("training.learning_rate",)),
+    "value of a wrong type": (
+        lambda log: log,
+        {"training": {"epochs": "many"}},
+        ("training.epochs", "'many'"),
+    ),
+    "negative number": (
+        lambda log: log,
+        {"training": {"learning_rate": -1}},
+        ("training.learning_rate", "-1"),
+    ),
+    "number that is none": (
+        lambda log: log,
+        {"training": {"learning_rate": float("nan")}},
+        ("training.learning_rate",),
+    ),
     "unknown task in given": (
         lambda log: log,
         {"tasks": [{"name": "click"}, {"name": "buy", "given": "clik"}]},
         ("tasks.buy.given", "did you mean 'click'"),
     ),
-    "unknown task to monitor": (lambda log: log, {"training": {"monitor": "by.auc"}}, ("training.monitor", "did you mean 'buy.auc'")),
+    "unknown task to monitor": (
+        lambda log: log,
+        {"training": {"monitor": "by.auc"}},
+        ("training.monitor", "did you mean 'buy.auc'"),
+    ),
     "unknown model": (lambda log: log, {"models": ["mmeo"]}, ("mmeo", "did you mean 'mmoe'")),
     "two tasks of one name": (lambda log: log, {"tasks": ["click", "click"]}, ("click", "twice")),
     "no models": (lambda log: log, {"models": []}, ("models", "at least 1 item")),
@@ -145,18 +201,34 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         {"models": [{"name": "x", "base": "mgoe", "optons": {}}]},
         ("unknown key 'models.0.optons'; did you mean 'options'?",),
     ),
-    "a model without a base": (lambda log: log, {"models": ["mgoe", {"name": "x"}]}, ("models.1.base is needed and missing",)),
+    "a model without a base": (
+        lambda log: log,
+        {"models": ["mgoe", {"name": "x"}]},
+        ("models.1.base is needed and missing",),
+    ),
     "a model that is a number": (lambda log: log, {"models": [3]}, ("models.0: ", "found 3")),
     "a text among dates": (
         lambda log: log,
         {"split": {"cuts": [date(2017, 12, 1), "x", date(2018, 1, 1)]}},
         ("split.cuts.1: ", "date", "found 'x'"),
     ),
-    "a text among quantiles": (lambda log: log, {"split": {"cuts": [0.4, None, 0.8]}}, ("split.cuts.1: ", "number", "found None")),
+    "a text among quantiles": (
+        lambda log: log,
+        {"split": {"cuts": [0.4, None, 0.8]}},
+        ("split.cuts.1: ", "number", "found None"),
+    ),
     "a seed twice": (lambda log: log, {"seeds": [0, 0]}, ("seeds must differ", "0 twice")),
-    "a model whose name is a path": (lambda log: log, {"models": [{"name": "../a", "base": "mgoe"}]}, ("no slash", "'../a'")),
+    "a model whose name is a path": (
+        lambda log: log,
+        {"models": [{"name": "../a", "base": "mgoe"}]},
+        ("no slash", "'../a'"),
+    ),
     "no tasks": (lambda log: log, {"tasks": []}, ("tasks",)),
-    "a column of exposures": (lambda log: log, {"data": {"position": "position"}}, ("data.position", "event log")),
+    "a column of exposures": (
+        lambda log: log,
+        {"data": {"position": "position"}},
+        ("data.position", "event log"),
+    ),
     "a truth that is none": (lambda log: log, {"data": {"truth": "nowhere"}}, ("nowhere", "mgoe simulate")),
 }
 
@@ -165,19 +237,47 @@ EXPOSURES: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] =
     "task that always happens": (lambda log: log.assign(click=1), CLICK, ("click", "always")),
     "task that never happens": (lambda log: log.assign(click=0), CLICK, ("click",)),
     "label that is no number": (lambda log: log.assign(click="yes"), CLICK, ("'click'", "a label must be")),
-    "label that is negative": (lambda log: log.assign(click=log["click"] - 1), CLICK, ("'click'", "-1", "0, 1 or null")),
-    "label that is two": (lambda log: log.assign(click=log["click"] * 2), CLICK, ("'click'", "found '2", "0, 1 or null")),
-    "label between no and yes": (lambda log: log.assign(click=log["click"] * 0.5), CLICK, ("'click'", "found '0.5'", "0, 1 or null")),
-    "label that is infinite": (lambda log: log.assign(click=log["click"].replace(1, np.inf)), CLICK, ("'click'", "inf", "0, 1 or null")),
-    "missing label column": (lambda log: log, {"tasks": [{"name": "click", "label": "clicks"}]}, ("'clicks'", "did you mean 'click'")),
-    "weight that is negative": (lambda log: log.assign(w=-1.0), {**CLICK, "data": {"weight": "w"}}, ("'w'", "-1")),
+    "label that is negative": (
+        lambda log: log.assign(click=log["click"] - 1),
+        CLICK,
+        ("'click'", "-1", "0, 1 or null"),
+    ),
+    "label that is two": (
+        lambda log: log.assign(click=log["click"] * 2),
+        CLICK,
+        ("'click'", "found '2", "0, 1 or null"),
+    ),
+    "label between no and yes": (
+        lambda log: log.assign(click=log["click"] * 0.5),
+        CLICK,
+        ("'click'", "found '0.5'", "0, 1 or null"),
+    ),
+    "label that is infinite": (
+        lambda log: log.assign(click=log["click"].replace(1, np.inf)),
+        CLICK,
+        ("'click'", "inf", "0, 1 or null"),
+    ),
+    "missing label column": (
+        lambda log: log,
+        {"tasks": [{"name": "click", "label": "clicks"}]},
+        ("'clicks'", "did you mean 'click'"),
+    ),
+    "weight that is negative": (
+        lambda log: log.assign(w=-1.0),
+        {**CLICK, "data": {"weight": "w"}},
+        ("'w'", "-1"),
+    ),
     "weight that is NaN": (lambda log: log.assign(w=np.nan), {**CLICK, "data": {"weight": "w"}}, ("'w'",)),
     "weight that is null": (
         lambda log: log.assign(w=log["click"].where(log.index != 4)),
         {**CLICK, "data": {"weight": "w"}},
         ("'w'", "row 5"),
     ),
-    "weight that is infinite": (lambda log: log.assign(w=np.inf), {**CLICK, "data": {"weight": "w"}}, ("'w'", "inf")),
+    "weight that is infinite": (
+        lambda log: log.assign(w=np.inf),
+        {**CLICK, "data": {"weight": "w"}},
+        ("'w'", "inf"),
+    ),
     "one weight that is negative": (
         put("click", 6, -1),
         {"tasks": [{"name": "buy", "label": "buy"}], "data": {"weight": "click"}},
@@ -213,8 +313,12 @@ def test_exposure_log(mgoe: Mgoe, exposed: Frame, tmp_path: Path, case: str):
     assert_refused(run_on(mgoe, tmp_path, change(exposed.copy()), config), *words)
 
 
-@pytest.mark.parametrize("command", [["describe"], ["graph", "build"], ["graph", "build", "--set", "graph.snapshots=last"]])
-def test_what_only_reading_shows_is_no_traceback(mgoe: Mgoe, events: Frame, tmp_path: Path, command: list[str]):
+@pytest.mark.parametrize(
+    "command", [["describe"], ["graph", "build"], ["graph", "build", "--set", "graph.snapshots=last"]]
+)
+def test_what_only_reading_shows_is_no_traceback(
+    mgoe: Mgoe, events: Frame, tmp_path: Path, command: list[str]
+):
     """DuckDB finds them row by row, long after it opened the file."""
     micros = events.assign(timestamp=events["timestamp"].astype("datetime64[us]").astype("int64"))
     micros.to_parquet(tmp_path / "micros.parquet")
@@ -222,8 +326,15 @@ def test_what_only_reading_shows_is_no_traceback(mgoe: Mgoe, events: Frame, tmp_
     late = [*(f"{text.strip()},{day},click\n" for day in range(30_000)), "1,2,none,click\n"]
     (tmp_path / "late.csv").write_text("user_id,item_id,timestamp,behavior\n" + "".join(late))
     out = [] if command == ["describe"] else ["--out", tmp_path / "run"]
-    for name, unit, words in (("micros.parquet", "s", "Overflow"), ("late.csv", "auto", "found 'none' in line 30002")):
-        raw = {"data": {"log": str(tmp_path / name), "time_unit": unit}, "tasks": ["click"], "split": {"cuts": [0.4, 0.6, 0.8]}}
+    for name, unit, words in (
+        ("micros.parquet", "s", "Overflow"),
+        ("late.csv", "auto", "found 'none' in line 30002"),
+    ):
+        raw = {
+            "data": {"log": str(tmp_path / name), "time_unit": unit},
+            "tasks": ["click"],
+            "split": {"cuts": [0.4, 0.6, 0.8]},
+        }
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
         first, rest = command[: 2 if command[0] == "graph" else 1], command[2:]
         assert_refused(mgoe(*first, tmp_path / "config.yaml", *out, *rest), name, words)
@@ -232,7 +343,11 @@ def test_what_only_reading_shows_is_no_traceback(mgoe: Mgoe, events: Frame, tmp_
 
 def test_duplicate_rows_are_dropped_and_counted_by_default(mgoe: Mgoe, events: Frame, tmp_path: Path):
     pd.concat([events, events]).to_parquet(tmp_path / "log.parquet")
-    raw = {"data": {"log": str(tmp_path / "log.parquet")}, "tasks": ["click", "buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}
+    raw = {
+        "data": {"log": str(tmp_path / "log.parquet")},
+        "tasks": ["click", "buy"],
+        "split": {"cuts": [0.4, 0.6, 0.8]},
+    }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
     assert mgoe("graph", "build", tmp_path / "config.yaml", "--out", tmp_path / "run").exit_code == 0
     summary = json.loads((tmp_path / "run" / "data" / "data.json").read_text())["summary"]
@@ -266,7 +381,10 @@ def named(name: str, text: str = "") -> Callable[[Path, Frame], Path]:
 FILES: dict[str, tuple[Callable[[Path, Frame], Path | str], tuple[str, ...]]] = {
     "empty Parquet file": (named("log.parquet"), ("log.parquet", "empty")),
     "empty CSV file": (named("log.csv"), ("log.csv", "empty")),
-    "CSV with a header alone": (named("log.csv", "user_id,item_id,timestamp,behavior\n"), ("log.csv", "found none")),
+    "CSV with a header alone": (
+        named("log.csv", "user_id,item_id,timestamp,behavior\n"),
+        ("log.csv", "found none"),
+    ),
     "CSV that is none": (named("log.csv", "\x00\x01\x02,\n\n\x00"), ("log.csv",)),
     "text called Parquet": (named("log.parquet", "hello, this is no parquet"), ("log.parquet", "damaged")),
     "truncated Parquet file": (truncated, ("cut.parquet", "truncated", "copy or write it again")),
@@ -293,14 +411,19 @@ def test_file(mgoe: Mgoe, events: Frame, tmp_path: Path, case: str):
         ("- a\n- b", ("mapping", "list")),
         ("", ("mapping",)),
         ("tasks: [click]", ("data is needed",)),
-        ("data: {log: x}\ngraph: {rank: 8}\ntasks: [click]\ngraph: {beta: 0.5}", ("'graph' is given twice", "line 4")),
+        (
+            "data: {log: x}\ngraph: {rank: 8}\ntasks: [click]\ngraph: {beta: 0.5}",
+            ("'graph' is given twice", "line 4"),
+        ),
         ("? [data, tasks]\n: x", ("cannot be read as YAML",)),
         ("data: {log: x, end: 2024-02-30}\ntasks: [click]", ("day is out of range",)),
         ("data: {log: x}", ("tasks is needed",)),
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["train"], ["graph", "build"]])
-def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str | None, words: tuple[str, ...]):
+def test_configuration(
+    mgoe: Mgoe, tmp_path: Path, command: list[str], text: str | None, words: tuple[str, ...]
+):
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)
     assert_refused(mgoe(*command, tmp_path / "c.yaml", "--out", tmp_path / "run"), "c.yaml", *words)
@@ -316,7 +439,10 @@ def test_configuration(mgoe: Mgoe, tmp_path: Path, command: list[str], text: str
         ("graph.seed=-1", ("graph.seed", "found -1")),
         ("graph.resolutions=[]", ("graph.resolutions",)),
         ("graph.resolutions=[[0, 5]]", ("graph.resolutions", "each at least 1, found [[0, 5]]")),
-        ("graph.resolutions=[100, 100]", ("graph.resolutions: must be", "found [100, 100]; write them as in")),
+        (
+            "graph.resolutions=[100, 100]",
+            ("graph.resolutions: must be", "found [100, 100]; write them as in"),
+        ),
         ("graph.resolutions=[[a, 2]]", ("graph.resolutions: must be", "found [['a', 2]]")),
         ("graph.resolutions=100", ("graph.resolutions: must be", "found 100")),
         ("graph={resolutions: [[4, 5], [8, 10]], dense: 2}", ("graph: dense", "found 2; ask for 1 at most")),
@@ -345,7 +471,9 @@ def test_finished_folder(mgoe: Mgoe, config: Path, finished: Path):
 
 def test_overwrite_with_a_bad_log_keeps_the_old_run(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
     out = shutil.copytree(finished, tmp_path / "run")
-    assert_refused(mgoe("run", config, "--out", out, "--overwrite", "--set", "data.log=no.parquet"), "no.parquet")
+    assert_refused(
+        mgoe("run", config, "--out", out, "--overwrite", "--set", "data.log=no.parquet"), "no.parquet"
+    )
     assert (out / "bundle" / "bundle.json").exists()
     assert json.loads((out / "run.json").read_text())["state"] == "finished"
 
@@ -389,18 +517,38 @@ def test_pairs_that_cannot_be_scored(mgoe: Mgoe, finished: Path, pairs: Path, tm
     assert mgoe("predict", bundle, pairs, "--out", out).exit_code == 0
     before = out.read_bytes()
     pd.DataFrame({"user": [1], "item_id": [2]}).to_parquet(tmp_path / "bad.parquet")
-    assert_refused(mgoe("predict", bundle, tmp_path / "bad.parquet", "--out", out), "bad.parquet", "did you mean 'user'")
-    assert_refused(mgoe("predict", bundle, tmp_path / "none.parquet", "--out", out), "none.parquet", "no such file")
+    assert_refused(
+        mgoe("predict", bundle, tmp_path / "bad.parquet", "--out", out), "bad.parquet", "did you mean 'user'"
+    )
+    assert_refused(
+        mgoe("predict", bundle, tmp_path / "none.parquet", "--out", out), "none.parquet", "no such file"
+    )
     assert_refused(mgoe("predict", bundle, tmp_path / "none.parquet"), "none.parquet", "no such file")
-    assert_refused(mgoe("predict", bundle, pairs, "--out", tmp_path / "scores.xlsx"), "scores.xlsx", ".parquet or .csv")
+    assert_refused(
+        mgoe("predict", bundle, pairs, "--out", tmp_path / "scores.xlsx"), "scores.xlsx", ".parquet or .csv"
+    )
     assert_refused(mgoe("evaluate", bundle, pairs), "pairs.parquet", "label column 'click'")
-    pd.read_parquet(pairs).assign(click=[7.0] + [0.0] * (len(pd.read_parquet(pairs)) - 1), buy=None).to_parquet(tmp_path / "seven.parquet")
-    assert_refused(mgoe("evaluate", bundle, tmp_path / "seven.parquet"), "column 'click'", "must be 0, 1 or null (missing), found '7.0'")
+    pd.read_parquet(pairs).assign(
+        click=[7.0] + [0.0] * (len(pd.read_parquet(pairs)) - 1), buy=None
+    ).to_parquet(tmp_path / "seven.parquet")
+    assert_refused(
+        mgoe("evaluate", bundle, tmp_path / "seven.parquet"),
+        "column 'click'",
+        "must be 0, 1 or null (missing), found '7.0'",
+    )
     (tmp_path / "late.csv").write_text("user_id,item_id\n" + "1,2\n" * 30_000 + "x,2\n")
-    assert_refused(mgoe("predict", bundle, tmp_path / "late.csv", "--out", out), "late.csv, column 'user_id'", "found 'x' in line 30002")
+    assert_refused(
+        mgoe("predict", bundle, tmp_path / "late.csv", "--out", out),
+        "late.csv, column 'user_id'",
+        "found 'x' in line 30002",
+    )
     for odd in ({"a": 1}, [1], b"\xff"):
         pd.DataFrame({"user_id": [odd], "item_id": [2]}).to_parquet(tmp_path / "odd.parquet")
-        assert_refused(mgoe("predict", bundle, tmp_path / "odd.parquet"), "odd.parquet, column 'user_id'", "an id must be")
+        assert_refused(
+            mgoe("predict", bundle, tmp_path / "odd.parquet"),
+            "odd.parquet, column 'user_id'",
+            "an id must be",
+        )
     assert_refused(mgoe("evaluate", bundle, pairs, "--split", "valid"), "--split", "leave it out")
     assert out.read_bytes() == before
 
@@ -415,7 +563,9 @@ def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
         events.head(few).to_parquet(log)
         assert_refused(mgoe("init", log), "log.parquet", f"at least 4 rows, found {few}", "add more rows")
     events.head(50)[["timestamp", "item_id"]].assign(user_id=7, done="click").to_parquet(log)
-    assert_refused(mgoe("init", log), "needs a user and an item", "user_id, done hold one value alone, so add more rows")
+    assert_refused(
+        mgoe("init", log), "needs a user and an item", "user_id, done hold one value alone, so add more rows"
+    )
     events.to_parquet(log)
     (tmp_path / "mine.yaml").write_text("mine")
     assert_refused(mgoe("init", log, "--out", tmp_path / "mine.yaml"), "mine.yaml", "--overwrite")
@@ -423,14 +573,24 @@ def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
 
 
 def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):
-    assert_refused(mgoe("evaluate", finished, "--slice", "unsen-users"), "--slice", "did you mean 'unseen-users'")
+    assert_refused(
+        mgoe("evaluate", finished, "--slice", "unsen-users"), "--slice", "did you mean 'unseen-users'"
+    )
     assert_refused(mgoe("evaluate", finished, "--split", "tset"), "--split", "did you mean 'test'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--task", "clik"), "did you mean 'click'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
-    assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'")
-    assert_refused(mgoe("train", config, "--out", tmp_path / "run", "--seed", -1), "seed", "must lie between 0 and 2147483647, found -1")
+    assert_refused(
+        mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'"
+    )
+    assert_refused(
+        mgoe("train", config, "--out", tmp_path / "run", "--seed", -1),
+        "seed",
+        "must lie between 0 and 2147483647, found -1",
+    )
     assert not (tmp_path / "run").exists()
-    assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--set", "popularty=1"), "did you mean 'popularity'")
+    assert_refused(
+        mgoe("simulate", "--out", tmp_path / "log", "--set", "popularty=1"), "did you mean 'popularity'"
+    )
     assert_refused(mgoe("simulate", "--out", tmp_path / "log", "--users", -3), "users", "-3")
 
 
@@ -452,11 +612,15 @@ def test_a_choice_that_is_none(mgoe: Mgoe, command: tuple[str, ...], option: str
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int):
+def test_interrupted_run(
+    mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int
+):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "mgoe", "run", str(config), "--out", str(out)]
     heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - where the tests run in the background
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     while not (out / "graph").exists() and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(sent)

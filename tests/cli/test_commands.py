@@ -36,7 +36,9 @@ def test_help_teaches_by_example(mgoe: Mgoe, command: list[str]):
 
 
 def test_every_command_is_tested():
-    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
     names |= {group.name for group in app.registered_groups if group.name}
     assert {command[0] for command in COMMANDS} == names
 
@@ -45,7 +47,9 @@ def test_help_and_version_are_fast():
     """Neither loads torch, pandas or DuckDB."""
     code = "import sys, mgoe.cli; assert not {'torch', 'pandas', 'duckdb', 'pyarrow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-    version = subprocess.run([sys.executable, "-m", "mgoe", "--version"], check=True, capture_output=True, text=True)
+    version = subprocess.run(
+        [sys.executable, "-m", "mgoe", "--version"], check=True, capture_output=True, text=True
+    )
     assert version.stdout.strip() == library.__version__
 
 
@@ -83,11 +87,28 @@ def test_brackets_in_names_are_printed_as_they_are(capsys):
 
 def test_ratings_alone_are_two_commands(mgoe: Mgoe, tmp_path: Path):
     rng = np.random.default_rng(0)
-    log = pd.DataFrame({"user_id": rng.integers(0, 40, 900), "item_id": rng.integers(0, 30, 900), "rating": rng.integers(1, 6, 900)})
-    log["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 60 * 86_400, 900)), "s")
+    log = pd.DataFrame(
+        {
+            "user_id": rng.integers(0, 40, 900),
+            "item_id": rng.integers(0, 30, 900),
+            "rating": rng.integers(1, 6, 900),
+        }
+    )
+    log["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        np.sort(rng.integers(0, 60 * 86_400, 900)), "s"
+    )
     log.to_csv(tmp_path / "ratings.csv", index=False)
     assert mgoe("init", tmp_path / "ratings.csv", "-o", tmp_path / "mine.yaml").exit_code == 0
-    result = mgoe("run", tmp_path / "mine.yaml", "--out", tmp_path / "run", "--set", "training.epochs=1", "--set", "models=[mgoe]")
+    result = mgoe(
+        "run",
+        tmp_path / "mine.yaml",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "models=[mgoe]",
+    )
     assert result.exit_code == 0, result.stderr
     assert "rating RMSE" in result.stdout
     assert "all.rmse" in result.stderr
@@ -116,19 +137,30 @@ def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):
 
 
 def test_a_seed_of_one_s_own_is_measured_too(mgoe: Mgoe, config: Path, tmp_path: Path):
-    assert mgoe("train", config, "--out", tmp_path / "run", "--model", "shared-bottom", "--seed", 3).exit_code == 0
-    assert {row["seed"] for row in json.loads(mgoe("evaluate", tmp_path / "run", "--json").stdout)["metrics"]} == {3}
+    assert (
+        mgoe("train", config, "--out", tmp_path / "run", "--model", "shared-bottom", "--seed", 3).exit_code
+        == 0
+    )
+    assert {
+        row["seed"] for row in json.loads(mgoe("evaluate", tmp_path / "run", "--json").stdout)["metrics"]
+    } == {3}
 
 
-def test_a_graph_of_the_whole_log_is_updated_and_forgets(mgoe: Mgoe, config: Path, world: Path, tmp_path: Path):
+def test_a_graph_of_the_whole_log_is_updated_and_forgets(
+    mgoe: Mgoe, config: Path, world: Path, tmp_path: Path
+):
     out, page = tmp_path / "all", tmp_path / "graph.html"
-    built = json.loads(mgoe("graph", "build", config, "--set", "graph.snapshots=last", "--out", out, "--json").stdout)
+    built = json.loads(
+        mgoe("graph", "build", config, "--set", "graph.snapshots=last", "--out", out, "--json").stdout
+    )
     new = next((world / "events").glob("*.parquet"))
     updated = mgoe("graph", "update", out, new, "--json")
     assert updated.exit_code == 0
     found = json.loads(updated.stdout)
     assert found["pairs"] == built["pairs"]
-    assert found["changes"] == [{"what": "update", "events": found["events"] - built["events"], "late pairs": 0, "recluster": False}]
+    assert found["changes"] == [
+        {"what": "update", "events": found["events"] - built["events"], "late pairs": 0, "recluster": False}
+    ]
     assert "of them 0 new users and 0 new items" in updated.stderr
     user = pd.read_parquet(new)["user_id"].iloc[0]
     assert json.loads(mgoe("graph", "forget", out, "--user", user, "--json").stdout)["pairs"] < found["pairs"]
@@ -150,26 +182,40 @@ def test_evaluate_shows_what_was_measured(mgoe: Mgoe, finished: Path):
 def test_evaluate_on_new_pairs(mgoe: Mgoe, finished: Path, world: Path, tmp_path: Path):
     pairs = pd.read_parquet(world / "exposures").tail(300)[["user_id", "item_id", "click", "buy"]]
     pairs.to_parquet(tmp_path / "pairs.parquet")
-    found = json.loads(mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet", "--json").stdout)["metrics"]
+    found = json.loads(mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet", "--json").stdout)[
+        "metrics"
+    ]
     values = {(row["task"], row["metric"]): row["value"] for row in found}
     scores = library.load(finished / "bundle").predict(pairs["user_id"], pairs["item_id"])
     assert values["click", "examples"] == 300
-    assert values["click", "auc"] == pytest.approx(library_auc(pairs["click"].to_numpy(), scores["click"].to_numpy()))
+    assert values["click", "auc"] == pytest.approx(
+        library_auc(pairs["click"].to_numpy(), scores["click"].to_numpy())
+    )
     assert "click AUC" in mgoe("evaluate", finished / "bundle", tmp_path / "pairs.parquet").stdout
 
 
-def test_new_pairs_are_measured_in_the_sample_space_of_their_task(mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path):
+def test_new_pairs_are_measured_in_the_sample_space_of_their_task(
+    mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path
+):
     """`buy` is predicted given a click: rows without one say nothing of it."""
-    pairs = pd.read_parquet(world / "exposures").tail(600)[["user_id", "item_id", "device", "click", "buy", "stay"]]
+    pairs = pd.read_parquet(world / "exposures").tail(600)[
+        ["user_id", "item_id", "device", "click", "buy", "stay"]
+    ]
     pairs.fillna({"buy": 0.0}).to_parquet(tmp_path / "pairs.parquet")
-    found = json.loads(mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)["metrics"]
+    found = json.loads(mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)[
+        "metrics"
+    ]
     values = {(row["task"], row["metric"]): row["value"] for row in found}
     assert values["click", "examples"] == 600
     assert values["buy", "examples"] == (pairs["click"] == 1).sum() < 600
 
 
 def test_labels_of_new_pairs_are_read_as_those_of_a_log(mgoe: Mgoe, shown: Path, world: Path, tmp_path: Path):
-    pairs = pd.read_parquet(world / "exposures").tail(30)[["user_id", "item_id", "click", "buy", "stay"]].reset_index(drop=True)
+    pairs = (
+        pd.read_parquet(world / "exposures")
+        .tail(30)[["user_id", "item_id", "click", "buy", "stay"]]
+        .reset_index(drop=True)
+    )
     pairs["stay"] = 20_000_001  # no float32, and no less a length
     pairs.to_parquet(tmp_path / "pairs.parquet")
     assert mgoe("evaluate", shown / "bundle", tmp_path / "pairs.parquet").exit_code == 0
@@ -206,13 +252,25 @@ def test_predict_prints_csv_or_json(mgoe: Mgoe, shown: Path, world: Path, tmp_pa
     printed = mgoe("predict", shown / "bundle", tmp_path / "pairs.parquet").stdout.splitlines()
     assert printed[0] == '"user_id","item_id","click","buy","stay"'
     assert len(printed) == 4
-    assert len(json.loads(mgoe("predict", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)) == 3
+    assert (
+        len(json.loads(mgoe("predict", shown / "bundle", tmp_path / "pairs.parquet", "--json").stdout)) == 3
+    )
 
 
 def test_predict_of_no_pair_writes_no_row(mgoe: Mgoe, finished: Path, world: Path, tmp_path: Path):
     pd.read_parquet(world / "exposures").head(0).to_parquet(tmp_path / "pairs.parquet")
-    assert mgoe("predict", finished / "bundle", tmp_path / "pairs.parquet", "--out", tmp_path / "scores.parquet").exit_code == 0
-    assert list(pd.read_parquet(tmp_path / "scores.parquet").columns) == ["user_id", "item_id", "click", "buy"]
+    assert (
+        mgoe(
+            "predict", finished / "bundle", tmp_path / "pairs.parquet", "--out", tmp_path / "scores.parquet"
+        ).exit_code
+        == 0
+    )
+    assert list(pd.read_parquet(tmp_path / "scores.parquet").columns) == [
+        "user_id",
+        "item_id",
+        "click",
+        "buy",
+    ]
 
 
 def test_recommend(mgoe: Mgoe, finished: Path):
@@ -248,7 +306,18 @@ def test_describe(mgoe: Mgoe, config: Path, world: Path, finished: Path):
 
 
 def test_simulate(mgoe: Mgoe, tmp_path: Path):
-    world = ["--users", 50, "--items", 20, "--exposures", 3000, "--set", "user_communities=2", "--set", "item_communities=2"]
+    world = [
+        "--users",
+        50,
+        "--items",
+        20,
+        "--exposures",
+        3000,
+        "--set",
+        "user_communities=2",
+        "--set",
+        "item_communities=2",
+    ]
     result = mgoe("simulate", "--out", tmp_path / "log", *world, "--json")
     assert json.loads(result.stdout)["exposures"] == 3000
     assert len(pd.read_parquet(tmp_path / "log" / "exposures")) == 3000

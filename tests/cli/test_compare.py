@@ -18,10 +18,18 @@ def arena(small: RunSettings, tmp_path: Path) -> Path:
     raw = small.model_dump(mode="json")
     sections = {key: raw[key] for key in ("data", "tasks", "split", "graph", "training")}
     del sections["graph"]["seed"]  # which follows the comparison's
-    steep = {"name": "steep", "base": "shared-bottom", "training": {"learning_rate": 1e30, "epochs": 3, "batch_size": 256}}
+    steep = {
+        "name": "steep",
+        "base": "shared-bottom",
+        "training": {"learning_rate": 1e30, "epochs": 3, "batch_size": 256},
+    }
     path = tmp_path / "arena.yaml"
     evaluation = {"ranking_queries": 0}
-    path.write_text(yaml.safe_dump({"logs": {"tiny": sections}, "models": ["shared-bottom", steep], "evaluation": evaluation}))
+    path.write_text(
+        yaml.safe_dump(
+            {"logs": {"tiny": sections}, "models": ["shared-bottom", steep], "evaluation": evaluation}
+        )
+    )
     return path
 
 
@@ -32,14 +40,27 @@ def test_tables_are_shown_though_a_cell_fails(mgoe: Mgoe, arena: Path, tmp_path:
     assert "| shared-bottom | 0." in result.stdout
     assert "steep: failed with seed 0" in result.stdout
     assert "2 of 2 cells to run" in result.stderr
-    only = mgoe("compare", arena, "--out", tmp_path / "out", "--models", "shared-bottom", "--stop-after", "1m", "--json")
+    only = mgoe(
+        "compare",
+        arena,
+        "--out",
+        tmp_path / "out",
+        "--models",
+        "shared-bottom",
+        "--stop-after",
+        "1m",
+        "--json",
+    )
     assert "0 of 1 cells to run" in only.stderr
     assert list(json.loads(only.stdout)["failed"]) == ["tiny, steep, seed 0"]
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(("--stop-after", "soon"), "--stop-after: takes a number"), (("--seeds", "one"), "--seeds: takes whole numbers")],
+    [
+        (("--stop-after", "soon"), "--stop-after: takes a number"),
+        (("--seeds", "one"), "--seeds: takes whole numbers"),
+    ],
 )
 def test_options_are_checked(mgoe: Mgoe, arena: Path, tmp_path: Path, words: tuple[str, ...], sentence: str):
     result = mgoe("compare", arena, "--out", tmp_path / "out", *words)

@@ -24,7 +24,11 @@ def test_list(mgoe: Mgoe):
 def test_describe(mgoe: Mgoe):
     found = json.loads(mgoe("data", "describe", "movielens-1m", "--json").stdout)
     assert found["downloads"] == [
-        {"address": "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "bytes": None, "md5": "c4d9eecfca2ab87c1945afe126590906"}
+        {
+            "address": "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+            "bytes": None,
+            "md5": "c4d9eecfca2ab87c1945afe126590906",
+        }
     ]
     assert "MacGNN" in mgoe("data", "describe", "movielens-1m").stdout
     wrong = mgoe("data", "describe", "movielens-1")
@@ -44,11 +48,21 @@ def test_from_published_files_to_a_model(mgoe: Mgoe, tmp_path: Path, name: str, 
     layouts.LAYOUTS[name](tmp_path / "raw")
     prepared = mgoe("data", "prepare", name, "--from", tmp_path / "raw", "--out", tmp_path / "log", "--json")
     config = Path(json.loads(prepared.stdout)["path"], f"{protocol}.yaml")
-    small = ["models=[mgoe]", "training.epochs=1", "graph.rank=8", "graph.recents=5", "evaluation.ranking_queries=5"]
+    small = [
+        "models=[mgoe]",
+        "training.epochs=1",
+        "graph.rank=8",
+        "graph.recents=5",
+        "evaluation.ranking_queries=5",
+    ]
     sets = [word for key in small for word in ("--set", key)]
     result = mgoe("run", config, "--out", tmp_path / "run", *sets, "--json")
     assert result.exit_code == 0, result.stderr
-    tasks = {row["task"] for row in json.loads(result.stdout)["metrics"] if row["metric"] == "auc" and row["split"] == "test"}
+    tasks = {
+        row["task"]
+        for row in json.loads(result.stdout)["metrics"]
+        if row["metric"] == "auc" and row["split"] == "test"
+    }
     assert tasks >= set(DATA_SETS[name].tasks)
 
 

@@ -20,16 +20,22 @@ from pathlib import Path
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.serving.telemetry import Json
+from mgoe.serving.http.telemetry import Json
 from tests.cli.conftest import Mgoe
 from tests.serving.served import check_ready, get, post
 
 
 @contextmanager
-def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+def process(
+    bundle: Path, *words: object, workers: int = 1
+) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The command, its address, and the lines it has logged so far."""
-    command = map(str, [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words])
-    running = subprocess.Popen([*command], stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True)
+    command = map(
+        str, [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words]
+    )
+    running = subprocess.Popen(
+        [*command], stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True
+    )
     lines: list[str] = []
     found = threading.Event()
 
@@ -51,7 +57,9 @@ def process(bundle: Path, *words: object, workers: int = 1) -> Iterator[tuple[su
         yield running, url, lines
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)  # workers too: one that lived on would hold the pipe that is read
+            os.killpg(
+                running.pid, signal.SIGKILL
+            )  # workers too: one that lived on would hold the pipe that is read
         running.wait(30)
         thread.join(30)
         if running.stderr:
@@ -65,18 +73,30 @@ def own(finished: Path, tmp_path: Path) -> Path:
 
 def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
     with process(own, "--engine", "torch", workers=2) as (running, url, lines):
-        assert post(url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}).json()["accepted"] == 1
+        assert (
+            post(
+                url + "/v1/events", json={"events": [{"user": 10**9, "item": 1, "behavior": "click"}]}
+            ).json()["accepted"]
+            == 1
+        )
         asked, seen, end = 0, 0, time.monotonic() + 60
         while seen < 12:  # of either worker: a connection each
-            asked, unseen = asked + 1, post(url + "/v1/rank", json={"user": 10**9, "k": 1}).json()["unseen_user"]
+            asked, unseen = (
+                asked + 1,
+                post(url + "/v1/rank", json={"user": 10**9, "k": 1}).json()["unseen_user"],
+            )
             seen = 0 if unseen else seen + 1
             assert time.monotonic() < end
-        count = re.search(r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', get(url + "/metrics").text)
+        count = re.search(
+            r'mgoe_requests_total\{route="/v1/rank",status="200"\} (\d+)', get(url + "/metrics").text
+        )
         assert count
         assert int(count[1]) == asked
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
-            slow.sendall(b'POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"user": 1, ')
+            slow.sendall(
+                b'POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"user": 1, '
+            )
             time.sleep(0.3)
             running.send_signal(signal.SIGTERM)
             time.sleep(0.3)
@@ -129,8 +149,8 @@ def logs_restored() -> Iterator[None]:
 def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
     mgoe: Mgoe, own: Path, asked: signal.Signals, workers: int, opens: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(f"mgoe.serving.service.{opens}", lambda settings: signal.raise_signal(asked))
-    monkeypatch.setattr("mgoe.serving.service._run", lambda *_, **__: pytest.fail("it goes on"))
+    monkeypatch.setattr(f"mgoe.serving.http.service.{opens}", lambda settings: signal.raise_signal(asked))
+    monkeypatch.setattr("mgoe.serving.http.service._run", lambda *_, **__: pytest.fail("it goes on"))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     try:
         result = mgoe("serve", own, "--port", 0, "--workers", workers)
@@ -147,14 +167,22 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("logs_restored")
-def test_what_it_does_not_start_with(mgoe: Mgoe, own: Path, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_it_does_not_start_with(
+    mgoe: Mgoe, own: Path, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("MGOE_TOKEN", raising=False)
-    monkeypatch.setattr("mgoe.serving.service.application", lambda settings: Bundle.open(settings.bundle) and pytest.fail("it starts"))
+    monkeypatch.setattr(
+        "mgoe.serving.http.service.application",
+        lambda settings: Bundle.open(settings.bundle) and pytest.fail("it starts"),
+    )
     for words, message in (
         ([own, "--host", "0.0.0.0"], "a token is needed"),
         ([own, "--port", 70000], "port"),
         ([own, "--port", taken], "--port: must be free on 127.0.0.1"),
-        ([own, "--host", "203.0.113.1", "--public"], "--host: must be an address"),  # of no machine (RFC 5737)
+        (
+            [own, "--host", "203.0.113.1", "--public"],
+            "--host: must be an address",
+        ),  # of no machine (RFC 5737)
         ([own, "--host", "a..b", "--public"], "--host: must be an address"),
         ([own, "--redis", "10.0.0.5:6379"], "redis: must begin with redis://"),
         ([own, "--workers", 0], "workers"),

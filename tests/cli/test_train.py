@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 import mgoe as library
-from mgoe import pipeline
+from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
-from mgoe.pipeline.output import FREE
+from mgoe.experiments.output import FREE
 from mgoe.training import CHECKPOINTS, Feed, World, load_checkpoint, predict, save_checkpoint
 from mgoe.training.done import FREE as FREE_OF_A_FIT
 from tests.cli.conftest import Mgoe
@@ -26,7 +26,14 @@ from tests.cli.test_bad_input import assert_refused
 
 CELL = Path("cells", "mgoe", "0")
 EPOCHS = 12
-TRAINING = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 512, "precision": "float32", "checkpoint": "0s", "memory": 1e-5}
+TRAINING = {
+    "epochs": EPOCHS,
+    "patience": EPOCHS,
+    "batch_size": 512,
+    "precision": "float32",
+    "checkpoint": "0s",
+    "memory": 1e-5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def config(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> P
 def alone(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one process that nothing stopped. Read it only."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    pipeline.train(settings, out, show_progress=False)
+    experiments.train(settings, out, show_progress=False)
     return out
 
 
@@ -69,7 +76,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch):
             yield lambda now: waiting.pop()() if now.step == step and waiting else None
 
         monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
-        monkeypatch.setattr("mgoe.pipeline.cells.progress_bar", bar)
+        monkeypatch.setattr("mgoe.experiments.cells.progress_bar", bar)
 
     return plan
 
@@ -130,7 +137,9 @@ def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, 
     stopped_after(3, mgoe, config, built, at_step)
     tensors, meta = load_checkpoint(latest(built))
     save_checkpoint(latest(built), tensors, meta | {"of": meta["of"] | {part: value}})
-    assert_refused(mgoe("train", config, "--out", built), "checkpoint is of another fit", *words, "--resume never")
+    assert_refused(
+        mgoe("train", config, "--out", built), "checkpoint is of another fit", *words, "--resume never"
+    )
 
 
 def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
@@ -149,7 +158,9 @@ def test_what_may_change_is_the_same_for_a_run_and_for_a_fit():
 def test_a_file_that_disappears_while_it_trains(mgoe, config, alone, built, at_step, name):
     lost, kept = built / "data" / f"{name}.parquet", built / "kept"
     at_step(2, lambda: lost.rename(kept))
-    assert_refused(mgoe("train", config, "--out", built), f"{name}.parquet: cannot be read", "put the file back")
+    assert_refused(
+        mgoe("train", config, "--out", built), f"{name}.parquet: cannot be read", "put the file back"
+    )
     assert_refused(mgoe("train", config, "--out", built), f"{name}.parquet", "it is missing")
     kept.rename(lost)
     assert mgoe("train", config, "--out", built).exit_code == 0
@@ -159,15 +170,31 @@ def test_a_file_that_disappears_while_it_trains(mgoe, config, alone, built, at_s
 def test_a_file_that_is_cut_while_it_trains(mgoe, config, built, at_step):
     lost = built / "data" / "train.parquet"
     at_step(2, lambda: lost.write_bytes(lost.read_bytes()[:900]))
-    assert_refused(mgoe("train", config, "--out", built), "train.parquet: cannot be read", "put the file back")
+    assert_refused(
+        mgoe("train", config, "--out", built), "train.parquet: cannot be read", "put the file back"
+    )
 
 
 # --- many processes ---
 
 
 def torchrun(config: Path, out: Path, *words: str) -> subprocess.Popen:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "mgoe", "train"]
-    return subprocess.Popen([*launch, str(config), "--out", str(out), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "mgoe",
+        "train",
+    ]
+    return subprocess.Popen(
+        [*launch, str(config), "--out", str(out), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def same_curve(found: Path, expected: Path) -> None:
@@ -178,12 +205,20 @@ def same_curve(found: Path, expected: Path) -> None:
 
 def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
     """What one process finds with the weights of a bundle."""
-    inputs = pipeline.Inputs(out, settings)
+    inputs = experiments.Inputs(out, settings)
     model = library.load(out / "bundle").model
     found = {}
     for split in ("valid", "test"):
         feed = Feed(inputs.prepared, inputs.graph, inputs.prepared.examples(split), model.needs, inputs.spec)
-        rows = measure(predict(model, feed), feed.examples.labels, feed.examples.user, inputs.spec.tasks, model="mgoe", seed=0, split=split)
+        rows = measure(
+            predict(model, feed),
+            feed.examples.labels,
+            feed.examples.user,
+            inputs.spec.tasks,
+            model="mgoe",
+            seed=0,
+            split=split,
+        )
         found |= {(split, row["task"], row["metric"]): row["value"] for row in rows}
     return found
 
@@ -196,17 +231,19 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built):
     rows = json.loads(stdout)["metrics"]  # by one of them
     same_curve(built, alone)
     expected = measured_alone(built, settings)
-    found = {(row["split"], row["task"], row["metric"]): row["value"] for row in rows if row["slice"] == "all"}
+    found = {
+        (row["split"], row["task"], row["metric"]): row["value"] for row in rows if row["slice"] == "all"
+    }
     for key, value in expected.items():
         if key[2] in ("auc", "gauc", "gauc_users", "gauc_users_skipped", "examples", "positives"):
             assert found[key] == pytest.approx(value, abs=1e-6), key
 
 
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
-    monkeypatch.setattr("mgoe.pipeline.parts.joined", lambda device: nullcontext(World(1, 2)))
-    monkeypatch.setattr("mgoe.pipeline.parts.run_cell", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("mgoe.experiments.parts.joined", lambda device: nullcontext(World(1, 2)))
+    monkeypatch.setattr("mgoe.experiments.parts.run_cell", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr(World, "agree", lambda self, mine: True)  # as the first process says
-    assert pipeline.train(settings, alone) == []
+    assert experiments.train(settings, alone) == []
 
 
 def test_two_processes_are_stopped_and_one_goes_on(mgoe, config, alone, built):
@@ -229,7 +266,10 @@ def test_two_processes_are_stopped_and_one_goes_on(mgoe, config, alone, built):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("training.batch_size=511", ("training.batch_size: must be a multiple of the 2 processes, found 511", "another number")),
+        (
+            "training.batch_size=511",
+            ("training.batch_size: must be a multiple of the 2 processes, found 511", "another number"),
+        ),
         ("data.log=nowhere", ("nowhere: no such file",)),
     ],
 )

@@ -31,26 +31,52 @@ def exposure_settings(**changes: Any) -> RunSettings:
 
 def quiet_events() -> pd.DataFrame:
     """Every day one user clicks and the other buys."""
-    rows = [(user, item, day, behavior) for day in range(DAYS) for user, item, behavior in ((0, 0, "click"), (1, 1, "buy"))]
+    rows = [
+        (user, item, day, behavior)
+        for day in range(DAYS)
+        for user, item, behavior in ((0, 0, "click"), (1, 1, "buy"))
+    ]
     return events(rows)
 
 
 def events(rows: list[tuple[int, int, int, str]]) -> pd.DataFrame:
     """Rows of user, item, day, behaviour as an event log; the hour comes from user and item."""
-    user, item, day, behavior = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    time = START + np.array(day, dtype=np.int64) * DAY + np.array(user, dtype=np.int64) * 3600 + np.array(item, dtype=np.int64)
-    columns = {"user_id": np.array(user, np.int64), "item_id": np.array(item, np.int64), "timestamp": time.astype(np.int64)}
+    user, item, day, behavior = (
+        (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
+    )
+    time = (
+        START
+        + np.array(day, dtype=np.int64) * DAY
+        + np.array(user, dtype=np.int64) * 3600
+        + np.array(item, dtype=np.int64)
+    )
+    columns = {
+        "user_id": np.array(user, np.int64),
+        "item_id": np.array(item, np.int64),
+        "timestamp": time.astype(np.int64),
+    }
     return pd.DataFrame({**columns, "behavior": np.array(behavior, dtype=object)})
 
 
-def event_rows(first: int = 0, last: int = DAYS - 1, most: int = 25) -> st.SearchStrategy[list[tuple[int, int, int, str]]]:
-    row = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(first, last), st.sampled_from(["click", "buy", "cart"]))
+def event_rows(
+    first: int = 0, last: int = DAYS - 1, most: int = 25
+) -> st.SearchStrategy[list[tuple[int, int, int, str]]]:
+    row = st.tuples(
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(first, last),
+        st.sampled_from(["click", "buy", "cart"]),
+    )
     return st.lists(row, max_size=most)
 
 
 def quiet_exposures() -> pd.DataFrame:
     """Every day one user clicks and buys, and the other does not."""
-    rows = [(user, item, day, float(user == item), float(user == item)) for day in range(DAYS) for user, item in ((0, 0), (1, 0), (1, 1))]
+    rows = [
+        (user, item, day, float(user == item), float(user == item))
+        for day in range(DAYS)
+        for user, item in ((0, 0), (1, 0), (1, 1))
+    ]
     return exposures(rows)
 
 
@@ -65,16 +91,23 @@ def exposures(rows: list[tuple[int, int, int, float | None, float | None]]) -> p
 
 def exposure_rows(first: int = 0, last: int = DAYS - 1, most: int = 25) -> st.SearchStrategy[list[tuple]]:
     label = st.sampled_from([0.0, 1.0, None])
-    return st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(first, last), label, label), max_size=most)
+    return st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(first, last), label, label), max_size=most
+    )
 
 
 def prepared(log: pd.DataFrame, settings: RunSettings, out: Path) -> Prepared:
     return prepare(settings, out, ibis.memtable(log))
 
 
-def prepared_twice(one: pd.DataFrame, other: pd.DataFrame, settings: RunSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+def prepared_twice(
+    one: pd.DataFrame, other: pd.DataFrame, settings: RunSettings
+) -> tuple[dict[str, Any], dict[str, Any]]:
     with TemporaryDirectory() as folder:
-        return tuple(contents(prepared(log, settings, Path(folder) / name)) for name, log in (("one", one), ("other", other)))  # type: ignore[return-value]
+        return tuple(
+            contents(prepared(log, settings, Path(folder) / name))
+            for name, log in (("one", one), ("other", other))
+        )  # type: ignore[return-value]
 
 
 def contents(data: Prepared) -> dict[str, Any]:
@@ -90,9 +123,18 @@ def contents(data: Prepared) -> dict[str, Any]:
         "history": history.sort_values(list(history.columns)).reset_index(drop=True),
         "examples": pd.DataFrame(
             {
-                **{name: np.concatenate([getattr(e, name) for e in examples]) for name in ("user", "item", "bucket", "snapshot", "weight")},
-                **{f"label {t}": np.concatenate([e.labels[:, t] for e in examples]) for t in range(len(data.tasks))},
-                **{f"context {name}": np.concatenate([e.context[name] for e in examples]).ravel() for name in examples[0].context},
+                **{
+                    name: np.concatenate([getattr(e, name) for e in examples])
+                    for name in ("user", "item", "bucket", "snapshot", "weight")
+                },
+                **{
+                    f"label {t}": np.concatenate([e.labels[:, t] for e in examples])
+                    for t in range(len(data.tasks))
+                },
+                **{
+                    f"context {name}": np.concatenate([e.context[name] for e in examples]).ravel()
+                    for name in examples[0].context
+                },
             }
         ),
     }

@@ -25,8 +25,12 @@ def refusal(log: pd.DataFrame | pa.Table, settings, folder: Path, kind: str = "p
     if kind == "csv":
         log.to_csv(file, index=False)
     else:
-        pq.write_table(log if isinstance(log, pa.Table) else pa.Table.from_pandas(log, preserve_index=False), file)
-    return refusal_of(settings.model_copy(update={"data": settings.data.model_copy(update={"log": [str(file)]})}), folder)
+        pq.write_table(
+            log if isinstance(log, pa.Table) else pa.Table.from_pandas(log, preserve_index=False), file
+        )
+    return refusal_of(
+        settings.model_copy(update={"data": settings.data.model_copy(update={"log": [str(file)]})}), folder
+    )
 
 
 def refusal_of(settings, folder: Path, error: type[MgoeError] = DataError) -> str:
@@ -54,7 +58,9 @@ SHOWN["place"] = 1
 SHOWN["price"] = 2.5
 SHOWN["spent"] = SHOWN.clicked * 3.5
 RUN = logs.event_settings()
-RUN_SHOWN = logs.exposure_settings(data={"weight": "weight", "position": "place", "context": [{"name": "price", "kind": "numeric"}]})
+RUN_SHOWN = logs.exposure_settings(
+    data={"weight": "weight", "position": "place", "context": [{"name": "price", "kind": "numeric"}]}
+)
 RUN_SPENT = logs.exposure_settings(tasks=[{"name": "spend", "label": "spent", "kind": "regression"}])
 
 ROWS = {
@@ -63,16 +69,36 @@ ROWS = {
         RUN,
         r"column 'user_id' \(data.user\) is missing; did you mean 'userid'\?; set data.user",
     ),
-    "missing column": (EVENTS[["user_id", "item_id", "timestamp"]], RUN, r"column 'behavior' \(data.behavior\) is missing; "),
-    "missing label": (SHOWN.drop(columns="clicked"), RUN_SHOWN, r"column 'clicked' \(tasks.click.label\) is missing; "),
-    "missing weight": (SHOWN.drop(columns="weight"), RUN_SHOWN, r"column 'weight' \(data.weight\) is missing"),
-    "missing context": (SHOWN.drop(columns="price"), RUN_SHOWN, r"column 'price' \(data.context\) is missing"),
+    "missing column": (
+        EVENTS[["user_id", "item_id", "timestamp"]],
+        RUN,
+        r"column 'behavior' \(data.behavior\) is missing; ",
+    ),
+    "missing label": (
+        SHOWN.drop(columns="clicked"),
+        RUN_SHOWN,
+        r"column 'clicked' \(tasks.click.label\) is missing; ",
+    ),
+    "missing weight": (
+        SHOWN.drop(columns="weight"),
+        RUN_SHOWN,
+        r"column 'weight' \(data.weight\) is missing",
+    ),
+    "missing context": (
+        SHOWN.drop(columns="price"),
+        RUN_SHOWN,
+        r"column 'price' \(data.context\) is missing",
+    ),
     "null user": (
         change(EVENTS, "user_id", [None, None]),
         RUN,
         r"log.parquet, column 'user_id': an id must not be null, found null in row 3 and 1 more; leave such rows out",
     ),
-    "null item": (change(EVENTS, "item_id", [None]), RUN, r"column 'item_id': an id must not be null, found null in row 3; "),
+    "null item": (
+        change(EVENTS, "item_id", [None]),
+        RUN,
+        r"column 'item_id': an id must not be null, found null in row 3; ",
+    ),
     "broken id": (
         change(EVENTS, "item_id", [1.5]),
         RUN,
@@ -99,7 +125,11 @@ ROWS = {
         r"column 'timestamp': a time must be a date, a timestamp, .* found the type boolean",
     ),
     "time no parser reads": (
-        change(EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").astype(str)), "timestamp", ["soon"]),
+        change(
+            EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").astype(str)),
+            "timestamp",
+            ["soon"],
+        ),
         RUN,
         r"column 'timestamp': a time must be given and readable .*, found 'soon' in row 3; mend or leave out",
     ),
@@ -108,7 +138,11 @@ ROWS = {
         RUN,
         r"column 'timestamp': a time must be given .*, found null in row 3 and 2 more",
     ),
-    "time that is not a number": (change(EVENTS, "timestamp", [np.nan]), RUN, r"a time must be given .* row 3"),
+    "time that is not a number": (
+        change(EVENTS, "timestamp", [np.nan]),
+        RUN,
+        r"a time must be given .* row 3",
+    ),
     "time that no graph holds": (
         change(EVENTS.assign(timestamp=EVENTS.timestamp * 10**6), "timestamp", [-(2**58) - 1]),
         logs.event_settings(data={"time_unit": "us", "bucket": "1d"}),
@@ -116,7 +150,9 @@ ROWS = {
     ),
     "label known when no graph holds it": (
         SHOWN.assign(timestamp=SHOWN.timestamp * 10**6, known=2**58 + 1),
-        logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "known_at": "known"}], data={"time_unit": "us"}),
+        logs.exposure_settings(
+            tasks=[{"name": "click", "label": "clicked", "known_at": "known"}], data={"time_unit": "us"}
+        ),
         r"column 'known': a label above 0 of task click must be known within 9,000 years of 1970, .*, found '288230376151711745' in row",
     ),
     "days as numbers": (
@@ -129,7 +165,11 @@ ROWS = {
         RUN,
         r"found 0 to 20200101083023, of which most look like dates written YYYYMMDDhhmmss; write them",
     ),
-    "minutes of dates as numbers": (EVENTS.assign(timestamp=202001010830), RUN, r"dates written YYYYMMDDhhmm;"),
+    "minutes of dates as numbers": (
+        EVENTS.assign(timestamp=202001010830),
+        RUN,
+        r"dates written YYYYMMDDhhmm;",
+    ),
     "time of another unit": (
         change(EVENTS, "timestamp", [253402300799]),
         RUN,
@@ -151,7 +191,11 @@ ROWS = {
         RUN,
         r"column 'user_id': at least two users are needed to rank, found only 7; is data.user the right column\?",
     ),
-    "one item": (EVENTS.assign(item_id="a"), RUN, r"column 'item_id': at least two items are needed to rank, found only 'a'; is data.item"),
+    "one item": (
+        EVENTS.assign(item_id="a"),
+        RUN,
+        r"column 'item_id': at least two items are needed to rank, found only 'a'; is data.item",
+    ),
     "label never": (
         SHOWN.assign(clicked=0),
         RUN_SHOWN,
@@ -167,7 +211,11 @@ ROWS = {
         RUN_SHOWN,
         r"column 'clicked': task click needs labels, found every row null",
     ),
-    "label of nulls alone": (SHOWN.assign(clicked=None), RUN_SHOWN, r"column 'clicked': task click needs labels, found every row null"),
+    "label of nulls alone": (
+        SHOWN.assign(clicked=None),
+        RUN_SHOWN,
+        r"column 'clicked': task click needs labels, found every row null",
+    ),
     "amount never varies": (SHOWN.assign(spent=2.0), RUN_SPENT, r"spend never varies: found 2 in all 36"),
     "label of no type": (
         SHOWN.assign(clicked="yes"),
@@ -189,14 +237,26 @@ ROWS = {
         RUN_SPENT,
         r"column 'spent': a regression label must be finite and at least 0, or null \(missing\), found '-0.5' in row 3",
     ),
-    "infinite amount": (change(SHOWN, "spent", [np.inf]), RUN_SPENT, r"a regression label must be finite .* found 'inf' in row 3"),
+    "infinite amount": (
+        change(SHOWN, "spent", [np.inf]),
+        RUN_SPENT,
+        r"a regression label must be finite .* found 'inf' in row 3",
+    ),
     "negative weight": (
         change(SHOWN, "weight", [-1.0, -2.0]),
         RUN_SHOWN,
         r"column 'weight': a weight must be finite and at least 0, found '-1.0' in row 3 and 1 more",
     ),
-    "missing weight value": (change(SHOWN, "weight", [None]), RUN_SHOWN, r"a weight must be finite and at least 0, found null in row 3"),
-    "weight of no type": (SHOWN.assign(weight="heavy"), RUN_SHOWN, r"a weight must be a number, found the type string"),
+    "missing weight value": (
+        change(SHOWN, "weight", [None]),
+        RUN_SHOWN,
+        r"a weight must be finite and at least 0, found null in row 3",
+    ),
+    "weight of no type": (
+        SHOWN.assign(weight="heavy"),
+        RUN_SHOWN,
+        r"a weight must be a number, found the type string",
+    ),
     "infinite feature": (
         change(SHOWN, "price", [np.inf]),
         RUN_SHOWN,
@@ -212,8 +272,16 @@ ROWS = {
         RUN_SHOWN,
         r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in row 3",
     ),
-    "broken position": (change(SHOWN, "place", [1.5]), RUN_SHOWN, r"a position must be a whole number, .* found '1.5'"),
-    "huge position": (change(SHOWN, "place", [1e300]), RUN_SHOWN, r"a position must be a whole number, .* found '1e\+?300'"),
+    "broken position": (
+        change(SHOWN, "place", [1.5]),
+        RUN_SHOWN,
+        r"a position must be a whole number, .* found '1.5'",
+    ),
+    "huge position": (
+        change(SHOWN, "place", [1e300]),
+        RUN_SHOWN,
+        r"a position must be a whole number, .* found '1e\+?300'",
+    ),
     "position for an unknown place": (
         change(SHOWN, "place", [100_000, 999_999_999]),
         RUN_SHOWN,
@@ -241,10 +309,16 @@ def test_nan_is_no_missing_label_or_weight(tmp_path):
 def test_a_known_time_is_needed_and_not_before_the_exposure(tmp_path):
     tasks = [{"name": "click", "label": "clicked", "known_at": "known"}]
     run = logs.exposure_settings(tasks=tasks)
-    for shift, found in ((-1, f"found '{logs.START - 1}' in row 1 and 23 more"), (np.nan, "found null in row 1 and 23 more")):
+    for shift, found in (
+        (-1, f"found '{logs.START - 1}' in row 1 and 23 more"),
+        (np.nan, "found null in row 1 and 23 more"),
+    ):
         known = (SHOWN.timestamp + shift).where(SHOWN.clicked > 0, SHOWN.timestamp).astype("Int64")
         message = refusal(SHOWN.assign(known=known), run, tmp_path)
-        assert "a label above 0 of task click must be known within 9,000 years of 1970, and not before its exposure" in message
+        assert (
+            "a label above 0 of task click must be known within 9,000 years of 1970, and not before its exposure"
+            in message
+        )
         assert found in message
 
 
@@ -253,7 +327,10 @@ def test_csv_rows_that_break_a_columns_type_are_named(tmp_path):
     long = [text[0], *(text[1:] * 1500), "oops,0,1577836800,click"]
     (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
     message = refusal_of(logs.event_settings(data={"log": str(tmp_path / "long.csv")}), tmp_path)
-    assert f"column 'user_id': the values before are BIGINT, found 'oops' in line {len(long)}; mend that row" in message
+    assert (
+        f"column 'user_id': the values before are BIGINT, found 'oops' in line {len(long)}; mend that row"
+        in message
+    )
 
 
 def test_files_that_are_missing_empty_or_damaged(tmp_path):
@@ -299,9 +376,15 @@ def test_a_split_that_leaves_a_part_empty(tmp_path):
 
 def test_buckets_without_negatives_are_refused_and_few_are_told(tmp_path):
     alone = logs.events([(day % 3, day % 2, day, "click" if day % 2 else "buy") for day in range(logs.DAYS)])
-    assert "data.bucket: a negative is an item that another user did in the same bucket" in refusal(alone, logs.event_settings(), tmp_path)
+    assert "data.bucket: a negative is an item that another user did in the same bucket" in refusal(
+        alone, logs.event_settings(), tmp_path
+    )
     some = pd.concat([alone, logs.events([(3, 3, 4, "click")])])
-    (found,) = [line for line in logs.prepared(some, logs.event_settings(), tmp_path / "few").summary["warnings"] if "negatives" in line]
+    (found,) = [
+        line
+        for line in logs.prepared(some, logs.event_settings(), tmp_path / "few").summary["warnings"]
+        if "negatives" in line
+    ]
     assert found.startswith("only 0.")
     assert "of 3 wanted" in found
 
@@ -311,7 +394,9 @@ def test_times_outside_what_counts(tmp_path):
     found = refusal(EVENTS, settings, tmp_path)
     assert "some rows must lie between data.start and data.end, found none of 24 from 2021-01-01" in found
     second = logs.event_settings(data={"bucket": "1s", "time_unit": "s"})
-    assert "bucket numbers must fit 32 bits, found 15787908010" in refusal(EVENTS.assign(timestamp=EVENTS.timestamp * 10), second, tmp_path)
+    assert "bucket numbers must fit 32 bits, found 15787908010" in refusal(
+        EVENTS.assign(timestamp=EVENTS.timestamp * 10), second, tmp_path
+    )
 
 
 def test_repeated_rows_are_dropped_or_refused(tmp_path):
@@ -320,7 +405,10 @@ def test_repeated_rows_are_dropped_or_refused(tmp_path):
     assert data.summary["dropped_rows"] == {"outside_time": 0, "duplicates": 3}
     assert len(data.history.to_pandas()) == len(EVENTS)
     found = refusal(twice, logs.event_settings(data={"duplicates": "refuse"}), tmp_path / "twice" / "..")
-    assert "no row may repeat every column, found 3 repeats, the first of user 0, item 0; remove them or set data.duplicates: drop" in found
+    assert (
+        "no row may repeat every column, found 3 repeats, the first of user 0, item 0; remove them or set data.duplicates: drop"
+        in found
+    )
 
 
 def test_settings_of_the_other_form_are_refused(tmp_path):
@@ -329,13 +417,20 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
         logs.prepared(EVENTS, settings, tmp_path / "out")
     for late in ({"known_at": "known"}, {"delay": "1d"}):
         settings = logs.event_settings(tasks=["click", {"name": "buy"} | late])
-        with pytest.raises(ConfigError, match=rf"tasks.buy.{next(iter(late))}: belongs to an exposure log, found an event log"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"tasks.buy.{next(iter(late))}: belongs to an exposure log, found an event log",
+        ):
             logs.prepared(EVENTS, settings, tmp_path / "out")
     settings = logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "behaviors": ["click"]}])
-    with pytest.raises(ConfigError, match=r"tasks.click.behaviors: belongs to an event log, found an exposure log"):
+    with pytest.raises(
+        ConfigError, match=r"tasks.click.behaviors: belongs to an event log, found an exposure log"
+    ):
         logs.prepared(SHOWN, settings, tmp_path / "out")
     settings = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "hour"}]})
-    with pytest.raises(ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"):
+    with pytest.raises(
+        ConfigError, match=r"data.context: each feature needs a name of its own, .* found 'hour'"
+    ):
         logs.prepared(SHOWN, settings, tmp_path / "out")
 
 
@@ -350,7 +445,10 @@ def test_negatives_of_an_exposure_log_are_refused_where_they_ask_for_anything(tm
 def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path):
     run = logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "delay": delay}])
     found = refusal(SHOWN, run, tmp_path)
-    assert f"needs labels that are known before the cut 2020-01-04, found the first one known in {first}; move the first cut" in found
+    assert (
+        f"needs labels that are known before the cut 2020-01-04, found the first one known in {first}; move the first cut"
+        in found
+    )
     ended = run.model_copy(update={"data": run.data.model_copy(update={"end": datetime(2020, 1, 4)})})
     assert "found none" in refusal(SHOWN, ended, tmp_path)
 
@@ -361,7 +459,11 @@ def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path)
         ("graph.seed", 2**31, "less than 2147483648"),
         ("negatives.seed", 2**63, "less than 2147483648"),
         ("negatives.training_seed", 2**63, "less than 2147483648"),
-        ("data.bucket", "99999999999w", r"must be a whole number .* s, m, h, d or w .*, found '99999999999w'; write it as in 1d"),
+        (
+            "data.bucket",
+            "99999999999w",
+            r"must be a whole number .* s, m, h, d or w .*, found '99999999999w'; write it as in 1d",
+        ),
         ("data.bucket", "0d", r"must be longer than nothing .*, found '0d'; write it as in 1d"),
         ("data.bucket", "07d", r"must .* not begin with 0, found '07d'; write it as in 1d"),
         ("tasks.1.delay", "1000000d", r"must be a whole number of at most six digits .*, found '1000000d'"),
@@ -371,14 +473,24 @@ def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path)
 )
 def test_a_number_that_no_engine_holds_is_refused(key, value, rule):
     part, *_, name = key.split(".")
-    changed = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", name: value}] if part == "tasks" else {name: value}
+    changed = (
+        [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", name: value}]
+        if part == "tasks"
+        else {name: value}
+    )
     with pytest.raises(ConfigError, match=rf"{key}: .*{rule}"):
         logs.exposure_settings(**{part: changed})
 
 
 def test_a_sample_space_is_of_a_binary_task():
-    tasks = [{"name": "stay", "label": "stay", "kind": "regression"}, {"name": "buy", "label": "bought", "given": "stay"}]
-    with pytest.raises(ConfigError, match=r"tasks.buy.given must name a binary task, found 'stay', a regression; leave it out"):
+    tasks = [
+        {"name": "stay", "label": "stay", "kind": "regression"},
+        {"name": "buy", "label": "bought", "given": "stay"},
+    ]
+    with pytest.raises(
+        ConfigError,
+        match=r"tasks.buy.given must name a binary task, found 'stay', a regression; leave it out",
+    ):
         logs.exposure_settings(tasks=tasks)
 
 
@@ -387,7 +499,10 @@ def test_a_full_disk_is_no_traceback(tmp_path, monkeypatch):
         raise duckdb.IOException("IO Error: Could not write\nNo space left on device")
 
     monkeypatch.setattr(sys.modules["mgoe.data.prepare"], "_build", full)
-    with pytest.raises(OutputError, match="out: cannot be written: IO Error: Could not write No space left on device; free space"):
+    with pytest.raises(
+        OutputError,
+        match="out: cannot be written: IO Error: Could not write No space left on device; free space",
+    ):
         logs.prepared(EVENTS, RUN, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -399,7 +514,9 @@ def test_prepared_folders_are_whole_or_refused(tmp_path):
     assert Prepared.open(tmp_path / "out").summary == data.summary
     file = tmp_path / "out" / "train.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"train.parquet: must hold \d+ bytes, found \d+ bytes; make the prepared data again"):
+    with pytest.raises(
+        DataError, match=r"train.parquet: must hold \d+ bytes, found \d+ bytes; make the prepared data again"
+    ):
         Prepared.open(tmp_path / "out")
     file.unlink()
     with pytest.raises(DataError, match="it is missing"):

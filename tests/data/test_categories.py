@@ -47,7 +47,10 @@ def codes(folder: Path, kind: str, values: tuple[str, ...], several: bool) -> li
     table = table.select(value=column)
     encoders = fit_encoders(table, {"value": "value"}, [feature])
     rows: pa.Table = table.to_pyarrow()
-    return [bool(code > 0) for code in encoders.encode({"value": rows["value"]}, len(rows))["value"].reshape(len(rows), -1)[:, 0]]
+    return [
+        bool(code > 0)
+        for code in encoders.encode({"value": rows["value"]}, len(rows))["value"].reshape(len(rows), -1)[:, 0]
+    ]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -59,5 +62,8 @@ def test_what_is_read_is_known_again(kind: str, several: bool, tmp_path: Path):
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("kind", REFUSED)
 def test_moments_and_times_are_no_categories(kind: str, several: bool, tmp_path: Path):
-    with pytest.raises(DataError, match=r"log, column 'value': a category must be no moment and no time, found .*; convert it to text"):
+    with pytest.raises(
+        DataError,
+        match=r"log, column 'value': a category must be no moment and no time, found .*; convert it to text",
+    ):
         codes(tmp_path, kind, (REFUSED[kind],), several)

@@ -26,29 +26,46 @@ def real(name: str) -> str:
 
 def test_events_of_a_bucket_become_one_example(tmp_path):
     extra = [(0, 1, 5, "click"), (0, 1, 5, "buy"), (0, 1, 7, "click"), (1, 0, 11, "cart")]
-    data = logs.prepared(pd.concat([logs.quiet_events(), logs.events(extra)]), logs.event_settings(), tmp_path / "out")
+    data = logs.prepared(
+        pd.concat([logs.quiet_events(), logs.events(extra)]), logs.event_settings(), tmp_path / "out"
+    )
     assert data.tasks == ("click", "buy")
     assert data.summary["ignored_behaviors"] == {"cart": 1}
     assert data.summary["events"] == {"click": 14, "buy": 13}
     train = data.examples("train")
-    pair = train.take((train.user == data.users.codes([0])[0]) & (train.item == data.items.codes([1])[0]) & (train.labels > 0).any(axis=1))
+    pair = train.take(
+        (train.user == data.users.indices([0])[0])
+        & (train.item == data.items.indices([1])[0])
+        & (train.labels > 0).any(axis=1)
+    )
     assert pair.bucket.tolist() == [DAY0 + 5, DAY0 + 7]
     assert pair.labels.tolist() == [[1, 1], [1, 0]]
     assert pair.snapshot.tolist() == [0, 1]
     assert (train.weight == 1).all()
-    kinds = [column.dtype for column in (train.user, train.item, train.bucket, train.snapshot, train.labels, train.weight)]
+    kinds = [
+        column.dtype
+        for column in (train.user, train.item, train.bucket, train.snapshot, train.labels, train.weight)
+    ]
     assert kinds == ["int64", "int64", "int32", "int16", "float32", "float32"]
     assert train.position is None
     assert [set(data.examples(split).snapshot.tolist()) for split in SPLITS] == [{0, 1}, {2}, {3}]
 
 
 def test_examples_are_in_order_positives_first(tmp_path):
-    rows = [(u, i, d, "click") for u in range(4) for i in range(4) for d in range(logs.DAYS) if (u + i + d) % 3]
-    data = logs.prepared(pd.concat([logs.quiet_events(), logs.events(rows)]), logs.event_settings(negatives={"ratio": 2}), tmp_path / "out")
+    rows = [
+        (u, i, d, "click") for u in range(4) for i in range(4) for d in range(logs.DAYS) if (u + i + d) % 3
+    ]
+    data = logs.prepared(
+        pd.concat([logs.quiet_events(), logs.events(rows)]),
+        logs.event_settings(negatives={"ratio": 2}),
+        tmp_path / "out",
+    )
     for split in SPLITS:
         examples = data.examples(split)
         negative = ~(examples.labels > 0).any(axis=1)
-        assert (np.lexsort((negative, examples.item, examples.user, examples.bucket)) == np.arange(len(examples))).all()
+        assert (
+            np.lexsort((negative, examples.item, examples.user, examples.bucket)) == np.arange(len(examples))
+        ).all()
         assert 0 < negative.sum() <= 2 * (~negative).sum()
         assert data.summary["splits"][split]["negatives"] == negative.sum()
         positives = pd.DataFrame({"user": examples.user, "bucket": examples.bucket})[~negative]
@@ -57,7 +74,9 @@ def test_examples_are_in_order_positives_first(tmp_path):
         assert data.summary["splits"][split]["history_age"] == pytest.approx(age.mean())
     train = data.summary["splits"]["train"]
     assert data.summary["negatives_per_positive"] == pytest.approx(train["negatives"] / train["positives"])
-    assert data.summary["positives_per_user_bucket"] == pytest.approx(train["positives"] / train["user_buckets"])
+    assert data.summary["positives_per_user_bucket"] == pytest.approx(
+        train["positives"] / train["user_buckets"]
+    )
 
 
 @pytest.mark.parametrize("ratio", [3, 5])
@@ -65,7 +84,9 @@ def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_
     run = logs.event_settings(negatives={"ratio": ratio})
     one = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "one"))
     drawn, sample = [], events.sample_negatives
-    monkeypatch.setattr(events, "sample_negatives", lambda user, *rest: drawn.append(len(user)) or sample(user, *rest))
+    monkeypatch.setattr(
+        events, "sample_negatives", lambda user, *rest: drawn.append(len(user)) or sample(user, *rest)
+    )
     for positives, most in ((2, 2), (1, 1)):  # a day's, and some users of a day
         monkeypatch.setattr(events, "BLOCK", positives * (1 + ratio))
         other = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / f"{positives}"))
@@ -75,11 +96,17 @@ def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_
 
 
 def test_a_behaviour_may_do_several_tasks_and_a_task_take_several_behaviours(tmp_path):
-    tasks = [{"name": "touch", "behaviors": ["click", "cart"]}, {"name": "want", "behaviors": ["cart", "buy"]}]
+    tasks = [
+        {"name": "touch", "behaviors": ["click", "cart"]},
+        {"name": "want", "behaviors": ["cart", "buy"]},
+    ]
     log = pd.concat([logs.quiet_events(), logs.events([(0, 1, 6, "cart")])])
     data = logs.prepared(log, logs.event_settings(tasks=tasks), tmp_path / "out")
     history = data.history.to_pandas()
-    assert sorted(history[(history.bucket == DAY0 + 6) & (history.item == 1) & (history.user == 0)].task) == [0, 1]
+    assert sorted(history[(history.bucket == DAY0 + 6) & (history.item == 1) & (history.user == 0)].task) == [
+        0,
+        1,
+    ]
     assert data.summary["events"] == {"touch": 13, "want": 13}
 
 
@@ -87,7 +114,9 @@ def test_exposures_are_used_as_they_are(tmp_path):
     log = logs.quiet_exposures()
     log["weight"], log["place"] = np.arange(36) / 10, np.arange(36) % 4
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
-    run = logs.exposure_settings(tasks=tasks, data={"weight": "weight", "position": "place", "context": [{"name": "hour"}]})
+    run = logs.exposure_settings(
+        tasks=tasks, data={"weight": "weight", "position": "place", "context": [{"name": "hour"}]}
+    )
     log.loc[log.index % 3 == 2, "bought"] = np.where(log.index[log.index % 3 == 2] % 2, 0.0, np.nan)
     data = logs.prepared(log, run, tmp_path / "out")
     kept = log[log.timestamp >= logs.START + 3 * logs.DAY].sort_values(["timestamp"])
@@ -108,7 +137,10 @@ def test_exposures_are_used_as_they_are(tmp_path):
     expected = expected.sort_values(["bucket", "user", "item"])[list(together)].reset_index(drop=True)
     pd.testing.assert_frame_equal(together, expected, check_dtype=False)
     assert (data.context_features.encode({"hour": [0]}, 1)["hour"] == examples[0].context["hour"][0]).all()
-    assert data.summary["splits"]["train"]["tasks"]["buy"]["labels"] == np.isfinite(examples[0].labels[:, 1]).sum()
+    assert (
+        data.summary["splits"]["train"]["tasks"]["buy"]["labels"]
+        == np.isfinite(examples[0].labels[:, 1]).sum()
+    )
 
 
 def test_a_regression_label_above_zero_is_history(tmp_path):
@@ -130,7 +162,11 @@ def test_labels_known_after_the_end_are_no_history(tmp_path):
 
 @given(labels=st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, np.nan])] * 3)))
 def test_a_label_outside_its_sample_space_is_missing(labels):
-    tasks = [TaskSettings(name="click"), TaskSettings(name="cart", given="click"), TaskSettings(name="buy", given="cart")]
+    tasks = [
+        TaskSettings(name="click"),
+        TaskSettings(name="cart", given="click"),
+        TaskSettings(name="buy", given="cart"),
+    ]
     given_labels = np.array(labels, dtype=np.float32).reshape(-1, 3)
     masked = mask_given(given_labels, tasks)
     click, cart, buy = given_labels.T
@@ -172,7 +208,12 @@ def test_tmall_by_the_protocol(tmp_path):
 
 def test_zozo_as_exposures(tmp_path):
     raw = {
-        "data": {"log": real("zozo.parquet"), "bucket": "6h", "position": "position", "context": [{"name": "campaign"}]},
+        "data": {
+            "log": real("zozo.parquet"),
+            "bucket": "6h",
+            "position": "position",
+            "context": [{"name": "campaign"}],
+        },
         "tasks": [{"name": "click", "label": "click"}],
     }
     data = prepare(make_settings(raw), tmp_path / "out")

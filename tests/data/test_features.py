@@ -48,7 +48,9 @@ def test_side_features_by_code(tmp_path):
     assert known["city"].tolist() == [2, 1]  # Kyiv 1, Łódź 2
     assert known["tags"].tolist() == [[2, 3, 1, -1], [1, 2, -1, -1]]
     assert known["kinds"].tolist() == [[-1, -1], [3, 1]]
-    np.testing.assert_allclose(known["numeric"][:, 0], [0, -np.sqrt(1.5)], rtol=1e-6)  # mean 40, deviation sqrt(200 / 3)
+    np.testing.assert_allclose(
+        known["numeric"][:, 0], [0, -np.sqrt(1.5)], rtol=1e-6
+    )  # mean 40, deviation sqrt(200 / 3)
     assert data.summary["side"]["users"] == {"rows": 4, "in_log": 2, "nodes_without": 0}
     gathered = side.gather([1, -1, 2, 0])
     assert gathered["city"].tolist() == [1, 0, 0, 2]
@@ -82,16 +84,32 @@ def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
             FEATURES,
             r"side.parquet, column 'id': a side table has one row an id, found 1 in 3 rows; keep one of each",
         ),
-        (SIDE.assign(id=[1, 0, None, 4]), FEATURES, r"column 'id': an id must not be null, found null in row 3"),
+        (
+            SIDE.assign(id=[1, 0, None, 4]),
+            FEATURES,
+            r"column 'id': an id must not be null, found null in row 3",
+        ),
         (
             SIDE.assign(id=[100, 101, 102, 103]),
             FEATURES,
             r"some id must be one of the log's, found none of 4 .* is data.users.id the right column\?",
         ),
-        (SIDE.assign(age=[1.0, np.inf, 2.0, 3.0]), FEATURES, r"column 'age': a numeric feature must be finite .* found 'inf' in row 2"),
-        (SIDE.assign(age="old"), FEATURES, r"column 'age': a numeric feature must be a number, found the type string"),
+        (
+            SIDE.assign(age=[1.0, np.inf, 2.0, 3.0]),
+            FEATURES,
+            r"column 'age': a numeric feature must be finite .* found 'inf' in row 2",
+        ),
+        (
+            SIDE.assign(age="old"),
+            FEATURES,
+            r"column 'age': a numeric feature must be a number, found the type string",
+        ),
         (SIDE.drop(columns="city"), FEATURES, r"column 'city' \(data.users.features\) is missing"),
-        (SIDE, [{"name": "kinds"}], r"column 'kinds': a categorical feature holds one value a row .* found the type array<int64>"),
+        (
+            SIDE,
+            [{"name": "kinds"}],
+            r"column 'kinds': a categorical feature holds one value a row .* found the type array<int64>",
+        ),
         (
             SIDE,
             [{"name": "age", "kind": "multi"}],
@@ -105,7 +123,10 @@ def test_a_wrong_side_table_is_refused(side, features, message, tmp_path):
 
 
 def test_a_feature_must_not_take_the_name_of_the_numbers(tmp_path):
-    with pytest.raises(ConfigError, match=r"data.users.features: each feature needs a name of its own, and `numeric` is taken"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.users.features: each feature needs a name of its own, and `numeric` is taken",
+    ):
         with_side(tmp_path, SIDE.rename(columns={"age": "numeric"}), [{"name": "numeric", "kind": "numeric"}])
 
 
@@ -125,7 +146,11 @@ ENCODERS = FeatureEncoders(
 @up_to(30)
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from(["Kyiv", "Łódź", "?", None]), st.none() | st.floats(0, 99), st.sampled_from(["a|b", "z", "", None]))
+        st.tuples(
+            st.sampled_from(["Kyiv", "Łódź", "?", None]),
+            st.none() | st.floats(0, 99),
+            st.sampled_from(["a|b", "z", "", None]),
+        )
     )
 )
 def test_encoding_is_the_same_whatever_the_library(rows):
@@ -135,13 +160,20 @@ def test_encoding_is_the_same_whatever_the_library(rows):
     expected = ENCODERS.encode(columns, len(rows))
     for table in (arrow, arrow.to_pandas(), pl.from_arrow(arrow)):
         got = ENCODERS.encode({name: table[name] for name in columns}, len(rows))
-        assert {name: values.tolist() for name, values in got.items()} == {name: values.tolist() for name, values in expected.items()}
+        assert {name: values.tolist() for name, values in got.items()} == {
+            name: values.tolist() for name, values in expected.items()
+        }
     assert expected["numeric"].shape == (len(rows), 1)
     assert np.isfinite(expected["numeric"]).all()
 
 
 def test_lists_and_missing_columns_are_encoded_too():
-    assert ENCODERS.encode({"tags": [["b", "z"], [], None, ["a", None]]}, 4)["tags"].tolist() == [[2, 0], [-1, -1], [-1, -1], [1, -1]]
+    assert ENCODERS.encode({"tags": [["b", "z"], [], None, ["a", None]]}, 4)["tags"].tolist() == [
+        [2, 0],
+        [-1, -1],
+        [-1, -1],
+        [1, -1],
+    ]
     nothing = ENCODERS.encode({}, 2)
     assert (nothing["city"] == 0).all()
     assert (nothing["tags"] == -1).all()
@@ -192,8 +224,12 @@ def test_encoders_travel_alone(tmp_path):
     data = logs.prepared(log, run, tmp_path / "out")
     data.save_encoders(tmp_path / "bundle")
     alone = Encoders(tmp_path / "bundle")
-    assert alone.users.codes([0, 1, 2]).tolist() == [0, 1, -1]
-    for mine, theirs in zip(alone.context_features.encode(log, 36).values(), data.context_features.encode(log, 36).values(), strict=True):
+    assert alone.users.indices([0, 1, 2]).tolist() == [0, 1, -1]
+    for mine, theirs in zip(
+        alone.context_features.encode(log, 36).values(),
+        data.context_features.encode(log, 36).values(),
+        strict=True,
+    ):
         assert (mine == theirs).all()
     assert alone.context_features.sizes == {"hour": 3}
     assert alone.user_side.gather([0]) == {}
@@ -202,7 +238,9 @@ def test_encoders_travel_alone(tmp_path):
 @given(known=st.lists(st.sampled_from("ab"), max_size=LONGEST), unseen=st.integers(0, 60), data=st.data())
 def test_of_a_long_row_the_known_are_kept_whatever_their_order(known, unseen, data):
     """Encoders that were fitted on rows of at most two categories."""
-    encoders = FeatureEncoders((FeatureSettings(name="tags", kind="multi"),), {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 2})
+    encoders = FeatureEncoders(
+        (FeatureSettings(name="tags", kind="multi"),), {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 2}
+    )
     row = data.draw(st.permutations([*known, *("x" for _ in range(unseen))]))
     codes = encoders.encode({"tags": [row, ["a"]]}, 2)["tags"]
     assert codes.shape == (2, max(2, min(len(row), LONGEST)))

@@ -28,7 +28,15 @@ from tests.data.test_times import microseconds
 EVENTS = logs.quiet_events()
 SIBLINGS = ("a", "1", "a1", "ab", "aa", "a11")
 READ = ("a.csv", "b.CSV", "c.Parquet", "deep/d.PQ", "e.TSV.gz", "f=1/g.csv.ZST")
-ASIDE = ("_SUCCESS", ".a.csv.crc", "_delta_log/0.checkpoint.parquet", ".ipynb_checkpoints/a.csv", "README.txt", "a.csv.md5", "notes.pdf")
+ASIDE = (
+    "_SUCCESS",
+    ".a.csv.crc",
+    "_delta_log/0.checkpoint.parquet",
+    ".ipynb_checkpoints/a.csv",
+    "README.txt",
+    "a.csv.md5",
+    "notes.pdf",
+)
 OTHER = ("b.csv.bz2", "deep/d.csv.ZIP", "e.json", "part-00002")
 
 
@@ -39,7 +47,11 @@ def made(folder: Path, names: set[str]) -> Path:
     return folder
 
 
-@given(read=st.sets(st.sampled_from(READ), min_size=1), aside=st.sets(st.sampled_from(ASIDE)), other=st.sets(st.sampled_from(OTHER)))
+@given(
+    read=st.sets(st.sampled_from(READ), min_size=1),
+    aside=st.sets(st.sampled_from(ASIDE)),
+    other=st.sets(st.sampled_from(OTHER)),
+)
 def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
     """A folder that is itself hidden is read as any."""
     with TemporaryDirectory(prefix="_") as folder:
@@ -47,14 +59,18 @@ def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
         if other:
             first = min(other).split("/")[-1]
             with pytest.raises(
-                DataError, match=rf"every data file in a folder must be Parquet or CSV, found '{first}'.*; convert them, or"
+                DataError,
+                match=rf"every data file in a folder must be Parquet or CSV, found '{first}'.*; convert them, or",
             ):
                 files_of(folder, "data.log")
         else:
             assert {str(file.relative_to(folder)) for file in files_of(folder, "data.log")} == read
 
 
-@given(names=st.sets(st.sampled_from(READ), min_size=1), aside=st.sets(st.sampled_from(("_delta_log/0.checkpoint.parquet", ".a/b.csv"))))
+@given(
+    names=st.sets(st.sampled_from(READ), min_size=1),
+    aside=st.sets(st.sampled_from(("_delta_log/0.checkpoint.parquet", ".a/b.csv"))),
+)
 def test_a_pattern_of_all_in_a_folder_is_the_folder(names, aside):
     """Each file once, however many matches hold it."""
     with TemporaryDirectory() as folder:
@@ -72,13 +88,19 @@ def test_folders_that_a_pattern_matches_are_read(tmp_path):
     assert rows.count().to_pyarrow().as_py() == 2 * len(EVENTS)
     assert rows["dt"].nunique().to_pyarrow().as_py() == 2
     (tmp_path / "dt=2" / "more.json").touch()
-    with pytest.raises(DataError, match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, or"):
+    with pytest.raises(
+        DataError,
+        match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, or",
+    ):
         files_of(f"{tmp_path}/dt=*", "data.log")
 
 
 @given(
     names=st.sets(st.sampled_from(READ), min_size=1),
-    links=st.dictionaries(st.sampled_from(("z", "deep/up", "f=1/over", "there/up")), st.sampled_from((".", "..", "deep", "f=1", "there"))),
+    links=st.dictionaries(
+        st.sampled_from(("z", "deep/up", "f=1/over", "there/up")),
+        st.sampled_from((".", "..", "deep", "f=1", "there")),
+    ),
 )
 def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
     """Whatever links lead where, also to a folder that holds them; what lies in the folder itself is read by its own name."""
@@ -92,7 +114,9 @@ def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
             link.symlink_to((there if target == "there" else folder / target).resolve())
         for path in (folder, folder / "*"):
             found = files_of(str(path), "data.log")
-            assert {file.resolve() for file in found} == {(folder / name).resolve() for name in names} | {(there / "t.csv").resolve()}
+            assert {file.resolve() for file in found} == {(folder / name).resolve() for name in names} | {
+                (there / "t.csv").resolve()
+            }
             assert len(found) == len(names) + 1
         assert {folder / name for name in names} <= set(files_of(str(folder), "data.log"))
 
@@ -101,12 +125,18 @@ def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
     text = EVENTS.to_csv(index=False)
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "b.CSV").write_text(text)
-    packed = "c.CSV.GZ" if duckdb.__version__ >= "2" else "c.CSV.gz"  # before, DuckDB knew what is packed by small letters alone
+    packed = (
+        "c.CSV.GZ" if duckdb.__version__ >= "2" else "c.CSV.gz"
+    )  # before, DuckDB knew what is packed by small letters alone
     (tmp_path / packed).write_bytes(gzip.compress(text.encode()))
     assert open_log(connect(tmp_path), [tmp_path]).count().to_pyarrow().as_py() == 3 * len(EVENTS)
 
 
-MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-8))]))
+MOMENTS = st.datetimes(
+    datetime(1970, 1, 2),
+    datetime(2100, 1, 1),
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=-8))]),
+)
 DAYS = st.dates(date(1970, 1, 2), date(2100, 1, 1))
 DAY, MONTH = "%d/%m/%Y", "%m/%d/%Y"
 
@@ -115,13 +145,21 @@ def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> 
     """The times of a log of a file for each list, in order."""
     with TemporaryDirectory() as folder:
         for number, part in enumerate(texts):
-            lines = [delimiter.join(["user", "at"]), *(delimiter.join([f"{number}{row:03}", text]) for row, text in enumerate(part))]
+            lines = [
+                delimiter.join(["user", "at"]),
+                *(delimiter.join([f"{number}{row:03}", text]) for row, text in enumerate(part)),
+            ]
             written = "\n".join(lines).encode()
             file = Path(folder) / f"{number}{ending}"
             file.write_bytes(gzip.compress(written) if ending.endswith(".gz") else written)
         con = connect(Path(folder))
         rows = open_log(con, [folder])
-        found = rows.select("user", at=read_time(rows["at"], "at", "auto", "log")).order_by("user").to_pyarrow()["at"].to_pylist()
+        found = (
+            rows.select("user", at=read_time(rows["at"], "at", "auto", "log"))
+            .order_by("user")
+            .to_pyarrow()["at"]
+            .to_pylist()
+        )
         con.disconnect()
     return found
 
@@ -137,7 +175,9 @@ def test_an_iso_moment_is_read_from_any_csv(moments, separator, file):
     assert read(texts, *file) == [microseconds(moment) for part in moments for moment in part]
 
 
-@given(days=st.lists(DAYS, min_size=1, max_size=20), form=st.sampled_from([DAY, MONTH, "%Y-%m-%d", "%Y/%m/%d"]))
+@given(
+    days=st.lists(DAYS, min_size=1, max_size=20), form=st.sampled_from([DAY, MONTH, "%Y-%m-%d", "%Y/%m/%d"])
+)
 def test_day_and_month_are_never_guessed(days, form):
     guessed = form in (DAY, MONTH)
     expected = [None if guessed else microseconds(datetime.combine(day, time())) for day in days]
@@ -148,7 +188,8 @@ def test_a_date_that_is_not_iso_is_refused(tmp_path):
     log = EVENTS.assign(timestamp=pd.to_datetime(EVENTS.timestamp, unit="s").dt.strftime(MONTH))
     log.to_csv(tmp_path / "log.csv", index=False)
     with pytest.raises(
-        DataError, match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1"
+        DataError,
+        match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1",
     ):
         prepare(logs.event_settings(data={"log": str(tmp_path / "log.csv")}), tmp_path / "out")
 
@@ -172,10 +213,15 @@ NAMED = {
 def test_a_csv_with_names_is_read(case, tmp_path):
     (tmp_path / "log.csv").write_text(NAMED[case])
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"])
-    assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith("#")
+    assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith(
+        "#"
+    )
 
 
-@pytest.mark.parametrize(("last", "kind"), [("00100", "string"), (" 0101", "string"), ("60100", "int64"), ("0", "int64"), ("-7", "int64")])
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [("00100", "string"), (" 0101", "string"), ("60100", "int64"), ("0", "int64"), ("-7", "int64")],
+)
 def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind, tmp_path):
     """DuckDB guesses by the first 20,480 rows."""
     lines = [*map(str, range(100, 30_000)), last]
@@ -187,7 +233,8 @@ def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind
 
 @settings(max_examples=20)
 @given(
-    ids=st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True) | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True),
+    ids=st.lists(st.integers(0, 2**64 - 1), min_size=1, unique=True)
+    | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True),
     late=st.booleans(),
 )
 def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
@@ -206,7 +253,10 @@ def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
     assert found[0].equals(found[1])
 
 
-@pytest.mark.parametrize(("last", "kind"), [(str(2**64), "string"), ("1.5", "float64"), ("1e19", "float64"), (f"-1 {2**63}", "string")])
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [(str(2**64), "string"), ("1.5", "float64"), ("1e19", "float64"), (f"-1 {2**63}", "string")],
+)
 def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path):
     ids = ["12", *last.split()]
     (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{one},7" for one in ids)]))
@@ -216,14 +266,19 @@ def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path)
         assert rows.user.to_pyarrow().to_pylist() == ids
 
 
-@pytest.mark.parametrize("first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"])
+@pytest.mark.parametrize(
+    "first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"]
+)
 def test_a_csv_without_names_is_refused(first, tmp_path):
     """Also as one of several, where its first event would name columns that the others lack."""
     (tmp_path / "a.csv").write_text("user\n1\n2\n")
     (tmp_path / "b.csv").write_text(f"{first}\n" * 9)
     found = first.split(",")[0]
     for paths in ([tmp_path], [tmp_path / "b.csv"]):
-        with pytest.raises(DataError, match=rf"b.csv: the first line must name the columns, found '{found}'.*; write a line of names"):
+        with pytest.raises(
+            DataError,
+            match=rf"b.csv: the first line must name the columns, found '{found}'.*; write a line of names",
+        ):
             open_log(connect(tmp_path), paths)
 
 
@@ -236,12 +291,17 @@ def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
     (tmp_path / "b.csv").write_text(text)
     con = connect(tmp_path)
     with pytest.raises(
-        DataError, match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend"
+        DataError,
+        match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend",
     ):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
 
 
-@given(name=st.text("a1[]*?!-", min_size=1, max_size=5), deep=st.booleans(), kind=st.sampled_from(["csv", "parquet"]))
+@given(
+    name=st.text("a1[]*?!-", min_size=1, max_size=5),
+    deep=st.booleans(),
+    kind=st.sampled_from(["csv", "parquet"]),
+)
 def test_a_name_with_the_marks_of_a_pattern_is_that_file_alone(name, deep, kind):
     """Beside it lie files that it would match."""
     with TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ import pytest
 from mgoe.data import prepare, profile
 from mgoe.data.log import as_table
 from mgoe.errors import DataError, MgoeError
-from mgoe.pipeline import macro_graph, run
+from mgoe.experiments import macro_graph, run
 from tests.data import logs
 
 EVENTS = logs.quiet_events().assign(user_id=lambda log: "u" + log["user_id"].astype(str))
@@ -23,7 +23,9 @@ FRAMES: dict[str, Any] = {
     "pandas with categories": lambda log: log.astype({"behavior": "category", "user_id": "category"}),
     "pandas with an index": lambda log: log.set_index("user_id"),
     "polars": pl.from_pandas,
-    "polars with categories": lambda log: pl.from_pandas(log).with_columns(pl.col("behavior").cast(pl.Categorical)),
+    "polars with categories": lambda log: pl.from_pandas(log).with_columns(
+        pl.col("behavior").cast(pl.Categorical)
+    ),
     "Arrow": lambda log: pa.Table.from_pandas(log, preserve_index=False),
     "Arrow, one batch": lambda log: pa.RecordBatch.from_pandas(log, preserve_index=False),
     "Ibis": ibis.memtable,
@@ -42,9 +44,15 @@ def test_a_frame_is_the_file_it_would_be_written_to(kind: str, tmp_path: Path):
     assert profile(settings, FRAMES[kind](EVENTS)) == profile(settings)
 
 
-@pytest.mark.parametrize("table", [[1], 7, "log.parquet", {"user_id": [1]}, pd.Series([1]), pd.DataFrame({"a": [1, "b"]}), pa.array([1])])
+@pytest.mark.parametrize(
+    "table",
+    [[1], 7, "log.parquet", {"user_id": [1]}, pd.Series([1]), pd.DataFrame({"a": [1, "b"]}), pa.array([1])],
+)
 def test_what_is_no_table_is_refused(table: Any):
-    with pytest.raises(DataError, match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; m"):
+    with pytest.raises(
+        DataError,
+        match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; m",
+    ):
         as_table(table)
 
 

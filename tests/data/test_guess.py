@@ -24,14 +24,17 @@ from tests.data.test_examples import real
 def odd_log(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
     """A pandas log as a shop may have it: names of its own, an index, a nullable column."""
     rng = np.random.default_rng(seed)
-    kinds = rng.choice(["AddToCart", "view", "Purchase", "remove_from_cart"], rows, p=[0.2, 0.7, 0.0995, 0.0005])
+    kinds = rng.choice(
+        ["AddToCart", "view", "Purchase", "remove_from_cart"], rows, p=[0.2, 0.7, 0.0995, 0.0005]
+    )
     return pd.DataFrame(
         {
             "Event Name": kinds,
             "Customer ID": [f"c-{k}" for k in rng.integers(0, 80, rows)],
             "Price: paid": rng.random(rows).round(2),
             "SKU#": rng.integers(10**6, 10**6 + 60, rows),
-            "Occurred at": pd.Timestamp("2024-03-01") + pd.to_timedelta(rng.integers(0, 40 * 86_400, rows), unit="s"),
+            "Occurred at": pd.Timestamp("2024-03-01")
+            + pd.to_timedelta(rng.integers(0, 40 * 86_400, rows), unit="s"),
         },
         index=pd.Index(range(7, rows + 7), name="row"),
     )
@@ -49,7 +52,11 @@ def test_a_guess_runs_as_it_is(tmp_path):
     (tmp_path / "mine.yaml").write_text(text := guess(tmp_path / "my log.parquet"))
     settings = load_settings(tmp_path / "mine.yaml")
     assert settings.form == "events"
-    assert (settings.data.user, settings.data.item, settings.data.time) == ("Customer ID", "SKU#", "Occurred at")
+    assert (settings.data.user, settings.data.item, settings.data.time) == (
+        "Customer ID",
+        "SKU#",
+        "Occurred at",
+    )
     assert settings.data.behavior == "Event Name"
     assert [(task.name, task.behaviors) for task in settings.tasks] == [
         ("view", []),
@@ -67,7 +74,9 @@ def test_a_guess_runs_as_it_is(tmp_path):
 def test_a_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
     rng = np.random.default_rng(0)
     labels = {name: rng.integers(0, 2, 2000) for name in ("click", spelling, "buy")}
-    times = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.sort(rng.integers(0, 30 * 86_400, 2000)), unit="s")
+    times = pd.Timestamp("2024-03-01") + pd.to_timedelta(
+        np.sort(rng.integers(0, 30 * 86_400, 2000)), unit="s"
+    )
     nodes = {"user_id": rng.integers(0, 50, 2000), "item_id": rng.integers(0, 60, 2000), "timestamp": times}
     pd.DataFrame(nodes | labels).to_parquet(tmp_path / "log.parquet")
     tasks = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet"))).tasks
@@ -98,12 +107,17 @@ def test_an_exposure_log_is_told_by_its_labels(tmp_path):
         "time_ms",
         "position",
     )
-    assert [(task.name, task.label) for task in settings.tasks] == [("click", "is_click"), ("follow", "is_follow")]
+    assert [(task.name, task.label) for task in settings.tasks] == [
+        ("click", "is_click"),
+        ("follow", "is_follow"),
+    ]
     assert settings.data.bucket == "1h"
     assert "#   - {name: user_active_degree, kind: categorical}" in text
     assert "#   - {name: play_time_ms, kind: numeric}" in text
     uncommented = text.replace("  # context:", "  context:").replace("  #   - {name", "    - {name")
-    assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {"user_active_degree": 4}
+    assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {
+        "user_active_degree": 4
+    }
 
 
 def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
@@ -111,11 +125,18 @@ def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
     log.insert(0, "last event", log["Occurred at"].dt.strftime("%Y-%m-%d"))
     log.rename(columns={"SKU#": "thing"}).to_csv(tmp_path / "log.csv", index=False)
     data = make_settings(yaml.safe_load(guess(tmp_path / "log.csv"))).data
-    assert (data.user, data.item, data.behavior, data.time) == ("Customer ID", "thing", "Event Name", "Occurred at")
+    assert (data.user, data.item, data.behavior, data.time) == (
+        "Customer ID",
+        "thing",
+        "Event Name",
+        "Occurred at",
+    )
 
 
 HELD = {
-    "uuid": lambda ids: pa.ExtensionArray.from_storage(pa.uuid(), pa.array([UUID(int=k).bytes for k in ids], pa.binary(16))),
+    "uuid": lambda ids: pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.array([UUID(int=k).bytes for k in ids], pa.binary(16))
+    ),
     "decimal": lambda ids: pa.array(ids).cast(pa.decimal128(38)),
     "decimal with places": lambda ids: pa.array(ids).cast(pa.decimal128(30)).cast(pa.decimal128(38, 10)),
     "float with a gap": lambda ids: pa.array([None, *ids[1:]], pa.float64()),
@@ -128,7 +149,9 @@ def test_ids_are_told_however_they_are_held(held, tmp_path):
     log = odd_log()[["Event Name", "Occurred at"]].assign(price=np.arange(4000.0))
     table = pa.Table.from_pandas(log, preserve_index=False)
     for name, count in (("member", 50), ("thing_item", 60)):
-        table = table.append_column(name, HELD[held](np.random.default_rng(count).integers(1, count, 4000).tolist()))
+        table = table.append_column(
+            name, HELD[held](np.random.default_rng(count).integers(1, count, 4000).tolist())
+        )
     pq.write_table(table, tmp_path / "log.parquet")
     data = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet"))).data
     assert (data.user, data.item) == ("member", "thing_item")
@@ -144,8 +167,15 @@ def test_an_amount_and_a_broken_number_are_no_ids(tmp_path):
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(20, 6)])
 def test_a_decimal_is_told_as_a_time(kind, tmp_path):
     log = odd_log()
-    seconds = pa.array(log.pop("Occurred at").astype("datetime64[s]").astype("int64")).cast(pa.decimal128(19)).cast(kind)
-    pq.write_table(pa.Table.from_pandas(log, preserve_index=False).append_column("Occurred at", seconds), tmp_path / "log.parquet")
+    seconds = (
+        pa.array(log.pop("Occurred at").astype("datetime64[s]").astype("int64"))
+        .cast(pa.decimal128(19))
+        .cast(kind)
+    )
+    pq.write_table(
+        pa.Table.from_pandas(log, preserve_index=False).append_column("Occurred at", seconds),
+        tmp_path / "log.parquet",
+    )
     text = guess(tmp_path / "log.parquet")
     assert make_settings(yaml.safe_load(text)).data.time == "Occurred at"
     assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
@@ -167,15 +197,23 @@ def test_an_infinite_time_is_passed_over(tmp_path):
 def test_a_log_without_rows_is_said_to_be_one(kind, tmp_path):
     log = odd_log()[:0]
     log.to_csv(tmp_path / "log.csv") if kind == "csv" else log.to_parquet(tmp_path / "log.parquet")
-    with pytest.raises(DataError, match=rf"log.{kind}: the log must hold rows, found none but a header; name another file"):
+    with pytest.raises(
+        DataError, match=rf"log.{kind}: the log must hold rows, found none but a header; name another file"
+    ):
         guess(tmp_path / f"log.{kind}")
 
 
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (20_240_301 + np.arange(4000) % 30, r"found 20240301 to 20240330, of which most look like dates written YYYYMMDD"),
-        (np.where(np.arange(4000) == 7, 253_402_300_799, 1_709_251_200 + np.arange(4000)), r"must be of one unit, found 253402300799"),
+        (
+            20_240_301 + np.arange(4000) % 30,
+            r"found 20240301 to 20240330, of which most look like dates written YYYYMMDD",
+        ),
+        (
+            np.where(np.arange(4000) == 7, 253_402_300_799, 1_709_251_200 + np.arange(4000)),
+            r"must be of one unit, found 253402300799",
+        ),
     ],
 )
 def test_numbers_that_are_no_times_are_told_as_a_run_tells_them(times, message, tmp_path):
@@ -191,29 +229,50 @@ def test_a_time_that_is_always_missing_is_none(tmp_path):
 
 
 def test_a_rating_is_a_regression(tmp_path):
-    log = logs.quiet_exposures().assign(rating=np.arange(36) % 5 + 1).drop(columns=["clicked", "bought", "hour"])
+    log = (
+        logs.quiet_exposures()
+        .assign(rating=np.arange(36) % 5 + 1)
+        .drop(columns=["clicked", "bought", "hour"])
+    )
     log.to_parquet(tmp_path / "log.parquet")
     settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
-    assert [(task.name, task.label, task.kind) for task in settings.tasks] == [("rating", "rating", "regression")]
+    assert [(task.name, task.label, task.kind) for task in settings.tasks] == [
+        ("rating", "rating", "regression")
+    ]
 
 
 def test_codes_of_behaviours_are_ordered_by_rarity(tmp_path):
     rng = np.random.default_rng(2)
-    shown = rng.random((5, 9, logs.DAYS)) < 0.5  # of a log in which everybody does everything every day nothing is left for negatives
+    shown = (
+        rng.random((5, 9, logs.DAYS)) < 0.5
+    )  # of a log in which everybody does everything every day nothing is left for negatives
     log = logs.events([(u, i, d, "") for u, i, d in np.argwhere(shown).tolist()])
     log["behavior"] = rng.choice([3, 0, 1], len(log), p=[0.1, 0.6, 0.3])
     log.to_parquet(tmp_path / "log.parquet")
     settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
-    assert [(task.name, task.behaviors) for task in settings.tasks] == [("task_0", ["0"]), ("task_1", ["1"]), ("task_3", ["3"])]
+    assert [(task.name, task.behaviors) for task in settings.tasks] == [
+        ("task_0", ["0"]),
+        ("task_1", ["1"]),
+        ("task_3", ["3"]),
+    ]
     assert prepare(settings, tmp_path / "out").summary["ignored_behaviors"] == {}
 
 
 @pytest.mark.parametrize(
     ("drop", "message"),
     [
-        (["timestamp"], r"log.parquet: a log needs a time .*, found none among user_id, item_id, behavior; add one"),
-        (["user_id", "item_id"], r"a log needs a user and an item, found no column like them among timestamp, behavior; write"),
-        (["behavior"], r"a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one"),
+        (
+            ["timestamp"],
+            r"log.parquet: a log needs a time .*, found none among user_id, item_id, behavior; add one",
+        ),
+        (
+            ["user_id", "item_id"],
+            r"a log needs a user and an item, found no column like them among timestamp, behavior; write",
+        ),
+        (
+            ["behavior"],
+            r"a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one",
+        ),
     ],
 )
 def test_what_a_log_does_not_tell_is_asked_for(drop, message, tmp_path):
@@ -225,15 +284,32 @@ def test_what_a_log_does_not_tell_is_asked_for(drop, message, tmp_path):
 
 def test_real_logs_are_guessed():
     settings = make_settings(yaml.safe_load(guess(real("tmall.parquet"))))
-    assert (settings.form, settings.task_names, settings.data.bucket) == ("events", ("click", "fav", "buy"), "1d")
+    assert (settings.form, settings.task_names, settings.data.bucket) == (
+        "events",
+        ("click", "fav", "buy"),
+        "1d",
+    )
     settings = make_settings(yaml.safe_load(guess(real("zozo.parquet"))))
-    assert (settings.form, settings.task_names, settings.data.position) == ("exposures", ("click",), "position")
+    assert (settings.form, settings.task_names, settings.data.position) == (
+        "exposures",
+        ("click",),
+        "position",
+    )
 
 
 def test_a_profile_counts_what_is_there(tmp_path):
-    rows = [(0, 0, 0, "click"), (0, 0, 1, "buy"), (0, 1, 2, "click"), (1, 1, 4, "click"), (1, 1, 4, "click"), (2, 2, 9, "cart")]
+    rows = [
+        (0, 0, 0, "click"),
+        (0, 0, 1, "buy"),
+        (0, 1, 2, "click"),
+        (1, 1, 4, "click"),
+        (1, 1, 4, "click"),
+        (2, 2, 9, "cart"),
+    ]
     log = logs.events(rows).astype({"user_id": "Int64"})
-    wrong = log[:2].assign(user_id=pd.array([None, 5], "Int64"), timestamp=[logs.START, logs.START - 10 * logs.DAY])
+    wrong = log[:2].assign(
+        user_id=pd.array([None, 5], "Int64"), timestamp=[logs.START, logs.START - 10 * logs.DAY]
+    )
     pd.concat([log, wrong]).to_parquet(tmp_path / "log.parquet")
     run = logs.event_settings(data={"log": str(tmp_path / "log.parquet"), "start": "2020-01-01"})
     found = profile(run)
@@ -262,7 +338,12 @@ def test_a_profile_counts_what_is_there(tmp_path):
     drift = found["drift"]
     assert drift["first"] == {"upto": "2020-01-02", "click": 1.0, "buy": 0.0}
     assert drift["last"] == {"from": "2020-01-10", "click": 0.0, "buy": 0.0}
-    assert (drift["popularity_shift"], drift["new_users"], drift["new_items"], drift["new_pairs"]) == (1.0, 1.0, 1.0, 1.0)
+    assert (drift["popularity_shift"], drift["new_users"], drift["new_items"], drift["new_pairs"]) == (
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+    )
 
 
 def test_a_profile_of_tasks_that_are_named_as_columns(tmp_path):
@@ -294,7 +375,10 @@ def test_an_empty_profile_is_refused(tmp_path):
 @settings(max_examples=12)
 @given(
     name=st.sampled_from(["device_type", "page_type", "user_type", "event_source", "type"]),
-    values=st.lists(st.sampled_from(["ios", "android", "web", "home", "search", "new"]), min_size=2, unique=True) | st.just([1, 2, 3]),
+    values=st.lists(
+        st.sampled_from(["ios", "android", "web", "home", "search", "new"]), min_size=2, unique=True
+    )
+    | st.just([1, 2, 3]),
     labels=st.sampled_from([("clicked", "bought"), ("is_click", "is_like"), ("click", "label")]),
 )
 def test_a_type_beside_labels_is_no_behaviour(name, values, labels):
@@ -303,7 +387,11 @@ def test_a_type_beside_labels_is_no_behaviour(name, values, labels):
 
 
 def test_codes_of_a_type_are_behaviours_where_no_label_is_one():
-    log = logs.quiet_exposures().rename(columns={"clicked": "is_new", "bought": "is_mobile"}).assign(type=np.resize([1, 2, 3], 36))
+    log = (
+        logs.quiet_exposures()
+        .rename(columns={"clicked": "is_new", "bought": "is_mobile"})
+        .assign(type=np.resize([1, 2, 3], 36))
+    )
     assert guessed(log).data.behavior == "type"
 
 
@@ -321,6 +409,10 @@ def test_a_session_and_a_merchant_are_no_user_and_no_item_where_others_are(user,
 
 
 def test_a_session_is_the_user_and_a_merchant_the_item_where_no_other_is():
-    log = odd_log().rename(columns={"Customer ID": "session_id", "SKU#": "merchant_id"}).assign(user_age=np.arange(4000) % 70)
+    log = (
+        odd_log()
+        .rename(columns={"Customer ID": "session_id", "SKU#": "merchant_id"})
+        .assign(user_age=np.arange(4000) % 70)
+    )
     found = guessed(log)
     assert (found.data.user, found.data.item) == ("session_id", "merchant_id")

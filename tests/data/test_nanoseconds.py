@@ -16,4 +16,6 @@ def test_nanoseconds_are_cut_to_microseconds_exactly(beyond, kind, tmp_path):
     micros = np.random.default_rng(0).integers(1_400_000_000_000_000, 1_900_000_000_000_000, 10_000)
     pq.write_table(pa.table({"at": pa.array(micros * 1000 + beyond).cast(kind)}), tmp_path / "times.parquet")
     table = ibis.duckdb.connect().read_parquet(tmp_path / "times.parquet")
-    assert_array_equal(table.select(at=read_time(table["at"], "at", "auto", "log")).to_pyarrow()["at"].to_numpy(), micros)
+    assert_array_equal(
+        table.select(at=read_time(table["at"], "at", "auto", "log")).to_pyarrow()["at"].to_numpy(), micros
+    )

@@ -11,9 +11,14 @@ from mgoe.config import NegativeSettings
 from mgoe.data import events
 from mgoe.data.negatives import Pools, blocks, sample_negatives, uniforms
 
-triples = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 6), st.integers(0, 6)), unique=True, min_size=1, max_size=60)
+triples = st.lists(
+    st.tuples(st.integers(-3, 3), st.integers(0, 6), st.integers(0, 6)), unique=True, min_size=1, max_size=60
+)
 samplers = st.builds(
-    NegativeSettings, ratio=st.integers(1, 5), distribution=st.sampled_from(["popularity", "uniform"]), seed=st.integers(0, 5)
+    NegativeSettings,
+    ratio=st.integers(1, 5),
+    distribution=st.sampled_from(["popularity", "uniform"]),
+    seed=st.integers(0, 5),
 )
 
 
@@ -47,8 +52,12 @@ def test_other_buckets_change_no_draw(rows, more, how):
 @pytest.mark.parametrize("distribution", ["popularity", "uniform"])
 def test_items_are_drawn_as_the_setting_says(distribution):
     user = np.arange(2000)
-    item = np.where(user < 1200, 0, np.where(user < 1800, 1, 2))  # three items, 60, 30 and 10 % of the positives
-    source, drawn = sample_negatives(user, item, np.zeros_like(user), NegativeSettings(ratio=20, distribution=distribution))
+    item = np.where(
+        user < 1200, 0, np.where(user < 1800, 1, 2)
+    )  # three items, 60, 30 and 10 % of the positives
+    source, drawn = sample_negatives(
+        user, item, np.zeros_like(user), NegativeSettings(ratio=20, distribution=distribution)
+    )
     share = np.array([0.6, 0.3, 0.1]) if distribution == "popularity" else np.full(3, 1 / 3)
     for own in range(3):  # what a user of one item may be given
         seen = np.bincount(drawn[item[source] == own], minlength=3)

@@ -76,7 +76,9 @@ def test_no_example_reads_an_event_of_its_own_bucket(form, data, bucket):
     with TemporaryDirectory() as folder:
         prepared = logs.prepared(pd.concat([quiet(), build(data.draw(rows()))]), run, Path(folder) / "out")
         history = prepared.history.to_pandas()
-        last = {k: history.bucket[history.snapshot <= k].max() for k in range(len(prepared.cuts))}  # latest bucket in snapshot k
+        last = {
+            k: history.bucket[history.snapshot <= k].max() for k in range(len(prepared.cuts))
+        }  # latest bucket in snapshot k
         for split in SPLITS:
             examples = prepared.examples(split)
             assert (prepared.cuts[examples.snapshot] < examples.bucket).all()
@@ -91,9 +93,14 @@ def test_no_example_reads_an_event_of_its_own_bucket(form, data, bucket):
 def test_a_label_is_history_only_once_it_is_known(rows):
     log = pd.concat([logs.quiet_exposures(), logs.exposures(rows)])
     log["known"] = log.timestamp + 5 * logs.DAY
-    tasks = [{"name": "click", "label": "clicked", "delay": "36h"}, {"name": "buy", "label": "bought", "known_at": "known"}]
+    tasks = [
+        {"name": "click", "label": "clicked", "delay": "36h"},
+        {"name": "buy", "label": "bought", "known_at": "known"},
+    ]
     with TemporaryDirectory() as folder:
-        history = logs.prepared(log, logs.exposure_settings(tasks=tasks), Path(folder) / "out").history.to_pandas()
+        history = logs.prepared(
+            log, logs.exposure_settings(tasks=tasks), Path(folder) / "out"
+        ).history.to_pandas()
     kept = log.drop_duplicates()
     for task, label, delay in ((0, "clicked", 36 * 3600), (1, "bought", 5 * logs.DAY)):
         known = np.sort(kept.timestamp[kept[label] > 0].to_numpy() + delay)
@@ -137,12 +144,20 @@ def test_the_same_log_from_files_and_from_a_table(tmp_path):
     ],
 )
 def test_ids_of_any_type_come_back(ids, kind, tmp_path):
-    log = logs.events([(k, 3 - k, day, ["click", "buy"][k % 2]) for day in range(logs.DAYS) for k in range(4)])
-    log["user_id"] = pd.Series(ids).take(log.user_id).to_numpy() if not isinstance(ids, list) else [ids[k] for k in log.user_id]
+    log = logs.events(
+        [(k, 3 - k, day, ["click", "buy"][k % 2]) for day in range(logs.DAYS) for k in range(4)]
+    )
+    log["user_id"] = (
+        pd.Series(ids).take(log.user_id).to_numpy()
+        if not isinstance(ids, list)
+        else [ids[k] for k in log.user_id]
+    )
     if isinstance(ids, list) and isinstance(ids[0], uuid.UUID):
         log["user_id"] = log.user_id.astype(str)
     log.to_parquet(tmp_path / "log.parquet")
     data = prepare(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}), tmp_path / "out")
     assert data.users.type == kind
-    assert sorted(data.users.codes(log.user_id[:4])) == [0, 1, 2, 3]
-    assert {str(x) for x in data.users.ids([0, 1, 2, 3]).to_pylist()} == {str(int(x) if isinstance(x, float) else x) for x in ids}
+    assert sorted(data.users.indices(log.user_id[:4])) == [0, 1, 2, 3]
+    assert {str(x) for x in data.users.ids([0, 1, 2, 3]).to_pylist()} == {
+        str(int(x) if isinstance(x, float) else x) for x in ids
+    }

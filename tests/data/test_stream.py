@@ -30,11 +30,17 @@ def example_file(parts: list[int], window_rows: int = 50, seed: int = 0) -> Iter
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         first = 1
-        with ExampleWriter(Path(folder), np.array([0, 10, 20], np.int32), [TaskSettings(name=name) for name in TASKS]) as writer:
+        with ExampleWriter(
+            Path(folder), np.array([0, 10, 20], np.int32), [TaskSettings(name=name) for name in TASKS]
+        ) as writer:
             for n in parts:
                 labels = rng.integers(0, 2, (n, 2)).astype(np.float32)
                 labels[rng.random((n, 2)) < 0.2] = np.nan
-                context = {"hour": rng.integers(0, 24, n), "tags": rng.integers(0, 5, (n, 3)), "speed": rng.random(n, np.float32)}
+                context = {
+                    "hour": rng.integers(0, 24, n),
+                    "tags": rng.integers(0, 5, (n, 3)),
+                    "speed": rng.random(n, np.float32),
+                }
                 ids = rng.integers(0, 9, (2, n))
                 weight = np.arange(first, first + n, dtype=np.float32)
                 bucket = rng.integers(1, 10, n).astype(np.int32)
@@ -63,12 +69,16 @@ def test_as_they_lie_they_are_what_is_read_at_once(parts, size):
         if len(whole):
             check_same(join(list(file.ordered(size))), whole)
             check_same(join(list(file.parts())), whole)
-            rows = np.sort(np.random.default_rng(size).choice(len(whole), min(size, len(whole)), replace=False))
+            rows = np.sort(
+                np.random.default_rng(size).choice(len(whole), min(size, len(whole)), replace=False)
+            )
             check_same(file.take(rows), whole.take(rows))
 
 
 @up_to(40)
-@given(parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200))
+@given(
+    parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200)
+)
 def test_a_seeded_order_has_every_row_once_and_can_be_entered_anywhere(parts, size, window, seed, start):
     with example_file(parts, window) as file:
         chunks = list(file.ordered(size, (seed, 1)))
@@ -125,7 +135,9 @@ def test_a_file_that_is_lost_between_reads_is_named(damage, read):
         if damage == "gone":
             file.path.unlink()
         else:
-            file.path.write_bytes(held[: len(held) // 3] if damage == "cut" else bytes(20_000) + held[20_000:])
+            file.path.write_bytes(
+                held[: len(held) // 3] if damage == "cut" else bytes(20_000) + held[20_000:]
+            )
         with pytest.raises(DataError, match=LOST):
             ways[read](file)
 
@@ -137,7 +149,10 @@ def test_a_file_that_another_one_replaces_is_refused():
         file.path.unlink()
         other.path.rename(file.path)
         assert sum(map(len, chunks)) == 1000 - first  # what is open stays
-        with pytest.raises(DataError, match=r"train.parquet: must stay as it is while it is read, found other rows than before"):
+        with pytest.raises(
+            DataError,
+            match=r"train.parquet: must stay as it is while it is read, found other rows than before",
+        ):
             list(file.ordered(10, 2))
 
 

@@ -35,8 +35,8 @@ def test_codes_and_ids_are_inverse_and_survive_the_disk(data, kind):
         made.save(Path(folder) / "v.parquet")
         vocabulary = Vocabulary.load(Path(folder) / "v.parquet")
     assert vocabulary.size == len(ids)
-    assert vocabulary.codes(pa.array(ids, type_)).tolist() == list(range(len(ids)))
-    assert vocabulary.codes(pa.array(others, type_)).tolist() == [-1] * len(others)
+    assert vocabulary.indices(pa.array(ids, type_)).tolist() == list(range(len(ids)))
+    assert vocabulary.indices(pa.array(others, type_)).tolist() == [-1] * len(others)
     assert vocabulary.ids(np.arange(len(ids))).to_pylist() == ids
     assert vocabulary.ids([-1, 0]).to_pylist() == [None, ids[0]]
 
@@ -44,29 +44,36 @@ def test_codes_and_ids_are_inverse_and_survive_the_disk(data, kind):
 @given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1))
 def test_an_id_is_found_however_it_is_given(ids):
     vocabulary, codes = Vocabulary(pa.array(ids, pa.int64())), list(range(len(ids)))
-    for given_as in (ids, np.array(ids), pd.Series(ids), pl.Series(ids), pa.chunked_array([ids]), [str(i) for i in ids]):
-        assert vocabulary.codes(given_as).tolist() == codes
+    for given_as in (
+        ids,
+        np.array(ids),
+        pd.Series(ids),
+        pl.Series(ids),
+        pa.chunked_array([ids]),
+        [str(i) for i in ids],
+    ):
+        assert vocabulary.indices(given_as).tolist() == codes
 
 
 def test_large_integers_are_not_rounded():
     vocabulary = Vocabulary(pa.array([2**53, 2**53 + 1, 2**53 + 2, 0]))
-    assert vocabulary.codes([2**53 + 1, 2**53 + 3]).tolist() == [1, -1]
-    assert vocabulary.codes(np.array([2**53 + 1], np.uint64)).tolist() == [1]
-    assert vocabulary.codes(np.array([2**64 - 1, 0], np.uint64)).tolist() == [-1, 3]
-    assert vocabulary.codes([2**64 + 5, -(2**63)]).tolist() == [-1, -1]
+    assert vocabulary.indices([2**53 + 1, 2**53 + 3]).tolist() == [1, -1]
+    assert vocabulary.indices(np.array([2**53 + 1], np.uint64)).tolist() == [1]
+    assert vocabulary.indices(np.array([2**64 - 1, 0], np.uint64)).tolist() == [-1, 3]
+    assert vocabulary.indices([2**64 + 5, -(2**63)]).tolist() == [-1, -1]
 
 
 def test_another_type_counts_only_where_nothing_is_lost():
     numbers = Vocabulary(pa.array([7, 12]))
-    assert numbers.codes([7.0, 7.5, float("nan"), 1e300]).tolist() == [0, -1, -1, -1]
-    assert numbers.codes(["7", "07", " 7", "x", None]).tolist() == [0, -1, -1, -1, -1]
-    assert numbers.codes(np.array([-7, 7], np.int8)).tolist() == [-1, 0]
+    assert numbers.indices([7.0, 7.5, float("nan"), 1e300]).tolist() == [0, -1, -1, -1]
+    assert numbers.indices(["7", "07", " 7", "x", None]).tolist() == [0, -1, -1, -1, -1]
+    assert numbers.indices(np.array([-7, 7], np.int8)).tolist() == [-1, 0]
     words = Vocabulary(pa.array(["7", "07", "naïve", "日本"]))
-    assert words.codes([7, 12]).tolist() == [0, -1]
-    assert words.codes(pd.Series(["日本", None, "naive"])).tolist() == [3, -1, -1]
-    assert words.codes(pd.Series(["07"], dtype="category")).tolist() == [1]
-    assert words.codes([7, "naïve", None]).tolist() == [0, 2, -1]
-    assert Vocabulary(pa.array([2**64 - 1], pa.uint64())).codes([-1, 2**64 - 1]).tolist() == [-1, 0]
+    assert words.indices([7, 12]).tolist() == [0, -1]
+    assert words.indices(pd.Series(["日本", None, "naive"])).tolist() == [3, -1, -1]
+    assert words.indices(pd.Series(["07"], dtype="category")).tolist() == [1]
+    assert words.indices([7, "naïve", None]).tolist() == [0, 2, -1]
+    assert Vocabulary(pa.array([2**64 - 1], pa.uint64())).indices([-1, 2**64 - 1]).tolist() == [-1, 0]
 
 
 @given(
@@ -78,19 +85,25 @@ def test_a_whole_decimal_is_its_number(number, type_, stored):
     known = [str(number)] if pa.types.is_string(stored) else [number % 2**63]
     asked = Decimal(known[0])
     ids = Vocabulary(pa.array(known, stored))
-    assert ids.codes(pa.array([asked, None, asked + 1], type_)).tolist() == [0, -1, -1]
+    assert ids.indices(pa.array([asked, None, asked + 1], type_)).tolist() == [0, -1, -1]
 
 
 def test_a_decimal_with_a_fraction_is_no_number():
     for ids in (pa.array([7, 0]), pa.array(["7", "0"])):
-        assert Vocabulary(ids).codes([Decimal("7.00"), Decimal("7.50"), Decimal("0.00")]).tolist() == [0, -1, 1]
-    assert Vocabulary(pa.array([7, 1])).codes(pa.array([Decimal("7"), Decimal("1e-10")], pa.decimal128(38, 10))).tolist() == [0, -1]
+        assert Vocabulary(ids).indices([Decimal("7.00"), Decimal("7.50"), Decimal("0.00")]).tolist() == [
+            0,
+            -1,
+            1,
+        ]
+    assert Vocabulary(pa.array([7, 1])).indices(
+        pa.array([Decimal("7"), Decimal("1e-10")], pa.decimal128(38, 10))
+    ).tolist() == [0, -1]
 
 
 def test_nothing_to_look_up():
-    assert Vocabulary(pa.array([1, 2])).codes([]).tolist() == []
-    assert Vocabulary(pa.array([1, 2])).codes([None, None]).tolist() == [-1, -1]
-    assert Vocabulary(pa.array([], pa.string())).codes(["a"]).tolist() == [-1]
+    assert Vocabulary(pa.array([1, 2])).indices([]).tolist() == []
+    assert Vocabulary(pa.array([1, 2])).indices([None, None]).tolist() == [-1, -1]
+    assert Vocabulary(pa.array([], pa.string())).indices(["a"]).tolist() == [-1]
 
 
 @pytest.mark.parametrize("code", [2, -2])
@@ -99,7 +112,9 @@ def test_a_code_out_of_range_is_refused(code):
         Vocabulary(pa.array([1, 2])).ids([0, code])
 
 
-@pytest.mark.parametrize("one", [np.int64(7), 7, np.datetime64("2020-01-01"), datetime.date(2020, 1, 1), "seven", np.str_("seven")])
+@pytest.mark.parametrize(
+    "one", [np.int64(7), 7, np.datetime64("2020-01-01"), datetime.date(2020, 1, 1), "seven", np.str_("seven")]
+)
 def test_one_value_is_a_column_of_one(one):
     column = to_arrow(one)
     assert len(column) == 1
@@ -133,23 +148,28 @@ def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch)
     made.save(tmp_path / "ids.parquet")
     for vocabulary in (made, Vocabulary.load(tmp_path / "ids.parquet")):
         assert vocabulary.type == pa.string()
-        assert vocabulary.codes(ids).tolist() == [0, 1, 2]
+        assert vocabulary.indices(ids).tolist() == [0, 1, 2]
         assert vocabulary.ids([2, 0]).to_pylist() == ["c", "a"]
-        assert without(vocabulary, np.array([1])).codes(["a", "b", "c"]).tolist() == [0, -1, 2]
+        assert without(vocabulary, np.array([1])).indices(["a", "b", "c"]).tolist() == [0, -1, 2]
 
 
 @pytest.mark.parametrize(
     "values",
     [
         pa.RunEndEncodedArray.from_arrays([2, 5], ["a", "b"]),
-        pa.chunked_array([pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]), pa.RunEndEncodedArray.from_arrays([2], ["b"])]),
+        pa.chunked_array(
+            [
+                pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]),
+                pa.RunEndEncodedArray.from_arrays([2], ["b"]),
+            ]
+        ),
         pa.array(list("aabbb"), pa.string_view()),
         np.array(list("aabbb")),
     ],
 )
 def test_whatever_a_column_is_encoded_as_it_says_the_same(values):
     assert to_arrow(values).equals(pa.array(list("aabbb")))
-    assert Vocabulary(pa.array(["b", "a"])).codes(values).tolist() == [1, 1, 0, 0, 0]
+    assert Vocabulary(pa.array(["b", "a"])).indices(values).tolist() == [1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list, pa.list_view])
@@ -170,5 +190,7 @@ def test_a_list_of_views_is_a_list_of_texts(kind):
     ],
 )
 def test_what_is_no_column_is_refused(values):
-    with pytest.raises(DataError, match=f"users: must be one column .* found a {type(values).__name__}.*; make a list of it"):
+    with pytest.raises(
+        DataError, match=f"users: must be one column .* found a {type(values).__name__}.*; make a list of it"
+    ):
         to_arrow(values, "users")

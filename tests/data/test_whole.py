@@ -53,6 +53,7 @@ def test_much_text_is_numbered_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize("padded", ["00007", "00008"])
 def test_a_padded_id_is_not_taken_for_a_number(tmp_path, padded):
     with pytest.raises(
-        DataError, match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which no int64 says; mend"
+        DataError,
+        match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which no int64 says; mend",
     ):
         numbered([7], ["7", padded], tmp_path)

@@ -45,21 +45,30 @@ def test_a_date_is_the_first_day_after_its_cut(days, more):
 
 def test_a_date_inside_a_bucket_leaves_that_bucket_before_it():
     cuts = [datetime(2020, 1, d, 3) for d in (3, 4, 5)]
-    assert make_cuts(SplitSettings(cuts=cuts), "6h", np.arange(4 * DAY, 4 * DAY + 40), np.ones(40, int)).tolist() == [
-        4 * (DAY + d) for d in (2, 3, 4)
-    ]
+    assert make_cuts(
+        SplitSettings(cuts=cuts), "6h", np.arange(4 * DAY, 4 * DAY + 40), np.ones(40, int)
+    ).tolist() == [4 * (DAY + d) for d in (2, 3, 4)]
 
 
 @pytest.mark.parametrize(
     ("cuts", "message"),
     [
-        ([0.15, 0.2, 0.9], r"cuts 0.15 and 0.2 both fall into bucket 2020-01-02 of 10 .* take fewer cuts, or a shorter data.bucket"),
+        (
+            [0.15, 0.2, 0.9],
+            r"cuts 0.15 and 0.2 both fall into bucket 2020-01-02 of 10 .* take fewer cuts, or a shorter data.bucket",
+        ),
         (
             [date(2019, 1, 1), date(2020, 1, 4), date(2020, 1, 8)],
             "needs history before the cut 2019-01-01, found positives from 2020-01-01 to 2020-01-10",
         ),
-        ([date(2020, 1, 4), date(2020, 1, 6), date(2021, 1, 1)], "every part needs positives, found none in test"),
-        ([date(2020, 1, 4), date(2021, 1, 6), date(2021, 1, 9)], "every part needs positives, found none in valid"),
+        (
+            [date(2020, 1, 4), date(2020, 1, 6), date(2021, 1, 1)],
+            "every part needs positives, found none in test",
+        ),
+        (
+            [date(2020, 1, 4), date(2021, 1, 6), date(2021, 1, 9)],
+            "every part needs positives, found none in valid",
+        ),
         ([0.5, 0.7, 0.999], "found none in test"),
     ],
 )
@@ -89,5 +98,9 @@ def test_moments_in_quotes_and_as_yaml_writes_them_are_the_same_and_stay_so_when
         assert again == settings
         assert dump_settings(again) == dump_settings(plain)
         read_as = [settings.data.start, *settings.split.cuts, settings.data.end]
-        assert [microseconds(moment) for moment in read_as] == [microseconds(moment) for moment in (start, *cuts, end)]
-        assert [isinstance(cut, datetime) for cut in settings.split.cuts] == [isinstance(cut, datetime) for cut in cuts]
+        assert [microseconds(moment) for moment in read_as] == [
+            microseconds(moment) for moment in (start, *cuts, end)
+        ]
+        assert [isinstance(cut, datetime) for cut in settings.split.cuts] == [
+            isinstance(cut, datetime) for cut in cuts
+        ]

@@ -37,7 +37,10 @@ def taobao(folder: Path) -> None:
     rng, user, item = draw()
     moment = rng.integers(1511539200, 1512316800, ROWS)
     moment[:3] = (-2134949234, 1511539199, 1512316800)
-    lines(folder / "UserBehavior.csv", zip(user, item, item % 7, rng.choice(["pv", "fav", "cart", "buy"], ROWS), moment, strict=True))
+    lines(
+        folder / "UserBehavior.csv",
+        zip(user, item, item % 7, rng.choice(["pv", "fav", "cart", "buy"], ROWS), moment, strict=True),
+    )
 
 
 def tenrec(folder: Path) -> None:
@@ -47,17 +50,62 @@ def tenrec(folder: Path) -> None:
     labels = [chance(rng, ROWS) for _ in range(4)]
     category = np.where(item == 3, "\\N", (item % 5).astype(str))
     rows = zip(user, item, *labels, category, rng.integers(0, 4, ROWS), user % 2, user % 8, strict=True)
-    header = ["user_id", "item_id", "click", "follow", "like", "share", "video_category", "watching_times", "gender", "age"]
+    header = [
+        "user_id",
+        "item_id",
+        "click",
+        "follow",
+        "like",
+        "share",
+        "video_category",
+        "watching_times",
+        "gender",
+        "age",
+    ]
     lines(folder / "Tenrec" / "QK-video.csv", [header, *rows])
 
 
 KUAIRAND_LOG = [
-    *("user_id", "video_id", "date", "hourmin", "time_ms", "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate"),
-    *("long_view", "play_time_ms", "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter", "is_rand", "tab"),
+    *(
+        "user_id",
+        "video_id",
+        "date",
+        "hourmin",
+        "time_ms",
+        "is_click",
+        "is_like",
+        "is_follow",
+        "is_comment",
+        "is_forward",
+        "is_hate",
+    ),
+    *(
+        "long_view",
+        "play_time_ms",
+        "duration_ms",
+        "profile_stay_time",
+        "comment_stay_time",
+        "is_profile_enter",
+        "is_rand",
+        "tab",
+    ),
 ]
 KUAIRAND_USER = [
-    *("user_id", "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author", "follow_user_num"),
-    *("follow_user_num_range", "fans_user_num", "fans_user_num_range", "friend_user_num", "friend_user_num_range"),
+    *(
+        "user_id",
+        "user_active_degree",
+        "is_lowactive_period",
+        "is_live_streamer",
+        "is_video_author",
+        "follow_user_num",
+    ),
+    *(
+        "follow_user_num_range",
+        "fans_user_num",
+        "fans_user_num_range",
+        "friend_user_num",
+        "friend_user_num_range",
+    ),
     *("register_days", "register_days_range", *(f"onehot_feat{k}" for k in range(18))),
 ]
 KUAIRAND_VIDEO = [
@@ -71,7 +119,11 @@ def kuairand(folder: Path, version: str = "pure") -> None:
     data = folder / "data"
     april_8 = 1649347200  # midnight in Beijing
     for seed, (name, start, days, shown) in enumerate(
-        [("log_standard_4_08_to_4_21", 0, 14, 0), ("log_standard_4_22_to_5_08", 14, 17, 0), ("log_random_4_22_to_5_08", 14, 17, 1)]
+        [
+            ("log_standard_4_08_to_4_21", 0, 14, 0),
+            ("log_standard_4_22_to_5_08", 14, 17, 0),
+            ("log_random_4_22_to_5_08", 14, 17, 1),
+        ]
     ):
         rng, user, item = draw(seed=seed)
         moment = (april_8 + start * DAY + rng.integers(0, days * DAY, ROWS)) * 1000 + 7
@@ -80,17 +132,46 @@ def kuairand(folder: Path, version: str = "pure") -> None:
         hour = rng.integers(0, 24, ROWS) * 100
         play, tab = rng.integers(0, 60_000, ROWS), rng.integers(0, 15, ROWS)
         date = np.full(ROWS, 20220408)
-        columns = (user, item, date, hour, moment, *labels, play, zero + 30_000, zero, zero, zero, zero + shown, tab)
+        columns = (
+            user,
+            item,
+            date,
+            hour,
+            moment,
+            *labels,
+            play,
+            zero + 30_000,
+            zero,
+            zero,
+            zero,
+            zero + shown,
+            tab,
+        )
         lines(data / f"{name}_{version}.csv", [KUAIRAND_LOG, *zip(*columns, strict=True)])
     person = ["full_active", 0, 0, 1, 5, '"(0,10]"', 312, '"[100,1k)"', 0, 0, 3624, "730+", *range(17), ""]
-    lines(data / f"user_features_{version}.csv", [KUAIRAND_USER, *([user, *person] for user in range(1, USERS + 1))])
+    lines(
+        data / f"user_features_{version}.csv",
+        [KUAIRAND_USER, *([user, *person] for user in range(1, USERS + 1))],
+    )
     video = [441, "NORMAL", "2020-07-08", "ShortImport", 1, 17200.0, 720, 1280, 989206467, 4.0, '"12,65"']
-    lines(data / f"video_features_basic_{version}.csv", [KUAIRAND_VIDEO, *([item, *video] for item in range(1, ITEMS + 1))])
+    lines(
+        data / f"video_features_basic_{version}.csv",
+        [KUAIRAND_VIDEO, *([item, *video] for item in range(1, ITEMS + 1))],
+    )
 
 
 def kuairec(folder: Path) -> None:
     """Two matrices, users, and tags as lists; two rows of each have no time, three of the big one come twice."""
-    header = ["user_id", "video_id", "play_duration", "video_duration", "time", "date", "timestamp", "watch_ratio"]
+    header = [
+        "user_id",
+        "video_id",
+        "play_duration",
+        "video_duration",
+        "time",
+        "date",
+        "timestamp",
+        "watch_ratio",
+    ]
     for seed, name in enumerate(("big", "small")):
         rng, user, item = draw(seed=seed)
         moment = 1593878903 + rng.integers(0, 60 * DAY, ROWS)
@@ -110,7 +191,8 @@ def kuairec(folder: Path) -> None:
         [person, *([u, "full_active", 0, 0, 1, u, 2, 0, 90] for u in range(1, USERS + 1))],
     )
     lines(
-        folder / "KuaiRec 2.0" / "data" / "item_categories.csv", [["video_id", "feat"], *([i, f'"[27, {i}]"'] for i in range(1, ITEMS + 1))]
+        folder / "KuaiRec 2.0" / "data" / "item_categories.csv",
+        [["video_id", "feat"], *([i, f'"[27, {i}]"'] for i in range(1, ITEMS + 1))],
     )
 
 
@@ -151,7 +233,12 @@ def amazon(folder: Path) -> None:
     )
     with gzip.open(folder / "reviews_Electronics_5.json.gz", "wt") as file:
         file.writelines(line + "\n" for line in reviews)
-    product = {"description": "Men's 'best', [['no', 'category']]", "title": 'A "cable"', "price": 9.5, "brand": "O'Neil"}
+    product = {
+        "description": "Men's 'best', [['no', 'category']]",
+        "title": 'A "cable"',
+        "price": 9.5,
+        "brand": "O'Neil",
+    }
     with gzip.open(folder / "meta_Electronics.json.gz", "wt") as file:
         for i in range(1, ITEMS + 10):  # a few that nobody reviewed
             leaf = "Men's Cables" if i == 2 else f"Leaf {i % 4}"
@@ -165,7 +252,10 @@ def aliexpress_pages(folder: Path, country: str = "nl") -> None:
     rng = np.random.default_rng(0)
     for name, pages in (("train", 220), ("test", 60)):
         search = rng.permutation(pages) + 10**9
-        lines(folder / f"{country}_user_{name}.csv", ([s, *rng.integers(0, 3, 7), *rng.random(23).round(4), 1, 2] for s in search))
+        lines(
+            folder / f"{country}_user_{name}.csv",
+            ([s, *rng.integers(0, 3, 7), *rng.random(23).round(4), 1, 2] for s in search),
+        )
         shown = [[s, *rng.integers(0, 3, 47), rng.integers(0, 3)] for s in np.repeat(search, 5)]
         shown += [[7, *shown[0][1:]], [*shown[0][:-1], 49]]  # on no page; without a label
         lines(folder / f"{country}_item_{name}.csv", shown)
@@ -181,7 +271,10 @@ def aliexpress_tables(folder: Path) -> None:
             published |= dict(zip([f"item_{k}" for k in range(1, 50)], row, strict=True))
             features = [published[column] for column in (CATEGORICAL | NUMERICAL).values()]
             rows.append([row[0], *features, int(row[48] != "0"), int(row[48] == "2")])
-        lines(folder / "tables" / f"{name}.csv", [["search_id", *CATEGORICAL, *NUMERICAL, "click", "conversion"], *rows])
+        lines(
+            folder / "tables" / f"{name}.csv",
+            [["search_id", *CATEGORICAL, *NUMERICAL, "click", "conversion"], *rows],
+        )
 
 
 def _cells(path: Path) -> list[list[str]]:
@@ -207,7 +300,14 @@ def ali_ccp(folder: Path) -> None:
         buy = click * chance(rng, rows)
         several = "9\x031.0\x01210\x028"  # field 210 twice
         shown = [
-            [k, c, b, sessions[rng.integers(len(sessions))], 5, listed(f216=1, f301=k % 3, f205=item[k % len(item)], f206=4, f210=several)]
+            [
+                k,
+                c,
+                b,
+                sessions[rng.integers(len(sessions))],
+                5,
+                listed(f216=1, f301=k % 3, f205=item[k % len(item)], f206=4, f210=several),
+            ]
             for k, (c, b) in enumerate(zip(click, buy, strict=True), 1)
         ]
         shown[0][1:3] = 0, 1

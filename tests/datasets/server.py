@@ -47,7 +47,9 @@ def serve() -> Iterator[Served]:
             if start is not None and start >= len(body):
                 self.send_error(416)
                 return
-            cut = served.cuts.pop(0) if served.cuts else None  # before the first byte: the next request may change what is served
+            cut = (
+                served.cuts.pop(0) if served.cuts else None
+            )  # before the first byte: the next request may change what is served
             self.send_response(200 if start is None else 206)
             if start is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe._util.files import require_space
 from mgoe.datasets.dataset import Download
 from mgoe.datasets.download import download, remaining
 from mgoe.errors import DataError, OutputError
-from mgoe.files import require_space
 from tests.datasets.server import Served, serve
 from tests.effort import up_to
 
@@ -37,7 +37,9 @@ def served() -> Iterator[Served]:
         yield file
 
 
-def get(served: Served, folder: Path, md5: str | None = None, size: int | None = None, **more: object) -> Path:
+def get(
+    served: Served, folder: Path, md5: str | None = None, size: int | None = None, **more: object
+) -> Path:
     return download(Download(served.address, size, md5), folder, home=HOME, wait=0, **more)  # type: ignore[arg-type]
 
 
@@ -57,7 +59,9 @@ def test_a_file_comes_whole(served: Served, tmp_path: Path):
 
 @up_to(15)
 @given(cuts=st.lists(st.integers(1, 150_000), max_size=4), tagged=st.booleans(), ranges=st.booleans())
-def test_wherever_it_is_cut_the_file_comes_whole(tmp_path_factory: pytest.TempPathFactory, cuts: list[int], tagged: bool, ranges: bool):
+def test_wherever_it_is_cut_the_file_comes_whole(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], tagged: bool, ranges: bool
+):
     folder = tmp_path_factory.mktemp("cut")
     with serve() as served:
         served.body, served.cuts, served.ranges = BODY, list(cuts), ranges
@@ -88,7 +92,9 @@ def test_all_there_but_not_yet_checked(served: Served, tmp_path: Path):
 
 def test_a_download_that_never_moves_ends_in_a_sentence_and_is_kept(served: Served, tmp_path: Path):
     served.cuts = [60_000, 0, 0]
-    with pytest.raises(DataError, match=r"cut off after 60,000 bytes \(of 200,000\); the same command goes on from there"):
+    with pytest.raises(
+        DataError, match=r"cut off after 60,000 bytes \(of 200,000\); the same command goes on from there"
+    ):
         get(served, tmp_path)
     assert (tmp_path / "data.bin.part").read_bytes() == BODY[:60_000]
     assert not (tmp_path / "data.bin").exists()
@@ -98,11 +104,18 @@ def test_a_download_that_never_moves_ends_in_a_sentence_and_is_kept(served: Serv
 
 @pytest.mark.parametrize("careless", [False, True])
 @pytest.mark.parametrize("tag", ['"two"', None])
-def test_a_file_that_changed_meanwhile_is_begun_anew(served: Served, tmp_path: Path, careless: bool, tag: str | None):
+def test_a_file_that_changed_meanwhile_is_begun_anew(
+    served: Served, tmp_path: Path, careless: bool, tag: str | None
+):
     served.cuts = [60_000, 0, 0]
     with pytest.raises(DataError, match="cut off"):
         get(served, tmp_path)
-    served.body, served.tag, served.date, served.careless = OTHER, tag, "Sun, 02 Jan 2022 00:00:00 GMT", careless
+    served.body, served.tag, served.date, served.careless = (
+        OTHER,
+        tag,
+        "Sun, 02 Jan 2022 00:00:00 GMT",
+        careless,
+    )
     said: list[str] = []
     assert get(served, tmp_path, say=said.append).read_bytes() == OTHER
     assert said == (["data.bin has changed on the server: begun anew"] if careless else [])
@@ -110,13 +123,17 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(served: Served, tmp_path: P
 
 def test_a_file_that_is_another_each_time_ends_in_a_sentence(served: Served, tmp_path: Path):
     served.status = [416] * 3
-    with pytest.raises(DataError, match=rf"another file each time, 3 times now; try later, or get it from {HOME}"):
+    with pytest.raises(
+        DataError, match=rf"another file each time, 3 times now; try later, or get it from {HOME}"
+    ):
         get(served, tmp_path)
     assert not list(tmp_path.iterdir())
     assert len(served.requests) == 3
 
 
-def test_no_part_of_the_former_file_is_taken_for_one_of_the_new(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_part_of_the_former_file_is_taken_for_one_of_the_new(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The new one does not fit on the disk: what is remembered of it must not vouch for bytes of the old."""
     served.cuts = [60_000, 0, 0]
     with pytest.raises(DataError, match="cut off"):
@@ -150,11 +167,18 @@ def test_a_part_that_nothing_vouches_for_is_begun_anew(served: Served, tmp_path:
 
 @pytest.mark.parametrize(
     ("status", "why"),
-    [(401, "needs an account"), (403, "refuses access"), (404, "has no such file any more"), (418, "does not give the file")],
+    [
+        (401, "needs an account"),
+        (403, "refuses access"),
+        (404, "has no such file any more"),
+        (418, "does not give the file"),
+    ],
 )
 def test_a_refusal_says_what_to_do(served: Served, tmp_path: Path, status: int, why: str):
     served.status = [status]
-    with pytest.raises(DataError, match=rf"{why} \({status} .*get it from {HOME} yourself, and name its folder with --from"):
+    with pytest.raises(
+        DataError, match=rf"{why} \({status} .*get it from {HOME} yourself, and name its folder with --from"
+    ):
         get(served, tmp_path)
     assert not list(tmp_path.iterdir())
     assert len(served.requests) == 1
@@ -202,7 +226,9 @@ def test_a_file_of_unknown_length(served: Served, tmp_path: Path):
 
 def test_a_disk_too_small(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(300_000, 150_000, 150_000))
-    with pytest.raises(OutputError, match=r"the disk is too small: data\.bin needs 200,000 bytes, free are 150,000"):
+    with pytest.raises(
+        OutputError, match=r"the disk is too small: data\.bin needs 200,000 bytes, free are 150,000"
+    ):
         get(served, tmp_path)
     monkeypatch.undo()
     served.cuts = [60_000, 0, 0]
@@ -228,7 +254,10 @@ def room_for(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [1000, 150_000, len(BODY) - 1])
 def test_wherever_the_disk_is_full_the_download_goes_on_from_there(served: Served, tmp_path: Path, room: int):
-    with room_for(room), pytest.raises(OutputError, match="free space, and the same command goes on from there"):
+    with (
+        room_for(room),
+        pytest.raises(OutputError, match="free space, and the same command goes on from there"),
+    ):
         get(served, tmp_path)
     assert (tmp_path / "data.bin.part").read_bytes() == BODY[:room]
     assert get(served, tmp_path, md5_of(BODY)).read_bytes() == BODY

@@ -57,7 +57,9 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, pack, name: str):
 
 def test_archives_in_archives(tmp_path: Path):
     inner = zipped(tmp_path / "nl_user_train.zip", {"nl_user_train.csv": b"1,2\n"}).read_bytes()
-    outer = zipped(tmp_path / "all.zip", {"aliexpress_NL_datasets/nl_user_train.zip": inner, "readme.txt": b""})
+    outer = zipped(
+        tmp_path / "all.zip", {"aliexpress_NL_datasets/nl_user_train.zip": inner, "readme.txt": b""}
+    )
     into = tmp_path / "into"
     into.mkdir()
     assert unpack(outer, ["nl_user_train.csv"], into) == [into / "nl_user_train.csv"]
@@ -69,7 +71,12 @@ def test_damaged_archives(tmp_path: Path):
     packed = tarred(tmp_path / "a.tar.gz", {"wanted.csv": bytes(range(256)) * 1000}).read_bytes()
     flipped = bytearray(whole)
     flipped[60] ^= 255
-    broken = {"b.zip": whole[: len(whole) // 2], "c.zip": bytes(flipped), "d.tar.gz": packed[: len(packed) // 2], "e.tar.gz": b"no archive"}
+    broken = {
+        "b.zip": whole[: len(whole) // 2],
+        "c.zip": bytes(flipped),
+        "d.tar.gz": packed[: len(packed) // 2],
+        "e.tar.gz": b"no archive",
+    }
     for name, body in broken.items():
         (tmp_path / name).write_bytes(body)
         into = tmp_path / f"into-{name}"
@@ -106,7 +113,10 @@ def test_too_small_a_disk_for_what_is_unpacked(tmp_path: Path, monkeypatch: pyte
 def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
     """All of it from a server: download, unpack, parse; a second call has nothing to do."""
     folder = published["movielens-1m"] / "ml"
-    archive = zipped(tmp_path / "ml.zip", {f"ml-1m/{path.name}": path.read_bytes() for path in folder.iterdir()} | {"ml-1m/README": b""})
+    archive = zipped(
+        tmp_path / "ml.zip",
+        {f"ml-1m/{path.name}": path.read_bytes() for path in folder.iterdir()} | {"ml-1m/README": b""},
+    )
     with serve() as served:
         served.body, served.cuts = archive.read_bytes(), [1000]
         address = served.address.replace("data.bin", "ml.zip")
@@ -127,7 +137,8 @@ def test_files_that_need_no_unpacking(tmp_path: Path):
         served.body = gzip.compress(b"as DuckDB reads it")
         address = served.address.rpartition("/")[0]
         data = replace(
-            find("amazon-electronics"), downloads=tuple(Download(f"{address}/{name}") for name in find("amazon-electronics").files)
+            find("amazon-electronics"),
+            downloads=tuple(Download(f"{address}/{name}") for name in find("amazon-electronics").files),
         )
         assert fetch(data, tmp_path / "raw").files == sorted(data.files)
 
@@ -136,10 +147,15 @@ def test_files_that_need_no_unpacking(tmp_path: Path):
 def test_a_page_in_place_of_a_file_is_not_kept(tmp_path: Path, name: str):
     with serve() as served:
         address = served.address.rpartition("/")[0]
-        data = replace(find(name), downloads=tuple(Download(f"{address}/{one.name}") for one in find(name).downloads))
+        data = replace(
+            find(name), downloads=tuple(Download(f"{address}/{one.name}") for one in find(name).downloads)
+        )
         served.body = b"<html>sign in</html>"
         for asked in (1, 2):
-            with pytest.raises(DataError, match=rf"it must be .*, found a file that begins with b'<html>sign in.*get it from {data.home}"):
+            with pytest.raises(
+                DataError,
+                match=rf"it must be .*, found a file that begins with b'<html>sign in.*get it from {data.home}",
+            ):
                 fetch(data, tmp_path / "raw")
             assert len(served.requests) == asked
         assert not list((tmp_path / "raw" / "downloads").iterdir())
@@ -151,7 +167,10 @@ def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_anew(tmp_
         address = served.address.replace("data.bin", "UserBehavior.csv.zip")
         data = replace(find("taobao"), downloads=(Download(address),))
         served.body = whole[: len(whole) // 2]
-        with pytest.raises(DataError, match=r"the archive is damaged: .*; it is removed, and the same command downloads it anew") as error:
+        with pytest.raises(
+            DataError,
+            match=r"the archive is damaged: .*; it is removed, and the same command downloads it anew",
+        ) as error:
             fetch(data, tmp_path / "raw")
         assert error.value.place == str(tmp_path / "raw" / "downloads" / "UserBehavior.csv.zip")
         served.body = whole
@@ -170,11 +189,15 @@ def test_a_damaged_archive_of_one_s_own_stays(tmp_path: Path):
 
 def test_too_small_a_disk_is_seen_before_a_byte_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10_000_000, 0, 10_000_000))
-    with pytest.raises(OutputError, match=r"the disk is too small: KuaiRec 2\.0 needs 431,964,858 bytes, free are 10,000,000"):
+    with pytest.raises(
+        OutputError, match=r"the disk is too small: KuaiRec 2\.0 needs 431,964,858 bytes, free are 10,000,000"
+    ):
         fetch(find("kuairec"), tmp_path / "raw")
 
 
-@pytest.mark.parametrize("data", [data for data in DATA_SETS.values() if not data.downloads], ids=lambda data: data.name)
+@pytest.mark.parametrize(
+    "data", [data for data in DATA_SETS.values() if not data.downloads], ids=lambda data: data.name
+)
 def test_sets_without_an_address_say_how_to_come_by_them(tmp_path: Path, data: DataSet):
     with pytest.raises(DataError, match="cannot be downloaded by a command") as error:
         fetch(data, tmp_path / "raw")
@@ -210,12 +233,17 @@ def test_files_of_older_archives_are_replaced_and_those_of_another_set_refused(t
     shutil.rmtree(own)
     own.mkdir()
     zipped(own / "ml.zip", {f"ml-10M100K/{name}": b"ten" for name in find("movielens-10m").files})
-    with pytest.raises(OutputError, match=r"must hold files of movielens-10m, found those of movielens-1m; choose another --out"):
+    with pytest.raises(
+        OutputError,
+        match=r"must hold files of movielens-10m, found those of movielens-1m; choose another --out",
+    ):
         fetch(find("movielens-10m"), out, own)
     assert (out / "files" / "ratings.dat").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize(("before", "name"), [(False, "thesis.tex"), (False, "ratings.dat"), (True, "thesis.tex")])
+@pytest.mark.parametrize(
+    ("before", "name"), [(False, "thesis.tex"), (False, "ratings.dat"), (True, "thesis.tex")]
+)
 def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
     own, theirs, data = tmp_path / "own", tmp_path / "raw" / "files" / name, find("movielens-1m")
     own.mkdir()
@@ -225,7 +253,10 @@ def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
         zipped(own / "mine.zip", dict.fromkeys(data.files, b"new"))
     theirs.parent.mkdir(parents=True, exist_ok=True)
     theirs.write_text("precious")
-    with pytest.raises(OutputError, match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out"):
+    with pytest.raises(
+        OutputError,
+        match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out",
+    ):
         fetch(data, tmp_path / "raw", own)
     assert theirs.read_text() == "precious"
 
@@ -235,7 +266,9 @@ def test_archives_of_a_published_name_come_first(tmp_path: Path):
     right = zipped(tmp_path / "ml-1m.zip", dict.fromkeys(data.files, b"right")).read_bytes()
     zipped(tmp_path / "a-copy.zip", dict.fromkeys(data.files, b"wrong"))
     zipped(tmp_path / "ml-10m.zip", dict.fromkeys(data.files, b"wrong"))
-    data = replace(data, downloads=(Download("https://example.org/ml-1m.zip", md5=hashlib.md5(right).hexdigest()),))
+    data = replace(
+        data, downloads=(Download("https://example.org/ml-1m.zip", md5=hashlib.md5(right).hexdigest()),)
+    )
     fetch(data, tmp_path / "raw", tmp_path)
     assert (tmp_path / "raw" / "files" / "ratings.dat").read_bytes() == b"right"
 
@@ -245,7 +278,9 @@ def test_a_file_in_two_archives_names_both_and_one_of_them_can_be_named(tmp_path
     for name in ("a", "b"):
         (own / name).mkdir(parents=True)
         zipped(own / name / "ml.zip", dict.fromkeys(data.files, name.encode()))
-    with pytest.raises(DataError, match=r"must be in one archive, found it in .*/a/ml\.zip too; name the right archive") as error:
+    with pytest.raises(
+        DataError, match=r"must be in one archive, found it in .*/a/ml\.zip too; name the right archive"
+    ) as error:
         fetch(data, tmp_path / "raw", own)
     assert error.value.place == str(own / "b" / "ml.zip")
     fetch(data, tmp_path / "raw", own / "b" / "ml.zip")

@@ -15,12 +15,12 @@ import duckdb
 import pandas as pd
 import pytest
 
+from mgoe._util.files import exclusive
 from mgoe.config import load_settings
 from mgoe.data import prepare as prepare_examples
 from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
 from mgoe.datasets.prepare import config
 from mgoe.errors import DataError, OutputError
-from mgoe.files import exclusive
 from tests.datasets import layouts
 
 CONFIGS = [(name, protocol) for name in layouts.LAYOUTS for protocol in DATA_SETS[name].protocols]
@@ -37,7 +37,9 @@ def rows_of(folder: Path, name: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "protocol"), CONFIGS)
-def test_every_configuration_makes_examples(prepared: dict[str, PreparedLog], tmp_path: Path, name: str, protocol: str):
+def test_every_configuration_makes_examples(
+    prepared: dict[str, PreparedLog], tmp_path: Path, name: str, protocol: str
+):
     settings = load_settings(Path(prepared[name].path, f"{protocol}.yaml"))
     assert settings.form == DATA_SETS[name].form
     found = prepare_examples(settings, tmp_path / "data")
@@ -68,15 +70,23 @@ def test_every_data_set_has_its_configurations(name: str, tmp_path: Path):
             "log/standard_late.parquet": ("log_standard_4_22_to_5_08_pure.csv", 1),
             "log/random.parquet": ("log_random_4_22_to_5_08_pure.csv", 1),
         },
-        "aliexpress-nl": {"log/train.parquet": ("nl_item_train.csv", 0), "log/test.parquet": ("nl_item_test.csv", 0)},
-        "ali-ccp": {"log/train.parquet": ("sample_skeleton_train.csv", 0), "log/test.parquet": ("sample_skeleton_test.csv", 0)},
+        "aliexpress-nl": {
+            "log/train.parquet": ("nl_item_train.csv", 0),
+            "log/test.parquet": ("nl_item_test.csv", 0),
+        },
+        "ali-ccp": {
+            "log/train.parquet": ("sample_skeleton_train.csv", 0),
+            "log/test.parquet": ("sample_skeleton_test.csv", 0),
+        },
         "movielens-1m": {"log/exposures.parquet": ("ratings.dat", 0)},
         "movielens-10m": {"log/exposures.parquet": ("ratings.dat", 0)},
         "amazon-electronics": {"log/events.parquet": ("reviews_Electronics_5.json.gz", 0)},
         "kuairec": {"log/big.parquet": ("big_matrix.csv", 1), "log/small.parquet": ("small_matrix.csv", 1)},
     }.items(),
 )
-def test_no_row_is_lost_unsaid(published: dict[str, Path], prepared: dict[str, PreparedLog], name: str, logs: dict[str, tuple[str, int]]):
+def test_no_row_is_lost_unsaid(
+    published: dict[str, Path], prepared: dict[str, PreparedLog], name: str, logs: dict[str, tuple[str, int]]
+):
     found = prepared[name]
     there = sum(rows_of(published[name], file) - header for file, header in logs.values())
     assert sum(found.rows[log] for log in logs) + sum(found.left_out.values()) == there
@@ -91,14 +101,20 @@ def test_no_row_is_lost_unsaid(published: dict[str, Path], prepared: dict[str, P
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_threads_and_memory_change_nothing(
-    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    published: dict[str, Path],
+    prepared: dict[str, PreparedLog],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ):
     monkeypatch.setattr(duckdb, "connect", partial(duckdb.connect, config={"threads": 1}))
     again = prepare(find(name), published[name], tmp_path / "out", memory=0.3)
     for file in again.rows:
         before, after = (read(found, file) for found in (prepared[name], again))
         order = list(before.columns)
-        pd.testing.assert_frame_equal(*(frame.sort_values(order, ignore_index=True) for frame in (before, after)))
+        pd.testing.assert_frame_equal(
+            *(frame.sort_values(order, ignore_index=True) for frame in (before, after))
+        )
 
 
 def test_taobao_keeps_the_nine_days_and_leaves_the_last_out(prepared: dict[str, PreparedLog]):
@@ -117,8 +133,14 @@ def test_taobao_keeps_the_nine_days_and_leaves_the_last_out(prepared: dict[str, 
 
 def test_tenrec_keeps_the_order_of_rows(published: dict[str, Path], prepared: dict[str, PreparedLog]):
     raw = pd.read_csv(next(published["tenrec"].rglob("QK-video.csv")), na_values="\\N")
-    exposures = read(prepared["tenrec"], "log/exposures.parquet").sort_values(["user_id", "sequence"], ignore_index=True)
-    assert (exposures[["user_id", "item_id", "click", "like", "share", "follow"]] == raw[exposures.columns[:6]]).all().all()
+    exposures = read(prepared["tenrec"], "log/exposures.parquet").sort_values(
+        ["user_id", "sequence"], ignore_index=True
+    )
+    assert (
+        (exposures[["user_id", "item_id", "click", "like", "share", "follow"]] == raw[exposures.columns[:6]])
+        .all()
+        .all()
+    )
     items = read(prepared["tenrec"], "items.parquet").set_index("item_id")
     assert items.video_category.isna().sum() == 1
     assert pd.isna(items.video_category[3])
@@ -153,7 +175,9 @@ def test_kuairec_puts_the_small_matrix_last(prepared: dict[str, PreparedLog]):
 
 def test_movielens(published: dict[str, Path], prepared: dict[str, PreparedLog]):
     names = ["user", "item", "rating", "second"]
-    raw = pd.read_csv(next(published["movielens-1m"].rglob("ratings.dat")), sep="::", engine="python", names=names)
+    raw = pd.read_csv(
+        next(published["movielens-1m"].rglob("ratings.dat")), sep="::", engine="python", names=names
+    )
     found = read(prepared["movielens-1m"], "log/exposures.parquet")
     assert (found.like == (raw.rating >= 4)).all()
     assert (found.love == (raw.rating == 5)).all()
@@ -165,7 +189,9 @@ def test_movielens(published: dict[str, Path], prepared: dict[str, PreparedLog])
     assert not Path(prepared["movielens-10m"].path, "users.parquet").exists()
 
 
-def test_amazon_reads_categories_of_python_literals(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+def test_amazon_reads_categories_of_python_literals(
+    published: dict[str, Path], prepared: dict[str, PreparedLog]
+):
     with gzip.open(published["amazon-electronics"] / "meta_Electronics.json.gz", "rt") as file:
         products = [ast.literal_eval(line) for line in file]
     items = read(prepared["amazon-electronics"], "items.parquet").set_index("item_id").category
@@ -182,14 +208,18 @@ def test_amazon_reads_categories_of_python_literals(published: dict[str, Path], 
     assert events.behavior.value_counts()["liked"] == (reviews.overall >= 4).sum()
 
 
-def test_aliexpress_is_the_same_from_both_layouts(published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path):
+def test_aliexpress_is_the_same_from_both_layouts(
+    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path
+):
     source = shutil.copytree(published["aliexpress-nl"], tmp_path / "nl")
     layouts.aliexpress_tables(source)
     again = prepare(find("aliexpress-nl"), source / "tables", tmp_path / "out")
     for file in ("log/train.parquet", "log/test.parquet"):
         before, after = read(prepared["aliexpress-nl"], file), read(again, file)
         order = list(before.columns)
-        pd.testing.assert_frame_equal(*(frame.sort_values(order, ignore_index=True) for frame in (before, after)))
+        pd.testing.assert_frame_equal(
+            *(frame.sort_values(order, ignore_index=True) for frame in (before, after))
+        )
     train, test = (read(again, f"log/{name}.parquet") for name in ("train", "test"))
     assert (test.part.dt.day == 11).all()
     assert set(train.part.dt.day) == set(range(1, 11))
@@ -202,7 +232,9 @@ def test_a_missing_category_of_aliexpress_keeps_its_place(published: dict[str, P
     source = shutil.copytree(published["aliexpress-nl"], tmp_path / "nl")
     path = source / "nl_item_train.csv"
     cells = [line.split(",") for line in path.read_text().splitlines()]
-    for row, missing in zip(cells, (33, 34), strict=False):  # the first two items differ in which of two categories is missing
+    for row, missing in zip(
+        cells, (33, 34), strict=False
+    ):  # the first two items differ in which of two categories is missing
         row[18:48] = ["1"] * 30
         row[missing] = ""
     path.write_text("".join(",".join(row) + "\n" for row in cells))
@@ -234,7 +266,10 @@ def test_ali_ccp_joins_sessions_and_keeps_twins(published: dict[str, Path], prep
         if click >= buy and "\x01205\x02" in features
     )
     train = read(prepared["ali-ccp"], "log/train.parquet")
-    assert sorted(train[["user_id", "item_id", "click", "buy", "position"]].itertuples(index=False, name=None)) == expected
+    assert (
+        sorted(train[["user_id", "item_id", "click", "buy", "position"]].itertuples(index=False, name=None))
+        == expected
+    )
     assert not train.duplicated().any()
     users, items = (read(prepared["ali-ccp"], f"{node}s.parquet") for node in ("user", "item"))
     assert (users.profile.astype(int) == users.user_id.astype(int) % 98).all()
@@ -247,10 +282,26 @@ OTHER_LAYOUTS = {
     "tenrec": ("QK-video.csv", "user_id,item_id,clicks\n1,2,1\n", "without 'click'; did you mean 'clicks'?"),
     "kuairand-pure": ("log_random_4_22_to_5_08_pure.csv", "user_id,photo_id,hourmin\n", "without 'video_id'"),
     "aliexpress-nl": ("nl_user_test.csv", "1,2,3\n", "expected 33 columns"),
-    "ali-ccp": ("common_features_test.csv", "a,b\n", "expected 3 columns (common, count, features), found 2 (a, b)"),
-    "movielens-1m": ("ratings.dat", "1,2,5,978300760\n", "expected 4 columns (user_id, item_id, rating, seconds), found 1"),
-    "amazon-electronics": ("reviews_Electronics_5.json.gz", '{"user_id": "A1", "asin": "B"}\n', "found user_id, asin without 'reviewerID'"),
-    "kuairec": ("big_matrix.csv", "user_id,photo_id,play_duration,timestamp,watch_ratio\n", "without 'video_id'"),
+    "ali-ccp": (
+        "common_features_test.csv",
+        "a,b\n",
+        "expected 3 columns (common, count, features), found 2 (a, b)",
+    ),
+    "movielens-1m": (
+        "ratings.dat",
+        "1,2,5,978300760\n",
+        "expected 4 columns (user_id, item_id, rating, seconds), found 1",
+    ),
+    "amazon-electronics": (
+        "reviews_Electronics_5.json.gz",
+        '{"user_id": "A1", "asin": "B"}\n',
+        "found user_id, asin without 'reviewerID'",
+    ),
+    "kuairec": (
+        "big_matrix.csv",
+        "user_id,photo_id,play_duration,timestamp,watch_ratio\n",
+        "without 'video_id'",
+    ),
 }
 
 
@@ -279,20 +330,28 @@ def _with_column(path: Path, name: str, first: bool) -> None:
 @pytest.mark.parametrize("names", [[""], ["", ""], ["User_ID"], ["Tab", "TAB"], ["other", "other"], ["it's"]])
 @pytest.mark.parametrize("first", [True, False])
 def test_columns_that_are_not_read_have_any_name(
-    published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path, names: list[str], first: bool
+    published: dict[str, Path],
+    prepared: dict[str, PreparedLog],
+    tmp_path: Path,
+    names: list[str],
+    first: bool,
 ):
     source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
     for name in names:
         _with_column(next(source.rglob("log_random_*.csv")), name, first)
     found = prepare(find("kuairand-pure"), source, tmp_path / "out")
-    pd.testing.assert_frame_equal(read(found, "log/random.parquet"), read(prepared["kuairand-pure"], "log/random.parquet"))
+    pd.testing.assert_frame_equal(
+        read(found, "log/random.parquet"), read(prepared["kuairand-pure"], "log/random.parquet")
+    )
 
 
 def test_a_column_that_is_read_is_there_once(published: dict[str, Path], tmp_path: Path):
     source = shutil.copytree(published["kuairand-pure"], tmp_path / "source")
     path = next(source.rglob("log_random_*.csv"))
     _with_column(path, "user_id", first=False)
-    with pytest.raises(DataError, match="another layout: expected one column 'user_id', found 2 of them in user_id, video_id") as error:
+    with pytest.raises(
+        DataError, match="another layout: expected one column 'user_id', found 2 of them in user_id, video_id"
+    ) as error:
         prepare(find("kuairand-pure"), source, tmp_path / "out")
     assert error.value.place == str(path)
 
@@ -300,7 +359,9 @@ def test_a_column_that_is_read_is_there_once(published: dict[str, Path], tmp_pat
 def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path: Path):
     source = shutil.copytree(published["tenrec"], tmp_path / "source")
     next(source.rglob("QK-video.csv")).write_text("x" * 200_000)
-    with pytest.raises(DataError, match="another layout: expected a line of names, found a line that is none"):
+    with pytest.raises(
+        DataError, match="another layout: expected a line of names, found a line that is none"
+    ):
         prepare(find("tenrec"), source, tmp_path / "out")
 
 
@@ -333,7 +394,9 @@ def _page(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"])
 @pytest.mark.parametrize("damage", [_cut, _cut_at_once, _flipped_early, _flipped_late, _page])
-def test_a_damaged_file_is_named(published: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]):
+def test_a_damaged_file_is_named(
+    published: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+):
     source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
     (source / name).write_bytes(damage((source / name).read_bytes()))
     with pytest.raises(DataError, match=r"the file is damaged: .*; remove it and fetch it again") as error:
@@ -362,12 +425,16 @@ def test_missing_files(published: dict[str, Path], tmp_path: Path):
     with pytest.raises(DataError, match=r"did you mean 'UserBehaviour\.csv'"):
         prepare(taobao, tmp_path, tmp_path / "out")
     (tmp_path / "UserBehavior.csv.zip").write_text("1")
-    with pytest.raises(DataError, match=r"found UserBehavior.csv.zip; unpack it with `mgoe data fetch taobao --from"):
+    with pytest.raises(
+        DataError, match=r"found UserBehavior.csv.zip; unpack it with `mgoe data fetch taobao --from"
+    ):
         prepare(taobao, tmp_path, tmp_path / "out")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "UserBehavior.csv").write_text("1,2,3,pv,4\n")
-    with pytest.raises(DataError, match=r"one file UserBehavior\.csv is needed, found a/UserBehavior\.csv and b/"):
+    with pytest.raises(
+        DataError, match=r"one file UserBehavior\.csv is needed, found a/UserBehavior\.csv and b/"
+    ):
         prepare(taobao, tmp_path, tmp_path / "out")
 
 
@@ -380,7 +447,9 @@ def test_an_empty_log_is_refused(tmp_path: Path):
         prepare(find("taobao"), tmp_path, tmp_path / "out")
 
 
-def test_what_a_killed_process_left_goes_and_another_one_is_waited_for(published: dict[str, Path], tmp_path: Path):
+def test_what_a_killed_process_left_goes_and_another_one_is_waited_for(
+    published: dict[str, Path], tmp_path: Path
+):
     taobao, source, out = find("taobao"), published["taobao"], tmp_path / "out[1]"
     left = tmp_path / ".out[1].12345.partial" / "log"
     left.mkdir(parents=True)
@@ -413,7 +482,10 @@ def test_what_another_wrote_is_never_replaced(published: dict[str, Path], tmp_pa
     theirs = out / name
     theirs.parent.mkdir(exist_ok=True)
     theirs.write_text("precious")
-    with pytest.raises(OutputError, match=r"holds what no `mgoe data prepare` wrote: \S+; move it away or choose a new folder"):
+    with pytest.raises(
+        OutputError,
+        match=r"holds what no `mgoe data prepare` wrote: \S+; move it away or choose a new folder",
+    ):
         prepare(taobao, source, out, overwrite=True)
     assert theirs.read_text() == "precious"
 
@@ -424,7 +496,9 @@ def test_a_source_is_never_replaced(published: dict[str, Path], tmp_path: Path, 
     source = out / below
     shutil.copytree(published["taobao"], source)
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"must not hold the source, found .*; choose a folder elsewhere"):
+        with pytest.raises(
+            OutputError, match=r"must not hold the source, found .*; choose a folder elsewhere"
+        ):
             prepare(taobao, source, out, overwrite=overwrite)
     assert (source / "UserBehavior.csv").exists()
 

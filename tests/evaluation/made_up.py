@@ -24,7 +24,9 @@ def made_up(seed, users=60, rows=600, skill=1.0, missing=0.1):
     labels = (rng.random((rows, 3)) < 1 / (1 + np.exp(-logits))).astype(float)
     labels[:, 2] = np.exp(0.3 * logits[:, 2]) * (labels[:, 2] + 0.2)
     labels[rng.random((rows, 3)) < missing] = np.nan
-    guess = 0.4 * taste[:, None] + skill * signal + noise[:, None] * rng.normal(size=(rows, 3)) - [0.5, 1.5, 0]
+    guess = (
+        0.4 * taste[:, None] + skill * signal + noise[:, None] * rng.normal(size=(rows, 3)) - [0.5, 1.5, 0]
+    )
     scores = 1 / (1 + np.exp(-guess))
     scores[:, :2] = np.round(scores[:, :2], 2).clip(0.01, 0.99)  # ties
     return labels, scores, user
@@ -35,4 +37,6 @@ def drawn_again(users, rng):
     order = np.argsort(users, kind="stable")
     blocks = np.split(order, np.flatnonzero(np.diff(users[order])) + 1)
     picks = rng.integers(0, len(blocks), len(blocks))
-    return np.concatenate([blocks[p] for p in picks]), np.repeat(np.arange(len(picks)), [len(blocks[p]) for p in picks])
+    return np.concatenate([blocks[p] for p in picks]), np.repeat(
+        np.arange(len(picks)), [len(blocks[p]) for p in picks]
+    )

@@ -41,12 +41,16 @@ def report_data(models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, b
             curves.setdefault(model, {})[seed] = _curve(rng, SKILL[model] + noise)
         reliability[model] = {task: _points(rng, RATE[task], SKILL[model]) for task in BASE}
         estimates += [
-            _estimate(model, None, task, m, BASE[task][k] + SKILL[model], rng) for task in BASE for k, m in enumerate(("auc", "gauc"))
+            _estimate(model, None, task, m, BASE[task][k] + SKILL[model], rng)
+            for task in BASE
+            for k, m in enumerate(("auc", "gauc"))
         ]
         estimates.append(_estimate(model, None, "all", "ranking", 0.7217 + SKILL[model], rng))
         for task, metric in [("all", "ranking"), *((t, m) for t in BASE for m in ("auc", "gauc"))]:
             if model != models[0]:
-                estimates.append(_estimate(models[0], model, task, metric, SKILL[models[0]] - SKILL[model], rng, 0.0012))
+                estimates.append(
+                    _estimate(models[0], model, task, metric, SKILL[models[0]] - SKILL[model], rng, 0.0012)
+                )
     whole = {
         "title": title,
         "rows": rows,
@@ -79,7 +83,17 @@ def _rows(rng, model, seed, noise):
     found = []
 
     def add(task, metric, value, slice="all"):
-        found.append(Row(model=model, seed=seed, split="test", slice=slice, task=task, metric=metric, value=float(value)))
+        found.append(
+            Row(
+                model=model,
+                seed=seed,
+                split="test",
+                slice=slice,
+                task=task,
+                metric=metric,
+                value=float(value),
+            )
+        )
 
     for slice, shift in {"all": 0.0, **SLICES}.items():
         values = []
@@ -107,9 +121,17 @@ def _curve(rng, skill):
     epochs, best = [], 2 + int(rng.integers(0, 3))
     gates = rng.dirichlet([4, 2, 2], 3)
     for epoch in range(1, 6):
-        monitor = 0.715 + skill - 0.012 * np.exp(-epoch / 1.5) - 0.0006 * max(0, epoch - best) + rng.normal() * 0.0004
+        monitor = (
+            0.715
+            + skill
+            - 0.012 * np.exp(-epoch / 1.5)
+            - 0.0006 * max(0, epoch - best)
+            + rng.normal() * 0.0004
+        )
         losses = {task: 0.55 * RATE[task] * 3 * (1 + 0.25 * np.exp(-epoch)) - skill / 3 for task in BASE}
-        epochs.append({"epoch": epoch, "losses": losses, "monitor": float(monitor), "watch": {"gates": gates.tolist()}})
+        epochs.append(
+            {"epoch": epoch, "losses": losses, "monitor": float(monitor), "watch": {"gates": gates.tolist()}}
+        )
     best = max(epochs, key=lambda e: e["monitor"])["epoch"]
     return {"monitor": "all.ranking", "best_epoch": best, "epochs": epochs}
 

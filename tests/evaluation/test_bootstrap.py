@@ -43,7 +43,9 @@ def test_holm_leaves_out_what_does_not_exist():
 
 
 def influence(value: float, parts: np.ndarray) -> Influence:
-    return Influence(COLUMN, np.array([value]), np.arange(len(parts)), (parts - parts.mean())[:, None].astype(np.float32))
+    return Influence(
+        COLUMN, np.array([value]), np.arange(len(parts)), (parts - parts.mean())[:, None].astype(np.float32)
+    )
 
 
 @up_to(15)
@@ -56,11 +58,16 @@ def test_leads_are_those_of_a_naive_loop(seed: int, rivals: int, metrics: int, s
     def drawn(spread: float) -> dict[int, Influence]:
         parts = [rng.normal(size=(users, metrics)) for _ in range(seeds)]
         values = [0.6 + spread * rng.normal(size=metrics) for _ in range(seeds)]
-        return {s: Influence(names, values[s], np.arange(users), (parts[s] - parts[s].mean(0)).astype(np.float32)) for s in range(seeds)}
+        return {
+            s: Influence(names, values[s], np.arange(users), (parts[s] - parts[s].mean(0)).astype(np.float32))
+            for s in range(seeds)
+        }
 
     ours, others = drawn(0.5), {f"r{v}": drawn(0.5) for v in range(rivals)}
     weights = np.random.default_rng(seed).poisson(1.0, (draws, users))
-    of_seeds = np.random.default_rng([seed, seeds]).standard_t(seeds - 1, draws) if seeds > 1 else np.zeros(draws)
+    of_seeds = (
+        np.random.default_rng([seed, seeds]).standard_t(seeds - 1, draws) if seeds > 1 else np.zeros(draws)
+    )
     naive = {}
     for name, theirs in others.items():
         for m in range(metrics):
@@ -70,7 +77,12 @@ def test_leads_are_those_of_a_naive_loop(seed: int, rivals: int, metrics: int, s
             for draw in range(draws):
                 move = 0.0
                 for user in range(users):
-                    paired = np.mean([float(ours[s].parts[user, m]) - float(theirs[s].parts[user, m]) for s in range(seeds)])
+                    paired = np.mean(
+                        [
+                            float(ours[s].parts[user, m]) - float(theirs[s].parts[user, m])
+                            for s in range(seeds)
+                        ]
+                    )
                     move += (weights[draw, user] - 1) * paired
                 moved.append(move * np.sqrt(users / (users - 1)) + of_seeds[draw] * error)
             value = np.mean(own)
@@ -80,7 +92,9 @@ def test_leads_are_those_of_a_naive_loop(seed: int, rivals: int, metrics: int, s
     found = find_leads("a", ours, others, seed=seed, draws=draws)
     assert {(lead.rival, lead.metric) for lead in found} == set(naive)
     for lead in found:
-        assert_allclose((lead.value, lead.low, lead.high, lead.p), naive[lead.rival, lead.metric], rtol=1e-4, atol=1e-5)
+        assert_allclose(
+            (lead.value, lead.low, lead.high, lead.p), naive[lead.rival, lead.metric], rtol=1e-4, atol=1e-5
+        )
     for m in range(metrics):
         family = [lead for lead in found if lead.metric == str(m)]
         assert_allclose([lead.adjusted for lead in family], holm([lead.p for lead in family]))
@@ -95,7 +109,9 @@ def test_an_interval_is_that_of_drawing_users_and_measuring_anew(seed: int):
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(300):
         rows, names = drawn_again(users, rng)
-        measured = [user_influence(scores[rows], labels[rows, :2], names, TASKS[:2]).values for scores in models]
+        measured = [
+            user_influence(scores[rows], labels[rows, :2], names, TASKS[:2]).values for scores in models
+        ]
         drawn.append(measured[0] - measured[1])
     moved = np.array(drawn) - (a[0] - b[0]).values
     for m, lead in enumerate(find_leads("a", a, {"b": b})):
@@ -112,8 +128,13 @@ def test_among_rivals_that_are_as_good_a_lead_is_seldom_claimed():
         labels, scores, users = made_up(world, users=100, rows=600, missing=0)
         rng = np.random.default_rng(world)
         logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
-        model, *rivals = ({0: user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2])} for _ in range(6))
-        found = find_leads("a", model, {str(k): rival for k, rival in enumerate(rivals)}, seed=world, draws=1000)
+        model, *rivals = (
+            {0: user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2])}
+            for _ in range(6)
+        )
+        found = find_leads(
+            "a", model, {str(k): rival for k, rival in enumerate(rivals)}, seed=world, draws=1000
+        )
         leads = [lead for lead in found if (lead.task, lead.metric) == COLUMN[0]]
         inside += [lead.low <= 0 <= lead.high for lead in leads]
         claimed.append(any(lead.adjusted < 0.05 for lead in leads))
@@ -151,18 +172,25 @@ def test_the_closed_form_of_a_run_s_report_says_the_same(seeds):
     for lead in find_leads("a", dict(enumerate(runs["a"])), {"b": dict(enumerate(runs["b"]))}):
         other = closed[lead.task, lead.metric]
         assert lead.value == other.value
-        assert 0.92 < (lead.high - lead.low) / (other.high - other.low) < 1.5  # adding up both movements is never the narrower
+        assert (
+            0.92 < (lead.high - lead.low) / (other.high - other.low) < 1.5
+        )  # adding up both movements is never the narrower
 
 
 def test_rivals_do_not_move_each_other_and_order_does_not_matter():
     labels, scores, users = made_up(0)
     ours = {seed: user_influence(scores + seed * 1e-3, labels, users, TASKS) for seed in (0, 1)}
     rolled = {name: [np.roll(scores, k + seed, 0) for seed in (0, 1)] for k, name in enumerate("bcd", 1)}
-    others = {n: {seed: user_influence(one, labels, users, TASKS) for seed, one in enumerate(found)} for n, found in rolled.items()}
+    others = {
+        n: {seed: user_influence(one, labels, users, TASKS) for seed, one in enumerate(found)}
+        for n, found in rolled.items()
+    }
     alone = find_leads("a", ours, {"c": others["c"]})
     both = [lead for lead in find_leads("a", ours, dict(reversed(others.items()))) if lead.rival == "c"]
     for one, other in zip(alone, both, strict=True):
-        assert (one.value, one.low, one.high, one.p) == pytest.approx((other.value, other.low, other.high, other.p), abs=1e-6, nan_ok=True)
+        assert (one.value, one.low, one.high, one.p) == pytest.approx(
+            (other.value, other.low, other.high, other.p), abs=1e-6, nan_ok=True
+        )
         assert np.isnan(one.p) or other.adjusted >= one.p
 
 
@@ -171,7 +199,11 @@ def test_a_model_equals_itself_and_only_common_seeds_count():
     own = user_influence(scores, labels, users, TASKS)
     leads = find_leads("a", {0: own, 1: own}, {"a": {0: own}, "b": {1: own, 2: own}, "c": {5: own}})
     assert {lead.rival for lead in leads} == {"b"}
-    assert all((lead.value, lead.low, lead.high, lead.p) == (0, 0, 0, 1) for lead in leads if not np.isnan(lead.value))
+    assert all(
+        (lead.value, lead.low, lead.high, lead.p) == (0, 0, 0, 1)
+        for lead in leads
+        if not np.isnan(lead.value)
+    )
     assert {len(lead.by_seed) for lead in leads} == {1}
 
 

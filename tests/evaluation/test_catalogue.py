@@ -43,7 +43,10 @@ def test_measures_are_those_of_lists_written_out(world, block):
             own = scores[user, :, t]
             ranks = np.array([(own > own[i]).sum() + ((own == own[i]).sum() + 1) / 2 for i in wanted])
             hits.append((ranks <= 3).any())
-            gains.append((1 / np.log2(1 + ranks[ranks <= 3])).sum() / (1 / np.log2(2 + np.arange(min(3, len(wanted))))).sum())
+            gains.append(
+                (1 / np.log2(1 + ranks[ranks <= 3])).sum()
+                / (1 / np.log2(2 + np.arange(min(3, len(wanted))))).sum()
+            )
         assert found[task, "queries"] == len(hits)
         assert_allclose(found[task, "hr@3"], np.mean(hits) if hits else np.nan)
         assert_allclose(found[task, "ndcg@3"], np.mean(gains) if gains else np.nan)

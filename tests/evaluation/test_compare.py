@@ -14,7 +14,15 @@ from tests.effort import up_to
 from .made_up import TASKS, drawn_again, made_up
 
 SEEDS = st.integers(0, 2**32 - 1)
-NAMES = [("click", "auc"), ("click", "gauc"), ("click", "logloss"), ("buy", "auc"), ("stay", "rmse"), ("stay", "mae"), ("all", "ranking")]
+NAMES = [
+    ("click", "auc"),
+    ("click", "gauc"),
+    ("click", "logloss"),
+    ("buy", "auc"),
+    ("stay", "rmse"),
+    ("stay", "mae"),
+    ("all", "ranking"),
+]
 
 
 @up_to(20)
@@ -22,7 +30,10 @@ NAMES = [("click", "auc"), ("click", "gauc"), ("click", "logloss"), ("buy", "auc
 def test_values_are_those_measured_and_influences_sum_to_nothing(seed):
     labels, scores, users = made_up(seed, rows=300)
     found = user_influence(scores, labels, users, TASKS)
-    measured = {(r["task"], r["metric"]): r["value"] for r in measure(scores, labels, users, TASKS, model="m", seed=0, split="test")}
+    measured = {
+        (r["task"], r["metric"]): r["value"]
+        for r in measure(scores, labels, users, TASKS, model="m", seed=0, split="test")
+    }
     assert_allclose(found.values, [measured[name] for name in found.names])
     known = ~np.isnan(found.parts).any(0)  # of so few rows some have labels of too few users
     assert_allclose(found.parts[:, known].sum(0), 0, atol=1e-5)
@@ -57,7 +68,9 @@ def test_spread_is_that_of_a_bootstrap_over_users(seed):
         rows, names = drawn_again(users, rng)
         both = [user_influence(scores[rows], labels[rows], names, TASKS).values for scores in (good, poor)]
         drawn.append(both[0] - both[1])
-    judged = [a.names.index(name) for name in NAMES if name[0] != "stay"]  # both predict the same for the regression
+    judged = [
+        a.names.index(name) for name in NAMES if name[0] != "stay"
+    ]  # both predict the same for the regression
     assert_allclose(closed[judged], np.std(drawn, axis=0)[judged], rtol=0.2)
 
 
@@ -68,7 +81,13 @@ def test_intervals_cover_the_truth_at_their_level():
         labels, scores, users = made_up(world, users=80, rows=500, missing=0)
         rng = np.random.default_rng(world)
         logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
-        seeds = [[user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2]) for _ in range(3)] for _ in "ab"]
+        seeds = [
+            [
+                user_influence(logit + rng.normal(size=logit.shape), labels[:, :2], users, TASKS[:2])
+                for _ in range(3)
+            ]
+            for _ in "ab"
+        ]
         found = {(e.task, e.metric): e for e in compare("a", seeds[0], "b", seeds[1])}
         whole = found["all", "ranking"]
         inside.append(whole.low <= 0 <= whole.high)
@@ -115,7 +134,10 @@ def test_of_a_task_that_few_users_carry_there_is_a_value_and_no_interval(few):
     labels[::2, 0] = 1
     labels[np.arange(few) * 10, 1] = 1
     ours, theirs = (user_influence(rng.random((2000, 2)), labels, users, TASKS[:2]) for _ in range(2))
-    found = {(one.task, one.metric): one for one in [*compare("a", [ours], "b", [theirs]), *find_leads("a", {0: ours}, {"b": {0: theirs}})]}
+    found = {
+        (one.task, one.metric): one
+        for one in [*compare("a", [ours], "b", [theirs]), *find_leads("a", {0: ours}, {"b": {0: theirs}})]
+    }
     for name, metric in (("buy", "auc"), ("buy", "gauc"), ("all", "auc"), ("all", "ranking")):
         assert np.isfinite(found[name, metric].value)
         assert np.isnan([found[name, metric].low, found[name, metric].high]).all() == (few < 20)
@@ -127,20 +149,31 @@ def test_of_a_task_that_few_users_carry_there_is_a_value_and_no_interval(few):
 def test_users_without_a_label_change_no_interval(seed, seeds):
     rng, rows, silent = np.random.default_rng(seed), 800, 3000
     labels, good, users = made_up(seed, users=60, rows=rows)
-    both = [[np.clip(good + rng.normal(0, 0.1, good.shape), 0.01, 0.99) for _ in range(seeds)] for _ in range(2)]
+    both = [
+        [np.clip(good + rng.normal(0, 0.1, good.shape), 0.01, 0.99) for _ in range(seeds)] for _ in range(2)
+    ]
 
     def found(more: int) -> tuple[list, list]:
         padded = np.concatenate([labels, np.full((more, labels.shape[1]), np.nan)])
         names = np.concatenate([users, users.max() + 1 + np.arange(more)])
         ours, theirs = (
-            [user_influence(np.concatenate([one, np.full((more, labels.shape[1]), 0.5)]), padded, names, TASKS) for one in runs]
+            [
+                user_influence(
+                    np.concatenate([one, np.full((more, labels.shape[1]), 0.5)]), padded, names, TASKS
+                )
+                for one in runs
+            ]
             for runs in both
         )
-        return compare("a", ours, "b", theirs), find_leads("a", dict(enumerate(ours)), {"b": dict(enumerate(theirs))}, draws=4000)
+        return compare("a", ours, "b", theirs), find_leads(
+            "a", dict(enumerate(ours)), {"b": dict(enumerate(theirs))}, draws=4000
+        )
 
     closed, drawn = zip(found(0), found(silent), strict=True)
     for one, other in zip(*closed, strict=True):
-        assert_allclose((other.value, other.low, other.high), (one.value, one.low, one.high), rtol=1e-5, atol=1e-9)
+        assert_allclose(
+            (other.value, other.low, other.high), (one.value, one.low, one.high), rtol=1e-5, atol=1e-9
+        )
         assert other.users == one.users or np.isnan(one.low)
     for one, other in zip(*drawn, strict=True):  # dealt or not, in other draws
         assert_allclose(other.high - other.low, one.high - one.low, rtol=0.1)
@@ -178,5 +211,8 @@ def test_half_a_million_rows_take_seconds():
 
 def test_influence_that_cannot_be_written_says_so(tmp_path):
     labels, scores, users = made_up(0, rows=30)
-    with pytest.raises(OutputError, match=r"v.safetensors: cannot be written: .*; choose a folder you may write, or free space"):
+    with pytest.raises(
+        OutputError,
+        match=r"v.safetensors: cannot be written: .*; choose a folder you may write, or free space",
+    ):
         user_influence(scores, labels, users, TASKS).save(tmp_path / "none" / "v.safetensors")

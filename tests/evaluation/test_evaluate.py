@@ -46,9 +46,14 @@ def test_ranking_is_the_mean_of_auc_and_gauc(seed):
 def test_rows_carry_every_metric_and_their_origin():
     labels, scores, users = made_up(0)
     rows = measure(scores, labels, users, TASKS, **WHO)
-    assert all((row["model"], row["seed"], row["split"], row["slice"]) == ("m", 3, "test", "all") for row in rows)
+    assert all(
+        (row["model"], row["seed"], row["split"], row["slice"]) == ("m", 3, "test", "all") for row in rows
+    )
     found = values(rows)
-    areas, believed = ["auc", "gauc", "gauc_users", "gauc_users_skipped"], ["logloss", "calibration_error", "predicted_over_observed"]
+    areas, believed = (
+        ["auc", "gauc", "gauc_users", "gauc_users_skipped"],
+        ["logloss", "calibration_error", "predicted_over_observed"],
+    )
     assert [m for t, m in found if t == "click"] == [*areas, *believed, "examples", "positives"]
     assert [m for t, m in found if t == "stay"] == ["rmse", "mae", "spearman", "examples", "positives"]
     assert found["click", "auc"] == metrics.auc(labels[:, 0], scores[:, 0])

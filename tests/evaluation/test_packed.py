@@ -14,7 +14,14 @@ NAMES = (("click", "auc"), ("all", "ranking"), ("a.b", "gauc"))
 
 def made(seed: int, users: int = 3000, shift: float = 0.0) -> Influence:
     parts = np.random.default_rng(seed).normal(size=(users, len(NAMES))).astype(np.float32) / users
-    return deal(Influence(NAMES, np.array([0.7, 0.6 + shift, np.nan]), np.arange(users), parts * np.array([1, 1, np.nan], np.float32)))
+    return deal(
+        Influence(
+            NAMES,
+            np.array([0.7, 0.6 + shift, np.nan]),
+            np.arange(users),
+            parts * np.array([1, 1, np.nan], np.float32),
+        )
+    )
 
 
 @pytest.mark.parametrize("users", [3, 3000])
@@ -31,11 +38,21 @@ def test_all_that_tables_read_comes_back(users: int):
 
 
 def test_leads_of_packed_ones_are_those_of_whole_ones():
-    whole = {name: {seed: made(seed if name == "a" else seed + 9, shift=0.01 * (name == "a")) for seed in range(3)} for name in "ab"}
+    whole = {
+        name: {seed: made(seed if name == "a" else seed + 9, shift=0.01 * (name == "a")) for seed in range(3)}
+        for name in "ab"
+    }
     packed = {name: {seed: unpack(pack(one)) for seed, one in seeds.items()} for name, seeds in whole.items()}
-    for lead, other in zip(find_leads("a", whole["a"], whole), find_leads("a", packed["a"], packed), strict=True):
+    for lead, other in zip(
+        find_leads("a", whole["a"], whole), find_leads("a", packed["a"], packed), strict=True
+    ):
         assert other.value == lead.value or np.isnan(lead.value)
-        assert_allclose([other.low, other.high], [lead.low, lead.high], atol=0.003 * (lead.high - lead.low), equal_nan=True)
+        assert_allclose(
+            [other.low, other.high],
+            [lead.low, lead.high],
+            atol=0.003 * (lead.high - lead.low),
+            equal_nan=True,
+        )
 
 
 def test_intervals_of_models_that_are_nearly_equal_come_back_where_one_user_is_most_of_a_metric():
@@ -56,12 +73,16 @@ def test_lines_of_127_steps_are_read():
     one = made(0)
     largest = np.nan_to_num(np.abs(one.parts).max(0))
     parts = np.rint(np.nan_to_num(one.parts / np.where(largest > 0, largest, 1)) * 127).astype(np.int8)
-    line = {key: value for key, value in pack(one).items() if key != "steps"} | {"parts": base64.b64encode(parts.tobytes()).decode()}
+    line = {key: value for key, value in pack(one).items() if key != "steps"} | {
+        "parts": base64.b64encode(parts.tobytes()).decode()
+    }
     assert_allclose(unpack(line).parts[:, :2], one.parts[:, :2], atol=largest[:2].max() / 254 * 1.01)
 
 
 def test_a_metric_of_too_few_users_is_kept_without_its_parts():
-    one = deal(Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.full((4, 1), np.nan, np.float32)))
+    one = deal(
+        Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.full((4, 1), np.nan, np.float32))
+    )
     other = unpack(json.loads(json.dumps(pack(one))))
     assert other.values == [0.5]
     assert np.isnan(other.parts).all()

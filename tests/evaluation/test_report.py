@@ -66,7 +66,18 @@ def page():
 def test_every_part_is_there(page):
     ids = {value for name, value in page.attributes if name == "id"}
     links = {value[1:] for name, value in page.attributes if name == "href"}
-    parts = {"results", "differences", "tasks", "slices", "catalogue", "training", "reliability", "macro", "gates", "method"}
+    parts = {
+        "results",
+        "differences",
+        "tasks",
+        "slices",
+        "catalogue",
+        "training",
+        "reliability",
+        "macro",
+        "gates",
+        "method",
+    }
     assert ids == links == parts
     for words in (
         "Tmall: click, fav, buy",
@@ -93,7 +104,9 @@ def test_the_best_is_marked_and_bounds_are_no_rivals():
     assert "the best of 2 models" in html
 
 
-@pytest.mark.parametrize("where", ["title", "facts", "notes", "settings", "history_age", "negatives", "command"])
+@pytest.mark.parametrize(
+    "where", ["title", "facts", "notes", "settings", "history_age", "negatives", "command"]
+)
 def test_hostile_words_stay_words(where):
     value = {"facts": {HOSTILE: HOSTILE}, "notes": [HOSTILE]}.get(where, HOSTILE)
     html = render(report_data(models=["mgoe"], seeds=[0], **{where: value}))
@@ -105,7 +118,10 @@ def test_hostile_words_stay_words(where):
 def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
     data = report_data(models=["mgoe"], seeds=[0])
     swap = {"mgoe": HOSTILE, "click": HOSTILE, "new-pairs": HOSTILE}
-    rows = [{**row, **{key: swap.get(row[key], row[key]) for key in ("model", "task", "slice")}} for row in data.rows]
+    rows = [
+        {**row, **{key: swap.get(row[key], row[key]) for key in ("model", "task", "slice")}}
+        for row in data.rows
+    ]
     macro = MacroView.of(
         np.ones((1, 2)),
         np.array([0, 1]),
@@ -115,7 +131,10 @@ def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
         lambda c: [HOSTILE] * len(c),
         lambda c: [HOSTILE] * len(c),
     )
-    changes = {"curves": {HOSTILE: data.curves["mgoe"]}, "reliability": {HOSTILE: {HOSTILE: data.reliability["mgoe"]["click"]}}}
+    changes = {
+        "curves": {HOSTILE: data.curves["mgoe"]},
+        "reliability": {HOSTILE: {HOSTILE: data.reliability["mgoe"]["click"]}},
+    }
     html = render(report_data(models=["mgoe"], seeds=[0], rows=rows, macro=macro, estimates=(), **changes))
     check_alone(html)
     assert "<script" not in html
@@ -132,7 +151,11 @@ def test_rows_alone_make_a_report():
 def test_nan_everywhere_still_makes_a_report():
     data = report_data(models=list(SKILL)[:2], seeds=range(2))
     rows = [{**row, "value": math.nan} for row in data.rows]
-    curve = {"monitor": "all.ranking", "best_epoch": 1, "epochs": [{"epoch": 1, "losses": {"click": None}, "monitor": None, "watch": {}}]}
+    curve = {
+        "monitor": "all.ranking",
+        "best_epoch": 1,
+        "epochs": [{"epoch": 1, "losses": {"click": None}, "monitor": None, "watch": {}}],
+    }
     points = {"predicted": [], "observed": [], "rows": []}
     html = render(
         report_data(
@@ -153,7 +176,10 @@ def test_a_difference_without_an_interval_is_not_drawn_strong():
     known = [one for one in data.estimates if one.rival is not None]
     ends = {"sure": (0.001, 0.002), "around": (-1.0, 1.0), "none": (math.nan, math.nan)}
     of = {name: [replace(one, low=low, high=high) for one in known] for name, (low, high) in ends.items()}
-    drawn = {name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], estimates=found)) for name, found in of.items()}
+    drawn = {
+        name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], estimates=found))
+        for name, found in of.items()
+    }
     strong = {name: page.count('class="dot strong"') for name, page in drawn.items()}
     assert strong["none"] == strong["around"] < strong["sure"]
     assert "nan" not in re.findall(r"[a-z]+", drawn["none"].lower())
@@ -182,11 +208,15 @@ def test_macro_view_names_the_heaviest_members(seed, ku, ki):
     users, items = rng.integers(0, ku + 1, 30), rng.integers(0, ki + 1, 20)
     sums = rng.random(30)
     edges = rng.random((ku, ki)) * 100
-    view = MacroView.of(edges, users, items, sums, rng.random(20), lambda codes: [f"u{c}" for c in codes], list, examples=2)
+    view = MacroView.of(
+        edges, users, items, sums, rng.random(20), lambda codes: [f"u{c}" for c in codes], list, examples=2
+    )
     assert view.user_sizes.sum() + view.cold_users == 30
     assert view.item_sizes.sum() + view.cold_items == 20
     for node, members in enumerate(view.user_members):
         inside = np.flatnonzero(users == node)
         assert members == [f"u{c}" for c in inside[np.argsort(-sums[inside])][:2]]
-    independent = MacroView.of(np.outer([1000, 2000], [3000, 500]), users % 2, items % 2, sums, rng.random(20), list, list)
+    independent = MacroView.of(
+        np.outer([1000, 2000], [3000, 500]), users % 2, items % 2, sums, rng.random(20), list, list
+    )
     assert np.allclose(independent.lift, 1)

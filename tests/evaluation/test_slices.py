@@ -11,8 +11,16 @@ def logs(draw):
     """A history and examples over a few users, items and snapshots; -1 is a node that the log never had."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     events, rows, cuts = draw(st.integers(0, 60)), draw(st.integers(0, 40)), 4
-    history = (rng.integers(0, 6, events), rng.integers(0, 5, events), rng.integers(0, cuts + 1, events).astype(np.int16))
-    examples = (rng.integers(-1, 8, rows), rng.integers(-1, 7, rows), rng.integers(0, cuts, rows).astype(np.int16))
+    history = (
+        rng.integers(0, 6, events),
+        rng.integers(0, 5, events),
+        rng.integers(0, cuts + 1, events).astype(np.int16),
+    )
+    examples = (
+        rng.integers(-1, 8, rows),
+        rng.integers(-1, 7, rows),
+        rng.integers(0, cuts, rows).astype(np.int16),
+    )
     return history, examples
 
 

@@ -22,13 +22,26 @@ def standings(values: dict[str, dict[int, float]], column: tuple[str, str] = MEA
     """Of models with a value a seed, whose users do not vary; the first is the reference."""
     users = np.arange(4)
     of = {
-        model: {seed: Influence((column,), np.array([value]), users, np.zeros((4, 1), np.float32)) for seed, value in found.items()}
+        model: {
+            seed: Influence((column,), np.array([value]), users, np.zeros((4, 1), np.float32))
+            for seed, value in found.items()
+        }
         for model, found in values.items()
     }
     where = {"split": "test", "slice": "all", "task": column[0], "metric": column[1]}
-    rows = [{"model": m, "seed": s, "value": v, **where} for m, found in values.items() for s, v in found.items()]
+    rows = [
+        {"model": m, "seed": s, "value": v, **where} for m, found in values.items() for s, v in found.items()
+    ]
     reference = next(iter(values))
-    return Standings("Who?", "log", reference, list(values), rows, leads=find_leads(reference, of[reference], of, draws=200), **about)  # type: ignore[arg-type]
+    return Standings(
+        "Who?",
+        "log",
+        reference,
+        list(values),
+        rows,
+        leads=find_leads(reference, of[reference], of, draws=200),
+        **about,
+    )  # type: ignore[arg-type]
 
 
 def strong(sheet) -> set[str]:
@@ -49,20 +62,32 @@ def test_places_are_those_of_means_where_all_have_the_same_seeds(values):
 
 def test_a_model_with_fewer_seeds_is_neither_the_best_nor_beaten():
     """`b` would have the higher mean, had it only run the seed that was kind to all."""
-    found = standings({"a": {0: 0.760, 1: 0.740, 2: 0.741}, "b": {0: 0.755}, "c": {0: 0.70, 1: 0.69, 2: 0.68}})
+    found = standings(
+        {"a": {0: 0.760, 1: 0.740, 2: 0.741}, "b": {0: 0.755}, "c": {0: 0.70, 1: 0.69, 2: 0.68}}
+    )
     assert strong(quality(found)) == {"a"}
     lines = differences(found)
     assert lines is not None
     assert strong(lines) == {"c"}
     assert {name: cells[-1].text for name, cells in lines.lines} == {"b": "1", "c": "3"}
     assert {name: cells[-2].text == "-" for name, cells in lines.lines} == {"b": True, "c": False}
-    assert "a is first of 2. Its interval lies above zero against 1 of 1 (1 after Holm's correction)" in verdict(found)
+    assert (
+        "a is first of 2. Its interval lies above zero against 1 of 1 (1 after Holm's correction)"
+        in verdict(found)
+    )
     assert verdict(found).endswith("Not counted: 1 that shares fewer seeds with it.")
 
 
 def test_the_best_is_so_on_the_seeds_that_are_shared():
     """`b` has seeds of its own that are kind to it, and the reference one that was kind to nobody."""
-    found = standings({"a": {0: 0.70, 1: 0.72, 2: 0.60}, "b": {0: 0.69, 1: 0.71, 3: 0.90}, "c": {0: 0.68, 1: 0.70}, "d": {2: 0.65}})
+    found = standings(
+        {
+            "a": {0: 0.70, 1: 0.72, 2: 0.60},
+            "b": {0: 0.69, 1: 0.71, 3: 0.90},
+            "c": {0: 0.68, 1: 0.70},
+            "d": {2: 0.65},
+        }
+    )
     assert strong(quality(found)) == {"a"}
     assert "a is first of 3" in verdict(found)
     assert "Not counted: 1" in verdict(found)
@@ -84,16 +109,22 @@ def test_what_is_bold_is_what_is_strong_in_drawings(values: dict[str, float], sh
     lines = differences(found)
     assert lines is not None
     assert strong(lines) == shown
-    assert {model for model in values for _, plot in forest_plots(found) if "strong" in plot.__html__()} == shown
+    assert {
+        model for model in values for _, plot in forest_plots(found) if "strong" in plot.__html__()
+    } == shown
 
 
 def test_a_name_with_a_bar_is_one_cell():
-    head, line = re.findall(r"^\| (?:model|a\\\|b) .*$", markdown([standings({"a|b": {0: 0.7}, "c": {0: 0.6}})]), re.MULTILINE)[:2]
+    head, line = re.findall(
+        r"^\| (?:model|a\\\|b) .*$", markdown([standings({"a|b": {0: 0.7}, "c": {0: 0.6}})]), re.MULTILINE
+    )[:2]
     assert line.count("|") - 1 == head.count("|")
 
 
 def test_one_seed_speaks_of_users_alone():
-    assert verdict(standings({"a": {0: 0.7}, "b": {0: 0.6}})).endswith("With one seed intervals speak of users alone.")
+    assert verdict(standings({"a": {0: 0.7}, "b": {0: 0.6}})).endswith(
+        "With one seed intervals speak of users alone."
+    )
 
 
 def test_what_was_not_measured_has_no_place():
@@ -101,7 +132,10 @@ def test_what_was_not_measured_has_no_place():
     assert "a is first of 2" in verdict(standings({"a": {0: 0.7}, "b": {0: math.nan}, "c": {0: 0.6}}))
 
 
-@pytest.mark.parametrize(("ours", "said"), [(0.5, "first of 2. Its interval lies below zero against 1 of 1"), (0.9, "number 2 of 2")])
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [(0.5, "first of 2. Its interval lies below zero against 1 of 1"), (0.9, "number 2 of 2")],
+)
 def test_errors_are_better_when_lower(ours, said):
     found = standings({"a": {0: ours, 1: ours, 2: ours}, "b": {0: 0.7, 1: 0.7, 2: 0.7}}, ("stay", "rmse"))
     assert verdict(found).startswith(f"In stay RMSE, a is {said}")
@@ -112,7 +146,15 @@ def test_errors_are_better_when_lower(ours, said):
 
 @pytest.mark.parametrize("write", [markdown, latex])
 def test_every_form_says_which_cells_failed(write):
-    text = write([standings({"a": {0: 0.7}, "b": {0: 0.6}}, missing={"b": "failed with seed 1: killed_by 9"}, notes=["Made twice."])])
+    text = write(
+        [
+            standings(
+                {"a": {0: 0.7}, "b": {0: 0.6}},
+                missing={"b": "failed with seed 1: killed_by 9"},
+                notes=["Made twice."],
+            )
+        ]
+    )
     assert "b: failed with seed 1" in text
     assert "Made twice." in text
     assert "first of 2" in text
@@ -120,5 +162,9 @@ def test_every_form_says_which_cells_failed(write):
 
 def test_models_of_which_the_same_is_said_share_a_sentence():
     waiting = "2 of 3 seeds are not run yet"
-    found = standings({"a": {0: 0.7}}, missing={"b": waiting, "c": "failed with seed 1: killed_by 9", "d": waiting}, notes=["Made twice."])
+    found = standings(
+        {"a": {0: 0.7}},
+        missing={"b": waiting, "c": "failed with seed 1: killed_by 9", "d": waiting},
+        notes=["Made twice."],
+    )
     assert found.below == [f"b, d: {waiting}", "c: failed with seed 1: killed_by 9", "Made twice."]

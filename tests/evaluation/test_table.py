@@ -27,7 +27,10 @@ def test_summary_is_mean_and_spread_over_seeds():
 
 def test_markdown_marks_the_best_of_each_column():
     lines = markdown_table(rows_of()).splitlines()
-    assert lines[0] == "| model | click AUC | click GAUC | buy AUC | buy GAUC | stay RMSE | stay Spearman | mean |"
+    assert (
+        lines[0]
+        == "| model | click AUC | click GAUC | buy AUC | buy GAUC | stay RMSE | stay Spearman | mean |"
+    )
     assert [line.count("**") for line in lines[2:]] == [14, 0]
     assert all(line.count("|") == 9 for line in lines)
     assert "±" in lines[2]

@@ -20,7 +20,9 @@ SETTINGS = {"rank": 16, "resolutions": [(6, 8), (12, 20)]}
 FULL = 3000
 """Bytes that a file may have on the full disk: less than every array of the log that matters, more than the record of the stages."""
 ROOT = Path(__file__).parents[2]
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
 
 
 class Teller:

@@ -65,26 +65,42 @@ class History:
         """Written to a file, as a table of an engine with so many threads."""
         self.rows[["user", "item", "time", "task"]].to_parquet(file)
         table = ibis.duckdb.connect(threads=threads).read_parquet(file)
-        return Source(table, np.array(self.cuts, np.int32), self.users_at, self.items_at, RANKS, BUCKET, **facts)
+        return Source(
+            table, np.array(self.cuts, np.int32), self.users_at, self.items_at, RANKS, BUCKET, **facts
+        )
 
     def build(
-        self, out: Path, threads: int = 1, observer: Observer | None = None, keep: MacroGraph | None = None, **settings: Any
+        self,
+        out: Path,
+        threads: int = 1,
+        observer: Observer | None = None,
+        keep: MacroGraph | None = None,
+        **settings: Any,
     ) -> MacroGraph:
         """Settings at their defaults, but for a sketch that fits the size of these logs."""
         source = self.source(out.with_name(out.name + ".history.parquet"), threads)
-        return build_graph(source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep)
+        return build_graph(
+            source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep
+        )
 
 
 def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:
     """From events of user, item, moment and task; codes are given by first appearance, then number, as the data room does."""
     user, item, moment, task = np.array(events, np.int64).reshape(-1, 4).T
     bucket = moment // BUCKET
-    columns = {"user": _codes(user, bucket), "item": _codes(item, bucket), "time": moment, "bucket": bucket.astype(np.int32)}
+    columns = {
+        "user": _codes(user, bucket),
+        "item": _codes(item, bucket),
+        "time": moment,
+        "bucket": bucket.astype(np.int32),
+    }
     snapshot = np.searchsorted(np.array(cuts), bucket).astype(np.int16)
     return History(pd.DataFrame({**columns, "snapshot": snapshot, "task": task.astype(np.int8)}), cuts)
 
 
-def source_of(rows: list[Event], file: Path, cuts: Iterable[int], users: Iterable[int], items: Iterable[int]) -> Source:
+def source_of(
+    rows: list[Event], file: Path, cuts: Iterable[int], users: Iterable[int], items: Iterable[int]
+) -> Source:
     """Of events by code."""
     frame = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 4), columns=["user", "item", "time", "task"])
     frame.astype({"task": np.int8}).to_parquet(file)
@@ -92,10 +108,15 @@ def source_of(rows: list[Event], file: Path, cuts: Iterable[int], users: Iterabl
     return Source(table, np.array([*cuts], np.int32), np.array([*users]), np.array([*items]), RANKS, BUCKET)
 
 
-def event_lists(least: int = 1, most: int = 40, first: int = 0, last: int = 10, users: int = 7, items: int = 8) -> st.SearchStrategy:
+def event_lists(
+    least: int = 1, most: int = 40, first: int = 0, last: int = 10, users: int = 7, items: int = 8
+) -> st.SearchStrategy:
     """Events of a few users on a few items in buckets `first` to `last`; the first bucket always has one, so that no snapshot is empty."""
     event = st.tuples(
-        st.integers(0, users - 1), st.integers(0, items - 1), st.integers(first * BUCKET, (last + 1) * BUCKET - 1), st.integers(0, 2)
+        st.integers(0, users - 1),
+        st.integers(0, items - 1),
+        st.integers(first * BUCKET, (last + 1) * BUCKET - 1),
+        st.integers(0, 2),
     )
     return st.lists(event, min_size=least, max_size=most)
 
@@ -105,7 +126,9 @@ def histories(most: int = 40) -> st.SearchStrategy[History]:
     return st.builds(lambda first, rest: history([first, *rest]), start, event_lists(0, most))
 
 
-def planted(users: int = 150, items: int = 100, groups: int = 4, events: int = 2500, seed: int = 0, last: int = 10) -> list[Event]:
+def planted(
+    users: int = 150, items: int = 100, groups: int = 4, events: int = 2500, seed: int = 0, last: int = 10
+) -> list[Event]:
     """Users of group g act on items of group g nine times in ten; user and item numbers modulo `groups` are their groups."""
     rng = np.random.default_rng(seed)
     user = rng.integers(0, users, events)
@@ -118,12 +141,17 @@ def planted(users: int = 150, items: int = 100, groups: int = 4, events: int = 2
 
 def contents(graph: MacroGraph, snapshot: int) -> dict[str, np.ndarray]:
     """Every array of a snapshot by its file's name."""
-    return {file.stem: np.load(file) for file in sorted((graph.path / "snapshots" / f"{snapshot:02d}").glob("*.npy"))}
+    return {
+        file.stem: np.load(file)
+        for file in sorted((graph.path / "snapshots" / f"{snapshot:02d}").glob("*.npy"))
+    }
 
 
 def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
     """Names of the arrays that are not identical."""
-    return sorted(one.keys() ^ other.keys()) + [n for n in one.keys() & other.keys() if not np.array_equal(one[n], other[n])]
+    return sorted(one.keys() ^ other.keys()) + [
+        n for n in one.keys() & other.keys() if not np.array_equal(one[n], other[n])
+    ]
 
 
 def _codes(numbers: np.ndarray, bucket: np.ndarray) -> np.ndarray:

@@ -55,11 +55,17 @@ class Reading:
         self.at = graph.snapshots[snapshot]
         self.cut = graph.meta["cuts"][snapshot]
         self.recents = graph.meta["settings"]["recents"]
-        self.by: dict[str, dict[int, dict[int, tuple[int, int, float]]]] = {"user": defaultdict(dict), "item": defaultdict(dict)}
+        self.by: dict[str, dict[int, dict[int, tuple[int, int, float]]]] = {
+            "user": defaultdict(dict),
+            "item": defaultdict(dict),
+        }
         self.pairs = pairs_of(history, snapshot)
         for (user, item), (code, time, _) in self.pairs.items():
             self.by["user"][user][item] = self.by["item"][item][user] = (code, time, score_of(code, beta))
-        self.sum = {side: {node: sum(s for *_, s in others.values()) for node, others in self.by[side].items()} for side in self.by}
+        self.sum = {
+            side: {node: sum(s for *_, s in others.values()) for node, others in self.by[side].items()}
+            for side in self.by
+        }
 
     def macro(self, r: int, side: str, node: int) -> int:
         array = getattr(self.at.resolutions[r], f"{side}_macro")
@@ -89,7 +95,10 @@ class Reading:
         rows = self.history.until(self.number)
         mine = rows[rows[side] == node].drop_duplicates(["user", "item", "time", "task"])
         done = [sum(code >> t & 1 for code, *_ in others.values()) for t in range(TASKS)]
-        share = [(sum(code >> t & 1 for code, *_ in self.pairs.values()) + 1) / (len(self.pairs) + 2) for t in range(TASKS)]
+        share = [
+            (sum(code >> t & 1 for code, *_ in self.pairs.values()) + 1) / (len(self.pairs) + 2)
+            for t in range(TASKS)
+        ]
         return [
             *(log(1 + n) for n in done),
             log(1 + len(others)),
@@ -112,7 +121,9 @@ class Reading:
             return [0.0] * (2 * len(ranks) + 2)
         u, i = users[user].astype(float), items[item].astype(float)
         products = [u[:r] @ i[:r] for r in ranks]
-        liked = [_cosine(i, items[j].astype(float)) for j, _ in recent_of(self.by["user"][user], self.recents)]
+        liked = [
+            _cosine(i, items[j].astype(float)) for j, _ in recent_of(self.by["user"][user], self.recents)
+        ]
         return [
             *(_cosine(u[:r], i[:r]) for r in ranks),
             *(np.sign(p) * abs(p) ** 0.25 for p in products),
@@ -122,7 +133,12 @@ class Reading:
     def edges(self, user: int, item: int) -> list[float]:
         out = []
         for r in range(len(self.at.resolutions)):
-            ku, ki, cu, ci = self.width(r, "user"), self.width(r, "item"), self.macro(r, "user", user), self.macro(r, "item", item)
+            ku, ki, cu, ci = (
+                self.width(r, "user"),
+                self.width(r, "item"),
+                self.macro(r, "user", user),
+                self.macro(r, "item", item),
+            )
             total = sum(self.sum["user"].values())
             su, si = self.sum["user"].get(user, 0), self.sum["item"].get(item, 0)
             mu, mi = self._mass(r, "user", cu), self._mass(r, "item", ci)
@@ -132,7 +148,9 @@ class Reading:
                 nodes = list(self.by[side])
                 reach = {v: sum(self.second(r, side, v, c) for c in range(width)) for v in nodes}
                 column = sum(self.second(r, side, v, k) for v in nodes)
-                out += _forms(self.second(r, side, node, k), reach.get(node, 0), column, sum(reach.values()), width)
+                out += _forms(
+                    self.second(r, side, node, k), reach.get(node, 0), column, sum(reach.values()), width
+                )
             members = [u for u in self.by["user"] if self.macro(r, "user", u) == cu]
             out += _forms(sum(self.first(r, "user", u, ci) for u in members), mu, mi, total, ki)
         return out

@@ -30,7 +30,9 @@ class Pairs:
         own, other = getattr(self, side), getattr(self, OTHER[side])
         order = np.lexsort((other, own))
         indptr = starts(np.bincount(own, minlength=self.nodes(side)))
-        return Rows(indptr, other[order].astype(np.int32), self.code[order], self.time[order], self.events[order])
+        return Rows(
+            indptr, other[order].astype(np.int32), self.code[order], self.time[order], self.events[order]
+        )
 
     def block(self, side: Side) -> Block:
         """All nodes of one side."""

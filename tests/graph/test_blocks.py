@@ -71,10 +71,21 @@ def second_sums(graph, side):
 def projection(graph, side):
     vectors = np.random.default_rng(0).normal(size=(graph.nodes(OTHER[side]), 4)).astype(np.float32)
     sums = {node: total / UNIT for node, total in graph.sums.items()}
-    return Projection(SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, np.float32([1, 2, 3, 0]), "degree")
+    return Projection(
+        SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, np.float32([1, 2, 3, 0]), "degree"
+    )
 
 
-READINGS = (own_pairs, first_order, first_order_alone, second_order, second_order_alone, second_order_by_matrix, second_sums, projection)
+READINGS = (
+    own_pairs,
+    first_order,
+    first_order_alone,
+    second_order,
+    second_order_alone,
+    second_order_by_matrix,
+    second_sums,
+    projection,
+)
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -95,7 +106,9 @@ def check_same_pairs(found: list[Block], expected: Rows):
     assert [block.first for block in found] == list(np.cumsum([0, *(len(block) for block in found)])[:-1])
     assert_array_equal(indptr, expected.indptr)
     for name in ("other", "code", "time", "events"):
-        assert_array_equal(np.concatenate([getattr(block, name) for block in found]), getattr(expected, name), err_msg=name)
+        assert_array_equal(
+            np.concatenate([getattr(block, name) for block in found]), getattr(expected, name), err_msg=name
+        )
 
 
 @bounded
@@ -120,7 +133,11 @@ def test_what_is_written_by_item_is_what_passed(graph, memory, threads):
 def test_no_more_pairs_are_collected_than_the_memory_holds(monkeypatch):
     collected, collect = [], blocks._collect
     monkeypatch.setattr(
-        blocks, "_collect", lambda rows, first, indptr, threads: collected.append(indptr) or collect(rows, first, indptr, threads)
+        blocks,
+        "_collect",
+        lambda rows, first, indptr, threads: (
+            collected.append(indptr) or collect(rows, first, indptr, threads)
+        ),
     )
     graph = draw(0, 200, 50, 0.3)
     held = 300

@@ -62,7 +62,9 @@ def test_every_stage_is_told_once_to_its_end_and_timed(tmp_path, settings):
     assert seen.totals["pairs"] == len(EVENTS)
     assert seen.done == seen.totals
     assert graph.meta["stages"].keys() == {"pairs", *STAGES, "checksums"}
-    assert graph.meta["seconds"] == pytest.approx(sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01)
+    assert graph.meta["seconds"] == pytest.approx(
+        sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01
+    )
 
 
 class Weighing(Watcher):
@@ -82,7 +84,10 @@ class Weighing(Watcher):
     ("events", "settings"),
     [
         (EVENTS, {"resolutions": [(4, 4), (8, 8)]}),
-        (planted(users=600, items=300, events=9000), {"resolutions": [(60, 30), (12, 20)], "rank": 100, "clusters": "random", "dense": 0}),
+        (
+            planted(users=600, items=300, events=9000),
+            {"resolutions": [(60, 30), (12, 20)], "rank": 100, "clusters": "random", "dense": 0},
+        ),
         (planted(users=1200, items=1200, events=90_000), {"rank": 64, "clusters": "random"}),
     ],
     ids=["small", "uneven", "auto"],
@@ -90,7 +95,12 @@ class Weighing(Watcher):
 def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path, events, settings):
     seen, log = Weighing(tmp_path / "graph.building"), history(events)
     graph = log.build(tmp_path / "graph", observer=seen, **settings)
-    needed = disk_needed(len(events), log.source(tmp_path / "again.parquet").moments, GraphSettings(**graph.meta["settings"]), tasks=3)
+    needed = disk_needed(
+        len(events),
+        log.source(tmp_path / "again.parquet").moments,
+        GraphSettings(**graph.meta["settings"]),
+        tasks=3,
+    )
     assert seen.notes == [f"up to {needed / 1e9:,.1f} GB of disk are needed in {tmp_path}"]
     assert seen.most <= needed < 3.5 * seen.most
 
@@ -115,7 +125,9 @@ def test_what_only_a_build_reads_is_removed_snapshot_by_snapshot(tmp_path):
 
 def test_the_same_seed_gives_the_same_graph_and_another_does_not(tmp_path):
     log = history(EVENTS)
-    one, same, other = (log.build(tmp_path / name, seed=seed) for name, seed in (("one", 5), ("same", 5), ("other", 6)))
+    one, same, other = (
+        log.build(tmp_path / name, seed=seed) for name, seed in (("one", 5), ("same", 5), ("other", 6))
+    )
     for s in range(LATEST + 1):
         assert differences(contents(one, s), contents(same, s)) == []
     assert differences(contents(one, LATEST), contents(other, LATEST)) != []
@@ -136,25 +148,35 @@ def test_a_build_that_fails_leaves_the_graph_before_it_and_nothing_else(tmp_path
 def test_numbers_keep_their_meaning_and_macro_nodes_find_the_planted_groups(graph):
     for side in ("user", "item"):
         for r, k in enumerate((4, 8)):
-            macro = [np.asarray(getattr(snapshot.resolutions[r], f"{side}_macro")) for snapshot in graph.snapshots]
+            macro = [
+                np.asarray(getattr(snapshot.resolutions[r], f"{side}_macro")) for snapshot in graph.snapshots
+            ]
             for before, after in pairwise(macro):
                 known = before < k
                 assert (before[known] == after[: len(before)][known]).mean() > 3 / k  # by chance 1 / k
     latest = graph.latest.resolutions[0]
-    first = {side: dict(zip(log[side], log[f"{side}_id"], strict=True)) for log in [_with_ids()] for side in ("user", "item")}
+    first = {
+        side: dict(zip(log[side], log[f"{side}_id"], strict=True))
+        for log in [_with_ids()]
+        for side in ("user", "item")
+    }
     for side, macro in (("user", latest.user_macro), ("item", latest.item_macro)):
         truth = [first[side][code] % 4 for code in range(len(macro))]
         assert normalized_mutual_info_score(truth, macro) > 0.9
 
 
 def _with_ids() -> pd.DataFrame:
-    return history(EVENTS).rows.assign(user_id=[event[0] for event in EVENTS], item_id=[event[1] for event in EVENTS])
+    return history(EVENTS).rows.assign(
+        user_id=[event[0] for event in EVENTS], item_id=[event[1] for event in EVENTS]
+    )
 
 
 def test_without_refresh_members_stay(tmp_path):
     graph = history(EVENTS).build(tmp_path / "graph", refresh=False, resolutions=[(4, 4)])
     for side in ("user", "item"):
-        macro = [np.asarray(getattr(snapshot.resolutions[0], f"{side}_macro")) for snapshot in graph.snapshots]
+        macro = [
+            np.asarray(getattr(snapshot.resolutions[0], f"{side}_macro")) for snapshot in graph.snapshots
+        ]
         for before, after in pairwise(macro):
             assert_array_equal(after[: len(before)][before < 4], before[before < 4])
             assert (after < 4).all()
@@ -233,7 +255,10 @@ def test_a_task_of_next_to_no_rank_still_links(tmp_path, monkeypatch):
         pytest.param([(0, 0, 5, 0)] * 30, id="one pair, many events"),
         pytest.param([(u, u, 99, 0) for u in range(5)], id="nothing before the last cut"),
         pytest.param([(u, u, 0, 0) for u in range(12)], id="no shared neighbour"),
-        pytest.param([(u, u, 0, 0) for u in range(6)] + [(u, u, 100, 0) for u in range(6, 12)], id="nothing between the cuts"),
+        pytest.param(
+            [(u, u, 0, 0) for u in range(6)] + [(u, u, 100, 0) for u in range(6, 12)],
+            id="nothing between the cuts",
+        ),
     ],
 )
 def test_the_smallest_logs_build_and_read(tmp_path, events, settings):
@@ -258,7 +283,10 @@ def test_known_nodes_without_history_read_as_unseen_ones(tmp_path):
     at = graph.latest
     known = at.n_users - 1, at.n_items - 1
     for pair, unseen in (((known[0], 0), (-1, 0)), ((0, known[1]), (0, -1)), (known, (-1, -1))):
-        one, other = (at.gather(*np.array([p]).T, ["counts", "pair", "sketch", "edges", "aggregates", "recents"]) for p in (pair, unseen))
+        one, other = (
+            at.gather(*np.array([p]).T, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
+            for p in (pair, unseen)
+        )
         for name in one:
             assert_array_equal(one[name], other[name], err_msg=name)
 
@@ -271,7 +299,9 @@ def test_twenty_events_build_in_less_than_a_second_of_work(graph, tmp_path):
 
 
 def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 1e5))  # the product of two pairs' scores fits
+    monkeypatch.setattr(
+        "tests.graph.histories.RANKS", (1.0, 2.0, 1e5)
+    )  # the product of two pairs' scores fits
     crowd = [(user, item, 100, 2) for user in range(20) for item in range(20)]
     with pytest.raises(GraphError, match=r"graph.beta: 2nd-order sums of scores would overflow 64 bits"):
         history([(0, 0, 0, 0), *crowd]).build(tmp_path / "graph", beta=1.0)
@@ -281,7 +311,9 @@ def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, mon
     """Sums of each node are in range; those of all members of a macro node are 2^70."""
     monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 4096.0))
     users, score = 3000, 4096.0
-    graph = history([(user, 0, 0, 2) for user in range(users)], ()).build(tmp_path / "graph", beta=1.0, resolutions=[(1, 1)])
+    graph = history([(user, 0, 0, 2) for user in range(users)], ()).build(
+        tmp_path / "graph", beta=1.0, resolutions=[(1, 1)]
+    )
     last = graph.snapshots[-1]
     assert_allclose(last.resolutions[0].user_second_mass, [users * (users - 1) * score**2], rtol=1e-6)
     assert np.isfinite(edges(last, np.arange(users), np.zeros(users, np.int64))["edges"]).all()
@@ -304,24 +336,38 @@ def test_a_sample_of_users_gives_every_linked_node_a_vector_and_recovers_the_gro
         assert not vectors[~linked].any()
         truth = dict(zip(log.rows[side], ids, strict=True))
         macro = getattr(part, f"{side}_macro")
-        assert homogeneity_score([truth[node] % 4 for node in range(len(macro))], macro) > 0.95  # nobody among others
+        assert (
+            homogeneity_score([truth[node] % 4 for node in range(len(macro))], macro) > 0.95
+        )  # nobody among others
 
 
 def test_with_all_users_items_are_the_basis_of_the_sketch_and_a_sample_of_all_is_all(graph, tmp_path):
     for snapshot in graph.snapshots:
         arrays = snapshot.arrays
-        assert_allclose(arrays["item_vectors"], arrays["basis"] * arrays["singular"] ** graph.meta["settings"]["scale"], rtol=1e-6)
+        assert_allclose(
+            arrays["item_vectors"],
+            arrays["basis"] * arrays["singular"] ** graph.meta["settings"]["scale"],
+            rtol=1e-6,
+        )
         assert_array_equal(np.rint(arrays["item_sum"] * UNIT), arrays["basis_sum"])
     again = history(EVENTS).build(tmp_path / "graph", resolutions=[(4, 4), (8, 8)], sample=150)
     for s in range(LATEST + 1):
-        vectors = [name for name in differences(contents(graph, s), contents(again, s)) if "vectors" in name or name == "basis"]
+        vectors = [
+            name
+            for name in differences(contents(graph, s), contents(again, s))
+            if "vectors" in name or name == "basis"
+        ]
         assert vectors == []
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_a_sample_changes_what_is_learned_not_what_is_counted(graph, tmp_path, scale):
-    sampled = history(EVENTS).build(tmp_path / "graph", clusters="random", resolutions=[(4, 4), (8, 8)], sample=50, scale=scale)
-    whole = history(EVENTS).build(tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale)
+    sampled = history(EVENTS).build(
+        tmp_path / "graph", clusters="random", resolutions=[(4, 4), (8, 8)], sample=50, scale=scale
+    )
+    whole = history(EVENTS).build(
+        tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale
+    )
     learned = ("vectors", "singular", "basis", "chances")
     for s in range(LATEST + 1):
         unequal = differences(contents(sampled, s), contents(whole, s))

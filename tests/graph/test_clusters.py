@@ -62,7 +62,10 @@ def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     rows, linked, _ = cloud(seed)
     active = linked & (np.arange(len(rows)) % 2 == 0)
     moved = rows.copy()
-    moved[~active] = unit_rows(np.random.default_rng(seed).normal(size=rows.shape).astype(np.float32))[~active] * linked[~active, None]
+    moved[~active] = (
+        unit_rows(np.random.default_rng(seed).normal(size=rows.shape).astype(np.float32))[~active]
+        * linked[~active, None]
+    )
     one = cluster(rows, linked, active.astype(np.float32), 4, None, 5, 0)
     other = cluster(moved, linked, active.astype(np.float32), 4, None, 5, 0)
     assert_array_equal(one[1], other[1])
@@ -93,7 +96,10 @@ def test_a_start_seeds_what_has_no_members_any_more(seed):
 @given(seed=seeds)
 def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
     rng = np.random.default_rng(seed)
-    linked, before = rng.random(60) < 0.7, rng.integers(0, 5, 40).astype(np.int32)  # the last 20 are new, number 4 is cold
+    linked, before = (
+        rng.random(60) < 0.7,
+        rng.integers(0, 5, 40).astype(np.int32),
+    )  # the last 20 are new, number 4 is cold
     macro = clusters.keep(before, linked, 4)
     assert_array_equal(macro[:40][linked[:40]], before[linked[:40]])
     assert (macro[:40][~linked[:40]] == 4).all()

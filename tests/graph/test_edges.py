@@ -20,7 +20,10 @@ GB = 1 << 30
 
 def first(graph, macro, k, scores=SCORES):
     """1st-order edges of users and of items."""
-    return {side: FirstOrder(scores, macro[OTHER[side]], k[OTHER[side]], np.int64, 0).edges(graph.block(side)) for side in SIDES}
+    return {
+        side: FirstOrder(scores, macro[OTHER[side]], k[OTHER[side]], np.int64, 0).edges(graph.block(side))
+        for side in SIDES
+    }
 
 
 def explicit_second(graph, side):
@@ -39,7 +42,9 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
     assert_array_equal(found["item"].dense(ku), s.T @ members(macro["user"], ku))
     for sparse in found.values():
         row = np.repeat(np.arange(len(sparse)), np.diff(sparse.indptr))
-        assert_array_equal(np.lexsort((sparse.macro, row)), np.arange(len(row)))  # columns rise, as the binary search needs
+        assert_array_equal(
+            np.lexsort((sparse.macro, row)), np.arange(len(row))
+        )  # columns rise, as the binary search needs
         assert (sparse.score > 0).all()
 
 
@@ -81,7 +86,13 @@ def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki
 
 
 @bounded
-@given(graph=pairs, k=sizes, seed=seeds, largest=st.sampled_from([1, 100, 8000]), kind=st.sampled_from([np.int32, np.int64]))
+@given(
+    graph=pairs,
+    k=sizes,
+    seed=seeds,
+    largest=st.sampled_from([1, 100, 8000]),
+    kind=st.sampled_from([np.int32, np.int64]),
+)
 def test_second_order_by_a_matrix_is_the_same_to_the_last_bit(graph, k, seed, largest, kind):
     """Up to sums just below 2^53: scores of 8 million make 81 pairs of products 5e15."""
     scores = SCORES * largest
@@ -99,7 +110,11 @@ def test_second_order_by_a_matrix_is_the_same_to_the_last_bit(graph, k, seed, la
 def full(score: int, nodes: int = 10, width: int = 4) -> tuple[SparseEdges, np.ndarray, int]:
     """Edges of every node to every macro node, pairs of each node, and the width."""
     indptr = np.arange(nodes + 1) * width
-    return SparseEdges(indptr, np.tile(np.arange(width, dtype=np.uint16), nodes), np.full(nodes * width, score)), np.full(nodes, 5), width
+    return (
+        SparseEdges(indptr, np.tile(np.arange(width, dtype=np.uint16), nodes), np.full(nodes * width, score)),
+        np.full(nodes, 5),
+        width,
+    )
 
 
 def test_a_matrix_is_used_where_it_is_exact_and_fits_and_most_pairs_lead_to_full_rows():

@@ -24,12 +24,21 @@ def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapsh
         graph = log.build(Path(folder) / "graph", beta=beta, resolutions=sizes)
         reading = Reading(log, graph, snapshot, beta)
         at = graph.snapshots[snapshot]
-        users, items = (a.ravel() for a in np.meshgrid(np.arange(-1, at.n_users + 2), np.arange(-1, at.n_items + 2)))
+        users, items = (
+            a.ravel() for a in np.meshgrid(np.arange(-1, at.n_users + 2), np.arange(-1, at.n_items + 2))
+        )
         got = at.gather(users, items, GROUPS)
     each = [(int(u), int(i)) for u, i in zip(users, items, strict=True)]
-    assert_allclose(got["counts"], [reading.counts("user", u) + reading.counts("item", i) for u, i in each], rtol=1e-5, atol=1e-6)
+    assert_allclose(
+        got["counts"],
+        [reading.counts("user", u) + reading.counts("item", i) for u, i in each],
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert_allclose(got["pair"], [reading.pair(u, i) for u, i in each], rtol=1e-6)
-    assert_allclose(_powers(got["sketch"]), _powers(np.array([reading.sketch(u, i) for u, i in each])), atol=1e-5)
+    assert_allclose(
+        _powers(got["sketch"]), _powers(np.array([reading.sketch(u, i) for u, i in each])), atol=1e-5
+    )
     assert_allclose(got["edges"], [reading.edges(u, i) for u, i in each], rtol=1e-4, atol=1e-5)
     check_aggregates(got, reading, each)
     check_recents(got, reading, each)
@@ -56,18 +65,27 @@ def check_aggregates(got, reading, each):
     assert_array_equal(got["user_macro"], [reading.macro(r, "user", u) for u, _ in each])
     assert_array_equal(got["item_macro"], [reading.macro(r, "item", i) for _, i in each])
     by = reading.by
-    assert_array_equal(got["table_user"], [[table_of(by["user"][u], part.item_macro, ki, t) for t in range(TASKS)] for u, _ in each])
-    assert_array_equal(got["table_item"], [[table_of(by["item"][i], part.user_macro, ku, t) for t in range(TASKS)] for _, i in each])
+    assert_array_equal(
+        got["table_user"],
+        [[table_of(by["user"][u], part.item_macro, ki, t) for t in range(TASKS)] for u, _ in each],
+    )
+    assert_array_equal(
+        got["table_item"],
+        [[table_of(by["item"][i], part.user_macro, ku, t) for t in range(TASKS)] for _, i in each],
+    )
 
 
 def check_recents(got, reading, each):
     r, length = reading.at.dense, reading.recents
-    for name, side, nodes in (("items", "user", [u for u, _ in each]), ("users", "item", [i for _, i in each])):
+    for name, side, nodes in (
+        ("items", "user", [u for u, _ in each]),
+        ("users", "item", [i for _, i in each]),
+    ):
         cold = reading.width(r, name[:-1])
         rows = [recent_of(reading.by[side][node], length) for node in nodes]
         padded = [row + [(-1, 0)] * (length - len(row)) for row in rows]
         assert_array_equal(got[f"recent_{name}"], [[j for j, _ in row] for row in padded])
-        assert_array_equal(got[f"recent_{name}_code"], [[c for _, c in row] for row in padded])
+        assert_array_equal(got[f"recent_{name}_task_mask"], [[c for _, c in row] for row in padded])
         macro = [[reading.macro(r, name[:-1], j) if j >= 0 else cold for j, _ in row] for row in padded]
         assert_array_equal(got[f"recent_{name}_macro"], macro)
 
@@ -80,7 +98,17 @@ def graph(tmp_path_factory):
 def test_unseen_nodes_read_zeros_the_cold_node_and_no_neighbours(graph):
     at = graph.latest
     got = at.gather(np.array([-1, at.n_users, -7, 10**9]), np.array([-1, at.n_items, -7, 10**9]), GROUPS)
-    for name in ("counts", "pair", "sketch", "u1", "u2", "i1", "i2", "recent_items_code", "recent_users_code"):
+    for name in (
+        "counts",
+        "pair",
+        "sketch",
+        "u1",
+        "u2",
+        "i1",
+        "i2",
+        "recent_items_task_mask",
+        "recent_users_task_mask",
+    ):
         assert not got[name].any(), name
     for name, cold in (("user", at.macro_users), ("item", at.macro_items)):
         assert (got[f"{name}_macro"] == cold).all()
@@ -129,10 +157,15 @@ def test_known_items_are_those_of_the_history(graph):
 
 @up_to(50)
 @given(
-    rows=st.lists(st.dictionaries(st.integers(0, 12), st.integers(1, 99), max_size=8), min_size=1, max_size=5), column=st.integers(0, 13)
+    rows=st.lists(
+        st.dictionaries(st.integers(0, 12), st.integers(1, 99), max_size=8), min_size=1, max_size=5
+    ),
+    column=st.integers(0, 13),
 )
 def test_find_is_a_dictionary_look_up(rows, column):
     indptr = np.cumsum([0, *(len(row) for row in rows)])
     macro = np.array([k for row in rows for k in sorted(row)], np.int32)
     score = np.array([row[k] for row in rows for k in sorted(row)], np.int64)
-    assert [int(find(indptr, macro, score, r, column)) for r in range(len(rows))] == [row.get(column, 0) for row in rows]
+    assert [int(find(indptr, macro, score, r, column)) for r in range(len(rows))] == [
+        row.get(column, 0) for row in rows
+    ]

@@ -18,7 +18,13 @@ SIZES = {"resolutions": [(4, 4), (8, 8)]}
 
 @pytest.fixture(
     scope="module",
-    params=[{}, {"sample": 40}, {"clusters": "random"}, {"refresh": False}, {"normalize": "none", "scale": 0.5}],
+    params=[
+        {},
+        {"sample": 40},
+        {"clusters": "random"},
+        {"refresh": False},
+        {"normalize": "none", "scale": 0.5},
+    ],
     ids=str,
 )
 def built(request, tmp_path_factory):
@@ -58,7 +64,10 @@ def check_known(before, after, kept_items: bool):
         assert_array_equal(after.arrays["item_vectors"][: before.n_items], before.arrays["item_vectors"])
     for old, new in zip(before.resolutions, after.resolutions, strict=True):
         for side in ("user", "item"):
-            former, macro = np.asarray(getattr(old, f"{side}_macro")), np.asarray(getattr(new, f"{side}_macro"))
+            former, macro = (
+                np.asarray(getattr(old, f"{side}_macro")),
+                np.asarray(getattr(new, f"{side}_macro")),
+            )
             k = len(getattr(old, f"{side}_mass"))
             assert_array_equal(macro[: len(former)][former < k], former[former < k])
             assert_array_equal(macro == k, np.asarray(after.arrays[f"{side}_sum"]) == 0)
@@ -77,7 +86,9 @@ def test_macro_nodes_of_known_nodes_never_change_under_more_events(tmp_path, see
 
 
 @up_to(6)
-@given(events=event_lists(3, 30), more=event_lists(1, 30, first=8, last=11, users=12, items=12), data=st.data())
+@given(
+    events=event_lists(3, 30), more=event_lists(1, 30, first=8, last=11, users=12, items=12), data=st.data()
+)
 def test_macro_nodes_of_known_nodes_never_change_on_any_log(events, more, data):
     start = [(0, 0, 0, 0), (1, 1, 0, 1)]
     sample = data.draw(st.sampled_from([2, 100]), "sample")
@@ -109,7 +120,10 @@ def test_new_items_are_placed_by_their_users(tmp_path):
     ids = dict(zip(log.rows["item"], [event[1] for event in EVENTS + users], strict=True))
     macro = np.asarray(grown.latest.resolutions[0].item_macro)
     of_group = {
-        group: np.bincount([macro[code] for code, item in ids.items() if item < 100 and item % 4 == group]).argmax() for group in range(4)
+        group: np.bincount(
+            [macro[code] for code, item in ids.items() if item < 100 and item % 4 == group]
+        ).argmax()
+        for group in range(4)
     }
     assert len(set(of_group.values())) == 4
     for code, item in ids.items():

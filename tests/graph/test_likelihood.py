@@ -52,7 +52,11 @@ def some_rows(rng, n, others):
     other = present.nonzero()[1]
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     return Rows(
-        indptr, other.astype(np.int32), rng.integers(1, 8, len(other)).astype(np.uint8), np.empty(0, np.int64), np.empty(0, np.uint16)
+        indptr,
+        other.astype(np.int32),
+        rng.integers(1, 8, len(other)).astype(np.uint8),
+        np.empty(0, np.int64),
+        np.empty(0, np.uint16),
     )
 
 
@@ -79,7 +83,9 @@ def naive_settle(dense, macro, k, rounds):
 
     def chances(side):
         own, other = np.eye(k[side])[macro[side]], np.eye(k[OTHER[side]])[macro[OTHER[side]]]
-        return likelihood.log_chances((own.T @ (dense if side == "user" else dense.T) @ other).astype(np.int64))
+        return likelihood.log_chances(
+            (own.T @ (dense if side == "user" else dense.T) @ other).astype(np.int64)
+        )
 
     for _ in range(rounds):
         moved = 0
@@ -115,7 +121,9 @@ def test_settling_by_definition(seed, rounds):
 def test_the_largest_sums_do_not_overflow():
     """A node with a hundred billion units of score, to macro nodes of which one is all but impossible."""
     table = np.array([[1, 1 << 60], [1 << 60, 1]], np.int64)
-    edges = SparseEdges(np.array([0, 2]), np.array([0, 1], np.uint16), np.array([100_000_000_000 * UNIT // 16, 1], np.int64))
+    edges = SparseEdges(
+        np.array([0, 2]), np.array([0, 1], np.uint16), np.array([100_000_000_000 * UNIT // 16, 1], np.int64)
+    )
     assert likelihood.likeliest(edges, likelihood.log_chances(table)) == [1]
     assert likelihood.log_chances(table).min() > likelihood.NEVER
 
@@ -134,7 +142,9 @@ EVENTS = planted(600, 240, 12, 4800)
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> MacroGraph:
     """Of a sketch that holds a third of the groups."""
-    return history(EVENTS, ()).build(tmp_path_factory.mktemp("likelihood") / "graph", rank=4, resolutions=[(12, 12)])
+    return history(EVENTS, ()).build(
+        tmp_path_factory.mktemp("likelihood") / "graph", rank=4, resolutions=[(12, 12)]
+    )
 
 
 def test_users_are_where_their_edges_are_likeliest_as_built(graph):
@@ -149,8 +159,12 @@ def test_it_recovers_planted_groups_where_a_sketch_does_not(graph):
     ids = dict(zip(log.rows["user"], [event[0] for event in EVENTS], strict=True))
     truth = np.array([ids[code] % 12 for code in range(at.n_users)])
     vectors, linked = at.arrays["user_vectors"], np.ones(at.n_users, bool)
-    centres = clusters.learn_centres(vectors, linked.astype(np.float32), 12, None, s.iterations, s.seed, s.sample)
+    centres = clusters.learn_centres(
+        vectors, linked.astype(np.float32), 12, None, s.iterations, s.seed, s.sample
+    )
     start = clusters.assign(vectors, linked, centres)
-    before, after = (normalized_mutual_info_score(truth, macro) for macro in (start, at.resolutions[0].user_macro))
+    before, after = (
+        normalized_mutual_info_score(truth, macro) for macro in (start, at.resolutions[0].user_macro)
+    )
     assert before < 0.95
     assert after > 0.99

@@ -30,7 +30,11 @@ def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
     again = MacroGraph.open(graph.path)
     assert again.meta == graph.meta
     for s, snapshot in enumerate(again.snapshots):
-        held = snapshot.arrays | {f"r{r}.{name}": a for r, part in enumerate(snapshot.resolutions) for name, a in part.arrays().items()}
+        held = snapshot.arrays | {
+            f"r{r}.{name}": a
+            for r, part in enumerate(snapshot.resolutions)
+            for name, a in part.arrays().items()
+        }
         assert differences(dict(held), contents(graph, s)) == []
         assert all(isinstance(array.base, np.memmap) for array in held.values() if array.size)
 
@@ -71,8 +75,14 @@ def _damage_pickle(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_damage_missing, r"r0.user_macro.npy: the graph is damaged: this array is missing; build the graph again"),
-        (_damage_truncated, r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph again"),
+        (
+            _damage_missing,
+            r"r0.user_macro.npy: the graph is damaged: this array is missing; build the graph again",
+        ),
+        (
+            _damage_truncated,
+            r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph again",
+        ),
         (_damage_empty, r"u1.npy: the graph is damaged: this array cannot be read"),
         (_damage_pickle, r"i2.npy: the graph is damaged: this array cannot be read"),
     ],
@@ -89,8 +99,14 @@ def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
     [
         (None, r"holds no macro graph \(graph.json is missing\); `mgoe graph build` makes one"),
         ('{"format": 1', r"graph.json: cannot be read"),
-        ('{"format": 99}', r"reads graph format 3, found 99; install the version of mgoe that wrote it, or a newer one"),
-        ('{"format": 2}', r"reads graph format 3, found 2; an older graph is converted by building it again: `mgoe graph build"),
+        (
+            '{"format": 99}',
+            r"reads graph format 3, found 99; install the version of mgoe that wrote it, or a newer one",
+        ),
+        (
+            '{"format": 2}',
+            r"reads graph format 3, found 2; an older graph is converted by building it again: `mgoe graph build",
+        ),
         ('{"format": "3"}', r"reads graph format 3, found 3"),
         ("[]", r"reads graph format 3, found None"),
         ("{}", r"reads graph format 3, found None"),
@@ -105,7 +121,9 @@ def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, me
 
 def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
     (tmp_path / "graph.json").write_text('{"format": 3}')
-    with pytest.raises(GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"):
+    with pytest.raises(
+        GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"
+    ):
         MacroGraph.open(tmp_path)
 
 
@@ -121,11 +139,15 @@ def test_the_manifest_says_what_the_graph_is_of(graph):
     assert (meta["users"], meta["items"]) == (log.users_at.tolist(), log.items_at.tolist())
     assert meta["pairs"] == [len(log.until(s).drop_duplicates(["user", "item"])) for s in range(LATEST + 1)]
     assert meta["settings"]["resolutions"] == [[4, 4], [8, 8]] == meta["resolutions"]
-    assert graph.code_scores[0b101] == pytest.approx(np.log(5))
+    assert graph.task_mask_scores[0b101] == pytest.approx(np.log(5))
 
 
 def test_every_file_is_listed_with_its_size_and_no_other_is_there(graph):
-    files = {file.relative_to(graph.path).as_posix(): file.stat().st_size for file in graph.path.rglob("*") if file.is_file()}
+    files = {
+        file.relative_to(graph.path).as_posix(): file.stat().st_size
+        for file in graph.path.rglob("*")
+        if file.is_file()
+    }
     assert files.pop("graph.json")
     assert files == {name: facts["bytes"] for name, facts in graph.meta["files"].items()}
     assert {name.split("/")[0] for name in files} == {"snapshots"}
@@ -153,7 +175,8 @@ def _gone(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "found"), [(_one_bit, "it differs"), (_shorter, "it differs"), (_longer, "it differs"), (_gone, "it is missing")]
+    ("damage", "found"),
+    [(_one_bit, "it differs"), (_shorter, "it differs"), (_longer, "it differs"), (_gone, "it is missing")],
 )
 def test_every_damaged_file_is_found(copied, damage: Callable[[Path], None], found):
     copied.verify()
@@ -163,7 +186,9 @@ def test_every_damaged_file_is_found(copied, damage: Callable[[Path], None], fou
         damage(file)
         with pytest.raises(GraphError) as error:
             copied.verify()
-        assert str(error.value).startswith(f"{file}: the graph is damaged: every file must be as it was written, found that {found}")
+        assert str(error.value).startswith(
+            f"{file}: the graph is damaged: every file must be as it was written, found that {found}"
+        )
         file.write_bytes(before)
     copied.verify()
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.files import GIB
 from mgoe.graph import build_graph, sketch, update_graph
 from mgoe.graph import memory as module
 from mgoe.graph.memory import A_PAIR, PROCESS, check_memory, memory_needed
@@ -56,20 +56,29 @@ def test_learning_the_sketch_needs_what_was_said(tmp_path, monkeypatch, users, i
         graph = log.build(tmp_path / "graph", observer=seen, resolutions=[(2, 2)], **{"rank": 48, **settings})
     finally:
         tracemalloc.stop()
-    said = memory_needed(graph.latest.n_users, graph.latest.n_items, GraphSettings(**graph.meta["settings"]), graph.meta["pairs"][-1])
+    said = memory_needed(
+        graph.latest.n_users,
+        graph.latest.n_items,
+        GraphSettings(**graph.meta["settings"]),
+        graph.meta["pairs"][-1],
+    )
     assert seen.peak["00: sketch"] == pytest.approx(said - PROCESS, rel=0.15)
 
 
 def test_the_rule_for_many_items_is_twelve_bytes_an_item_and_number():
     settings = GraphSettings(rank=118)
     assert memory_needed(0, 10**6, settings) - memory_needed(0, 0, settings) == 3 * 4 * 128 * 10**6
-    assert memory_needed(10**6, 10**6, settings) == memory_needed(settings.sample, 10**6, settings)  # a sample learns
+    assert memory_needed(10**6, 10**6, settings) == memory_needed(
+        settings.sample, 10**6, settings
+    )  # a sample learns
     assert memory_needed(10**6, 0, settings, 10**7) - memory_needed(10**6, 0, settings) == A_PAIR * 2 * 10**6
 
 
 def test_too_little_memory_is_refused_before_anything_is_read(tmp_path):
     """What is known of the source suffices: its history could not even be read here."""
-    source = replace(history(planted()).source(tmp_path / "log.parquet"), items_at=np.array([10, 10, 10, 3_000_000]))
+    source = replace(
+        history(planted()).source(tmp_path / "log.parquet"), items_at=np.array([10, 10, 10, 3_000_000])
+    )
     source = replace(source, history=None)  # type: ignore[arg-type]
     with pytest.raises(GraphError) as error:
         build_graph(source, GraphSettings(), tmp_path / "graph")
@@ -88,7 +97,9 @@ def test_what_the_message_says_mends_it(mend):
         check_memory(10**9, 10**4, GraphSettings(sample=4 * 10**6))
 
 
-def test_pairs_that_do_not_fit_are_refused_once_they_are_counted_and_the_build_goes_on_with_more(tmp_path, monkeypatch):
+def test_pairs_that_do_not_fit_are_refused_once_they_are_counted_and_the_build_goes_on_with_more(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "A_PAIR", 1 << 20)
     source = history(planted()).source(tmp_path / "log.parquet")
     with pytest.raises(GraphError, match=r"150 users at rank 8 need 2.* GiB, found 0.25"):
@@ -112,7 +123,9 @@ def test_a_graph_that_keeps_macro_nodes_learns_nothing_and_needs_nothing(tmp_pat
 @pytest.fixture(scope="module")
 def roomy(tmp_path_factory):
     """With memory for everything at once."""
-    return history(planted(events=6000)).build(tmp_path_factory.mktemp("memory") / "graph", memory=64, resolutions=[(4, 4), (8, 8)])
+    return history(planted(events=6000)).build(
+        tmp_path_factory.mktemp("memory") / "graph", memory=64, resolutions=[(4, 4), (8, 8)]
+    )
 
 
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
@@ -142,7 +155,9 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     for place, name, size in ((pairs, "CHUNK", 100), (snapshot_build, "ROWS", 7), (clusters, "ROWS", 9)):
         monkeypatch.setattr(place, name, size)
     monkeypatch.setattr(blocks.Rows, "blocks", lambda rows: blocks_of(rows, pairs=50, rows=6))
-    little = history(planted(events=6000)).build(tmp_path / "graph", memory=0.25, resolutions=[(4, 4), (8, 8)], threads=2)
+    little = history(planted(events=6000)).build(
+        tmp_path / "graph", memory=0.25, resolutions=[(4, 4), (8, 8)], threads=2
+    )
     assert len(made) > 20 * len(little.snapshots)
     for s in range(len(roomy.snapshots)):
         assert differences(contents(little, s), contents(roomy, s)) == [], s

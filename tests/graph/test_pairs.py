@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe import tables
+from mgoe._util import tables
 from mgoe.graph import pairs as module
 from mgoe.graph.blocks import Rows, starts
 from mgoe.graph.pairs import Moments, code_type, fold, in_order, whole_pairs, write_pairs
@@ -26,8 +26,12 @@ Event = tuple[int, int, int, int]
 Pair = tuple[int, int, int, int, int]
 """User, item, code, last moment, events since the snapshot before."""
 
-events = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-30, 30), st.integers(0, 2)), max_size=40)
-ends = st.lists(st.integers(-35, 35), max_size=4, unique=True).map(lambda moments: np.array(sorted(moments), np.int64))
+events = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-30, 30), st.integers(0, 2)), max_size=40
+)
+ends = st.lists(st.integers(-35, 35), max_size=4, unique=True).map(
+    lambda moments: np.array(sorted(moments), np.int64)
+)
 
 
 def naive_fold(found: list[Event], moments: np.ndarray) -> list[list[Pair]]:
@@ -62,7 +66,12 @@ def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) ->
 
 
 def listed(folded: module.Folded) -> list[Pair]:
-    return list(zip(*(getattr(folded, name).tolist() for name in ("user", "item", "code", "time", "events")), strict=True))
+    return list(
+        zip(
+            *(getattr(folded, name).tolist() for name in ("user", "item", "code", "time", "events")),
+            strict=True,
+        )
+    )
 
 
 @bounded
@@ -79,7 +88,11 @@ def test_an_event_that_repeats_another_counts_once(found, moments, copies):
 
 
 @bounded
-@given(found=events, lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(any), chunk=st.integers(1, 30))
+@given(
+    found=events,
+    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(any),
+    chunk=st.integers(1, 30),
+)
 def test_chunks_hold_every_event_in_order_and_never_cut_a_pair(found, lengths, chunk):
     keys, moments = in_columns(found)
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +128,9 @@ def check_written(folder: Path, expected: list[Pair], users: int, items: int):
     user = np.repeat(np.arange(users), np.diff(rows.indptr))
     columns = (user, rows.other, rows.code, rows.time, rows.events)
     assert list(zip(*(np.asarray(column).tolist() for column in columns), strict=True)) == expected
-    of_items = np.bincount([item for _, item, *_ in expected], minlength=items) if expected else np.zeros(items, int)
+    of_items = (
+        np.bincount([item for _, item, *_ in expected], minlength=items) if expected else np.zeros(items, int)
+    )
     assert_array_equal(Rows.item_indptr(folder), np.concatenate([[0], np.cumsum(of_items)]))
 
 
@@ -133,7 +148,11 @@ def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") ->
 
 
 def bytes_of(folders: list[Path]) -> dict[str, bytes]:
-    return {f"{s}/{file.name}": file.read_bytes() for s, folder in enumerate(folders) for file in sorted(folder.iterdir())}
+    return {
+        f"{s}/{file.name}": file.read_bytes()
+        for s, folder in enumerate(folders)
+        for file in sorted(folder.iterdir())
+    }
 
 
 @up_to(12)
@@ -156,8 +175,13 @@ def test_files_do_not_depend_on_the_order_of_events(log, seed):
 
 
 def test_files_do_not_depend_on_the_threads_of_the_engine_nor_on_its_memory(tmp_path):
-    log = history(planted(users=3000, items=2000, events=150_000))  # beyond one row group of the engine, so threads share it
-    one, four = write(log, tmp_path / "one"), write(log.shuffled(1), tmp_path / "four", threads=4, memory="64MiB")
+    log = history(
+        planted(users=3000, items=2000, events=150_000)
+    )  # beyond one row group of the engine, so threads share it
+    one, four = (
+        write(log, tmp_path / "one"),
+        write(log.shuffled(1), tmp_path / "four", threads=4, memory="64MiB"),
+    )
     assert bytes_of(one) == bytes_of(four)
     assert len(Rows.by_user(one[len(CUTS)]).other) == len(log.rows.drop_duplicates(["user", "item"]))
 
@@ -170,14 +194,18 @@ def test_counting_events_stops_where_16_bits_end():
 
 def test_the_largest_codes_users_and_items_are_kept():
     most = 2**31 - 1
-    (latest,) = fold(*in_columns([(most, most, 2**50, 15), (most, most, -(2**50), 0)]), np.empty(0, np.int64), 16)
+    (latest,) = fold(
+        *in_columns([(most, most, 2**50, 15), (most, most, -(2**50), 0)]), np.empty(0, np.int64), 16
+    )
     assert listed(latest) == [(most, most, 1 << 15 | 1, 2**50, 2)]
     assert (code_type(8), code_type(9)) == (np.uint8, np.uint16)
 
 
 @given(degrees=st.lists(st.integers(0, 9)))
 def test_starts_are_running_sums(degrees):
-    assert starts(np.array(degrees, np.int64)).tolist() == [sum(degrees[:node]) for node in range(len(degrees) + 1)]
+    assert starts(np.array(degrees, np.int64)).tolist() == [
+        sum(degrees[:node]) for node in range(len(degrees) + 1)
+    ]
 
 
 def test_the_engine_packs_and_orders_events_as_they_are_folded():

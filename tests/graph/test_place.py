@@ -31,7 +31,7 @@ def edges_of(snapshot, side, node):
     arrays = snapshot.arrays
     user = np.repeat(np.arange(snapshot.n_users), np.diff(arrays["pairs.indptr"]))
     own, other = (user, arrays["pairs.item"]) if side == "user" else (arrays["pairs.item"], user)
-    return other[own == node], arrays["pairs.code"][own == node]
+    return other[own == node], arrays["pairs.task_mask"][own == node]
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -43,8 +43,13 @@ def test_a_known_node_placed_by_its_own_edges_is_where_it_was_built(graph, side,
     for node in range(0, len(built), 7):
         found = place(graph, side, *edges_of(at, side, node), snapshot=snapshot)
         assert_allclose(unit_rows(found.vector[None])[0], built[node], atol=2e-3)
-        same += [getattr(part, f"{side}_macro")[node] == macro for part, macro in zip(at.resolutions, found.macro, strict=True)]
-    assert all(same) if side == "user" else np.mean(same) > 0.6  # items were placed before users took their own places
+        same += [
+            getattr(part, f"{side}_macro")[node] == macro
+            for part, macro in zip(at.resolutions, found.macro, strict=True)
+        ]
+    assert (
+        all(same) if side == "user" else np.mean(same) > 0.6
+    )  # items were placed before users took their own places
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

@@ -20,7 +20,9 @@ FIGURE_2 = np.array([1.0, 2.0, 3.0])  # click, favour, buy
 
 def test_scores_of_figure_2():
     click, favour, buy, favour_buy = 0b001, 0b010, 0b100, 0b110
-    assert_allclose(merging_score(np.array([0, click, favour, buy, favour_buy]), FIGURE_2, beta=1), [0, 1, 2, 3, 5])
+    assert_allclose(
+        merging_score(np.array([0, click, favour, buy, favour_buy]), FIGURE_2, beta=1), [0, 1, 2, 3, 5]
+    )
     assert_allclose(merging_score(np.array([favour_buy]), FIGURE_2, beta=1, code="bits"), 6)
 
 
@@ -64,13 +66,18 @@ def test_sums_of_fixed_point_scores_equal_sums_of_floats(ranks, beta, seed):
 
 
 def test_a_rank_that_is_not_positive_is_refused():
-    with pytest.raises(ConfigError, match=r"tasks.rank: every rank must be positive, found 0; ranks start at 1"):
+    with pytest.raises(
+        ConfigError, match=r"tasks.rank: every rank must be positive, found 0; ranks start at 1"
+    ):
         merging_score(np.array([1]), np.array([1.0, 0.0]), beta=1)
 
 
 @pytest.mark.parametrize("rank", [1e7, 1e300])
 def test_ranks_whose_products_overflow_are_refused_before_they_wrap(rank):
-    with pytest.raises(GraphError, match=r"graph.beta: .* would overflow 64 bits; use a smaller graph.beta or smaller task ranks"):
+    with pytest.raises(
+        GraphError,
+        match=r"graph.beta: .* would overflow 64 bits; use a smaller graph.beta or smaller task ranks",
+    ):
         score_table(np.array([1.0, rank]), beta=1)
 
 

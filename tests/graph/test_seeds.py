@@ -20,7 +20,10 @@ def naive_merge(means, sizes, k):
         pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
         i, j = min(
             pairs,
-            key=lambda pair: ((groups[pair[0]][0] - groups[pair[1]][0]) ** 2).sum() / (1 / groups[pair[0]][1] + 1 / groups[pair[1]][1]),
+            key=lambda pair: (
+                ((groups[pair[0]][0] - groups[pair[1]][0]) ** 2).sum()
+                / (1 / groups[pair[0]][1] + 1 / groups[pair[1]][1])
+            ),
         )
         (a, m), (b, n) = groups.pop(i), groups.pop(j)
         groups.append(((m * a + n * b) / (m + n), m + n))
@@ -67,10 +70,14 @@ def test_each_of_many_groups_of_any_size_has_one_seed(seed):
     k, rank = 60, 40
     size = (600 / np.arange(1, k + 1) ** 0.7).astype(int) + 20
     truth = np.repeat(np.arange(k), size)
-    rows = unit_rows((rng.normal(size=(k, rank))[truth] + rng.normal(0, 0.9, (len(truth), rank))).astype(np.float32))
+    rows = unit_rows(
+        (rng.normal(size=(k, rank))[truth] + rng.normal(0, 0.9, (len(truth), rank))).astype(np.float32)
+    )
     ones = np.ones(len(rows), np.float32)
     merged = seeds.trained(rows, ones, seeds.find_seeds(rows, ones, k, 0), 20, 0)
     plain = seeds.trained(rows, ones, seeds.draw_seeds(rows, k, 0), 20, 0)
-    agreement = [normalized_mutual_info_score(truth, seeds.closest(rows, centres)) for centres in (merged, plain)]
+    agreement = [
+        normalized_mutual_info_score(truth, seeds.closest(rows, centres)) for centres in (merged, plain)
+    ]
     assert agreement[0] > 0.97
     assert agreement[0] > agreement[1]

@@ -20,7 +20,9 @@ def scored(graph: Pairs, normalize: str, users: np.ndarray | None = None) -> sp.
     return score_matrix(graph.rows("user"), users, SCORES, graph.sums, normalize)
 
 
-def projected(graph: Pairs, side: str, vectors: np.ndarray, stretch: np.ndarray, normalize: str) -> np.ndarray:
+def projected(
+    graph: Pairs, side: str, vectors: np.ndarray, stretch: np.ndarray, normalize: str
+) -> np.ndarray:
     sums = {node: total / UNIT for node, total in graph.sums.items()}
     reading = Projection(SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, stretch, normalize)
     return reading(graph.block(side))["vectors"]
@@ -41,7 +43,9 @@ def test_at_full_rank_it_is_the_singular_value_decomposition(graph, scale, norma
     # similarities do not depend on signs, nor on the basis that equal singular values leave open
     users = users_of(found, graph, normalize)
     for vectors, square in ((users, s @ s.T), (found.items, s.T @ s)):
-        assert_allclose(vectors @ vectors.T, _power(square.toarray(), scale), atol=1e-3 * max(1, top) ** (2 * scale))
+        assert_allclose(
+            vectors @ vectors.T, _power(square.toarray(), scale), atol=1e-3 * max(1, top) ** (2 * scale)
+        )
     assert not users[graph.sums["user"] == 0].any()
     assert not found.items[graph.sums["item"] == 0].any()
 
@@ -68,7 +72,11 @@ def test_rows_of_the_paper_are_as_far_apart_as_those_of_the_explicit_similarity(
     found = sketch(scored(graph, "none"), 12, 2, 2.0, seed)
     for vectors, similarity in ((users_of(found, graph, "none"), s @ s.T), (found.items, s.T @ s)):
         explicit = np.linalg.norm(similarity[:, None] - similarity[None], axis=2)
-        assert_allclose(np.linalg.norm(vectors[:, None] - vectors[None], axis=2), explicit, atol=2e-3 * max(1, explicit.max(initial=0)))
+        assert_allclose(
+            np.linalg.norm(vectors[:, None] - vectors[None], axis=2),
+            explicit,
+            atol=2e-3 * max(1, explicit.max(initial=0)),
+        )
 
 
 def test_a_low_rank_keeps_the_leading_directions():
@@ -123,7 +131,9 @@ def test_a_projection_passes_over_nodes_that_were_not_there(graph, known, normal
     known = min(known, graph.nodes("item"))
     before = np.where(np.arange(known) % 3 == 2, 0, 5 * UNIT) / UNIT  # every third had no edges yet
     vectors = np.random.default_rng(0).normal(size=(known, 3)).astype(np.float32)
-    reading = Projection(SCORES / UNIT, graph.sums["user"] / UNIT, before, vectors, np.ones(3, np.float32), normalize)
+    reading = Projection(
+        SCORES / UNIT, graph.sums["user"] / UNIT, before, vectors, np.ones(3, np.float32), normalize
+    )
     s = np.where(before > 0, matrix(graph)[:, :known] / UNIT, 0)
     if normalize == "degree":
         s = s / np.sqrt(np.maximum(graph.sums["user"] / UNIT, 1e-9))[:, None] / np.sqrt(5)

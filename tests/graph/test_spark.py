@@ -31,7 +31,8 @@ from mgoe.graph.workplace import building
 from tests.graph.histories import History, contents, differences, history, planted
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="Spark runs on Java, and there is none"
+    shutil.which("java") is None and "JAVA_HOME" not in os.environ,
+    reason="Spark runs on Java, and there is none",
 )
 LOCAL: dict[str, Any] = {"engine": "spark", "spark": {"master": "local[2]"}, "memory": 0.5}
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,9 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
 def test_a_million_events(spark: Any, tmp_path: Path):
     """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a task."""
     log, settings = a_log(30_000, 8_000, 1_000_000), {"resolutions": [(6, 8), (30, 40)], "dense": 1}
-    check_identical(log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "embedded", **settings))
+    check_identical(
+        log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "embedded", **settings)
+    )
 
 
 def test_a_table_that_lies_on_spark_stays_there(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +86,9 @@ def test_a_table_that_lies_on_spark_stays_there(spark: Any, tmp_path: Path, monk
     table = spark.read_parquet(tmp_path / "history.parquet")
     expected = build_graph(source, GraphSettings(rank=8), tmp_path / "embedded")
     for way in ("to_pyarrow_batches", "to_parquet"):
-        monkeypatch.setattr(type(table), way, lambda *args, **kwargs: pytest.fail("the history is brought to the driver"))
+        monkeypatch.setattr(
+            type(table), way, lambda *args, **kwargs: pytest.fail("the history is brought to the driver")
+        )
     found = build_graph(replace(source, history=table), GraphSettings(rank=8, **LOCAL), tmp_path / "spark")
     check_identical(found, expected)
 
@@ -122,7 +127,9 @@ def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path
         for line in process.stdout:
             if line.strip() == "stage 00: 1st order":
                 break
-        java = [child for child in children(process.pid) if "java" in Path(f"/proc/{child}/cmdline").read_text()]
+        java = [
+            child for child in children(process.pid) if "java" in Path(f"/proc/{child}/cmdline").read_text()
+        ]
         process.send_signal(signal.SIGKILL)
         assert process.wait(20) == -signal.SIGKILL
     for engine in ("spark", "embedded"):
@@ -138,7 +145,11 @@ def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path
 
 
 def children(process: int) -> list[str]:
-    return [child for task in Path(f"/proc/{process}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [
+        child
+        for task in Path(f"/proc/{process}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
 
 
 # --- failures ---
@@ -154,7 +165,9 @@ def test_what_fails_on_a_worker_is_said_in_one_sentence(spark: Any, tmp_path: Pa
     with Spark(tmp_path, GraphSettings(**LOCAL)) as engine, pytest.raises(GraphError) as error:
         list(engine.read(folder, tmp_path, "user", unlucky, lambda pairs: None))
     said = str(error.value)
-    assert said.startswith("graph.engine: Spark gave up: ValueError: no luck with this block; the same command goes on")
+    assert said.startswith(
+        "graph.engine: Spark gave up: ValueError: no luck with this block; the same command goes on"
+    )
     assert "\n" not in said
 
 
@@ -165,7 +178,13 @@ def test_large_arrays_go_as_files_and_come_back_mapped(tmp_path: Path, monkeypat
     carrier = make_carrier(tmp_path, monkeypatch, "local[2]")
     large, small = np.arange(1 << 14), np.arange(3)
     np.save(tmp_path / "mapped.npy", large * 2)
-    rows = Rows(small, carry.mapped(tmp_path / "mapped.npy"), np.empty(0, np.uint8), np.empty(0, np.int64), large.astype(np.uint16)[::2])
+    rows = Rows(
+        small,
+        carry.mapped(tmp_path / "mapped.npy"),
+        np.empty(0, np.uint8),
+        np.empty(0, np.int64),
+        large.astype(np.uint16)[::2],
+    )
     packed = carrier.pack((rows, large.reshape(128, 128).T, "text", 7))
     assert packed[0].indptr is small
     assert [type(part) for part in (packed[0].other, packed[1])] == [carry.Carried] * 2
@@ -205,7 +224,8 @@ def make_carrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, master: str) -
             st.dictionaries(
                 st.text(min_size=1, max_size=5),
                 arrays.arrays(
-                    st.sampled_from(["i1", "u2", "i4", "i8", "f2", "f4"]), arrays.array_shapes(min_dims=1, max_dims=2, min_side=0)
+                    st.sampled_from(["i1", "u2", "i4", "i8", "f2", "f4"]),
+                    arrays.array_shapes(min_dims=1, max_dims=2, min_side=0),
                 ),
                 max_size=3,
             ),

@@ -13,7 +13,11 @@ from tests.graph.test_spark import pytestmark as pytestmark
 def test_two_workers_of_a_cluster(tmp_path: Path):
     """What a snapshot carries is removed from the workers with the next one."""
     log = a_log(5000, 2000, 60_000, (6,))
-    at: dict[str, Any] = {"spark.executor.memory": "512m", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    at: dict[str, Any] = {
+        "spark.executor.memory": "512m",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
     expected = log.build(tmp_path / "embedded")
     with cluster(tmp_path / "cluster") as found:
         graph = log.build(tmp_path / "spark", engine="spark", spark={"master": found.master, "options": at})

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from mgoe import pipeline
+from mgoe import experiments
+from mgoe._util.tables import checksum
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id, read_time
@@ -22,7 +23,6 @@ from mgoe.errors import DataError
 from mgoe.graph import MacroGraph
 from mgoe.graph.spark import running_backend
 from mgoe.graph.stages import Silent
-from mgoe.tables import checksum
 from tests.graph.test_spark import LOCAL, check_identical
 from tests.graph.test_spark import pytestmark as pytestmark
 
@@ -37,7 +37,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def texts(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The simulated log in two files, with ids as texts and times in nanoseconds, as pandas writes them."""
     rows = pd.read_parquet(world / "events")
-    rows["user_id"], rows["item_id"] = "\u00fc" + rows["user_id"].astype(str), "I-" + rows["item_id"].astype(str)
+    rows["user_id"], rows["item_id"] = (
+        "\u00fc" + rows["user_id"].astype(str),
+        "I-" + rows["item_id"].astype(str),
+    )
     rows["timestamp"] = rows["timestamp"].astype("datetime64[ns]") + pd.Timedelta(999, "ns")
     folder = tmp_path_factory.mktemp("texts")
     for number, part in enumerate((rows[::2], rows[1::2])):
@@ -74,20 +77,28 @@ class CutOff(Silent):
 
 @pytest.mark.parametrize("ids", ["whole numbers", "texts"])
 def test_the_command_reads_the_log_on_spark(
-    spark: Any, small: RunSettings, world: Path, texts: Path, tmp_path: Path, ids: str, monkeypatch: pytest.MonkeyPatch
+    spark: Any,
+    small: RunSettings,
+    world: Path,
+    texts: Path,
+    tmp_path: Path,
+    ids: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     log = texts if ids == "texts" else world / "events"
-    expected = pipeline.macro_graph(settings(small, log), tmp_path / "embedded")
+    expected = experiments.macro_graph(settings(small, log), tmp_path / "embedded")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.graphs, "connect", refuse)
+        patched.setattr(experiments.graphs, "connect", refuse)
         told = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
         result = CliRunner().invoke(app, told)
     assert result.exit_code == 0, result.output
     found = MacroGraph.open(tmp_path / "spark" / "graph")
     check_identical(found, expected)
     for node in ("users", "items"):
-        assert pq.read_table(found.path / f"{node}.parquet").equals(pq.read_table(expected.path / f"{node}.parquet"))
+        assert pq.read_table(found.path / f"{node}.parquet").equals(
+            pq.read_table(expected.path / f"{node}.parquet")
+        )
     assert sorted(path.name for path in found.path.parent.iterdir()) == ["graph", "run.json", "settings.yaml"]
 
 
@@ -97,17 +108,27 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     """Both engines number alike and find the log unchanged, whatever hashes of their own they have."""
     out = tmp_path / "spark"
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.graphs, "Watch", CutOff)
+        patched.setattr(experiments.graphs, "Watch", CutOff)
         with pytest.raises(Cut):
-            pipeline.macro_graph(settings(small, texts, **LOCAL), out)
-    found = pipeline.macro_graph(settings(small, texts), out)
-    check_identical(found, pipeline.macro_graph(settings(small, texts), tmp_path / "embedded"))
+            experiments.macro_graph(settings(small, texts, **LOCAL), out)
+    found = experiments.macro_graph(settings(small, texts), out)
+    check_identical(found, experiments.macro_graph(settings(small, texts), tmp_path / "embedded"))
     assert found.meta["engine"] == "embedded"
 
 
 def test_offsets_of_times_are_heeded_alike(spark: Any):
     """By either engine; a text without one is UTC, and one that is no time is null."""
-    rows = pa.table({"at": ["2025-01-01T00:00:00+02:00", "2025-01-01 00:00:00-0800", "2025-01-01T00:00:00.25Z", "2025-01-01", "soon"]})
+    rows = pa.table(
+        {
+            "at": [
+                "2025-01-01T00:00:00+02:00",
+                "2025-01-01 00:00:00-0800",
+                "2025-01-01T00:00:00.25Z",
+                "2025-01-01",
+                "soon",
+            ]
+        }
+    )
     spark._session.createDataFrame(rows.to_pandas()).createOrReplaceTempView("texts")
     found = read_time(spark.table("texts")["at"], "at", "auto", "log")
     expected = read_time(ibis.memtable(rows)["at"], "at", "auto", "log")
@@ -117,7 +138,10 @@ def test_offsets_of_times_are_heeded_alike(spark: Any):
 
 def test_decimals_are_read_alike(spark: Any):
     """As ids and as times, by either engine; a fraction of an id breaks a rule, and a few times of another unit are refused."""
-    whole, broken, odd = ([Decimal(text) for text in texts] for texts in (["7.00", "120.00"], ["7.50", "0.01"], ["7e9", "7e9", "4e14"]))
+    whole, broken, odd = (
+        [Decimal(text) for text in texts]
+        for texts in (["7.00", "120.00"], ["7.50", "0.01"], ["7e9", "7e9", "4e14"])
+    )
     for values in (whole, broken, odd):
         rows = pa.table({"at": pa.array(values, pa.decimal128(38, 10))})
         spark._session.createDataFrame(rows).createOrReplaceTempView("decimals")
@@ -127,10 +151,14 @@ def test_decimals_are_read_alike(spark: Any):
             found.append(read.to_pyarrow().to_pylist())
             bad.append(checks[-1].bad.to_pyarrow().to_pylist())
             if values is odd:
-                with pytest.raises(DataError, match="numeric times must be of one unit, found 400000000000000"):
+                with pytest.raises(
+                    DataError, match="numeric times must be of one unit, found 400000000000000"
+                ):
                     read_time(column, "at", "auto", "log")
             else:
-                assert read_time(column, "at", "auto", "log").to_pyarrow().to_pylist() == [int(value * 10**6) for value in values]
+                assert read_time(column, "at", "auto", "log").to_pyarrow().to_pylist() == [
+                    int(value * 10**6) for value in values
+                ]
         assert bad == [[value % 1 != 0 for value in values]] * 2
         assert values is broken or found == [[str(int(value)) for value in values]] * 2
 
@@ -140,7 +168,12 @@ def test_fractions_of_a_microsecond_are_rounded_alike(spark: Any):
     rows = pa.table({"at": [1_700_000_000.1234567, 86_399.9999997, -0.0000007, 1e300]})
     spark._session.createDataFrame(rows.to_pandas()).createOrReplaceTempView("fractions")
     for column in (spark.table("fractions")["at"], ibis.memtable(rows)["at"]):
-        assert read_time(column, "at", "s", "log").to_pyarrow().to_pylist() == [1_700_000_000_123_457, 86_400_000_000, -1, None]
+        assert read_time(column, "at", "s", "log").to_pyarrow().to_pylist() == [
+            1_700_000_000_123_457,
+            86_400_000_000,
+            -1,
+            None,
+        ]
 
 
 def test_a_checksum_does_not_overflow(spark: Any):
@@ -156,19 +189,23 @@ def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, t
     """Handed over by its owner: an expression over what lies there."""
     rows = spark.read_parquet(str(world / "events"))
     table = rows.filter(rows.behavior != "cart")
-    found = pipeline.macro_graph(settings(small, world / "events", **LOCAL), tmp_path / "spark", table=table)
-    check_identical(found, pipeline.macro_graph(settings(small, world / "events"), tmp_path / "embedded"))
+    found = experiments.macro_graph(
+        settings(small, world / "events", **LOCAL), tmp_path / "spark", table=table
+    )
+    check_identical(found, experiments.macro_graph(settings(small, world / "events"), tmp_path / "embedded"))
 
 
 def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
     """Where what a column is, is guessed; so both engines guess alike."""
     pd.read_parquet(world / "events").to_csv(tmp_path / "log.csv", index=False)
-    found = pipeline.macro_graph(settings(small, tmp_path / "log.csv", **LOCAL), tmp_path / "spark")
-    check_identical(found, pipeline.macro_graph(settings(small, tmp_path / "log.csv"), tmp_path / "embedded"))
+    found = experiments.macro_graph(settings(small, tmp_path / "log.csv", **LOCAL), tmp_path / "spark")
+    check_identical(
+        found, experiments.macro_graph(settings(small, tmp_path / "log.csv"), tmp_path / "embedded")
+    )
 
 
 def test_a_truncated_file_is_named(spark: Any, small: RunSettings, texts: Path, tmp_path: Path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "a.parquet").write_bytes((texts / "0.parquet").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"a\.parquet: the Parquet file is truncated"):
-        pipeline.macro_graph(settings(small, tmp_path / "log", **LOCAL), tmp_path / "spark")
+        experiments.macro_graph(settings(small, tmp_path / "log", **LOCAL), tmp_path / "spark")

@@ -43,7 +43,11 @@ def test_java_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: 
 
 @pytest.mark.parametrize(
     ("version", "found"),
-    [('openjdk version "11.0.2" 2019', "Java 11"), ('java version "1.8.0_202"', "Java 8"), ("what?", "one that tells no version")],
+    [
+        ('openjdk version "11.0.2" 2019', "Java 11"),
+        ('java version "1.8.0_202"', "Java 8"),
+        ("what?", "one that tells no version"),
+    ],
 )
 def test_java_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, found: str):
     java = tmp_path / "bin" / "java"
@@ -69,7 +73,15 @@ def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_p
     master = f"spark://127.0.0.1:{free_port()}"
     graph = small.graph.model_copy(update={"engine": "spark", "snapshots": "last"})
     (tmp_path / "run.yaml").write_text(dump_settings(small.model_copy(update={"graph": graph})))
-    told = ["graph", "build", tmp_path / "run.yaml", "--out", tmp_path / "run", "--set", f"graph.spark.master={master}"]
+    told = [
+        "graph",
+        "build",
+        tmp_path / "run.yaml",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        f"graph.spark.master={master}",
+    ]
     result = CliRunner().invoke(app, [str(word) for word in told])
     assert result.exit_code == 2
     assert f"{master} cannot be reached" in " ".join(result.output.split())
@@ -89,12 +101,21 @@ def test_the_master_cannot_be_reached(tmp_path: Path, address: str):
 def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(session, "WORKERS", 5.0)
     with cluster(tmp_path / "cluster", workers=0) as found:
-        said = refusal(tmp_path, spark={"master": found.master, "options": {"spark.driver.host": "127.0.0.1"}})
-    assert f"graph.spark.master: {found.master} answers, but no worker took a task within 5 s; start workers" in said
+        said = refusal(
+            tmp_path, spark={"master": found.master, "options": {"spark.driver.host": "127.0.0.1"}}
+        )
+    assert (
+        f"graph.spark.master: {found.master} answers, but no worker took a task within 5 s; start workers"
+        in said
+    )
 
 
 @with_java
-@pytest.mark.parametrize("options", [{"spark.driver.memory": "plenty"}, {"spark.memory.fraction": "7"}], ids=["of Java", "of Spark"])
+@pytest.mark.parametrize(
+    "options",
+    [{"spark.driver.memory": "plenty"}, {"spark.memory.fraction": "7"}],
+    ids=["of Java", "of Spark"],
+)
 def test_an_option_that_spark_refuses(tmp_path: Path, options: dict[str, str]):
     said = refusal(tmp_path, spark={"master": "local[2]", "options": options})
     assert "graph.spark: Spark did not start on local[2]: " in said

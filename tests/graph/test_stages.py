@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mgoe._util.files import exclusive, lock_of
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
-from mgoe.files import exclusive, lock_of
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
 from mgoe.graph.workplace import building
@@ -60,9 +60,14 @@ def check_identical(one: MacroGraph, other: MacroGraph):
     for s in range(len(one.meta["cuts"])):
         assert differences(contents(one, s), contents(other, s)) == [], s
     spent = ("stages", "seconds")
-    assert {k: v for k, v in one.meta.items() if k not in spent} == {k: v for k, v in other.meta.items() if k not in spent}
+    assert {k: v for k, v in one.meta.items() if k not in spent} == {
+        k: v for k, v in other.meta.items() if k not in spent
+    }
     assert one.meta["stages"].keys() == other.meta["stages"].keys()
-    assert {file.relative_to(one.path).as_posix() for file in one.path.rglob("*") if file.is_file()} == {*one.meta["files"], "graph.json"}
+    assert {file.relative_to(one.path).as_posix() for file in one.path.rglob("*") if file.is_file()} == {
+        *one.meta["files"],
+        "graph.json",
+    }
     one.verify()
 
 
@@ -95,7 +100,11 @@ def test_a_stage_that_was_cut_off_is_not_done(tmp_path):
 def test_time_adds_up_over_snapshots_and_memory_is_the_most(tmp_path):
     stages, held = Stages(tmp_path, Silent()), []
     for name, size in (("00: nodes", 0), ("01: nodes", 200 << 20)):
-        stages.run(name, 1, lambda advance, size=size: (held.append(np.ones(size, np.uint8)), time.sleep(0.1), held.clear()))
+        stages.run(
+            name,
+            1,
+            lambda advance, size=size: (held.append(np.ones(size, np.uint8)), time.sleep(0.1), held.clear()),
+        )
     assert stages.spent["nodes"].seconds >= 0.2
     assert stages.spent["nodes"].peak_gib > 200 / 1024
 
@@ -135,7 +144,9 @@ def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrup
             assert midway  # a stage that has nothing to tell is not cut off midway
             again = MacroGraph.open(out)
         check_identical(again, graph)
-        assert sorted(path.name for path in tmp_path.glob(f"{at}*") if "history" not in path.name) == [f"{at}"]
+        assert sorted(path.name for path in tmp_path.glob(f"{at}*") if "history" not in path.name) == [
+            f"{at}"
+        ]
         assert not building(out).exists()
 
 
@@ -166,7 +177,9 @@ def cut_calls(patch: pytest.MonkeyPatch, after: int) -> None:
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over another"])
-def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(uninterrupted, tmp_path, monkeypatch, over):
+def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(
+    uninterrupted, tmp_path, monkeypatch, over
+):
     """Before every single call on files after the last stage: what was there stays or is restored, and the same build then ends well."""
     graph, stages = uninterrupted
     for at in range(40):
@@ -192,7 +205,11 @@ def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(uninterrupte
         again = LOG.build(out, observer=rest)
         assert rest.begun in ([stages] if done else [stages[-1:], []])  # nothing that was done is done again
         check_identical(again, graph)
-        left = [path.name for path in tmp_path.iterdir() if path.name.strip(".").startswith(f"{at}.") and "history" not in path.name]
+        left = [
+            path.name
+            for path in tmp_path.iterdir()
+            if path.name.strip(".").startswith(f"{at}.") and "history" not in path.name
+        ]
         assert left == []
     else:
         pytest.fail("the build never ended by itself")
@@ -216,8 +233,9 @@ def test_a_log_that_changed_meanwhile_is_refused(tmp_path):
     longer = history([*EVENTS, (0, 0, 5, 0)], (5,)).source(tmp_path / "longer.parquet")
     with pytest.raises(GraphError) as error:
         build_graph(longer, GraphSettings(**SMALL), tmp_path / "graph")
-    assert "the log changed since this build was begun (400 events then, 401 now); restore the log, or remove graph.building" in str(
-        error.value
+    assert (
+        "the log changed since this build was begun (400 events then, 401 now); restore the log, or remove graph.building"
+        in str(error.value)
     )
     assert not (tmp_path / "graph").exists()
 
@@ -237,7 +255,11 @@ def _other_task(rows):
 def _items_exchanged(rows):
     """Between two events: every column holds what it held."""
     a = 3
-    b = next(row for row in range(4, len(rows)) if rows.item[row] != rows.item[a] and rows.user[row] != rows.user[a])
+    b = next(
+        row
+        for row in range(4, len(rows))
+        if rows.item[row] != rows.item[a] and rows.user[row] != rows.user[a]
+    )
     items = rows.item.copy()
     items[[a, b]] = items[[b, a]].to_numpy()
     return rows.assign(item=items)
@@ -245,7 +267,11 @@ def _items_exchanged(rows):
 
 def _times_exchanged(rows):
     times = rows.time.copy()
-    b = next(row for row in range(4, len(rows)) if rows.time[row] != rows.time[3] and rows.user[row] != rows.user[3])
+    b = next(
+        row
+        for row in range(4, len(rows))
+        if rows.time[row] != rows.time[3] and rows.user[row] != rows.user[3]
+    )
     times[[3, b]] = times[[b, 3]].to_numpy()
     return rows.assign(time=times)
 
@@ -256,7 +282,9 @@ def _balanced(rows):
     return rows.assign(user=rows.user + 17 * (rows.index == row), item=rows.item - 31 * (rows.index == row))
 
 
-@pytest.mark.parametrize("change", [_later, _other_item, _other_task, _items_exchanged, _times_exchanged, _balanced])
+@pytest.mark.parametrize(
+    "change", [_later, _other_item, _other_task, _items_exchanged, _times_exchanged, _balanced]
+)
 def test_a_log_of_as_many_events_that_changed_is_refused(tmp_path, change):
     before = begun_and_cut(tmp_path / "graph")
     changed = replace(LOG, rows=change(LOG.rows.reset_index(drop=True)))
@@ -282,12 +310,17 @@ def test_settings_that_changed_meanwhile_are_refused_by_name(tmp_path, settings,
     source = begun_and_cut(tmp_path / "graph")
     with pytest.raises(GraphError) as error:
         build_graph(source, GraphSettings(**SMALL | settings), tmp_path / "graph")
-    assert f"an unfinished build had other settings ({named}); restore them, or remove graph.building" in str(error.value)
+    assert f"an unfinished build had other settings ({named}); restore them, or remove graph.building" in str(
+        error.value
+    )
 
 
 def test_ranks_and_buckets_that_changed_meanwhile_are_refused_by_name(tmp_path):
     source = begun_and_cut(tmp_path / "graph")
-    for changed, name in ((replace(source, ranks=(1.0, 2.0, 4.0)), "ranks"), (replace(source, bucket=11), "bucket")):
+    for changed, name in (
+        (replace(source, ranks=(1.0, 2.0, 4.0)), "ranks"),
+        (replace(source, bucket=11), "bucket"),
+    ):
         with pytest.raises(GraphError, match=rf"had other settings \({name}\)"):
             build_graph(changed, GraphSettings(**SMALL), tmp_path / "graph")
 
@@ -295,7 +328,9 @@ def test_ranks_and_buckets_that_changed_meanwhile_are_refused_by_name(tmp_path):
 def test_another_graph_to_keep_is_refused(tmp_path):
     source = begun_and_cut(tmp_path / "graph")
     other = LOG.build(tmp_path / "other")
-    with pytest.raises(GraphError, match=r"an unfinished build had other settings \(the graph that it starts from\)"):
+    with pytest.raises(
+        GraphError, match=r"an unfinished build had other settings \(the graph that it starts from\)"
+    ):
         build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", keep=other)
 
 
@@ -319,7 +354,11 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("killed") / "whole"
     with child("kill", out) as process:
         assert process.stdout
-        began = {line.removeprefix("stage ").strip(): time.perf_counter() for line in process.stdout if line.startswith("stage")}
+        began = {
+            line.removeprefix("stage ").strip(): time.perf_counter()
+            for line in process.stdout
+            if line.startswith("stage")
+        }
     assert process.returncode == 0
     return MacroGraph.open(out), [*began], began["checksums"] - began["pairs"]
 
@@ -339,7 +378,10 @@ def test_a_build_killed_at_random_moments_goes_on_and_ends_identical(whole, tmp_
             kills += 1
             if begun:
                 at = stages.index(begun[0])
-                assert at in (reached, reached + 1)  # the stage that was killed, or the one after it if that was just done
+                assert at in (
+                    reached,
+                    reached + 1,
+                )  # the stage that was killed, or the one after it if that was just done
                 assert begun == stages[at : at + len(begun)]
                 reached = at + len(begun) - 1
         if not out.exists():
@@ -362,12 +404,17 @@ def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(
     errors = [line for line in lines if line.startswith("error")]
     assert len(errors) == len(stages)
     begun = [line.removeprefix("stage ") for line in lines if line.startswith("stage")]
-    assert begun == [name for name in stages for _ in range(2)]  # each fails once and then goes through; none that was done is done again
+    assert begun == [
+        name for name in stages for _ in range(2)
+    ]  # each fails once and then goes through; none that was done is done again
     check_identical(MacroGraph.open(tmp_path / "graph"), graph)
     for error in errors:
         assert "cannot be written: File too large; " in error
         assert "free space" in error
-    assert sum("what is done is kept, and the same command goes on from there" in error for error in errors) >= len(stages) - 1
+    assert (
+        sum("what is done is kept, and the same command goes on from there" in error for error in errors)
+        >= len(stages) - 1
+    )
 
 
 def test_a_second_build_into_a_folder_is_refused_while_the_first_runs_and_harms_nothing(whole, tmp_path):

@@ -20,14 +20,39 @@ from mgoe.graph.stages import Observer
 from tests.effort import SOAK, up_to
 from tests.graph import cut_off
 from tests.graph.cut_off import killed
-from tests.graph.histories import BUCKET, CUTS, Event, contents, differences, event_lists, history, planted, source_of
+from tests.graph.histories import (
+    BUCKET,
+    CUTS,
+    Event,
+    contents,
+    differences,
+    event_lists,
+    history,
+    planted,
+    source_of,
+)
 
 EVENTS = planted()
 SETTINGS: dict[str, Any] = {"rank": 8, "recents": 4}
-SAID = ("cuts", "users", "items", "pairs", "events", "first", "last", "checksum", "drift", "ranks", "resolutions", "code_scores")
+SAID = (
+    "cuts",
+    "users",
+    "items",
+    "pairs",
+    "events",
+    "first",
+    "last",
+    "checksum",
+    "drift",
+    "ranks",
+    "resolutions",
+    "task_mask_scores",
+)
 """Of the manifest, as after a rebuild."""
 GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
-ways = st.sampled_from([{}, {"sample": 2}, {"clusters": "random"}, {"refresh": False}, {"normalize": "none", "scale": 0.5}])
+ways = st.sampled_from(
+    [{}, {"sample": 2}, {"clusters": "random"}, {"refresh": False}, {"normalize": "none", "scale": 0.5}]
+)
 """Settings that bear on what is learned."""
 several = st.sampled_from([CUTS, (5,), ()])
 """Four snapshots, two, one."""
@@ -46,7 +71,9 @@ class Kept:
     def __init__(self, folder: Path, events: list[Event], cuts: tuple[int, ...] = CUTS, **settings: Any):
         self.folder, self.cuts, self.settings = folder, cuts, GraphSettings(**SETTINGS | settings)
         log = history(events, cuts)
-        self.rows: list[Event] = list(map(tuple, log.rows[["user", "item", "time", "task"]].to_numpy().tolist()))
+        self.rows: list[Event] = list(
+            map(tuple, log.rows[["user", "item", "time", "task"]].to_numpy().tolist())
+        )
         self.users, self.items = log.users_at.tolist(), log.items_at.tolist()
         self.graph = build_graph(self._source(self.rows), self.settings, folder / "graph")
         self.copies = 0
@@ -61,7 +88,10 @@ class Kept:
 
     def addition(self, rows: list[Event]) -> NewEvents:
         """Events to add; codes that are not known yet are new nodes."""
-        users, items = (max([known, *(row[side] + 1 for row in rows)]) for side, known in ((0, self.users[-1]), (1, self.items[-1])))
+        users, items = (
+            max([known, *(row[side] + 1 for row in rows)])
+            for side, known in ((0, self.users[-1]), (1, self.items[-1]))
+        )
         source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
         return NewEvents(source.history, users, items, source.told(), {})
 
@@ -79,11 +109,16 @@ class Kept:
         source = self._source(rows)
         ends = [(cut + 1) * BUCKET for cut in self.cuts]
         late = any(
-            row[0] >= n or row[1] >= m for row in rows for end, n, m in zip(ends, self.users, self.items, strict=False) if row[2] < end
+            row[0] >= n or row[1] >= m
+            for row in rows
+            for end, n, m in zip(ends, self.users, self.items, strict=False)
+            if row[2] < end
         )
         if late:
             known = len(ends) + 1
-            source = replace(source, users_at=np.full(known, self.users[-1]), items_at=np.full(known, self.items[-1]))
+            source = replace(
+                source, users_at=np.full(known, self.users[-1]), items_at=np.full(known, self.items[-1])
+            )
         source = replace(source, facts=source.told() | {"last": max(row[2] for row in self.rows)})
         return build_graph(source, self.settings, self.folder / f"rebuilt{self.copies}", keep=keep)
 
@@ -91,15 +126,22 @@ class Kept:
 def additions(kept: Kept, last: int = 12, most: int = 25) -> st.SearchStrategy[list[Event]]:
     """Events at any time, out of order, of known and of up to three new users and items; none that is there already."""
     there = set(kept.rows)
-    return event_lists(0, most, 0, last, kept.users[-1] + 3, kept.items[-1] + 3).map(lambda rows: [row for row in rows if row not in there])
+    return event_lists(0, most, 0, last, kept.users[-1] + 3, kept.items[-1] + 3).map(
+        lambda rows: [row for row in rows if row not in there]
+    )
 
 
 def check_latest(one: MacroGraph, other: MacroGraph):
     """Every array of the latest snapshot is the same to the byte, and so is what the manifest says of it and of the log."""
-    assert differences(contents(one, len(one.meta["cuts"]) - 1), contents(other, len(other.meta["cuts"]) - 1)) == []
+    assert (
+        differences(contents(one, len(one.meta["cuts"]) - 1), contents(other, len(other.meta["cuts"]) - 1))
+        == []
+    )
     for name in SAID:
         a, b = one.meta[name], other.meta[name]
-        assert (a[-1:], len(a)) == (b[-1:], len(b)) if name in ("users", "items", "pairs", "cuts") else a == b, name
+        assert (
+            (a[-1:], len(a)) == (b[-1:], len(b)) if name in ("users", "items", "pairs", "cuts") else a == b
+        ), name
     one.verify()
 
 
@@ -113,7 +155,9 @@ def check_earlier(one: MacroGraph, other: MacroGraph):
 
 def check_only_graphs(folder: Path):
     """Nothing unfinished is left."""
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or path.name.endswith(".building")]
+    assert not [
+        path.name for path in folder.iterdir() if path.name.startswith(".") or path.name.endswith(".building")
+    ]
 
 
 START = [(0, 0, 0, 0), (1, 1, 5, 1)]
@@ -138,19 +182,28 @@ def test_updates_equal_a_rebuild_that_keeps_the_macro_nodes(events, cuts, settin
             check_only_graphs(kept.folder)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sample": 40}, {"clusters": "random"}, {"refresh": False}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"sample": 40}, {"clusters": "random"}, {"refresh": False}], ids=str
+)
 def test_an_update_of_a_larger_graph_equals_a_rebuild_in_every_snapshot(tmp_path, settings):
     rng = np.random.default_rng(0)
     kept = Kept(tmp_path, EVENTS, resolutions=[(4, 4), (8, 8)], **settings)
     before = kept.copied()
-    draws = rng.integers(0, 170, 900), rng.integers(0, 110, 900), rng.integers(8 * BUCKET, 14 * BUCKET, 900), rng.integers(0, 3, 900)
+    draws = (
+        rng.integers(0, 170, 900),
+        rng.integers(0, 110, 900),
+        rng.integers(8 * BUCKET, 14 * BUCKET, 900),
+        rng.integers(0, 3, 900),
+    )
     rows = list(set(zip(*(column.tolist() for column in draws), strict=True)) - set(kept.rows))
     grown, rebuilt = kept.add(rows), kept.rebuilt(before)
     check_latest(grown, rebuilt)
     check_earlier(grown, rebuilt)
     assert grown.latest.n_users == 170
     assert differences(contents(grown, len(CUTS)), contents(before, len(CUTS))) != []
-    assert grown.meta["changes"] == [{"what": "update", "events": len(rows), "late pairs": 0, "recluster": False}]
+    assert grown.meta["changes"] == [
+        {"what": "update", "events": len(rows), "late pairs": 0, "recluster": False}
+    ]
     assert 0 < grown.drift < 1 or settings == {"clusters": "random"}
 
 
@@ -181,7 +234,9 @@ def test_what_depends_on_pairs_alone_is_the_same_after_several_updates_of_new_no
         at_once.add(rows)
         unequal = differences(contents(kept.graph, len(cuts)), contents(at_once.graph, len(cuts)))
         assert [
-            name for name in unequal if name.startswith(("pairs", "recent", "user_counts", "item_counts", "user_sum", "item_sum"))
+            name
+            for name in unequal
+            if name.startswith(("pairs", "recent", "user_counts", "item_counts", "user_sum", "item_sum"))
         ] == []
 
 
@@ -247,7 +302,9 @@ def test_the_latest_snapshot_alone_is_updated_as_the_whole_graph_is(tmp_path):
 def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwise(tmp_path):
     kept = Kept(tmp_path, EVENTS)
     (tmp_path / "ids").write_text("ids")
-    graph = update_graph(kept.graph, replace(kept.addition([(0, 0, 99, 0)]), files={"users.parquet": tmp_path / "ids"}))
+    graph = update_graph(
+        kept.graph, replace(kept.addition([(0, 0, 99, 0)]), files={"users.parquet": tmp_path / "ids"})
+    )
     assert (graph.path / "users.parquet").read_text() == "ids"
     graph = update_graph(graph, None, recluster=True)
     assert (graph.path / "users.parquet").read_text() == "ids"
@@ -328,7 +385,8 @@ def test_everyone_can_be_forgotten_and_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codes", "found"), [([150], r"\[150\]"), ([-1, 3], r"\[-1, 3\]"), ([], r"\[\]"), (range(3, 200), r"\[3, 4, 5, 6, 7\]")]
+    ("codes", "found"),
+    [([150], r"\[150\]"), ([-1, 3], r"\[-1, 3\]"), ([], r"\[\]"), (range(3, 200), r"\[3, 4, 5, 6, 7\]")],
 )
 def test_a_user_that_is_not_in_the_graph_is_refused(tmp_path, codes, found):
     kept = Kept(tmp_path, EVENTS)
@@ -353,15 +411,23 @@ def test_macro_nodes_learned_again_keep_their_numbers_and_follow_users_who_moved
     """A tenth of the users turn to the next group, and thirty come to them; a known item keeps its place until then."""
     kept = Kept(tmp_path, EVENTS, resolutions=[(4, 4)], rank=16, **settings)
     log = history(EVENTS)
-    group = {side: dict(zip(log.rows[side], [event[at] % 4 for event in EVENTS], strict=True)) for at, side in enumerate(("user", "item"))}
+    group = {
+        side: dict(zip(log.rows[side], [event[at] % 4 for event in EVENTS], strict=True))
+        for at, side in enumerate(("user", "item"))
+    }
     found = {side: numbers(kept.graph, side, group[side]) for side in group}
     assert all(len(set(found[side].values())) == 4 for side in found)
     rng, rows = np.random.default_rng(1), []
     movers = [user for user in range(150) if user % 10 == 0]
-    group["user"] |= {user: (group["user"][user] + 1) % 4 for user in movers} | {user: user % 4 for user in range(150, 180)}
+    group["user"] |= {user: (group["user"][user] + 1) % 4 for user in movers} | {
+        user: user % 4 for user in range(150, 180)
+    }
     of_group = {g: [item for item, own in group["item"].items() if own == g] for g in range(4)}
     for user in (*movers, *range(150, 180)):
-        rows += [(user, int(item), 12 * BUCKET, 2) for item in rng.choice(of_group[group["user"][user]], 20, replace=False)]
+        rows += [
+            (user, int(item), 12 * BUCKET, 2)
+            for item in rng.choice(of_group[group["user"][user]], 20, replace=False)
+        ]
     grown = kept.add([row for row in rows if row not in kept.rows])
     assert grown.drift > 0.05
     moved_before = np.asarray(grown.latest.resolutions[0].user_macro)[movers]
@@ -386,7 +452,11 @@ def test_macro_nodes_learned_again_from_new_events_are_those_of_the_next_snapsho
     new = [row for row in kept.rows if row[2] >= 9 * BUCKET]
     again = update_graph(first.graph, first.addition(new), recluster=True)
     unequal = differences(contents(again, 0), contents(kept.graph, 1))
-    assert {*unequal} == {"item_counts", "pairs.events", "user_counts"}  # events since the snapshot before, which that graph has not
+    assert {*unequal} == {
+        "item_counts",
+        "pairs.events",
+        "user_counts",
+    }  # events since the snapshot before, which that graph has not
     assert again.meta["drift"] == kept.graph.meta["drift"] == [0.0]
 
 
@@ -448,12 +518,16 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
     with pytest.raises(Cut):
         CHANGES["update"](kept, kept.graph, CutAt(4))
     with pytest.raises(
-        GraphError, match=r"graph.building: holds an unfinished update, found a new forget; finish that, or remove graph.building"
+        GraphError,
+        match=r"graph.building: holds an unfinished update, found a new forget; finish that, or remove graph.building",
     ):
         forget_users(kept.graph, [3], {})
     with pytest.raises(GraphError, match="holds an unfinished update, found a new build"):
         build_graph(kept._source(kept.rows), kept.settings, kept.graph.path)
-    with pytest.raises(GraphError, match=r"the log changed since this update was begun \(3 events then, 2 now\); restore the log"):
+    with pytest.raises(
+        GraphError,
+        match=r"the log changed since this update was begun \(3 events then, 2 now\); restore the log",
+    ):
         update_graph(kept.graph, kept.addition(ROWS[:2]))
     with pytest.raises(GraphError, match=r"an unfinished update had other settings \(recluster\)"):
         update_graph(kept.graph, kept.addition(ROWS), recluster=True)

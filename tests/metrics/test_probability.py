@@ -25,7 +25,9 @@ def test_log_loss_is_that_of_scikit_learn(seed):
     labels, probs = draws(seed)
     probs[:3] = [0, 1, 0.5]
     seen = ~np.isnan(labels)
-    assert_allclose(log_loss(labels, probs), sklearn.metrics.log_loss(labels[seen], probs[seen], labels=[0, 1]))
+    assert_allclose(
+        log_loss(labels, probs), sklearn.metrics.log_loss(labels[seen], probs[seen], labels=[0, 1])
+    )
 
 
 @up_to(30)

@@ -152,7 +152,11 @@ def test_a_rank_that_is_not_known_spoils_its_list():
 
 def test_a_million_rows_take_less_than_a_second():
     rng = np.random.default_rng(0)
-    labels, scores, users = rng.integers(0, 2, 10**6), rng.random(10**6, np.float32), rng.integers(0, 50_000, 10**6)
+    labels, scores, users = (
+        rng.integers(0, 2, 10**6),
+        rng.random(10**6, np.float32),
+        rng.integers(0, 50_000, 10**6),
+    )
     start = time.process_time()
     gauc(labels, scores, users)
     assert time.process_time() - start < 1

@@ -23,4 +23,12 @@ def test_measures_are_those_of_scikit_learn_and_scipy(seed, levels):
 
 
 def test_what_does_not_exist_is_nan():
-    assert np.isnan([rmse([], []), mae([np.nan], [1]), spearman([], []), spearman([1, 1], [1, 2]), spearman([1, 2], [np.nan, 1])]).all()
+    assert np.isnan(
+        [
+            rmse([], []),
+            mae([np.nan], [1]),
+            spearman([], []),
+            spearman([1, 1], [1, 2]),
+            spearman([1, 2], [np.nan, 1]),
+        ]
+    ).all()

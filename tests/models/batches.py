@@ -5,7 +5,9 @@ import torch
 from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
 
-def make_spec(tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int, int] = (5, 4, 3, 9), **changes) -> FeatureSpec:
+def make_spec(
+    tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int, int] = (5, 4, 3, 9), **changes
+) -> FeatureSpec:
     """A spec with every kind of feature; `dense` are the widths of counts, pair, sketch and edges."""
     if isinstance(tasks, int):
         tasks = tuple(TaskSpec(f"t{t}") for t in range(tasks))
@@ -13,7 +15,10 @@ def make_spec(tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int,
     widths |= {"user_side_numeric": 2, "item_side_numeric": 1, "context_numeric": 1}
     generator = torch.Generator().manual_seed(1)
     moments = {
-        key: (tuple(torch.randn(n, generator=generator).tolist()), tuple((torch.rand(n, generator=generator) + 0.5).tolist()))
+        key: (
+            tuple(torch.randn(n, generator=generator).tolist()),
+            tuple((torch.rand(n, generator=generator) + 0.5).tolist()),
+        )
         for key, n in widths.items()
     }
     spec = {
@@ -28,7 +33,7 @@ def make_spec(tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int,
         "item_side": (CategoricalSpec("brand", 8),),
         "context": (CategoricalSpec("hour", 4),),
         "positions": 3,
-        "code_scores": tuple(float(bin(code).count("1")) for code in range(1 << len(tasks))),
+        "task_mask_scores": tuple(float(bin(code).count("1")) for code in range(1 << len(tasks))),
     }
     return FeatureSpec(tasks=tasks, **(spec | changes))
 
@@ -60,7 +65,7 @@ def random_batch(spec: FeatureSpec, rows: int = 64, seed: int = 0) -> Batch:
         padded = torch.arange(recents)[None] >= codes(0, recents + 1)[:, None]
         batch[key] = codes(0, size, recents).masked_fill(padded, -1)
         batch[f"{key}_macro"] = codes(0, cold + 1, recents).masked_fill(padded, cold)
-        batch[f"{key}_code"] = codes(1, 1 << tasks, recents).masked_fill(padded, 0)
+        batch[f"{key}_task_mask"] = codes(1, 1 << tasks, recents).masked_fill(padded, 0)
     for kind in ("user_side", "item_side", "context"):
         for feature in getattr(spec, kind):
             shape = (3,) if feature.multi else ()

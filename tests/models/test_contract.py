@@ -23,15 +23,42 @@ MODELS = {
         ("mgoe", "mgoe", {}),
         ("mgoe-paper", "mgoe-paper", {}),
         ("mgoe+counts", "mgoe+counts", {}),
-        ("everything", "mgoe", {"inputs": INPUT_GROUPS, "options": {"table": True, "transfer": "add", "gate_query": "ids", "products": 4}}),
-        ("one for all", "mgoe", {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}}),
-        ("target", "mgoe", {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}}),
+        (
+            "everything",
+            "mgoe",
+            {
+                "inputs": INPUT_GROUPS,
+                "options": {"table": True, "transfer": "add", "gate_query": "ids", "products": 4},
+            },
+        ),
+        (
+            "one for all",
+            "mgoe",
+            {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}},
+        ),
+        (
+            "target",
+            "mgoe",
+            {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}},
+        ),
         ("target of nothing", "mgoe+counts", {"options": {"attention": "target", "table": True}}),
-        ("paper, target", "mgoe-paper", {"options": {"attention": "target", "mask_empty": True, "gate_query": "inputs"}}),
+        (
+            "paper, target",
+            "mgoe-paper",
+            {"options": {"attention": "target", "mask_empty": True, "gate_query": "inputs"}},
+        ),
         ("paper without ids", "mgoe-paper", {"inputs": ("side", "recents", "aggregates", "counts")}),
-        ("paper of the graph alone", "mgoe-paper", {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}}),
+        (
+            "paper of the graph alone",
+            "mgoe-paper",
+            {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}},
+        ),
         ("mgoe of the graph alone", "mgoe", {"inputs": GRAPH_ONLY}),
-        ("members", "mgoe", {"inputs": INPUT_GROUPS, "options": {"members": 3, "table": True, "one_gate": False}}),
+        (
+            "members",
+            "mgoe",
+            {"inputs": INPUT_GROUPS, "options": {"members": 3, "table": True, "one_gate": False}},
+        ),
         ("members of the paper's form", "mgoe-paper", {"options": {"members": 2, "gate_query": "ids"}}),
         ("mmoe", "mmoe", {}),
         ("mmoe+graph", "mmoe+graph", {"options": {"experts": 4}}),
@@ -43,7 +70,11 @@ MODELS = {
         ("single-task", "single-task", {}),
         ("omoe", "omoe", {}),
         ("ple", "ple", {}),
-        ("ple of three levels", "ple+mgoe", {"options": {"hidden": [16, 12, 8], "own_experts": 2, "shared_experts": 3}}),
+        (
+            "ple of three levels",
+            "ple+mgoe",
+            {"options": {"hidden": [16, 12, 8], "own_experts": 2, "shared_experts": 3}},
+        ),
         ("cgc", "ple+counts", {"options": {"hidden": [16]}}),
         ("esmm", "esmm", {}),
         ("esmm in a chain", "esmm+graph", {"options": {"funnel": "chain"}}),
@@ -83,7 +114,12 @@ def test_a_prediction_is_independent_of_its_batch_mates(model, rows, seed):
     built = make_model(model, SPEC, seed=0)
     batch = random_batch(SPEC, rows, seed)
     together = built.predict(batch)
-    torch.testing.assert_close(torch.cat([built.predict(take(batch, slice(i, i + 1))) for i in range(rows)]), together, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([built.predict(take(batch, slice(i, i + 1))) for i in range(rows)]),
+        together,
+        atol=1e-6,
+        rtol=0,
+    )
     backwards = torch.arange(rows - 1, -1, -1)
     torch.testing.assert_close(built.predict(take(batch, backwards))[backwards], together, atol=1e-6, rtol=0)
 
@@ -110,9 +146,24 @@ def test_no_rows_are_no_trouble(model):
 @every_model
 def test_cold_nodes_and_empty_lists_give_finite_predictions(model):
     batch = random_batch(SPEC, 8)
-    cold = {"user": SPEC.n_users, "item": SPEC.n_items, "user_macro": SPEC.macro_users, "item_macro": SPEC.macro_items}
-    cold |= {"recent_items": -1, "recent_users": -1, "recent_items_macro": SPEC.macro_items, "recent_users_macro": SPEC.macro_users}
-    cold |= {"recent_items_code": 0, "recent_users_code": 0, "table_user": SPEC.macro_items, "table_item": SPEC.macro_users}
+    cold = {
+        "user": SPEC.n_users,
+        "item": SPEC.n_items,
+        "user_macro": SPEC.macro_users,
+        "item_macro": SPEC.macro_items,
+    }
+    cold |= {
+        "recent_items": -1,
+        "recent_users": -1,
+        "recent_items_macro": SPEC.macro_items,
+        "recent_users_macro": SPEC.macro_users,
+    }
+    cold |= {
+        "recent_items_task_mask": 0,
+        "recent_users_task_mask": 0,
+        "table_user": SPEC.macro_items,
+        "table_item": SPEC.macro_users,
+    }
     cold |= {"u1": 0, "u2": 0, "i1": 0, "i2": 0, "user_side.tags": -1}
     for key, value in cold.items():
         batch[key] = torch.full_like(batch[key], value)
@@ -227,7 +278,9 @@ def test_rows_without_labels_are_as_good_as_absent(model):
 def test_parameters_are_tables_with_sparse_gradients_or_dense(model):
     built = make_model(model, SPEC, seed=0)
     built.loss(random_batch(SPEC))[0].backward()
-    tables, dense, everything = ({id(p) for p in ps} for ps in (built.tables(), built.dense(), built.parameters()))
+    tables, dense, everything = (
+        {id(p) for p in ps} for ps in (built.tables(), built.dense(), built.parameters())
+    )
     assert tables | dense == everything
     assert not tables & dense
     assert all(p.grad.is_sparse for p in built.tables())
@@ -264,7 +317,13 @@ def test_any_two_options_go_together():
         for second in list(switches)[list(switches).index(first) + 1 :]:
             for a in switches[first]:
                 for b in switches[second]:
-                    built = make_model(ModelSettings(name="x", base="mgoe", inputs=INPUT_GROUPS, options={first: a, second: b}), SPEC, 0)
+                    built = make_model(
+                        ModelSettings(
+                            name="x", base="mgoe", inputs=INPUT_GROUPS, options={first: a, second: b}
+                        ),
+                        SPEC,
+                        0,
+                    )
                     assert built.predict(batch).isfinite().all(), (first, a, second, b)
 
 
@@ -275,9 +334,17 @@ def test_without_attention_the_user_side_ignores_the_candidate():
     assert torch.equal(built.macro(batch)[0], built.macro(other)[0])
 
 
-@pytest.mark.parametrize("model", ["mgoe", *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm"))])
+@pytest.mark.parametrize(
+    "model", ["mgoe", *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm"))]
+)
 def test_mixed_tasks_train_together(model):
-    spec = make_spec((TaskSpec("click"), TaskSpec("buy", given=0), TaskSpec("stay", kind="regression", mean=50.0, std=20.0)))
+    spec = make_spec(
+        (
+            TaskSpec("click"),
+            TaskSpec("buy", given=0),
+            TaskSpec("stay", kind="regression", mean=50.0, std=20.0),
+        )
+    )
     batch = random_batch(spec)
     batch["labels"][:, 2] = torch.rand(64, generator=torch.Generator().manual_seed(0)) * 100
     batch["labels"][:, 1] = torch.where(batch["labels"][:, 0] == 1, batch["labels"][:, 1], torch.nan)

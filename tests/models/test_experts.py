@@ -79,11 +79,16 @@ def test_one_link_of_nine_edges_among_twenty_nodes():
 
 def test_a_node_without_edges_aggregates_to_zero_where_empty_nodes_are_masked():
     spec = make_spec()
-    batch = take(random_batch(spec), slice(4)) | {order: torch.zeros(4, n) for order, n in (("u1", 7), ("u2", 5), ("i1", 5), ("i2", 7))}
+    batch = take(random_batch(spec), slice(4)) | {
+        order: torch.zeros(4, n) for order, n in (("u1", 7), ("u2", 5), ("i1", 5), ("i2", 7))
+    }
     for target in (0, 2):
         vectors = {"user": torch.randn(3, 4, 2), "item": torch.randn(3, 4, 2)} if target else {}
         masked, bare = (
-            MacroExperts(spec, 3, width=4, aggregate=4, tau=1.0, mask_empty=mask, target=target)(batch, **vectors) for mask in (True, False)
+            MacroExperts(spec, 3, width=4, aggregate=4, tau=1.0, mask_empty=mask, target=target)(
+                batch, **vectors
+            )
+            for mask in (True, False)
         )
         assert not torch.cat(masked).any()
         assert torch.cat(bare).any()

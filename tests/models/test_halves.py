@@ -11,7 +11,10 @@ from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS, every_model
 
-OWNERS = {"counts": ("user",) * 2 + ("item",) * 3, "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair")}
+OWNERS = {
+    "counts": ("user",) * 2 + ("item",) * 3,
+    "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair"),
+}
 
 
 def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
@@ -38,7 +41,9 @@ def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
 
 def late(batch: Batch, halves: Halves) -> Batch:
     """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no others."""
-    out = {key: batch[key][:1] if owner_of(key) == "user" else batch[key] for key in halves.keys & batch.keys()}
+    out = {
+        key: batch[key][:1] if owner_of(key) == "user" else batch[key] for key in halves.keys & batch.keys()
+    }
     for key in OWNERS.keys() & out.keys() if not halves.whole else ():
         out[key] = out[key][:, [side == "pair" for side in OWNERS[key]]]
     return out
@@ -47,10 +52,15 @@ def late(batch: Batch, halves: Halves) -> Batch:
 def check_halves(model, batch: Batch) -> None:
     halves = model.halves(OWNERS)
     with torch.no_grad():
-        user, item = halves.user(part(batch, "user", halves.user_keys)), halves.item(part(batch, "item", halves.item_keys))
+        user, item = (
+            halves.user(part(batch, "user", halves.user_keys)),
+            halves.item(part(batch, "item", halves.item_keys)),
+        )
         assert user.shape == (1, halves.width)
         assert item.shape == (len(batch["item"]), halves.width)
-        torch.testing.assert_close(halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5
+        )
 
 
 @every_model
@@ -73,7 +83,15 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             "knots": st.lists(st.floats(-2, 2), max_size=3, unique=True).map(sorted),
             **{
                 name: st.booleans()
-                for name in ("second_order", "table", "mask_empty", "edge_vectors", "task_ids", "one_gate", "shared_macro")
+                for name in (
+                    "second_order",
+                    "table",
+                    "mask_empty",
+                    "edge_vectors",
+                    "task_ids",
+                    "one_gate",
+                    "shared_macro",
+                )
             },
         }
     )
@@ -83,7 +101,12 @@ def test_any_options_of_mgoe_can_be_taken_apart():
     @given(options=options, inputs=groups, tasks=st.integers(1, 4), seed=st.integers(0, 99))
     def check(options, inputs, tasks, seed):
         spec = make_spec(tasks)
-        settings = ModelSettings(name="x", base="mgoe", inputs=tuple(group for group in INPUT_GROUPS if group in inputs), options=options)
+        settings = ModelSettings(
+            name="x",
+            base="mgoe",
+            inputs=tuple(group for group in INPUT_GROUPS if group in inputs),
+            options=options,
+        )
         check_halves(make_model(settings, spec, seed), of_one_user(spec, 5, seed))
 
     check()
@@ -105,7 +128,9 @@ def test_a_context_a_candidate_gives_the_user_a_row_each():
     known = part(batch, "user", halves.user_keys) | {"context.hour": batch["context.hour"]}
     with torch.no_grad():
         user, item = halves.user(known), halves.item(part(batch, "item", halves.item_keys))
-        torch.testing.assert_close(halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("tasks", [1, 3])

@@ -20,7 +20,13 @@ small = st.integers(1, 5)
 
 
 @up_to(25)
-@given(copies=small, common=st.integers(0, 4), own=st.integers(0, 4), hidden=st.lists(small, min_size=1, max_size=3), rows=small)
+@given(
+    copies=small,
+    common=st.integers(0, 4),
+    own=st.integers(0, 4),
+    hidden=st.lists(small, min_size=1, max_size=3),
+    rows=small,
+)
 def test_stacked_mlps_equal_separate_ones(copies, common, own, hidden, rows):
     mlp = StackedMLP(copies, common, own, hidden)
     x, mine = torch.randn(rows, common), torch.randn(copies, rows, own)
@@ -37,7 +43,10 @@ def test_stacked_mlps_equal_separate_ones(copies, common, own, hidden, rows):
         for layer in mlp.deeper:
             h = (h @ layer.weight[c] + layer.bias[c]).relu()
             ones = torch.ones(copies - c, 2, layer.weight.shape[1])
-            torch.testing.assert_close(layer.some(slice(c, None), ones), layer.weight[c:].sum(1, True) + layer.bias[c:].expand(-1, 2, -1))
+            torch.testing.assert_close(
+                layer.some(slice(c, None), ones),
+                layer.weight[c:].sum(1, True) + layer.bias[c:].expand(-1, 2, -1),
+            )
         torch.testing.assert_close(found[c], h, atol=1e-5, rtol=1e-4)
 
 
@@ -71,7 +80,11 @@ def naive_towers(towers: Towers, common, own):
     logits, before = [], None
     for t in range(len(own)):
         first = towers.mlp.first(common, own)[t]
-        told = None if before is None or towers.told is None else (before @ towers.told.weight[t - 1] + towers.told.bias[t - 1]).relu()
+        told = (
+            None
+            if before is None or towers.told is None
+            else (before @ towers.told.weight[t - 1] + towers.told.bias[t - 1]).relu()
+        )
         if towers.heard is not None and told is not None:
             first = first + told @ towers.heard[t - 1]
         h = first.relu()
@@ -117,7 +130,9 @@ def test_table_entries_of_each_task_are_its_own():
     table = MacroTaskTable(2, macro_users=3, macro_items=4, width=5)
     found = table(torch.tensor([[1, 4], [0, 2]]), torch.tensor([[3, 0], [2, 1]]))
     assert found.shape == (2, 2, 10)
-    torch.testing.assert_close(found[1, 0], torch.cat([table.of_user.weight[5 + 4], table.of_item.weight[4 + 0]]))
+    torch.testing.assert_close(
+        found[1, 0], torch.cat([table.of_user.weight[5 + 4], table.of_item.weight[4 + 0]])
+    )
 
 
 @up_to(25)
@@ -129,7 +144,12 @@ def test_recents_in_any_order_give_the_same_summary(rows, recents, seed):
     bonus, present = torch.rand(rows, recents, generator=g), torch.rand(rows, recents, generator=g) < 0.7
     order = torch.randperm(recents, generator=g)
     expected = attention(target, neighbours, bonus, present)
-    torch.testing.assert_close(attention(target, neighbours[:, order], bonus[:, order], present[:, order]), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        attention(target, neighbours[:, order], bonus[:, order], present[:, order]),
+        expected,
+        atol=1e-6,
+        rtol=1e-5,
+    )
     other = torch.where(present[:, :, None], neighbours, 9.0)  # what lies under the padding is not read
     torch.testing.assert_close(attention(target, other, bonus, present), expected)
     assert not expected[~present.any(1)].any()
@@ -141,14 +161,19 @@ def test_recents_equal_their_definition():
     key, query = neighbours @ attention.key, target @ attention.query
     weights = ((key * query[:, None]).sum(2) / 2 + bonus).softmax(1)
     expected = (weights[:, :, None] * (neighbours @ attention.value)).sum(1)
-    torch.testing.assert_close(attention(target, neighbours, bonus, torch.ones(5, 6, dtype=torch.bool)), expected)
+    torch.testing.assert_close(
+        attention(target, neighbours, bonus, torch.ones(5, 6, dtype=torch.bool)), expected
+    )
 
 
 def test_a_stronger_behaviour_weighs_more():
-    spec = make_spec(code_scores=(0.0, 1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0))
+    spec = make_spec(task_mask_scores=(0.0, 1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0))
     batch = random_batch(spec, 1) | {"recent_items": torch.tensor([[3, 5, -1, -1]])}
     nodes, recents = Nodes(spec, by_id=True, recents=True, width=4), Recents(spec, 4, 4)
-    summaries = [recents(batch | {"recent_items_code": torch.tensor([[1, code, 0, 0]])}, nodes(batch))[0, :4] for code in range(1, 8)]
+    summaries = [
+        recents(batch | {"recent_items_task_mask": torch.tensor([[1, code, 0, 0]])}, nodes(batch))[0, :4]
+        for code in range(1, 8)
+    ]
     ends = nodes.items.weight[[3, 5]] @ recents.items.value
     shares = (torch.stack(summaries) - ends[0]) @ (ends[1] - ends[0])  # of item 5, up to a factor
     assert (shares.diff() >= -1e-7).all()
@@ -162,7 +187,9 @@ def test_dense_features_are_standardised_and_clipped():
     batch = random_batch(spec, 3)
     batch["counts"] = torch.tensor([[3.0, 2, 3, 400, 5], [1, 1, 4, -400, 5], [5, 3, 3, 4, 6]])
     found = inputs(batch)
-    torch.testing.assert_close(found[:, :5], torch.tensor([[1.0, 0, 0, CLIP, 0], [0, -1, 0, -CLIP, 0], [2, 1, 0, 0, 0]]))
+    torch.testing.assert_close(
+        found[:, :5], torch.tensor([[1.0, 0, 0, CLIP, 0], [0, -1, 0, -CLIP, 0], [2, 1, 0, 0, 0]])
+    )
     torch.testing.assert_close(found[:, 5:], batch["pair"].clamp(-CLIP, CLIP))
     assert inputs.columns("counts") == [0, 1, 2, 3, 4]
 

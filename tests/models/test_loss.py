@@ -23,7 +23,13 @@ class Constant(RankingModel):
         return self.raw
 
 
-SPEC = make_spec((TaskSpec("a", weight=2.0), TaskSpec("b", weight=0.5), TaskSpec("c", kind="regression", mean=3.0, std=2.0)))
+SPEC = make_spec(
+    (
+        TaskSpec("a", weight=2.0),
+        TaskSpec("b", weight=0.5),
+        TaskSpec("c", kind="regression", mean=3.0, std=2.0),
+    )
+)
 
 
 @up_to(30)
@@ -43,7 +49,11 @@ def test_a_missing_label_gives_neither_loss_nor_gradient(seed, missing):
             assert losses[t] == 0
             continue
         raw, label, weight = model.raw[rows, t], batch["labels"][rows, t], batch["weight"][rows]
-        each = F.binary_cross_entropy(raw.sigmoid(), label, reduction="none") if t < 2 else (raw - (label - task.mean) / task.std) ** 2
+        each = (
+            F.binary_cross_entropy(raw.sigmoid(), label, reduction="none")
+            if t < 2
+            else (raw - (label - task.mean) / task.std) ** 2
+        )
         torch.testing.assert_close(losses[t], (each * weight).sum() / weight.sum())
     torch.testing.assert_close(total, 2 * losses[0] + 0.5 * losses[1] + losses[2])
 
@@ -81,5 +91,7 @@ def test_the_position_biases_training_only():
     assert torch.equal(model(batch), model(without))  # starts at zero
     with torch.no_grad():
         model.bias.weight += torch.arange(SPEC.positions)[:, None] + 1
-    torch.testing.assert_close(model(batch) - model(without), (batch["position"][:, None] + 1.0).expand(-1, 3))
+    torch.testing.assert_close(
+        model(batch) - model(without), (batch["position"][:, None] + 1.0).expand(-1, 3)
+    )
     assert torch.equal(model.predict(batch), model.predict(without))

@@ -23,7 +23,11 @@ OPTIONS = st.fixed_dictionaries(
 
 def make(spec, options: dict, members: int, seed: int = 0) -> MGOE:
     model = make_model(
-        ModelSettings(name="m", base="mgoe", ids="on", inputs=INPUT_GROUPS, options={**options, "members": members}), spec, seed
+        ModelSettings(
+            name="m", base="mgoe", ids="on", inputs=INPUT_GROUPS, options={**options, "members": members}
+        ),
+        spec,
+        seed,
     )
     assert isinstance(model, MGOE)
     return model
@@ -51,10 +55,18 @@ def test_members_are_models_that_learn_alone(options, tasks, members, seed):
     spec = make_spec(tasks)
     together, batch = make(spec, options, members, seed), random_batch(spec, 8, seed)
     single = [alone(together, member, spec, options) for member in range(members)]
-    torch.testing.assert_close(together.each(batch), torch.stack([model(batch) for model in single]), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(together(batch), torch.stack([model(batch) for model in single]).mean(0), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(together.loss(batch)[1], torch.stack([model.loss(batch)[1] for model in single]).mean(0))
-    torch.testing.assert_close(together.watch(batch)["gates"], single[0].watch(batch)["gates"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        together.each(batch), torch.stack([model(batch) for model in single]), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        together(batch), torch.stack([model(batch) for model in single]).mean(0), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        together.loss(batch)[1], torch.stack([model.loss(batch)[1] for model in single]).mean(0)
+    )
+    torch.testing.assert_close(
+        together.watch(batch)["gates"], single[0].watch(batch)["gates"], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_members_differ_from_the_start():

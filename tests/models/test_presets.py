@@ -13,7 +13,12 @@ from mgoe.models.spec import FeatureSpec
 from tests.models.batches import make_spec, random_batch
 
 SUFFIXES = ("", "+counts", "+edges", "+graph", "+mgoe")
-NAMES = [base + suffix for base in PRESETS for suffix in SUFFIXES if not (base.startswith("macgnn") and suffix in ("+counts", "+edges"))]
+NAMES = [
+    base + suffix
+    for base in PRESETS
+    for suffix in SUFFIXES
+    if not (base.startswith("macgnn") and suffix in ("+counts", "+edges"))
+]
 RIVALS = ["single-task", "shared-bottom", "omoe", "mmoe", "ple", "esmm", "aitm", "metaheac", "stem", "home"]
 
 
@@ -36,25 +41,41 @@ def test_names_stand_for_inputs():
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
     assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
-    assert inputs["mgoe-paper"] == inputs["macgnn"] == inputs["macgnn-released"] == {"ids", "side", "context", "recents", "aggregates"}
+    assert (
+        inputs["mgoe-paper"]
+        == inputs["macgnn"]
+        == inputs["macgnn-released"]
+        == {"ids", "side", "context", "recents", "aggregates"}
+    )
 
 
 def test_rivals_keep_the_ids_they_are_published_with_and_mgoe_goes_by_the_log():
     free = {"mgoe", "lightgbm"}
-    assert {name: resolve(name).ids for name in PRESETS} == {name: "auto" if name in free else "on" for name in PRESETS}
+    assert {name: resolve(name).ids for name in PRESETS} == {
+        name: "auto" if name in free else "on" for name in PRESETS
+    }
     assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS)
     assert resolve(ModelSettings(name="mmoe", base="mmoe", ids="off")).ids == "off"
 
 
 def test_the_paper_preset_reads_the_paper():
-    spec = FeatureSpec(**(vars(make_spec()) | {"user_side": (), "item_side": (), "context": (), "widths": {}, "moments": {}}))
+    spec = FeatureSpec(
+        **(vars(make_spec()) | {"user_side": (), "item_side": (), "context": (), "widths": {}, "moments": {}})
+    )
     model = make_model("mgoe-paper", spec, 0)
     assert isinstance(model, MGOE)
     options = model.options
-    assert (options.form, options.attention, options.transfer, options.table) == ("paper", "none", "aitm", True)
+    assert (options.form, options.attention, options.transfer, options.table) == (
+        "paper",
+        "none",
+        "aitm",
+        True,
+    )
     assert options.aggregate == 2 * options.width
     assert model.inputs.width == 0
-    assert model.towers.mlp.own.shape[1] == 2 * options.width + 4 * options.aggregate + 2 * options.width  # MGE_t and two table entries
+    assert (
+        model.towers.mlp.own.shape[1] == 2 * options.width + 4 * options.aggregate + 2 * options.width
+    )  # MGE_t and two table entries
     assert model.towers.mlp.common.shape[0] == 2 * options.aggregate  # micro neighbours bypass the experts
 
 
@@ -71,7 +92,11 @@ def test_the_same_suffix_gives_every_model_the_same_inputs():
 def test_the_budget_of_ids_is_everyone_s():
     rows = {name: make_model(name, make_spec(), 0) for name in ["mgoe", *RIVALS, "macgnn"]}
     widths = {
-        name: next(table.embedding_dim for table in built.modules() if isinstance(table, nn.Embedding) and table.num_embeddings == 31)
+        name: next(
+            table.embedding_dim
+            for table in built.modules()
+            if isinstance(table, nn.Embedding) and table.num_embeddings == 31
+        )
         for name, built in rows.items()
     }
     assert set(widths.values()) == {48}
@@ -79,7 +104,10 @@ def test_the_budget_of_ids_is_everyone_s():
 
 @pytest.mark.parametrize("knots", [[1, 1], [2, -1], [math.nan], [11], [-math.inf, 0], list(range(-9, 9))])
 def test_knots_rise_within_what_values_are_clipped_to(knots):
-    with pytest.raises(ConfigError, match=r"knots: takes up to 16 numbers, each above the one before, between -10 and 10.*sort them"):
+    with pytest.raises(
+        ConfigError,
+        match=r"knots: takes up to 16 numbers, each above the one before, between -10 and 10.*sort them",
+    ):
         resolve(ModelSettings(name="mine", base="mgoe", options={"knots": knots}))
 
 
@@ -88,7 +116,9 @@ def test_one_knot_needs_no_list():
 
 
 def test_own_options_lie_over_the_preset_s():
-    settings = resolve(ModelSettings(name="mine", base="mgoe-paper", options={"tau": 0.5}, inputs=("aggregates", "ids")))
+    settings = resolve(
+        ModelSettings(name="mine", base="mgoe-paper", options={"tau": 0.5}, inputs=("aggregates", "ids"))
+    )
     assert settings.base == "mgoe"
     assert settings.options["tau"] == 0.5
     assert settings.options["form"] == "paper"
@@ -108,8 +138,14 @@ def test_rivals_have_the_same_capacity(tasks):
     [
         ("mmeo", "did you mean 'mmoe'"),
         ("mmoe+count", "did you mean 'counts'"),
-        ("macgnn+counts", "MacGNN cannot do without the input 'aggregates', found side, context, counts, pair"),
-        (ModelSettings(name="x", base="home", options={"groups": [["t0"], ["t2"]]}), "must hold every task once, found ['t0', 't2']"),
+        (
+            "macgnn+counts",
+            "MacGNN cannot do without the input 'aggregates', found side, context, counts, pair",
+        ),
+        (
+            ModelSettings(name="x", base="home", options={"groups": [["t0"], ["t2"]]}),
+            "must hold every task once, found ['t0', 't2']",
+        ),
         (ModelSettings(name="x", base="home", options={"groups": [["t0", "t1"], ["t3"]]}), "'t3' is no task"),
         (ModelSettings(name="x", base="lightgbm", inputs=("ids",)), "nothing to read"),
         (ModelSettings(name="x", base="stem", inputs=()), "nothing to read"),
@@ -118,13 +154,21 @@ def test_rivals_have_the_same_capacity(tasks):
             ModelSettings(name="x", base="mgoe", options={"attention": "some"}),
             "models.x.options: attention: Input should be 'none' or 'target'",
         ),
-        (ModelSettings(name="x", base="mmoe", options={"experts": 0}), "experts: Input should be greater than or equal to 1"),
+        (
+            ModelSettings(name="x", base="mmoe", options={"experts": 0}),
+            "experts: Input should be greater than or equal to 1",
+        ),
         (ModelSettings(name="x", base="shared-bottom", options={"hidden": [0]}), "greater than 0, found 0"),
         (ModelSettings(name="x", base="mgoe", options={"tower_hidden": []}), "at least 1 item"),
         (ModelSettings(name="x", base="mgoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mmoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mgoe-paper", inputs=("edges",)), "nothing to read"),
-        (ModelSettings(name="x", base="mgoe", inputs=("pair", "aggregates"), options={"attention": "target"}), "`target` needs inputs"),
+        (
+            ModelSettings(
+                name="x", base="mgoe", inputs=("pair", "aggregates"), options={"attention": "target"}
+            ),
+            "`target` needs inputs",
+        ),
         (ModelSettings(name="x", base="no_such_module:Model"), "cannot be imported"),
         (ModelSettings(name="x", base="mgoe.models:FeatureSpec"), "must name a subclass"),
         (ModelSettings(name="x", base="mgoe.models:Nothing"), "must name a subclass"),
@@ -141,7 +185,12 @@ def test_a_wrong_choice_is_refused_in_one_sentence(model, says):
 def test_bases_are_classes():
     found = {name: type(make_model(name, make_spec(), 0)) for name in PRESETS}
     assert found == {name: BASES[settings.base] for name, settings in PRESETS.items()}
-    assert (found["mgoe"], found["mgoe-paper"], found["mmoe"], found["shared-bottom"]) == (MGOE, MGOE, MMoE, SharedBottom)
+    assert (found["mgoe"], found["mgoe-paper"], found["mmoe"], found["shared-bottom"]) == (
+        MGOE,
+        MGOE,
+        MMoE,
+        SharedBottom,
+    )
 
 
 def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):
@@ -158,7 +207,10 @@ def test_a_model_of_one_s_own_by_its_import_path(monkeypatch, request):
 
 
 def test_ids_that_yaml_takes_for_yes_and_no_are_on_and_off():
-    found = [ModelSettings.model_validate(yaml.safe_load(f"{{name: x, base: mgoe, ids: {word}}}")).ids for word in ("on", "off", "auto")]
+    found = [
+        ModelSettings.model_validate(yaml.safe_load(f"{{name: x, base: mgoe, ids: {word}}}")).ids
+        for word in ("on", "off", "auto")
+    ]
     assert found == ["on", "off", "auto"]
 
 

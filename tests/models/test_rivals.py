@@ -33,7 +33,10 @@ def blocks(tensor, axis, order):
 def permuted(state, rules):
     """Weights after each rule whose pattern finds their name."""
     for pattern, axis, order in rules:
-        state = {name: blocks(value, axis, order) if re.match(pattern, name) else value for name, value in state.items()}
+        state = {
+            name: blocks(value, axis, order) if re.match(pattern, name) else value
+            for name, value in state.items()
+        }
     return state
 
 
@@ -69,7 +72,9 @@ def test_tasks_in_another_order_give_the_same_in_that_order(base):
     ours, batch = make(base, **options), random_batch(SPEC)
     theirs = make(base, replace(SPEC, tasks=tuple(SPEC.tasks[t] for t in ORDER)), **options)
     towers = [] if base == "metaheac" else [*stacked("towers.mlp", ORDER), (r"towers\.out", 0, ORDER)]
-    theirs.load_state_dict(permuted(ours.state_dict(), [*OF_TASKS[base], *towers, (r"bias\.weight", 1, ORDER)]))
+    theirs.load_state_dict(
+        permuted(ours.state_dict(), [*OF_TASKS[base], *towers, (r"bias\.weight", 1, ORDER)])
+    )
     torch.testing.assert_close(theirs(batch), ours(batch)[:, ORDER], atol=1e-6, rtol=1e-5)
     losses = theirs.loss(batch | {"labels": batch["labels"][:, ORDER]})[1]
     torch.testing.assert_close(losses, ours.loss(batch)[1][ORDER], atol=1e-6, rtol=1e-5)
@@ -80,14 +85,19 @@ def test_no_layer_is_shared(base):
     built = make(base)
     built(random_batch(SPEC))[:, 1].sum().backward()
     reached = {name: p.grad for name, p in built.towers.named_parameters()}
-    moved = {name: g.unflatten(1, (3, -1)).transpose(0, 1) if name == "mlp.common" else g for name, g in reached.items()}
+    moved = {
+        name: g.unflatten(1, (3, -1)).transpose(0, 1) if name == "mlp.common" else g
+        for name, g in reached.items()
+    }
     before = [0] if base == "esmm" else []  # a click is a step of every product
     assert all([t for t in range(3) if g[t].any()] == [*before, 1] for g in moved.values())
 
 
 def test_one_expert_of_a_mixture_is_a_shared_bottom():
     mixture, bottom = make("omoe", experts=1), make("shared-bottom", hidden=[128, 64])
-    bottom.load_state_dict({name.replace("experts.", "bottom."): value for name, value in mixture.state_dict().items()})
+    bottom.load_state_dict(
+        {name.replace("experts.", "bottom."): value for name, value in mixture.state_dict().items()}
+    )
     batch = random_batch(SPEC)
     assert torch.equal(mixture.predict(batch), bottom.predict(batch))
 
@@ -135,7 +145,9 @@ def test_extraction_equals_its_equations():
     common, below = built.inputs(batch), None
     for number, level in enumerate(built.levels):
         reads = [None if below is None else below[group] for group in (0, 0, 1, 1, 2, 2, 3, 3, 3)]
-        experts = torch.stack([one_copy(level.experts, s, common, read).relu() for s, read in enumerate(reads)])
+        experts = torch.stack(
+            [one_copy(level.experts, s, common, read).relu() for s, read in enumerate(reads)]
+        )
         out = []
         for t in range(3):
             read = [2 * t, 2 * t + 1, 6, 7, 8]
@@ -178,9 +190,19 @@ def test_a_product_stays_finite_where_probabilities_are_0_or_1(size):
 def test_a_task_follows_from_the_first_or_from_the_one_before():
     assert parents(FUNNEL, "first") == [None, 0, 0]
     assert parents(FUNNEL, "chain") == [None, 0, 1]
-    mixed = (TaskSpec("stay", kind="regression"), *FUNNEL[:2], TaskSpec("price", kind="regression"), TaskSpec("buy", given=1))
+    mixed = (
+        TaskSpec("stay", kind="regression"),
+        *FUNNEL[:2],
+        TaskSpec("price", kind="regression"),
+        TaskSpec("buy", given=1),
+    )
     assert parents(mixed, "first") == parents(mixed, "chain") == [None, None, 1, None, 1]
-    assert parents((*mixed[:2], TaskSpec("buy", given=0), TaskSpec("price", kind="regression", given=1)), "first") == [None] * 4
+    assert (
+        parents(
+            (*mixed[:2], TaskSpec("buy", given=0), TaskSpec("price", kind="regression", given=1)), "first"
+        )
+        == [None] * 4
+    )
 
 
 @pytest.mark.parametrize("funnel", ["first", "chain"])
@@ -196,7 +218,9 @@ def test_a_conditional_task_is_trained_on_every_exposure_and_predicted_within_it
     built, batch = make("esmm", spec), random_batch(spec, 4)
     nan = torch.nan
     batch["labels"] = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, nan], [nan, nan]])
-    torch.testing.assert_close(built.targets(batch), torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [nan, nan]]), equal_nan=True)
+    torch.testing.assert_close(
+        built.targets(batch), torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [nan, nan]]), equal_nan=True
+    )
     priced = make("esmm", make_spec((TaskSpec("click"), TaskSpec("price", kind="regression", given=0))))
     assert priced.targets(batch)[2:, 1].isnan().all()  # what was not bought has no price
     steps = built.towers(built.inputs(batch), None).sigmoid()
@@ -228,14 +252,20 @@ def test_experts_and_critics_equal_their_equations():
     x = built.inputs(batch)
     experts = built.experts(x)
     for t in range(3):
-        told = torch.cat([x, built.tasks[t].expand(16, -1)], 1)  # the gates of the paper read the two side by side
+        told = torch.cat(
+            [x, built.tasks[t].expand(16, -1)], 1
+        )  # the gates of the paper read the two side by side
         weights = [
-            (told @ torch.cat([gate.of_inputs.weight, gate.of_task.weight], 1).T + gate.of_inputs.bias).softmax(1)
+            (
+                told @ torch.cat([gate.of_inputs.weight, gate.of_task.weight], 1).T + gate.of_inputs.bias
+            ).softmax(1)
             for gate in (built.expert_gate, built.critic_gate)
         ]
         h = torch.einsum("bs,sbw->bw", weights[0], experts)
         verdicts = built.verdict(built.critics(h)).squeeze(2)  # (C, B)
-        torch.testing.assert_close(built.logits(batch)[:, t], (weights[1].T * verdicts).sum(0), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            built.logits(batch)[:, t], (weights[1].T * verdicts).sum(0), atol=1e-6, rtol=1e-5
+        )
 
 
 def test_a_task_reads_every_embedding_and_moves_its_own_and_the_shared_ones():
@@ -289,9 +319,12 @@ def test_a_released_macgnn_has_no_query_and_no_key():
     released, repaired = make("macgnn-released"), make("macgnn")
     assert isinstance(released, MacGNN)
     assert not [name for name, _ in released.named_parameters() if "query" in name or "key" in name]
-    assert len([name for name, _ in repaired.named_parameters() if "query" in name or "key" in name]) == 2 * 4 + 2 * 2
+    assert (
+        len([name for name, _ in repaired.named_parameters() if "query" in name or "key" in name])
+        == 2 * 4 + 2 * 2
+    )
     batch, other = random_batch(SPEC), random_batch(SPEC, seed=1)
-    recents = ("u1", "u2", "recent_items", "recent_items_code")
+    recents = ("u1", "u2", "recent_items", "recent_items_task_mask")
     changed = other | {key: batch[key] for key in recents} | {"user": batch["user"]}
     a, b = (released.inputs(x)[:, -4 * 32 : -2 * 32] for x in (batch, changed))
     assert torch.equal(a, b)  # u1 and u2 do not depend on the candidate
@@ -306,7 +339,9 @@ def test_macro_neighbours_equal_their_equations():
         attention = (targets[side] @ macro.key[order][0]) @ (nodes @ macro.query[order][0]).T / 32**0.5
         weights = (batch[order] / 1.3).exp() * attention.exp()
         expected.append((weights / weights.sum(1, keepdim=True)) @ (nodes @ macro.value[order][0]))
-    torch.testing.assert_close(built.inputs(batch)[:, -4 * 32 :], torch.cat(expected, 1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        built.inputs(batch)[:, -4 * 32 :], torch.cat(expected, 1), atol=1e-6, rtol=1e-5
+    )
 
 
 def test_recents_of_a_released_macgnn_are_summed():
@@ -315,4 +350,9 @@ def test_recents_of_a_released_macgnn_are_summed():
     found = built.inputs.recents(batch, rows)[:, :32]
     for row in range(8):
         there = [k for k, item in enumerate(batch["recent_items"][row].tolist()) if item >= 0]
-        torch.testing.assert_close(found[row], rows.recent_items[row, there].sum(0) @ built.inputs.recents.items, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            found[row],
+            rows.recent_items[row, there].sum(0) @ built.inputs.recents.items,
+            atol=1e-6,
+            rtol=1e-5,
+        )

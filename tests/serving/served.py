@@ -19,12 +19,12 @@ for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "promet
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from mgoe.serving.app import create_app  # noqa: E402
-from mgoe.serving.current import Current  # noqa: E402
-from mgoe.serving.engine import Scoring  # noqa: E402
-from mgoe.serving.heads import Heads  # noqa: E402
-from mgoe.serving.log import EventLog, FileLog  # noqa: E402
-from mgoe.serving.settings import Limits  # noqa: E402
+from mgoe.serving.events.log import EventLog, FileLog  # noqa: E402
+from mgoe.serving.http.app import create_app  # noqa: E402
+from mgoe.serving.http.protocol import Heads  # noqa: E402
+from mgoe.serving.http.reloader import Current  # noqa: E402
+from mgoe.serving.http.settings import Limits  # noqa: E402
+from mgoe.serving.scoring.engine import Scoring  # noqa: E402
 
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
 """A connection each, and patience with a busy machine."""
@@ -82,7 +82,14 @@ def served(
     """Start, and stop when the block ends."""
     current = Current(bundle, log or FileLog(state / "events"), state, scorer, every=EVERY)
     app = create_app(current, limits or Limits(), tokens, access_log=False)
-    how = {"http": Heads, "ws": "none", "log_config": None, "access_log": False, "server_header": False, "lifespan": "on"}
+    how = {
+        "http": Heads,
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "lifespan": "on",
+    }
     server = uvicorn.Server(uvicorn.Config(app, port=0, **how))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

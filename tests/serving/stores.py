@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mgoe.errors import StoreError
-from mgoe.serving.events import Event
+from mgoe.serving.events.event import Event
 
 
 class Server:
@@ -25,7 +25,9 @@ class Server:
     def __init__(self, folder: Path):
         program = shutil.which("redis-server")
         if program is None or importlib.util.find_spec("redis") is None:
-            pytest.skip("a real redis-server and its Python client are not installed (apt-get install redis-server, pip install redis)")
+            pytest.skip(
+                "a real redis-server and its Python client are not installed (apt-get install redis-server, pip install redis)"
+            )
         self.program, self.folder, self.process = program, folder, None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -35,7 +37,16 @@ class Server:
 
     def start(self) -> None:
         keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        words = [self.program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *keep]
+        words = [
+            self.program,
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.folder),
+            *keep,
+        ]
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -56,7 +67,10 @@ class Server:
 
 def events(n: int, first: int = 0) -> list[Event]:
     """So many, each different."""
-    return [Event(f"ü{k}" if k % 2 else k, k % 7, "click", 1_000_000 * k, f"e{k}") for k in range(first, first + n)]
+    return [
+        Event(f"ü{k}" if k % 2 else k, k % 7, "click", 1_000_000 * k, f"e{k}")
+        for k in range(first, first + n)
+    ]
 
 
 def when_back(work, seconds: float = 20):

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
-from mgoe.serving import before
-from mgoe.serving.before import score_sums, tasks_done
+from mgoe.serving.online import base_values as before
+from mgoe.serving.online.base_values import score_sums, tasks_done
 from tests.effort import up_to
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.data import Vocabulary
-from mgoe.serving import codes
-from mgoe.serving.codes import Codes
+from mgoe.serving.online import id_lookup as codes
+from mgoe.serving.online.id_lookup import Codes
 
 integers = st.one_of(st.integers(-50, 50), st.integers(-(2**63), 2**63 - 1))
 asked = st.lists(
@@ -27,7 +27,7 @@ asked = st.lists(
 
 def check_equal(ids: pa.Array, wanted: list[int | str]) -> None:
     codes = Codes(Vocabulary(ids))
-    expected = [int(codes.vocabulary.codes([one])[0]) if fits(one, ids) else -1 for one in wanted]
+    expected = [int(codes.vocabulary.indices([one])[0]) if fits(one, ids) else -1 for one in wanted]
     assert codes.of(wanted).tolist() == expected
 
 
@@ -67,7 +67,9 @@ def test_no_id_at_all(kind: pa.DataType):
 def test_strings_are_read_in_slices(monkeypatch: pytest.MonkeyPatch):
     """So that a thread that reads a million of them gives others their turn."""
     asked, ids_of = [], Vocabulary.ids
-    monkeypatch.setattr(Vocabulary, "ids", lambda self, codes: asked.append(len(codes)) or ids_of(self, codes))
+    monkeypatch.setattr(
+        Vocabulary, "ids", lambda self, codes: asked.append(len(codes)) or ids_of(self, codes)
+    )
     monkeypatch.setattr(codes, "SLICE", 4)
     ids = [f"n{k}" for k in range(10)]
     assert Codes(Vocabulary(pa.array(ids))).of([*ids, "n10"]).tolist() == [*range(10), -1]

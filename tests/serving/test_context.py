@@ -15,7 +15,7 @@ from mgoe.config import FeatureSettings
 from mgoe.data import Vocabulary
 from mgoe.data.features import FeatureEncoders
 from mgoe.errors import DataError, RequestError
-from mgoe.serving.engine import Engine
+from mgoe.serving.scoring.engine import Engine
 
 FEATURES = (
     FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"), FeatureSettings(name="tags", kind="multi"),
@@ -23,11 +23,22 @@ FEATURES = (
 )  # fmt: skip
 ENCODERS = FeatureEncoders(
     FEATURES,
-    {"device": Vocabulary(pa.array([1, 2])), "tags": Vocabulary(pa.array(["a", "b"])), "numbers": Vocabulary(pa.array([7, 8]))},
+    {
+        "device": Vocabulary(pa.array([1, 2])),
+        "tags": Vocabulary(pa.array(["a", "b"])),
+        "numbers": Vocabulary(pa.array([7, 8])),
+    },
     {"tags": 3, "numbers": 3},
     {"age": (40.0, 10.0)},
 )
-scalars = st.none() | st.booleans() | st.integers() | st.sampled_from([10**30, 2**63, 10**400]) | st.floats(allow_nan=False) | st.text()
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**30, 2**63, 10**400])
+    | st.floats(allow_nan=False)
+    | st.text()
+)
 several = st.lists(scalars, max_size=4)
 
 
@@ -55,7 +66,10 @@ def test_any_context_is_encoded_or_refused(engine: Engine, context: dict[str, An
         ({"tags": [1, "a"]}, "context.tags: takes values of one type, .* found text and whole number"),
         ({"numbers": [10**30, 1]}, "context.numbers: takes values of one type, .* found whole number"),
         ({"numbers": [10**30]}, "context.numbers: takes values of one type"),
-        ({"devise": 1}, "context.devise: 'devise' is no context feature of this bundle; did you mean 'device'"),
+        (
+            {"devise": 1},
+            "context.devise: 'devise' is no context feature of this bundle; did you mean 'device'",
+        ),
     ],
 )
 def test_what_does_not_suit_the_feature_is_said(engine: Engine, context: dict[str, Any], said: str):
@@ -65,7 +79,12 @@ def test_what_does_not_suit_the_feature_is_said(engine: Engine, context: dict[st
 
 @pytest.mark.parametrize(
     ("context", "codes"),
-    [({"tags": "a|b"}, [1, 2, -1]), ({"tags": ["b", None, "x"]}, [2, 0, -1]), ({"tags": []}, [-1] * 3), ({"tags": None}, [-1] * 3)],
+    [
+        ({"tags": "a|b"}, [1, 2, -1]),
+        ({"tags": ["b", None, "x"]}, [2, 0, -1]),
+        ({"tags": []}, [-1] * 3),
+        ({"tags": None}, [-1] * 3),
+    ],
 )
 def test_several_values(engine: Engine, context: dict[str, Any], codes: list[int]):
     encoded = engine.context(context)

@@ -14,16 +14,18 @@ import pytest
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
-from mgoe.serving import current as module
-from mgoe.serving.engine import Engine, Scoring
-from mgoe.serving.log import FileLog
+from mgoe.serving.events.log import FileLog
+from mgoe.serving.http import reloader as module
+from mgoe.serving.scoring.engine import Engine, Scoring
 from tests.serving.served import served
 from tests.serving.test_live_service import change_manifest, mgoe_name, until
 
 
 def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
     work = "asyncio.wait_for(_behind_requests(lambda: (print('begun', flush=True), time.sleep(600))), 1)"
-    code = f"import asyncio, time\nfrom mgoe.serving.current import _behind_requests\nasyncio.run({work})"
+    code = (
+        f"import asyncio, time\nfrom mgoe.serving.http.reloader import _behind_requests\nasyncio.run({work})"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.stdout == "begun\n"
     assert ended.stderr.rstrip().endswith("TimeoutError")
@@ -43,7 +45,9 @@ def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monk
         assert service.current.engine.live.stats["events"] == 1
 
 
-def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(module, "PAUSE", 0.1)
     with served(own, tmp_path / "state") as service:
         opened, before = service.current._open, service.current.engine

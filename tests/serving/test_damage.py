@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mgoe.errors import StoreError
 from mgoe.serving import Event, open_events
-from mgoe.serving.log import FileLog, every
-from mgoe.serving.records import LARGEST, damaged
+from mgoe.serving.events.log import FileLog, every
+from mgoe.serving.events.records import LARGEST, damaged
 from tests.effort import up_to
 from tests.serving.stores import events
 
@@ -116,11 +116,17 @@ def test_a_second_tail_at_the_same_place_does_not_take_the_first_one_s():
             with file.open("ab") as end:
                 end.write(more)
             FileLog(file.parent)
-        assert {kept.read_bytes() for kept in file.parent.glob("*.cut")} == {b"\x40\x00\x00\x00one", b"\x40\x00\x00\x00other"}
+        assert {kept.read_bytes() for kept in file.parent.glob("*.cut")} == {
+            b"\x40\x00\x00\x00one",
+            b"\x40\x00\x00\x00other",
+        }
         assert file.stat().st_size == ends[-1]
 
 
-@given(start=st.integers(0, 5 * LARGEST), filling=st.sampled_from([b"\x00", b"[", b"\x05\x00\x00\x00\x01\x02\x03\x04["]))
+@given(
+    start=st.integers(0, 5 * LARGEST),
+    filling=st.sampled_from([b"\x00", b"[", b"\x05\x00\x00\x00\x01\x02\x03\x04["]),
+)
 @up_to(10)
 def test_a_whole_event_is_found_however_far_behind_the_damage_it_lies(start: int, filling: bytes):
     with written() as (_, file, ends):

@@ -36,7 +36,9 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running(folder: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]:
     log = (folder / f"{Path(str(command[0])).name}-{time.monotonic_ns()}.log").open("wb")
-    with subprocess.Popen([str(word) for word in command], cwd=folder, stdout=log, stderr=log, env=os.environ) as process:
+    with subprocess.Popen(
+        [str(word) for word in command], cwd=folder, stdout=log, stderr=log, env=os.environ
+    ) as process:
         try:
             yield process
         finally:
@@ -60,7 +62,10 @@ def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
 @contextmanager
 def nginx(folder: Path, site: Path) -> Iterator[None]:
     """nginx with one site and everything it writes below a folder."""
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     main = f"daemon off;\npid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
     (folder / "whole.conf").write_text(f"{main}http {{\naccess_log off;\n{temporary}include {site};\n}}\n")
     with running(folder, "nginx", "-p", folder, "-c", folder / "whole.conf", "-e", "stderr"):
@@ -70,14 +75,29 @@ def nginx(folder: Path, site: Path) -> Iterator[None]:
 def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
     store, one, other, front = free_ports(4)
     item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
-    serve = (sys.executable, "-m", "mgoe", "serve", finished / "bundle", "--redis", f"redis://127.0.0.1:{store}/0")
+    serve = (
+        sys.executable,
+        "-m",
+        "mgoe",
+        "serve",
+        finished / "bundle",
+        "--redis",
+        f"redis://127.0.0.1:{store}/0",
+    )
     with ExitStack() as stack:
-        stack.enter_context(running(tmp_path, "redis-server", configured("redis.conf", tmp_path, {6379: store})))
+        stack.enter_context(
+            running(tmp_path, "redis-server", configured("redis.conf", tmp_path, {6379: store}))
+        )
         wait_for_port(store)
-        servers = [stack.enter_context(running(tmp_path, *serve, "--port", port, "--state", tmp_path / str(port))) for port in (one, other)]
+        servers = [
+            stack.enter_context(running(tmp_path, *serve, "--port", port, "--state", tmp_path / str(port)))
+            for port in (one, other)
+        ]
         for port in (one, other):
             check_ready(f"http://127.0.0.1:{port}")
-        stack.enter_context(nginx(tmp_path, configured("nginx.conf", tmp_path, {8001: one, 8002: other, 8080: front})))
+        stack.enter_context(
+            nginx(tmp_path, configured("nginx.conf", tmp_path, {8001: one, 8002: other, 8080: front}))
+        )
         url = f"http://127.0.0.1:{front}"
         check_ready(url)
         event = {"user": 10**9, "item": item, "behavior": "click", "id": "first"}
@@ -89,7 +109,10 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
         through = [post(url + "/v1/rank", json={"user": 10**9, "k": 3}).json() for _ in range(6)]
         assert all(answer["scores"] == through[0]["scores"] for answer in through)
         for origin, status in ((url, 200), (url + "1", 403), ("http://other.example", 403)):
-            assert post(url + "/v1/rank", json={"user": 1, "k": 1}, headers={"Origin": origin}).status_code == status
+            assert (
+                post(url + "/v1/rank", json={"user": 1, "k": 1}, headers={"Origin": origin}).status_code
+                == status
+            )
         servers[0].kill()
         servers[0].wait(10)
         assert all(post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))

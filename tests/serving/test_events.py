@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 import mgoe
 from mgoe.config import RunSettings
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events import AHEAD, Event, EventReader, read_id, task_bits, typed
+from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, task_bits, typed
 
 NOW = 1_700_000_000_000_000
 NUMBERS = EventReader({"click": 1, "buy": 2}, {"user": pa.int64(), "item": pa.int64()})
 TEXTS = EventReader({"click": 1, "buy": 2}, {"user": pa.string(), "item": pa.uint64()})
 RAW = {"user": 7, "item": 9, "behavior": "click"}
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
@@ -90,7 +91,10 @@ def test_one_id_in_its_vocabularys_type(value: Any):
         ({"user": "07"}, "user: ids of users are whole numbers of 64 bits"),
         ({"user": 7.5}, "user: must be an id"),
         ({"item": 2**63}, "item: ids of items"),
-        ({"behavior": "clik"}, "behavior: must be one of click, buy, found 'clik'; did you mean|behavior: must be one of click, buy"),
+        (
+            {"behavior": "clik"},
+            "behavior: must be one of click, buy, found 'clik'; did you mean|behavior: must be one of click, buy",
+        ),
         ({"behavior": None}, "found none"),
         ({"time": NOW + AHEAD + 1}, "time: must be at most 5 minutes ahead"),
         ({"time": "yesterday"}, "time: must be a number since 1970"),
@@ -101,7 +105,10 @@ def test_one_id_in_its_vocabularys_type(value: Any):
         ({"id": "x" * 600}, "id: an id has at most 512"),
         ({"weight": 1}, "weight: is no field of an event"),
         ({"use" * 10_000: 1}, r"(use)+us: is no field of an event; valid names: [\w, ]+; it has [\w, ]+$"),
-        ({"behavior": "clic" * 10_000}, r"behavior: must be one of click, buy, found '[clic]+\.\.\.; valid names: buy, click$"),
+        (
+            {"behavior": "clic" * 10_000},
+            r"behavior: must be one of click, buy, found '[clic]+\.\.\.; valid names: buy, click$",
+        ),
     ],
 )
 def test_what_breaks_a_rule_is_said(change: dict[str, Any], said: str):
@@ -110,11 +117,18 @@ def test_what_breaks_a_rule_is_said(change: dict[str, Any], said: str):
 
 
 KINDS = st.sampled_from([pa.int8(), pa.uint8(), pa.int32(), pa.int64(), pa.string()])
-IDS = st.integers(-300, 300) | st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300).map(str) | st.sampled_from(["A17", "007", "ä"])
+IDS = (
+    st.integers(-300, 300)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.integers(-300, 300).map(str)
+    | st.sampled_from(["A17", "007", "ä"])
+)
 
 
 @given(st.lists(st.tuples(IDS, IDS), max_size=4), KINDS, KINDS)
-def test_events_of_a_log_are_as_if_each_came_to_this_bundle(ids: list[tuple[Any, Any]], users: pa.DataType, items: pa.DataType):
+def test_events_of_a_log_are_as_if_each_came_to_this_bundle(
+    ids: list[tuple[Any, Any]], users: pa.DataType, items: pa.DataType
+):
     """Whatever the log holds: an id that no request of this bundle could send is none."""
 
     def sent(user: Any, item: Any) -> Event | None:
@@ -136,8 +150,12 @@ def test_bytes_that_are_no_event():
 def test_behaviors_are_those_of_the_tasks(small: RunSettings, exposures: RunSettings, finished: Path):
     assert task_bits(small) == {"click": 1, "buy": 2}
     assert task_bits(exposures) == {"click": 1, "buy": 2, "stay": 4}
-    several = RunSettings.model_validate({"data": {"log": "x"}, "tasks": [{"name": "any", "behaviors": ["click", "buy"]}, "buy"]})
+    several = RunSettings.model_validate(
+        {"data": {"log": "x"}, "tasks": [{"name": "any", "behaviors": ["click", "buy"]}, "buy"]}
+    )
     assert task_bits(several) == {"click": 1, "buy": 3}
     reader = EventReader.of(mgoe.load(finished / "bundle"))
     assert reader.behaviors == {"click": 1, "buy": 2}
-    assert reader.read({"user": 3, "item": 4, "behavior": "buy", "id": "a"}, NOW) == Event(3, 4, "buy", NOW, "a")
+    assert reader.read({"user": 3, "item": 4, "behavior": "buy", "id": "a"}, NOW) == Event(
+        3, 4, "buy", NOW, "a"
+    )

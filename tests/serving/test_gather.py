@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import Snapshot
-from mgoe.serving.gather import PairGather, owners
+from mgoe.serving.scoring.gather import PairGather, owners
 from tests.effort import up_to
 from tests.graph.histories import event_lists, histories, history, planted
 from tests.serving.test_live import START, World, streams
@@ -42,13 +42,17 @@ def test_of_any_history(log, beta):
     with tempfile.TemporaryDirectory() as folder:
         sizes = [(1, 1), (min(3, int(log.users_at[0])), min(4, int(log.items_at[0])))]
         at = log.build(Path(folder) / "graph", beta=beta, resolutions=sizes).latest
-        check_equal(PairGather(at), at, owners(at), np.arange(-1, at.n_users + 2), np.arange(-1, at.n_items + 2))
+        check_equal(
+            PairGather(at), at, owners(at), np.arange(-1, at.n_users + 2), np.arange(-1, at.n_items + 2)
+        )
 
 
 def test_of_long_lists_in_any_order(snapshot):
     rng = np.random.default_rng(0)
     for n in (1, 2, 3, 7, 9, 100):
-        check_equal(PairGather(snapshot), snapshot, owners(snapshot), rng.integers(-1, 62, 3), rng.integers(-1, 42, n))
+        check_equal(
+            PairGather(snapshot), snapshot, owners(snapshot), rng.integers(-1, 62, 3), rng.integers(-1, 42, n)
+        )
 
 
 def test_no_items_give_no_rows(snapshot):
@@ -58,7 +62,9 @@ def test_no_items_give_no_rows(snapshot):
 
 def test_owners_are_told_of_every_column_of_the_mixed_keys(snapshot):
     found = snapshot.gather(np.array([0]), np.array([0]), ["counts", "edges"])
-    assert {key: len(whose) for key, whose in owners(snapshot).items()} == {key: found[key].shape[1] for key in ("counts", "edges")}
+    assert {key: len(whose) for key, whose in owners(snapshot).items()} == {
+        key: found[key].shape[1] for key in ("counts", "edges")
+    }
 
 
 @up_to(8)
@@ -70,4 +76,10 @@ def test_live_nodes_read_as_the_live_states_own_gather(events, data):
         gather = PairGather(live.base, live)
         for _ in range(2):
             live.apply(data.draw(streams(world)))
-            check_equal(gather, live, owners(live.base), np.arange(-1, live.size("user")), np.arange(-1, live.size("item")))
+            check_equal(
+                gather,
+                live,
+                owners(live.base),
+                np.arange(-1, live.size("user")),
+                np.arange(-1, live.size("item")),
+            )

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 for _name in ("orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
-from mgoe.serving.guard import Guard, names_loopback  # noqa: E402
-from mgoe.serving.settings import Limits  # noqa: E402
-from mgoe.serving.telemetry import Figures  # noqa: E402
+from mgoe.serving.http.middleware import Guard, names_loopback  # noqa: E402
+from mgoe.serving.http.settings import Limits  # noqa: E402
+from mgoe.serving.http.telemetry import Figures  # noqa: E402
 
 TOKEN = b"0123456789abcdef"
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
@@ -64,7 +64,12 @@ def guard() -> Guard:
 
 def test_those_without_a_token_take_no_place(guard: Guard):
     wrong, right = ("/v1/rank", b"wrong"), ("/v1/rank", TOKEN)
-    assert asyncio.run(statuses(guard, *[wrong] * 5, right, right, right, wrong)) == [401] * 5 + [0, 0, 429, 401]
+    assert asyncio.run(statuses(guard, *[wrong] * 5, right, right, right, wrong)) == [401] * 5 + [
+        0,
+        0,
+        429,
+        401,
+    ]
     assert guard.under_way == 0
 
 
@@ -76,7 +81,10 @@ def test_what_is_not_counted_is_answered_at_once_and_its_body_not_awaited(guard:
 
 def test_the_figure_is_of_those_that_have_a_place(guard: Guard):
     async def counted() -> list[float]:
-        under_way = [Asked(guard, path, token) for path, token in [("/v1/rank", TOKEN)] * 3 + [("/v1/rank", b"no"), ("/metrics", TOKEN)]]
+        under_way = [
+            Asked(guard, path, token)
+            for path, token in [("/v1/rank", TOKEN)] * 3 + [("/v1/rank", b"no"), ("/metrics", TOKEN)]
+        ]
         await asyncio.sleep(0.05)
         held = guard.figures.registry.get_sample_value("mgoe_in_flight")
         for one in under_way:
@@ -93,8 +101,16 @@ def test_places_taken_by_open_paths_do_not_send_others_away(guard: Guard):
         await done(scope, receive, send)
 
     guard.app = slow
-    assert asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], ("/v1/rank", TOKEN))) == [0] * 6
-    assert asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], *[("/v1/rank", TOKEN)] * 3))[-1] == 429
+    assert (
+        asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], ("/v1/rank", TOKEN)))
+        == [0] * 6
+    )
+    assert (
+        asyncio.run(
+            statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], *[("/v1/rank", TOKEN)] * 3)
+        )[-1]
+        == 429
+    )
 
 
 # --- browsers ---
@@ -109,7 +125,9 @@ LOOPBACK = st.one_of(
 )
 ELSEWHERE = st.one_of(
     NAMES.map(lambda name: f"{name}.example"),
-    NAMES.flatmap(lambda name: st.sampled_from([f"localhost.{name}.com", f"127.0.0.1.{name}.io", f"{name}localhost"])),
+    NAMES.flatmap(
+        lambda name: st.sampled_from([f"localhost.{name}.com", f"127.0.0.1.{name}.io", f"{name}localhost"])
+    ),
     st.ip_addresses(v=4).map(str),
     st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
 ).filter(lambda host: not host.startswith("127.") or not host.replace(".", "").isdigit())
@@ -117,7 +135,9 @@ ELSEWHERE = st.one_of(
 
 def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **headers: str) -> int:
     """Of a request with some headers, at a guard that needs a token or none."""
-    guard = Guard(done, Limits(), (TOKEN,) if token else (), Figures(dict), frozenset(), access_log=False, local=local)
+    guard = Guard(
+        done, Limits(), (TOKEN,) if token else (), Figures(dict), frozenset(), access_log=False, local=local
+    )
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     given += [(b"authorization", b"Bearer " + TOKEN)] if token else []
     said: list[int] = []
@@ -148,7 +168,12 @@ def test_pages_of_other_sites_are_refused(host: str, port: str, other: str, toke
     assume(other != host.lower())
     origins = [f"https://{other}{port}", f"http://{host}{port}1", "null", f"http://{host}.{other}{port}", ""]
     for origin in origins:
-        assert status(token=token, local=local and names_loopback(host.encode()), host=host + port, origin=origin) == 403
+        assert (
+            status(
+                token=token, local=local and names_loopback(host.encode()), host=host + port, origin=origin
+            )
+            == 403
+        )
 
 
 @pytest.mark.parametrize("token", [False, True])

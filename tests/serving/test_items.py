@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
 from mgoe.models import FoldedHalves, make_model
-from mgoe.serving.items import ItemRows, in_large_pages
+from mgoe.serving.scoring.item_rows import ItemRows, in_large_pages
 from tests.effort import up_to
 from tests.models.batches import make_spec
 from tests.models.test_halves import OWNERS, of_one_user, part
@@ -30,7 +30,9 @@ def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
 @given(items=st.lists(st.integers(-3, 12), max_size=40), width=st.integers(1, 70), seed=st.integers(0, 99))
 def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
     values = torch.randn(10, width, generator=torch.Generator().manual_seed(seed))
-    expected = torch.stack([values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)])
+    expected = torch.stack(
+        [values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)]
+    )
     found = rows_of(values, dtype).take(np.array(items, np.int64))
     assert found.dtype == torch.float32
     assert torch.equal(found, expected.to(dtype).float().reshape(found.shape))
@@ -42,14 +44,19 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
     tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(), transfer=st.sampled_from(["none", "add", "aitm", "concat"]),
     rows=st.integers(1, 9), users=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, users, seed):
+def test_what_a_kernel_mixes_is_what_the_model_joins(
+    dtype, tasks, one_gate, table, transfer, rows, users, seed
+):
     spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
     model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
     halves, batch = model.halves(OWNERS), of_one_user(spec, rows, seed)
     assert isinstance(halves, FoldedHalves)
     assert halves.mixed is not None
     with torch.inference_mode():
-        user, items = halves.user(part(batch, "user", halves.user_keys)), halves.item(part(batch, "item", halves.item_keys))
+        user, items = (
+            halves.user(part(batch, "user", halves.user_keys)),
+            halves.item(part(batch, "item", halves.item_keys)),
+        )
         if users:  # a context a candidate
             user = user + torch.randn(rows, 1)
         kept = rows_of(items, dtype)
@@ -74,6 +81,9 @@ def test_newcomers_find_room_and_all_others_stay(dtype):
     for total in range(81, 401):
         held.renew(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
         copies.add(held._held[0].data_ptr())
-        assert torch.equal(held.take(np.arange(-1, total + 1)), torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]))
+        assert torch.equal(
+            held.take(np.arange(-1, total + 1)),
+            torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]),
+        )
     assert len(copies) < 20  # an eighth more each time
     assert held.nbytes == 401 * 3 * dtype.itemsize

@@ -25,22 +25,31 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
 from mgoe.graph.blocks import Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving import index
-from mgoe.serving.before import Before
-from mgoe.serving.events import Event
-from mgoe.serving.follow import Follower
-from mgoe.serving.index import PARTS, item_rows
-from mgoe.serving.live import LiveNodes
-from mgoe.serving.nodes import Nodes
-from mgoe.serving.pairs import LivePairs
-from mgoe.serving.patched import gather_patched, touched
+from mgoe.serving.events.event import Event
+from mgoe.serving.online import item_pairs as index
+from mgoe.serving.online.base_values import Before
+from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.item_pairs import PARTS, item_rows
+from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.nodes import Nodes
+from mgoe.serving.online.overlay import gather_patched, touched
+from mgoe.serving.online.pairs import LivePairs
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
 NAMES = list(BEHAVIORS)
 GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
-EXACT = ["u1", "i1", "table_user", "table_item", "recent_items", "recent_items_code", "recent_users", "recent_users_code"]
+EXACT = [
+    "u1",
+    "i1",
+    "table_user",
+    "table_item",
+    "recent_items",
+    "recent_items_task_mask",
+    "recent_users",
+    "recent_users_task_mask",
+]
 START = [(k, k, k, k % 3) for k in range(5)]
 Row = tuple[int, int, int, int]
 
@@ -54,16 +63,27 @@ class World:
         rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
         self.there = set(rows)
         source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
-        self.graph = build_graph(source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph")
+        self.graph = build_graph(
+            source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
+        )
 
     def live(self) -> LiveNodes:
         users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
         return LiveNodes(self.graph, users, items, BEHAVIORS)
 
     def updated(self, events: list[Event]) -> MacroGraph:
-        rows = [(e.user, e.item, e.time, t) for e in events for t in range(3) if BEHAVIORS.get(e.behavior, 0) >> t & 1]
-        users, items = (max([n, *(row[k] + 1 for row in rows)]) for k, n in ((0, self.users), (1, self.items)))
-        copy = MacroGraph.open(shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph"))
+        rows = [
+            (e.user, e.item, e.time, t)
+            for e in events
+            for t in range(3)
+            if BEHAVIORS.get(e.behavior, 0) >> t & 1
+        ]
+        users, items = (
+            max([n, *(row[k] + 1 for row in rows)]) for k, n in ((0, self.users), (1, self.items))
+        )
+        copy = MacroGraph.open(
+            shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph")
+        )
         source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
         return update_graph(copy, NewEvents(source.history, users, items, source.told(), {}))
 
@@ -74,7 +94,9 @@ def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[l
 
     def named(rows: list[Row]) -> list[Event]:
         kept = [row for row in rows if not any((*row[:3], t) in world.there for t in range(3))]
-        return [Event(u, i, NAMES[(task + time) % 4], time, f"e{k}") for k, (u, i, time, task) in enumerate(kept)]
+        return [
+            Event(u, i, NAMES[(task + time) % 4], time, f"e{k}") for k, (u, i, time, task) in enumerate(kept)
+        ]
 
     return rows.map(named)
 
@@ -82,9 +104,11 @@ def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[l
 def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
     """What a model reads of every pair of ids; neighbours as ids."""
     user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
-    out = live.gather(live.codes("user", user), live.codes("item", item), GROUPS)
+    out = live.gather(live.indices("user", user), live.indices("item", item), GROUPS)
     for side in ("user", "item"):
-        ids = np.array([-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1])
+        ids = np.array(
+            [-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1]
+        )
         out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
     return out
 
@@ -93,7 +117,10 @@ def check_promised(live: LiveNodes, updated: MacroGraph):
     """All that moves at once is as after an update, of known nodes and of newcomers."""
     latest, tasks = updated.latest, 3
     users, items = latest.n_users, latest.n_items
-    found, wanted = read(live, users, items), latest.gather(*(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS)
+    found, wanted = (
+        read(live, users, items),
+        latest.gather(*(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS),
+    )
     for name in ("user_macro", "item_macro", *EXACT):
         assert_array_equal(found[name], wanted[name], err_msg=name)
     assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
@@ -104,7 +131,9 @@ def check_promised(live: LiveNodes, updated: MacroGraph):
     assert_array_equal(found["edges"][:, first], wanted["edges"][:, first])
 
 
-def second_order(live: LiveNodes, side: str, macro: np.ndarray, r: int, matrix: np.ndarray, before: np.ndarray) -> np.ndarray:
+def second_order(
+    live: LiveNodes, side: str, macro: np.ndarray, r: int, matrix: np.ndarray, before: np.ndarray
+) -> np.ndarray:
     """Dense edges over two steps by the equation: others as of the snapshot, with that snapshot's way back."""
     s, s0 = (m if side == "user" else m.T for m in (matrix, before))
     part = live.base.resolutions[r]
@@ -124,7 +153,7 @@ def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tu
     """Fixed-point scores of all pairs by id, with the events and before."""
     arrays, codes = live.base.arrays, np.zeros((users, items), np.int64)
     user = np.repeat(np.arange(live.base.n_users), np.diff(arrays["pairs.indptr"]))
-    codes[user, arrays["pairs.item"]] = arrays["pairs.code"]
+    codes[user, arrays["pairs.item"]] = arrays["pairs.task_mask"]
     before = live.scores[codes]
     for event in events:
         codes[event.user, event.item] |= BEHAVIORS[event.behavior]
@@ -158,7 +187,7 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
         found = {side: live.sides[side] for side in ("user", "item")}
         for side, n, sums in (("user", users, before.sum(axis=0)), ("item", items, before.sum(axis=1))):
             nodes = found[side]
-            codes = live.codes(side, np.arange(n))
+            codes = live.indices(side, np.arange(n))
             slots = np.where(codes >= 0, nodes.slot[codes], -1)
             ids = np.flatnonzero(slots >= 0)
             slots = slots[ids]
@@ -168,10 +197,14 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
                 macro = np.full(n, 99)
                 macro[ids] = nodes.macro[slots, r]
                 dense = second_order(live, side, macro, r, after, before)[ids]
-                assert_array_equal(nodes.fixed_second[slots, r], dense[np.arange(len(ids)), nodes.macro[slots, r]])
+                assert_array_equal(
+                    nodes.fixed_second[slots, r], dense[np.arange(len(ids)), nodes.macro[slots, r]]
+                )
                 if r == 1:
                     assert_array_equal(nodes.fixed_two[slots], dense)
-                    assert_array_equal(nodes.two[slots], np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16))
+                    assert_array_equal(
+                        nodes.two[slots], np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16)
+                    )
 
 
 @up_to(12)
@@ -201,8 +234,14 @@ def test_without_events_live_values_are_the_snapshots(events):
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), START + events)
         live = world.live()
-        user, item = (grid.ravel() for grid in np.meshgrid(np.arange(-1, world.users + 1), np.arange(-1, world.items + 1)))
-        found, wanted = gather_patched(live.base, live.sides, live.pairs, user, item, GROUPS), live.gather(user, item, GROUPS)
+        user, item = (
+            grid.ravel()
+            for grid in np.meshgrid(np.arange(-1, world.users + 1), np.arange(-1, world.items + 1))
+        )
+        found, wanted = (
+            gather_patched(live.base, live.sides, live.pairs, user, item, GROUPS),
+            live.gather(user, item, GROUPS),
+        )
         assert found.keys() == wanted.keys()
         for name in found:
             assert found[name].dtype == wanted[name].dtype
@@ -217,7 +256,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
     live = large.live()
     moved = sorted(large.there)[:2]
-    live.apply([Event(u, i, "buy", time + 10**9) for u, i, time, _ in moved] + [Event(10**6, moved[0][1], "click", 1)])
+    live.apply(
+        [Event(u, i, "buy", time + 10**9) for u, i, time, _ in moved]
+        + [Event(10**6, moved[0][1], "click", 1)]
+    )
     rng, quick = np.random.default_rng(0), 0
     for _ in range(300):
         n = rng.integers(1, 5)
@@ -225,7 +267,10 @@ def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
         groups = GROUPS if rng.random() < 0.5 else ["counts", "edges", "aggregates"]
         plain = ~touched(live.base, live.sides, {"user": user, "item": item}, groups)
         quick += 0 < plain.sum() < n
-        found, wanted = live.gather(user, item, groups), gather_patched(live.base, live.sides, live.pairs, user, item, groups)
+        found, wanted = (
+            live.gather(user, item, groups),
+            gather_patched(live.base, live.sides, live.pairs, user, item, groups),
+        )
         for name in wanted:
             assert_array_equal(found[name], wanted[name], err_msg=name)
             assert found[name].dtype == wanted[name].dtype
@@ -249,10 +294,18 @@ def test_a_newcomer_lies_where_place_puts_it(large: World, side: Side):
     live, rng = large.live(), np.random.default_rng(0)
     for k in range(20):
         others, codes = rng.choice(50, 5, replace=False), rng.integers(1, 8, 5)
-        who, bits = 10_000 + k, [(int(o), NAMES[t]) for o, c in zip(others, codes, strict=True) for t in range(3) if c >> t & 1]
-        live.apply([Event(who, o, n, 10 * BUCKET) if side == "user" else Event(o, who, n, 10 * BUCKET) for o, n in bits])
+        who, bits = (
+            10_000 + k,
+            [(int(o), NAMES[t]) for o, c in zip(others, codes, strict=True) for t in range(3) if c >> t & 1],
+        )
+        live.apply(
+            [
+                Event(who, o, n, 10 * BUCKET) if side == "user" else Event(o, who, n, 10 * BUCKET)
+                for o, n in bits
+            ]
+        )
         wanted, nodes = place(large.graph, side, others, codes), live.sides[side]
-        slot = nodes.slot[live.codes(side, [who])[0]]
+        slot = nodes.slot[live.indices(side, [who])[0]]
         assert nodes.macro[slot].tolist() == list(wanted.macro)
         assert_allclose(nodes.vectors[slot], wanted.vector, rtol=1e-5, atol=1e-8)
 
@@ -263,7 +316,9 @@ def test_a_newcomers_vector_is_that_of_an_update(large: World):
     live.apply(stream)
     updated = large.updated(stream)
     slot = live.sides["user"].slot[large.users]
-    assert_allclose(live.sides["user"].vectors[slot], updated.latest.arrays["user_vectors"][large.users], rtol=1e-6)
+    assert_allclose(
+        live.sides["user"].vectors[slot], updated.latest.arrays["user_vectors"][large.users], rtol=1e-6
+    )
 
 
 def test_readers_see_all_of_a_batch_or_nothing(large: World):
@@ -273,7 +328,7 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
 
     def look() -> None:
         while not done.is_set():
-            out = live.gather(live.codes("user", [user]), np.array([0]), ["counts", "aggregates"])
+            out = live.gather(live.indices("user", [user]), np.array([0]), ["counts", "aggregates"])
             edges = np.expm1(out["u1"][0].astype(np.float64)).sum()
             seen.append((round(float(np.expm1(out["counts"][0, 3]))), edges / np.log1p(1.0)))
 
@@ -288,29 +343,41 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_a_newcomer_is_known_no_sooner_than_its_events(large: World, side: Side, monkeypatch: pytest.MonkeyPatch):
+def test_a_newcomer_is_known_no_sooner_than_its_events(
+    large: World, side: Side, monkeypatch: pytest.MonkeyPatch
+):
     live, seen = large.live(), []
     before = live.sides[side].before
     size, read_before = live.size(side), type(before).read
 
     def look(self: Before, codes: np.ndarray, recents: int) -> dict[str, np.ndarray]:
-        seen.append((live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]))
+        seen.append((live.indices(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]))
         return read_before(self, codes, recents)
 
     monkeypatch.setattr(Before, "read", look)
     live.apply([Event(10_000, 10_000, "click", 10 * BUCKET)])
     assert seen == [([-1], size, 0)] * 2
-    assert (live.codes(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == ([size], size + 1, 1)
+    assert (live.indices(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == (
+        [size],
+        size + 1,
+        1,
+    )
 
 
-@given(ids=st.lists(st.one_of(st.integers(-5, 10_010), st.integers(), st.text("0123456789-x", max_size=6)), max_size=9))
-def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(large_and_newcomers: LiveNodes, ids: list[int | str]):
+@given(
+    ids=st.lists(
+        st.one_of(st.integers(-5, 10_010), st.integers(), st.text("0123456789-x", max_size=6)), max_size=9
+    )
+)
+def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(
+    large_and_newcomers: LiveNodes, ids: list[int | str]
+):
     live, text = large_and_newcomers, [str(one) for one in ids]
     assert live.look_up("user", ids).tolist() == live.look_up("user", text).tolist()
     assert "_by_string" not in vars(live.vocabularies["user"])
     other = live.untouched()  # by a vocabulary of its own, which may have one
     other.vocabularies, other._born = {side: copy(one) for side, one in live.vocabularies.items()}, live._born
-    assert live.look_up("user", ids).tolist() == other.codes("user", text).tolist()
+    assert live.look_up("user", ids).tolist() == other.indices("user", text).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -332,22 +399,33 @@ def test_counts_say_what_came(large: World):
     assert stats["duplicates"] == 3
     assert stats["unknown"] == 1
     assert stats["late"] == 1
-    assert (stats["new users"], stats["new items"], stats["touched users"], stats["touched items"]) == (1, 1, 3, 3)
-    assert live.known_items(int(live.codes("user", [10_000])[0])).tolist() == [large.items]
+    assert (stats["new users"], stats["new items"], stats["touched users"], stats["touched items"]) == (
+        1,
+        1,
+        3,
+        3,
+    )
+    assert live.known_items(int(live.indices("user", [10_000])[0])).tolist() == [large.items]
     assert live.ids("item", [large.items, 0, -1]) == [10_000, 0, None]
-    assert live.changes("user", int(live.codes("user", [10_000])[0]))["pairs"] == (0, 1)
+    assert live.changes("user", int(live.indices("user", [10_000])[0]))["pairs"] == (0, 1)
     assert live.changes("user", 2) == {}
     assert set(live.touched("item").tolist()) == {0, 1, large.items}
     assert live.touched("item", live.version - 1).tolist() == [large.items]
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(Before, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")]
+    ("where", "name"),
+    [(Before, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")],
 )
-def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(large: World, where: type, name: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(
+    large: World, where: type, name: str, monkeypatch: pytest.MonkeyPatch
+):
     """With a repeated id, one without, a behaviour of no task, and newcomers."""
     click = Event(0, 1, "click", 10 * BUCKET, "a")
-    newcomers, unknown = replace(click, id="c", user=10_000, item=10_001), replace(click, id="b", behavior="wave")
+    newcomers, unknown = (
+        replace(click, id="c", user=10_000, item=10_001),
+        replace(click, id="b", behavior="wave"),
+    )
     batch = [click, click, replace(click, id=None), unknown, newcomers]
     live, other = large.live(), large.live()
     for one in (live, other):
@@ -403,7 +481,9 @@ class Listed:
         return [(str(first + k + 1), event) for k, event in enumerate(self.events[first : first + 3])]
 
 
-def lines_of_a_commit(work: Callable[[], object], fail_at: tuple[str, int] | None = None) -> set[tuple[str, int]]:
+def lines_of_a_commit(
+    work: Callable[[], object], fail_at: tuple[str, int] | None = None
+) -> set[tuple[str, int]]:
     """The lines of this package that run from `_commit` on; at one of them memory ends."""
     seen: set[tuple[str, int]] = set()
     inside = 0
@@ -430,8 +510,16 @@ def lines_of_a_commit(work: Callable[[], object], fail_at: tuple[str, int] | Non
 def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
     """With known nodes, newcomers that are placed and placed anew, a repeated id, and what the snapshot holds."""
     moment = 10 * BUCKET
-    first = [Event(0, 1, "click", moment, "a"), Event(10_000, 2, "buy", moment, "b"), Event(10_000, 10_001, "click", moment, "c")]
-    second = [Event(0, 1, "buy", moment, "d"), Event(10_000, 3, "cart", moment, "a"), Event(10_002, 10_001, "buy", moment, "e")]
+    first = [
+        Event(0, 1, "click", moment, "a"),
+        Event(10_000, 2, "buy", moment, "b"),
+        Event(10_000, 10_001, "click", moment, "c"),
+    ]
+    second = [
+        Event(0, 1, "buy", moment, "d"),
+        Event(10_000, 3, "cart", moment, "a"),
+        Event(10_002, 10_001, "buy", moment, "e"),
+    ]
     held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
     snapshot.skip([held])
     wanted = snapshot.untouched()
@@ -452,9 +540,15 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
             lines_of_a_commit(follower.catch_up, line)
         assert follower.catch_up() > 0
         assert follower.catch_up() == 0
-        assert set(follower.live.touched("item", version).tolist()) >= set(follower.live.look_up("item", [1, 10_001]).tolist())
-        assert {name: follower.live.stats[name] for name in ("events", "late")} == {name: wanted.stats[name] for name in ("events", "late")}
-        found, expected = (read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted))
+        assert set(follower.live.touched("item", version).tolist()) >= set(
+            follower.live.look_up("item", [1, 10_001]).tolist()
+        )
+        assert {name: follower.live.stats[name] for name in ("events", "late")} == {
+            name: wanted.stats[name] for name in ("events", "late")
+        }
+        found, expected = (
+            read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted)
+        )
         for name in expected:
             assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")
 
@@ -482,7 +576,9 @@ def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str
     assert file.stat().st_mtime_ns == made
 
 
-def test_an_index_is_on_the_disk_before_it_has_its_name(large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_index_is_on_the_disk_before_it_has_its_name(
+    large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     done: list[str] = []
     monkeypatch.setattr(index, "sync", lambda path: done.append(path.name))
     monkeypatch.setattr(index.os, "rename", lambda *_: done.append("named"))

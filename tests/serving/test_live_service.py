@@ -15,10 +15,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mgoe
-from mgoe import pipeline
+from mgoe import experiments
 from mgoe.errors import BundleError, StoreError
 from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.log import FileLog
+from mgoe.serving.events.log import FileLog
 from tests.serving.served import Served, served
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
@@ -32,16 +32,30 @@ def until(happened: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
-    user, items = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids(np.arange(8)).to_pylist()
-    event = {"user": "newcomer" if isinstance(user, str) else 10**9, "item": items[0], "behavior": "buy", "id": "e1"}
+    user, items = (
+        bundle.encoders.users.ids([0]).to_pylist()[0],
+        bundle.encoders.items.ids(np.arange(8)).to_pylist(),
+    )
+    event = {
+        "user": "newcomer" if isinstance(user, str) else 10**9,
+        "item": items[0],
+        "behavior": "buy",
+        "id": "e1",
+    }
     with served(finished / "bundle", tmp_path) as service:
         before = service.rank(user=event["user"], candidates=items)
         assert before["unseen_user"]
-        assert service.add(event) == {"accepted": 1, "refused": 0, "outcomes": [{"outcome": "accepted", "error": None}]}
+        assert service.add(event) == {
+            "accepted": 1,
+            "refused": 0,
+            "outcomes": [{"outcome": "accepted", "error": None}],
+        }
         after = service.rank(user=event["user"], candidates=items)
         assert not after["unseen_user"]
         assert after["scores"] != before["scores"]
-        assert items[0] not in service.rank(user=event["user"], filters={"exclude_known": True}, k=1000)["items"]
+        assert (
+            items[0] not in service.rank(user=event["user"], filters={"exclude_known": True}, k=1000)["items"]
+        )
         explained = service.explain(user=event["user"], item=items[0])
         assert explained["live"]["user"]["new"]
         assert [one["id"] for one in explained["recents"]["items"]] == [items[0]]
@@ -63,18 +77,27 @@ def test_texts_that_are_no_ids_of_whole_numbers_make_no_index_of_all_ids(finishe
             assert "_by_string" not in vars(vocabularies[side])
 
 
-def test_predict_with_the_events_of_a_service_says_what_it_says(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
-    users, items = bundle.encoders.users.ids(np.arange(3)).to_pylist(), bundle.encoders.items.ids(np.arange(8)).to_pylist()
+def test_predict_with_the_events_of_a_service_says_what_it_says(
+    finished: Path, bundle: mgoe.Bundle, tmp_path: Path
+):
+    users, items = (
+        bundle.encoders.users.ids(np.arange(3)).to_pylist(),
+        bundle.encoders.items.ids(np.arange(8)).to_pylist(),
+    )
     asked = [10**9, *users]
     with served(finished / "bundle", tmp_path) as service:
-        service.add(*({"user": user, "item": item, "behavior": "buy"} for user in asked[:3] for item in items[:2]))
+        service.add(
+            *({"user": user, "item": item, "behavior": "buy"} for user in asked[:3] for item in items[:2])
+        )
         answers = [service.score(users=[user], items=items) for user in asked]
     moved = LiveBundle(bundle, open_events(tmp_path, make=False))
     for user, answer in zip(asked, answers, strict=True):
         told = moved.predict(user, items)
         for task in bundle.tasks:
             assert_allclose(answer["tasks"][task], told[task], rtol=0, atol=1e-5)
-    assert not np.allclose(moved.predict(users[0], items)["buy"], bundle.predict(users[0], items)["buy"], rtol=0, atol=1e-5)
+    assert not np.allclose(
+        moved.predict(users[0], items)["buy"], bundle.predict(users[0], items)["buy"], rtol=0, atol=1e-5
+    )
     assert set(moved.recommend(10**9, k=1000, exclude_known=True)["item"]).isdisjoint(items[:2])
 
 
@@ -90,7 +113,9 @@ def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp
     assert (found["accepted"], found["refused"]) == (2, len(bad))
     assert [one["outcome"] for one in found["outcomes"]] == ["accepted", *["refused"] * len(bad), "accepted"]
     for outcome, message in zip(
-        found["outcomes"][1:], ["did you mean 'click'", "ahead", "moment", "item", "no field", "number since 1970"], strict=False
+        found["outcomes"][1:],
+        ["did you mean 'click'", "ahead", "moment", "item", "no field", "number since 1970"],
+        strict=False,
     ):
         assert message in outcome["error"]
 
@@ -105,7 +130,9 @@ def test_workers_see_one_another_s_events(finished: Path, bundle: mgoe.Bundle, t
         assert other.rank(user=10**9, k=5) == said
 
 
-def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_goes_away_and_comes_back(
+    finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
     log = FileLog(tmp_path / "events")
     with served(finished / "bundle", tmp_path, log=log) as service, monkeypatch.context() as away:
@@ -116,7 +143,9 @@ def test_a_store_that_goes_away_and_comes_back(finished: Path, bundle: mgoe.Bund
         away.setattr(log, "append", gone)
         away.setattr(log, "read", gone)
         away.setattr(log, "may_have", lambda after: True)
-        response = service.client.post("/v1/events", json={"events": [{"user": user, "item": item, "behavior": "click"}]})
+        response = service.client.post(
+            "/v1/events", json={"events": [{"user": user, "item": item, "behavior": "click"}]}
+        )
         assert (response.status_code, response.json()["place"]) == (503, "store")
         until(lambda: "away" in (service.client.get("/readyz").json()["detail"] or ""))
         assert service.rank(user=user, k=3)["ranked"]
@@ -162,7 +191,7 @@ def change_manifest(bundle: Path, **changes: object) -> None:
 
 
 def mgoe_name(bundle: Path) -> str:
-    from mgoe.files import sha256
+    from mgoe._util.files import sha256
 
     return sha256(bundle / "bundle.json")[:12]
 
@@ -180,7 +209,9 @@ def damage(bundle: Path) -> None:
         (lambda bundle: (bundle / "spec.json").unlink(), "missing"),
     ],
 )
-def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(finished: Path, own: Path, tmp_path: Path, change, message: str):
+def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(
+    finished: Path, own: Path, tmp_path: Path, change, message: str
+):
     with served(own, tmp_path / "state") as service:
         name = service.rank(user=1, k=1)["bundle"]
         change(own)
@@ -196,20 +227,22 @@ def test_an_event_without_an_id_that_a_refreshed_bundle_holds_counts_no_more(fin
     event = {"user": 10**9, "item": item, "behavior": "click", "time": "2020-01-01T00:00:00Z"}
     with served(finished / "bundle", tmp_path / "state") as service:
         service.add(event)
-    pipeline.refresh(finished / "bundle", str(tmp_path / "state"), tmp_path / "new")
+    experiments.refresh(finished / "bundle", str(tmp_path / "state"), tmp_path / "new")
     with served(tmp_path / "new", tmp_path / "state") as service:
         service.add(event)
         assert service.current.engine.live.stats["duplicates"] == 1
         assert service.current.engine.live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
-        pipeline.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
+        experiments.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
 
 
 def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path, own: Path, tmp_path: Path):
     state, items = tmp_path / "state", mgoe.load(own).encoders.items.ids(np.arange(5)).to_pylist()
     with served(own, state) as service:
-        service.add(*({"user": 10**9, "item": item, "behavior": "click", "id": str(item)} for item in items[:3]))
-        pipeline.refresh(own, str(state), tmp_path / "new")
+        service.add(
+            *({"user": 10**9, "item": item, "behavior": "click", "id": str(item)} for item in items[:3])
+        )
+        experiments.refresh(own, str(state), tmp_path / "new")
         service.add({"user": 10**9, "item": items[3], "behavior": "buy", "id": "later"})
         name = service.current.engine.name
         shutil.copytree(tmp_path / "new", own, dirs_exist_ok=True)
@@ -217,5 +250,8 @@ def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path
         explained = service.explain(user=10**9)
         assert {one["id"] for one in explained["recents"]["items"]} == set(items[:4])
         assert explained["live"]["user"]["pairs"] == [3, 4]
-        scored, ranked = service.score(users=[10**9], items=[items[4]]), service.rank(user=10**9, candidates=[items[4]])
+        scored, ranked = (
+            service.score(users=[10**9], items=[items[4]]),
+            service.rank(user=10**9, candidates=[items[4]]),
+        )
         assert_allclose(scored["tasks"]["click"], ranked["tasks"]["click"])

@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events import Event
-from mgoe.serving.follow import HELD, position_of
-from mgoe.serving.log import START, EventLog, FileLog, every
-from mgoe.serving.redis import RedisLog
+from mgoe.serving.events.event import Event
+from mgoe.serving.events.log import START, EventLog, FileLog, every
+from mgoe.serving.events.redis import RedisLog
+from mgoe.serving.online.consumer import HELD, position_of
 from tests.effort import SOAK, up_to
 from tests.serving.stores import Server, events, when_back
 
@@ -181,11 +181,15 @@ class Keys:
 
 
 @pytest.mark.parametrize("kind", ["stand-in", "server"])
-def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
     """A bundle that another process refreshed since then is of the log that there is now."""
     pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
     if kind == "server":
-        running, other = (RedisLog(request.getfixturevalue("server").url, f"test:{tmp_path.name}") for _ in range(2))
+        running, other = (
+            RedisLog(request.getfixturevalue("server").url, f"test:{tmp_path.name}") for _ in range(2)
+        )
     else:
         running, other = object.__new__(RedisLog), object.__new__(RedisLog)
         running.__dict__ |= {"_redis": (keys := Keys()), "name": "test"}
@@ -311,7 +315,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
             return real(file, view[:5], at)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", lambda file, view, at: full(file, view, at) if at < 10_000 and len(view) != 0 else 0)
+    monkeypatch.setattr(
+        os, "pwrite", lambda file, view, at: full(file, view, at) if at < 10_000 and len(view) != 0 else 0
+    )
     with pytest.raises(StoreError, match="No space left"):
         log.append([Event(1, 1, "click", 1, "12345")])
     monkeypatch.undo()
@@ -377,7 +383,9 @@ def test_what_is_acknowledged_rests_on_nothing_that_others_have_yet_to_sync(
         content = (folder / name).read_bytes()
         (lost / name).write_bytes(content[: sizes.get((folder / name).stat().st_ino, 0)])
     found = held(FileLog(lost))
-    assert [event for event in found if event.id != f"e{before}"] == events(before) + events(1, first=before + 1)
+    assert [event for event in found if event.id != f"e{before}"] == events(before) + events(
+        1, first=before + 1
+    )
 
 
 def test_an_event_too_long_is_refused(tmp_path: Path):
@@ -396,11 +404,15 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
         words = [sys.executable, "-m", "tests.serving.test_log", str(tmp_path / "events"), str(kill)]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            acknowledged += [process.stdout.readline().strip() for _ in range(20)]  # however slow the machine is
+            acknowledged += [
+                process.stdout.readline().strip() for _ in range(20)
+            ]  # however slow the machine is
             time.sleep(0.05 + 0.01 * (kill * 7 % 10))
             log.append([Event("here", kill, "click", kill, f"here {kill}")])
             process.send_signal(signal.SIGKILL)
-            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")] + [f"here {kill}"]
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")] + [
+                f"here {kill}"
+            ]
         log.append([Event("here", kill, "click", kill, f"after {kill}")])
         acknowledged.append(f"after {kill}")
     found = [event.id for event in held(FileLog(tmp_path / "events"))]

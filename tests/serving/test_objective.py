@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from mgoe.serving.objective import DEEPEST, LONGEST, Call, Node, Number, ObjectiveError, Task, read_objective
+from mgoe.serving.scoring.objective import (
+    DEEPEST,
+    LONGEST,
+    Call,
+    Node,
+    Number,
+    ObjectiveError,
+    Task,
+    read_objective,
+)
 
 TASKS = ("click", "buy", "cart")
 ROWS = {"click": np.array([0.5, 0.1]), "buy": np.array([0.25, 0.9]), "cart": np.array([0.3, 0.7])}
@@ -48,7 +57,11 @@ def written(node: Node) -> str:
     parts = [written(part) for part in node.parts]
     if node.operator == "neg":
         return f"(-{parts[0]})"
-    return f"({parts[0]} {node.operator} {parts[1]})" if node.operator in "+-*/^" else f"{node.operator}({', '.join(parts)})"
+    return (
+        f"({parts[0]} {node.operator} {parts[1]})"
+        if node.operator in "+-*/^"
+        else f"{node.operator}({', '.join(parts)})"
+    )
 
 
 def by_hand(node: Node, row: int) -> Any:
@@ -81,14 +94,20 @@ def test_the_value_is_python_s_of_the_same_tree(tree: Node):
         assert_allclose(objective(ROWS), expected, rtol=1e-9, atol=1e-12)
 
 
-@given(text=st.lists(st.sampled_from(["click", "buy", "1.5", "2", "+", "-", "*", "/", "^", "(", ")", " "]), max_size=12).map(" ".join))
+@given(
+    text=st.lists(
+        st.sampled_from(["click", "buy", "1.5", "2", "+", "-", "*", "/", "^", "(", ")", " "]), max_size=12
+    ).map(" ".join)
+)
 def test_binding_is_python_s(text: str):
     try:
         found = read_objective(text, TASKS)(ROWS)
     except ObjectiveError:
         return
     python = text.replace("^", "**")
-    expected = [eval(python, {}, {name: float(ROWS[name][row]) for name in ("click", "buy")}) for row in range(2)]
+    expected = [
+        eval(python, {}, {name: float(ROWS[name][row]) for name in ("click", "buy")}) for row in range(2)
+    ]
     assert_allclose(found, expected, rtol=1e-9)
 
 

@@ -17,8 +17,8 @@ import mgoe
 from mgoe.errors import StoreError
 from mgoe.models import CategoricalSpec, Halves, make_model, neutral
 from mgoe.models.spec import batch_keys
-from mgoe.serving import onnx
-from mgoe.serving.onnx import Exported, Sessions, export_whole
+from mgoe.serving.scoring import onnx
+from mgoe.serving.scoring.onnx import Exported, Sessions, export_whole
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_halves import OWNERS, late, of_one_user, part
@@ -51,7 +51,10 @@ def test_models_taken_apart(name: str):
     for rows, seed in ((1, 1), (4, 2), (50, 3)):
         batch = of_one_user(spec, rows, seed)
         with torch.no_grad():
-            user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
+            user, items = (
+                part(batch, "user", halves.user_keys),
+                halves.item(part(batch, "item", halves.item_keys)),
+            )
             found = sessions.join(sessions.user(user), items, late(batch, halves))
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
@@ -66,7 +69,10 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
     batch = of_one_user(spec, 4, 1)
     batch["context.tags"] = torch.tensor([[1, 2, 3, 4, 4, 0, -1]]).repeat(4, 1)
     with torch.no_grad():
-        user, items = part(batch, "user", halves.user_keys), halves.item(part(batch, "item", halves.item_keys))
+        user, items = (
+            part(batch, "user", halves.user_keys),
+            halves.item(part(batch, "item", halves.item_keys)),
+        )
         found = sessions.join(sessions.user(user), items, late(batch, halves))
         torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
@@ -117,7 +123,9 @@ def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.Mon
     code = inspect.getfile(type(halves.model))
     (tmp_path / "changed.py").write_text(Path(code).read_text() + "\n")
     of = inspect.getfile
-    monkeypatch.setattr(inspect, "getfile", lambda kind: str(tmp_path / "changed.py") if of(kind) == code else of(kind))
+    monkeypatch.setattr(
+        inspect, "getfile", lambda kind: str(tmp_path / "changed.py") if of(kind) == code else of(kind)
+    )
     Sessions(*given)
     assert len(list((tmp_path / "onnx").iterdir())) == 2
 
@@ -154,7 +162,10 @@ def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, c
     from mgoe.cli.app import app
 
     bundle, rng = mgoe.load(finished / "bundle"), np.random.default_rng(0)
-    users, items = (getattr(bundle.encoders, side).ids(rng.integers(0, 90, 200)).to_pylist() for side in ("users", "items"))
+    users, items = (
+        getattr(bundle.encoders, side).ids(rng.integers(0, 90, 200)).to_pylist()
+        for side in ("users", "items")
+    )
     labels = {task: rng.integers(0, 2, 200) for task in bundle.tasks}
     data = bundle.settings.data
     pd.DataFrame({data.user: users, data.item: items} | labels).to_parquet(tmp_path / "pairs.parquet")
@@ -178,7 +189,9 @@ def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, c
         assert out.is_file()
         auc = [row for row in told["compared"] if row["metric"] == "auc"]
         assert {row["task"] for row in auc} >= set(bundle.tasks)
-        found, expected = (one.predict(users, items)[list(bundle.tasks)] for one in (bundle.run_by(Exported(out)), bundle))
+        found, expected = (
+            one.predict(users, items)[list(bundle.tasks)] for one in (bundle.run_by(Exported(out)), bundle)
+        )
         np.testing.assert_allclose(found, expected, atol=most)
         assert np.abs(found.to_numpy() - expected.to_numpy()).max() > (0 if precision == "int8" else -1)
 

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from mgoe.serving.settings import Limits
+from mgoe.serving.http.settings import Limits
 from tests.effort import SOAK
 from tests.serving.served import Served, served
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install schemathesis")
+schemathesis = pytest.importorskip(
+    "schemathesis", reason="schemathesis is not installed: pip install schemathesis"
+)
 MUTATIONS = 10_000 if SOAK else 600
 EXAMPLES = 300 if SOAK else 12
 TOKEN = "a-token-of-this-test"
@@ -59,8 +61,12 @@ def try_out(operation: Any, mode: Any, left_out: Callable[[int], list[Any]]) -> 
     def run(case: Any) -> None:
         nonlocal tried
         tried += 1
-        left_bare = mode is schemathesis.GenerationMode.NEGATIVE and "Authorization" not in (case.headers or {})
-        response = case.call(headers={} if left_bare else {"Authorization": f"Bearer {TOKEN}"})  # a token that was taken away stays away
+        left_bare = mode is schemathesis.GenerationMode.NEGATIVE and "Authorization" not in (
+            case.headers or {}
+        )
+        response = case.call(
+            headers={} if left_bare else {"Authorization": f"Bearer {TOKEN}"}
+        )  # a token that was taken away stays away
         case.validate_response(response, excluded_checks=left_out(response.status_code))
 
     with suppress(Unsatisfiable):  # an operation without parameters has no malformed form
@@ -79,7 +85,9 @@ def test_every_route_is_described(fuzzed: Served):
             if path.startswith("/v1/"):
                 assert {"401", "413", "422", "429", "500", "503"} <= set(method["responses"])
             if path in ("/v1/rank", "/v1/score", "/v1/events"):
-                name = method["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+                name = method["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[
+                    1
+                ]
                 for example in document["components"]["schemas"][name]["examples"]:
                     assert fuzzed.client.post(path, json=example).status_code in (200, 422)
 
@@ -106,7 +114,9 @@ HOSTILE: list[Any] = [
 
 def mutated(rng: random.Random) -> tuple[str, str, bytes | None, dict[str, str]]:
     method, path, valid = rng.choice(VALID)
-    body = None if valid is None else json.dumps(swapped(valid, rng) if rng.random() < 0.7 else valid).encode()
+    body = (
+        None if valid is None else json.dumps(swapped(valid, rng) if rng.random() < 0.7 else valid).encode()
+    )
     if body is not None and rng.random() < 0.4:
         body = scrambled(body, rng)
     if rng.random() < 0.3:
@@ -115,7 +125,13 @@ def mutated(rng: random.Random) -> tuple[str, str, bytes | None, dict[str, str]]
     if rng.random() < 0.1:
         method = rng.choice(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
     headers = rng.choice(
-        [{}, {"Content-Type": "text/plain"}, {"X-Request-Id": "a b"}, {"Accept": "nothing/*"}, {"Authorization": "Bearer no"}]
+        [
+            {},
+            {"Content-Type": "text/plain"},
+            {"X-Request-Id": "a b"},
+            {"Accept": "nothing/*"},
+            {"Authorization": "Bearer no"},
+        ]
     )
     return method, path, body, headers
 
@@ -128,21 +144,29 @@ def swapped(value: Any, rng: random.Random) -> Any:
         at = rng.randrange(len(value))
         return [swapped(one, rng) if at == k else one for k, one in enumerate(value)]
     key = rng.choice(list(value))
-    return {(name if rng.random() < 0.95 else name + "x"): (swapped(one, rng) if name == key else one) for name, one in value.items()}
+    return {
+        (name if rng.random() < 0.95 else name + "x"): (swapped(one, rng) if name == key else one)
+        for name, one in value.items()
+    }
 
 
 def scrambled(text: bytes, rng: random.Random) -> bytes:
     held = bytearray(text)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(held) or 1)
-        put = rng.choice([b"", b"\x00", b"\xff", b'"', b"{", b"]", b"1e999", b"%", b"\\u0000"]) + rng.randbytes(rng.choice([0, 0, 2]))
+        put = rng.choice(
+            [b"", b"\x00", b"\xff", b'"', b"{", b"]", b"1e999", b"%", b"\\u0000"]
+        ) + rng.randbytes(rng.choice([0, 0, 2]))
         held[at : at + rng.choice([0, 0, 1, 5])] = put
     return bytes(held) if rng.random() < 0.97 else bytes(held) * 200
 
 
 def test_mutated_requests_get_documented_answers(fuzzed: Served):
     paths = fuzzed.client.get("/openapi.json").json()["paths"]
-    documented = {path: {method.upper(): set(said["responses"]) for method, said in methods.items()} for path, methods in paths.items()}
+    documented = {
+        path: {method.upper(): set(said["responses"]) for method, said in methods.items()}
+        for path, methods in paths.items()
+    }
     rng, seen = random.Random(6), set()
     for number in range(MUTATIONS):
         method, path, body, headers = mutated(rng)
@@ -154,10 +178,17 @@ def test_mutated_requests_get_documented_answers(fuzzed: Served):
     assert fuzzed.client.get("/readyz").json()["detail"] is None
 
 
-def check_documented(response: httpx.Response, method: str, path: str, documented: dict[str, dict[str, set[str]]]) -> None:
+def check_documented(
+    response: httpx.Response, method: str, path: str, documented: dict[str, dict[str, set[str]]]
+) -> None:
     status = response.status_code
     if path in documented and method in documented[path]:
-        assert str(status) in documented[path][method], (method, path, response.request.content, response.text)
+        assert str(status) in documented[path][method], (
+            method,
+            path,
+            response.request.content,
+            response.text,
+        )
     elif path != "/":
         assert status in (401, 404, 405, 413), (method, path, response.text)
     if status != 200 and method != "HEAD":

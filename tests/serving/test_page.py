@@ -20,13 +20,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser of the system, or the one that playwright installed."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     found = os.environ.get("MGOE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     with playwright.sync_playwright() as running:
         try:
             opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
         except playwright.Error as error:
-            pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]}): apt-get install chromium, or playwright install chromium")
+            pytest.skip(
+                f"no Chromium starts ({str(error).splitlines()[0]}): apt-get install chromium, or playwright install chromium"
+            )
         yield opened
         opened.close()
 
@@ -42,7 +46,9 @@ def opened(browser: Any, service: Served, width: int = 1280, height: int = 900, 
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: page.complaints.append(message.text) if message.type == "error" else None
+    )
     page.goto(service.url)
     page.wait_for_selector("#pair")
     return page
@@ -65,7 +71,9 @@ def test_a_user_is_ranked_blended_and_by_task(browser: Any, live: Served, bundle
     page.fill("#k", "7")
     page.click("button.main")
     says(page, "#summary", f"{user}")
-    assert items_shown(page) == [str(item) for item in live.rank(user=user, k=7, objective="click * buy^2")["items"]]
+    assert items_shown(page) == [
+        str(item) for item in live.rank(user=user, k=7, objective="click * buy^2")["items"]
+    ]
     for task in bundle.tasks:
         page.get_by_role("button", name=task, exact=True).first.click()
         says(page, "#summary", f"by {task}.")
@@ -134,12 +142,16 @@ def test_a_token_is_asked_for(browser: Any, finished: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
-def test_it_fits_phones_and_desktops_in_light_and_dark(browser: Any, live: Served, tmp_path: Path, width: int, height: int, scheme: str):
+def test_it_fits_phones_and_desktops_in_light_and_dark(
+    browser: Any, live: Served, tmp_path: Path, width: int, height: int, scheme: str
+):
     page = opened(browser, live, width, height, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     small = "all => all.filter(one => one.offsetParent && one.getBoundingClientRect().height < 30).map(one => one.outerHTML)"
     assert page.eval_on_selector_all("button, input:not([type=checkbox])", small) == []
-    paper, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    paper, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
     assert contrast(paper, ink) > 7
     assert (luminance(paper) > 0.5) == (scheme == "light")
     page.screenshot(path=tmp_path / "page.png", full_page=True)
@@ -152,7 +164,10 @@ def test_every_control_has_a_name(browser: Any, live: Served):
     page = opened(browser, live)
     named = "one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length"
     unnamed = f"all => all.filter(one => !({named})).map(one => one.outerHTML)"
-    assert page.eval_on_selector_all("button, input, summary, section, [role=region], [role=group]", unnamed) == []
+    assert (
+        page.eval_on_selector_all("button, input, summary, section, [role=region], [role=group]", unnamed)
+        == []
+    )
     assert page.get_attribute("#macro svg", "aria-label")
     assert page.get_attribute("html", "lang") == "en"
     page.close()

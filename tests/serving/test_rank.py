@@ -16,11 +16,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
+from mgoe._util.files import sha256
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
-from mgoe.files import sha256
-from mgoe.serving import ranking
-from mgoe.serving.objective import read_objective
+from mgoe.serving.scoring import ranking
+from mgoe.serving.scoring.objective import read_objective
 from tests.effort import up_to
 from tests.serving.served import Served, answered, served
 
@@ -35,14 +35,21 @@ def items(bundle: mgoe.Bundle) -> list[int]:
     return bundle.encoders.items.ids(np.arange(bundle.encoders.items.size)).to_pylist()
 
 
-@given(values=arrays(np.float64, st.integers(0, 60), elements=st.integers(-3, 3).map(float)), k=st.integers(1, 70))
+@given(
+    values=arrays(np.float64, st.integers(0, 60), elements=st.integers(-3, 3).map(float)),
+    k=st.integers(1, 70),
+)
 def test_the_top_is_the_start_of_the_whole_order(values: np.ndarray, k: int):
     assert ranking.top(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
 
 
-def test_scores_are_those_of_mgoe_predict(service: Served, bundle: mgoe.Bundle, users: list, items: list, tmp_path: Path):
+def test_scores_are_those_of_mgoe_predict(
+    service: Served, bundle: mgoe.Bundle, users: list, items: list, tmp_path: Path
+):
     rng = random.Random(0)
-    pairs = pd.DataFrame({"user_id": rng.choices([*users, 99], k=80), "item_id": rng.choices([*items, 98], k=80)})
+    pairs = pd.DataFrame(
+        {"user_id": rng.choices([*users, 99], k=80), "item_id": rng.choices([*items, 98], k=80)}
+    )
     pairs.to_parquet(tmp_path / "pairs.parquet")
     words = ["predict", bundle.path, tmp_path / "pairs.parquet", "--out", tmp_path / "scores.parquet"]
     assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
@@ -50,12 +57,18 @@ def test_scores_are_those_of_mgoe_predict(service: Served, bundle: mgoe.Bundle, 
     found = service.score(users=pairs["user_id"].tolist(), items=pairs["item_id"].tolist())
     for task in bundle.tasks:
         assert_allclose(found["tasks"][task], expected[task], atol=1e-5)
-    assert (found["unseen_users"], found["unseen_items"]) == ((pairs["user_id"] == 99).sum(), (pairs["item_id"] == 98).sum())
+    assert (found["unseen_users"], found["unseen_items"]) == (
+        (pairs["user_id"] == 99).sum(),
+        (pairs["item_id"] == 98).sum(),
+    )
 
 
 def test_context_is_read(shown: Path, tmp_path: Path):
     bundle = mgoe.load(shown / "bundle")
-    user, every = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(np.arange(20)).to_pylist()
+    user, every = (
+        bundle.encoders.users.ids([3]).to_pylist()[0],
+        bundle.encoders.items.ids(np.arange(20)).to_pylist(),
+    )
     with served(shown / "bundle", tmp_path) as service:
         for context in ({}, {"device": "phone"}, {"device": "never seen"}, {"device": None}):
             expected = bundle.predict([user], every, {name: [value] for name, value in context.items()})
@@ -71,7 +84,9 @@ def test_context_is_read(shown: Path, tmp_path: Path):
 
 @up_to(20)
 @given(data=st.data())
-def test_a_ranking_is_the_objective_s_order(service: Served, bundle: mgoe.Bundle, users: list, items: list, data: st.DataObject):
+def test_a_ranking_is_the_objective_s_order(
+    service: Served, bundle: mgoe.Bundle, users: list, items: list, data: st.DataObject
+):
     user = data.draw(st.sampled_from([*users, 99]))
     candidates = data.draw(st.lists(st.sampled_from([*items, 98]), min_size=1, max_size=30))
     k = data.draw(st.integers(1, 40))
@@ -86,7 +101,9 @@ def test_a_ranking_is_the_objective_s_order(service: Served, bundle: mgoe.Bundle
 
 
 @pytest.mark.parametrize("block", [7, 2048])
-def test_the_whole_catalogue_is_ranked_in_blocks(service: Served, bundle: mgoe.Bundle, users: list, monkeypatch, block: int):
+def test_the_whole_catalogue_is_ranked_in_blocks(
+    service: Served, bundle: mgoe.Bundle, users: list, monkeypatch, block: int
+):
     monkeypatch.setattr(ranking, "BLOCK", block)
     found = service.rank(user=users[5], k=12, objective="click")
     assert_allclose(found["scores"], bundle.recommend(users[5], k=12, task="click")["click"], atol=1e-5)
@@ -142,11 +159,20 @@ def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list)
     assert set(every["items"]) - set(new["items"]) == known
     least = float(np.median(every["tasks"]["click"]))
     kept = service.rank(user=users[0], k=1000, filters={"at_least": {"click": least}})
-    assert set(kept["items"]) == {item for item, p in zip(every["items"], every["tasks"]["click"], strict=True) if p >= least}
+    assert set(kept["items"]) == {
+        item for item, p in zip(every["items"], every["tasks"]["click"], strict=True) if p >= least
+    }
     excluded = {"exclude": [1, "one", *items[:2]]}
-    assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters=excluded)["items"] == [items[2]]
+    assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters=excluded)["items"] == [
+        items[2]
+    ]
     assert service.rank(user=users[0], candidates=[1], filters={"exclude": [1]})["items"] == []
-    assert service.rank(user="--5", candidates=["--7", 7], objective="click / 0", filters={"exclude": ["--7", 7]})["items"] == []
+    assert (
+        service.rank(
+            user="--5", candidates=["--7", 7], objective="click / 0", filters={"exclude": ["--7", 7]}
+        )["items"]
+        == []
+    )
 
 
 def test_ids_come_back_as_they_were_given(service: Served, users: list, items: list):
@@ -160,7 +186,11 @@ def test_ids_come_back_as_they_were_given(service: Served, users: list, items: l
     ("request_", "place", "message"),
     [
         ({}, "user", "required"),
-        ({"user": None}, "user", "must be a whole number of 64 bits, or a text of at most 512 characters, found 'None'"),
+        (
+            {"user": None},
+            "user",
+            "must be a whole number of 64 bits, or a text of at most 512 characters, found 'None'",
+        ),
         ({"user": 1.5}, "user", "must be a whole number"),
         ({"user": True}, "user", "must be a whole number"),
         ({"user": 1, "filters": {"exclude": [1, None]}}, "filters.exclude.1", "must be a whole number"),

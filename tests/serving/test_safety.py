@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mgoe.errors import ConfigError, RequestError
-from mgoe.serving import heads
-from mgoe.serving.app import MISTAKES, _read
-from mgoe.serving.settings import Limits, ServeSettings, is_loopback, read_tokens
-from mgoe.serving.wire import EventsRequest, RankRequest
+from mgoe.serving.http import protocol as heads
+from mgoe.serving.http.app import MISTAKES, _read
+from mgoe.serving.http.schemas import EventsRequest, RankRequest
+from mgoe.serving.http.settings import Limits, ServeSettings, is_loopback, read_tokens
 from tests.serving.served import Served, get, served
 
 TOKEN = b"0123456789abcdef"
@@ -29,7 +29,9 @@ LIMITS = Limits(body=4096, candidates=50, events=5, seconds=0.5, requests=2)
 
 @pytest.fixture(scope="module")
 def guarded(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(finished / "bundle", tmp_path_factory.mktemp("state"), LIMITS, (b"another-token-of-16", TOKEN)) as found:
+    with served(
+        finished / "bundle", tmp_path_factory.mktemp("state"), LIMITS, (b"another-token-of-16", TOKEN)
+    ) as found:
         yield found
 
 
@@ -44,7 +46,9 @@ def raw(service: Served, text: bytes, wait: float = 5.0) -> tuple[int, bytes]:
     return int(answer.split()[1]), answer
 
 
-@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN.decode()}", f"Bearer {TOKEN.decode()}x"])
+@pytest.mark.parametrize(
+    "given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN.decode()}", f"Bearer {TOKEN.decode()}x"]
+)
 def test_a_wrong_token_opens_nothing(guarded: Served, given: str | None):
     headers = {} if given is None else {"Authorization": given}
     for path in ("/v1/about", "/metrics", "/nothing"):
@@ -69,7 +73,13 @@ def test_a_large_body_is_refused(guarded: Served):
 
 
 @pytest.mark.parametrize(
-    "head", [b"GET /%b", b"GET / HTTP/1.1\r\nHost: %b", b"GET / HTTP/1.1\r\n%b", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9 + b"c: %b"]
+    "head",
+    [
+        b"GET /%b",
+        b"GET / HTTP/1.1\r\nHost: %b",
+        b"GET / HTTP/1.1\r\n%b",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9 + b"c: %b",
+    ],
 )
 def test_a_head_that_never_ends_is_refused(guarded: Served, head: bytes):
     status, answer = raw(guarded, head % (b"x" * (heads.MOST + heads.PIECE)))
@@ -78,17 +88,32 @@ def test_a_head_that_never_ends_is_refused(guarded: Served, head: bytes):
 
 
 def test_what_follows_a_body_in_chunks_ends(guarded: Served):
-    head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        + TOKEN
+        + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     with pytest.raises((IndexError, ConnectionResetError)):  # no answer
         raw(guarded, head + b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * heads.MOST)
 
 
-@given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=5), cuts=st.lists(st.integers(0, 200_000), max_size=6), long=st.booleans())
-def test_heads_within_the_limit_pass_however_they_arrive(guarded: Served, sizes: list[int], cuts: list[int], long: bool):
+@given(
+    sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=5),
+    cuts=st.lists(st.integers(0, 200_000), max_size=6),
+    long=st.booleans(),
+)
+def test_heads_within_the_limit_pass_however_they_arrive(
+    guarded: Served, sizes: list[int], cuts: list[int], long: bool
+):
     """One after the other, with bodies of any size, cut anywhere."""
     name = b"x" * (heads.MOST - heads.PIECE) if long else b"x"
-    parts = [b"POST /v1/none HTTP/1.1\r\nHost: " + name + b"\r\nAuthorization: Bearer " + TOKEN for _ in sizes]
-    text = b"".join(part + b"\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size for part, size in zip(parts, sizes, strict=True))
+    parts = [
+        b"POST /v1/none HTTP/1.1\r\nHost: " + name + b"\r\nAuthorization: Bearer " + TOKEN for _ in sizes
+    ]
+    text = b"".join(
+        part + b"\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+        for part, size in zip(parts, sizes, strict=True)
+    )
     host, port = guarded.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         for low, high in itertools.pairwise([0, *sorted(cuts), len(text)]):
@@ -110,7 +135,11 @@ def test_a_body_that_never_ends_is_refused(guarded: Served):
 
 
 def test_too_many_at_once_are_sent_away(guarded: Served):
-    head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN + b"\r\nContent-Length: 100\r\n\r\n{"
+    head = (
+        b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        + TOKEN
+        + b"\r\nContent-Length: 100\r\n\r\n{"
+    )
     waiting = [threading.Thread(target=raw, args=(guarded, head)) for _ in range(LIMITS.requests)]
     for thread in waiting:
         thread.start()
@@ -186,7 +215,9 @@ def test_more_mistakes_than_can_be_told_are_counted(names: int, model: type[Base
     """To list those of a body near the limit takes a second, in which nobody is answered."""
     body = b"{" + b",".join(b'"%d":0' % name for name in range(names)) + b"}"  # and no user, or no events
     assert len(body) < Limits().body
-    with pytest.raises(RequestError, match=f"^body: has {names + 1:,} mistakes, more than are told apart; send what"):
+    with pytest.raises(
+        RequestError, match=f"^body: has {names + 1:,} mistakes, more than are told apart; send what"
+    ):
         _read(model, body)
 
 

@@ -16,10 +16,10 @@ from numpy.testing import assert_allclose
 
 import mgoe
 from mgoe.errors import ConfigError
-from mgoe.serving.events import EventReader
-from mgoe.serving.items import ItemRows
-from mgoe.serving.live import LiveNodes
-from mgoe.serving.scorer import Scorer
+from mgoe.serving.events.event import EventReader
+from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.scoring.item_rows import ItemRows
+from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import up_to
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
@@ -41,10 +41,14 @@ def scorers(bundle: mgoe.Bundle) -> dict[str, Scorer]:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_scores_are_the_bundles(scorers: dict[str, Scorer], bundle: mgoe.Bundle, engine: str):
     @up_to(10)
-    @given(user=st.integers(-1, 210), items=st.lists(st.integers(-1, 110), max_size=40), recalibrated=st.booleans())
+    @given(
+        user=st.integers(-1, 210),
+        items=st.lists(st.integers(-1, 110), max_size=40),
+        recalibrated=st.booleans(),
+    )
     def check(user, items, recalibrated):
         codes = np.array(items, np.int64)
-        expected = bundle.score_codes(np.full(len(codes), user), codes, recalibrated=recalibrated)
+        expected = bundle.score_indices(np.full(len(codes), user), codes, recalibrated=recalibrated)
         found = scorers[engine].score(user, codes, recalibrated=recalibrated)
         assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
@@ -58,7 +62,7 @@ def test_contexts_side_features_and_values(shown: Path, engine: str):
     for rows in (1, 30):
         context = {name: rng.integers(0, 3, rows) for name in bundle.encoders.context_features.encode({}, 1)}
         each = {name: np.resize(values, 30) for name, values in context.items()}
-        expected = bundle.score_codes(np.full(30, 5), items, each)
+        expected = bundle.score_indices(np.full(30, 5), items, each)
         assert_allclose(scorer.score(5, items, context), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -67,10 +71,17 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     scorer = Scorer.open(bundle, live, engine="torch")
     items = np.arange(bundle.encoders.items.size)
     before = scorer.score(3, items)
-    assert_allclose(before, bundle.score_codes(np.full(len(items), 3), items), atol=1e-5, rtol=1e-4)
+    assert_allclose(before, bundle.score_indices(np.full(len(items), 3), items), atol=1e-5, rtol=1e-4)
     reader = EventReader.of(bundle)
-    users, names = bundle.encoders.users.ids([3, 8]).to_pylist(), bundle.encoders.items.ids([2, 9]).to_pylist()
-    raw = [{"user": user, "item": item, "behavior": "click"} for user in users for item in (*names, max(names) + 10**6)]
+    users, names = (
+        bundle.encoders.users.ids([3, 8]).to_pylist(),
+        bundle.encoders.items.ids([2, 9]).to_pylist(),
+    )
+    raw = [
+        {"user": user, "item": item, "behavior": "click"}
+        for user in users
+        for item in (*names, max(names) + 10**6)
+    ]
     now = 2 * 10**15
     live.apply([reader.read(event, now) for event in raw])
     scorer.refresh()  # as a service does it where it applies events
@@ -85,12 +96,17 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_score_reads_all_of_a_batch_of_events_or_nothing(bundle: mgoe.Bundle, engine: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_score_reads_all_of_a_batch_of_events_or_nothing(
+    bundle: mgoe.Bundle, engine: str, monkeypatch: pytest.MonkeyPatch
+):
     """A batch that touches user and item, and is applied just as the item's rows are read."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer.open(bundle, live, engine=engine), np.arange(30)
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
-    events = [EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15) for name in names]
+    events = [
+        EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
+        for name in names
+    ]
     live.apply(events[:1])  # so that all is compiled, and the others take no time
     before = scorer.score(3, items)
 
@@ -101,7 +117,9 @@ def test_a_score_reads_all_of_a_batch_of_events_or_nothing(bundle: mgoe.Bundle, 
     other, waited = threading.Thread(target=apply), []
     for name in ("take", "mix"):
 
-        def read(self: ItemRows, *args: Any, real: Callable[..., torch.Tensor] = getattr(ItemRows, name)) -> torch.Tensor:
+        def read(
+            self: ItemRows, *args: Any, real: Callable[..., torch.Tensor] = getattr(ItemRows, name)
+        ) -> torch.Tensor:
             if not waited:
                 waited.append(True)
                 other.start()
@@ -116,19 +134,24 @@ def test_a_score_reads_all_of_a_batch_of_events_or_nothing(bundle: mgoe.Bundle, 
     assert not np.allclose(scorer.score(3, items), before, atol=1e-4)
 
 
-def test_the_blocks_of_a_request_read_their_user_as_it_is_then(bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch):
+def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
+    bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch
+):
     """A batch between two blocks: pairs of the second are scored as after it, on both sides."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer.open(bundle, live, engine="torch"), np.arange(30)
     before, rest = scorer.score(3, items), scorer._rest
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
-    events = [EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15) for name in names]
+    events = [
+        EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
+        for name in names
+    ]
 
     def then_apply(*args: Any) -> Any:
         live.apply(events)
         return rest(*args)
 
-    monkeypatch.setattr("mgoe.serving.scorer.BLOCK_ROWS", 15)
+    monkeypatch.setattr("mgoe.serving.scoring.scorer.BLOCK_ROWS", 15)
     monkeypatch.setattr(scorer, "_rest", then_apply)
     found = scorer.score(3, items)
     assert_allclose(found[:15], before[:15], rtol=1e-5)
@@ -154,7 +177,7 @@ def test_lower_precision_is_close(bundle: mgoe.Bundle):
 def test_an_explanation_adds_up(scorers: dict[str, Scorer], bundle: mgoe.Bundle):
     shown = scorers["torch"].explain(4, 7, top=100)
     assert shown["tasks"] == pytest.approx(
-        dict(zip(bundle.tasks, bundle.score_codes(np.array([4]), np.array([7]))[0], strict=True)), abs=1e-5
+        dict(zip(bundle.tasks, bundle.score_indices(np.array([4]), np.array([7]))[0], strict=True)), abs=1e-5
     )
     for weights in shown["gates"].values():
         assert sum(weights) == pytest.approx(1, abs=1e-5)

@@ -18,11 +18,11 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
 
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.errors import MgoeError  # noqa: E402
-from mgoe.serving import service  # noqa: E402
-from mgoe.serving.events import Event  # noqa: E402
-from mgoe.serving.log import EventLog, FileLog  # noqa: E402
-from mgoe.serving.redis import RedisLog  # noqa: E402
-from mgoe.serving.settings import ServeSettings  # noqa: E402
+from mgoe.serving.events.event import Event  # noqa: E402
+from mgoe.serving.events.log import EventLog, FileLog  # noqa: E402
+from mgoe.serving.events.redis import RedisLog  # noqa: E402
+from mgoe.serving.http import service  # noqa: E402
+from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from tests.serving.test_live_service import change_manifest  # noqa: E402
 
 
@@ -30,7 +30,9 @@ class Opened(Exception):
     """The log is open; no bundle is needed."""
 
 
-def said_of(log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+def said_of(
+    log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> list[tuple[str, str]]:
     """Level and event of each line until the log of events is open."""
 
     def stop(*_: object, **__: object) -> None:
@@ -43,23 +45,38 @@ def said_of(log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-@pytest.mark.parametrize(("durable", "said"), [(False, [("WARNING", "events may be lost")]), (True, []), (None, [])])
+@pytest.mark.parametrize(
+    ("durable", "said"), [(False, [("WARNING", "events may be lost")]), (True, []), (None, [])]
+)
 def test_a_redis_that_may_lose_events_is_warned_of(
-    durable: bool | None, said: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    durable: bool | None,
+    said: list,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     monkeypatch.setattr(RedisLog, "durable", durable)
     assert said_of(object.__new__(RedisLog), tmp_path, monkeypatch, caplog) == said
 
 
-def test_a_folder_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_a_folder_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
 
 
 @pytest.mark.parametrize(
     ("bundle", "state"),
-    [(".", "under/one.state"), ("..", "under.state"), ("../link", "under/link.state"), ("../link/", "under/link.state")],
+    [
+        (".", "under/one.state"),
+        ("..", "under.state"),
+        ("../link", "under/link.state"),
+        ("../link/", "under/link.state"),
+    ],
 )
-def test_the_state_lies_beside_the_bundle(bundle: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_state_lies_beside_the_bundle(
+    bundle: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Of a link by the link's name, so that what it leads to next goes on with the same events."""
     (tmp_path / "under" / "one").mkdir(parents=True)
     (tmp_path / "under" / "link").symlink_to("one")
@@ -73,7 +90,12 @@ AWAY = "redis://127.0.0.1:1/0"
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"redis": AWAY}, "redis: "), ({"state": "file"}, "cannot be used"), ({"redis": None}, "pip install"), ({"bundle": "."}, "no bundle")],
+    [
+        ({"redis": AWAY}, "redis: "),
+        ({"state": "file"}, "cannot be used"),
+        ({"redis": None}, "pip install"),
+        ({"bundle": "."}, "no bundle"),
+    ],
 )
 def test_several_workers_are_not_started_where_none_could(
     given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,12 +108,16 @@ def test_several_workers_are_not_started_where_none_could(
     given.setdefault("port", 0)
     if message == "pip install":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    settings = ServeSettings.model_validate({"bundle": finished / "bundle", "state": tmp_path / "state", "workers": 2} | given)
+    settings = ServeSettings.model_validate(
+        {"bundle": finished / "bundle", "state": tmp_path / "state", "workers": 2} | given
+    )
     with pytest.raises(MgoeError, match=message):
         service.serve(settings)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [("log", "a record must hold an event"), ("model", "cannot be imported")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("log", "a record must hold an event"), ("model", "cannot be imported")]
+)
 def test_workers_are_not_started_on_what_each_would_find_wrong(
     wrong: str, message: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -112,7 +138,12 @@ def test_workers_are_not_started_on_what_each_would_find_wrong(
 
 @pytest.mark.parametrize(
     ("given", "token", "local"),
-    [({}, "", True), ({"public": True}, "", False), ({}, "0123456789abcdef", False), ({"host": "::1"}, "", True)],
+    [
+        ({}, "", True),
+        ({"public": True}, "", False),
+        ({}, "0123456789abcdef", False),
+        ({"host": "::1"}, "", True),
+    ],
 )
 def test_a_service_of_this_machine_alone_has_its_names_alone(
     given: dict, token: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,14 +156,18 @@ def test_a_service_of_this_machine_alone_has_its_names_alone(
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
-def test_workers_that_are_gone_leave_no_folder_of_figures_to_look_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_workers_that_are_gone_leave_no_folder_of_figures_to_look_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A service started in the same process later would look there in vain."""
     there: list[bool] = []
     for name in (service.SETTINGS, "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(service, "check_start", lambda settings: None)
     monkeypatch.setattr(service, "configure_logs", lambda: None)
-    monkeypatch.setattr(service, "_run", lambda *_, **__: there.append(Path(os.environ[service.SHARED]).is_dir()))
+    monkeypatch.setattr(
+        service, "_run", lambda *_, **__: there.append(Path(os.environ[service.SHARED]).is_dir())
+    )
     service.serve(ServeSettings(bundle=tmp_path, port=0, workers=2))
     assert there == [True]
     assert service.SHARED not in os.environ
@@ -145,14 +180,18 @@ def test_a_free_port_is_named_before_it_is_listened_on():
 def test_the_unit_gives_the_kernels_a_place_for_their_cache():
     """Which they find nowhere else where the file system may not be written."""
     unit = (Path(__file__).parents[2] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
-    assert {"ProtectSystem=strict", "CacheDirectory=mgoe", "Environment=NUMBA_CACHE_DIR=/var/cache/mgoe"} <= set(unit)
+    assert {
+        "ProtectSystem=strict",
+        "CacheDirectory=mgoe",
+        "Environment=NUMBA_CACHE_DIR=/var/cache/mgoe",
+    } <= set(unit)
 
 
 STOPPED = """
 import asyncio, contextlib, time, torch
-from mgoe.serving import service
-from mgoe.serving.current import _behind_requests
-from mgoe.serving.settings import ServeSettings
+from mgoe.serving.http import service
+from mgoe.serving.http.reloader import _behind_requests
+from mgoe.serving.http.settings import ServeSettings
 
 x = torch.ones(1, requires_grad=True)
 x.register_hook(lambda _: [time.sleep(1e-3) for _ in range(10**6)])
@@ -172,7 +211,9 @@ def test_a_service_that_stops_while_a_bundle_is_opened_ends_well():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     last: list[object] = []
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "application", lambda settings: settings)
@@ -182,9 +223,13 @@ def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(tmp_path
     assert last == [service.leave]
 
 
-def test_a_worker_that_cannot_start_says_so_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_a_worker_that_cannot_start_says_so_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(service, "configure_logs", lambda: None)
-    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path, redis=AWAY, state=tmp_path).model_dump_json())
+    monkeypatch.setenv(
+        service.SETTINGS, ServeSettings(bundle=tmp_path, redis=AWAY, state=tmp_path).model_dump_json()
+    )
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
         service.worker()
     (line,) = caplog.records

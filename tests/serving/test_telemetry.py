@@ -14,7 +14,7 @@ for _name in ("orjson", "prometheus_client"):
 
 WORKER = """
 import os, sys, time
-from mgoe.serving.telemetry import Figures
+from mgoe.serving.http.telemetry import Figures
 figures = Figures(dict)
 figures.in_flight.inc(int(sys.argv[1]))
 figures.scored.inc(int(sys.argv[1]))
@@ -27,7 +27,9 @@ print(figures.page().decode())
 def worker(shared: Path, under_way: int, then: str) -> str:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
     command = [sys.executable, "-c", WORKER, str(under_way), then]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False).stdout
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    ).stdout
 
 
 def test_what_a_dead_worker_had_under_way_is_not_counted(tmp_path: Path):

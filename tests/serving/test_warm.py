@@ -17,9 +17,9 @@ import gc, json, sys, time
 from pathlib import Path
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from mgoe.serving.engine import Engine, Scoring
-from mgoe.serving.events import Event
-from mgoe.serving.log import FileLog
+from mgoe.serving.scoring.engine import Engine, Scoring
+from mgoe.serving.events.event import Event
+from mgoe.serving.events.log import FileLog
 
 def compiled():
     return {one.py_func.__name__: len(one.signatures) for one in gc.get_objects() if isinstance(one, Dispatcher)}
@@ -33,8 +33,8 @@ now = time.time_ns() // 1000
 log.append([Event(user, item, "buy", now, None) for user in (*known["user"], 10**9) for item in (known["item"][0], 10**9)])
 engine.catch_up()
 for user in (10**9, known["user"][0]):
-    engine.score(int(engine.codes("user", [user])[0]), np.arange(-1, engine.n_items), None)
-    engine.known_items(int(engine.codes("user", [user])[0]))
+    engine.score(int(engine.indices("user", [user])[0]), np.arange(-1, engine.n_items), None)
+    engine.known_items(int(engine.indices("user", [user])[0]))
 print(json.dumps({"events": engine.live.stats["events"], "new": {k: n for k, n in compiled().items() if n != ready.get(k, 0)}}))
 """
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 for _name in ("fastapi", "orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
-from mgoe.serving import wire  # noqa: E402
-from mgoe.serving.app import _json  # noqa: E402
+from mgoe.serving.http import schemas as wire  # noqa: E402
+from mgoe.serving.http.app import _json  # noqa: E402
 
 MANY: list[Any] = [[]] * 5000
 NAMED: dict[str, Any] = {str(k): [] for k in range(5000)}
@@ -49,9 +49,17 @@ def test_what_is_counted_first_is_described_as_before(field: str):
     assert described["additionalProperties"]
 
 
-@given(ids=st.lists(st.integers(-(2**63), 2**64 - 1) | st.sampled_from([2**53 - 1, 2**53, 1 - 2**53, -(2**53)]) | st.text()))
+@given(
+    ids=st.lists(
+        st.integers(-(2**63), 2**64 - 1)
+        | st.sampled_from([2**53 - 1, 2**53, 1 - 2**53, -(2**53)])
+        | st.text()
+    )
+)
 def test_javascript_reads_every_id_as_it_is(ids: list[int | str]):
-    body = _json({"items": ids, "recents": {"users": [{"id": one} for one in ids]}, "scores": np.zeros(2)}).body
+    body = _json(
+        {"items": ids, "recents": {"users": [{"id": one} for one in ids]}, "scores": np.zeros(2)}
+    ).body
     as_numbers_are_there = json.loads(bytes(body), parse_int=lambda text: int(float(text)))
     assert [str(one) for one in as_numbers_are_there["items"]] == [str(one) for one in ids]
     assert [str(one["id"]) for one in as_numbers_are_there["recents"]["users"]] == [str(one) for one in ids]

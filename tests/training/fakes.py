@@ -63,7 +63,7 @@ GRAPH = SimpleNamespace(
     snapshots=[Snapshot(number) for number in range(SNAPSHOTS)],
     meta={"settings": {"recents": 2}},
     checksum="of a fake",
-    code_scores=(0.0, 1.0, 2.0, 3.0),
+    task_mask_scores=(0.0, 1.0, 2.0, 3.0),
 )
 PREPARED = SimpleNamespace(
     user_side=Side(USERS),
@@ -75,7 +75,9 @@ PREPARED = SimpleNamespace(
     settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},
     streamed=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split]),
 )
-SPEC = FeatureSpec(TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={})
+SPEC = FeatureSpec(
+    TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={}
+)
 NEEDS = frozenset({"ids", "side", "context", "counts", "recents"})
 
 
@@ -89,7 +91,9 @@ def make_examples(count: int, seed: int = 0, snapshots: int = SNAPSHOTS) -> Exam
     snapshot = rng.integers(0, snapshots, count).astype(np.int16)
     context = {"hour": rng.integers(0, 24, count), "numeric": rng.random((count, 2), np.float32)}
     weight = np.arange(1, count + 1, dtype=np.float32)
-    return Examples(user, item, snapshot.astype(np.int32), snapshot, labels, weight, context, rng.integers(0, 9, count))
+    return Examples(
+        user, item, snapshot.astype(np.int32), snapshot, labels, weight, context, rng.integers(0, 9, count)
+    )
 
 
 def make_feed(count: int, seed: int = 0, snapshots: int = SNAPSHOTS, needs: frozenset[str] = NEEDS) -> Feed:
@@ -126,7 +130,9 @@ class Model(nn.Module):
     def loss(self, batch: dict[str, Tensor], totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         labels = batch["labels"]
         weight = batch["weight"][:, None] * ~labels.isnan()
-        each = nn.functional.binary_cross_entropy_with_logits(self(batch).float(), labels.nan_to_num(), reduction="none")
+        each = nn.functional.binary_cross_entropy_with_logits(
+            self(batch).float(), labels.nan_to_num(), reduction="none"
+        )
         of_tasks = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp(min=1e-12)
         return of_tasks.sum(), of_tasks
 

@@ -19,9 +19,9 @@ from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
+from mgoe.training.distributed.process_group import World
 from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
-from mgoe.training.world import World
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.training.fakes import Model
@@ -46,7 +46,9 @@ class Linear(nn.Module):
         self.task_weights = torch.arange(1.0, len(jacobian) + 1)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        each = self.jacobian @ self.shared_vector + self.own_vector + self.of_table @ self.table(torch.tensor(2))
+        each = (
+            self.jacobian @ self.shared_vector + self.own_vector + self.of_table @ self.table(torch.tensor(2))
+        )
         return (each * self.task_weights).sum(), each
 
     def tables(self) -> list[nn.Parameter]:
@@ -69,7 +71,12 @@ def balanced(model, name: str) -> None:
 
 
 @up_to(30)
-@given(tasks=st.integers(1, 4), width=st.integers(1, 6), seed=st.integers(0, 10**6), name=st.sampled_from(sorted(AGGREGATIONS)))
+@given(
+    tasks=st.integers(1, 4),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(sorted(AGGREGATIONS)),
+)
 def test_shared_gradients_are_what_the_aggregation_makes_of_the_jacobian(tasks, width, seed, name):
     model = drawn(tasks, width, seed)
     rows = model.task_weights[:, None] * model.jacobian
@@ -79,7 +86,9 @@ def test_shared_gradients_are_what_the_aggregation_makes_of_the_jacobian(tasks, 
     torch.manual_seed(seed)
     balanced(model, name)
     torch.testing.assert_close(model.shared_vector.grad, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(model.own_vector.grad, model.task_weights)  # what serves one task is left alone
+    torch.testing.assert_close(
+        model.own_vector.grad, model.task_weights
+    )  # what serves one task is left alone
     found = model.table.weight.grad.to_dense()
     assert not found[[0, 1, 3]].any()
 
@@ -89,7 +98,9 @@ def test_tables_are_combined_with_the_weights_of_the_dense_part():
     model.task_weights = torch.ones(2)
     balanced(model, "mgda")  # the shortest vector between (3, 1) and (-1, 1): weights .25 and .75
     torch.testing.assert_close(model.shared_vector.grad, torch.tensor([0.0, 1.0]), atol=1e-2, rtol=0)
-    torch.testing.assert_close(model.table.weight.grad.to_dense()[2], torch.tensor([0.25, 0.75, 0.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        model.table.weight.grad.to_dense()[2], torch.tensor([0.25, 0.75, 0.0]), atol=1e-2, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", sorted(AGGREGATIONS))
@@ -117,7 +128,9 @@ def test_what_one_task_moves_alone_is_not_weighed():
     spec = make_spec(2)
     batch = random_batch(spec, 60)
     for transfer, moved in (("none", [False, False]), ("concat", [True, False])):
-        model = make_model(ModelSettings(name="mgoe", base="mgoe", options={"transfer": transfer, "members": 1}), spec, 0)
+        model = make_model(
+            ModelSettings(name="mgoe", base="mgoe", options={"transfer": transfer, "members": 1}), spec, 0
+        )
         bias, each = model.towers.mlp.bias, model.loss(batch)[1]
         rows = torch.stack([torch.autograd.grad(loss, bias, retain_graph=True)[0] for loss in each])
         assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved
@@ -131,7 +144,9 @@ def test_what_one_task_moves_alone_is_not_weighed():
 def test_gradients_without_conflict_are_added_up_as_they_are(name):
     model = Linear(torch.tensor([[1.0, 2.0], [3.0, 0.5]]), torch.eye(3)[:2])
     balanced(model, name)
-    torch.testing.assert_close(model.shared_vector.grad, (model.task_weights[:, None] * model.jacobian).sum(0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        model.shared_vector.grad, (model.task_weights[:, None] * model.jacobian).sum(0), atol=1e-3, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(AGGREGATIONS) - {"pcgrad", "imtl-g", "aligned-mtl"}))
@@ -175,7 +190,15 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fit(Model(), TRAIN, VALID, training(balance="uncertainty", checkpoint="0s"), tmp_path / "cut", leave, seed=5)
+        fit(
+            Model(),
+            TRAIN,
+            VALID,
+            training(balance="uncertainty", checkpoint="0s"),
+            tmp_path / "cut",
+            leave,
+            seed=5,
+        )
     again = Model()
     fit(again, TRAIN, VALID, training(balance="uncertainty"), tmp_path / "cut", seed=5, resume=True)
     assert equal(weights(again), weights(out))
@@ -200,7 +223,10 @@ def test_learned_weights_do_not_decay():
     model = Model()
     step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, World())  # type: ignore[arg-type]
     step.balance.dense()[0].data.fill_(2.0)
-    without = {name: tensor * torch.nan if name == "labels" else tensor for name, tensor in next(TRAIN.batches(256)).items()}
+    without = {
+        name: tensor * torch.nan if name == "labels" else tensor
+        for name, tensor in next(TRAIN.batches(256)).items()
+    }
     step(without, 0, lambda *_: None)
     assert step.balance.dense()[0].tolist() == [2.0, 2.0]
     torch.testing.assert_close(model.scale, torch.full_like(model.scale, 1 - 0.02 * 10.0))
@@ -250,7 +276,9 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
 def test_conflict_is_the_cosine_of_gradients():
     rows = torch.tensor([[1.0, 1.0], [-2.0, -2.0], [5.0, -5.0]])
     found = conflict(Linear(rows, torch.zeros(3, 3)), {})  # type: ignore[arg-type]
-    torch.testing.assert_close(torch.tensor(found), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(
+        torch.tensor(found), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    )
     assert conflict(Linear(torch.eye(2), torch.zeros(2, 3)), {}) == []  # type: ignore[arg-type]
 
 
@@ -266,7 +294,10 @@ class OfTables(Model):
 
 def test_a_model_of_tables_alone_is_fitted_and_has_nothing_to_reconcile(tmp_path):
     assert fit(OfTables(), TRAIN, VALID, training(), tmp_path).curves[0]["conflict"] == []  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match=r"training.balance: 'mgda' reconciles gradients of dense parameters, found .* set it to fixed"):
+    with pytest.raises(
+        TrainingError,
+        match=r"training.balance: 'mgda' reconciles gradients of dense parameters, found .* set it to fixed",
+    ):
         fit(OfTables(), TRAIN, VALID, training(balance="mgda"), tmp_path)  # type: ignore[arg-type]
 
 

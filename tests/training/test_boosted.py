@@ -22,13 +22,19 @@ from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, make_examples
 lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
 
 WIDTHS = {"counts": 3, "context_numeric": 2, "user_side_numeric": 1, "item_side_numeric": 1}
-SIDES = {"user_side": (CategoricalSpec("kind", 4),), "item_side": (CategoricalSpec("kind", 4),), "context": (CategoricalSpec("hour", 24),)}
+SIDES = {
+    "user_side": (CategoricalSpec("kind", 4),),
+    "item_side": (CategoricalSpec("kind", 4),),
+    "context": (CategoricalSpec("hour", 24),),
+}
 SMALL = {"rounds": 60, "patience": 20, "leaf_rows": 5, "leaves": 7}
 
 
 def make_trees(tasks: tuple[TaskSpec, ...] = TASKS, **options: object) -> BoostedTrees:
     spec = replace(SPEC, tasks=tasks, widths=WIDTHS, **SIDES)
-    settings = ModelSettings(name="trees", base="lightgbm", inputs=("ids", "side", "context", "counts"), options=SMALL | options)
+    settings = ModelSettings(
+        name="trees", base="lightgbm", inputs=("ids", "side", "context", "counts"), options=SMALL | options
+    )
     model = make_model(settings, spec, 0)
     assert isinstance(model, BoostedTrees)
     return model
@@ -56,7 +62,9 @@ def test_columns_are_the_numbers_and_categories_as_they_are():
     rows, batch = gather(model, train), train.block(np.arange(5))
     assert rows.features.dtype == np.float32
     assert_array_equal(rows.features[:5, -1], batch["context.hour"].numpy())
-    assert_array_equal(rows.features[:5, [model.columns.index(f"counts_{k}") for k in range(3)]], batch["counts"].numpy())
+    assert_array_equal(
+        rows.features[:5, [model.columns.index(f"counts_{k}") for k in range(3)]], batch["counts"].numpy()
+    )
     assert_array_equal(rows.labels, train.examples.labels)
     assert_array_equal(rows.weight, train.examples.weight)
 
@@ -84,13 +92,17 @@ def test_features_may_have_any_name(tmp_path: Path):
     for name, other in (("hour", "day"), ('a "b", [c: {d}]', "a b"), ("a_b", "a b")):
         features = (CategoricalSpec(name, 24), CategoricalSpec(other, 24))
         spec = replace(SPEC, widths={"context_numeric": 2}, context=features)
-        model = make_model(ModelSettings(name="trees", base="lightgbm", inputs=("context",), options=SMALL), spec, 0)
+        model = make_model(
+            ModelSettings(name="trees", base="lightgbm", inputs=("context",), options=SMALL), spec, 0
+        )
         assert isinstance(model, BoostedTrees)
         feeds = make_feeds(model)
         for feed in feeds:
             assert isinstance(feed.examples, Examples)
             context = feed.examples.context
-            feed.examples = replace(feed.examples, context={**context, name: context["hour"], other: 23 - context["hour"]})
+            feed.examples = replace(
+                feed.examples, context={**context, name: context["hour"], other: 23 - context["hour"]}
+            )
         fit_trees(model, *feeds, settings(), tmp_path)
         grown.append(model.texts())
     assert grown[0] == grown[1] == grown[2]
@@ -160,11 +172,15 @@ def test_trees_are_counted_by_validation(tmp_path: Path):
     assert max(clicks) == best + 20
     assert curve["step"] == sum(booster.num_trees() for booster in model.boosters)
     seen, weight = ~np.isnan(train.examples.labels[:, 0]), train.examples.weight
-    learned = np.abs(1 - train.examples.labels - predict(model, train))[seen, 0]  # probability of what happened
+    learned = np.abs(1 - train.examples.labels - predict(model, train))[
+        seen, 0
+    ]  # probability of what happened
     assert_allclose(curve["losses"]["click"], np.average(-np.log(learned), weights=weight[seen]), rtol=1e-4)
     labels, known = valid.examples.labels[:, 0], ~np.isnan(valid.examples.labels[:, 0])
     predicted = predict(model, valid)[known, 0]
-    assert_allclose(-np.log(np.where(labels[known] == 1, predicted, 1 - predicted)).mean(), clicks[best], rtol=1e-3)
+    assert_allclose(
+        -np.log(np.where(labels[known] == 1, predicted, 1 - predicted)).mean(), clicks[best], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("rows", range(210, 300, 15))
@@ -177,7 +193,12 @@ def test_what_is_kept_is_what_validation_preferred_where_rounds_find_no_split(tm
     fit_trees(model, train, valid, settings(monitor="click.logloss"), tmp_path, seen.append)
     seen = [now for now in seen if now.epoch == 1]
     known = ~np.isnan(valid.examples.labels[:, 0])
-    kept = measure(TASKS[:1], valid.examples.labels[known, :1], predict(model, valid)[known, :1], valid.examples.user[known])
+    kept = measure(
+        TASKS[:1],
+        valid.examples.labels[known, :1],
+        predict(model, valid)[known, :1],
+        valid.examples.user[known],
+    )
     assert_allclose(kept["click"]["logloss"], min(now.monitor for now in seen), rtol=1e-5)
 
 

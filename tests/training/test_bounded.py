@@ -25,21 +25,34 @@ ROWS, WIDTH = 5000, 64
 
 def write_examples(folder: Path, size: float) -> int:
     """Examples that take so many GiB in memory, and a part for validation. Returns the bytes of the former."""
-    with ExampleWriter(folder, np.array([0, 10, 20], np.int32), [TaskSettings(name=task.name) for task in TASKS]) as writer:
+    with ExampleWriter(
+        folder, np.array([0, 10, 20], np.int32), [TaskSettings(name=task.name) for task in TASKS]
+    ) as writer:
         for number in range(int(size * (1 << 30) / (ROWS * 8 * WIDTH))):
             part = make_examples(ROWS, seed=number)
             codes = np.random.default_rng(number).integers(0, 7, (ROWS, WIDTH))
             bucket = np.full(ROWS, 15 if number == 0 else 5, np.int32)  # the first part is for validation
             context = {"hour": part.context["hour"], "codes": codes}
-            writer.write(part.user, part.item, bucket, part.labels, np.ones(ROWS, np.float32), part.position, context)
+            writer.write(
+                part.user, part.item, bucket, part.labels, np.ones(ROWS, np.float32), part.position, context
+            )
     file = ExampleFile(folder / "train.parquet", [task.name for task in TASKS], 1)
     return len(file) * file.row_bytes
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux tells it")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux tells it"
+)
 def test_training_keeps_within_its_memory_and_loses_nothing(tmp_path):
     assert write_examples(tmp_path, 4 * MEMORY) >= 4 * MEMORY * (1 << 30)
-    command = [sys.executable, "-m", "tests.training.bounded", str(tmp_path), str(tmp_path / "out"), str(MEMORY)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.training.bounded",
+        str(tmp_path),
+        str(tmp_path / "out"),
+        str(MEMORY),
+    ]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     told = json.loads(process.stdout)

@@ -9,7 +9,12 @@ from torch import nn
 from mgoe.errors import TrainingError
 from mgoe.training import load_checkpoint, load_weights, save_checkpoint
 
-TENSORS = {"head.weight": torch.randn(3, 4), "codes": torch.arange(5), "half": torch.randn(7).bfloat16(), "empty": torch.zeros(0, 2)}
+TENSORS = {
+    "head.weight": torch.randn(3, 4),
+    "codes": torch.arange(5),
+    "half": torch.randn(7).bfloat16(),
+    "empty": torch.zeros(0, 2),
+}
 META = {"epoch": 3, "value": 0.7, "who": "é"}
 
 
@@ -18,7 +23,10 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     tensors, meta = load_checkpoint(tmp_path / "w.safetensors")
     assert meta == META
     assert tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(tensors[name], TENSORS[name]) and tensors[name].dtype == TENSORS[name].dtype for name in TENSORS)
+    assert all(
+        torch.equal(tensors[name], TENSORS[name]) and tensors[name].dtype == TENSORS[name].dtype
+        for name in TENSORS
+    )
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.ahead import ahead
+from mgoe._util.prefetch import ahead
 from mgoe.training import assemble
-from mgoe.training.world import World
+from mgoe.training.distributed.process_group import World
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
 
@@ -21,7 +21,13 @@ def joined(batches):
 
 
 @up_to(30)
-@given(count=st.integers(1, 300), batch_size=st.integers(1, 80), seed=SEEDS, epoch=st.integers(1, 5), block=st.integers(1, 200))
+@given(
+    count=st.integers(1, 300),
+    batch_size=st.integers(1, 80),
+    seed=SEEDS,
+    epoch=st.integers(1, 5),
+    block=st.integers(1, 200),
+)
 def test_every_example_once_an_epoch_with_its_own_inputs(count, batch_size, seed, epoch, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
@@ -60,7 +66,8 @@ def direct(examples, rows):
 def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
     feed = make_feed(count)
     order, again, next_epoch, other = (
-        joined(feed.batches(64, shuffle_seed=key))["weight"] for key in ((seed, epoch), (seed, epoch), (seed, epoch + 1), (seed + 1, epoch))
+        joined(feed.batches(64, shuffle_seed=key))["weight"]
+        for key in ((seed, epoch), (seed, epoch), (seed, epoch + 1), (seed + 1, epoch))
     )
     assert (order == again).all()
     assert (order != next_epoch).any()
@@ -68,7 +75,13 @@ def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
 
 
 @up_to(30)
-@given(count=st.integers(1, 300), batch_size=st.integers(1, 80), start=st.integers(0, 12), block=st.integers(1, 200), seed=SEEDS)
+@given(
+    count=st.integers(1, 300),
+    batch_size=st.integers(1, 80),
+    start=st.integers(0, 12),
+    block=st.integers(1, 200),
+    seed=SEEDS,
+)
 def test_what_follows_after_some_batches_is_the_rest_of_all(count, batch_size, start, block, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
@@ -81,13 +94,22 @@ def test_what_follows_after_some_batches_is_the_rest_of_all(count, batch_size, s
 
 
 @up_to(30)
-@given(count=st.integers(1, 200), size=st.integers(1, 5), each=st.integers(1, 20), block=st.integers(1, 200), seed=SEEDS)
+@given(
+    count=st.integers(1, 200),
+    size=st.integers(1, 5),
+    each=st.integers(1, 20),
+    block=st.integers(1, 200),
+    seed=SEEDS,
+)
 def test_processes_share_every_batch(count, size, each, block, seed):
     """What has weight is the batch of one process, in some order; a process whose share is empty gets a row without weight."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
         alone = list(make_feed(count).batches(size * each, shuffle_seed=seed))
-        shares = [list(make_feed(count).batches(size * each, shuffle_seed=seed, world=World(rank, size))) for rank in range(size)]
+        shares = [
+            list(make_feed(count).batches(size * each, shuffle_seed=seed, world=World(rank, size)))
+            for rank in range(size)
+        ]
     assert {len(share) for share in shares} == {len(alone)}
     for whole, *parts in zip(alone, *shares, strict=True):
         assert all(len(part["weight"]) for part in parts)
@@ -110,7 +132,16 @@ def test_in_order_without_a_seed():
 
 def test_only_needed_groups_are_gathered():
     batch = next(iter(make_feed(10, needs=frozenset({"counts"})).batches(10)))
-    assert set(batch) == {"user", "item", "user_macro", "item_macro", "counts", "labels", "weight", "position"}
+    assert set(batch) == {
+        "user",
+        "item",
+        "user_macro",
+        "item_macro",
+        "counts",
+        "labels",
+        "weight",
+        "position",
+    }
 
 
 def test_inputs_of_a_prediction_hold_no_label():

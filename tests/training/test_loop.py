@@ -15,7 +15,9 @@ TRAIN, VALID = make_feed(3000, seed=1), make_feed(600, seed=2, snapshots=1)
 
 
 def training(**changes):
-    return TrainingSettings(**{"epochs": 3, "batch_size": 256, "learning_rate": 0.02, "precision": "float32", **changes})
+    return TrainingSettings(
+        **{"epochs": 3, "batch_size": 256, "learning_rate": 0.02, "precision": "float32", **changes}
+    )
 
 
 def weights(model):
@@ -200,7 +202,10 @@ def test_a_batch_in_parts_is_counted_once(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_batch_task_and_parameter(tmp_path):
-    with pytest.raises(TrainingError, match=r"epoch 1, batch 5: the loss of task 'buy' is nan; parameter 'head.bias' is the first"):
+    with pytest.raises(
+        TrainingError,
+        match=r"epoch 1, batch 5: the loss of task 'buy' is nan; parameter 'head.bias' is the first",
+    ):
         fit(Broken(), TRAIN, VALID, training(), tmp_path)
 
 

@@ -8,19 +8,30 @@ from hypothesis import strategies as st
 from mgoe.errors import TrainingError
 from mgoe.training import Monitor, measure
 
-TASKS = [SimpleNamespace(name=name, kind=kind) for name, kind in (("click", "binary"), ("buy", "binary"), ("stay", "regression"))]
+TASKS = [
+    SimpleNamespace(name=name, kind=kind)
+    for name, kind in (("click", "binary"), ("buy", "binary"), ("stay", "regression"))
+]
 VALUES = st.floats(0.01, 0.99)
 
 
-@given(value=VALUES, best=VALUES, metric=st.sampled_from(["auc", "gauc", "ranking", "logloss", "rmse", "mae"]))
+@given(
+    value=VALUES, best=VALUES, metric=st.sampled_from(["auc", "gauc", "ranking", "logloss", "rmse", "mae"])
+)
 def test_the_direction_follows_from_the_metric(value, best, metric):
     task = "stay" if metric in ("rmse", "mae") else "buy"
     monitor = Monitor.parse(f"{task}.{metric}", TASKS)
-    assert monitor.better(value, best) == (value < best if metric in ("logloss", "rmse", "mae") else value > best)
+    assert monitor.better(value, best) == (
+        value < best if metric in ("logloss", "rmse", "mae") else value > best
+    )
     assert monitor.better(value, None)
 
 
-@given(scores=st.fixed_dictionaries({task: st.fixed_dictionaries({"auc": VALUES, "gauc": VALUES}) for task in ("click", "buy")}))
+@given(
+    scores=st.fixed_dictionaries(
+        {task: st.fixed_dictionaries({"auc": VALUES, "gauc": VALUES}) for task in ("click", "buy")}
+    )
+)
 def test_ranking_is_the_mean_of_auc_and_gauc_and_all_the_mean_of_the_tasks_that_have_it(scores):
     scores = scores | {"stay": {"rmse": 1.0, "mae": 1.0}}
     ranking = [np.mean([scores[task]["auc"], scores[task]["gauc"]]) for task in ("click", "buy")]
@@ -41,7 +52,9 @@ def test_a_task_without_the_metric_is_left_out_and_none_at_all_is_nan():
      ("x", "valid names: all.auc")],
 )  # fmt: skip
 def test_a_typo_is_refused_with_the_nearest_name(text, hint):
-    with pytest.raises(TrainingError, match=f"training.monitor: must be task.metric .*found '{text}'.*({hint})"):
+    with pytest.raises(
+        TrainingError, match=f"training.monitor: must be task.metric .*found '{text}'.*({hint})"
+    ):
         Monitor.parse(text, TASKS)
 
 

@@ -51,7 +51,9 @@ def test_rates_are_a_function_of_the_step(schedule, warmup, factors):
     optimizers = make_optimizers([nn.Parameter(torch.zeros(2, 2))], [nn.Parameter(torch.zeros(2))], training)
     for step, factor in enumerate(factors):
         set_rates(optimizers, training, step, 4)
-        assert [group["lr"] for o in optimizers for group in o.param_groups] == pytest.approx([0.01 * factor, 0.1 * factor])
+        assert [group["lr"] for o in optimizers for group in o.param_groups] == pytest.approx(
+            [0.01 * factor, 0.1 * factor]
+        )
 
 
 def test_a_model_without_tables_has_one_optimizer():
@@ -67,4 +69,6 @@ def test_what_optimisers_gather_is_there_before_the_first_step():
     for optimizer in optimizers:
         optimizer.step()
     assert {name: tensor.nbytes for name, tensor in optimizer_tensors(optimizers).items()} == before
-    assert sum(before.values()) == 4 * 7 + 2 * 4 * (3 * 2 + 2) + 2 * 4  # a number a row; two moments and the steps
+    assert (
+        sum(before.values()) == 4 * 7 + 2 * 4 * (3 * 2 + 2) + 2 * 4
+    )  # a number a row; two moments and the steps

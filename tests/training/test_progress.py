@@ -17,7 +17,10 @@ def test_a_terminal_sees_rate_and_time_left(monkeypatch, capsys):
         assert show is not None
         show(NOW)
     seen = capsys.readouterr().err
-    assert all(part in seen for part in ("mgoe", "epoch 1/2", "61.2 k samples/s", "loss 0.6900", "all.ranking 0.7100", ":"))
+    assert all(
+        part in seen
+        for part in ("mgoe", "epoch 1/2", "61.2 k samples/s", "loss 0.6900", "all.ranking 0.7100", ":")
+    )
 
 
 def test_nothing_is_printed_where_there_is_no_terminal(capsys):

@@ -71,7 +71,11 @@ def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
     found = fit_with_a_checkpoint_every_step(tmp_path / "cut", model, precision="bfloat16")
     assert equal(weights(model), weights(whole))
     assert told(found) == told(expected)
-    assert (found.best_epoch, found.best_value, found.epochs) == (expected.best_epoch, expected.best_value, expected.epochs)
+    assert (found.best_epoch, found.best_value, found.epochs) == (
+        expected.best_epoch,
+        expected.best_value,
+        expected.epochs,
+    )
 
 
 def test_the_first_report_after_it_went_on_is_of_the_steps_since(tmp_path, monkeypatch):
@@ -100,7 +104,9 @@ def test_times_are_of_all_processes_together(tmp_path):
     tensors, meta = load_checkpoint(latest)
     assert meta["cpu_seconds"] > 0
     save_checkpoint(latest, tensors, meta | {"seconds": 1e6, "cpu_seconds": 5e5})
-    found = fit_with_a_checkpoint_every_step(shutil.copytree(tmp_path, tmp_path.with_name("gone on")), Model())
+    found = fit_with_a_checkpoint_every_step(
+        shutil.copytree(tmp_path, tmp_path.with_name("gone on")), Model()
+    )
     assert 1e6 < found.seconds < 1e6 + 1000
     assert 5e5 < found.cpu_seconds < 5e5 + 1000
     save_checkpoint(latest, tensors, {name: value for name, value in meta.items() if name != "cpu_seconds"})
@@ -119,7 +125,9 @@ def test_without_resume_it_begins_anew(tmp_path):
 def test_the_last_checkpoints_stay(tmp_path):
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 9, keep=3)
-    assert [file.stem for file in sorted((tmp_path / "checkpoints").iterdir())] == [f"{step:010d}" for step in (6, 7, 8)]
+    assert [file.stem for file in sorted((tmp_path / "checkpoints").iterdir())] == [
+        f"{step:010d}" for step in (6, 7, 8)
+    ]
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
@@ -154,11 +162,17 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, s
     train = make_feed(change["train"]) if "train" in change else TRAIN
     model = Model(dropout=change.get("dropout", 0.0))
     if "weight" in change:
-        model.spec = replace(model.spec, tasks=tuple(replace(task, weight=change["weight"]) for task in model.spec.tasks))
+        model.spec = replace(
+            model.spec, tasks=tuple(replace(task, weight=change["weight"]) for task in model.spec.tasks)
+        )
     if "model" in change:
         model.head = torch.nn.Linear(19, change["model"])
-    settings = training(**{name: value for name, value in change.items() if name in ("learning_rate", "epochs")})
-    with pytest.raises(TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*--resume never"):
+    settings = training(
+        **{name: value for name, value in change.items() if name in ("learning_rate", "epochs")}
+    )
+    with pytest.raises(
+        TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*--resume never"
+    ):
         fit(model, train, VALID, settings, tmp_path, seed=change.get("seed", 5), resume=True)
 
 
@@ -203,7 +217,8 @@ def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path, mon
 def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=9))
     with pytest.raises(
-        TrainingError, match=r"checkpoints: training needs .* GB for 3 checkpoints and the best weights, found 0.00 GB free"
+        TrainingError,
+        match=r"checkpoints: training needs .* GB for 3 checkpoints and the best weights, found 0.00 GB free",
     ):
         fit(Model(), TRAIN, VALID, training(), tmp_path)
 
@@ -228,9 +243,17 @@ def test_a_disk_that_fills_leaves_the_checkpoints_before_and_the_fit_goes_on_fro
         if progress.step == 7:
             full.enter_context(room_for(1000))
 
-    with full, pytest.raises(TrainingError, match=r"0000000007.safetensors: the checkpoint cannot be written: .*; free space or"):
+    with (
+        full,
+        pytest.raises(
+            TrainingError,
+            match=r"0000000007.safetensors: the checkpoint cannot be written: .*; free space or",
+        ),
+    ):
         fit(Model(), TRAIN, VALID, settings, out, on_progress=fill, seed=5)
-    assert [file.stem for file in sorted((out / "checkpoints").iterdir())] == [f"{step:010d}" for step in (5, 6)]
+    assert [file.stem for file in sorted((out / "checkpoints").iterdir())] == [
+        f"{step:010d}" for step in (5, 6)
+    ]
     model = Model(seed=3)
     fit(model, TRAIN, VALID, settings, out, seed=5, resume=True)
     assert equal(weights(model), weights(whole))
@@ -239,11 +262,17 @@ def test_a_disk_that_fills_leaves_the_checkpoints_before_and_the_fit_goes_on_fro
 def test_the_disk_that_training_needs_is_what_its_checkpoints_take(tmp_path, monkeypatch):
     fit(Model(), TRAIN, VALID, training(), tmp_path / "first")
     (file, *_) = (tmp_path / "first" / "checkpoints").iterdir()
-    state = sum(tensor.nbytes for name, tensor in load_checkpoint(file)[0].items() if name not in ("losses", "random"))
-    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state - 1))
+    state = sum(
+        tensor.nbytes for name, tensor in load_checkpoint(file)[0].items() if name not in ("losses", "random")
+    )
+    monkeypatch.setattr(
+        "mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state - 1)
+    )
     with pytest.raises(TrainingError, match="checkpoints: training needs"):
         fit(Model(), TRAIN, VALID, training(), tmp_path / "second")
-    monkeypatch.setattr("mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state))
+    monkeypatch.setattr(
+        "mgoe.training.checkpoint.shutil.disk_usage", lambda path: SimpleNamespace(free=4 * state)
+    )
     fit(Model(), TRAIN, VALID, training(epochs=1), tmp_path / "second")
 
 
@@ -303,20 +332,34 @@ def test_what_was_cut_off_has_no_result_whoever_handles_the_signal(tmp_path, fir
             signal.raise_signal(first)
             signal.raise_signal(signal.SIGTERM if first == signal.SIGINT else signal.SIGINT)
 
-    with handled(signal.SIGINT, signal.SIG_IGN), handled(signal.SIGTERM, lambda *_: None), pytest.raises(KeyboardInterrupt):
+    with (
+        handled(signal.SIGINT, signal.SIG_IGN),
+        handled(signal.SIGTERM, lambda *_: None),
+        pytest.raises(KeyboardInterrupt),
+    ):
         fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=ask, seed=5)
     assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):
     with handled(signal.SIGINT, signal.SIG_IGN):
-        found = fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=lambda _: signal.raise_signal(signal.SIGINT), seed=5)
+        found = fit(
+            Model(),
+            TRAIN,
+            VALID,
+            training(),
+            tmp_path,
+            on_progress=lambda _: signal.raise_signal(signal.SIGINT),
+            seed=5,
+        )
     assert found.epochs == training().epochs
 
 
 def test_a_stop_of_another_process_leaves_no_result(tmp_path, monkeypatch):
     """As a rank sees it that was not asked itself."""
-    monkeypatch.setattr("mgoe.training.world.World.any", lambda self, *asked: (True, False))
+    monkeypatch.setattr(
+        "mgoe.training.distributed.process_group.World.any", lambda self, *asked: (True, False)
+    )
     with pytest.raises(KeyboardInterrupt):
         fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5)
     assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
@@ -368,7 +411,9 @@ def test_a_fit_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path, uninte
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     model = Model(dropout=0.2)
-    result = fit(model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path_factory.mktemp("whole"), seed=5)
+    result = fit(
+        model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path_factory.mktemp("whole"), seed=5
+    )
     return told(result), weights(model)
 
 
@@ -388,7 +433,9 @@ def test_damaged_checkpoints_count_for_nothing(tmp_path, keep):
     for step in (8, 9):
         (tmp_path / f"{step:010d}.safetensors").write_bytes(b"damaged")
     assert checkpoints.latest() is None
-    assert len(list(tmp_path.iterdir())) == 2  # what cannot be read now may be read later, until something whole follows it
+    assert (
+        len(list(tmp_path.iterdir())) == 2
+    )  # what cannot be read now may be read later, until something whole follows it
     for step in (1, 2, 3):
         checkpoints.save(step, {"a": torch.zeros(1)}, {"step": step})
         found = checkpoints.latest()

@@ -22,11 +22,14 @@ def world(tmp_path_factory):
         {
             "user_id": community * 40 + rng.integers(0, 40, n),
             "item_id": community * 30 + rng.integers(0, 30, n),
-            "timestamp": np.datetime64("2024-01-01T00:00:00") + rng.integers(0, 60, n).astype("timedelta64[D]"),
+            "timestamp": np.datetime64("2024-01-01T00:00:00")
+            + rng.integers(0, 60, n).astype("timedelta64[D]"),
             "behavior": rng.choice(["click", "buy"], n, p=[0.8, 0.2]),
         }
     )
-    settings = make_settings({"data": {"log": "unused"}, "tasks": ["click", "buy"], "graph": {"resolutions": [(3, 3), (4, 5)]}})
+    settings = make_settings(
+        {"data": {"log": "unused"}, "tasks": ["click", "buy"], "graph": {"resolutions": [(3, 3), (4, 5)]}}
+    )
     prepared = prepare(settings, folder / "data", ibis.memtable(log))
     source = Source(prepared.history, prepared.cuts, prepared.users_at, prepared.items_at, settings.ranks)
     graph = build_graph(source, settings.graph, folder / "graph")
@@ -60,7 +63,11 @@ def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(world):
 def test_every_kind_of_model_learns_the_communities(world, tmp_path, name):
     prepared, graph, spec = world
     model = make_model(resolve(name), spec, seed=0)
-    train, valid = (Feed(prepared, graph, prepared.examples(split), model.needs, spec) for split in ("train", "valid"))
-    result = fit(model, train, valid, TrainingSettings(epochs=4, batch_size=128, monitor="click.auc"), tmp_path)
+    train, valid = (
+        Feed(prepared, graph, prepared.examples(split), model.needs, spec) for split in ("train", "valid")
+    )
+    result = fit(
+        model, train, valid, TrainingSettings(epochs=4, batch_size=128, monitor="click.auc"), tmp_path
+    )
     assert result.best_value > (0.6 if "edges" in model.needs else 0.5)
     assert result.curves[-1]["losses"]["click"] < result.curves[0]["losses"]["click"]

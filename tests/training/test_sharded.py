@@ -17,10 +17,18 @@ from torch import nn
 from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import inputs, make_model, tables
-from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint, sharded
+from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
+from mgoe.training.distributed import sharded
+from mgoe.training.distributed.sharded import (
+    OpenedTable,
+    ShardedTable,
+    follow,
+    place_tables,
+    torchrec,
+    unshard,
+)
 from mgoe.training.memory import free_memory
-from mgoe.training.sharded import OpenedTable, ShardedTable, follow, place_tables, torchrec, unshard
 from tests.effort import SOAK, up_to
 from tests.models.batches import make_spec
 from tests.training.fakes import Model, make_feed
@@ -111,7 +119,7 @@ import torch
 from torch import nn
 from mgoe.config import TrainingSettings
 from mgoe.training import joined, predict
-from mgoe.training.sharded import place_tables
+from mgoe.training.distributed.sharded import place_tables
 from tests.training.fakes import Model, make_feed
 with joined("cpu") as world:
     torch.manual_seed(0)
@@ -143,7 +151,12 @@ def test_few_rows_and_shares_of_other_numbers_of_batches(tmp_path):
 @with_torchrec
 def test_a_sharded_table_is_a_table_with_rowwise_adagrad(group):
     @up_to(25)
-    @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 12), width=st.sampled_from([4, 8, 12]), steps=st.integers(1, 4))
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        rows=st.integers(1, 12),
+        width=st.sampled_from([4, 8, 12]),
+        steps=st.integers(1, 4),
+    )
     def check(seed, rows, width, steps):
         rng = np.random.default_rng(seed)
         plain = nn.Embedding(rows, width, sparse=True)
@@ -162,7 +175,9 @@ def test_a_sharded_table_is_a_table_with_rowwise_adagrad(group):
             with torch.inference_mode():
                 torch.testing.assert_close(table(codes), plain(codes), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(table.weight, plain.weight, rtol=1e-4, atol=1e-5, check_stride=False)
-        torch.testing.assert_close(table.accumulator.rows, optimizers[0].state[plain.weight]["accumulator"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            table.accumulator.rows, optimizers[0].state[plain.weight]["accumulator"], rtol=1e-4, atol=1e-5
+        )
 
     check()
 
@@ -174,7 +189,11 @@ def test_what_is_spread_are_the_large_tables_that_are_looked_up(monkeypatch):
     before = dict(model.named_modules())
     place_tables(model, TrainingSettings(tables="sharded"), TWO, CPU, 0)
     spread = {name for name, module in model.named_modules() if isinstance(module, OpenedTable)}
-    multi = {f"{name}.codes" for name, module in before.items() if isinstance(module, inputs.Category) and module.multi}
+    multi = {
+        f"{name}.codes"
+        for name, module in before.items()
+        if isinstance(module, inputs.Category) and module.multi
+    }
     assert {"nodes.users", "nodes.items"} <= spread
     assert multi
     assert not multi & spread
@@ -190,7 +209,9 @@ def test_tables_stay_whole_alone_and_where_they_fit(monkeypatch):
         model = Model()
         place_tables(model, TrainingSettings(tables=how), world, CPU, 0)
         assert type(model.users) is nn.Embedding
-    monkeypatch.setattr(sharded, "free_memory", lambda device: 2 * sum(table.nbytes for table in Model().tables()) - 1)
+    monkeypatch.setattr(
+        sharded, "free_memory", lambda device: 2 * sum(table.nbytes for table in Model().tables()) - 1
+    )
     with pytest.raises(pytest.fail.Exception, match="it was asked for"):
         place_tables(Model(), TrainingSettings(), TWO, CPU, 0)
 
@@ -207,7 +228,9 @@ def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
     assert first.weight.requires_grad
 
 
-@pytest.mark.parametrize(("name", "value", "needed"), [("balance", "upgrad", "fixed or uncertainty"), ("accumulate", 2, "1")])
+@pytest.mark.parametrize(
+    ("name", "value", "needed"), [("balance", "upgrad", "fixed or uncertainty"), ("accumulate", 2, "1")]
+)
 def test_ways_of_training_that_need_whole_tables_are_refused(name, value, needed):
     settings = TrainingSettings(tables="sharded", **{name: value})
     rule = f"training.{name}: must be {needed} where tables are sharded, found {value}: .* or set training.tables to replicated"
@@ -218,14 +241,19 @@ def test_ways_of_training_that_need_whole_tables_are_refused(name, value, needed
 @with_torchrec
 def test_a_width_that_torchrec_does_not_hold_is_refused():
     model = nn.Sequential(nn.Embedding(9, 6, sparse=True))
-    with pytest.raises(TrainingError, match=r"training.tables: rows of sharded tables must be a multiple of 4 wide, found 6 in '0'"):
+    with pytest.raises(
+        TrainingError,
+        match=r"training.tables: rows of sharded tables must be a multiple of 4 wide, found 6 in '0'",
+    ):
         place_tables(model, TrainingSettings(tables="sharded"), TWO, CPU, 0)
 
 
 def test_without_torchrec_the_message_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchrec.distributed.comm_ops", None)
     torchrec.cache_clear()
-    with pytest.raises(MissingExtra, match=r"training.tables: .* needs? TorchRec, .* `make distributed`, or use replicated"):
+    with pytest.raises(
+        MissingExtra, match=r"training.tables: .* needs? TorchRec, .* `make distributed`, or use replicated"
+    ):
         place_tables(Model(), TrainingSettings(tables="sharded"), TWO, CPU, 0)
     torchrec.cache_clear()
 
@@ -269,7 +297,7 @@ from torch import nn
 from mgoe.config import TrainingSettings
 from mgoe.models import late_tables, tables
 from mgoe.training import joined, load_weights, save_checkpoint
-from mgoe.training.sharded import place_tables, unshard
+from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.step import Stepper
 tables.LATE_ROWS = 1000
 out, rows = Path(sys.argv[1]), int(sys.argv[2])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mgoe.errors import TrainingError
 from mgoe.training import load_checkpoint, save_checkpoint
-from mgoe.training import shards as module
-from mgoe.training.shards import DTYPES, Shard
+from mgoe.training.distributed import shards as module
+from mgoe.training.distributed.shards import DTYPES, Shard
 from tests.effort import up_to
 from tests.training.test_world import together, told
 
@@ -27,7 +27,10 @@ def test_what_is_written_by_shards_is_what_is_written_whole(tmp_path_factory, da
         tensors[f"t.{number}"] = (torch.rand(shape) * 100).to(dtype)
     tensors["scalar"] = torch.tensor(3.5)
     folder = tmp_path_factory.mktemp("shards")
-    spread = {name: Shard(tensor, 0, len(tensor)) if name[-1] in "024" else tensor for name, tensor in tensors.items()}
+    spread = {
+        name: Shard(tensor, 0, len(tensor)) if name[-1] in "024" else tensor
+        for name, tensor in tensors.items()
+    }
     save_checkpoint(folder / "spread", spread, {"a": [1, "ü?" * 40]})
     save_checkpoint(folder / "whole", tensors, {"a": [1, "ü?" * 40]})
     found, expected = load_checkpoint(folder / "spread"), load_checkpoint(folder / "whole")
@@ -53,7 +56,7 @@ import torch
 from pathlib import Path
 from mgoe.errors import TrainingError
 from mgoe.training import joined, save_checkpoint
-from mgoe.training import shards as module
+from mgoe.training.distributed import shards as module
 out, full = Path(sys.argv[1]), json.loads(sys.argv[2])
 with joined("cpu") as world:
     whole = torch.arange(300.0).reshape(100, 3)
@@ -88,7 +91,11 @@ def test_where_one_cannot_write_all_of_them_say_so_and_nothing_is_left(tmp_path,
     assert "No space left on device" in told(tmp_path, full)
     assert "another process could not write its rows" in told(tmp_path, 1 - full)
     assert (tmp_path / "file.safetensors").read_text() == "the one before"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file.safetensors", "told.0.json", "told.1.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "file.safetensors",
+        "told.0.json",
+        "told.1.json",
+    ]
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):

@@ -15,7 +15,10 @@ def prepared(**changes):
 
 def test_sizes_are_those_of_the_data():
     spec = make_spec(PREPARED, GRAPH)
-    assert (spec.n_users, spec.n_items) == (GRAPH.snapshots[1].n_users, GRAPH.snapshots[1].n_items)  # the snapshot that ends training
+    assert (spec.n_users, spec.n_items) == (
+        GRAPH.snapshots[1].n_users,
+        GRAPH.snapshots[1].n_items,
+    )  # the snapshot that ends training
     assert (spec.macro_users, spec.macro_items, spec.recents) == (5, 4, 2)
     assert [(t.name, t.weight, t.given) for t in spec.tasks] == [("click", 1.0, None), ("buy", 2.0, 0)]
     assert spec.user_side == spec.item_side == (CategoricalSpec("kind", 4),)

@@ -31,7 +31,14 @@ def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch):
     reading = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
-    assert {"loss", "loss/click", "loss/buy", "samples_per_second", "validation/buy/gauc", "conflict/0/1"} <= set(found.Tags()["scalars"])
+    assert {
+        "loss",
+        "loss/click",
+        "loss/buy",
+        "samples_per_second",
+        "validation/buy/gauc",
+        "conflict/0/1",
+    } <= set(found.Tags()["scalars"])
     assert [point.step for point in found.Scalars("loss")] == list(range(2, 37, 2))
     assert [point.value for point in found.Scalars("validation/buy/auc")] == pytest.approx(
         [epoch["validation"]["buy"]["auc"] for epoch in result.curves]
@@ -45,7 +52,9 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path, monkeypatch):
     client = importlib.import_module("mlflow").MlflowClient()
     (run,) = client.search_runs(["0"])
     history = client.get_metric_history(run.info.run_id, "validation.click.gauc")
-    assert [point.value for point in history] == pytest.approx([epoch["validation"]["click"]["gauc"] for epoch in result.curves])
+    assert [point.value for point in history] == pytest.approx(
+        [epoch["validation"]["click"]["gauc"] for epoch in result.curves]
+    )
     assert run.info.status == "FINISHED"
 
 
@@ -60,7 +69,9 @@ def test_mlflow_says_that_a_fit_failed(tmp_path, monkeypatch):
 
 
 def test_numbers_that_do_not_exist_are_left_out():
-    assert of_epoch({"epoch": 1, "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}}, "conflict": [[1.0, -0.5]]}) == {
+    assert of_epoch(
+        {"epoch": 1, "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}}, "conflict": [[1.0, -0.5]]}
+    ) == {
         "epoch": 1.0,
         "validation/buy/gauc": 0.5,
         "conflict/0/0": 1.0,

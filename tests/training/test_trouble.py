@@ -24,7 +24,9 @@ BAD = ["nan", "inf"]
 def test_the_first_bad_batch_is_named_however_seldom_one_looks(every, first, later, task, bad, seen, parts):
     guard = LossGuard(Model(), ["click", "buy"], epoch=2, every=every, seen=seen, parts=parts)
     batch = seen + (first - 1) // parts + 1
-    with pytest.raises(TrainingError, match=f"epoch 2, batch {batch}: the loss of task '{['click', 'buy'][task]}' is {bad}"):  # noqa: PT012
+    with pytest.raises(
+        TrainingError, match=f"epoch 2, batch {batch}: the loss of task '{['click', 'buy'][task]}' is {bad}"
+    ):
         for number in range(1, 14):
             losses = torch.ones(2, requires_grad=True) * 1.0
             if number in (first, first + later):
@@ -34,6 +36,10 @@ def test_the_first_bad_batch_is_named_however_seldom_one_looks(every, first, lat
 
 def test_a_gradient_that_is_no_number_is_named():
     model = Model()
-    loss = (model.head.weight * 0).sum().sqrt() * float("inf")  # finite weights, no finite loss, no finite gradient
-    with pytest.raises(TrainingError, match=r"parameter 'head\.weight' is the first whose gradient is not finite"):
+    loss = (model.head.weight * 0).sum().sqrt() * float(
+        "inf"
+    )  # finite weights, no finite loss, no finite gradient
+    with pytest.raises(
+        TrainingError, match=r"parameter 'head\.weight' is the first whose gradient is not finite"
+    ):
         LossGuard(model, ["click", "buy"], epoch=1).check({}, loss, torch.tensor([torch.nan, 1.0]))

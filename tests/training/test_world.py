@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mgoe.errors import TrainingError
 from mgoe.training import World, fit, load_weights, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
-from mgoe.training.world import joined
+from mgoe.training.distributed.process_group import joined
 from tests.effort import SOAK
 from tests.training.fakes import Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
@@ -52,7 +52,12 @@ def together(size: int, program: str, *arguments: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(size),
+        "OMP_NUM_THREADS": "1",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
@@ -92,7 +97,9 @@ def test_two_processes_are_one(tmp_path, alone, changes):
         for task, loss in mine["losses"].items():
             assert theirs["losses"][task] == pytest.approx(loss, abs=1e-4)
         for task, values in mine["validation"].items():
-            assert theirs["validation"][task] == pytest.approx(values, abs=3e-3)  # of weights that differ by rounding
+            assert theirs["validation"][task] == pytest.approx(
+                values, abs=3e-3
+            )  # of weights that differ by rounding
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     for name, tensor in weights(model).items():
@@ -160,7 +167,9 @@ assert not any("gloo" in name for name in names()), names()
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
-    with pytest.raises(TrainingError, match=r"training.batch_size: must be a multiple of the 3 processes, found 256"):
+    with pytest.raises(
+        TrainingError, match=r"training.batch_size: must be a multiple of the 3 processes, found 256"
+    ):
         fit(Model(), TRAIN, VALID, training(), tmp_path)
 
 
@@ -168,7 +177,10 @@ def test_processes_that_cannot_meet_say_so(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with (
-        pytest.raises(TrainingError, match=r"torchrun: the processes cannot meet .*start them with `torchrun -m mgoe train"),
+        pytest.raises(
+            TrainingError,
+            match=r"torchrun: the processes cannot meet .*start them with `torchrun -m mgoe train",
+        ),
         joined("cpu"),
     ):
         pass
@@ -224,7 +236,10 @@ def test_of_processes_that_fail_the_first_one_speaks(tmp_path):
 def test_a_process_that_is_gone_is_noticed_by_the_others(tmp_path):
     together(2, FAILING, str(tmp_path), "goes")
     assert told(tmp_path, 0)["kind"] == "TrainingError"
-    assert re.match(r"torchrun: every process must stay to the end, one is gone \(.*\); see why", told(tmp_path, 0)["message"])
+    assert re.match(
+        r"torchrun: every process must stay to the end, one is gone \(.*\); see why",
+        told(tmp_path, 0)["message"],
+    )
 
 
 @given(rows=st.integers(1, 100), size=st.integers(1, 9))
@@ -233,5 +248,8 @@ def test_a_batch_fits_where_every_process_has_an_equal_part(rows, size):
     if len(parts) == 1:
         World(0, size).check_batch(rows)
     else:
-        with pytest.raises(TrainingError, match=rf"training.batch_size: must be a multiple of the {size} processes, found {rows}"):
+        with pytest.raises(
+            TrainingError,
+            match=rf"training.batch_size: must be a multiple of the {size} processes, found {rows}",
+        ):
             World(0, size).check_batch(rows)

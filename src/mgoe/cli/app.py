@@ -37,7 +37,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     """See the epilog."""
 
@@ -86,7 +88,10 @@ app.command(
     )
 )(score.predict)
 app.command(
-    epilog=examples("mgoe recommend runs/mine/bundle 42", "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json"),
+    epilog=examples(
+        "mgoe recommend runs/mine/bundle 42",
+        "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json",
+    ),
 )(score.recommend)
 app.command(
     epilog=examples(

@@ -13,34 +13,52 @@ from mgoe.cli.stages import command
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; finished cells are kept.", show_default=False)],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder of the results; finished cells are kept.", show_default=False
+        ),
+    ],
     sets: Set = None,
-    models: Annotated[str | None, typer.Option(help="Run these models and variants alone: mgoe,mgoe:table.", show_default=False)] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Run these models and variants alone: mgoe,mgoe:table.", show_default=False),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Run these seeds alone: 0,1.", show_default=False)] = None,
     logs: Annotated[str | None, typer.Option(help="Run these logs alone.", show_default=False)] = None,
     stop_after: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Begin no cell after so long, such as 90m.", show_default=False)
+        str | None,
+        typer.Option(metavar="LENGTH", help="Begin no cell after so long, such as 90m.", show_default=False),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     take: Annotated[
         list[Path] | None,
-        typer.Option(help="Take over cells that fit from the results.jsonl of another machine. Repeatable.", show_default=False),
+        typer.Option(
+            help="Take over cells that fit from the results.jsonl of another machine. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Make anew what was made with other settings; of a choice of cells, where no other has to go."),
+        typer.Option(
+            "--overwrite",
+            help="Make anew what was made with other settings; of a choice of cells, where no other has to go.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Train every model with every seed on every log, and say which is ahead by how much. The same command goes on with what is there."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.config import load_comparison
     from mgoe.errors import TrainingError
     from mgoe.evaluation import markdown
 
     settings = load_comparison(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
-    result = pipeline.compare(
+    result = experiments.compare(
         settings,
         out,
         models=_names(models),
@@ -53,11 +71,17 @@ def compare(
         command=command(),
     )
     if as_json:
-        leads = [{"question": one.question, "log": one.log, **asdict(lead)} for one in result.standings for lead in one.leads]
+        leads = [
+            {"question": one.question, "log": one.log, **asdict(lead)}
+            for one in result.standings
+            for lead in one.leads
+        ]
         show_json({"path": str(out), "leads": leads, "failed": result.failed, "waiting": result.waiting})
     else:
         typer.echo(markdown(result.standings))
-        show(f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}")
+        show(
+            f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}"
+        )
         if result.waiting:
             show(f"not run yet: {_cells(result.waiting)}; the same command goes on from here")
     if result.failed:
@@ -80,7 +104,9 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return None if text is None else [int(name) for name in text.split(",")]
     except ValueError:
-        raise ConfigError("--seeds", f"takes whole numbers with commas between them, found {text!r}") from None
+        raise ConfigError(
+            "--seeds", f"takes whole numbers with commas between them, found {text!r}"
+        ) from None
 
 
 def _seconds(text: str) -> int:

@@ -15,7 +15,9 @@ from mgoe.cli.show import Json, Overwrite, examples, facts, say, show, show_json
 if TYPE_CHECKING:
     from mgoe.datasets.download import OnProgress
 
-data = typer.Typer(help="Public data sets: what there is, fetching one, parsing it into a log.", no_args_is_help=True)
+data = typer.Typer(
+    help="Public data sets: what there is, fetching one, parsing it into a log.", no_args_is_help=True
+)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `mgoe data list` has it.", show_default=False)]
 
 
@@ -34,7 +36,11 @@ def list_(as_json: Json = False) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
     for row in rows:
-        cells = {**row, "tasks": ", ".join(row["tasks"]), "run on real files": "yes" if row["run on real files"] else "no"}
+        cells = {
+            **row,
+            "tasks": ", ".join(row["tasks"]),
+            "run on real files": "yes" if row["run on real files"] else "no",
+        }
         table.add_row(*cells.values())
     show(table)
 
@@ -63,7 +69,10 @@ def fetch(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="FOLDER", help="Folder with archives that you fetched yourself, or one of them.", show_default=False
+            "--from",
+            metavar="FOLDER",
+            help="Folder with archives that you fetched yourself, or one of them.",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -91,10 +100,21 @@ def fetch(
 def prepare(
     name: Name,
     source: Annotated[
-        Path, typer.Option("--from", metavar="FOLDER", help="Folder that holds the unpacked files, anywhere below.", show_default=False)
+        Path,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Folder that holds the unpacked files, anywhere below.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the log and its configurations.", show_default=False)],
-    memory: Annotated[float, typer.Option(help="GiB at most; what exceeds it is spilled to disk.", min=0.1)] = 4.0,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder of the log and its configurations.", show_default=False),
+    ],
+    memory: Annotated[
+        float, typer.Option(help="GiB at most; what exceeds it is spilled to disk.", min=0.1)
+    ] = 4.0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -117,9 +137,22 @@ def _bar() -> Iterator[OnProgress]:
         yield lambda name, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)

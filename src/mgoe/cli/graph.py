@@ -13,8 +13,12 @@ from mgoe.cli.stages import Out
 if TYPE_CHECKING:
     from mgoe.graph import MacroGraph
 
-graph = typer.Typer(help="The macro graph: build it, look at one, add new events, take users out.", no_args_is_help=True)
-Graph = Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the run that holds it.", show_default=False)]
+graph = typer.Typer(
+    help="The macro graph: build it, look at one, add new events, take users out.", no_args_is_help=True
+)
+Graph = Annotated[
+    Path, typer.Argument(metavar="GRAPH", help="A graph, or the run that holds it.", show_default=False)
+]
 
 
 @graph.command(
@@ -24,12 +28,14 @@ Graph = Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the ru
         "mgoe graph build mine.yaml --set graph.memory=8 --set graph.beta=0.5 --out runs/beta",
     )
 )
-def build(config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
+def build(
+    config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False
+) -> None:
     """Build the macro graph of a log in OUT/graph, or go on with a build that was cut off; `run` with the same --out goes on from there."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.config import load_settings
 
-    built = pipeline.macro_graph(load_settings(config, sets or ()), out, overwrite=overwrite, say=say)
+    built = experiments.macro_graph(load_settings(config, sets or ()), out, overwrite=overwrite, say=say)
     _show(built, as_json)
 
 
@@ -42,19 +48,26 @@ def build(config: Config, out: Out, sets: Set = None, overwrite: Overwrite = Fal
     )
 )
 def describe(
-    path: Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph, or the run or bundle that holds one.", show_default=False)],
-    plot: Annotated[Path | None, typer.Option(help="Write a page of pictures there.", show_default=False)] = None,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="GRAPH", help="A graph, or the run or bundle that holds one.", show_default=False
+        ),
+    ],
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a page of pictures there.", show_default=False)
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum.")] = False,
     as_json: Json = False,
 ) -> None:
     """What a graph is of, its sizes, edges, balance and drift, and what the build took."""
-    from mgoe import pipeline
+    from mgoe import experiments
 
-    found = pipeline.open_graph(path)
+    found = experiments.open_graph(path)
     if check:
         found.verify()
     if plot is not None:
-        pipeline.write_graph_page(found, plot)
+        experiments.write_graph_page(found, plot)
         say(f"wrote {plot}")
     _show(found, as_json)
 
@@ -70,36 +83,52 @@ def update(
     path: Graph,
     log: Annotated[
         list[str] | None,
-        typer.Argument(metavar="LOG...", help="Files, folders or globs that hold the new events alone.", show_default=False),
+        typer.Argument(
+            metavar="LOG...",
+            help="Files, folders or globs that hold the new events alone.",
+            show_default=False,
+        ),
     ] = None,
     recluster: Annotated[
-        bool, typer.Option("--recluster", help="Learn macro nodes again; they keep the numbers of those whose members they hold.")
+        bool,
+        typer.Option(
+            "--recluster",
+            help="Learn macro nodes again; they keep the numbers of those whose members they hold.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Add new events, users and items to the latest snapshot; macro nodes stay, and all else is as after a rebuild."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.graph import DRIFT_LIMIT
 
-    updated = pipeline.update(path, log or (), recluster=recluster, say=say)
+    updated = experiments.update(path, log or (), recluster=recluster, say=say)
     change = updated.meta["changes"][-1]
     if change["late pairs"]:
-        say(f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier snapshots lack")
+        say(
+            f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier snapshots lack"
+        )
     if updated.drift > DRIFT_LIMIT:
-        say(f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with `mgoe graph update {path} --recluster`")
+        say(
+            f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with `mgoe graph update {path} --recluster`"
+        )
     _show(updated, as_json)
 
 
-@graph.command(epilog=examples("mgoe graph forget runs/mine/graph --user 4711", "mgoe graph forget runs/mine --user 4711 --user 4712"))
+@graph.command(
+    epilog=examples(
+        "mgoe graph forget runs/mine/graph --user 4711", "mgoe graph forget runs/mine --user 4711 --user 4712"
+    )
+)
 def forget(
     path: Graph,
     user: Annotated[list[str], typer.Option(help="Id of a user. Repeatable.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Take users out of every snapshot, as if they had never been there."""
-    from mgoe import pipeline
+    from mgoe import experiments
 
-    _show(pipeline.forget(path, user, say=say), as_json)
+    _show(experiments.forget(path, user, say=say), as_json)
 
 
 def _show(found: MacroGraph, as_json: bool) -> None:

@@ -12,21 +12,26 @@ from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
 if TYPE_CHECKING:
     from mgoe.config import RunSettings
 
-Log = Annotated[str, typer.Argument(metavar="LOG", help="Parquet or CSV file, folder or glob.", show_default=False)]
+Log = Annotated[
+    str, typer.Argument(metavar="LOG", help="Parquet or CSV file, folder or glob.", show_default=False)
+]
 
 
 def init(
     log: Log,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Look at a log, guess its columns and tasks, and write a configuration with comments."""
     import yaml
 
+    from mgoe._util.files import write_text
     from mgoe.data import guess
     from mgoe.errors import OutputError
-    from mgoe.files import write_text
 
     text = guess(log)
     if out is not None:
@@ -41,7 +46,12 @@ def init(
 
 
 def describe(
-    what: Annotated[str, typer.Argument(metavar="LOG|CONFIG|BUNDLE", help="A log, a configuration that names one, or a bundle.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOG|CONFIG|BUNDLE", help="A log, a configuration that names one, or a bundle."
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Rows, users, items, span, density, funnel, drift, duplicates and nulls of a log; or what a bundle holds."""

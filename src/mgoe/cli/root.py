@@ -35,8 +35,12 @@ class Root(TyperGroup):
             _say(" ".join(str(error).split()))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stop:
-            if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":  # of many processes one says it
-                _say("stopped; what was finished is kept, and the same command (without --overwrite) goes on from there")
+            if (
+                os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+            ):  # of many processes one says it
+                _say(
+                    "stopped; what was finished is kept, and the same command (without --overwrite) goes on from there"
+                )
             raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 

@@ -17,25 +17,45 @@ if TYPE_CHECKING:
 
 State = Annotated[
     str | None,
-    typer.Option(metavar="STATE|REDIS", help="With the live events of a service: its --state folder, or redis://...", show_default=False),
+    typer.Option(
+        metavar="STATE|REDIS",
+        help="With the live events of a service: its --state folder, or redis://...",
+        show_default=False,
+    ),
 ]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False)]
+BundlePath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False
+    ),
+]
 
 
 def evaluate(
     path: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle, or the --out of a run, finished or not.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|RUN", help="A bundle, or the --out of a run, finished or not.", show_default=False
+        ),
     ],
     pairs: Annotated[
         str | None,
-        typer.Argument(metavar="[PAIRS]", help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.", show_default=False),
+        typer.Argument(
+            metavar="[PAIRS]",
+            help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.",
+            show_default=False,
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="`valid`, or `test`, the default.", show_default=False)] = None,
-    part: Annotated[str, typer.Option("--slice", help="`all`, or a part of the examples such as `new-pairs`.")] = "all",
+    split: Annotated[
+        str | None, typer.Option(help="`valid`, or `test`, the default.", show_default=False)
+    ] = None,
+    part: Annotated[
+        str, typer.Option("--slice", help="`all`, or a part of the examples such as `new-pairs`.")
+    ] = "all",
     as_json: Json = False,
 ) -> None:
     """Show what was measured, or measure a bundle on new labelled pairs."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.bundle import Bundle
     from mgoe.config import did_you_mean
     from mgoe.errors import ConfigError
@@ -43,15 +63,17 @@ def evaluate(
 
     if pairs is not None:
         if split is not None:
-            raise ConfigError("--split", "is one of the log's, and the pairs are a file of their own; leave it out")
-        rows, split = pipeline.measure_pairs(Bundle.open(path), pairs), "new"
+            raise ConfigError(
+                "--split", "is one of the log's, and the pairs are a file of their own; leave it out"
+            )
+        rows, split = experiments.measure_pairs(Bundle.open(path), pairs), "new"
     else:
-        rows, split = pipeline.measured(path), split or "test"
+        rows, split = experiments.measured(path), split or "test"
     for option, value, name in (("--split", split, "split"), ("--slice", part, "slice")):
         valid = sorted({row[name] for row in rows})
         if value not in valid:
             raise ConfigError(option, f"{value!r} was not measured{did_you_mean(value, valid)}")
-    leads = pipeline.leads(path) if (split, part) == ("test", "all") else []
+    leads = experiments.leads(path) if (split, part) == ("test", "all") else []
     if as_json:
         chosen = [row for row in rows if (row["split"], row["slice"]) == (split, part)]
         show_json({"metrics": chosen, "leads": [asdict(lead) for lead in leads]})
@@ -63,10 +85,14 @@ def evaluate(
 def predict(
     bundle: BundlePath,
     pairs: Annotated[
-        str, typer.Argument(metavar="PAIRS", help="Parquet or CSV file, folder or glob with the log's user and item columns.")
+        str,
+        typer.Argument(
+            metavar="PAIRS", help="Parquet or CSV file, folder or glob with the log's user and item columns."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default.")
+        Path | None,
+        typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default."),
     ] = None,
     state: State = None,
     as_json: Json = False,
@@ -74,17 +100,17 @@ def predict(
     """Score pairs: one row a pair, one probability (or value) a task."""
     import pyarrow.csv as csv
 
-    from mgoe import pipeline
+    from mgoe import experiments
 
     opened = _opened(bundle, state)
     if out is not None:
-        rows = pipeline.write_scores(opened, pairs, out)
+        rows = experiments.write_scores(opened, pairs, out)
         if as_json:
             show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
         else:
             say(f"{rows:,} pairs scored: {out}")
         return
-    blocks = pipeline.score_pairs(opened, pairs)
+    blocks = experiments.score_pairs(opened, pairs)
     if as_json:
         show_json([row for block in blocks for row in block.to_pylist()])
         return
@@ -96,7 +122,10 @@ def recommend(
     bundle: BundlePath,
     user: Annotated[str, typer.Argument(metavar="USER", help="An id, as in the log.")],
     k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
-    task: Annotated[str | None, typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False)] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False),
+    ] = None,
     new: Annotated[bool, typer.Option("--new", help="Leave out items the user has a history with.")] = False,
     state: State = None,
     as_json: Json = False,
@@ -137,5 +166,9 @@ def _ahead(lead: Estimate) -> str:
     if math.isnan(lead.value):
         return "the mean does not exist"
     exists = not math.isnan(lead.low)
-    interval = f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}" if exists else "no interval: too few users carry it"
+    interval = (
+        f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
+        if exists
+        else "no interval: too few users carry it"
+    )
     return f"{lead.value:+.4f} on the mean, {interval}"

@@ -13,29 +13,51 @@ from mgoe.cli.score import BundlePath
 
 def serve(
     bundle: BundlePath,
-    host: Annotated[str, typer.Option(help="Address to listen on; other machines reach the service only at another one.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other machines reach the service only at another one.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one, which the log line `serving` tells.")] = 8000,
     workers: Annotated[int, typer.Option(help="Processes, each on a core of its own.")] = 1,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of the events that came in, and of an index; BUNDLE.state by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of the events that came in, and of an index; BUNDLE.state by default.",
+            show_default=False,
+        ),
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(metavar="URL", help="Redis that holds the events instead, for several servers.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Redis that holds the events instead, for several servers.",
+            show_default=False,
+        ),
     ] = None,
-    engine: Annotated[Literal["onnx", "torch"], typer.Option(help="ONNX Runtime runs the model, or `torch`, the reference.")] = "onnx",
+    engine: Annotated[
+        Literal["onnx", "torch"], typer.Option(help="ONNX Runtime runs the model, or `torch`, the reference.")
+    ] = "onnx",
     precision: Annotated[
         Literal["float32", "bfloat16", "int8"],
-        typer.Option(help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too, with `onnx`."),
+        typer.Option(
+            help="`float32`; `bfloat16`: half the memory an item; `int8`: weights of 8 bits too, with `onnx`."
+        ),
     ] = "float32",
     token_file: Annotated[
-        Path | None, typer.Option(help="Bearer tokens that open the service, one a line; else MGOE_TOKEN.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Bearer tokens that open the service, one a line; else MGOE_TOKEN.", show_default=False
+        ),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Listen beyond this machine without a token.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Listen beyond this machine without a token.")
+    ] = False,
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 2 * 2**20,
     max_candidates: Annotated[int, typer.Option(help="Candidates, or pairs, of a request.")] = 10_000,
     max_events: Annotated[int, typer.Option(help="Events of a request.")] = 1_000,
     max_requests: Annotated[int, typer.Option(help="Requests at once, a worker.")] = 64,
-    timeout: Annotated[float, typer.Option(help="Seconds until a request must be there, and until it must be answered.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds until a request must be there, and until it must be answered.")
+    ] = 10.0,
     access_log: Annotated[bool, typer.Option(help="Log a line a request.")] = True,
 ) -> None:
     """Serve a bundle over HTTP: rankings, scores, live events, explanations, and a page at /."""
@@ -51,10 +73,10 @@ def serve(
 
 def _serve(given: dict[str, Any]) -> None:
     from mgoe.config import check_settings
-    from mgoe.serving.available import require_serving
+    from mgoe.serving.http.available import require_serving
 
     require_serving()
-    from mgoe.serving.service import serve as run
-    from mgoe.serving.settings import ServeSettings
+    from mgoe.serving.http.service import serve as run
+    from mgoe.serving.http.settings import ServeSettings
 
     run(check_settings(ServeSettings, given, "serve"))

@@ -17,9 +17,14 @@ PLAIN_WIDTH = 240
 """Where no terminal gives a width, so that no line of a table is folded."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `mgoe init LOG` writes one.", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file; `mgoe init LOG` writes one.", show_default=False)
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: --set training.epochs=2. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting: --set training.epochs=2. Repeatable."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
 

@@ -15,17 +15,30 @@ from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
 
 
 def simulate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the logs and their truth.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the logs and their truth.", show_default=False)
+    ],
     users: Annotated[int | None, typer.Option(help="6,000 by default.", show_default=False)] = None,
     items: Annotated[int | None, typer.Option(help="3,000 by default.", show_default=False)] = None,
     exposures: Annotated[
-        int | None, typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False)
+        int | None,
+        typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False),
     ] = None,
-    events: Annotated[int | None, typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False)] = None,
-    form: Annotated[Literal["events", "exposures", "both"], typer.Option(help="Which of the two logs to write.")] = "both",
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)] = None,
+    events: Annotated[
+        int | None,
+        typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False),
+    ] = None,
+    form: Annotated[
+        Literal["events", "exposures", "both"], typer.Option(help="Which of the two logs to write.")
+    ] = "both",
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)
+    ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -33,8 +46,8 @@ def simulate(
     """Draw logs of communities, a funnel, popularity, drift and arrivals; print the best reachable AUC a task."""
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import ConfigError
-    from mgoe.simulate import WorldSettings
-    from mgoe.simulate import simulate as draw
+    from mgoe.simulation import WorldSettings
+    from mgoe.simulation import simulate as draw
 
     if events is not None and exposures is not None:
         raise ConfigError("--events", "says how many exposures there are as well; leave out --exposures")

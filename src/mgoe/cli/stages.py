@@ -12,7 +12,12 @@ import typer
 from mgoe.cli.score import show_leads
 from mgoe.cli.show import Config, Json, Overwrite, Set, say, show, show_json
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with."
+    ),
+]
 
 
 def run(
@@ -24,39 +29,56 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Prepare, build, train every model with every seed, compare, bundle and report."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.config import load_settings
     from mgoe.evaluation import rich_table
 
     settings = load_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
-    result = pipeline.run(settings, out, overwrite=overwrite, say=say, command=command())
+    result = experiments.run(settings, out, overwrite=overwrite, say=say, command=command())
     if as_json:
-        show_json({"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html"), "metrics": result.rows})
+        show_json(
+            {
+                "path": str(out),
+                "bundle": str(out / "bundle"),
+                "report": str(out / "report.html"),
+                "metrics": result.rows,
+            }
+        )
         return
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
-    show_leads(pipeline.leads(out))
+    show_leads(experiments.leads(out))
     show(f"\nreport {out / 'report.html'}\nbundle {out / 'bundle'}\nnumbers {out / 'metrics.json'}")
 
 
 def train(
     config: Config,
     out: Out,
-    model: Annotated[str | None, typer.Option(help="One of the configuration's models; the first by default.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="One of the configuration's models; the first by default.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)
+    ] = None,
     resume: Annotated[
-        Literal["auto", "never"], typer.Option(help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew.")
+        Literal["auto", "never"],
+        typer.Option(
+            help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew."
+        ),
     ] = "auto",
     sets: Set = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train one model and write its bundle; `run` with the same --out goes on with the others."""
-    from mgoe import pipeline
+    from mgoe import experiments
     from mgoe.config import load_settings
     from mgoe.evaluation import rich_table
 
     settings = load_settings(config, sets or ())
-    rows = pipeline.train(settings, out, model, seed, overwrite=overwrite, resume=resume == "auto", say=say)
+    rows = experiments.train(
+        settings, out, model, seed, overwrite=overwrite, resume=resume == "auto", say=say
+    )
     if not rows:  # another process shows them
         return
     if as_json:

@@ -25,8 +25,23 @@ from mgoe.config.log import (
     TaskSettings,
     seconds,
 )
-from mgoe.config.models import BOUNDS, INPUT_GROUPS, EvaluationSettings, InputGroup, ModelSettings, TrainingSettings
-from mgoe.config.reading import apply_override, check_settings, dump_settings, load_comparison, load_settings, make_settings, read_yaml
+from mgoe.config.models import (
+    BOUNDS,
+    INPUT_GROUPS,
+    EvaluationSettings,
+    InputGroup,
+    ModelSettings,
+    TrainingSettings,
+)
+from mgoe.config.reading import (
+    apply_override,
+    check_settings,
+    dump_settings,
+    load_comparison,
+    load_settings,
+    make_settings,
+    read_yaml,
+)
 from mgoe.config.run import RunSettings
 
 __all__ = [

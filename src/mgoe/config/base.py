@@ -38,7 +38,9 @@ def _length(text: str) -> str:
 
 def _begins(text: str) -> str:
     if text[0] == "0":
-        raise ValueError(f"must be longer than nothing and not begin with 0, found {text!r}; write it as in 1d")
+        raise ValueError(
+            f"must be longer than nothing and not begin with 0, found {text!r}; write it as in 1d"
+        )
     return text
 
 
@@ -54,5 +56,9 @@ LONGEST = 200
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
     """End of a message about an unknown name: the nearest valid one, or all of them."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []  # the search takes its square
-    return f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"
+    close = (
+        difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
+    )  # the search takes its square
+    return (
+        f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"
+    )

@@ -53,7 +53,9 @@ class RangeSettings(Settings):
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if not 0 <= self.low < self.high or (self.log and self.low == 0):
-            raise ValueError(f"`low` must lie below `high` and not below 0 (above it with `log`), found {self.low} and {self.high}")
+            raise ValueError(
+                f"`low` must lie below `high` and not below 0 (above it with `log`), found {self.low} and {self.high}"
+            )
         return self
 
 
@@ -90,7 +92,9 @@ class TuneSettings(Settings):
             if section not in ("training", "options") or not name:
                 raise ValueError(f"keys are `training.KEY` or `options.KEY`, found {key!r}")
             if key == "training.monitor":
-                raise ValueError("training.monitor is what trials are held against, so that it cannot be searched; leave it out")
+                raise ValueError(
+                    "training.monitor is what trials are held against, so that it cannot be searched; leave it out"
+                )
             if values == []:
                 raise ValueError(f"{key} takes at least one choice, found none")
         return space
@@ -99,19 +103,27 @@ class TuneSettings(Settings):
     def _of_the_space(self) -> Self:
         for key, value in (item for point in self.first for item in point.items()):
             if key not in self.space:
-                raise ValueError(f"`first` holds keys of `space`, found {key!r}{did_you_mean(key, [*self.space])}")
+                raise ValueError(
+                    f"`first` holds keys of `space`, found {key!r}{did_you_mean(key, [*self.space])}"
+                )
             if not _holds(self.space[key], value):
                 raise ValueError(f"`first` holds values that `space` allows, found {key}: {value!r}")
         if len(self.first) >= self.trials:
-            raise ValueError(f"`trials` must be more than the {len(self.first)} points of `first`, found {self.trials}")
+            raise ValueError(
+                f"`trials` must be more than the {len(self.first)} points of `first`, found {self.trials}"
+            )
         return self
 
 
 def _holds(values: Choices, value: Any) -> bool:
     if isinstance(values, list):
-        return any(choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in values)
+        return any(
+            choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in values
+        )
     whole = isinstance(values.low, int) and isinstance(values.high, int)
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)  # which Python counts among the numbers
+    number = isinstance(value, int if whole else int | float) and not isinstance(
+        value, bool
+    )  # which Python counts among the numbers
     return number and values.low <= value <= values.high
 
 
@@ -153,7 +165,11 @@ class ComparisonSettings(Settings):
     @property
     def variant_names(self) -> list[str]:
         """Every variant as `MODEL:VARIANT`."""
-        return [variant_name(model, variant) for model in self.variants_of or [self.lead] for variant in self.variants]
+        return [
+            variant_name(model, variant)
+            for model in self.variants_of or [self.lead]
+            for variant in self.variants
+        ]
 
     @property
     def all_tables(self) -> dict[str, TableSettings]:
@@ -170,7 +186,9 @@ class ComparisonSettings(Settings):
         _known("variants_of", self.variants_of, self.model_names)
         everyone = [*self.model_names, *self.variant_names]
         for name, table in self.tables.items():
-            _known(f"tables.{name}", [*table.models, *([table.reference] if table.reference else [])], everyone)
+            _known(
+                f"tables.{name}", [*table.models, *([table.reference] if table.reference else [])], everyone
+            )
         for place, part in (("", self), *((f"logs.{name}.", log) for name, log in self.logs.items())):
             for section, key in (("graph", "seed"), ("negatives", "training_seed")):
                 if key in getattr(part, section):
@@ -178,7 +196,9 @@ class ComparisonSettings(Settings):
         for name, changes in self.variants.items():
             for key in changes:
                 if key.partition(".")[0] not in CHANGED_BY_VARIANTS or "." not in key:
-                    raise ValueError(f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}")
+                    raise ValueError(
+                        f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}"
+                    )
         check_folders(self.models)
         for kind, names in (("models and variants", everyone), ("seeds", self.seeds)):
             check_differ(kind, names)
@@ -195,7 +215,9 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     joined = dict(below)
     for key, value in above.items():
         old = joined.get(key)
-        joined[key] = laid_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        joined[key] = (
+            laid_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        )
     return joined
 
 
@@ -212,4 +234,6 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _known(place: str, names: Sequence[str], valid: Sequence[str]) -> None:
     for name in names:
         if name not in valid:
-            raise ValueError(f"{place}: {name!r} is none of the comparison's models{did_you_mean(name, valid)}")
+            raise ValueError(
+                f"{place}: {name!r} is none of the comparison's models{did_you_mean(name, valid)}"
+            )

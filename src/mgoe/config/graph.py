@@ -18,7 +18,11 @@ def _resolutions(value: object) -> object:
 
 
 def _is_pair(value: object) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(size, int) and size >= 1 for size in value)
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(size, int) and size >= 1 for size in value)
+    )
 
 
 class SparkSettings(Settings):
@@ -35,7 +39,10 @@ class SparkSettings(Settings):
         options = raw.get("options") if isinstance(raw, dict) else None
         if not isinstance(options, dict):
             return raw
-        text = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in options.items()}
+        text = {
+            key: str(value).lower() if isinstance(value, bool) else str(value)
+            for key, value in options.items()
+        }
         return raw | {"options": text}
 
 
@@ -82,8 +89,12 @@ class GraphSettings(Settings):
 
     @model_validator(mode="after")
     def _dense_is_one(self) -> Self:
-        if self.resolutions != "auto" and self.dense > (last := max(1, len(self.resolutions) - 1)):  # 1 is also what nobody has set
-            raise ValueError(f"dense must be the place of one of the resolutions, from 0, found {self.dense}; ask for {last} at most")
+        if self.resolutions != "auto" and self.dense > (
+            last := max(1, len(self.resolutions) - 1)
+        ):  # 1 is also what nobody has set
+            raise ValueError(
+                f"dense must be the place of one of the resolutions, from 0, found {self.dense}; ask for {last} at most"
+            )
         return self
 
     def dense_of(self, resolutions: int) -> int:

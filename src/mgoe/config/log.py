@@ -12,8 +12,12 @@ from mgoe.config.base import Length, Seed, Settings, SomeLength, as_list
 
 
 def _written(value: object) -> object:
-    if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit()):
-        raise ValueError(f"must be a date or a time, found the number {value}; write it as in 2017-11-25")  # it would count seconds
+    if isinstance(value, int | float) or (
+        isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit()
+    ):
+        raise ValueError(
+            f"must be a date or a time, found the number {value}; write it as in 2017-11-25"
+        )  # it would count seconds
     return value
 
 
@@ -101,14 +105,22 @@ class TaskSettings(Settings):
 
 Cut = Annotated[
     Annotated[date, Tag("date")] | Annotated[datetime, Tag("time")],
-    Discriminator(lambda cut: "time" if isinstance(cut, datetime) or (isinstance(cut, str) and ":" in cut) else "date"),
+    Discriminator(
+        lambda cut: "time" if isinstance(cut, datetime) or (isinstance(cut, str) and ":" in cut) else "date"
+    ),
     BeforeValidator(_written),
 ]
 """A text with a time is no date, even at midnight: it may have a zone."""
 
 Cuts = Annotated[
     Annotated[list[float], Tag("quantiles")] | Annotated[list[Cut], Tag("dates")],
-    Discriminator(lambda cuts: "dates" if isinstance(cuts, list) and any(isinstance(cut, str | date) for cut in cuts) else "quantiles"),
+    Discriminator(
+        lambda cuts: (
+            "dates"
+            if isinstance(cuts, list) and any(isinstance(cut, str | date) for cut in cuts)
+            else "quantiles"
+        )
+    ),
 ]
 
 
@@ -122,7 +134,9 @@ class SplitSettings(Settings):
     def _in_order(self) -> Self:
         cuts = cast(list[Any], self.cuts)
         if len(cuts) < 3:
-            raise ValueError(f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}")
+            raise ValueError(
+                f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}"
+            )
         if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
             raise ValueError(f"cuts must rise, found {cuts}")
         if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):

@@ -23,7 +23,10 @@ class ModelSettings(Settings):
     base: str
     inputs: tuple[InputGroup, ...] | None = None
     """The base's own where not given."""
-    ids: Annotated[Literal["auto", "on", "off"] | None, BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v)] = None
+    ids: Annotated[
+        Literal["auto", "on", "off"] | None,
+        BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v),
+    ] = None
     """The base's own where not given. `auto` switches ids off on logs where they only overfit: where the median user or item has few
     training positives. YAML takes `on` and `off` for yes and no, which are read as them."""
     options: dict[str, Any] = {}
@@ -106,7 +109,9 @@ def check_folders(models: Sequence[str | ModelSettings]) -> None:
     for model in models:
         name = model if isinstance(model, str) else model.name
         if not name or name.startswith(".") or "/" in name or "\\" in name:
-            raise ValueError(f"models: a folder is named after each, so that a name has no slash and begins with no dot, found {name!r}")
+            raise ValueError(
+                f"models: a folder is named after each, so that a name has no slash and begins with no dot, found {name!r}"
+            )
         if name in BOUNDS:
             raise ValueError(
                 f"models: {' and '.join(BOUNDS)} are rows of every table on a simulated log; choose another name than {name!r}"

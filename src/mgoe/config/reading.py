@@ -26,7 +26,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[tuple[str, str]] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if (key.tag, key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
             seen.add((key.tag, key.value))
         return node
 
@@ -39,7 +41,12 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
     Raises:
         ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
     """
-    return make_settings(read_yaml(path, overrides, "must hold a mapping with `data:` and `tasks:`; `mgoe init LOG` writes one"), path)
+    return make_settings(
+        read_yaml(
+            path, overrides, "must hold a mapping with `data:` and `tasks:`; `mgoe init LOG` writes one"
+        ),
+        path,
+    )
 
 
 def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> ComparisonSettings:
@@ -48,7 +55,9 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
     Raises:
         ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
     """
-    return check_settings(ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path)
+    return check_settings(
+        ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path
+    )
 
 
 def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str, Any]:
@@ -67,7 +76,11 @@ def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(path, f"no such file; it {rule}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has, or no UTF-8
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: a date that no calendar has, or no UTF-8
         raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(path, f"{rule}, found {type(raw).__name__}")
@@ -118,7 +131,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {key}", f"{name!r} lies below a key that is no mapping")
         node = node.setdefault(name, {})
     if not isinstance(node, dict):
-        raise ConfigError(f"--set {key}", "lies below a key that is no mapping; give the whole list or value instead")
+        raise ConfigError(
+            f"--set {key}", "lies below a key that is no mapping; give the whole list or value instead"
+        )
     try:
         node[last] = yaml.load(value, _Loader)
     except (ValueError, yaml.YAMLError):
@@ -129,13 +144,19 @@ def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str
     first, *others = error.errors()
     keys = _keys(first, raw)
     key = ".".join(keys) or "settings"
-    elsewhere = {tuple(_keys(other, raw)) for other in others} - {tuple(keys)}  # each type that a value may have says what is wrong with it
+    elsewhere = {tuple(_keys(other, raw)) for other in others} - {
+        tuple(keys)
+    }  # each type that a value may have says what is wrong with it
     more = f" (and {len(elsewhere)} more)" if elsewhere else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{did_you_mean(keys[-1], _names_at(kind, keys[:-1]))}{more}"
     if first["type"] == "missing":
         return f"{key} is needed and missing{more}"
-    found = "" if isinstance(first["input"], dict) or first["type"] == "value_error" else f", found {first['input']!r}"
+    found = (
+        ""
+        if isinstance(first["input"], dict) or first["type"] == "value_error"
+        else f", found {first['input']!r}"
+    )
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
 
 
@@ -143,7 +164,11 @@ def _keys(error: ErrorDetails, here: object) -> list[str]:
     """Where an error lies in what was read: its location without pydantic's own names of types, branches and functions."""
     keys = []
     for part in error["loc"]:
-        inside = part in here if isinstance(here, dict) else isinstance(here, list | tuple) and part in range(len(here))
+        inside = (
+            part in here
+            if isinstance(here, dict)
+            else isinstance(here, list | tuple) and part in range(len(here))
+        )
         if inside:
             here = here[part]  # type: ignore[index]
             keys.append(str(part))
@@ -155,7 +180,10 @@ def _names_at(here: type[BaseModel], keys: Sequence[str]) -> list[str]:
     for key in keys:
         field = here.model_fields.get(key)
         if field is not None:
-            here = next((t for t in _leaves(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), here)
+            here = next(
+                (t for t in _leaves(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)),
+                here,
+            )
     return list(here.model_fields)
 
 

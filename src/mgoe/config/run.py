@@ -17,7 +17,10 @@ class RunSettings(Settings):
 
     data: DataSettings
     tasks: Annotated[
-        list[TaskSettings], BeforeValidator(lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v)
+        list[TaskSettings],
+        BeforeValidator(
+            lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v
+        ),
     ] = Field(min_length=1, max_length=16)
     """Weakest to strongest."""
     split: SplitSettings = SplitSettings()
@@ -37,7 +40,9 @@ class RunSettings(Settings):
         names = [task.name for task in self.tasks]
         check_differ("task names", names)
         if "all" in names:
-            raise ValueError("tasks.all: results call the mean over tasks `all`, found a task of that name; choose another")
+            raise ValueError(
+                "tasks.all: results call the mean over tasks `all`, found a task of that name; choose another"
+            )
         check_differ("seeds", self.seeds)
         check_folders(self.models)
         for position, task in enumerate(self.tasks):
@@ -46,9 +51,13 @@ class RunSettings(Settings):
                     f"tasks.{task.name}.given must name a weaker task listed before, found {task.given!r}{did_you_mean(task.given, names)}"
                 )
             if task.given is not None and self.tasks[names.index(task.given)].kind == "regression":
-                raise ValueError(f"tasks.{task.name}.given must name a binary task, found {task.given!r}, a regression; leave it out")
+                raise ValueError(
+                    f"tasks.{task.name}.given must name a binary task, found {task.given!r}, a regression; leave it out"
+                )
             if task.label is None and self.form == "exposures":
-                raise ValueError(f"tasks.{task.name}.label is needed: an exposure log has a label column a task")
+                raise ValueError(
+                    f"tasks.{task.name}.label is needed: an exposure log has a label column a task"
+                )
             if self.form == "events" and (task.kind == "regression" or task.label):
                 raise ValueError(
                     f"tasks.{task.name}: an event log holds only behaviours; regression and label columns need `data.form: exposures`"
@@ -65,7 +74,9 @@ class RunSettings(Settings):
     @property
     def ranks(self) -> tuple[float, ...]:
         """Rank of each task, weakest first. Shape (T,)."""
-        return tuple(task.rank if task.rank is not None else position + 1.0 for position, task in enumerate(self.tasks))
+        return tuple(
+            task.rank if task.rank is not None else position + 1.0 for position, task in enumerate(self.tasks)
+        )
 
     @property
     def task_names(self) -> tuple[str, ...]:

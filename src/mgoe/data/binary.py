@@ -20,7 +20,12 @@ _PLACES = np.delete(np.arange(36), [8, 13, 18, 23])
 
 def is_binary(kind: pa.DataType) -> bool:
     """Whether an Arrow type is one of bytes, of any lengths and layout."""
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    kinds = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
     return any(is_one(kind) for is_one in kinds)
 
 

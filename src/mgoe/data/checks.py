@@ -43,13 +43,24 @@ def enforce(table: Table, checks: Sequence[Check], place: str, numbered: bool = 
     Raises:
         DataError: A row breaks a rule.
     """
-    broken = [check.bad.fill_null(False).cast("int64").sum().name(f"check{k}") for k, check in enumerate(checks)]
-    rows, *counts = (int(column[0].as_py() or 0) for column in table.aggregate([table.count().name("rows"), *broken]).to_pyarrow().columns)
+    broken = [
+        check.bad.fill_null(False).cast("int64").sum().name(f"check{k}") for k, check in enumerate(checks)
+    ]
+    rows, *counts = (
+        int(column[0].as_py() or 0)
+        for column in table.aggregate([table.count().name("rows"), *broken]).to_pyarrow().columns
+    )
     for check, count in zip(checks, counts, strict=True):
         if count:
             row = {"row": table.rowid()} if numbered else {}
             marked = table.select(**row, value=check.value.cast("string"), bad=check.bad)
-            first = marked.filter(marked.bad).order_by("row" if numbered else "value").limit(1).to_pyarrow().to_pylist()[0]
+            first = (
+                marked.filter(marked.bad)
+                .order_by("row" if numbered else "value")
+                .limit(1)
+                .to_pyarrow()
+                .to_pylist()[0]
+            )
             found = "null" if first["value"] is None else repr(first["value"])
             where = f" in row {first['row'] + 1}" if numbered else ""
             more = f" and {count - 1} more" if count > 1 else ""

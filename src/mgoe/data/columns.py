@@ -58,10 +58,18 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """An id as int64, uint64 or string; nothing is rounded."""
     kind = column.type()
     checks = [
-        Check(name, column.isnull(), column, "an id must not be null", "leave such rows out of the log, or give them an id of their own")
+        Check(
+            name,
+            column.isnull(),
+            column,
+            "an id must not be null",
+            "leave such rows out of the log, or give them an id of their own",
+        )
     ]
     if kind.is_floating():
-        whole = column.isnull() | ((column % 1 == 0) & (column.abs() < _EXACT))  # Ibis casts what it floors, which infinity is not
+        whole = column.isnull() | (
+            (column % 1 == 0) & (column.abs() < _EXACT)
+        )  # Ibis casts what it floors, which infinity is not
         mend = "write ids as integers or strings"
         return column.try_cast("int64"), [
             *checks,
@@ -95,22 +103,34 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     if kind.is_string():
         text = column.strip()
         zoned = _microseconds(text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00").try_cast("timestamp('UTC', 6)"))
-        plain = _microseconds(text.try_cast("timestamp(6)"))  # which passes over an offset, as the other takes none for the session's
-        said = ibis.ifelse(text.re_search("[T ].*[A-Za-z+-]"), ibis.ifelse(text.re_search(_ZONE), zoned, None), plain)
+        plain = _microseconds(
+            text.try_cast("timestamp(6)")
+        )  # which passes over an offset, as the other takes none for the session's
+        said = ibis.ifelse(
+            text.re_search("[T ].*[A-Za-z+-]"), ibis.ifelse(text.re_search(_ZONE), zoned, None), plain
+        )
         return ibis.ifelse(text.re_search("^[0-9]{4}[-/]"), said, None)  # else 1/2/24 is a day of the year 1
     if kind.is_date() or kind.is_timestamp():
-        plain = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)  # a cast of nanoseconds would round up
+        plain = kind.is_timestamp() and (
+            kind.timezone is not None or kind.scale == 9
+        )  # a cast of nanoseconds would round up
         return _microseconds(column if plain else column.cast("timestamp(6)"))
     if kind.is_decimal():
         column = column.try_cast("int64") if kind.scale == 0 else column.cast("float64")
         kind = column.type()
     if not (kind.is_integer() or kind.is_floating()):
-        raise wrong_type(place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970")
-    finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
+        raise wrong_type(
+            place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970"
+        )
+    finite: Expr = (
+        ibis.ifelse(column.isnan() | column.isinf(), None, column) if kind.is_floating() else column
+    )
     if unit == "auto":
         unit = _unit(finite, name, place, key)
     if unit == "ns":
-        return ((finite - finite % 1000) / 1000).round().cast("int64")  # engines divide as floats, whose floor can be one too low
+        return (
+            ((finite - finite % 1000) / 1000).round().cast("int64")
+        )  # engines divide as floats, whose floor can be one too low
     if kind.is_floating():  # rounded before the cast, in which one engine would round and another cut off
         moment: Expr = finite * UNITS[unit]
         held: Expr = ibis.ifelse(moment.abs() < 2.0**62, moment, None)
@@ -135,11 +155,19 @@ def read_label(column: Expr, name: str, binary: bool, place: str) -> tuple[Expr,
     if binary:
         mend = "map the column to 0 and 1, leave unknown labels null, or say `kind: regression`"
         return number.cast("float32"), [
-            Check(name, ~number.isin([0.0, 1.0]), column, "a binary label must be 0, 1 or null (missing)", mend)
+            Check(
+                name, ~number.isin([0.0, 1.0]), column, "a binary label must be 0, 1 or null (missing)", mend
+            )
         ]
     mend = "mend the column, or leave unknown labels null"
     return number.cast("float32"), [
-        Check(name, ~_finite_from_zero(number), column, "a regression label must be finite and at least 0, or null (missing)", mend)
+        Check(
+            name,
+            ~_finite_from_zero(number),
+            column,
+            "a regression label must be finite and at least 0, or null (missing)",
+            mend,
+        )
     ]
 
 
@@ -148,7 +176,13 @@ def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]
     number = _number(column, name, place, "a weight must be a number")
     bad = number.isnull() | ~_finite_from_zero(number)
     return number.cast("float32"), [
-        Check(name, bad, column, "a weight must be finite and at least 0", "mend the column; 0 leaves a row out of the loss")
+        Check(
+            name,
+            bad,
+            column,
+            "a weight must be finite and at least 0",
+            "mend the column; 0 leaves a row out of the loss",
+        )
     ]
 
 
@@ -157,7 +191,9 @@ def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check
     number = _number(column, name, place, "a position must be a whole number")
     bad = number.isnull() | ~_finite_from_zero(number) | (number % 1 != 0) | (number >= POSITIONS)
     rule = f"a position must be a whole number, at least 0 and below {POSITIONS:,}"
-    return number.try_cast("int64"), [Check(name, bad, column, rule, "mend the column or drop `data.position`")]
+    return number.try_cast("int64"), [
+        Check(name, bad, column, rule, "mend the column or drop `data.position`")
+    ]
 
 
 def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
@@ -191,7 +227,9 @@ def to_arrow(values: Any, place: str = "values") -> pa.Array:
     try:
         return to_arrow(pa.array(values), place)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())  # of a list it says more than one
+        return pa.array(
+            [None if pd.isna(v) is True else str(v) for v in values], pa.string()
+        )  # of a list it says more than one
 
 
 def _check_column(values: Any, place: str) -> None:
@@ -199,7 +237,10 @@ def _check_column(values: Any, place: str) -> None:
     if unordered or len(getattr(values, "shape", ())) > 1:
         shape = "" if unordered else f" of the shape {tuple(values.shape)}"
         rule = "must be one column (a list, an array, a series) or one value"
-        raise DataError(place, f"{rule}, found a {type(values).__name__}{shape}; make a list of it, or take one of its columns")
+        raise DataError(
+            place,
+            f"{rule}, found a {type(values).__name__}{shape}; make a list of it, or take one of its columns",
+        )
 
 
 def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
@@ -228,7 +269,13 @@ def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether an Arrow type is one of lists, of any lengths and layout."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    lists = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    )
     return any(is_one(kind) for is_one in lists)
 
 
@@ -239,7 +286,9 @@ def is_text(kind: pa.DataType) -> bool:
 
 def wrong_type(place: str, name: str, kind: object, rule: str) -> DataError:
     """A column whose type cannot do."""
-    return DataError(f"{place}, column {name!r}", f"{rule}, found the type {kind}; convert it or name another column")
+    return DataError(
+        f"{place}, column {name!r}", f"{rule}, found the type {kind}; convert it or name another column"
+    )
 
 
 def _number(column: Expr, name: str, place: str, rule: str) -> Expr:
@@ -264,7 +313,11 @@ def _unit(column: Expr, name: str, place: str, key: str) -> str:
     given = ~rows.at.isin([0, -1])  # what an unknown time is often written as
     most = {unit: (given & rows.at.between(-limit, limit)).sum() for unit, limit in _LIMITS.items()}
     dates = {form: rows.at.between(*span).sum() for form, span in _DATES.items()}
-    held = rows.aggregate(low=rows.at.min(), high=rows.at.max(), rows=given.sum(), **most, **dates).to_pyarrow().to_pylist()[0]
+    held = (
+        rows.aggregate(low=rows.at.min(), high=rows.at.max(), rows=given.sum(), **most, **dates)
+        .to_pyarrow()
+        .to_pylist()[0]
+    )
     low, high, half = held["low"] or 0, held["high"] or 0, (held["rows"] or 0) / 2
     if form := next((form for form in _DATES if (held[form] or 0) > half), None):
         found = f"found {low} to {high}, of which most look like dates written {form}"

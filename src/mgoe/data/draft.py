@@ -79,16 +79,35 @@ class Measure:
 def measure(draft: Draft, source: Table, place: str) -> Measure:
     """Count a log by time."""
     moment = read_time(source[draft.time], draft.time, "auto", place)
-    happened = ibis.literal(True) if draft.behavior else ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
-    sizes = {"users": source[draft.user].nunique(), "items": source[draft.item].nunique(), "low": moment.min(), "high": moment.max()}
+    happened = (
+        ibis.literal(True)
+        if draft.behavior
+        else ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
+    )
+    sizes = {
+        "users": source[draft.user].nunique(),
+        "items": source[draft.item].nunique(),
+        "low": moment.min(),
+        "high": moment.max(),
+    }
     off_midnight = (moment % (BUCKETS["1d"] * 1_000_000) != 0).sum()
     held = source.aggregate(rows=source.count(), off=off_midnight, **sizes).to_pyarrow().to_pylist()[0]
     seconds = (held["high"] - held["low"]) / 1e6
-    bucket = "1d" if not held["off"] else next((name for name, length in BUCKETS.items() if seconds >= 30 * length), "1s")
+    bucket = (
+        "1d"
+        if not held["off"]
+        else next((name for name, length in BUCKETS.items() if seconds >= 30 * length), "1s")
+    )
     timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
-    grouped = timed.filter(timed.bucket.notnull()).group_by("bucket").aggregate(n=ibis._.count(), done=ibis._.happened.sum())
+    grouped = (
+        timed.filter(timed.bucket.notnull())
+        .group_by("bucket")
+        .aggregate(n=ibis._.count(), done=ibis._.happened.sum())
+    )
     columns = grouped.order_by("bucket").to_pyarrow()
-    buckets, counts, done = (columns[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done"))
+    buckets, counts, done = (
+        columns[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
+    )
     return Measure(held["rows"], held["users"], held["items"], bucket, buckets, counts, done)
 
 
@@ -122,20 +141,35 @@ def _data_lines(paths: Sequence[str], draft: Draft, log: Measure) -> list[tuple[
         (f"  time: {_yaml(draft.time)}", ""),
     ]
     if draft.behavior is not None:
-        lines.append((f"  behavior: {_yaml(draft.behavior)}", "what happened; negatives are sampled from the same bucket"))
+        lines.append(
+            (
+                f"  behavior: {_yaml(draft.behavior)}",
+                "what happened; negatives are sampled from the same bucket",
+            )
+        )
     lines.append((f"  bucket: {log.bucket}", "of time; no example reads an event of its own bucket"))
     top = int(log.counts.argmax())
     share = log.counts[top] / log.counts.sum()
     if share > 0.08 and len(log.counts) >= 30:
         at = moment_of(int(log.buckets[top]), log.bucket)
-        lines.append((f"  # end: {at}", f"{at} alone holds {share:.0%} of the rows; cut it off if it is no usual day"))
+        lines.append(
+            (f"  # end: {at}", f"{at} alone holds {share:.0%} of the rows; cut it off if it is no usual day")
+        )
     if draft.position is not None:
         lines.append((f"  position: {_yaml(draft.position)}", "where it was shown: a bias in training only"))
     if draft.weight is not None:
         lines.append((f"  weight: {_yaml(draft.weight)}", "of a row in the loss"))
     if draft.context:
-        lines.append(("  # context:", "features of an exposure: keep what is known when it is shown, never what follows from it"))
-        lines += [(f"  #   - {{name: {_yaml(column.name)}, kind: {_feature(column)}}}", "") for column in draft.context]
+        lines.append(
+            (
+                "  # context:",
+                "features of an exposure: keep what is known when it is shown, never what follows from it",
+            )
+        )
+        lines += [
+            (f"  #   - {{name: {_yaml(column.name)}, kind: {_feature(column)}}}", "")
+            for column in draft.context
+        ]
     return lines
 
 

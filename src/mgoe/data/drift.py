@@ -16,7 +16,9 @@ ENDS = 0.1
 """Share of the rows that makes an end, rounded up to whole buckets."""
 
 
-def measure_drift(rows: Table, buckets: NDArray[np.int64], counts: NDArray[np.int64], settings: RunSettings) -> dict[str, Any]:
+def measure_drift(
+    rows: Table, buckets: NDArray[np.int64], counts: NDArray[np.int64], settings: RunSettings
+) -> dict[str, Any]:
     """Compare the first with the last tenth of the rows.
 
     Args:
@@ -30,13 +32,22 @@ def measure_drift(rows: Table, buckets: NDArray[np.int64], counts: NDArray[np.in
         shares; and of the last end's rows, the share whose user, item or pair no earlier row has. Empty where the ends overlap.
     """
     share = np.cumsum(counts) / counts.sum()
-    first, last = buckets[np.searchsorted(share, ENDS)], buckets[np.searchsorted(share, 1 - ENDS, side="right")]
+    first, last = (
+        buckets[np.searchsorted(share, ENDS)],
+        buckets[np.searchsorted(share, 1 - ENDS, side="right")],
+    )
     if first >= last:
         return {}
     marked = rows.mutate(early=rows.bucket <= int(first), late=rows.bucket >= int(last))
     return {
-        "first": {"upto": moment_of(int(first) + 1, settings.data.bucket), **_rates(marked.filter(marked.early), settings)},
-        "last": {"from": moment_of(int(last), settings.data.bucket), **_rates(marked.filter(marked.late), settings)},
+        "first": {
+            "upto": moment_of(int(first) + 1, settings.data.bucket),
+            **_rates(marked.filter(marked.early), settings),
+        },
+        "last": {
+            "from": moment_of(int(last), settings.data.bucket),
+            **_rates(marked.filter(marked.late), settings),
+        },
         "popularity_shift": _popularity_shift(marked),
         "new_users": _new(marked, ["user"]),
         "new_items": _new(marked, ["item"]),

@@ -10,13 +10,13 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
+from mgoe._util.tables import batches
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
 from mgoe.data.examples import ExampleWriter
 from mgoe.data.expr import Table
 from mgoe.data.negatives import Pools, blocks, sample_negatives
 from mgoe.data.schema import Log
 from mgoe.errors import DataError
-from mgoe.tables import batches
 
 BLOCK = 4_000_000
 """Positives and draws at once."""
@@ -34,12 +34,16 @@ def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]
     counted = table.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
     counts = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
     masks = behavior_masks(counts, settings, log.place)
-    code = ibis.cases(*((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items()))
+    code = ibis.cases(
+        *((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items())
+    )
     events = table.filter(table.behavior.isin(list(masks))).mutate(code=code).drop("behavior")
     return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
 
 
-def behavior_masks(counts: Mapping[str, int], settings: RunSettings, place: str, every_task: bool = True) -> dict[str, int]:
+def behavior_masks(
+    counts: Mapping[str, int], settings: RunSettings, place: str, every_task: bool = True
+) -> dict[str, int]:
     """Which tasks each behaviour does, as bits.
 
     Args:
@@ -72,7 +76,9 @@ def task_history(coded: Table, tasks: int) -> Table:
     """One row an event and task. Columns user, item, time, bucket, task."""
     return ibis.union(
         *(
-            coded.filter((coded.code & 1 << t) != 0).select("user", "item", "time", "bucket", task=ibis.literal(t, "int64").cast("int8"))
+            coded.filter((coded.code & 1 << t) != 0).select(
+                "user", "item", "time", "bucket", task=ibis.literal(t, "int64").cast("int8")
+            )
             for t in range(tasks)
         )
     )
@@ -80,7 +86,10 @@ def task_history(coded: Table, tasks: int) -> Table:
 
 def positives(con: Backend, coded: Table) -> Table:
     """Events of a user on an item in a bucket as one row, with the union of their codes."""
-    return con.create_table("positives", coded.group_by(["bucket", "user", "item"]).aggregate(code=coded.code.bit_or().cast("int32")))
+    return con.create_table(
+        "positives",
+        coded.group_by(["bucket", "user", "item"]).aggregate(code=coded.code.bit_or().cast("int32")),
+    )
 
 
 def write_event_examples(
@@ -139,9 +148,16 @@ def _whole_users(ordered: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Ta
 
 
 def _write(
-    block: pa.Table, settings: NegativeSettings, tasks: int, writer: ExampleWriter, pools: Pools | None = None, before: int = 0
+    block: pa.Table,
+    settings: NegativeSettings,
+    tasks: int,
+    writer: ExampleWriter,
+    pools: Pools | None = None,
+    before: int = 0,
 ) -> None:
-    user, item, bucket, code = (block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code"))
+    user, item, bucket, code = (
+        block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code")
+    )
     source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
     users, items, all_buckets = (
         np.concatenate([user, user[source]]),

@@ -62,13 +62,24 @@ class Examples:
     def columns(self) -> list[NDArray]:
         """Every column there is, in one order."""
         position = [] if self.position is None else [self.position]
-        return [self.user, self.item, self.bucket, self.snapshot, self.labels, self.weight, *self.context.values(), *position]
+        return [
+            self.user,
+            self.item,
+            self.bucket,
+            self.snapshot,
+            self.labels,
+            self.weight,
+            *self.context.values(),
+            *position,
+        ]
 
     def parts(self) -> Iterator[Examples]:
         """All rows, in one part."""
         yield self
 
-    def ordered(self, size: int, seed: int | Sequence[int] | None = None, start: int = 0) -> Iterator[Examples]:
+    def ordered(
+        self, size: int, seed: int | Sequence[int] | None = None, start: int = 0
+    ) -> Iterator[Examples]:
         """All rows from place `start` of their order on, `size` at a time: as they lie, or permuted by a seed."""
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         for first in range(start, len(self), size):
@@ -81,7 +92,8 @@ def join(parts: Sequence[Examples]) -> Examples:
         return parts[0]
     first = parts[0]
     columns = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("user", "item", "bucket", "snapshot", "labels", "weight")
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("user", "item", "bucket", "snapshot", "labels", "weight")
     }
     context = {name: np.concatenate([part.context[name] for part in parts]) for name in first.context}
     positions = [part.position for part in parts if part.position is not None]
@@ -119,7 +131,9 @@ class Tally:
     age: int = 0
     _last: tuple[int, int] | None = None
 
-    def add(self, user: NDArray, bucket: NDArray, labels: NDArray[np.float32], age: NDArray[np.int64]) -> None:
+    def add(
+        self, user: NDArray, bucket: NDArray, labels: NDArray[np.float32], age: NDArray[np.int64]
+    ) -> None:
         """Count rows sorted by bucket and user, which follow those before."""
         self.examples += len(user)
         self.age += int(age.sum())
@@ -171,7 +185,10 @@ class ExampleWriter:
             "snapshot": pa.array(snapshot, pa.int16()),
             "weight": pa.array(np.ones(len(user), np.float32) if weight is None else weight, pa.float32()),
         }
-        columns |= {f"label.{task.name}": pa.array(labels[:, t], pa.float32(), from_pandas=True) for t, task in enumerate(self._tasks)}
+        columns |= {
+            f"label.{task.name}": pa.array(labels[:, t], pa.float32(), from_pandas=True)
+            for t, task in enumerate(self._tasks)
+        }
         if position is not None:
             columns["position"] = pa.array(position, pa.int64())
         columns |= {f"context.{name}": _column(values) for name, values in (context or {}).items()}
@@ -197,7 +214,9 @@ class ExampleWriter:
 
     def _writer(self, split: Split, schema: pa.Schema) -> pq.ParquetWriter:
         if split not in self._writers:
-            self._writers[split] = pq.ParquetWriter(self._folder / f"{split}.parquet", schema, compression="zstd")
+            self._writers[split] = pq.ParquetWriter(
+                self._folder / f"{split}.parquet", schema, compression="zstd"
+            )
         return self._writers[split]
 
 
@@ -247,7 +266,11 @@ def of_table(table: pa.Table, tasks: Sequence[str]) -> Examples:
         snapshot=columns["snapshot"],
         labels=np.stack(labels, axis=1),
         weight=columns["weight"],
-        context={name.removeprefix("context."): values for name, values in columns.items() if name.startswith("context.")},
+        context={
+            name.removeprefix("context."): values
+            for name, values in columns.items()
+            if name.startswith("context.")
+        },
         position=columns.get("position"),
     )
 

@@ -70,7 +70,8 @@ class FeatureEncoders:
         for name, values in given.items():
             if len(values) != n:
                 raise DataError(
-                    f"feature {name!r}", f"must have a value for each of {n} rows, found {len(values)}; give null where it is unknown"
+                    f"feature {name!r}",
+                    f"must have a value for each of {n} rows, found {len(values)}; give null where it is unknown",
                 )
         encoded: dict[str, NDArray] = {}
         for feature in self.features:
@@ -78,7 +79,9 @@ class FeatureEncoders:
                 encoded[feature.name] = self._encode_categories(feature, given.get(feature.name), n)
         numeric = self.names("numeric")
         if numeric:
-            encoded["numeric"] = np.stack([self._standardise(name, given.get(name), n) for name in numeric], axis=1)
+            encoded["numeric"] = np.stack(
+                [self._standardise(name, given.get(name), n) for name in numeric], axis=1
+            )
         return encoded
 
     def save(self, folder: Path) -> None:
@@ -87,7 +90,12 @@ class FeatureEncoders:
         for k, vocabulary in enumerate(self.vocabularies.values()):
             vocabulary.save(folder / f"categories-{k}.parquet")
         features = [feature.model_dump(mode="json") for feature in self.features]
-        held = {"features": features, "categories": list(self.vocabularies), "lengths": dict(self.lengths), "moments": dict(self.moments)}
+        held = {
+            "features": features,
+            "categories": list(self.vocabularies),
+            "lengths": dict(self.lengths),
+            "moments": dict(self.moments),
+        }
         (folder / _FILE).write_text(json.dumps(held, indent=1), encoding="utf-8")
 
     @classmethod
@@ -96,28 +104,46 @@ class FeatureEncoders:
         held = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         return cls(
             features=tuple(FeatureSettings.model_validate(feature) for feature in held["features"]),
-            vocabularies={name: Vocabulary.load(folder / f"categories-{k}.parquet") for k, name in enumerate(held["categories"])},
+            vocabularies={
+                name: Vocabulary.load(folder / f"categories-{k}.parquet")
+                for k, name in enumerate(held["categories"])
+            },
             lengths=held["lengths"],
             moments={name: (mean, std) for name, (mean, std) in held["moments"].items()},
         )
 
-    def _encode_categories(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
+    def _encode_categories(
+        self, feature: FeatureSettings, values: pa.Array | None, n: int
+    ) -> NDArray[np.int64]:
         try:
             if feature.kind == "multi":
                 return self._encode_multi(feature, values, n)
-            return np.zeros(n, np.int64) if values is None else self.vocabularies[feature.name].codes(values) + 1
+            return (
+                np.zeros(n, np.int64)
+                if values is None
+                else self.vocabularies[feature.name].indices(values) + 1
+            )
         except pa.ArrowException:
-            rule = "must be lists, or strings cut at its separator" if feature.kind == "multi" else "must be one value a row"
-            raise DataError(f"feature {feature.name!r}", f"{rule}, found {None if values is None else values.type}; convert it") from None
+            rule = (
+                "must be lists, or strings cut at its separator"
+                if feature.kind == "multi"
+                else "must be one value a row"
+            )
+            raise DataError(
+                f"feature {feature.name!r}",
+                f"{rule}, found {None if values is None else values.type}; convert it",
+            ) from None
 
     def _encode_multi(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
         if values is None or pa.types.is_null(values.type):
             return np.full((n, self.lengths[feature.name]), -1, np.int64)
         row, flat = flatten(values, feature)
-        codes, counts = self.vocabularies[feature.name].codes(flat) + 1, np.bincount(row, minlength=n)
+        codes, counts = self.vocabularies[feature.name].indices(flat) + 1, np.bincount(row, minlength=n)
         longest = int(counts.max(initial=0))
         if longest > LONGEST:
-            order = np.lexsort(((codes == 0) & (counts[row] > LONGEST), row))  # what is cut off is unknown before it is known
+            order = np.lexsort(
+                ((codes == 0) & (counts[row] > LONGEST), row)
+            )  # what is cut off is unknown before it is known
             row, codes = row[order], codes[order]
         padded = np.full((n, max(self.lengths[feature.name], min(longest, LONGEST))), -1, np.int64)
         place = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
@@ -131,9 +157,13 @@ class FeatureEncoders:
         try:
             numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(f"feature {name!r}", f"must be numbers, found {values.type}; convert it") from None
+            raise DataError(
+                f"feature {name!r}", f"must be numbers, found {values.type}; convert it"
+            ) from None
         mean, std = self.moments[name]
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and unknown as what is infinite already
+        with np.errstate(
+            over="ignore"
+        ):  # beyond float32 is infinite, and unknown as what is infinite already
             scores = ((numbers - mean) / std).astype(np.float32)
         return np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
 

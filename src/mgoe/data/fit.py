@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
+from mgoe._util.tables import batches
 from mgoe.config import FeatureSettings
 from mgoe.data.checks import Check
 from mgoe.data.columns import one_array, read_numeric, wrong_type
@@ -17,7 +18,6 @@ from mgoe.data.expr import Expr, Table
 from mgoe.data.features import LONGEST, FeatureEncoders
 from mgoe.data.vocabulary import Vocabulary, texts
 from mgoe.errors import ConfigError, DataError
-from mgoe.tables import batches
 
 
 def check_names(features: Sequence[FeatureSettings], key: str) -> None:
@@ -29,7 +29,10 @@ def check_names(features: Sequence[FeatureSettings], key: str) -> None:
     names = [feature.name for feature in features]
     for name in names:
         if names.count(name) > 1 or name == "numeric":
-            raise ConfigError(key, f"each feature needs a name of its own, and `numeric` is taken, found {name!r}; rename the column")
+            raise ConfigError(
+                key,
+                f"each feature needs a name of its own, and `numeric` is taken, found {name!r}; rename the column",
+            )
 
 
 def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Expr, list[Check]]:
@@ -39,16 +42,30 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
         return read_numeric(column, feature.name, place)
     one = kind.value_type if kind.is_array() else kind
     if one.is_timestamp() or one.is_time() or one.is_interval():  # libraries write them in ways of their own
-        raise DataError(f"{place}, column {feature.name!r}", f"a category must be no moment and no time, found {kind}; convert it to text")
+        raise DataError(
+            f"{place}, column {feature.name!r}",
+            f"a category must be no moment and no time, found {kind}; convert it to text",
+        )
     nested = kind.is_array() or kind.is_map() or kind.is_struct() or kind.is_binary()
     if feature.kind == "categorical" and nested:
-        raise wrong_type(place, feature.name, kind, "a categorical feature holds one value a row (`kind: multi` holds several)")
-    if feature.kind == "multi" and not (kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))):
-        raise wrong_type(place, feature.name, kind, "a several-valued feature is a list or a string cut at its separator")
+        raise wrong_type(
+            place,
+            feature.name,
+            kind,
+            "a categorical feature holds one value a row (`kind: multi` holds several)",
+        )
+    if feature.kind == "multi" and not (
+        kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))
+    ):
+        raise wrong_type(
+            place, feature.name, kind, "a several-valued feature is a list or a string cut at its separator"
+        )
     return column, []
 
 
-def fit_encoders(table: Table, columns: dict[str, str], features: Sequence[FeatureSettings], order: str | None = None) -> FeatureEncoders:
+def fit_encoders(
+    table: Table, columns: dict[str, str], features: Sequence[FeatureSettings], order: str | None = None
+) -> FeatureEncoders:
     """Fit on every row of a table; the result does not depend on their order.
 
     Args:
@@ -88,8 +105,14 @@ def _listed(column: Expr, feature: FeatureSettings) -> Expr:
 
 
 def _categories(values: Table, min_count: int) -> Vocabulary:
-    counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count(), first=values["first"].min())
-    found = one_array(counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"])
+    counted = (
+        values.filter(values.value.notnull())
+        .group_by("value")
+        .aggregate(n=ibis._.count(), first=values["first"].min())
+    )
+    found = one_array(
+        counted.filter(counted.n >= min_count).order_by(["first", "value"]).to_pyarrow()["value"]
+    )
     kind = found.type
     if pa.types.is_floating(kind):
         numbers = found.to_numpy(zero_copy_only=False)

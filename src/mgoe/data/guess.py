@@ -14,7 +14,20 @@ from mgoe.data.columns import read_time
 from mgoe.data.draft import Draft, measure, write_draft
 from mgoe.data.expr import Table
 from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
-from mgoe.data.roles import AMOUNT, BEHAVIOR, ITEM, POSITION, SAMPLE, TIME, USER, WEIGHT, Column, look, pick, strength
+from mgoe.data.roles import (
+    AMOUNT,
+    BEHAVIOR,
+    ITEM,
+    POSITION,
+    SAMPLE,
+    TIME,
+    USER,
+    WEIGHT,
+    Column,
+    look,
+    pick,
+    strength,
+)
 from mgoe.errors import DataError
 
 RARE = 0.002
@@ -36,7 +49,9 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
         con = connect(Path(folder))
         try:
             source = open_log(con, named, "LOG")
-            sample = stage(con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0])
+            sample = stage(
+                con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0]
+            )
             _check_rows(sample, place_of(named))
             columns = look(sample)
             draft = _roles(columns, source, place_of(named))
@@ -54,7 +69,8 @@ def _check_rows(sample: Table, place: str) -> None:
         raise DataError(place, NO_ROWS)
     if rows < LEAST:
         raise DataError(
-            place, f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand"
+            place,
+            f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand",
         )
 
 
@@ -67,14 +83,16 @@ def _roles(columns: list[Column], source: Table, place: str) -> Draft:
     user = pick(ids, USER, ())
     item = pick(ids, ITEM, [user.name] if user else [])
     if user is None or item is None:  # the columns with most values, the user written before the item
-        rest = sorted((c for c in ids if c not in (user, item) and c.distinct > 2), key=lambda c: -c.distinct)[
-            : 2 - bool(user) - bool(item)
-        ]
+        rest = sorted(
+            (c for c in ids if c not in (user, item) and c.distinct > 2), key=lambda c: -c.distinct
+        )[: 2 - bool(user) - bool(item)]
         rest = iter(sorted(rest, key=columns.index))
         user, item = user or next(rest, None), item or next(rest, None)
     if user is None or item is None:
         names = ", ".join(column.name for column in columns)
-        alike = [column.name for column in columns if column.kind in ("integer", "string") and column.distinct == 1]
+        alike = [
+            column.name for column in columns if column.kind in ("integer", "string") and column.distinct == 1
+        ]
         more = f"{', '.join(alike)} hold one value alone, so add more rows, or " if alike else ""
         rule = f"a log needs a user and an item, found no column like them among {names}"
         raise DataError(place, f"{rule}; {more}write the configuration by hand")
@@ -93,8 +111,14 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
             if column.named(TIME) and column.kind in ("integer", "float"):
                 read_time(source[column.name], column.name, "auto", place)  # it may say why they are none
         names = ", ".join(column.name for column in columns)
-        raise DataError(place, f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; add one")
-    return max(moments, key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct)).name
+        raise DataError(
+            place,
+            f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; add one",
+        )
+    return max(
+        moments,
+        key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct),
+    ).name
 
 
 def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
@@ -103,19 +127,33 @@ def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
     speaking = [
         column
         for column in few
-        if column.kind == "string" and strength(str(column.low)) is not None and strength(str(column.high)) is not None
+        if column.kind == "string"
+        and strength(str(column.low)) is not None
+        and strength(str(column.high)) is not None
     ]
-    named = [] if any(strength(column.name) is not None for column in labels) else [c for c in few if c.named(BEHAVIOR)]
+    named = (
+        []
+        if any(strength(column.name) is not None for column in labels)
+        else [c for c in few if c.named(BEHAVIOR)]
+    )
     speaking.sort(key=lambda column: not column.named(BEHAVIOR))
     return next((column.name for column in [*speaking, *named]), None)
 
 
 def _tasks_of_behaviors(draft: Draft, behavior: str, source: Table) -> None:
-    counted = source.filter(source[behavior].notnull()).group_by(value=source[behavior].cast("string")).aggregate(n=ibis._.count())
-    counts = {row["value"]: row["n"] for row in counted.order_by([ibis.desc("n"), "value"]).to_pyarrow().to_pylist()}
+    counted = (
+        source.filter(source[behavior].notnull())
+        .group_by(value=source[behavior].cast("string"))
+        .aggregate(n=ibis._.count())
+    )
+    counts = {
+        row["value"]: row["n"] for row in counted.order_by([ibis.desc("n"), "value"]).to_pyarrow().to_pylist()
+    }
     total = sum(counts.values())
     kept = [value for value, n in counts.items() if n >= RARE * total][:MOST_TASKS]
-    order = {value: place for place, value in enumerate(kept)}  # the rarer, the stronger, where the names say nothing
+    order = {
+        value: place for place, value in enumerate(kept)
+    }  # the rarer, the stronger, where the names say nothing
     known = all(strength(value) is not None for value in kept)
     kept.sort(key=lambda value: (strength(value) if known else 0, order[value]))
     draft.behavior = behavior
@@ -130,12 +168,19 @@ def _tasks_of_labels(draft: Draft, columns: list[Column], labels: list[Column], 
         pick([c for c in free if c.kind == "integer"], POSITION, ()),
         pick([c for c in free if c.kind == "float"], WEIGHT, ()),
     )
-    speaking = [column for column in labels if strength(column.name) is not None or column.named("label|target|y")] or labels
-    speaking = sorted((c for c in speaking if c.name not in used), key=lambda column: strength(column.name) or 0)[:MOST_TASKS]
+    speaking = [
+        column for column in labels if strength(column.name) is not None or column.named("label|target|y")
+    ] or labels
+    speaking = sorted(
+        (c for c in speaking if c.name not in used), key=lambda column: strength(column.name) or 0
+    )[:MOST_TASKS]
     amounts = [
         column
         for column in free
-        if column.kind in ("integer", "float") and column.named(AMOUNT) and not column.binary and column.distinct > 2
+        if column.kind in ("integer", "float")
+        and column.named(AMOUNT)
+        and not column.binary
+        and column.distinct > 2
     ]
     tasks = speaking or amounts[:1]
     if not tasks:
@@ -144,10 +189,16 @@ def _tasks_of_labels(draft: Draft, columns: list[Column], labels: list[Column], 
             "a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one, or write the configuration by hand",
         )
     draft.tasks = _names([column.name for column in tasks])
-    draft.amounts = [name for name, column in draft.tasks.items() if column in [c.name for c in tasks if not c.binary]]
+    draft.amounts = [
+        name for name, column in draft.tasks.items() if column in [c.name for c in tasks if not c.binary]
+    ]
     draft.position, draft.weight = position and position.name, weight and weight.name
     taken = {*used, *draft.tasks.values(), draft.position, draft.weight}
-    draft.context = [column for column in free if column.name not in taken and column.kind not in ("time", "other") and not column.moment]
+    draft.context = [
+        column
+        for column in free
+        if column.name not in taken and column.kind not in ("time", "other") and not column.moment
+    ]
 
 
 def _names(values: Sequence[str]) -> dict[str, str]:

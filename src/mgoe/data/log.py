@@ -14,11 +14,11 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from ibis.common.exceptions import IbisError
 
+from mgoe._util.files import as_pattern
+from mgoe._util.tables import Frame, batches
 from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.paths import files_of, kind_of
 from mgoe.errors import DataError
-from mgoe.files import as_pattern
-from mgoe.tables import Frame, batches
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
@@ -36,7 +36,9 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
         memory: GiB; most of what the machine has by default.
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
-    con.con.execute("SET enable_progress_bar = false")  # it would go to standard output, and does in processes without a script
+    con.con.execute(
+        "SET enable_progress_bar = false"
+    )  # it would go to standard output, and does in processes without a script
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
@@ -58,7 +60,8 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
     kinds = {kind_of(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
-            key, f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); convert one or name one kind"
+            key,
+            f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); convert one or name one kind",
         )
     for file in files:
         _check_whole(file, parquet=kinds == {"parquet"})
@@ -76,7 +79,10 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
     """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
-    return all("://" in str(path) or all(kind_of(file, LOG) == "parquet" for file in files_of(str(path), LOG)) for path in paths)
+    return all(
+        "://" in str(path) or all(kind_of(file, LOG) == "parquet" for file in files_of(str(path), LOG))
+        for path in paths
+    )
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.Table:
@@ -115,11 +121,16 @@ def as_table(rows: Frame) -> ir.Table:
         return rows
     rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
     if not hasattr(rows, "__arrow_c_stream__"):
-        raise DataError("table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file")
+        raise DataError(
+            "table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file"
+        )
     try:
         return ibis.memtable(pa.table(rows))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
-        raise DataError("table", f"{rule} with columns of one type each, found that {error}; mend it, or write a Parquet file") from None
+        raise DataError(
+            "table",
+            f"{rule} with columns of one type each, found that {error}; mend it, or write a Parquet file",
+        ) from None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
@@ -160,7 +171,8 @@ def require_columns(table: ir.Table, columns: Mapping[str, str], place: str) -> 
     for key, column in columns.items():
         if column not in table.columns:
             raise DataError(
-                place, f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; set {key} to a column it has"
+                place,
+                f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; set {key} to a column it has",
             )
 
 
@@ -179,7 +191,10 @@ def unreadable(place: str, error: Exception) -> DataError:
     columns = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if columns and line:
         wanted, there = columns.groups()
-        return DataError(place, f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; mend that line")
+        return DataError(
+            place,
+            f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; mend that line",
+        )
     if found:
         column, value, kind = found.groups()
         where = f" in line {line.group(1)}" if line else ""
@@ -195,7 +210,9 @@ def _read_csv(con: Backend, patterns: list[str], ids: Sequence[str]) -> ir.Table
     """Types are guessed by the first rows of each file, and for ids looked up in all."""
 
     def read(types: Mapping[str, str]) -> ir.Table:
-        return con.read_csv(patterns, union_by_name=len(patterns) > 1, auto_type_candidates=_TYPES, types=types or None)
+        return con.read_csv(
+            patterns, union_by_name=len(patterns) > 1, auto_type_candidates=_TYPES, types=types or None
+        )
 
     guessed = read({})
     numbers = [name for name in ids if name in guessed.columns and guessed[name].type().is_numeric()]
@@ -235,10 +252,17 @@ def _check_names(con: Backend, file: str) -> None:
     named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [pattern]).fetchall()[0]
     if not named:
         first = ", ".join(map(repr, con.read_csv([pattern]).columns[:4]))
-        raise DataError(file, f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it")
-    if len(columns) == 1 and (cut := re.search(r"[,;\t|]", names := columns[0]["name"])):  # no delimiter cuts all lines alike
+        raise DataError(
+            file,
+            f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it",
+        )
+    if len(columns) == 1 and (
+        cut := re.search(r"[,;\t|]", names := columns[0]["name"])
+    ):  # no delimiter cuts all lines alike
         kinds = {str(number): "VARCHAR" for number in range(len(names.split(cut[0])))}
-        strict = "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
+        strict = (
+            "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
+        )
         con.con.execute(strict, [pattern, cut[0], kinds]).fetchall()  # its error says which line
 
 
@@ -253,10 +277,14 @@ def _check_whole(file: Path, parquet: bool) -> None:
                 f.seek(max(0, size - 4))
                 tail = f.read(4)
             if head != _MAGIC:
-                raise DataError(file, f"a Parquet file starts with {_MAGIC!r}, found {head!r}; it is of another format or damaged")
+                raise DataError(
+                    file,
+                    f"a Parquet file starts with {_MAGIC!r}, found {head!r}; it is of another format or damaged",
+                )
             if tail != _MAGIC or size < 12:
                 raise DataError(
-                    file, f"the Parquet file is truncated: it ends without its footer after {size} bytes; copy or write it again"
+                    file,
+                    f"the Parquet file is truncated: it ends without its footer after {size} bytes; copy or write it again",
                 )
     except OSError as error:
         raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None

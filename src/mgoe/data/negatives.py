@@ -23,7 +23,9 @@ def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) ->
         buckets: Bucket number. Shape (n,).
         draws: Number of the draw within its bucket. Shape (n,).
     """
-    keys = _mix(_mix(np.full(1, seed, dtype=np.int64).astype(np.uint64)) + buckets.astype(np.uint64) * _GOLDEN)
+    keys = _mix(
+        _mix(np.full(1, seed, dtype=np.int64).astype(np.uint64)) + buckets.astype(np.uint64) * _GOLDEN
+    )
     bits = _mix(keys + draws.astype(np.uint64) * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

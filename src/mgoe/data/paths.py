@@ -13,7 +13,8 @@ from mgoe.errors import DataError
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
 _OTHER = re.compile(
-    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$", re.I
+    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$",
+    re.I,
 )  # data in a form that is not read
 _ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave beside them, and what people do
 
@@ -35,9 +36,13 @@ def files_of(path: str, key: str) -> list[Path]:
     if glob.has_magic(path):
         if found := _matched(path, key):
             return found
-        raise DataError(f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}")
+        raise DataError(
+            f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}"
+        )
     near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
-    raise DataError(f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}")
+    raise DataError(
+        f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}"
+    )
 
 
 def _matched(pattern: str, key: str) -> list[Path]:
@@ -48,7 +53,9 @@ def _matched(pattern: str, key: str) -> list[Path]:
             found.append(match)
         elif match.is_dir() and not _ASIDE.match(match.name) and not _leads_up(match):
             found += _of_folder(match, key)
-    found.sort(key=lambda file: len(file.parts), reverse=True)  # of the ways to a file the shortest stays, for links may lead in a circle
+    found.sort(
+        key=lambda file: len(file.parts), reverse=True
+    )  # of the ways to a file the shortest stays, for links may lead in a circle
     return sorted({(os.path.realpath(file.parent), file.name): file for file in found}.values())
 
 
@@ -68,7 +75,10 @@ def _of_folder(here: Path, key: str) -> list[Path]:
     if left := [file for file in files if _OTHER.search(file.name) and not _is_read(file)]:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         mend = f"convert them, or name by a glob what is the log: {here}/**/*{found[0].suffix if found else _PARQUET[0]}"
-        raise DataError(f"{key} {here}", f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}")
+        raise DataError(
+            f"{key} {here}",
+            f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}",
+        )
     return found
 
 
@@ -85,7 +95,9 @@ def _below(here: Path) -> list[Path]:
                 continue
             seen.add(real)
             folders[:] = [name for name in folders if not _ASIDE.match(name)]
-            tops += [Path(folder, name) for name in sorted(folders) if os.path.islink(os.path.join(folder, name))]
+            tops += [
+                Path(folder, name) for name in sorted(folders) if os.path.islink(os.path.join(folder, name))
+            ]
             found += [Path(folder, name) for name in files if not _ASIDE.match(name)]
     return sorted(found)
 

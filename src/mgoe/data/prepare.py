@@ -14,6 +14,8 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
+from mgoe._util.files import as_pattern, whole_folder, write_json
+from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data.events import positives, task_events, task_history, write_event_examples
 from mgoe.data.examples import ExampleWriter
@@ -28,8 +30,6 @@ from mgoe.data.summary import summarise
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import check_first_snapshot, make_cuts, snapshot_of
 from mgoe.errors import DataError, OutputError
-from mgoe.files import as_pattern, whole_folder, write_json
-from mgoe.tables import Frame
 
 
 def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) -> Prepared:
@@ -48,7 +48,9 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     """
     out = Path(out)
     if out.exists():
-        raise OutputError(out, "prepared data are written to a new folder, found one that exists; remove it or name another")
+        raise OutputError(
+            out, "prepared data are written to a new folder, found one that exists; remove it or name another"
+        )
     place = "the table" if table is not None else place_of(settings.data.log)
     with whole_folder(out) as folder:
         work = folder / "work"
@@ -58,7 +60,9 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
             manifest = _build(con, settings, folder, table, place)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             reason = " ".join(str(error).split())
-            raise OutputError(out, f"cannot be written: {reason}; free space, or choose another disk") from None
+            raise OutputError(
+                out, f"cannot be written: {reason}; free space, or choose another disk"
+            ) from None
         except duckdb.Error as error:
             raise unreadable(place, error) from None
         finally:
@@ -70,32 +74,61 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, table: Frame | None, place: str) -> dict[str, Any]:
+def _build(
+    con: Backend, settings: RunSettings, folder: Path, table: Frame | None, place: str
+) -> dict[str, Any]:
     log = read_log(con, open_source(con, settings.data, table), settings, place)
     events = settings.form == "events"
     rows, ignored = task_events(log, settings) if events else (check_labels(log, settings), {})
-    first = {f"{node}s": _number(con, rows, node, column, folder, place) for node, column in _nodes(settings).items()}
+    first = {
+        f"{node}s": _number(con, rows, node, column, folder, place)
+        for node, column in _nodes(settings).items()
+    }
     coded = _encode(con, rows)
     found = positives(con, coded) if events else coded.filter(any_positive(coded, settings))
     buckets, counts = _counts(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
     sides = _write_sides(con, settings, folder)
     columns = {feature.name: f"context_{feature.name}" for feature in settings.data.context}
-    context = fit_encoders(coded.filter(coded.bucket <= int(cuts[-2])), columns, settings.data.context, order="bucket")
+    context = fit_encoders(
+        coded.filter(coded.bucket <= int(cuts[-2])), columns, settings.data.context, order="bucket"
+    )
     context.save(folder / "context")
     history = task_history(coded, len(settings.tasks)) if events else label_history(coded, settings)
     done = _write_history(con, history, cuts, folder / "history.parquet", settings.task_names)
-    check_first_snapshot(con.read_parquet(as_pattern(folder / "history.parquet")), settings.split, settings.data.bucket, cuts)
+    check_first_snapshot(
+        con.read_parquet(as_pattern(folder / "history.parquet")), settings.split, settings.data.bucket, cuts
+    )
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if events:
-            write_event_examples(found, buckets, counts, int(cuts[0]), int(cuts[-2]), settings.negatives, len(settings.tasks), writer)
+            write_event_examples(
+                found,
+                buckets,
+                counts,
+                int(cuts[0]),
+                int(cuts[-2]),
+                settings.negatives,
+                len(settings.tasks),
+                writer,
+            )
         else:
             write_exposure_examples(coded, settings, int(cuts[0]), context, writer)
     if events and not (taught := writer.tallies["train"]).examples - taught.positives:
         rule = "a negative is an item that another user did in the same bucket, and no training bucket has two users"
-        raise DataError(f"{place}, data.bucket", f"{rule}, found a bucket of {settings.data.bucket}; take a longer one")
-    known = {node: [*np.searchsorted(buckets, cuts, side="right").tolist(), len(buckets)] for node, buckets in first.items()}
-    counted = {"users": known["users"][-1], "items": known["items"][-1], "ignored_behaviors": ignored, "events": done, "side": sides}
+        raise DataError(
+            f"{place}, data.bucket", f"{rule}, found a bucket of {settings.data.bucket}; take a longer one"
+        )
+    known = {
+        node: [*np.searchsorted(buckets, cuts, side="right").tolist(), len(buckets)]
+        for node, buckets in first.items()
+    }
+    counted = {
+        "users": known["users"][-1],
+        "items": known["items"][-1],
+        "ignored_behaviors": ignored,
+        "events": done,
+        "side": sides,
+    }
     return {
         "format": FORMAT,
         "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
@@ -114,7 +147,9 @@ def _nodes(settings: RunSettings) -> dict[str, str]:
 def _write_sides(con: Backend, settings: RunSettings, folder: Path) -> dict[str, dict[str, int]]:
     counts = {}
     for node, table in {"user": settings.data.users, "item": settings.data.items}.items():
-        side, counts[f"{node}s"] = read_side(con, table, Vocabulary.load(folder / f"{node}s.parquet"), f"data.{node}s")
+        side, counts[f"{node}s"] = read_side(
+            con, table, Vocabulary.load(folder / f"{node}s.parquet"), f"data.{node}s"
+        )
         side.save(folder / f"{node}_side")
     return counts
 
@@ -128,7 +163,8 @@ def _number(con: Backend, rows: Table, node: str, column: str, folder: Path, pla
     if len(ordered) < 2:
         found = f"found only {ordered['id'][0].as_py()!r}"
         raise DataError(
-            f"{place}, column {column!r}", f"at least two {node}s are needed to rank, {found}; is data.{node} the right column?"
+            f"{place}, column {column!r}",
+            f"at least two {node}s are needed to rank, {found}; is data.{node} the right column?",
         )
     Vocabulary(ordered["id"]).save(folder / f"{node}s.parquet")
     return ordered["first"].to_numpy().astype(np.int64)
@@ -150,10 +186,17 @@ def _counts(found: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
 
 
-def _write_history(con: Backend, events: Table, cuts: NDArray[np.int32], path: Path, tasks: Sequence[str]) -> dict[str, int]:
+def _write_history(
+    con: Backend, events: Table, cuts: NDArray[np.int32], path: Path, tasks: Sequence[str]
+) -> dict[str, int]:
     """Write the events in one order whatever the log's. Returns how many each task has."""
     history = events.select(
-        "user", "item", "time", bucket=events.bucket.cast("int32"), snapshot=snapshot_of(events.bucket, cuts), task=events.task
+        "user",
+        "item",
+        "time",
+        bucket=events.bucket.cast("int32"),
+        snapshot=snapshot_of(events.bucket, cuts),
+        task=events.task,
     )
     history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
     written = con.read_parquet(as_pattern(path))

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mgoe._util.files import GIB, as_pattern
 from mgoe.data.examples import Examples, Split, damaged_part, read_examples
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
 from mgoe.data.stream import ExampleFile
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
-from mgoe.files import GIB, as_pattern
 
 FORMAT = 1
 MANIFEST = "data.json"
@@ -109,19 +109,26 @@ class Prepared(Encoders):
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(path, f"prepared data hold a {MANIFEST}, found none; make them again from the log") from None
+            raise DataError(
+                path, f"prepared data hold a {MANIFEST}, found none; make them again from the log"
+            ) from None
         except (OSError, ValueError) as error:
-            raise DataError(path / MANIFEST, f"cannot be read: {error}; make the prepared data again from the log") from None
+            raise DataError(
+                path / MANIFEST, f"cannot be read: {error}; make the prepared data again from the log"
+            ) from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
             raise DataError(
-                path / MANIFEST, f"this version reads format {FORMAT}, found {found}; make the prepared data again from the log"
+                path / MANIFEST,
+                f"this version reads format {FORMAT}, found {found}; make the prepared data again from the log",
             )
         for name, size in manifest["files"].items():
             held = (path / name).stat().st_size if (path / name).is_file() else None
             if held != size:
                 found = "it is missing" if held is None else f"found {held} bytes"
-                raise DataError(path / name, f"must hold {size} bytes, {found}; make the prepared data again from the log")
+                raise DataError(
+                    path / name, f"must hold {size} bytes, {found}; make the prepared data again from the log"
+                )
         return cls(path, manifest)
 
     @cached_property
@@ -130,8 +137,12 @@ class Prepared(Encoders):
 
         `time` is microseconds since 1970; `snapshot` the first that contains the event, the number of cuts standing for the latest alone.
         """
-        spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")  # on the disk of the data, not where the process runs
-        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(as_pattern(self.path / "history.parquet"))
+        spill = self.path.with_name(
+            f".{self.path.name}.{os.getpid()}.tmp"
+        )  # on the disk of the data, not where the process runs
+        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(
+            as_pattern(self.path / "history.parquet")
+        )
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """User, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

@@ -73,7 +73,9 @@ class Column:
     @property
     def binary(self) -> bool:
         """Whether it holds 0 and 1, and both."""
-        return self.kind == "boolean" or (self.kind in ("integer", "float") and self.distinct == 2 and self.low == 0 and self.high == 1)
+        return self.kind == "boolean" or (
+            self.kind in ("integer", "float") and self.distinct == 2 and self.low == 0 and self.high == 1
+        )
 
     @property
     def moment(self) -> bool:
@@ -113,7 +115,17 @@ def look(sample: Table) -> list[Column]:
         parses = 0 < given == held.get(f"read{k}")
         kind = _kind(sample[name].type())
         whole = held.get(f"broken{k}") is False
-        found.append(Column(name, kind, held.get(f"distinct{k}") or 0, held.get(f"low{k}"), held.get(f"high{k}"), parses, whole))
+        found.append(
+            Column(
+                name,
+                kind,
+                held.get(f"distinct{k}") or 0,
+                held.get(f"low{k}"),
+                held.get(f"high{k}"),
+                parses,
+                whole,
+            )
+        )
     return found
 
 
@@ -122,7 +134,11 @@ def pick(columns: Sequence[Column], words: str, taken: Sequence[str]) -> Column 
     named = [column for column in columns if column.named(words) and column.name not in taken]
 
     def rank(column: Column) -> tuple[bool, bool, int]:
-        return column.is_a(words) and not column.named(SECOND), column.name.lower().endswith("id"), column.distinct
+        return (
+            column.is_a(words) and not column.named(SECOND),
+            column.name.lower().endswith("id"),
+            column.distinct,
+        )
 
     return max(named, key=rank, default=None)
 
@@ -130,12 +146,25 @@ def pick(columns: Sequence[Column], words: str, taken: Sequence[str]) -> Column 
 def strength(name: str) -> int | None:
     """Place of a behaviour in the order from weak to strong; None where the name says nothing."""
     parts = re.split(r"[^a-z]+", name.lower())
-    places = [place for place, words in enumerate(STRENGTH) for part in parts if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)]
+    places = [
+        place
+        for place, words in enumerate(STRENGTH)
+        for part in parts
+        if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)
+    ]
     return max(places, default=None)
 
 
 def _kind(kind: Any) -> str:
     integer = kind.is_integer() or (kind.is_decimal() and kind.scale == 0)
-    tests = {"boolean": kind.is_boolean(), "integer": integer, "float": kind.is_floating() or kind.is_decimal()}
-    tests |= {"string": kind.is_string() or kind.is_uuid(), "time": kind.is_date() or kind.is_timestamp(), "list": kind.is_array()}
+    tests = {
+        "boolean": kind.is_boolean(),
+        "integer": integer,
+        "float": kind.is_floating() or kind.is_decimal(),
+    }
+    tests |= {
+        "string": kind.is_string() or kind.is_uuid(),
+        "time": kind.is_date() or kind.is_timestamp(),
+        "list": kind.is_array(),
+    }
     return next((name for name, holds in tests.items() if holds), "other")

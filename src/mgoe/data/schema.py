@@ -9,7 +9,16 @@ from ibis.backends.duckdb import Backend
 
 from mgoe.config import NegativeSettings, RunSettings, seconds
 from mgoe.data.checks import Check, enforce
-from mgoe.data.columns import read_id, read_label, read_position, read_time, read_weight, time_check, too_far, wrong_type
+from mgoe.data.columns import (
+    read_id,
+    read_label,
+    read_position,
+    read_time,
+    read_weight,
+    time_check,
+    too_far,
+    wrong_type,
+)
 from mgoe.data.expr import Expr, Table
 from mgoe.data.fit import check_names, read_feature
 from mgoe.data.log import NO_ROWS, drop, require_columns, stage
@@ -54,7 +63,10 @@ def read_log(con: Backend, source: Table, settings: RunSettings, place: str) -> 
     inside, kept = int(counted.count().to_pyarrow().as_py()), _check_buckets(log, settings.data.bucket, place)
     if not inside:
         span = f"from {settings.data.start or 'the first'} to {settings.data.end or 'the last'}"
-        raise DataError(place, f"some rows must lie between data.start and data.end, found none of {rows} {span}; move them")
+        raise DataError(
+            place,
+            f"some rows must lie between data.start and data.end, found none of {rows} {span}; move them",
+        )
     if settings.data.duplicates == "refuse" and inside > kept:
         _refuse_duplicates(counted, inside - kept, place)
     drop(con, "raw")
@@ -76,7 +88,11 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
 def wanted_columns(settings: RunSettings) -> dict[str, tuple[str, str]]:
     """Our name of a column to the setting that names the log's column, and that column."""
     data = settings.data
-    columns = {"user": ("data.user", data.user), "item": ("data.item", data.item), "time": ("data.time", data.time)}
+    columns = {
+        "user": ("data.user", data.user),
+        "item": ("data.item", data.item),
+        "time": ("data.time", data.time),
+    }
     _refuse_other_form(settings)
     if settings.form == "events":
         return columns | {"behavior": ("data.behavior", data.behavior)}
@@ -92,7 +108,9 @@ def wanted_columns(settings: RunSettings) -> dict[str, tuple[str, str]]:
     return columns | {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
 
 
-def read_columns(raw: Table, settings: RunSettings, names: dict[str, str], place: str) -> tuple[dict[str, Expr], list[Check]]:
+def read_columns(
+    raw: Table, settings: RunSettings, names: dict[str, str], place: str
+) -> tuple[dict[str, Expr], list[Check]]:
     """The value of each of our columns, and what must hold of it."""
     values: dict[str, Expr] = {}
     checks: list[Check] = []
@@ -112,7 +130,15 @@ def read_columns(raw: Table, settings: RunSettings, names: dict[str, str], place
             values[known] = read_time(raw[known], names[known], settings.data.time_unit, place)
             late = values[known].isnull() | (values[known] < values["time"]) | too_far(values[known])
             rule = f"a label above 0 of task {task.name} must be known within 9,000 years of 1970, and not before its exposure"
-            checks.append(Check(names[known], (values[label] > 0) & late, raw[known], rule, "mend the column, or use `delay` instead"))
+            checks.append(
+                Check(
+                    names[known],
+                    (values[label] > 0) & late,
+                    raw[known],
+                    rule,
+                    "mend the column, or use `delay` instead",
+                )
+            )
     for name, read in (("weight", read_weight), ("position", read_position)):
         if name in names:
             values[name], more = read(raw[name], names[name], place)
@@ -129,9 +155,13 @@ def _refuse_other_form(settings: RunSettings) -> None:
     data, tasks = settings.data, settings.tasks
     if settings.form == "exposures":
         used = [f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors]
-        sampling = settings.negatives.model_copy(update={"training_seed": None})  # which a comparison gives to every log
+        sampling = settings.negatives.model_copy(
+            update={"training_seed": None}
+        )  # which a comparison gives to every log
         used += ["negatives"] if sampling != NegativeSettings() else []
-        wrong = "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"
+        wrong = (
+            "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"
+        )
     else:
         used = [f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)]
         used += [f"tasks.{task.name}.known_at" for task in tasks if task.known_at]
@@ -150,7 +180,13 @@ def _read_behavior(column: Expr, name: str, place: str) -> Expr:
 
 def _refuse_duplicates(table: Table, count: int, place: str) -> None:
     repeated = table.group_by(table.columns).aggregate(times=ibis._.count())
-    first = repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1).to_pyarrow().to_pylist()[0]
+    first = (
+        repeated.filter(repeated.times > 1)
+        .order_by(["bucket", "user", "item"])
+        .limit(1)
+        .to_pyarrow()
+        .to_pylist()[0]
+    )
     shown = ", ".join(f"{name} {first[name]}" for name in ("user", "item") if name in first)
     raise DataError(
         place,
@@ -160,9 +196,15 @@ def _refuse_duplicates(table: Table, count: int, place: str) -> None:
 
 def _check_buckets(log: Table, length: str, place: str) -> int:
     """Bucket numbers fit 32 bits. Returns the rows."""
-    held = log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()).to_pyarrow().to_pylist()[0]
+    held = (
+        log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max())
+        .to_pyarrow()
+        .to_pylist()[0]
+    )
     far = max(held["low"] or 0, held["high"] or 0, key=abs)
     if abs(far) >= 2**31:
         mend = "take longer buckets or mend the times"
-        raise DataError(place, f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; {mend}")
+        raise DataError(
+            place, f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; {mend}"
+        )
     return int(held["rows"])

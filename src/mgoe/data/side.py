@@ -10,6 +10,7 @@ import numpy as np
 from ibis.backends.duckdb import Backend
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe._util.tables import batches
 from mgoe.config import SideTableSettings
 from mgoe.data.checks import enforce
 from mgoe.data.columns import read_id
@@ -19,7 +20,6 @@ from mgoe.data.fit import check_names, fit_encoders, read_feature
 from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
-from mgoe.tables import batches
 
 
 class SideFeatures:
@@ -50,7 +50,13 @@ class SideFeatures:
         """Open what `save` wrote; arrays stay on disk until they are read."""
         encoders = FeatureEncoders.load(folder)
         names = list(encoders.encode({}, 0))
-        return cls(encoders, {name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False) for k, name in enumerate(names)})
+        return cls(
+            encoders,
+            {
+                name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False)
+                for k, name in enumerate(names)
+            },
+        )
 
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
@@ -63,7 +69,9 @@ class SideFeatures:
         return taken
 
 
-def read_side(con: Backend, settings: SideTableSettings | None, nodes: Vocabulary, key: str) -> tuple[SideFeatures, dict[str, int]]:
+def read_side(
+    con: Backend, settings: SideTableSettings | None, nodes: Vocabulary, key: str
+) -> tuple[SideFeatures, dict[str, int]]:
     """Read a side table, encode it and align it with node codes. Ids that the log lacks are left out.
 
     Categories and moments come from the whole table, so that the log changes none of them.
@@ -97,13 +105,20 @@ def read_side(con: Backend, settings: SideTableSettings | None, nodes: Vocabular
     enforce(raw, checks, settings.path)
     side = raw.select(**values)
     _refuse_repeats(side, settings)
-    encoders = fit_encoders(side, {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}, settings.features)
-    arrays = {name: np.repeat(unknown, nodes.size, axis=0) for name, unknown in encoders.encode({}, 1).items()}
+    encoders = fit_encoders(
+        side, {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}, settings.features
+    )
+    arrays = {
+        name: np.repeat(unknown, nodes.size, axis=0) for name, unknown in encoders.encode({}, 1).items()
+    }
     rows = matched = 0
     for batch in batches(side):
-        codes = nodes.codes(batch.column("id"))
+        codes = nodes.indices(batch.column("id"))
         known = codes >= 0
-        encoded = encoders.encode({feature.name: batch.column(f"feature_{k}") for k, feature in enumerate(settings.features)}, len(codes))
+        encoded = encoders.encode(
+            {feature.name: batch.column(f"feature_{k}") for k, feature in enumerate(settings.features)},
+            len(codes),
+        )
         for name, part in encoded.items():
             arrays[name][codes[known]] = part[known]
         rows, matched = rows + len(codes), matched + int(known.sum())
@@ -111,10 +126,15 @@ def read_side(con: Backend, settings: SideTableSettings | None, nodes: Vocabular
         example = side.id.min().to_pyarrow().as_py()
         found = f"found none of {rows} (the least is {example!r}, the log's first is {nodes.ids([0])[0].as_py()!r})"
         raise DataError(
-            f"{settings.path}, column {settings.id!r}", f"some id must be one of the log's, {found}; is {key}.id the right column?"
+            f"{settings.path}, column {settings.id!r}",
+            f"some id must be one of the log's, {found}; is {key}.id the right column?",
         )
     drop(con, "raw_side")
-    return SideFeatures(encoders, arrays), {"rows": rows, "in_log": matched, "nodes_without": nodes.size - matched}
+    return SideFeatures(encoders, arrays), {
+        "rows": rows,
+        "in_log": matched,
+        "nodes_without": nodes.size - matched,
+    }
 
 
 def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
@@ -123,5 +143,10 @@ def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
     count = int(repeated.count().to_pyarrow().as_py())
     if count:
         first = repeated.limit(1).to_pyarrow().to_pylist()[0]
-        found = f"found {first['id']!r} in {first['n']} rows" + (f" and {count - 1} more ids repeated" if count > 1 else "")
-        raise DataError(f"{settings.path}, column {settings.id!r}", f"a side table has one row an id, {found}; keep one of each")
+        found = f"found {first['id']!r} in {first['n']} rows" + (
+            f" and {count - 1} more ids repeated" if count > 1 else ""
+        )
+        raise DataError(
+            f"{settings.path}, column {settings.id!r}",
+            f"a side table has one row an id, {found}; keep one of each",
+        )

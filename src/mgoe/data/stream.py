@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mgoe._util.files import GIB, whole_file
 from mgoe.data.examples import GROUP_ROWS, Examples, damaged_part, join, of_table, read_examples
 from mgoe.errors import DataError
-from mgoe.files import GIB, whole_file
 
 Seed = int | Sequence[int]
 
@@ -78,7 +78,10 @@ class ExampleFile:
             OutputError: It cannot be written.
         """
         file, held = self._open(), []
-        with whole_file(path) as unfinished, pq.ParquetWriter(unfinished, file.schema_arrow, compression="zstd") as writer:
+        with (
+            whole_file(path) as unfinished,
+            pq.ParquetWriter(unfinished, file.schema_arrow, compression="zstd") as writer,
+        ):
             for group, rows in enumerate(self._groups):
                 part = self._table(file, [group]).filter(pa.array(rng.random(rows) < share))
                 if held and sum(map(len, held)) + len(part) > GROUP_ROWS:
@@ -110,7 +113,11 @@ class ExampleFile:
                 start -= rows
                 continue
             examples = self._read(file, groups)
-            order = np.arange(rows) if seed is None else np.random.default_rng([*_keys(seed), 1 + number]).permutation(rows)
+            order = (
+                np.arange(rows)
+                if seed is None
+                else np.random.default_rng([*_keys(seed), 1 + number]).permutation(rows)
+            )
             order, start = order[start:], 0
             while len(order):
                 wanted = size - sum(map(len, held))
@@ -126,7 +133,11 @@ class ExampleFile:
     def _windows(self, seed: Seed | None) -> Iterator[list[int]]:
         """Row groups that are read together."""
         count = len(self._groups)
-        order = range(count) if seed is None else np.random.default_rng([*_keys(seed), 0]).permutation(count).tolist()
+        order = (
+            range(count)
+            if seed is None
+            else np.random.default_rng([*_keys(seed), 0]).permutation(count).tolist()
+        )
         most, window, rows = self.window_rows, [], 0
         for group in order:
             if window and rows + self._groups[group] > most:
@@ -163,7 +174,10 @@ class ExampleFile:
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged_part(self.path, error) from None
         if not file.metadata.equals(before):
-            raise DataError(self.path, "must stay as it is while it is read, found other rows than before; make the run's data again")
+            raise DataError(
+                self.path,
+                "must stay as it is while it is read, found other rows than before; make the run's data again",
+            )
         return file
 
     def _read(self, file: pq.ParquetFile, groups: list[int]) -> Examples:

@@ -15,7 +15,11 @@ from mgoe.data.windows import moment_of
 
 
 def summarise(
-    settings: RunSettings, log: Log, counted: Mapping[str, Any], cuts: NDArray[np.int32], tallies: Mapping[Split, Tally]
+    settings: RunSettings,
+    log: Log,
+    counted: Mapping[str, Any],
+    cuts: NDArray[np.int32],
+    tallies: Mapping[Split, Tally],
 ) -> dict[str, Any]:
     """Counts of the log and of each split; what a recalibration of sampled negatives needs is taken from train.
 
@@ -38,7 +42,10 @@ def summarise(
 
 
 def _describe(tally: Tally, settings: RunSettings) -> dict[str, Any]:
-    tasks = {name: {"labels": int(tally.labels[t]), "positives": int(tally.done[t])} for t, name in enumerate(settings.task_names)}
+    tasks = {
+        name: {"labels": int(tally.labels[t]), "positives": int(tally.done[t])}
+        for t, name in enumerate(settings.task_names)
+    }
     return {
         "examples": tally.examples,
         "positives": tally.positives,
@@ -55,13 +62,18 @@ def _warnings(settings: RunSettings, tallies: Mapping[Split, Tally]) -> list[str
     for split, tally in tallies.items():
         for t, task in enumerate(settings.tasks):
             if task.kind == "binary" and tally.done[t] in (0, tally.labels[t]):
-                found.append(f"task {task.name} has {tally.done[t]} positives among {tally.labels[t]} labels in {split}")
+                found.append(
+                    f"task {task.name} has {tally.done[t]} positives among {tally.labels[t]} labels in {split}"
+                )
     return found
 
 
 def _few_negatives(settings: RunSettings, train: Tally) -> list[str]:
     """Whether buckets are so short that few of the negatives that are asked for could be drawn from them."""
-    wanted, drawn = settings.negatives.of_training.ratio, (train.examples - train.positives) / max(1, train.positives)
+    wanted, drawn = (
+        settings.negatives.of_training.ratio,
+        (train.examples - train.positives) / max(1, train.positives),
+    )
     if settings.form == "exposures" or drawn >= wanted / 2:
         return []
     return [

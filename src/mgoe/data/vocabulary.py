@@ -37,7 +37,7 @@ class Vocabulary:
         """Arrow type of an id."""
         return pa.string() if is_text(self._ids.type) else self._ids.type
 
-    def codes(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
+    def indices(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Codes of ids from a list, NumPy, pandas, polars or Arrow; -1 where never seen or null.
 
         An id of another type counts as seen only where it says the same without loss: 7, 7.0 and "7" are one, "07" is another.
@@ -56,7 +56,10 @@ class Vocabulary:
         taken = np.asarray(codes, dtype=np.int64)
         wrong = taken[(taken < -1) | (taken >= self.size)]
         if wrong.size:
-            raise DataError("codes", f"a code lies between -1 and {self.size - 1}, found {wrong[0]}; use codes of this vocabulary")
+            raise DataError(
+                "codes",
+                f"a code lies between -1 and {self.size - 1}, found {wrong[0]}; use codes of this vocabulary",
+            )
         return self._ids.take(pa.array(taken, mask=taken < 0))
 
     def save(self, path: Path) -> None:
@@ -103,13 +106,18 @@ def texts(values: pa.Array) -> pa.Array:
     """What ids or categories say, as strings; a decimal says no more digits than it needs."""
     written = values if is_text(values.type) else pc.cast(values, pa.string())
     if pa.types.is_decimal(values.type):
-        written = pc.replace_substring_regex(written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3")  # type: ignore[attr-defined]
+        written = pc.replace_substring_regex(
+            written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3"
+        )  # type: ignore[attr-defined]
     return written
 
 
 def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> Vocabulary:
     """A vocabulary with some of its ids replaced by ones that nobody has, so that the codes of the others stay."""
-    ids, codes = vocabulary.ids(np.arange(vocabulary.size)), np.unique(codes)  # replacements are taken in the order of the mask
+    ids, codes = (
+        vocabulary.ids(np.arange(vocabulary.size)),
+        np.unique(codes),
+    )  # replacements are taken in the order of the mask
     if is_text(ids.type):
         nobody = pa.array([f"forgotten user, code {code}" for code in codes.tolist()], ids.type)
     elif pa.types.is_unsigned_integer(ids.type):

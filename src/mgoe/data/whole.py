@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mgoe._util.files import sha256, write_json
+from mgoe._util.tables import checksum, digest, hand_over, mixed
 from mgoe.config import RunSettings
 from mgoe.data.checks import enforce
 from mgoe.data.columns import is_text, one_array
@@ -26,8 +28,6 @@ from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.windows import bucket_of, within
 from mgoe.errors import DataError
-from mgoe.files import sha256, write_json
-from mgoe.tables import checksum, digest, hand_over, mixed
 
 NODES = ("user", "item")
 
@@ -47,7 +47,9 @@ class WholeLog:
     facts: dict[str, int]
 
 
-def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None) -> WholeLog:
+def whole_log(
+    source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None
+) -> WholeLog:
     """Check a log, number its users and items, and read it as history.
 
     Every expression runs in the engine of the table, which may be any of Ibis that can join what this process holds.
@@ -65,7 +67,10 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
         DataError: A column is missing or of a wrong type, a row breaks a rule, or nothing is left.
     """
     rows, facts = task_rows(source, settings, place, every_task=known is None)
-    numbered, these = folder / "numbered.json", {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}}
+    numbered, these = (
+        folder / "numbered.json",
+        {"log": facts, "known": {node: sha256(file) for node, file in (known or {}).items()}},
+    )
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
         for node in NODES:
             found = _number(rows, node, settings.data.bucket, known[node] if known else None, place)
@@ -78,12 +83,16 @@ def whole_log(source: Table, settings: RunSettings, folder: Path, place: str, kn
         rows = rows.mutate(**{node: rows[node].cast(dt.DataType.from_pyarrow(ids.type))})
         codes = {f"{node}_id": ids, f"{node}_code": pa.array(np.arange(len(ids)))}
         tables[node] = hand_over(source.get_backend(), f"{node}_codes", pa.table(codes))
-    joined = rows.join(tables["user"], rows.user == tables["user"].user_id).join(tables["item"], rows.item == tables["item"].item_id)
+    joined = rows.join(tables["user"], rows.user == tables["user"].user_id).join(
+        tables["item"], rows.item == tables["item"].item_id
+    )
     history = joined.select(user="user_code", item="item_code", time="time", task="task")
     return WholeLog(history, counts, facts)
 
 
-def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool = True) -> tuple[Table, dict[str, int]]:
+def task_rows(
+    source: Table, settings: RunSettings, place: str, every_task: bool = True
+) -> tuple[Table, dict[str, int]]:
     """The events of a log that do a task, `user`, `item` (ids), `time`, `task`, and their facts.
 
     Args:
@@ -109,7 +118,9 @@ def task_rows(source: Table, settings: RunSettings, place: str, every_task: bool
     counts: dict[str, int] = {row["behavior"]: row["events"] for row in told}
     masks = behavior_masks(counts, settings, place, every_task)
     history = _one_row_a_task(every, masks)
-    tasks = {behavior: [t for t in range(len(settings.tasks)) if mask >> t & 1] for behavior, mask in masks.items()}
+    tasks = {
+        behavior: [t for t in range(len(settings.tasks)) if mask >> t & 1] for behavior, mask in masks.items()
+    }
     return history, _facts(told, tasks, "behavior", history, place)
 
 
@@ -119,7 +130,9 @@ def _one_row_a_task(every: Table, masks: dict[str, int]) -> Table:
     rest = dict(masks)
     while rest:  # one pass where every behaviour does one task
         first = {behavior: (mask & -mask).bit_length() - 1 for behavior, mask in rest.items()}
-        task = ibis.cases(*((every.behavior == behavior, ibis.literal(t, "int8")) for behavior, t in first.items()))
+        task = ibis.cases(
+            *((every.behavior == behavior, ibis.literal(t, "int8")) for behavior, t in first.items())
+        )
         parts.append(every.filter(every.behavior.isin(list(rest))).select(*columns, task=task))
         rest = {behavior: mask & (mask - 1) for behavior, mask in rest.items() if mask & (mask - 1)}
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
@@ -128,14 +141,21 @@ def _one_row_a_task(every: Table, masks: dict[str, int]) -> Table:
 def _told(rows: Table, group: list[Any]) -> Table:
     """What one pass tells of the rows of each behaviour or task: number, first and last moment, and a checksum."""
     mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
-    return rows.group_by(group).aggregate(events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix))
+    return rows.group_by(group).aggregate(
+        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix)
+    )
 
 
-def _facts(told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str, history: Table, place: str) -> dict[str, int]:
+def _facts(
+    told: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str, history: Table, place: str
+) -> dict[str, int]:
     """Of all events that do a task. Alike in every engine, so that a build that was begun on one goes on on another."""
     done = [(row, task) for row in told for task in tasks.get(row[key], ())]
     if not done:
-        raise DataError(place, "some events must do a task between data.start and data.end, found none; move them, or mend the tasks")
+        raise DataError(
+            place,
+            "some events must do a task between data.start and data.end, found none; move them, or mend the tasks",
+        )
     mark = sum(row["checksum"] * (task + 1) for row, task in done)
     for node in NODES:
         if not history[node].type().is_integer():
@@ -156,7 +176,7 @@ def _number(rows: Table, node: str, bucket: str, known: Path | None, place: str)
     if known is None:
         return Vocabulary(ids)
     before = Vocabulary.load(known)
-    new = ids.filter(pa.array(before.codes(ids) < 0))
+    new = ids.filter(pa.array(before.indices(ids) < 0))
     rule, mend = f"ids of {node}s must be as in the graph ({before.type})", "mend the column"
     kind = pa.large_string() if is_text(before.type) else before.type  # all together may be much text
     try:

@@ -46,7 +46,9 @@ def snapshot_of(bucket: Expr, cuts: NDArray[np.int32]) -> Expr:
     return before.cast("int16")
 
 
-def make_cuts(settings: SplitSettings, length: str, buckets: NDArray[np.int64], positives: NDArray[np.int64]) -> NDArray[np.int32]:
+def make_cuts(
+    settings: SplitSettings, length: str, buckets: NDArray[np.int64], positives: NDArray[np.int64]
+) -> NDArray[np.int32]:
     """Cuts by quantiles of the positive examples, or by dates.
 
     A quantile q falls in the first bucket up to which at least a share q of the positives lies; that bucket belongs to the earlier window.
@@ -74,28 +76,37 @@ def make_cuts(settings: SplitSettings, length: str, buckets: NDArray[np.int64], 
     return cuts.astype(np.int32)
 
 
-def _check_windows(named: Sequence[object], cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]) -> None:
+def _check_windows(
+    named: Sequence[object], cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]
+) -> None:
     same = np.flatnonzero(np.diff(cuts) <= 0)
     if same.size:
         k = int(same[0])
-        found = (
-            f"cuts {named[k]} and {named[k + 1]} both fall into bucket {moment_of(int(cuts[k]), length)} of {len(buckets)} with positives"
-        )
+        found = f"cuts {named[k]} and {named[k + 1]} both fall into bucket {moment_of(int(cuts[k]), length)} of {len(buckets)} with positives"
         raise DataError(
-            "split.cuts", f"every window needs a bucket of its own, found that {found}; take fewer cuts, or a shorter data.bucket"
+            "split.cuts",
+            f"every window needs a bucket of its own, found that {found}; take fewer cuts, or a shorter data.bucket",
         )
     span = f"positives from {moment_of(int(buckets[0]), length)} to {moment_of(int(buckets[-1]), length)}"
     if buckets[0] > cuts[0]:
-        raise DataError("split.cuts", f"the first snapshot needs history before the cut {named[0]}, found {span}; move the first cut later")
+        raise DataError(
+            "split.cuts",
+            f"the first snapshot needs history before the cut {named[0]}, found {span}; move the first cut later",
+        )
     edges = [*cuts.tolist(), np.iinfo(np.int64).max]
     held = np.diff(np.searchsorted(buckets, edges, side="right"))
     for part, count in {"train": held[:-2].sum(), "valid": held[-2], "test": held[-1]}.items():
         if not count:
             mend = "move the cuts or take fewer, or use a shorter data.bucket"
-            raise DataError("split.cuts", f"every part needs positives, found none in {part} with cuts {_short(named)} and {span}; {mend}")
+            raise DataError(
+                "split.cuts",
+                f"every part needs positives, found none in {part} with cuts {_short(named)} and {span}; {mend}",
+            )
 
 
-def check_first_snapshot(history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32]) -> None:
+def check_first_snapshot(
+    history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32]
+) -> None:
     """See that something is known at the first cut: a label becomes history when it is known, which may be long after its exposure.
 
     Args:
@@ -121,7 +132,11 @@ def moment_of(bucket: int, length: str) -> str:
         moment = datetime.fromtimestamp(bucket * seconds(length), tz=UTC)
     except (ValueError, OverflowError, OSError):
         return f"number {bucket}"
-    return moment.strftime("%Y-%m-%d") if moment.time() == datetime.min.time() else moment.strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        moment.strftime("%Y-%m-%d")
+        if moment.time() == datetime.min.time()
+        else moment.strftime("%Y-%m-%d %H:%M:%S")
+    )
 
 
 def _short(named: Sequence[object]) -> str:

@@ -31,7 +31,9 @@ def write(bench: Workbench) -> dict[str, int]:
     for file in ("train", "test"):
         bench.view(f"{file}_rows", f"sample_skeleton_{file}.csv", _ROW, header=False)
         bench.view(f"{file}_common", f"common_features_{file}.csv", _COMMON, header=False)
-        bench.define(f"{file}_users", f"SELECT common, {_field('101')} AS user_id, {_fields(_USER)} FROM {file}_common")
+        bench.define(
+            f"{file}_users", f"SELECT common, {_field('101')} AS user_id, {_fields(_USER)} FROM {file}_common"
+        )
         bench.define(
             f"{file}_shown",
             f"""SELECT common, sample, click::TINYINT AS click, buy::TINYINT AS buy, {_field("205")} AS item_id,
@@ -47,7 +49,10 @@ def write(bench: Workbench) -> dict[str, int]:
     for node, features, of in (("user", [*_USER], "users"), ("item", [*_ITEM, "intentions"], "shown")):
         first = ", ".join(f"min({name}) AS {name}" for name in features)
         both = f"(FROM train_{of} SELECT {node}_id, {', '.join(features)} UNION ALL FROM test_{of} SELECT {node}_id, {', '.join(features)})"
-        bench.write(f"{node}s.parquet", f"SELECT {node}_id, {first} FROM {both} WHERE {node}_id IS NOT NULL GROUP BY 1 ORDER BY 1")
+        bench.write(
+            f"{node}s.parquet",
+            f"SELECT {node}_id, {first} FROM {both} WHERE {node}_id IS NOT NULL GROUP BY 1 ORDER BY 1",
+        )
     return {"bought without a click, or without user or item": left_out}
 
 
@@ -74,7 +79,9 @@ ALI_CCP = DataSet(
     home="https://tianchi.aliyun.com/dataset/408",
     licence="on the home page",
     size="8.8 GB",
-    files=tuple(f"{kind}_{file}.csv" for file in ("train", "test") for kind in ("sample_skeleton", "common_features")),
+    files=tuple(
+        f"{kind}_{file}.csv" for file in ("train", "test") for kind in ("sample_skeleton", "common_features")
+    ),
     write=write,
     config="ali-ccp",
     published="the published files, test after train as ESMM has it: a tenth of the sessions of train valid, test test. Sessions of "

@@ -23,14 +23,21 @@ def write(bench: Workbench, country: str) -> dict[str, int]:
     define = _from_tables if bench.holds("train.csv") else partial(_from_pages, country=country)
     left_out = 0
     codes = {name: f"{name}::DOUBLE::BIGINT" for name in CATEGORICAL}
-    parts = [f"coalesce({code}::VARCHAR, '')" for code in codes.values()]  # one that is missing keeps its place
+    parts = [
+        f"coalesce({code}::VARCHAR, '')" for code in codes.values()
+    ]  # one that is missing keeps its place
     users, items = (f"concat_ws('-', {', '.join(own)})" for own in (parts[:9], parts[9:]))
     features = codes | {name: f"{name}::FLOAT" for name in NUMERICAL}
     columns = ", ".join(f"{value} AS {name}" for name, value in features.items())
-    columns = f"{users} AS user_id, {items} AS item_id, click::TINYINT AS click, buy::TINYINT AS buy, {columns}"
+    columns = (
+        f"{users} AS user_id, {items} AS item_id, click::TINYINT AS click, buy::TINYINT AS buy, {columns}"
+    )
     for file, part in {"train": drawn("'aliexpress ' || search_id"), "test": str(TEST)}.items():
         define(bench, file)
-        written = bench.write(f"log/{file}.parquet", f"SELECT {columns}, {moment(part, anywhere('number::VARCHAR'))} AS part FROM {file}")
+        written = bench.write(
+            f"log/{file}.parquet",
+            f"SELECT {columns}, {moment(part, anywhere('number::VARCHAR'))} AS part FROM {file}",
+        )
         left_out += bench.count(f"{file}_rows") - written
     return {"of no page, or without a label": left_out}
 
@@ -64,7 +71,9 @@ def _country(code: str, where: str, size: str) -> DataSet:
         home="https://tianchi.aliyun.com/dataset/74690",
         licence="on the home page",
         size=size,
-        files=tuple(f"{country}_{node}_{file}.csv" for node in ("user", "item") for file in ("train", "test")),
+        files=tuple(
+            f"{country}_{node}_{file}.csv" for node in ("user", "item") for file in ("train", "test")
+        ),
         instead=("train.csv", "test.csv"),
         write=partial(write, country=country),
         config="aliexpress",

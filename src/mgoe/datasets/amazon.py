@@ -21,7 +21,10 @@ def write(bench: Workbench) -> dict[str, int]:
     reviews = bench.path(_REVIEWS)
     _check_fields(bench, first_line(reviews))
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
-    bench.define("raw", f"SELECT * FROM read_json({as_text(str(reviews))}, format = 'newline_delimited', columns = {{{fields}}})")
+    bench.define(
+        "raw",
+        f"SELECT * FROM read_json({as_text(str(reviews))}, format = 'newline_delimited', columns = {{{fields}}})",
+    )
     bench.define("placed", f"SELECT *, {in_order('reviewerID', 'unixReviewTime, asin')} FROM raw")
     bench.write(
         "log/events.parquet",
@@ -50,11 +53,16 @@ def _check_fields(bench: Workbench, line: str) -> None:
     try:
         found = json.loads(line)
     except ValueError:
-        raise DataError(place, f"another layout: expected a JSON object a line, found {line[:60]!r}; {mend}") from None
+        raise DataError(
+            place, f"another layout: expected a JSON object a line, found {line[:60]!r}; {mend}"
+        ) from None
     missing = [name for name in _FIELDS if not isinstance(found, dict) or name not in found]
     if missing:
         names = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-        raise DataError(place, f"another layout: expected the fields {', '.join(_FIELDS)}, found {names} without {missing[0]!r}; {mend}")
+        raise DataError(
+            place,
+            f"another layout: expected the fields {', '.join(_FIELDS)}, found {names} without {missing[0]!r}; {mend}",
+        )
 
 
 _FOLDER = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"

@@ -28,5 +28,8 @@ def find(name: str) -> DataSet:
         ConfigError: There is none of that name.
     """
     if name not in DATA_SETS:
-        raise ConfigError(name, f"is no data set known here{did_you_mean(name, list(DATA_SETS))}; `mgoe data list` names them all")
+        raise ConfigError(
+            name,
+            f"is no data set known here{did_you_mean(name, list(DATA_SETS))}; `mgoe data list` names them all",
+        )
     return DATA_SETS[name]

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from mgoe import __version__
+from mgoe._util.files import require_space, write_json, writing
 from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
-from mgoe.files import require_space, write_json, writing
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the file's name, bytes there, and bytes in all where the server says so."""
@@ -31,9 +31,18 @@ OnProgress = Callable[[str, int, int | None], None]
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
 _ATTEMPTS = 3  # without a new byte; each waits longer than the one before
-_KINDS = {".zip": ("a ZIP archive", b"PK"), ".gz": ("packed by gzip", b"\x1f\x8b"), ".tgz": ("packed by gzip", b"\x1f\x8b")}
+_KINDS = {
+    ".zip": ("a ZIP archive", b"PK"),
+    ".gz": ("packed by gzip", b"\x1f\x8b"),
+    ".tgz": ("packed by gzip", b"\x1f\x8b"),
+}
 """By the ending of a name: what a file is, and how its bytes begin."""
-_REFUSED = {401: "needs an account", 403: "refuses access", 404: "has no such file any more", 410: "has no such file any more"}
+_REFUSED = {
+    401: "needs an account",
+    403: "refuses access",
+    404: "has no such file any more",
+    410: "has no such file any more",
+}
 
 
 @dataclass
@@ -98,13 +107,22 @@ def download(
                 changes += 1
                 if changes >= _ATTEMPTS:
                     mend = f"try later, or get it from {home} yourself, and name its folder with --from"
-                    raise DataError(source.address, f"the server gives another file each time, {changes} times now; {mend}") from None
+                    raise DataError(
+                        source.address,
+                        f"the server gives another file each time, {changes} times now; {mend}",
+                    ) from None
                 say(f"{source.name} has changed on the server: begun anew")
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
-                    what = f"the download was cut off after {_size(part):,} bytes" if _size(part) else "nothing came"
-                    raise DataError(source.address, f"{what} ({cut}); the same command goes on from there") from None
+                    what = (
+                        f"the download was cut off after {_size(part):,} bytes"
+                        if _size(part)
+                        else "nothing came"
+                    )
+                    raise DataError(
+                        source.address, f"{what} ({cut}); the same command goes on from there"
+                    ) from None
                 time.sleep(wait * attempt)
         check(source, part, home)
         part.replace(path)
@@ -149,7 +167,9 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
     try:
-        return urllib.request.urlopen(urllib.request.Request(source.address, headers=headers), timeout=_TIMEOUT)
+        return urllib.request.urlopen(
+            urllib.request.Request(source.address, headers=headers), timeout=_TIMEOUT
+        )
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
@@ -169,10 +189,14 @@ def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Serve
     headers = answer.headers
     if answer.status != 206:
         size = headers.get("Content-Length") or ""
-        return _Server(int(size) if size.isdigit() else None, headers.get("ETag"), headers.get("Last-Modified"))
+        return _Server(
+            int(size) if size.isdigit() else None, headers.get("ETag"), headers.get("Last-Modified")
+        )
     span, _, total = (headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
     server = _Server(
-        int(total) if total.isdigit() else known.size, headers.get("ETag") or known.tag, headers.get("Last-Modified") or known.date
+        int(total) if total.isdigit() else known.size,
+        headers.get("ETag") or known.tag,
+        headers.get("Last-Modified") or known.date,
     )
     if span.partition("-")[0] != str(have) or server != known:
         raise _Changed
@@ -188,7 +212,9 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 def _opened(part: Path, have: int) -> Any:
     with writing(part):
-        return part.open("ab" if have else "wb", buffering=0)  # so that nothing is left to write, and to fail, at the end
+        return part.open(
+            "ab" if have else "wb", buffering=0
+        )  # so that nothing is left to write, and to fail, at the end
 
 
 def _write(file: Any, chunk: bytes, part: Path) -> None:
@@ -197,7 +223,11 @@ def _write(file: Any, chunk: bytes, part: Path) -> None:
         while rest:
             rest = rest[file.write(rest) :]
     except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written: {error.strerror or error}"
+        what = (
+            "the disk is full"
+            if error.errno == errno.ENOSPC
+            else f"cannot be written: {error.strerror or error}"
+        )
         raise OutputError(part, f"{what}; free space, and the same command goes on from there") from None
 
 
@@ -214,7 +244,10 @@ def check(source: Download, path: Path, home: str) -> None:
     if path.suffix == ".part":
         _forget(path)
     mend = f"remove it if it is still there and fetch it again; if that does not help, get it from {home} yourself"
-    raise DataError(path.with_suffix("") if path.suffix == ".part" else path, f"{wrong}; {mend}, and name its folder with --from")
+    raise DataError(
+        path.with_suffix("") if path.suffix == ".part" else path,
+        f"{wrong}; {mend}, and name its folder with --from",
+    )
 
 
 def _wrong(source: Download, path: Path) -> str | None:
@@ -227,7 +260,9 @@ def _wrong(source: Download, path: Path) -> str | None:
             return f"its size must be {source.size}, found {_size(path)}"
         kind, start = _KINDS.get(Path(source.name).suffix, ("", b""))
         found = file.read(24)
-        return None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"
+        return (
+            None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"
+        )
 
 
 def _forget(part: Path) -> None:

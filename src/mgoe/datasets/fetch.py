@@ -6,11 +6,20 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from mgoe._util.files import (
+    clear_partial,
+    ends,
+    exclusive,
+    read_json,
+    require_space,
+    whole_folder,
+    write_json,
+    writing,
+)
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.datasets.unpack import ENDINGS, DamagedArchive, unpack
 from mgoe.errors import DataError, OutputError
-from mgoe.files import clear_partial, ends, exclusive, read_json, require_space, whole_folder, write_json, writing
 
 MADE_OF = "unpacked.json"
 """In the folder of unpacked files: which archives of which set they are from."""
@@ -57,13 +66,19 @@ def fetch(
         raise DataError(data.name, by_hand(data))
     with exclusive(out, f"a download of {data.name}"):
         _check_own(data, out / "files")
-        archives = _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
-        unsure = {out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None}
+        archives = (
+            _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
+        )
+        unsure = {
+            out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None
+        }
         _unpack(data, archives, unsure, out / "files", say)
     there = _names(out / "files") | _names(out / "downloads")
     if not _enough(data, there):
         absent = next(name for name in data.files if name not in there)
-        raise DataError(out, f"{absent} is needed and in none of the archives; `mgoe data describe {data.name}` names all")
+        raise DataError(
+            out, f"{absent} is needed and in none of the archives; `mgoe data describe {data.name}` names all"
+        )
     return Fetched(data.name, str(out), sorted(there & data.wanted))
 
 
@@ -83,7 +98,9 @@ def _check_own(data: DataSet, folder: Path) -> None:
     strange = sorted(there - data.wanted - {MADE_OF})
     made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
     if made_by not in (None, data.name):
-        raise OutputError(folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out")
+        raise OutputError(
+            folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out"
+        )
     if strange or made_by is None:
         found = strange[0] if strange else f"no {MADE_OF}"
         rule = f"must hold nothing but what `mgoe data fetch` unpacked, found {found}"
@@ -117,20 +134,31 @@ def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Pa
     return named or found
 
 
-def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]) -> None:
+def _unpack(
+    data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]
+) -> None:
     """Whole or not at all, and not again where all of these archives is there. A damaged one goes if no checksum vouched for it."""
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     made_of = {"set": data.name, "archives": {path.name: ends(path).hex() for path in packed}}
-    if not packed or (_enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of):
+    if not packed or (
+        _enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
+    ):
         return
     clear_partial(into)
     with whole_folder(into) as folder:
         before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")
-            mend = "it is removed, and the same command downloads it anew" if archive in unsure else "fetch it again"
+            mend = (
+                "it is removed, and the same command downloads it anew"
+                if archive in unsure
+                else "fetch it again"
+            )
             try:
-                before |= {path.name: archive for path in unpack(archive, sorted(data.wanted), folder, before=before, mend=mend)}
+                before |= {
+                    path.name: archive
+                    for path in unpack(archive, sorted(data.wanted), folder, before=before, mend=mend)
+                }
             except DamagedArchive:
                 if archive in unsure:
                     archive.unlink()

@@ -23,7 +23,13 @@ _LABELS = {
 }
 _COLUMNS = ("user_id", "video_id", "hourmin", "time_ms", *_LABELS.values(), "play_time_ms", "is_rand", "tab")
 _USER = (
-    *("user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author", "follow_user_num_range"),
+    *(
+        "user_active_degree",
+        "is_lowactive_period",
+        "is_live_streamer",
+        "is_video_author",
+        "follow_user_num_range",
+    ),
     *("fans_user_num_range", "friend_user_num_range", "register_days_range"),
     *(f"onehot_feat{k}" for k in range(18)),
 )
@@ -62,7 +68,11 @@ def _version(name: str, unpacked: str, size: int, md5: str) -> DataSet:
         home="https://kuairand.com",
         licence="CC BY-SA 4.0",
         size=f"{size / 1e6:,.0f} MB, {unpacked} unpacked",
-        files=(*(file.format(version) for file in _LOGS.values()), f"user_features_{version}.csv", f"video_features_basic_{version}.csv"),
+        files=(
+            *(file.format(version) for file in _LOGS.values()),
+            f"user_features_{version}.csv",
+            f"video_features_basic_{version}.csv",
+        ),
         write=partial(write, version=version),
         config="kuairand",
         time="both standard logs: a week history, then windows of 3 days, 3 to 5 May 2022 valid, 6 to 8 May test; buckets of 8 hours",

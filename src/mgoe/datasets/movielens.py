@@ -21,13 +21,22 @@ def write(bench: Workbench, users: bool, titles: Encoding) -> dict[str, int]:
         """SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
             (rating::DOUBLE >= 4)::TINYINT AS "like", (rating::DOUBLE >= 5)::TINYINT AS love, rating::FLOAT AS rating FROM raw""",
     )
-    bench.view("movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::", encoding=titles)
+    bench.view(
+        "movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::", encoding=titles
+    )
     year = r"nullif(regexp_extract(title, '\((\d{4})\)\s*$', 1), '')::DOUBLE"
     bench.write(
-        "items.parquet", f"SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres, {year} AS year FROM movie"
+        "items.parquet",
+        f"SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres, {year} AS year FROM movie",
     )
     if users:
-        bench.view("person", "users.dat", ("user_id", "gender", "age", "occupation", "zip"), header=False, delimiter="::")
+        bench.view(
+            "person",
+            "users.dat",
+            ("user_id", "gender", "age", "occupation", "zip"),
+            header=False,
+            delimiter="::",
+        )
         bench.write("users.parquet", "SELECT user_id::BIGINT AS user_id, gender, age, occupation FROM person")
     return {}
 

@@ -64,5 +64,7 @@ def along(parts: int = PARTS, length: str = "n") -> str:
     return f"(1 + ({parts} * (place - 1)) // {length})"
 
 
-LAST_OUT = f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
+LAST_OUT = (
+    f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
+)
 """Leave-last-out: the last row of a sequence is test, the one before validation, the others lie along parts 1 to 9."""

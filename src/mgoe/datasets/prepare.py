@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
+from mgoe._util.files import clear_partial, exclusive, read_json, whole_folder, write_json, write_text
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
-from mgoe.files import clear_partial, exclusive, read_json, whole_folder, write_json, write_text
 
 SUMMARY = "dataset.json"
 MEMORY = 4.0
@@ -76,7 +76,9 @@ def prepare(
         return _prepare(data, source, out, memory, say)
 
 
-def _prepare(data: DataSet, source: Path, out: Path, memory: float, say: Callable[[str], None]) -> PreparedLog:
+def _prepare(
+    data: DataSet, source: Path, out: Path, memory: float, say: Callable[[str], None]
+) -> PreparedLog:
     started = time.perf_counter()
     with whole_folder(out) as folder:
         say(f"reading {', '.join(data.files)}")
@@ -103,12 +105,16 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
         protocol: `time` or `published`.
         folder: Where its log lies; the text names it from the root, so that it runs from anywhere.
     """
-    template = (files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml").read_text(encoding="utf-8")
+    template = (files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml").read_text(
+        encoding="utf-8"
+    )
     inside_quotes = json.dumps(str(folder.resolve()), ensure_ascii=False)[1:-1]
     return Template(template).substitute(folder=inside_quotes, name=data.name)
 
 
-def _write_log(data: DataSet, source: Path, folder: Path, out: Path, memory: float) -> tuple[dict[str, int], dict[str, int]]:
+def _write_log(
+    data: DataSet, source: Path, folder: Path, out: Path, memory: float
+) -> tuple[dict[str, int], dict[str, int]]:
     with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
         con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
         con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
@@ -129,8 +135,12 @@ def _check_free(out: Path, source: Path, overwrite: bool) -> None:
     if summary.keys() != PreparedLog.__dataclass_fields__.keys():
         raise OutputError(out, "holds what no `mgoe data prepare` wrote; choose a new folder")
     if not overwrite:
-        raise OutputError(out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it")
+        raise OutputError(
+            out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
+        )
     written = {SUMMARY, "log", *summary["rows"], *(Path(name).name for name in summary["configs"])}
     strange = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
     if strange:
-        raise OutputError(out, f"holds what no `mgoe data prepare` wrote: {strange[0]}; move it away or choose a new folder")
+        raise OutputError(
+            out, f"holds what no `mgoe data prepare` wrote: {strange[0]}; move it away or choose a new folder"
+        )

@@ -13,10 +13,10 @@ from typing import Literal, TypeAlias
 
 import duckdb
 
+from mgoe._util.files import as_pattern
 from mgoe.config import did_you_mean
 from mgoe.datasets.unpack import ENDINGS
 from mgoe.errors import DataError, OutputError
-from mgoe.files import as_pattern
 
 Encoding: TypeAlias = Literal["utf-8", "latin-1"]
 
@@ -48,7 +48,9 @@ class Workbench:
         found = [path for path in self._files() if path.name == name]
         if len(found) > 1:
             others = f"{found[0].relative_to(self.source)} and {found[1].relative_to(self.source)}"
-            raise DataError(self.source, f"one file {name} is needed, found {others}; name the folder of one of them")
+            raise DataError(
+                self.source, f"one file {name} is needed, found {others}; name the folder of one of them"
+            )
         if not found:
             raise DataError(self.source / name, self._absent(name))
         if name.endswith(".gz"):
@@ -62,7 +64,11 @@ class Workbench:
     def _files(self) -> list[Path]:
         """Below the folder; what is hidden is not the user's."""
         below = (path for path in self.source.rglob("*") if path.is_file())
-        return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(self.source).parts))
+        return sorted(
+            path
+            for path in below
+            if not any(part.startswith(".") for part in path.relative_to(self.source).parts)
+        )
 
     def _absent(self, name: str) -> str:
         names = [path.name for path in self._files()]
@@ -104,8 +110,17 @@ class Workbench:
         if header:
             self._check_header(path, first, columns)
         elif len(first) != len(columns):
-            raise DataError(path, self._other_layout(f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"))
-        read = [column if column in columns else f"unread {place}" for place, column in enumerate(first)] if header else columns
+            raise DataError(
+                path,
+                self._other_layout(
+                    f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"
+                ),
+            )
+        read = (
+            [column if column in columns else f"unread {place}" for place, column in enumerate(first)]
+            if header
+            else columns
+        )
         names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
         self._run(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(as_pattern(path))}, delim = {as_text(delimiter)}, "
@@ -141,7 +156,10 @@ class Workbench:
         self._run(f"COPY ({query}) TO {as_text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
         self.rows[name] = self.count(f"read_parquet({as_text(as_pattern(path))})")
         if not self.rows[name]:
-            raise DataError(self.source, f"{name} must have rows, found none; are the files those of {self.name}, and whole?")
+            raise DataError(
+                self.source,
+                f"{name} must have rows, found none; are the files those of {self.name}, and whole?",
+            )
         return self.rows[name]
 
     def count(self, table: str) -> int:
@@ -153,17 +171,27 @@ class Workbench:
         try:
             return self._con.execute(query)
         except duckdb.OutOfMemoryException as error:
-            raise OutputError(self.place, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space") from None
+            raise OutputError(
+                self.place, f"memory and disk are too small: {_sentence(error)}; raise --memory or free space"
+            ) from None
         except duckdb.IOException as error:
             self._check_packed()
-            raise OutputError(self.place, f"a file cannot be read or written: {_sentence(error)}; free space") from None
-        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+            raise OutputError(
+                self.place, f"a file cannot be read or written: {_sentence(error)}; free space"
+            ) from None
+        except (
+            duckdb.ConversionException,
+            duckdb.InvalidInputException,
+            duckdb.OutOfRangeException,
+        ) as error:
             self._check_packed()
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
             mend = f"compare it with the layout that `mgoe data describe {self.name}` names, and fetch the file again"
-            raise DataError(where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}") from None
+            raise DataError(
+                where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}"
+            ) from None
 
     def _check_packed(self) -> None:
         """See that every packed file can be read to its end; DuckDB does not always say which cannot."""
@@ -176,13 +204,25 @@ class Workbench:
         missing = [column for column in columns if column not in found]
         if missing:
             near = did_you_mean(missing[0], list(found))
-            raise DataError(path, self._other_layout(f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"))
+            raise DataError(
+                path,
+                self._other_layout(
+                    f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"
+                ),
+            )
         repeated = next((column for column in columns if found.count(column) > 1), None)
         if repeated is not None:
-            raise DataError(path, self._other_layout(f"one column {repeated!r}", f"{found.count(repeated)} of them in {_short(found)}"))
+            raise DataError(
+                path,
+                self._other_layout(
+                    f"one column {repeated!r}", f"{found.count(repeated)} of them in {_short(found)}"
+                ),
+            )
 
     def _other_layout(self, expected: str, found: str) -> str:
-        mend = f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
+        mend = (
+            f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
+        )
         return f"another layout: expected {expected}, found {found}; {mend}"
 
     def _first_line(self, path: Path, delimiter: str, quote: str) -> list[str]:
@@ -193,7 +233,9 @@ class Workbench:
             try:
                 return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
             except csv.Error as error:
-                raise DataError(path, self._other_layout("a line of names", f"a line that is none ({error})")) from None
+                raise DataError(
+                    path, self._other_layout("a line of names", f"a line that is none ({error})")
+                ) from None
         return line.split(delimiter)
 
 
@@ -214,7 +256,9 @@ def _reading(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"the file is damaged: {error}; remove it and fetch it again") from None
     except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror or error}; see that you may read it, or fetch it again") from None
+        raise DataError(
+            path, f"cannot be read: {error.strerror or error}; see that you may read it, or fetch it again"
+        ) from None
 
 
 def as_text(value: str) -> str:

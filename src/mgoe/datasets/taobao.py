@@ -21,7 +21,9 @@ def write(bench: Workbench) -> dict[str, int]:
         FROM raw WHERE {_NINE_DAYS}""",
     )
     part = moment(LAST_OUT, "place")
-    written = bench.write("log/events.parquet", f"SELECT user_id, item_id, timestamp, behavior, {part} AS part FROM placed")
+    written = bench.write(
+        "log/events.parquet", f"SELECT user_id, item_id, timestamp, behavior, {part} AS part FROM placed"
+    )
     bench.write(
         "items.parquet",
         f"""SELECT item_id::BIGINT AS item_id, arg_min(category_id::BIGINT, seconds::BIGINT) AS category

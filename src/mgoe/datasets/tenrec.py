@@ -6,7 +6,18 @@ from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.parts import along, drawn, in_order, moment
 from mgoe.datasets.reading import Workbench
 
-_COLUMNS = ("user_id", "item_id", "click", "follow", "like", "share", "video_category", "watching_times", "gender", "age")
+_COLUMNS = (
+    "user_id",
+    "item_id",
+    "click",
+    "follow",
+    "like",
+    "share",
+    "video_category",
+    "watching_times",
+    "gender",
+    "age",
+)
 
 
 def write(bench: Workbench) -> dict[str, int]:
@@ -24,7 +35,10 @@ def write(bench: Workbench) -> dict[str, int]:
     )
     for node, columns in {"user": ("gender", "age"), "item": ("video_category",)}.items():
         first = ", ".join(f"arg_min({column}, number) AS {column}" for column in columns)
-        bench.write(f"{node}s.parquet", f"SELECT {node}_id::BIGINT AS {node}_id, {first} FROM numbered GROUP BY ALL ORDER BY 1")
+        bench.write(
+            f"{node}s.parquet",
+            f"SELECT {node}_id::BIGINT AS {node}_id, {first} FROM numbered GROUP BY ALL ORDER BY 1",
+        )
     return {}
 
 

@@ -17,11 +17,20 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from mgoe._util.files import require_space
 from mgoe.errors import DataError
-from mgoe.files import require_space
 
 ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, LZMAError, NotImplementedError, RuntimeError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,12 @@ class DamagedArchive(DataError):
 
 
 def unpack(
-    archive: Path, wanted: Sequence[str], into: Path, *, before: Mapping[str, Path] | None = None, mend: str = "fetch it again"
+    archive: Path,
+    wanted: Sequence[str],
+    into: Path,
+    *,
+    before: Mapping[str, Path] | None = None,
+    mend: str = "fetch it again",
 ) -> list[Path]:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
@@ -73,7 +87,9 @@ def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str,
                 rule = f"{path.name} must be in one archive, found it in {before[path.name]} too"
                 raise DataError(archive, f"{rule}; name the right archive itself with --from")
             if path.exists():
-                raise DataError(archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself")
+                raise DataError(
+                    archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself"
+                )
             with member.open() as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             if path.name in wanted:

@@ -55,12 +55,19 @@ def deal(influence: Influence) -> Influence:
     if users <= GROUPS:
         return Influence(influence.names, influence.values, np.arange(users), influence.parts)
     group = np.random.default_rng(0).permutation(users) % GROUPS
-    parts = sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(GROUPS, users)) @ influence.parts
+    parts = (
+        sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(GROUPS, users))
+        @ influence.parts
+    )
     return Influence(influence.names, influence.values, np.arange(GROUPS), parts)
 
 
 def find_leads(
-    model: str, ours: Mapping[int, Influence], rivals: Mapping[str, Mapping[int, Influence]], seed: int = 0, draws: int = DRAWS
+    model: str,
+    ours: Mapping[int, Influence],
+    rivals: Mapping[str, Mapping[int, Influence]],
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> list[Lead]:
     """Leads of a model over rivals in every metric.
 
@@ -71,11 +78,17 @@ def find_leads(
         seed: Of the draws.
         draws: B.
     """
-    paired = {name: [ours[s] - theirs[s] for s in sorted(ours.keys() & theirs.keys())] for name, theirs in rivals.items() if name != model}
+    paired = {
+        name: [ours[s] - theirs[s] for s in sorted(ours.keys() & theirs.keys())]
+        for name, theirs in rivals.items()
+        if name != model
+    }
     paired = {name: differences for name, differences in paired.items() if differences}
     if not paired:
         return []
-    parts = [np.mean([one.parts for one in differences], axis=0) for differences in paired.values()]  # V of (C, M)
+    parts = [
+        np.mean([one.parts for one in differences], axis=0) for differences in paired.values()
+    ]  # V of (C, M)
     moves = _moves(parts, list(paired.values()), seed, draws)  # (V, B, M)
     found: list[Lead] = []
     for (rival, differences), own, moved in zip(paired.items(), parts, moves, strict=True):
@@ -84,13 +97,29 @@ def find_leads(
         for m, (task, metric) in enumerate(differences[0].names):
             value = float(values[:, m].mean())
             low, high, p = _interval(value, moved[:, m])
-            about = (model, rival, task, metric, value, low, high, tuple(values[:, m].tolist()), int(users[m]))
+            about = (
+                model,
+                rival,
+                task,
+                metric,
+                value,
+                low,
+                high,
+                tuple(values[:, m].tolist()),
+                int(users[m]),
+            )
             found.append(Lead(*about, p, np.nan))
     adjusted = {}
     for column in dict.fromkeys((lead.task, lead.metric) for lead in found):
         family = [lead for lead in fully_paired(found) if (lead.task, lead.metric) == column]
-        adjusted |= {(lead.rival, *column): p for lead, p in zip(family, holm([lead.p for lead in family]), strict=True)}
-    return [replace(lead, adjusted=float(adjusted.get((lead.rival, lead.task, lead.metric), np.nan))) for lead in found]
+        adjusted |= {
+            (lead.rival, *column): p
+            for lead, p in zip(family, holm([lead.p for lead in family]), strict=True)
+        }
+    return [
+        replace(lead, adjusted=float(adjusted.get((lead.rival, lead.task, lead.metric), np.nan)))
+        for lead in found
+    ]
 
 
 def fully_paired(leads: Sequence[Lead]) -> list[Lead]:
@@ -109,13 +138,20 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def _moves(means: Sequence[NDArray], paired: Sequence[Sequence[Influence]], seed: int, draws: int) -> NDArray[np.float64]:
+def _moves(
+    means: Sequence[NDArray], paired: Sequence[Sequence[Influence]], seed: int, draws: int
+) -> NDArray[np.float64]:
     """How drawing users and seeds anew moves each lead. Shape (V, B, M)."""
     rng = np.random.default_rng(seed)
     parts = np.concatenate(means, axis=1)  # (C, V * M)
     users = carriers(parts)
-    weights = (rng.poisson(1.0, (min(_BLOCK, draws - at), len(parts))).astype(np.float32) - 1 for at in range(0, draws, _BLOCK))
-    of_users = np.concatenate([block @ parts for block in weights]).astype(np.float64) * np.sqrt(users / np.maximum(users - 1, 1))
+    weights = (
+        rng.poisson(1.0, (min(_BLOCK, draws - at), len(parts))).astype(np.float32) - 1
+        for at in range(0, draws, _BLOCK)
+    )
+    of_users = np.concatenate([block @ parts for block in weights]).astype(np.float64) * np.sqrt(
+        users / np.maximum(users - 1, 1)
+    )
     moves = of_users.reshape(draws, len(paired), -1).transpose(1, 0, 2)
     for v, differences in enumerate(paired):
         seeds = len(differences)

@@ -55,7 +55,9 @@ def rank_catalogue(
         NaN where no query has anything relevant.
     """
     binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
-    relevant = (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
+    relevant = (
+        (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
+    )
     chosen = draw_queries(users[relevant.any(1)], queries, query_seed)
     kept = relevant.any(1) & np.isin(users, chosen)
     found: list[tuple[NDArray, NDArray]] = [(np.zeros(0), np.zeros(0, np.int64)) for _ in binary]
@@ -72,9 +74,22 @@ def rank_catalogue(
         for metric, value in values.items():
             measured.setdefault(metric, []).append(value)
         values["queries"] = float(len(np.unique(query)))
-        rows += [Row(model=model, seed=seed, split=split, slice=ALL, task=tasks[t].name, metric=m, value=v) for m, v in values.items()]
+        rows += [
+            Row(model=model, seed=seed, split=split, slice=ALL, task=tasks[t].name, metric=m, value=v)
+            for m, v in values.items()
+        ]
     for metric, values in measured.items():
-        rows.append(Row(model=model, seed=seed, split=split, slice=ALL, task=ALL, metric=metric, value=mean_defined(values)))
+        rows.append(
+            Row(
+                model=model,
+                seed=seed,
+                split=split,
+                slice=ALL,
+                task=ALL,
+                metric=metric,
+                value=mean_defined(values),
+            )
+        )
     return rows
 
 

@@ -76,7 +76,9 @@ def _estimates(model: str, rival: str | None, influences: Sequence[Influence]) -
     for m, (task, metric) in enumerate(influences[0].names):
         mean = float(values[:, m].mean())
         low, high = float(mean - half[m]), float(mean + half[m])
-        found.append(Estimate(model, rival, task, metric, mean, low, high, tuple(values[:, m].tolist()), int(users[m])))
+        found.append(
+            Estimate(model, rival, task, metric, mean, low, high, tuple(values[:, m].tolist()), int(users[m]))
+        )
     return found
 
 

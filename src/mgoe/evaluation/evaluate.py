@@ -42,7 +42,9 @@ def measure(
     for name, mask in {ALL: None, **(slices or {})}.items():
         part = slice(None) if mask is None else mask
         for task, metric, value in _measure(scores[part], labels[part], users[part], tasks):
-            rows.append(Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value))
+            rows.append(
+                Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value)
+            )
     return rows
 
 
@@ -50,16 +52,27 @@ def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:
     """Points of a reliability diagram for each binary task: `predicted`, `observed` and `rows` of bins of equally many rows."""
-    found = {task.name: metrics.calibration(labels[:, t], scores[:, t], bins) for t, task in enumerate(tasks) if task.kind == "binary"}
+    found = {
+        task.name: metrics.calibration(labels[:, t], scores[:, t], bins)
+        for t, task in enumerate(tasks)
+        if task.kind == "binary"
+    }
     return {
-        name: {"predicted": c.predicted.tolist(), "observed": c.observed.tolist(), "rows": c.rows.tolist()} for name, c in found.items()
+        name: {"predicted": c.predicted.tolist(), "observed": c.observed.tolist(), "rows": c.rows.tolist()}
+        for name, c in found.items()
     }
 
 
-def _measure(scores: NDArray, labels: NDArray, users: NDArray, tasks: Sequence[Task]) -> list[tuple[str, str, float]]:
+def _measure(
+    scores: NDArray, labels: NDArray, users: NDArray, tasks: Sequence[Task]
+) -> list[tuple[str, str, float]]:
     found: list[tuple[str, str, float]] = []
     for t, task in enumerate(tasks):
-        measures = _binary(scores[:, t], labels[:, t], users) if task.kind == "binary" else _regression(scores[:, t], labels[:, t])
+        measures = (
+            _binary(scores[:, t], labels[:, t], users)
+            if task.kind == "binary"
+            else _regression(scores[:, t], labels[:, t])
+        )
         measures["examples"] = float((~np.isnan(labels[:, t])).sum())
         measures["positives"] = float((labels[:, t] > 0).sum())
         found += [(task.name, metric, value) for metric, value in measures.items()]

@@ -25,9 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mgoe import metrics
+from mgoe._util.files import writing
 from mgoe.errors import OutputError
 from mgoe.evaluation.rows import ALL
-from mgoe.files import writing
 from mgoe.metrics import Task
 
 FEWEST = 20
@@ -65,7 +65,11 @@ class Influence:
             OutputError: It cannot be written, for want of space or rights.
         """
         with writing(path, SafetensorError):
-            save_file({"values": self.values, "users": self.users, "parts": self.parts}, path, {"names": json.dumps(self.names)})
+            save_file(
+                {"values": self.values, "users": self.users, "parts": self.parts},
+                path,
+                {"names": json.dumps(self.names)},
+            )
 
     @classmethod
     def load(cls, path: Path) -> Influence:
@@ -81,7 +85,9 @@ class Influence:
         except FileNotFoundError:
             raise OutputError(path, "no such file; `mgoe run` writes it") from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise OutputError(path, f"cannot be read ({error}); `mgoe run` or `compare` writes it anew") from None
+            raise OutputError(
+                path, f"cannot be read ({error}); `mgoe run` or `compare` writes it anew"
+            ) from None
 
 
 def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -90,7 +96,10 @@ def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def user_influence(
-    scores: NDArray[np.floating], labels: NDArray[np.floating], users: NDArray[np.integer], tasks: Sequence[Task]
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    tasks: Sequence[Task],
 ) -> Influence:
     """Metrics of predictions with each user's influence on them.
 
@@ -119,10 +128,14 @@ def user_influence(
     binary = [task.name for task in tasks if task.kind == "binary"]
     if binary:
         pairs = [(found[name, "auc"], found[name, "gauc"]) for name in binary]
-        found[ALL, "auc"], found[ALL, "gauc"] = (_average(columns, len(names)) for columns in zip(*pairs, strict=True))
+        found[ALL, "auc"], found[ALL, "gauc"] = (
+            _average(columns, len(names)) for columns in zip(*pairs, strict=True)
+        )
         found[ALL, "ranking"] = _average([_average(pair, len(names)) for pair in pairs], len(names))
     values = np.array([value for value, _ in found.values()])
-    return Influence(tuple(found), values, names, np.stack([part for _, part in found.values()], axis=1).astype(np.float32))
+    return Influence(
+        tuple(found), values, names, np.stack([part for _, part in found.values()], axis=1).astype(np.float32)
+    )
 
 
 def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:

@@ -43,9 +43,13 @@ def unpack(packed: Mapping[str, Any]) -> Influence:
         ValueError, TypeError, KeyError: It is not what `pack` gives.
     """
     names = tuple((task, metric) for task, _, metric in (name.rpartition(".") for name in packed["metrics"]))
-    values, largest = (np.array(packed[name], np.float64) for name in ("values", "largest"))  # None becomes NaN
+    values, largest = (
+        np.array(packed[name], np.float64) for name in ("values", "largest")
+    )  # None becomes NaN
     steps = packed.get("steps", STEPS_BEFORE)
-    held = np.frombuffer(base64.b64decode(packed["parts"]), {STEPS: "<i2", STEPS_BEFORE: "i1"}[steps]).reshape(packed["groups"], len(names))
+    held = np.frombuffer(
+        base64.b64decode(packed["parts"]), {STEPS: "<i2", STEPS_BEFORE: "i1"}[steps]
+    ).reshape(packed["groups"], len(names))
     return Influence(names, values, np.arange(len(held)), (held * (largest / steps)).astype(np.float32))
 
 

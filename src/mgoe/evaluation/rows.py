@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
+from mgoe._util.files import write_text
 from mgoe.errors import OutputError
-from mgoe.files import write_text
 
 ALL = "all"
 """The slice of every row, and the task that stands for the mean over tasks."""
@@ -29,7 +29,9 @@ class Row(TypedDict):
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write `metrics.json`, whole or not at all; a row a line, so that two runs can be compared line by line."""
-    lines = [json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows]
+    lines = [
+        json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows
+    ]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
@@ -42,8 +44,13 @@ def read_rows(path: Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         rows = [{name: row[name] for name in Row.__annotations__} for row in rows]
-        return [Row(**{**row, "value": math.nan if row["value"] is None else float(row["value"])}) for row in rows]
+        return [
+            Row(**{**row, "value": math.nan if row["value"] is None else float(row["value"])}) for row in rows
+        ]
     except FileNotFoundError:
         raise OutputError(path, "no such file; `mgoe run` writes it") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(path, f"holds no metrics ({type(error).__name__}: {error}); `mgoe run` or `compare` writes it anew") from None
+        raise OutputError(
+            path,
+            f"holds no metrics ({type(error).__name__}: {error}); `mgoe run` or `compare` writes it anew",
+        ) from None

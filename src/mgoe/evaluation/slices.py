@@ -17,7 +17,9 @@ Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 """Some events of a history: user, item, and the first snapshot that holds each. Shape (E,) each."""
 
 
-def unseen(codes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]) -> NDArray[np.bool_]:
+def unseen(
+    codes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]
+) -> NDArray[np.bool_]:
     """Nodes that the snapshot an example reads does not know.
 
     Args:
@@ -38,7 +40,9 @@ def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def history_age(buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cuts: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
+def history_age(
+    buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cuts: NDArray[np.integer]
+) -> dict[str, NDArray[np.bool_]]:
     """By the buckets between the last event an example may know and itself: the nearer half, its median included, and the farther.
 
     Args:

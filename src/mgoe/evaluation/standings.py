@@ -28,7 +28,8 @@ from mgoe.evaluation.table import (
 SIGNIFICANT = 0.05
 REACHABLE = "best-reachable"
 _ESCAPES = str.maketrans(
-    {c: rf"\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    {c: rf"\{c}" for c in "&%$#_{}"}
+    | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 )
 
 
@@ -79,7 +80,10 @@ class Standings:
     def below(self) -> list[str]:
         """What stands below the tables, a sentence a line; models of which the same is said share one."""
         said = dict.fromkeys(self.missing.values())
-        together = (f"{', '.join(model for model, other in self.missing.items() if other == what)}: {what}" for what in said)
+        together = (
+            f"{', '.join(model for model, other in self.missing.items() if other == what)}: {what}"
+            for what in said
+        )
         return [*together, *self.notes]
 
 
@@ -106,7 +110,10 @@ def quality(standings: Standings) -> Sheet:
     """
     summaries = summarise(standings.rows)
     columns, reach = main_columns(summaries), reachable_shares(standings.rows)
-    seeds = {model: len({row["seed"] for row in standings.rows if row["model"] == model}) for model in standings.models}
+    seeds = {
+        model: len({row["seed"] for row in standings.rows if row["model"] == model})
+        for model in standings.models
+    }
     leaders = _leaders(standings, columns)
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
@@ -125,7 +132,11 @@ def differences(standings: Standings) -> Sheet | None:
     The last column is the number of seeds that both have.
     """
     leads = {(lead.rival, lead.task, lead.metric): lead for lead in standings.leads}
-    columns = [c for c in main_columns(summarise(standings.rows)) if any((lead.task, lead.metric) == c for lead in standings.leads)]
+    columns = [
+        c
+        for c in main_columns(summarise(standings.rows))
+        if any((lead.task, lead.metric) == c for lead in standings.leads)
+    ]
     rivals = [model for model in standings.models if any(lead.rival == model for lead in standings.leads)]
     if not rivals:
         return None
@@ -136,7 +147,9 @@ def differences(standings: Standings) -> Sheet | None:
         adjusted = "-" if one is None or math.isnan(one.adjusted) else f"{one.adjusted:.4f}"
         paired = max(len(lead.by_seed) for lead in standings.leads if lead.rival == rival)
         lines.append((rival, [*cells, Text(adjusted), Text(str(paired))]))
-    return Sheet([f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"], lines)
+    return Sheet(
+        [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"], lines
+    )
 
 
 def reachable_shares(rows: Sequence[Row]) -> dict[str, float]:
@@ -145,7 +158,11 @@ def reachable_shares(rows: Sequence[Row]) -> dict[str, float]:
     best_value = means.pop(REACHABLE, math.nan)
     if math.isnan(best_value) or best_value <= 0.5:
         return {}
-    return {model: (mean - 0.5) / (best_value - 0.5) for model, mean in means.items() if model not in BOUNDS and not math.isnan(mean)}
+    return {
+        model: (mean - 0.5) / (best_value - 0.5)
+        for model, mean in means.items()
+        if model not in BOUNDS and not math.isnan(mean)
+    }
 
 
 def verdict(standings: Standings) -> str:
@@ -163,7 +180,9 @@ def verdict(standings: Standings) -> str:
     behind = sum(max(sign * lead.low, sign * lead.high) < 0 for lead in judged)
     sure = sum(map(holds, ahead))
     parts = [
-        f"On the mean, {standings.reference} is" if column == MEAN else f"In {head(column)}, {standings.reference} is",
+        f"On the mean, {standings.reference} is"
+        if column == MEAN
+        else f"In {head(column)}, {standings.reference} is",
         "first" if place == 1 else f"number {place}",
         f"of {len(judged) + 1}. Its interval lies {'below' if sign < 0 else 'above'} zero against {len(ahead)} of {len(judged)}",
         f"({sure} after Holm's correction), {'above' if sign < 0 else 'below'} zero against {behind}.",
@@ -194,7 +213,10 @@ def latex(standings: Sequence[Standings]) -> str:
     """All tables as LaTeX, for `booktabs`."""
     parts = []
     for one in standings:
-        for sheet, about in ((quality(one), ""), (differences(one), f"{one.reference} minus each rival, 95 % intervals")):
+        for sheet, about in (
+            (quality(one), ""),
+            (differences(one), f"{one.reference} minus each rival, 95 % intervals"),
+        ):
             if sheet is not None:
                 caption = ". ".join(text for text in (f"{one.question}: {one.log}", about) if text)
                 notes = [] if about else [verdict(one), *one.below]
@@ -204,20 +226,35 @@ def latex(standings: Sequence[Standings]) -> str:
 
 def _markdown(sheet: Sheet) -> str:
     lines = [list(sheet.columns), ["---", *["---:"] * (len(sheet.columns) - 1)]]
-    lines += [[name, *(f"**{cell.text}**" if cell.strong else cell.text for cell in cells)] for name, cells in sheet.lines]
+    lines += [
+        [name, *(f"**{cell.text}**" if cell.strong else cell.text for cell in cells)]
+        for name, cells in sheet.lines
+    ]
     return pipes(lines)
 
 
 def _latex(sheet: Sheet, caption: str, notes: Sequence[str]) -> str:
     lines = [" & ".join(map(_escaped, sheet.columns))]
     for name, cells in sheet.lines:
-        texts = [rf"\textbf{{{_escaped(cell.text)}}}" if cell.strong else _escaped(cell.text) for cell in cells]
+        texts = [
+            rf"\textbf{{{_escaped(cell.text)}}}" if cell.strong else _escaped(cell.text) for cell in cells
+        ]
         lines.append(" & ".join([_escaped(name), *texts]))
     head, *body = [line + r" \\" for line in lines]
     inner = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
     table = [rf"\begin{{tabular}}{{l{'r' * (len(sheet.columns) - 1)}}}", *inner, r"\end{tabular}"]
     below = [rf"\par {_escaped(note)}" for note in notes]
-    return "\n".join([r"\begin{table}", rf"\caption{{{_escaped(caption)}}}", r"\footnotesize", *table, *below, r"\end{table}", ""])
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(caption)}}}",
+            r"\footnotesize",
+            *table,
+            *below,
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def _escaped(text: str) -> str:
@@ -231,10 +268,21 @@ def _leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, se
     found = {}
     for column in columns:
         of = {model: values.get(model, {}).get(column, {}) for model in (reference, *rivals)}
-        shared = {rival: seeds for rival in rivals if (seeds := sorted(of[reference].keys() & of[rival].keys()))}
+        shared = {
+            rival: seeds for rival in rivals if (seeds := sorted(of[reference].keys() & of[rival].keys()))
+        }
         middle = fmean(of[reference][seed] for seed in set().union(*shared.values())) if shared else math.nan
-        means = {rival: middle + fmean(of[rival][seed] - of[reference][seed] for seed in seeds) for rival, seeds in shared.items()}
-        found[column] = best({model: {column: Summary(mean, math.nan, 1)} for model, mean in {reference: middle, **means}.items()}, column)
+        means = {
+            rival: middle + fmean(of[rival][seed] - of[reference][seed] for seed in seeds)
+            for rival, seeds in shared.items()
+        }
+        found[column] = best(
+            {
+                model: {column: Summary(mean, math.nan, 1)}
+                for model, mean in {reference: middle, **means}.items()
+            },
+            column,
+        )
     return found
 
 

@@ -49,15 +49,22 @@ class Summary:
 def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
     """Mean and spread over seeds, by model and by task and metric, both in order of appearance."""
     found = by_seed(rows, split, slice)
-    return {model: {column: _summary([*seeds.values()]) for column, seeds in columns.items()} for model, columns in found.items()}
+    return {
+        model: {column: _summary([*seeds.values()]) for column, seeds in columns.items()}
+        for model, columns in found.items()
+    }
 
 
-def by_seed(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, dict[int, float]]]:
+def by_seed(
+    rows: Iterable[Row], split: str = "test", slice: str = ALL
+) -> dict[str, dict[Column, dict[int, float]]]:
     """Values a seed, by model and by task and metric, in order of appearance."""
     values: dict[str, dict[Column, dict[int, float]]] = {}
     for row in rows:
         if row["split"] == split and row["slice"] == slice:
-            values.setdefault(row["model"], {}).setdefault((row["task"], row["metric"]), {})[row["seed"]] = row["value"]
+            values.setdefault(row["model"], {}).setdefault((row["task"], row["metric"]), {})[row["seed"]] = (
+                row["value"]
+            )
     return values
 
 
@@ -86,7 +93,10 @@ def head(column: Column) -> str:
 
 def pipes(lines: Iterable[Sequence[str]]) -> str:
     """Lines of a Markdown table."""
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
 
 
 def distance(metric: str, value: float) -> float:
@@ -99,7 +109,9 @@ def distance(metric: str, value: float) -> float:
 def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
     """Models whose mean is the best of a column, to the four digits shown; none if there is only one model."""
     distances = {
-        m: round(distance(column[1], columns[column].mean), 4) for m, columns in summaries.items() if column in columns and m not in BOUNDS
+        m: round(distance(column[1], columns[column].mean), 4)
+        for m, columns in summaries.items()
+        if column in columns and m not in BOUNDS
     }
     there = {m: d for m, d in distances.items() if not np.isnan(d)}
     return {m for m, d in there.items() if d == min(there.values())} if len(there) > 1 else set()
@@ -117,7 +129,9 @@ def markdown_table(rows: Iterable[Row]) -> str:
     summaries = summarise(rows, "test", ALL)
     columns = main_columns(summaries)
     lines = [["model", *map(head, columns)], ["---", *["---:"] * len(columns)]]
-    lines += [[model, *cells] for model, cells in _cells(summaries, columns, lambda text: f"**{text}**").items()]
+    lines += [
+        [model, *cells] for model, cells in _cells(summaries, columns, lambda text: f"**{text}**").items()
+    ]
     return pipes(lines)
 
 
@@ -135,7 +149,9 @@ def rich_table(rows: Iterable[Row], split: str = "test", slice: str = ALL, name:
 
 
 def _summary(values: Sequence[float]) -> Summary:
-    return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan, len(values))
+    return Summary(
+        float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan, len(values)
+    )
 
 
 def _cells(

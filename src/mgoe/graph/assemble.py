@@ -10,7 +10,15 @@ from mgoe.graph.macro_nodes import find_macro_nodes
 from mgoe.graph.snapshot_build import SnapshotBuild
 
 
-def assemble(assembler: Assembler, number: int, folder: Path, work: Path, cut: int, before: Path | None, learned: Learned | None) -> None:
+def assemble(
+    assembler: Assembler,
+    number: int,
+    folder: Path,
+    work: Path,
+    cut: int,
+    before: Path | None,
+    learned: Learned | None,
+) -> None:
     """Write everything that a model reads as of one moment.
 
     Args:

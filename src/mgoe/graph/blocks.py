@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mgoe.arrays import ArrayFolder, mapped
+from mgoe._util.arrays import ArrayFolder, mapped
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, Side] = ("user", "item")
@@ -95,13 +95,22 @@ class Rows:
         """The same pairs by the other side, of which there are so many nodes; in memory, without times."""
         turned = sp.csr_array((self.code, self.other, self.indptr), shape=(len(self), others)).T.tocsr()
         return Rows(
-            turned.indptr.astype(np.int64), turned.indices.astype(np.int32, copy=False), turned.data, self.time[:0], self.events[:0]
+            turned.indptr.astype(np.int64),
+            turned.indices.astype(np.int32, copy=False),
+            turned.data,
+            self.time[:0],
+            self.events[:0],
         )
 
     @classmethod
     def by_user(cls, folder: Path) -> Rows:
         """As `write_pairs` left them."""
-        return cls(*(mapped(folder / f"pairs.{name}.npy") for name in ("indptr", "item", "code", "time", "events")))
+        return cls(
+            *(
+                mapped(folder / f"pairs.{name}.npy")
+                for name in ("indptr", "item", "task_mask", "time", "events")
+            )
+        )
 
     @staticmethod
     def item_indptr(folder: Path) -> NDArray[np.int64]:
@@ -145,7 +154,9 @@ def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: in
         yield from some_by_item(rows, item_indptr, first, last, threads)
 
 
-def some_by_item(rows: Rows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1) -> Iterator[Block]:
+def some_by_item(
+    rows: Rows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1
+) -> Iterator[Block]:
     """Blocks of items `first` to `last - 1` alone, in one pass over the pairs by user."""
     indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
     for block in _collect(rows, first, indptr, threads).blocks():
@@ -159,15 +170,21 @@ def _collect(rows: Rows, first: int, indptr: NDArray[np.int64], threads: int) ->
     with ThreadPoolExecutor(threads) as pool:
         shares = cuts(indptr, max(1, -(-n // threads)), len(indptr))
         args = rows.indptr, rows.other, rows.code, rows.time, rows.events
-        for done in [pool.submit(_take, *args, first, first + low, first + high, at, *taken) for low, high in shares]:
+        for done in [
+            pool.submit(_take, *args, first, first + low, first + high, at, *taken) for low, high in shares
+        ]:
             done.result()
     return Rows(indptr, *taken)
 
 
-def write_by_item(folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int) -> Iterator[Block]:
+def write_by_item(
+    folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int
+) -> Iterator[Block]:
     """`by_item`, writing users and codes as the blocks pass: `by_item.indptr` (I + 1,), `by_item.user` and `by_item.code` (E,)."""
     with ArrayFolder(folder) as out:
-        out.append({"by_item.indptr": item_indptr, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]})
+        out.append(
+            {"by_item.indptr": item_indptr, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]}
+        )
         for block in by_item(rows, item_indptr, memory, threads):
             out.append({"by_item.user": block.other, "by_item.code": block.code})
             yield block
@@ -189,7 +206,9 @@ def _copy_rows(indptr, other, code, nodes, to, to_other, to_code):  # pragma: no
 
 
 @numba.njit(cache=True, nogil=True)
-def _take(indptr, item, code, time, events, origin, first, last, at, to_user, to_code, to_time, to_events):  # pragma: no cover - compiled
+def _take(
+    indptr, item, code, time, events, origin, first, last, at, to_user, to_code, to_time, to_events
+):  # pragma: no cover - compiled
     for user in range(len(indptr) - 1):
         for e in range(indptr[user], indptr[user + 1]):
             i = item[e]

@@ -18,7 +18,8 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import mapped
+from mgoe._util.arrays import mapped
+from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.assemble import assemble
@@ -33,7 +34,6 @@ from mgoe.graph.resolutions import choose_resolutions
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
-from mgoe.tables import checksum, mixed
 
 DAY = 86_400_000_000
 
@@ -81,7 +81,11 @@ class Source:
 
 
 def build_graph(
-    source: Source, settings: GraphSettings, out: Path, observer: Observer | None = None, keep: MacroGraph | None = None
+    source: Source,
+    settings: GraphSettings,
+    out: Path,
+    observer: Observer | None = None,
+    keep: MacroGraph | None = None,
 ) -> MacroGraph:
     """Build every snapshot and save the graph, or go on with a build of the same that was cut off.
 
@@ -104,14 +108,19 @@ def build_graph(
     with workplace(out) as folder, make_engine(folder, settings) as engine:
         facts = source.told()
         if not facts["events"]:
-            raise GraphError("graph", "there is no history to build from: no event of any task lies in the log")
+            raise GraphError(
+                "graph", "there is no history to build from: no event of any task lies in the log"
+            )
         stages = begin(folder, observer, _begun(source, settings, facts, keep))
         tasks, moments = len(source.ranks), source.moments
         needed = disk_needed(facts["events"], moments, settings, tasks)
         observer.note(f"up to {needed / 1e9:,.1f} GB of disk are needed in {out.parent}")
         snapshots = [folder / "snapshots" / f"{s:02d}" for s in range(len(moments))]
         stages.run(
-            "pairs", facts["events"], lambda advance: engine.write_pairs(source.history, moments, tasks, snapshots, advance), unit="events"
+            "pairs",
+            facts["events"],
+            lambda advance: engine.write_pairs(source.history, moments, tasks, snapshots, advance),
+            unit="events",
         )
         if keep is None:
             check_memory(users, items, settings, len(mapped(snapshots[-1] / "pairs.item.npy")))
@@ -120,7 +129,15 @@ def build_graph(
         cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
         for s, snapshot in enumerate(snapshots):
             learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
-            assemble(assembler, s, snapshot, folder / "work" / snapshot.name, cuts[s], snapshots[s - 1] if s else None, learned)
+            assemble(
+                assembler,
+                s,
+                snapshot,
+                folder / "work" / snapshot.name,
+                cuts[s],
+                snapshots[s - 1] if s else None,
+                learned,
+            )
             if s < len(snapshots) - 1:
                 shutil.rmtree(folder / "work" / snapshot.name, ignore_errors=True)
         ranks = np.asarray(source.ranks, float)
@@ -131,7 +148,9 @@ def build_graph(
             "log": dict(source.log),
             "ranks": list(source.ranks),
             "bucket": source.bucket,
-            "code_scores": merging_score(np.arange(1 << tasks), ranks, settings.beta, settings.code).tolist(),
+            "task_mask_scores": merging_score(
+                np.arange(1 << tasks), ranks, settings.beta, settings.code
+            ).tolist(),
             "resolutions": [list(size) for size in sizes],
             "dense": assembler.dense,
             "cuts": cuts,
@@ -148,11 +167,18 @@ def build_graph(
 
 
 def make_assembler(
-    settings: GraphSettings, ranks: Sequence[float], bucket: int, sizes: tuple[tuple[int, int], ...], stages: Stages, engine: Engine
+    settings: GraphSettings,
+    ranks: Sequence[float],
+    bucket: int,
+    sizes: tuple[tuple[int, int], ...],
+    stages: Stages,
+    engine: Engine,
 ) -> Assembler:
     """What makes the snapshots of a graph."""
     scores = score_table(np.asarray(ranks, float), settings.beta, settings.code)
-    return Assembler(settings, len(ranks), scores, bucket, sizes, settings.dense_of(len(sizes)), stages, engine)
+    return Assembler(
+        settings, len(ranks), scores, bucket, sizes, settings.dense_of(len(sizes)), stages, engine
+    )
 
 
 @contextmanager
@@ -174,10 +200,14 @@ def _linked(snapshot: Path) -> tuple[int, int]:
     return users, items
 
 
-def _begun(source: Source, settings: GraphSettings, facts: dict[str, Any], keep: MacroGraph | None) -> dict[str, Any]:
+def _begun(
+    source: Source, settings: GraphSettings, facts: dict[str, Any], keep: MacroGraph | None
+) -> dict[str, Any]:
     """What must be the same for a build to go on."""
     if len(source.ranks) > MOST_TASKS:
-        raise GraphError("tasks", f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out")
+        raise GraphError(
+            "tasks", f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out"
+        )
     return {
         "what": "build",
         "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},

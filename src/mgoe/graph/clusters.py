@@ -81,7 +81,9 @@ def member_means(vectors: NDArray[np.float32], macro: NDArray[np.int32], k: int)
     total = np.zeros((k + 1, vectors.shape[1]), np.float32)
     for first in range(0, len(macro), ROWS):
         part = macro[first : first + ROWS]
-        membership = sp.csc_array((np.ones(len(part), np.float32), part, np.arange(len(part) + 1)), shape=(k + 1, len(part)))
+        membership = sp.csc_array(
+            (np.ones(len(part), np.float32), part, np.arange(len(part) + 1)), shape=(k + 1, len(part))
+        )
         total += membership @ unit_rows(vectors[first : first + len(part)])
     return unit_rows(total[:k])
 
@@ -118,7 +120,9 @@ def keep(kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[
     return macro
 
 
-def nearest(rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]) -> NDArray[np.int32]:
+def nearest(
+    rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]
+) -> NDArray[np.int32]:
     """The macro node whose centre has the largest cosine, among those that have a centre at all. Shape (U,)."""
     filled = np.flatnonzero(centres.any(axis=1))
     if len(filled) == 0:
@@ -132,12 +136,18 @@ def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> N
 
 
 def _start(
-    rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, former: NDArray[np.float32] | None, seed: int
+    rows: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    k: int,
+    former: NDArray[np.float32] | None,
+    seed: int,
 ) -> NDArray[np.float32]:
     """Means of the former members where there are any, seeds elsewhere; zero where the nodes do not suffice. Shape (k, rank)."""
     centres = np.zeros((k, rows.shape[1]), np.float32) if former is None else former
     empty = np.flatnonzero(~centres.any(axis=1))
     number = min(len(empty), len(rows))
     if number:
-        centres[empty[:number]] = find_seeds(rows, weights, number, seed) if former is None else draw_seeds(rows, number, seed)
+        centres[empty[:number]] = (
+            find_seeds(rows, weights, number, seed) if former is None else draw_seeds(rows, number, seed)
+        )
     return centres

@@ -17,7 +17,13 @@ PRIOR = 5.0
 
 def count_names(tasks: int) -> list[str]:
     """Names of the columns of `node_counts`."""
-    return [*(f"pairs.task{t}" for t in range(tasks)), "pairs", "recent", "idle", *(f"rate.task{t}" for t in range(tasks))]
+    return [
+        *(f"pairs.task{t}" for t in range(tasks)),
+        "pairs",
+        "recent",
+        "idle",
+        *(f"rate.task{t}" for t in range(tasks)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,22 @@ class OwnPairs:
         events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
         _own(block.indptr, block.code, block.time, block.events, self.scores, total, done, events, last)
         neighbours, codes = recent(block, self.scores, self.recents)
-        return {"recent": neighbours, "recent_code": codes, "sum": total, "done": done, "events": events, "last": last}
+        return {
+            "recent": neighbours,
+            "recent_code": codes,
+            "sum": total,
+            "done": done,
+            "events": events,
+            "last": last,
+        }
 
 
 def node_counts(
-    done: NDArray[np.int32], degree: NDArray[np.int64], events: NDArray[np.int32], idle: NDArray[np.int64], share: NDArray[np.floating]
+    done: NDArray[np.int32],
+    degree: NDArray[np.int64],
+    events: NDArray[np.int32],
+    idle: NDArray[np.int64],
+    share: NDArray[np.floating],
 ) -> NDArray[np.float32]:
     """Counts, freshness and task rates of n nodes at a snapshot. A node without history reads zeros.
 
@@ -63,7 +80,9 @@ def node_counts(
     """
     rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
     rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
-    return np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(events), np.log1p(idle), rate]).astype(np.float32)
+    return np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(events), np.log1p(idle), rate]).astype(
+        np.float32
+    )
 
 
 def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:

@@ -32,5 +32,9 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
         kept += EDGE * sum(min(users * ki, events) + min(items * ku, events) for ku, ki in sizes)
         kept += events * (4 + code + 8 + 2)  # pairs by user
     users, items = int(moments.users[-1]), int(moments.items[-1])
-    work = events * (4 + code) + (users + items) * (4 * tasks + 36) + items * vector  # of one snapshot at a time
-    return int(kept + max(work, SORTED_EVENT * events if events * SORTED_EVENT > settings.memory * 2**29 else 0))
+    work = (
+        events * (4 + code) + (users + items) * (4 * tasks + 36) + items * vector
+    )  # of one snapshot at a time
+    return int(
+        kept + max(work, SORTED_EVENT * events if events * SORTED_EVENT > settings.memory * 2**29 else 0)
+    )

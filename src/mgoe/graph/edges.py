@@ -42,7 +42,9 @@ class SparseEdges:
     def rows(self, first: int, last: int) -> SparseEdges:
         """Of nodes `first` to `last - 1`."""
         edges = slice(int(self.indptr[first]), int(self.indptr[last]))
-        return SparseEdges(self.indptr[first : last + 1] - self.indptr[first], self.macro[edges], self.score[edges])
+        return SparseEdges(
+            self.indptr[first : last + 1] - self.indptr[first], self.macro[edges], self.score[edges]
+        )
 
     def dense(self, width: int, kind: type[np.integer] = np.int64) -> NDArray[np.integer]:
         """The same as a matrix. Shape (n, width)."""
@@ -84,7 +86,9 @@ class FirstOrder:
         _first_order_degrees(block.indptr, block.other, self.macro, self.width, degree)
         indptr = starts(degree)
         macro, score = np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], self.score_type)
-        _first_order(block.indptr, block.other, block.code, self.scores, self.macro, self.width, indptr, macro, score)
+        _first_order(
+            block.indptr, block.other, block.code, self.scores, self.macro, self.width, indptr, macro, score
+        )
         return SparseEdges(indptr, macro, score)
 
 
@@ -136,7 +140,15 @@ class SecondOrder:
         out = np.zeros(len(block), np.int64)
         own = self.own[block.first : block.first + len(block)]
         _second_order_own(
-            block.indptr, block.other, block.code, self.scores, self.edges.indptr, self.edges.macro, self.edges.score, own, out
+            block.indptr,
+            block.other,
+            block.code,
+            self.scores,
+            self.edges.indptr,
+            self.edges.macro,
+            self.edges.score,
+            own,
+            out,
         )
         return out
 
@@ -160,7 +172,9 @@ class SecondSums:
         return {"second_sum": out}
 
 
-def use_matrix(edges: SparseEdges, pairs: NDArray[np.int64], width: int, largest: int, memory: int) -> type[np.integer] | None:
+def use_matrix(
+    edges: SparseEdges, pairs: NDArray[np.int64], width: int, largest: int, memory: int
+) -> type[np.integer] | None:
     """The type in which edges are read faster as a matrix, or None where they are better read as they are.
 
     A matrix pays where the nodes that most pairs lead to have edges to many macro nodes: sums then run over whole rows, in double
@@ -197,7 +211,9 @@ def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> N
     return out[:ku]
 
 
-def by_macro(macro: NDArray[np.int32], fixed: NDArray[np.int64], k: int, kind: type[np.number] = np.int64) -> NDArray:
+def by_macro(
+    macro: NDArray[np.int32], fixed: NDArray[np.int64], k: int, kind: type[np.number] = np.int64
+) -> NDArray:
     """Sums over the members of each macro node, in the order of nodes. Shape (k,).
 
     Args:
@@ -224,7 +240,9 @@ def _first_order_degrees(indptr, other, macro, width, degree):  # pragma: no cov
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_order(indptr, other, code, scores, macro, width, to, to_macro, to_score):  # pragma: no cover - compiled
+def _first_order(
+    indptr, other, code, scores, macro, width, to, to_macro, to_score
+):  # pragma: no cover - compiled
     sums = np.zeros(width + 1, np.int64)
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
@@ -238,7 +256,9 @@ def _first_order(indptr, other, code, scores, macro, width, to, to_macro, to_sco
 
 
 @numba.njit(cache=True, nogil=True)
-def _second_order(indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
+def _second_order(
+    indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out
+):  # pragma: no cover - compiled
     width, pairs = out.shape[1], len(other)
     for row in range(len(indptr) - 1):
         back = np.int64(0)
@@ -285,7 +305,9 @@ def _dense(indptr, macro, score, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _second_order_own(indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out):  # pragma: no cover - compiled
+def _second_order_own(
+    indptr, other, code, scores, edge_indptr, edge_macro, edge_score, own, out
+):  # pragma: no cover - compiled
     for row in range(len(indptr) - 1):
         total = np.int64(0)
         for e in range(indptr[row], indptr[row + 1]):

@@ -11,12 +11,12 @@ from pathlib import Path
 import ibis.expr.types as ir
 from numpy.typing import NDArray
 
-from mgoe.ahead import ahead
-from mgoe.files import GIB
+from mgoe._util.files import GIB
+from mgoe._util.prefetch import ahead
+from mgoe._util.tables import batches, bounded
 from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
 from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
 from mgoe.graph.stages import Advance
-from mgoe.tables import batches, bounded
 
 SORT_SHARE, TURN_SHARE = 0.75, 0.25
 """Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
@@ -34,27 +34,37 @@ class Embedded:
     def __init__(self, memory: float):
         self.memory, self.threads = memory, available_threads()
 
-    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+    def write_pairs(
+        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+    ) -> None:
         """Sort the events and fold them; see `pairs.write_pairs`."""
         with (
             bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
-            closing(ahead(whole_pairs(batches(in_order(history))))) as chunks,  # the engine merges while the chunk before is folded
+            closing(
+                ahead(whole_pairs(batches(in_order(history))))
+            ) as chunks,  # the engine merges while the chunk before is folded
         ):
             write_pairs(chunks, moments, tasks, folders, advance)
 
-    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def turn(
+        self, snapshot: Path, work: Path, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""
         rows = Rows.by_user(snapshot)
         indptr = Rows.item_indptr(snapshot)
         blocks = write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB), self.threads)
         yield from self._map(blocks, reading, advance)
 
-    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def read(
+        self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """A reading of every block of one side, in order. Items are read without times, once they were turned."""
         rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
         yield from self._map(rows.blocks(), reading, advance)
 
-    def _map(self, blocks: Iterable[Block], reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def _map(
+        self, blocks: Iterable[Block], reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         waiting: deque[tuple[Future[dict[str, NDArray]], int]] = deque()
 
         def done() -> dict[str, NDArray]:

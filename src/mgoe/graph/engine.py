@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import mapped
+from mgoe._util.arrays import mapped
 from mgoe.config import GraphSettings
 from mgoe.graph.blocks import Reading, Side
 from mgoe.graph.pairs import Moments
@@ -23,15 +23,21 @@ class Engine(Protocol):
 
     name: str
 
-    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+    def write_pairs(
+        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+    ) -> None:
         """Fold the history into the pairs of every snapshot, by user."""
         ...
 
-    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def turn(
+        self, snapshot: Path, work: Path, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """Bring the pairs of a snapshot in the order of item; a reading by item on the way, in the order of items, times included."""
         ...
 
-    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def read(
+        self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """A reading of all nodes of one side, in order."""
         ...
 

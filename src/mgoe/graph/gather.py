@@ -47,7 +47,11 @@ def own_macro(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) ->
 
 def counts(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict[str, NDArray]:
     """Counts of both nodes. Shape (B, 4T + 6)."""
-    return {"counts": np.concatenate([rows(snapshot.arrays["user_counts"], u), rows(snapshot.arrays["item_counts"], i)], axis=1)}
+    return {
+        "counts": np.concatenate(
+            [rows(snapshot.arrays["user_counts"], u), rows(snapshot.arrays["item_counts"], i)], axis=1
+        )
+    }
 
 
 def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict[str, NDArray]:
@@ -55,7 +59,7 @@ def pair(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> dict
     arrays = snapshot.arrays
     tasks = arrays["user_table"].shape[1]
     out = np.zeros((len(u), tasks + 1), np.float32)
-    indptr, item, code, time = (arrays[f"pairs.{name}"] for name in ("indptr", "item", "code", "time"))
+    indptr, item, code, time = (arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
     _pair(indptr, item, code, time, snapshot.cut, snapshot.bucket, u, i, out)
     return {"pair": out}
 
@@ -121,7 +125,8 @@ def aggregates(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -
     """Dense macro edges as log1p, and the macro task table. Shapes (B, Ki), (B, Ku), (B, Ku), (B, Ki), (B, T), (B, T)."""
     arrays = snapshot.arrays
     out: dict[str, NDArray] = {
-        name: rows(arrays[name], node).astype(np.float32) for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))
+        name: rows(arrays[name], node).astype(np.float32)
+        for name, node in (("u1", u), ("u2", u), ("i1", i), ("i2", i))
     }
     out["table_user"] = rows(arrays["user_table"], u, snapshot.macro_items).astype(np.int64)
     out["table_item"] = rows(arrays["item_table"], i, snapshot.macro_users).astype(np.int64)
@@ -138,8 +143,10 @@ def recents(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> d
     ):
         neighbours = rows(arrays[f"recent_{name}"], node, -1).astype(np.int64)
         out[f"recent_{name}"] = neighbours
-        out[f"recent_{name}_code"] = rows(arrays[f"recent_{name}_code"], node).astype(np.int64)
-        out[f"recent_{name}_macro"] = rows(macro, neighbours.ravel(), cold).reshape(neighbours.shape).astype(np.int64)
+        out[f"recent_{name}_task_mask"] = rows(arrays[f"recent_{name}_task_mask"], node).astype(np.int64)
+        out[f"recent_{name}_macro"] = (
+            rows(macro, neighbours.ravel(), cold).reshape(neighbours.shape).astype(np.int64)
+        )
     return out
 
 
@@ -250,7 +257,9 @@ def _sketch(user_vectors, item_vectors, recent_items, ranks, u, i, out):  # prag
             out[row, part] = cosine
             # signed fourth root: products of degree-normalised scores span many orders of magnitude
             out[row, n + part] = np.sign(product) * abs(product) ** np.float32(0.25)
-        out[row, 2 * n], out[row, 2 * n + 1] = _closest(item, recent_items[u[row]], recent_items[u[after]], item_vectors, item_flat)
+        out[row, 2 * n], out[row, 2 * n + 1] = _closest(
+            item, recent_items[u[row]], recent_items[u[after]], item_vectors, item_flat
+        )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -280,10 +289,46 @@ def _edges(
         sum_i = item_sum[b] if b >= 0 else 0.0
         mass_u = user_mass[cu] if cu < ku else 0.0
         mass_i = item_mass[ci] if ci < ki else 0.0
-        forms(out, row, 0, find(u_indptr, u_column, u_score, a, ci) / UNIT if a >= 0 else 0.0, sum_u, mass_i, total, ki)
-        forms(out, row, 3, find(i_indptr, i_column, i_score, b, cu) / UNIT if b >= 0 else 0.0, sum_i, mass_u, total, ku)
+        forms(
+            out,
+            row,
+            0,
+            find(u_indptr, u_column, u_score, a, ci) / UNIT if a >= 0 else 0.0,
+            sum_u,
+            mass_i,
+            total,
+            ki,
+        )
+        forms(
+            out,
+            row,
+            3,
+            find(i_indptr, i_column, i_score, b, cu) / UNIT if b >= 0 else 0.0,
+            sum_i,
+            mass_u,
+            total,
+            ku,
+        )
         second_u = user_second_mass[cu] if cu < ku else 0.0
         second_i = item_second_mass[ci] if ci < ki else 0.0
-        forms(out, row, 6, user_second[a] if a >= 0 else 0.0, user_second_sum[a] if a >= 0 else 0.0, second_u, user_total, ku)
-        forms(out, row, 9, item_second[b] if b >= 0 else 0.0, item_second_sum[b] if b >= 0 else 0.0, second_i, item_total, ki)
+        forms(
+            out,
+            row,
+            6,
+            user_second[a] if a >= 0 else 0.0,
+            user_second_sum[a] if a >= 0 else 0.0,
+            second_u,
+            user_total,
+            ku,
+        )
+        forms(
+            out,
+            row,
+            9,
+            item_second[b] if b >= 0 else 0.0,
+            item_second_sum[b] if b >= 0 else 0.0,
+            second_i,
+            item_total,
+            ki,
+        )
         forms(out, row, 12, macro_edges[cu, ci] if cu < ku and ci < ki else 0.0, mass_u, mass_i, total, ki)

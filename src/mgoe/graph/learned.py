@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mgoe.arrays import mapped
+from mgoe._util.arrays import mapped
 from mgoe.graph.blocks import SIDES, Side
 from mgoe.graph.sketch import Sketch
 

@@ -56,7 +56,11 @@ class Likeliest:
 
 
 def settle(
-    rows: Mapping[Side, Rows], macro: Mapping[Side, NDArray[np.int32]], k: Mapping[Side, int], scores: NDArray[np.int64], rounds: int
+    rows: Mapping[Side, Rows],
+    macro: Mapping[Side, NDArray[np.int32]],
+    k: Mapping[Side, int],
+    scores: NDArray[np.int64],
+    rounds: int,
 ) -> tuple[dict[Side, NDArray[np.int32]], dict[Side, NDArray[np.int32]]]:
     """Items and users move in turn to the macro node that ties them best, until few still move.
 
@@ -73,7 +77,9 @@ def settle(
     macro = dict(macro)
 
     def chances(side: Side) -> NDArray[np.int32]:
-        return log_chances(_table(rows[side], scores, macro[side], macro[OTHER[side]], k[side], k[OTHER[side]]))
+        return log_chances(
+            _table(rows[side], scores, macro[side], macro[OTHER[side]], k[side], k[OTHER[side]])
+        )
 
     for _ in range(rounds):
         moved = linked = 0
@@ -117,7 +123,13 @@ def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int3
     macro = np.full(len(edges), chances.shape[1], np.int32)
 
     def part(first: int) -> None:
-        _likeliest(edges.indptr[first : first + ROWS + 1], edges.macro, edges.score, chances, macro[first : first + ROWS])
+        _likeliest(
+            edges.indptr[first : first + ROWS + 1],
+            edges.macro,
+            edges.score,
+            chances,
+            macro[first : first + ROWS],
+        )
 
     with ThreadPoolExecutor(available_threads()) as pool:
         list(pool.map(part, range(0, len(macro), ROWS)))
@@ -131,7 +143,12 @@ def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.in
 
 
 def _table(
-    rows: Rows, scores: NDArray[np.int64], own: NDArray[np.int32], other: NDArray[np.int32], k: int, other_k: int
+    rows: Rows,
+    scores: NDArray[np.int64],
+    own: NDArray[np.int32],
+    other: NDArray[np.int32],
+    k: int,
+    other_k: int,
 ) -> NDArray[np.int64]:
     """Fixed-point score between macro nodes. Shape (k, other k)."""
 

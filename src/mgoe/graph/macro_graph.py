@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
-from mgoe.files import sha256, write_json
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.scores import score_table
@@ -24,7 +24,19 @@ from mgoe.graph.workplace import settle
 
 FORMAT = 3
 """1 and 2 are of before version 0.1: without the times of pairs that an update needs, and without what places a node by its edges."""
-NEEDED = ("settings", "ranks", "bucket", "code_scores", "resolutions", "dense", "cuts", "users", "items", "pairs", "files")
+NEEDED = (
+    "settings",
+    "ranks",
+    "bucket",
+    "task_mask_scores",
+    "resolutions",
+    "dense",
+    "cuts",
+    "users",
+    "items",
+    "pairs",
+    "files",
+)
 """Of the manifest, to read the graph."""
 
 DRIFT_LIMIT = 0.1
@@ -55,21 +67,29 @@ class MacroGraph:
         try:
             meta = json.loads((path / "graph.json").read_text())
         except FileNotFoundError:
-            raise GraphError(path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one") from None
+            raise GraphError(
+                path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one"
+            ) from None
         except (OSError, ValueError) as error:
-            raise GraphError(path / "graph.json", f"cannot be read ({error}); build the graph again") from None
+            raise GraphError(
+                path / "graph.json", f"cannot be read ({error}); build the graph again"
+            ) from None
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
             raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}")
         if lacking := [name for name in NEEDED if name not in meta]:
-            raise GraphError(path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again")
+            raise GraphError(
+                path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again"
+            )
         return cls(path, meta)
 
     @cached_property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Opened once, memory-mapped."""
         return tuple(
-            Snapshot.open(self.folder(s), len(self.meta["resolutions"]), self.meta["dense"], cut, self.meta["bucket"])
+            Snapshot.open(
+                self.folder(s), len(self.meta["resolutions"]), self.meta["dense"], cut, self.meta["bucket"]
+            )
             for s, cut in enumerate(self.meta["cuts"])
         )
 
@@ -116,7 +136,9 @@ class MacroGraph:
     @property
     def checksum(self) -> str:
         """Of all files together."""
-        listed = json.dumps({name: facts["sha256"] for name, facts in self.meta["files"].items()}, sort_keys=True)
+        listed = json.dumps(
+            {name: facts["sha256"] for name, facts in self.meta["files"].items()}, sort_keys=True
+        )
         return hashlib.sha256(listed.encode()).hexdigest()
 
     def verify(self) -> None:
@@ -130,13 +152,14 @@ class MacroGraph:
             if not file.is_file() or sha256(file) != facts["sha256"]:
                 found = "it differs" if file.is_file() else "it is missing"
                 raise GraphError(
-                    file, f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again"
+                    file,
+                    f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again",
                 )
 
     @property
-    def code_scores(self) -> tuple[float, ...]:
+    def task_mask_scores(self) -> tuple[float, ...]:
         """Merging score of every task code. Shape (2^T,)."""
-        return tuple(self.meta["code_scores"])
+        return tuple(self.meta["task_mask_scores"])
 
     @property
     def feature_names(self) -> dict[str, list[str]]:
@@ -151,7 +174,12 @@ class MacroGraph:
                 *(f"sketch.product.{r}" for r in ranks),
                 *(f"sketch.recent_items.{form}" for form in ("max", "mean")),
             ],
-            "edges": [f"edge.{ku}x{ki}.{kind}.{form}" for ku, ki in self.meta["resolutions"] for kind in EDGE_KINDS for form in EDGE_FORMS],
+            "edges": [
+                f"edge.{ku}x{ki}.{kind}.{form}"
+                for ku, ki in self.meta["resolutions"]
+                for kind in EDGE_KINDS
+                for form in EDGE_FORMS
+            ],
         }
 
     @property
@@ -183,7 +211,9 @@ class MacroGraph:
                     "item edges a node": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
                     "drift": round(drift, 4),
                 }
-                for (ku, ki), part, drift in zip(meta["resolutions"], latest.resolutions, meta["drift"], strict=True)
+                for (ku, ki), part, drift in zip(
+                    meta["resolutions"], latest.resolutions, meta["drift"], strict=True
+                )
             ],
             "changes": meta["changes"],
             "seconds": meta["seconds"],
@@ -204,7 +234,9 @@ class MacroGraph:
 
 
 def _moment(microseconds: int) -> str:
-    return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(sep=" ", timespec="seconds")
+    return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(
+        sep=" ", timespec="seconds"
+    )
 
 
 def _mend(found: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import mapped, save_arrays
+from mgoe._util.arrays import mapped, save_arrays
 from mgoe.graph import clusters, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.learned import Learned, as_on_one_thread
@@ -18,16 +18,22 @@ Sizes = dict[Side, int]
 Macro = dict[Side, NDArray[np.int32]]
 
 
-def find_macro_nodes(build: SnapshotBuild, before: Path | None, learned: Learned | None, advance: Advance) -> None:
+def find_macro_nodes(
+    build: SnapshotBuild, before: Path | None, learned: Learned | None, advance: Advance
+) -> None:
     """Macro node of every node at every resolution, and by what newcomers will find theirs."""
     if learned is None and before and not build.graph.settings.refresh:
         learned = Learned.of(before, len(build.graph.sizes), build.graph.settings.scale)
     pairs = {} if learned else _sampled_pairs(build)
     for r, sizes in enumerate(build.graph.sizes):
         k = dict(zip(SIDES, sizes, strict=True))
-        macro, chances = _kept(build, r, k, learned, advance) if learned else _learned(build, r, k, before, pairs, advance)
+        macro, chances = (
+            _kept(build, r, k, learned, advance) if learned else _learned(build, r, k, before, pairs, advance)
+        )
         for side in SIDES:
-            save_arrays(build.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]})
+            save_arrays(
+                build.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]}
+            )
 
 
 def _sampled_pairs(build: SnapshotBuild) -> dict[Side, Rows]:
@@ -36,13 +42,20 @@ def _sampled_pairs(build: SnapshotBuild) -> dict[Side, Rows]:
     return {"user": rows, "item": rows.turned(len(build.sums("item")))}
 
 
-def _learned(build: SnapshotBuild, r: int, k: Sizes, before: Path | None, pairs: dict[Side, Rows], advance: Advance) -> tuple[Macro, Macro]:
+def _learned(
+    build: SnapshotBuild, r: int, k: Sizes, before: Path | None, pairs: dict[Side, Rows], advance: Advance
+) -> tuple[Macro, Macro]:
     """Start from vectors, settle on a sample of the users, and place every node; users last, so that they lie where edges tie them."""
     s, users = build.graph.settings, build.sample()[0]
-    macro: Macro = {side: _start(build, side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None) for side in SIDES}
+    macro: Macro = {
+        side: _start(build, side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None)
+        for side in SIDES
+    }
     own = macro["user"] if users is None else macro["user"][users]
     rounds = 0 if s.clusters == "random" else s.rounds
-    settled, chances = likelihood.settle(pairs, {"user": own, "item": macro["item"]}, k, build.graph.scores, rounds)
+    settled, chances = likelihood.settle(
+        pairs, {"user": own, "item": macro["item"]}, k, build.graph.scores, rounds
+    )
     if s.clusters == "random":
         advance(3 * build.pairs)
         return macro, chances
@@ -61,8 +74,12 @@ def _start(build: SnapshotBuild, side: Side, k: int, before: NDArray[np.int32] |
     s, vectors, sums = build.graph.settings, mapped(build.folder / f"{side}_vectors.npy"), build.sums(side)
     if s.clusters == "random":
         return _random(build, side, k)
-    weights = clusters.moving_weights(clusters.preference_weights(sums, s.threshold, s.low_weight), sums > 0, k)
-    return clusters.assign(vectors, sums > 0, clusters.learn_centres(vectors, weights, k, before, s.iterations, s.seed, s.sample))
+    weights = clusters.moving_weights(
+        clusters.preference_weights(sums, s.threshold, s.low_weight), sums > 0, k
+    )
+    return clusters.assign(
+        vectors, sums > 0, clusters.learn_centres(vectors, weights, k, before, s.iterations, s.seed, s.sample)
+    )
 
 
 def _random(build: SnapshotBuild, side: Side, k: int) -> NDArray[np.int32]:
@@ -81,14 +98,18 @@ def _kept(build: SnapshotBuild, r: int, k: Sizes, learned: Learned, advance: Adv
         if build.graph.settings.clusters == "random":
             macro[side][new] = _random(build, side, k[side])[new]
         elif new.any():
-            macro[side][new] = _placed(build, side, macro[OTHER[side]], chances[side], lambda pairs: None)[new]
+            macro[side][new] = _placed(build, side, macro[OTHER[side]], chances[side], lambda pairs: None)[
+                new
+            ]
     for side in SIDES:
         macro[side][linked[side] & (macro[side] == k[side])] = 0
     advance(3 * build.pairs)
     return macro, dict(chances)
 
 
-def _placed(build: SnapshotBuild, side: Side, macro: NDArray[np.int32], chances: NDArray[np.int32], advance: Advance) -> NDArray[np.int32]:
+def _placed(
+    build: SnapshotBuild, side: Side, macro: NDArray[np.int32], chances: NDArray[np.int32], advance: Advance
+) -> NDArray[np.int32]:
     """The macro node that ties every node of a side best to those of the other."""
     reading = likelihood.Likeliest(build.graph.scores, macro, chances)
     return np.concatenate([part["macro"] for part in build.read(side, reading, advance)])

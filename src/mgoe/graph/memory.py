@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.files import GIB
 from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
 
 PROCESS = 180 << 20
@@ -25,10 +25,19 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     """
     sampled = min(users, settings.sample)
     at_the_end = 3 * items + sampled  # profile, result and padded result of the items, basis of the users
-    on_the_way = 2 * sampled + max(items, sampled, 2 * min(sampled, GRAM_ROWS))  # beside two bases: one of the items, a third, or a chunk
+    on_the_way = 2 * sampled + max(
+        items, sampled, 2 * min(sampled, GRAM_ROWS)
+    )  # beside two bases: one of the items, a third, or a chunk
     rows = max(at_the_end, on_the_way)
-    macro = 0 if settings.resolutions == "auto" else max(users * items for users, items in settings.resolutions)
-    return PROCESS + A_TABLE * macro + 4 * (settings.rank + OVERSAMPLING) * rows + A_PAIR * pairs * sampled // max(users, 1)
+    macro = (
+        0 if settings.resolutions == "auto" else max(users * items for users, items in settings.resolutions)
+    )
+    return (
+        PROCESS
+        + A_TABLE * macro
+        + 4 * (settings.rank + OVERSAMPLING) * rows
+        + A_PAIR * pairs * sampled // max(users, 1)
+    )
 
 
 def check_memory(users: int, items: int, settings: GraphSettings, pairs: int = 0) -> None:

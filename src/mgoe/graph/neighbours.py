@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from mgoe.graph.blocks import Block
 
 
-def recent(block: Block, scores: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
+def recent(
+    block: Block, scores: NDArray[np.int64], length: int
+) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
     """The last `length` neighbours of each node and the tasks done with them, newest first.
 
     One entry a neighbour, at the time of its last event; ties go to the higher score, then to the smaller number.
@@ -26,7 +28,9 @@ def recent(block: Block, scores: NDArray[np.int64], length: int) -> tuple[NDArra
     return neighbours, codes
 
 
-def task_table(block: Block, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int) -> NDArray[np.int32]:
+def task_table(
+    block: Block, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
+) -> NDArray[np.int32]:
     """The macro node of the other side that each node prefers under each task (paper, Figure 2; the rule is ours).
 
     The one with most distinct neighbours under the task, ties to the higher merged score, then to the lower number. A node without the task
@@ -61,7 +65,10 @@ def _recent(indptr, other, code, scores, time, neighbours, codes):  # pragma: no
                     continue  # pairs come by rising number, so an equal one that comes later loses
                 n -= 1
             at = n
-            while at > 0 and (time[e] > time[kept[at - 1]] or (time[e] == time[kept[at - 1]] and score > scores[code[kept[at - 1]]])):
+            while at > 0 and (
+                time[e] > time[kept[at - 1]]
+                or (time[e] == time[kept[at - 1]] and score > scores[code[kept[at - 1]]])
+            ):
                 kept[at] = kept[at - 1]
                 at -= 1
             kept[at] = e

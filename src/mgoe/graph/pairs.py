@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe.arrays import ArrayFolder, save_arrays
+from mgoe._util.arrays import ArrayFolder, save_arrays
 from mgoe.graph.blocks import starts
 
 CHUNK = 1 << 19
@@ -88,7 +88,9 @@ def code_type(tasks: int) -> type[np.unsignedinteger]:
     return np.uint8 if tasks <= 8 else np.uint16
 
 
-def fold(keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.int64], tasks: int) -> list[Folded]:
+def fold(
+    keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.int64], tasks: int
+) -> list[Folded]:
     """Pairs of every snapshot from events of whole pairs in order. An event that repeats another counts once.
 
     Args:
@@ -107,7 +109,13 @@ def fold(keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.in
     filled = np.zeros(snapshots, np.int64)
     _fold(keys, events, ends, filled, key, code, time, count)
     return [
-        Folded((key[s, :n] >> 32).astype(np.int32), key[s, :n].astype(np.int32), code[s, :n], time[s, :n], count[s, :n])
+        Folded(
+            (key[s, :n] >> 32).astype(np.int32),
+            key[s, :n].astype(np.int32),
+            code[s, :n],
+            time[s, :n],
+            count[s, :n],
+        )
         for s, n in enumerate(filled)
     ]
 
@@ -151,7 +159,10 @@ def write_pairs(
 
 
 def write_folded(
-    chunks: Iterable[tuple[int, list[Folded]]], moments: Moments, folders: list[Path], advance: Callable[[int], None] = lambda rows: None
+    chunks: Iterable[tuple[int, list[Folded]]],
+    moments: Moments,
+    folders: list[Path],
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> None:
     """Write the pairs of every snapshot, by user.
 
@@ -162,12 +173,22 @@ def write_folded(
             pairs of each item start, `pairs.item_indptr` (I + 1,).
         advance: Called with the events done.
     """
-    degree = [(np.zeros(u, np.int64), np.zeros(i, np.int64)) for u, i in zip(moments.users, moments.items, strict=True)]
+    degree = [
+        (np.zeros(u, np.int64), np.zeros(i, np.int64))
+        for u, i in zip(moments.users, moments.items, strict=True)
+    ]
     with ExitStack() as stack:
         writers = [stack.enter_context(ArrayFolder(folder)) for folder in folders]
         for events, folded in chunks:
             for writer, pairs, (by_user, by_item) in zip(writers, folded, degree, strict=True):
-                writer.append({"pairs.item": pairs.item, "pairs.code": pairs.code, "pairs.time": pairs.time, "pairs.events": pairs.events})
+                writer.append(
+                    {
+                        "pairs.item": pairs.item,
+                        "pairs.task_mask": pairs.code,
+                        "pairs.time": pairs.time,
+                        "pairs.events": pairs.events,
+                    }
+                )
                 _tally(pairs.user, by_user)
                 _tally(pairs.item, by_item)
             advance(events)

@@ -34,7 +34,9 @@ class Place:
     macro: tuple[int, ...]
 
 
-def place(graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike, snapshot: int = -1) -> Place:
+def place(
+    graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike, snapshot: int = -1
+) -> Place:
     """Place one node by its edges (ours).
 
     Args:
@@ -49,7 +51,9 @@ def place(graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike
     """
     neighbours, codes = np.asarray(neighbours, np.int64), np.asarray(codes, np.int64)
     if neighbours.shape != codes.shape:
-        raise GraphError("place", f"neighbours and codes must be of one length, found {neighbours.shape} and {codes.shape}")
+        raise GraphError(
+            "place", f"neighbours and codes must be of one length, found {neighbours.shape} and {codes.shape}"
+        )
     at, settings = graph.snapshots[snapshot], graph.meta["settings"]
     learned = Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
     if side == "user":

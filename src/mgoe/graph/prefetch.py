@@ -25,7 +25,9 @@ def _asking(array: Any, level: int) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number]))
+        ask = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        )
         place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
         builder.call(ask, [place, number(0), number(level), number(1)])  # to read, of data
         return context.get_dummy_value()

@@ -23,7 +23,11 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
         GraphError: An explicit number exceeds the nodes.
     """
     if settings.resolutions == "auto":
-        fits = [size for size in AUTO_RESOLUTIONS if size[0] * NODES_A_MACRO_NODE <= users and size[1] * NODES_A_MACRO_NODE <= items]
+        fits = [
+            size
+            for size in AUTO_RESOLUTIONS
+            if size[0] * NODES_A_MACRO_NODE <= users and size[1] * NODES_A_MACRO_NODE <= items
+        ]
         small = (max(1, min(6, users // 3)), max(1, min(8, items // 3)))
         return tuple(fits) or (small,)
     for ku, ki in settings.resolutions:

@@ -10,7 +10,9 @@ FRACTION_BITS = 12
 UNIT = 1 << FRACTION_BITS
 
 
-def merging_score(codes: NDArray[np.integer], ranks: NDArray[np.floating], beta: float, code: str = "sum") -> NDArray[np.float64]:
+def merging_score(
+    codes: NDArray[np.integer], ranks: NDArray[np.floating], beta: float, code: str = "sum"
+) -> NDArray[np.float64]:
     """Score each pair by the tasks done on it (MGOE eq. 6).
 
     g(c) = ((rho(c) + 1)^beta - 1) / beta, and ln(rho(c) + 1) at beta = 0. rho(c) is the sum of the ranks of the tasks in c, or c itself
@@ -29,7 +31,10 @@ def merging_score(codes: NDArray[np.integer], ranks: NDArray[np.floating], beta:
         ConfigError: A rank is not positive.
     """
     if (ranks <= 0).any():
-        raise ConfigError("tasks.rank", f"every rank must be positive, found {ranks.min():g}; ranks start at 1 for the weakest task")
+        raise ConfigError(
+            "tasks.rank",
+            f"every rank must be positive, found {ranks.min():g}; ranks start at 1 for the weakest task",
+        )
     has_task = codes[:, None] >> np.arange(len(ranks)) & 1  # (E, T)
     rho = has_task @ (ranks if code == "sum" else 2.0 ** np.arange(len(ranks)))
     return np.log1p(rho) if beta == 0 else np.expm1(beta * np.log1p(rho)) / beta
@@ -54,4 +59,7 @@ def check_overflow(one: NDArray[np.number], other: NDArray[np.number]) -> None:
         one, other: Fixed-point score sums of the nodes of each side. Shape (U,), (I,).
     """
     if not float(one.max(initial=0)) * float(other.max(initial=0)) < 2.0**62:
-        raise GraphError("graph.beta", "2nd-order sums of scores would overflow 64 bits; use a smaller graph.beta or smaller task ranks")
+        raise GraphError(
+            "graph.beta",
+            "2nd-order sums of scores would overflow 64 bits; use a smaller graph.beta or smaller task ranks",
+        )

@@ -24,7 +24,9 @@ ITERATIONS = 8
 """Of k-means over all seeds, before they are merged."""
 
 
-def find_seeds(rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+def find_seeds(
+    rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, seed: int
+) -> NDArray[np.float32]:
     """Starts of `k` macro nodes, or of as many as there are nodes.
 
     Args:
@@ -46,7 +48,10 @@ def find_seeds(rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, 
     if len(rows) > fine:
         seeds = trained(rows, weights, seeds, ITERATIONS, seed)
     members = closest(rows, seeds)
-    sums = sp.csc_array((weights.astype(np.float64), members, np.arange(len(rows) + 1)), shape=(fine, len(rows))) @ rows
+    sums = (
+        sp.csc_array((weights.astype(np.float64), members, np.arange(len(rows) + 1)), shape=(fine, len(rows)))
+        @ rows
+    )
     sizes = np.asarray(np.bincount(members, weights, fine), np.float64)
     filled = sizes > 0
     if filled.sum() < k:
@@ -61,11 +66,21 @@ def draw_seeds(rows: NDArray[np.float32], number: int, seed: int) -> NDArray[np.
 
 
 def trained(
-    rows: NDArray[np.float32], weights: NDArray[np.float32], centres: NDArray[np.float32], iterations: int, seed: int
+    rows: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    centres: NDArray[np.float32],
+    iterations: int,
+    seed: int,
 ) -> NDArray[np.float32]:
     """Centres after some iterations of spherical k-means. Arguments as for `find_seeds`; more nodes than centres."""
     kmeans = faiss.Kmeans(
-        rows.shape[1], len(centres), niter=iterations, spherical=True, seed=seed, max_points_per_centroid=1 << 30, min_points_per_centroid=1
+        rows.shape[1],
+        len(centres),
+        niter=iterations,
+        spherical=True,
+        seed=seed,
+        max_points_per_centroid=1 << 30,
+        min_points_per_centroid=1,
     )
     kmeans.train(rows, weights=np.ascontiguousarray(weights), init_centroids=np.ascontiguousarray(centres))
     return np.asarray(kmeans.centroids, np.float32)

@@ -60,7 +60,11 @@ def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
 
 
 def score_matrix(
-    rows: Rows, users: NDArray[np.int64] | None, scores: NDArray[np.int64], sums: dict[str, NDArray[np.int64]], normalize: str
+    rows: Rows,
+    users: NDArray[np.int64] | None,
+    scores: NDArray[np.int64],
+    sums: dict[str, NDArray[np.int64]],
+    normalize: str,
 ) -> sp.csr_array:
     """Rows of the merged graph as a sparse matrix, each score divided by the root of both its nodes' sums if `normalize` is `degree`.
 
@@ -79,13 +83,33 @@ def score_matrix(
     indptr = starts(degree)
     item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     own, other = (sums[side] / UNIT for side in ("user", "item"))
-    _values(rows.indptr, rows.other, rows.code, users, scores / UNIT, own, other, normalize == "degree", indptr, item, value)
+    _values(
+        rows.indptr,
+        rows.other,
+        rows.code,
+        users,
+        scores / UNIT,
+        own,
+        other,
+        normalize == "degree",
+        indptr,
+        item,
+        value,
+    )
     if indptr[-1] < 1 << 31:
         indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
     return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
 
 
-def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float, seed: int, share: float = 1.0, threads: int = 1) -> Sketch:
+def sketch(
+    matrix: sp.csr_array,
+    rank: int,
+    power_iterations: int,
+    scale: float,
+    seed: int,
+    share: float = 1.0,
+    threads: int = 1,
+) -> Sketch:
     """Randomised truncated singular value decomposition.
 
     Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item
@@ -103,7 +127,11 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
     transposed = matrix.T.tocsr()
-    basis = _orthonormal(_product(matrix, np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32), threads))
+    basis = _orthonormal(
+        _product(
+            matrix, np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32), threads
+        )
+    )
     for _ in range(power_iterations):
         basis = _orthonormal(_product(matrix, _orthonormal(_product(transposed, basis, threads)), threads))
     profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T
@@ -114,7 +142,9 @@ def sketch(matrix: sp.csr_array, rank: int, power_iterations: int, scale: float,
         if column[np.abs(column).argmax()] < 0:
             column *= -1
     pad = (0, rank - len(strength))
-    return Sketch(np.pad(right, ((0, 0), pad)), np.pad((strength / np.sqrt(share)).astype(np.float32), pad), scale)
+    return Sketch(
+        np.pad(right, ((0, 0), pad)), np.pad((strength / np.sqrt(share)).astype(np.float32), pad), scale
+    )
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,17 @@ class Projection:
         out = np.zeros((len(block), self.vectors.shape[1]), np.float32)
         own = self.sums[block.first : block.first + len(block)]
         degree = self.normalize == "degree"
-        _project(block.indptr, block.other, block.code, self.scores, own, self.other_sums, degree, self.vectors, out)
+        _project(
+            block.indptr,
+            block.other,
+            block.code,
+            self.scores,
+            own,
+            self.other_sums,
+            degree,
+            self.vectors,
+            out,
+        )
         return {"vectors": out * self.stretch}
 
 
@@ -188,7 +228,9 @@ def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _values(indptr, other, code, users, scores, sums, other_sums, degree, to, to_item, to_value):  # pragma: no cover - compiled
+def _values(
+    indptr, other, code, users, scores, sums, other_sums, degree, to, to_item, to_value
+):  # pragma: no cover - compiled
     for row in range(len(users)):
         at = to[row]
         for e in range(indptr[users[row]], indptr[users[row] + 1]):
@@ -211,7 +253,9 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _project(indptr, other, code, scores, sums, other_sums, degree, vectors, out):  # pragma: no cover - compiled
+def _project(
+    indptr, other, code, scores, sums, other_sums, degree, vectors, out
+):  # pragma: no cover - compiled
     known, rank, pairs, flat = len(other_sums), vectors.shape[1], len(other), vectors.reshape(-1)
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):

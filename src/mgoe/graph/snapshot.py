@@ -10,21 +10,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import mapped
+from mgoe._util.arrays import mapped
 from mgoe.config import InputGroup
 from mgoe.errors import GraphError
 from mgoe.graph import gather
 
 EDGE_PARTS = ("indptr", "macro", "score")
 ARRAYS = (
-    *(f"pairs.{name}" for name in ("indptr", "item", "code", "time", "events")),  # distinct pairs, by user, then item: (U + 1,), (E,) ...
+    *(
+        f"pairs.{name}" for name in ("indptr", "item", "task_mask", "time", "events")
+    ),  # distinct pairs, by user, then item: (U + 1,), (E,) ...
     "pairs.item_indptr",  # where each item's pairs start, by item: (I + 1,)
-    *("recent_items", "recent_items_code", "recent_users", "recent_users_code"),  # newest first, -1 at the end: (U, R), (I, R)
-    *("user_counts", "user_sum", "user_second_sum"),  # (U, 2T + 3), (U,), (U,): counts, score sum, and what comes back over two steps
+    *(
+        "recent_items",
+        "recent_items_task_mask",
+        "recent_users",
+        "recent_users_task_mask",
+    ),  # newest first, -1 at the end: (U, R), (I, R)
+    *(
+        "user_counts",
+        "user_sum",
+        "user_second_sum",
+    ),  # (U, 2T + 3), (U,), (U,): counts, score sum, and what comes back over two steps
     *("item_counts", "item_sum", "item_second_sum"),
     *("user_vectors", "item_vectors", "singular"),  # the sketch: (U, rank), (I, rank), (rank,)
-    *("basis", "basis_sum"),  # what projects users, and the fixed-point item sums it was learned with: (I, rank), (I,)
-    *("u1", "u2", "i1", "i2"),  # log(1 + edge) of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
+    *(
+        "basis",
+        "basis_sum",
+    ),  # what projects users, and the fixed-point item sums it was learned with: (I, rank), (I,)
+    *(
+        "u1",
+        "u2",
+        "i1",
+        "i2",
+    ),  # log(1 + edge) of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
     *("user_table", "item_table"),  # macro task table: (U, T), (I, T)
 )
 """What a snapshot holds beside its resolutions. Scores are in units of the merging score unless said otherwise."""
@@ -71,7 +90,10 @@ class Resolution:
     @classmethod
     def read(cls, array: Callable[[str], NDArray]) -> Resolution:
         """The reverse of `arrays`, from a reader of one of them."""
-        edges = {name: tuple(array(f"{name}.{part}") for part in EDGE_PARTS) for name in ("user_edges", "item_edges")}
+        edges = {
+            name: tuple(array(f"{name}.{part}") for part in EDGE_PARTS)
+            for name in ("user_edges", "item_edges")
+        }
         plain = {field.name: array(field.name) for field in fields(cls) if field.name not in edges}
         return cls(**plain, **edges)  # type: ignore[arg-type]
 
@@ -120,9 +142,13 @@ class Snapshot:
     @cached_property
     def second_total(self) -> tuple[float, float]:
         """Sums of all 2nd-order scores, of users and of items."""
-        return float(self.arrays["user_second_sum"].sum(dtype=np.float64)), float(self.arrays["item_second_sum"].sum(dtype=np.float64))
+        return float(self.arrays["user_second_sum"].sum(dtype=np.float64)), float(
+            self.arrays["item_second_sum"].sum(dtype=np.float64)
+        )
 
-    def gather(self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]) -> dict[str, NDArray]:
+    def gather(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
+    ) -> dict[str, NDArray]:
         """What a model reads of each pair.
 
         Args:
@@ -137,7 +163,9 @@ class Snapshot:
             GraphError: The two lists differ in length.
         """
         if users.shape != items.shape:
-            raise GraphError("gather", f"users and items must be of one length, found {users.shape} and {items.shape}")
+            raise GraphError(
+                "gather", f"users and items must be of one length, found {users.shape} and {items.shape}"
+            )
         u = np.where((users >= 0) & (users < self.n_users), users, -1).astype(np.int64)
         i = np.where((items >= 0) & (items < self.n_items), items, -1).astype(np.int64)
         out: dict[str, NDArray] = dict(gather.own_macro(self, u, i))
@@ -166,9 +194,13 @@ class Snapshot:
             try:
                 return mapped(file)
             except FileNotFoundError:
-                raise GraphError(file, "the graph is damaged: this array is missing; build the graph again") from None
+                raise GraphError(
+                    file, "the graph is damaged: this array is missing; build the graph again"
+                ) from None
             except (ValueError, OSError, EOFError) as error:
-                raise GraphError(file, f"the graph is damaged: this array cannot be read ({error}); build the graph again") from None
+                raise GraphError(
+                    file, f"the graph is damaged: this array cannot be read ({error}); build the graph again"
+                ) from None
 
         parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in range(resolutions))
         return cls({name: read(name) for name in ARRAYS}, parts, dense, cut, bucket)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import ArrayFolder, mapped, save_arrays
-from mgoe.files import GIB
+from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.files import GIB
 from mgoe.graph import edges, likelihood
 from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads, starts
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
@@ -47,7 +47,9 @@ class SnapshotBuild:
         return mapped(self.work / f"{side}.sum.npy")
 
     def degree(self, side: Side) -> NDArray[np.int64]:
-        return np.diff(mapped(self.folder / ("pairs.indptr.npy" if side == "user" else "pairs.item_indptr.npy")))
+        return np.diff(
+            mapped(self.folder / ("pairs.indptr.npy" if side == "user" else "pairs.item_indptr.npy"))
+        )
 
     def macro(self, r: int, side: Side) -> NDArray[np.int32]:
         return mapped(self.folder / f"r{r}.{side}_macro.npy")
@@ -60,17 +62,23 @@ class SnapshotBuild:
         own = OwnPairs(self.graph.scores, self.graph.tasks, self.graph.settings.recents)
         with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as held:
             for side in SIDES:
-                parts = self.read(side, own, advance) if side == "user" else self.graph.engine.turn(self.folder, self.work, own, advance)
+                parts = (
+                    self.read(side, own, advance)
+                    if side == "user"
+                    else self.graph.engine.turn(self.folder, self.work, own, advance)
+                )
                 for part in parts:
                     recent, code = part.pop("recent"), part.pop("recent_code")
-                    out.append({f"recent_{OTHER[side]}s": recent, f"recent_{OTHER[side]}s_code": code})
+                    out.append({f"recent_{OTHER[side]}s": recent, f"recent_{OTHER[side]}s_task_mask": code})
                     held.append({f"{side}.{name}": array for name, array in part.items()})
         check_overflow(*(self.sums(side) for side in SIDES))
         for side in SIDES:
             self._finish_counts(side)
 
     def _finish_counts(self, side: Side) -> None:
-        done, events, last, total = (mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last", "sum"))
+        done, events, last, total = (
+            mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last", "sum")
+        )
         degree = self.degree(side)
         share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
         with ArrayFolder(self.folder) as out:
@@ -85,9 +93,13 @@ class SnapshotBuild:
         """Learn what projects users and items, from a sample of the users. Items of a sketch of all users need no projection."""
         s, rows = self.graph.settings, Rows.by_user(self.folder)
         users, share = self.sample()
-        matrix = score_matrix(rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize)
+        matrix = score_matrix(
+            rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize
+        )
         found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
-        save_arrays(self.folder, {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")})
+        save_arrays(
+            self.folder, {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")}
+        )
         save_arrays(self.work, {"given_vectors": found.items if users is None else found.basis[:0]})
 
     def sample(self) -> tuple[NDArray[np.int64] | None, float]:
@@ -95,18 +107,29 @@ class SnapshotBuild:
         linked, most = np.flatnonzero(self.degree("user")), self.graph.settings.sample
         if len(linked) <= most:
             return None, 1.0
-        return np.sort(np.random.default_rng(self.graph.settings.seed).choice(linked, most, replace=False)), most / len(linked)
+        return np.sort(
+            np.random.default_rng(self.graph.settings.seed).choice(linked, most, replace=False)
+        ), most / len(linked)
 
     def keep_sketch(self, learned: Learned) -> None:
         """Take over what projects users, and the items that it knows; those that came later are projected."""
-        save_arrays(self.folder, {"basis": learned.sketch.basis, "singular": learned.sketch.singular, "basis_sum": learned.item_sums})
+        save_arrays(
+            self.folder,
+            {
+                "basis": learned.sketch.basis,
+                "singular": learned.sketch.singular,
+                "basis_sum": learned.item_sums,
+            },
+        )
         save_arrays(self.work, {"given_vectors": learned.items})
 
     def project(self, advance: Advance) -> None:
         """Vectors of all users, and of the items that were not given one."""
         found = read_sketch(self.folder, self.graph.settings.scale)
         with ArrayFolder(self.folder) as out:
-            for part in self._projected("user", mapped(self.folder / "basis_sum.npy"), found.basis, found.stretch, advance):
+            for part in self._projected(
+                "user", mapped(self.folder / "basis_sum.npy"), found.basis, found.stretch, advance
+            ):
                 out.append({"user_vectors": part})
         given, n_items = mapped(self.work / "given_vectors.npy"), len(self.sums("item"))
         with ArrayFolder(self.folder) as out:
@@ -114,17 +137,31 @@ class SnapshotBuild:
             if len(given) == n_items:
                 advance(self.pairs)
                 return
-            users, inverse = mapped(self.folder / "user_vectors.npy"), divided(np.ones_like(found.singular), found.singular)
+            users, inverse = (
+                mapped(self.folder / "user_vectors.npy"),
+                divided(np.ones_like(found.singular), found.singular),
+            )
             first = 0
             for part in self._projected("item", self.sums("user"), users, inverse, advance):
                 out.append({"item_vectors": part[max(0, len(given) - first) :]})
                 first += len(part)
 
     def _projected(
-        self, side: Side, other_sums: NDArray[np.int64], vectors: NDArray[np.float32], stretch: NDArray[np.float32], advance: Advance
+        self,
+        side: Side,
+        other_sums: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        stretch: NDArray[np.float32],
+        advance: Advance,
     ) -> Iterator[NDArray[np.float32]]:
-        scores, sums, normalize = self.graph.scores / UNIT, self.sums(side) / UNIT, self.graph.settings.normalize
-        for part in self.read(side, Projection(scores, sums, other_sums / UNIT, vectors, stretch, normalize), advance):
+        scores, sums, normalize = (
+            self.graph.scores / UNIT,
+            self.sums(side) / UNIT,
+            self.graph.settings.normalize,
+        )
+        for part in self.read(
+            side, Projection(scores, sums, other_sums / UNIT, vectors, stretch, normalize), advance
+        ):
             yield part["vectors"]
 
     def read_first_order(self, advance: Advance) -> None:
@@ -133,12 +170,16 @@ class SnapshotBuild:
             k, macro = dict(zip(SIDES, sizes, strict=True)), {side: self.macro(r, side) for side in SIDES}
             tasks = self.graph.tasks if r == self.graph.dense else 0
             for side in SIDES:
-                reading = edges.FirstOrder(self.graph.scores, macro[OTHER[side]], k[OTHER[side]], self._score_type(side), tasks)
+                reading = edges.FirstOrder(
+                    self.graph.scores, macro[OTHER[side]], k[OTHER[side]], self._score_type(side), tasks
+                )
                 self._write_edges(r, side, reading, advance)
             users = self.saved_edges(r, "user")
             arrays = {f"{side}_mass": edges.by_macro(macro[side], self.sums(side), k[side]) for side in SIDES}
             arrays["macro_edges"] = edges.between(users, macro["user"], k["user"], k["item"])
-            save_arrays(self.folder, {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()})
+            save_arrays(
+                self.folder, {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()}
+            )
             save_arrays(self.work, {f"r{r}.drift": np.array(self._drift(r, users))})
 
     def _drift(self, r: int, users: edges.SparseEdges) -> float:
@@ -163,13 +204,17 @@ class SnapshotBuild:
 
     def saved_edges(self, r: int, side: Side) -> edges.SparseEdges:
         """Saved 1st-order edges."""
-        return edges.SparseEdges(*(mapped(self.folder / f"r{r}.{side}_edges.{name}.npy") for name in ("indptr", "macro", "score")))
+        return edges.SparseEdges(
+            *(mapped(self.folder / f"r{r}.{side}_edges.{name}.npy") for name in ("indptr", "macro", "score"))
+        )
 
     def read_second_order(self, advance: Advance) -> None:
         """2nd-order edges: to the own macro node at every resolution, all of them at one; and their sums."""
         for side in SIDES:
             with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as held:
-                for part in self.read(side, edges.SecondSums(self.graph.scores, self.sums(OTHER[side])), advance):
+                for part in self.read(
+                    side, edges.SecondSums(self.graph.scores, self.sums(OTHER[side])), advance
+                ):
                     held.append({f"{side}.second_sum": part["second_sum"]})
                     out.append({f"{side}_second_sum": edges.to_units(part["second_sum"], UNIT**2)})
         for r, sizes in enumerate(self.graph.sizes):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mgoe.files import GIB, read_json, write_json
+from mgoe._util.files import GIB, read_json, write_json
 
 FILE = "stages.json"
 Advance = Callable[[int], None]
@@ -75,7 +75,9 @@ class Stages:
         """What the build was begun with."""
         return self._record["source"]
 
-    def run(self, name: str, total: int, work: Callable[[Callable[[int], None]], None], unit: str = "pairs") -> None:
+    def run(
+        self, name: str, total: int, work: Callable[[Callable[[int], None]], None], unit: str = "pairs"
+    ) -> None:
         """Do a stage unless it is done. It has to begin anew when it was cut off."""
         if name in self._record["done"]:
             return

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.assemble import assemble
@@ -32,7 +32,8 @@ from mgoe.graph.pairs import MOST_EVENTS, Moments
 from mgoe.graph.stages import Advance, Observer, Silent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
 
-PAIRS = ("item", "code", "time", "events")
+PAIRS = {"item": "other", "task_mask": "code", "time": "time", "events": "events"}
+"""Attribute of `Rows` by the array that holds it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class NewEvents:
     files: Mapping[str, Path]
 
 
-def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False) -> MacroGraph:
+def update_graph(
+    graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False
+) -> MacroGraph:
     """Add events to the latest snapshot. Equal to a rebuild that keeps its macro nodes (`build_graph(..., keep=)`).
 
     Earlier snapshots are left as they are: they end before.
@@ -71,7 +74,11 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
     if new is None and not recluster:
         raise GraphError(graph.path, "an update needs new events, or --recluster")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
-    facts = dict(new.facts) if new and new.facts["events"] else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    facts = (
+        dict(new.facts)
+        if new and new.facts["events"]
+        else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    )
     if recluster:
         users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
         check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
@@ -98,14 +105,19 @@ def update_graph(graph: MacroGraph, new: NewEvents | None, observer: Observer | 
             "last": max(meta["last"], facts["last"]),
             "checksum": meta["checksum"] + facts["checksum"],
             "drift": assembler.drift(work),
-            "changes": [*meta["changes"], {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster}],
+            "changes": [
+                *meta["changes"],
+                {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster},
+            ],
         }
         files = new.files if new else {name: graph.path / name for name in meta["files"] if "/" not in name}
         finish(folder, graph.path, meta | changed, files, stages)
     return MacroGraph.open(graph.path)
 
 
-def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Path], observer: Observer | None = None) -> MacroGraph:
+def forget_users(
+    graph: MacroGraph, users: Iterable[int], files: Mapping[str, Path], observer: Observer | None = None
+) -> MacroGraph:
     """Take users out of every snapshot as if they had never been there, given the same macro nodes. Their codes stay, empty.
 
     Args:
@@ -120,8 +132,16 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
     """
     gone = np.unique(np.fromiter(users, np.int64))
     if len(gone) == 0 or gone[0] < 0 or gone[-1] >= graph.meta["users"][-1]:
-        raise GraphError(graph.path, f"users to forget are codes from 0 to {graph.meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}")
-    change = {"what": "forget", "log": {"events": 0}, "graph": graph.checksum, "settings": {"users": gone.tolist()}}
+        raise GraphError(
+            graph.path,
+            f"users to forget are codes from 0 to {graph.meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}",
+        )
+    change = {
+        "what": "forget",
+        "log": {"events": 0},
+        "graph": graph.checksum,
+        "settings": {"users": gone.tolist()},
+    }
     with workplace(graph.path) as folder:
         stages = begin(folder, observer or Silent(), change)
         settings = GraphSettings.model_validate(graph.meta["settings"])
@@ -131,7 +151,11 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
             snapshot = folder / "snapshots" / f"{s:02d}"
             rows = Rows.by_user(graph.folder(s))
             items = int(graph.meta["items"][s])
-            stages.run(f"{s:02d}: pairs", len(rows.other), lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance))
+            stages.run(
+                f"{s:02d}: pairs",
+                len(rows.other),
+                lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance),
+            )
             learned = Learned.of(graph.folder(s), len(graph.sizes), settings.scale)
             work = folder / "work" / snapshot.name
             assemble(assembler, s, snapshot, work, cut, None, learned)
@@ -139,13 +163,19 @@ def forget_users(graph: MacroGraph, users: Iterable[int], files: Mapping[str, Pa
             if s < len(graph.meta["cuts"]) - 1:
                 shutil.rmtree(work, ignore_errors=True)
         drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
-        changed = {"pairs": pairs, "drift": drift, "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}]}
+        changed = {
+            "pairs": pairs,
+            "drift": drift,
+            "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}],
+        }
         finish(folder, graph.path, graph.meta | changed, files, stages)
     return MacroGraph.open(graph.path)
 
 
 def _assembler(graph: MacroGraph, settings: GraphSettings, stages: Stages) -> Assembler:
-    return make_assembler(settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory))
+    return make_assembler(
+        settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory)
+    )
 
 
 def _link_others(graph: MacroGraph, folder: Path, changed: set[int]) -> None:
@@ -163,7 +193,9 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _merge_new_pairs(graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int) -> int:
+def _merge_new_pairs(
+    graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int
+) -> int:
     """Write the pairs of the latest snapshot with new ones merged in, and say how many of these have events from before `graph.since`."""
     meta, before, late, added = graph.meta, Rows.by_user(graph.folder(-1)), work / "late", work / "added"
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
@@ -174,13 +206,19 @@ def _merge_new_pairs(graph: MacroGraph, new: NewEvents | None, snapshot: Path, w
         assembler.stages.run(
             "new pairs",
             events,
-            lambda advance: assembler.engine.write_pairs(new.history, moments, assembler.tasks, folders, advance),
+            lambda advance: assembler.engine.write_pairs(
+                new.history, moments, assembler.tasks, folders, advance
+            ),
             unit="events",
         )
     else:
-        empty = {f"pairs.{name}": getattr(before, "other" if name == "item" else name)[:0] for name in PAIRS}
+        empty = {f"pairs.{name}": getattr(before, attribute)[:0] for name, attribute in PAIRS.items()}
         save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
-    assembler.stages.run("merging", len(before.other), lambda advance: _merge(before, Rows.by_user(added), users, items, snapshot, advance))
+    assembler.stages.run(
+        "merging",
+        len(before.other),
+        lambda advance: _merge(before, Rows.by_user(added), users, items, snapshot, advance),
+    )
     return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 
@@ -194,9 +232,21 @@ def _merge(before: Rows, added: Rows, users: int, items: int, folder: Path, adva
             n = len(one.other) + len(two.other)
             item, code = np.empty(n, np.int32), np.empty(n, one.code.dtype)
             time, events = np.empty(n, np.int64), np.empty(n, np.uint16)
-            old, new = (one.indptr, one.other, one.code, one.time, one.events), (two.indptr, two.other, two.code, two.time, two.events)
-            n = _merge_rows(*old, *new, degree[one.first : one.first + len(one)], item_degree, item, code, time, events)
-            out.append({"pairs.item": item[:n], "pairs.code": code[:n], "pairs.time": time[:n], "pairs.events": events[:n]})
+            old, new = (
+                (one.indptr, one.other, one.code, one.time, one.events),
+                (two.indptr, two.other, two.code, two.time, two.events),
+            )
+            n = _merge_rows(
+                *old, *new, degree[one.first : one.first + len(one)], item_degree, item, code, time, events
+            )
+            out.append(
+                {
+                    "pairs.item": item[:n],
+                    "pairs.task_mask": code[:n],
+                    "pairs.time": time[:n],
+                    "pairs.events": events[:n],
+                }
+            )
             advance(len(one.other))
     save_arrays(folder, {"pairs.indptr": starts(degree), "pairs.item_indptr": starts(item_degree)})
 
@@ -209,7 +259,7 @@ def _remove(rows: Rows, items: int, gone: NDArray[np.int64], folder: Path, advan
             leave = np.isin(np.arange(block.first, block.first + len(block)), gone)
             stay = ~np.repeat(leave, np.diff(block.indptr))
             item = block.other[stay]
-            out.append({"pairs.item": item, "pairs.code": block.code[stay]})
+            out.append({"pairs.item": item, "pairs.task_mask": block.code[stay]})
             out.append({"pairs.time": block.time[stay], "pairs.events": block.events[stay]})
             item_degree += np.bincount(item, minlength=items)
             advance(len(block.other))

@@ -13,8 +13,8 @@ from typing import Any
 
 import duckdb
 
+from mgoe._util.files import exclusive, lock_of, sha256, write_json
 from mgoe.errors import GraphError, OutputError
-from mgoe.files import exclusive, lock_of, sha256, write_json
 from mgoe.graph.stages import FILE as STAGES
 from mgoe.graph.stages import Observer, Spent, Stages
 
@@ -38,13 +38,17 @@ def workplace(out: Path) -> Iterator[Path]:
         with exclusive(folder, "the macro graph"):
             restore(out)
             folder.mkdir(exist_ok=True)
-            for unfinished in folder.glob(".*.tmp"):  # of a record that a process was writing when it was killed
+            for unfinished in folder.glob(
+                ".*.tmp"
+            ):  # of a record that a process was writing when it was killed
                 unfinished.unlink()
             yield folder
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         kept = "what is done is kept, and the same command goes on from there"
-        raise OutputError(out, f"cannot be written: {reason}; free space or memory, or choose another folder ({kept})") from None
+        raise OutputError(
+            out, f"cannot be written: {reason}; free space or memory, or choose another folder ({kept})"
+        ) from None
 
 
 def begin(folder: Path, observer: Observer, source: dict[str, Any]) -> Stages:
@@ -64,17 +68,31 @@ def begin(folder: Path, observer: Observer, source: dict[str, Any]) -> Stages:
         return stages
     mend = f"remove {folder.name} (or use --overwrite) to begin anew"
     if before["what"] != source["what"]:
-        raise GraphError(folder, f"holds an unfinished {before['what']}, found a new {source['what']}; finish that, or {mend}")
+        raise GraphError(
+            folder,
+            f"holds an unfinished {before['what']}, found a new {source['what']}; finish that, or {mend}",
+        )
     if before["log"] != source["log"]:
         found = f"{before['log']['events']:,} events then, {source['log']['events']:,} now"
-        raise GraphError(folder, f"the log changed since this {source['what']} was begun ({found}); restore the log, or {mend}")
+        raise GraphError(
+            folder,
+            f"the log changed since this {source['what']} was begun ({found}); restore the log, or {mend}",
+        )
     old, new = before.get("settings", {}), source.get("settings", {})
     changed = [key for key in new if old.get(key) != new[key]] or ["the graph that it starts from"]
-    raise GraphError(folder, f"an unfinished {source['what']} had other settings ({', '.join(changed)}); restore them, or {mend}")
+    raise GraphError(
+        folder,
+        f"an unfinished {source['what']} had other settings ({', '.join(changed)}); restore them, or {mend}",
+    )
 
 
 def finish(
-    folder: Path, out: Path, meta: dict[str, Any], files: Mapping[str, Path], stages: Stages, spent: Mapping[str, Spent] | None = None
+    folder: Path,
+    out: Path,
+    meta: dict[str, Any],
+    files: Mapping[str, Path],
+    stages: Stages,
+    spent: Mapping[str, Spent] | None = None,
 ) -> None:
     """Note what was made and move it to its place, over what lay there before."""
     for name, file in files.items():
@@ -84,7 +102,10 @@ def finish(
     spent = {**(spent or {}), **stages.spent}
     meta = meta | {
         "files": json.loads((folder / "checksums.json").read_text()),
-        "stages": {name: {"seconds": round(took.seconds, 3), "peak_gib": round(took.peak_gib, 3)} for name, took in spent.items()},
+        "stages": {
+            name: {"seconds": round(took.seconds, 3), "peak_gib": round(took.peak_gib, 3)}
+            for name, took in spent.items()
+        },
         "seconds": round(sum(took.seconds for took in spent.values()), 3),
     }
     write_json(folder / MANIFEST, meta)
@@ -133,7 +154,9 @@ def _replaced(out: Path) -> Path:
 
 def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and checksum of every file of the graph."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and _belongs(file.relative_to(folder)))
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and _belongs(file.relative_to(folder))
+    )
     with ThreadPoolExecutor(2) as pool:
         sums = list(pool.map(sha256, files))
     return {

@@ -64,7 +64,9 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
     return Gauc(value, int(used.sum()), int(len(areas) - used.sum()))
 
 
-def group_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> tuple[NDArray, NDArray[np.float64], NDArray[np.int64]]:
+def group_auc(
+    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike
+) -> tuple[NDArray, NDArray[np.float64], NDArray[np.int64]]:
     """AUC of every group that has rows, by one sort.
 
     Returns:
@@ -84,7 +86,9 @@ def group_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> tuple[
     first = np.searchsorted(starts, heads)  # the first run of equal scores of each group
     downs = np.add.reduceat(down, first)
     ups = np.add.reduceat(up, first)
-    before = np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))  # negatives below, same group
+    before = (
+        np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))
+    )  # negatives below, same group
     twice = np.add.reduceat(up * (2 * before + down), first)  # whole numbers, so that ties are exact
     pairs = ups * downs
     areas = np.divide(twice, 2 * pairs, out=np.full(len(heads), np.nan), where=pairs > 0)

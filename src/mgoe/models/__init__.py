@@ -7,10 +7,10 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
 from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
+from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
 from mgoe.models.esmm import ESMM
 from mgoe.models.folded import FoldedHalves
 from mgoe.models.funnel import FunnelOptions
-from mgoe.models.halves import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
 from mgoe.models.home import HoME, HoMEOptions
 from mgoe.models.macgnn import MacGNN, MacGNNOptions
 from mgoe.models.metaheac import MetaHeac, MetaHeacOptions

@@ -48,7 +48,8 @@ class AITM(SingleTask):
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: AITMOptions):
         super().__init__(spec, inputs, options)
         of = [
-            None if task.given is not None else parent for task, parent in zip(spec.tasks, parents(spec.tasks, options.funnel), strict=True)
+            None if task.given is not None else parent
+            for task, parent in zip(spec.tasks, parents(spec.tasks, options.funnel), strict=True)
         ]
         whole = [parent is not None and spec.tasks[parent].given is None for parent in of]
         self.register_buffer("parent", torch.tensor([parent or 0 for parent in of]), persistent=False)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup, Settings
-from mgoe.models.halves import Halves, Owners
+from mgoe.models.decomposition import Halves, Owners
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -44,8 +44,12 @@ class RankingModel(nn.Module, ABC):
         self.register_buffer("means", torch.tensor([t.mean for t in tasks]), persistent=False)
         self.register_buffer("stds", torch.tensor([t.std for t in tasks]), persistent=False)
         self.register_buffer("task_weights", torch.tensor([t.weight for t in tasks]), persistent=False)
-        self.register_buffer("regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False)
-        self.has_regression = any(t.kind == "regression" for t in tasks)  # a look at the buffer would wait for the device
+        self.register_buffer(
+            "regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False
+        )
+        self.has_regression = any(
+            t.kind == "regression" for t in tasks
+        )  # a look at the buffer would wait for the device
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)

@@ -61,14 +61,20 @@ class BoostedTrees(RankingModel):
         dense = DenseInputs(spec, read, 1, edge_vectors=True)  # says which columns there are
         self.keys = dense.keys
         self.categories = [key for key, feature in dense.embedded if not feature.multi]
-        self.columns = [f"{key}_{column}" for key in self.keys for column in range(spec.widths[key])] + self.categories
+        self.columns = [
+            f"{key}_{column}" for key in self.keys for column in range(spec.widths[key])
+        ] + self.categories
         if not self.columns:
-            raise ConfigError("inputs", f"leave the model nothing to read, found {sorted(inputs)}; add `counts`")
+            raise ConfigError(
+                "inputs", f"leave the model nothing to read, found {sorted(inputs)}; add `counts`"
+            )
         self.boosters: list[Booster | None] = [None] * len(spec.tasks)
 
     def features(self, batch: Batch) -> NDArray[np.float32]:
         """What trees read, a column a name in `columns`. Shape (B, F)."""
-        parts = [batch[key].float() for key in self.keys] + [batch[key][:, None].float() for key in self.categories]
+        parts = [batch[key].float() for key in self.keys] + [
+            batch[key][:, None].float() for key in self.categories
+        ]
         return torch.cat(parts, 1).cpu().numpy()
 
     def logits(self, batch: Batch) -> Tensor:
@@ -79,13 +85,19 @@ class BoostedTrees(RankingModel):
         found = torch.zeros(len(features), len(self.boosters))
         for t, booster in enumerate(self.boosters):
             if booster is not None:
-                found[:, t] = torch.from_numpy(booster.predict(features, raw_score=True, num_threads=torch.get_num_threads()))
+                found[:, t] = torch.from_numpy(
+                    booster.predict(features, raw_score=True, num_threads=torch.get_num_threads())
+                )
         return found
 
     @property
     def size(self) -> int:
         """A value a leaf; a column and a threshold a split."""
-        leaves = [int(count) for text in self.texts().values() for count in re.findall(r"^num_leaves=(\d+)", text, re.MULTILINE)]
+        leaves = [
+            int(count)
+            for text in self.texts().values()
+            for count in re.findall(r"^num_leaves=(\d+)", text, re.MULTILINE)
+        ]
         return sum(3 * count - 2 for count in leaves)
 
     def texts(self) -> dict[str, str]:

@@ -37,7 +37,9 @@ class ESMM(SingleTask):
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: FunnelOptions):
         super().__init__(spec, inputs, options)
         self.parents = parents(spec.tasks, options.funnel)
-        self.register_buffer("conditional", torch.tensor([task.given is not None for task in spec.tasks]), persistent=False)
+        self.register_buffer(
+            "conditional", torch.tensor([task.given is not None for task in spec.tasks]), persistent=False
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         steps = super().logits(batch).float()

@@ -69,16 +69,26 @@ class MacroExperts(nn.Module):
         self.width = len(self.orders) * aggregate
         sizes = {"user": spec.macro_users, "item": spec.macro_items}
         copies = 1 if shared_macro else experts
-        self.nodes = nn.ParameterDict({side: torch.randn(copies, size, width) * SPREAD for side, size in sizes.items()})
-        self.value = nn.ParameterDict({order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders})
+        self.nodes = nn.ParameterDict(
+            {side: torch.randn(copies, size, width) * SPREAD for side, size in sizes.items()}
+        )
+        self.value = nn.ParameterDict(
+            {order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders}
+        )
         self.query = nn.ParameterDict()
         self.key = nn.ParameterDict()
         self.scale = 1 / math.sqrt(aggregate)
         if target:
-            self.query.update({order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders})
-            self.key.update({order: uniform(experts, target, aggregate, fan_in=target) for order in self.orders})
+            self.query.update(
+                {order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders}
+            )
+            self.key.update(
+                {order: uniform(experts, target, aggregate, fan_in=target) for order in self.orders}
+            )
 
-    def forward(self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Aggregates of the user and of the item.
 
         Args:
@@ -90,10 +100,14 @@ class MacroExperts(nn.Module):
             (S, B, orders * H) each, 1st order first.
         """
         of_user = [self.of_order(order, batch[order], item) for order in self.user_orders]
-        of_item = [self.of_order(order, batch[order], user) for order in self.orders if order not in self.user_orders]
+        of_item = [
+            self.of_order(order, batch[order], user) for order in self.orders if order not in self.user_orders
+        ]
         return torch.cat(of_user, 2), torch.cat(of_item, 2)
 
-    def weights(self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None) -> dict[str, Tensor]:
+    def weights(
+        self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Weight of each macro node by order, (B, K): under attention the mean over experts."""
         both = {order: item if order in self.user_orders else user for order in self.orders}
         weights = {order: self._weights(order, batch[order], target) for order, target in both.items()}
@@ -110,7 +124,9 @@ class MacroExperts(nn.Module):
         if order not in self.key or target is None:
             return edge_weights(edges, self.tau, self.mask_empty)
         nodes = self.nodes[LEADS_TO[order]]  # (S or 1, K, D)
-        affinity = torch.bmm(torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2))  # (S, B, K)
+        affinity = torch.bmm(
+            torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2)
+        )  # (S, B, K)
         logits = affinity.float() * self.scale + edges / self.tau
         return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.halves import AdditiveHalves
+from mgoe.models.decomposition import AdditiveHalves
 from mgoe.models.layers import StackedLinear
 from mgoe.models.spec import Batch
 from mgoe.models.towers import Towers
@@ -46,7 +46,9 @@ class FoldedAITM(nn.Module):
         self.mlp = towers.mlp
         assert towers.told is not None
         assert towers.value is not None
-        (told, told_bias), (out, out_bias), (three, three_bias) = map(_doubled, (towers.told, towers.out, towers.value))
+        (told, told_bias), (out, out_bias), (three, three_bias) = map(
+            _doubled, (towers.told, towers.out, towers.value)
+        )
         (query, key, value), (q, k, v) = three.chunk(3, 2), three_bias.chunk(3, 2)
         scale = math.sqrt(query.shape[1])
         form = (query @ key.mT + key @ query.mT) / (2 * scale)
@@ -66,12 +68,17 @@ class FoldedAITM(nn.Module):
         """As `Towers.rest`: (T, B, W), which may be overwritten -> (B, T)."""
         own = [self._own(t, h) for t, h in enumerate(first.unbind())]
         merged = own[:1]
-        for told, told_bias, form, form_bias, mine in zip(self.told, self.told_bias, self.form, self.form_bias, own[1:], strict=True):
+        for told, told_bias, form, form_bias, mine in zip(
+            self.told, self.told_bias, self.form, self.form_bias, own[1:], strict=True
+        ):
             heard = torch.addmm(told_bias, merged[-1], told).relu()
             apart = heard - mine
             weight = (torch.addmm(form_bias, heard + mine, form) * apart).sum(1, keepdim=True).sigmoid()
             merged.append(torch.addcmul(mine, weight, apart))
-        return torch.cat([torch.addmm(bias, h, out) for bias, h, out in zip(self.out_bias, merged, self.out, strict=True)], 1)
+        return torch.cat(
+            [torch.addmm(bias, h, out) for bias, h, out in zip(self.out_bias, merged, self.out, strict=True)],
+            1,
+        )
 
     def _own(self, t: int, h: Tensor) -> Tensor:
         """Last hidden layer of one tower, a product at a time: runtimes add the bias and cut below 0 within it."""

@@ -31,7 +31,11 @@ class Gates(nn.Module):
         self.gates = 0 if experts == 1 else tasks
         if self.gates:
             scores = self.gates * experts
-            self.score = StackedLinear(members, query, scores) if apart and members > 1 else nn.Linear(query, members * scores)
+            self.score = (
+                StackedLinear(members, query, scores)
+                if apart and members > 1
+                else nn.Linear(query, members * scores)
+            )
 
     def forward(self, query: Tensor) -> Tensor:
         """(B, query), or where members stand apart (M, B, query) -> weights (B, M T, S)."""
@@ -58,7 +62,9 @@ class PartialGates(nn.Module):
 
     reads: Tensor
 
-    def __init__(self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0, damps: bool = False):
+    def __init__(
+        self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0, damps: bool = False
+    ):
         super().__init__()
         self.experts = experts
         self.register_buffer("reads", torch.tensor(reads), persistent=False)
@@ -76,7 +82,9 @@ class PartialGates(nn.Module):
             scores = self.score.first(common, own).float()
             weights = scores.softmax(2) if each > 1 else scores.sigmoid()
         places = self.reads.expand(weights.shape[1], -1, -1)
-        return weights.new_zeros((*places.shape[:2], self.experts)).scatter(2, places, weights.transpose(0, 1))
+        return weights.new_zeros((*places.shape[:2], self.experts)).scatter(
+            2, places, weights.transpose(0, 1)
+        )
 
 
 def mix(weights: Tensor, experts: Tensor, members: int = 1) -> Tensor:
@@ -105,7 +113,9 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         weights, experts = ctx.saved_tensors
-        return torch.linalg.vecdot(gradient[:, :, None], experts[:, None]), _summed(weights.transpose(1, 2), gradient)
+        return torch.linalg.vecdot(gradient[:, :, None], experts[:, None]), _summed(
+            weights.transpose(1, 2), gradient
+        )
 
 
 def _summed(weights: Tensor, rows: Tensor) -> Tensor:

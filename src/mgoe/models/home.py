@@ -86,7 +86,9 @@ class HoME(RankingModel):
         tasks, n, (meta, last) = len(spec.tasks), options.experts, options.hidden
         group_of = groups_of(spec.tasks, options.groups)
         groups = max(group_of) + 1
-        units = [range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)]  # numbers of experts, n a unit
+        units = [
+            range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)
+        ]  # numbers of experts, n a unit
         self.inputs = FlatInputs(spec, inputs, options)
         width = self.inputs.width
 
@@ -94,7 +96,9 @@ class HoME(RankingModel):
         self.meta_experts = GatedExperts(experts, width, meta, options.rank)
         self.group_gates = PartialGates([[*unit, *units[groups]] for unit in units[:groups]], experts, width)
         self.all_gate = Gates(1, experts, width)
-        self.meta_self_gates = PartialGates([[*unit] for unit in units[: groups + 1]], experts, width, damps=True)
+        self.meta_self_gates = PartialGates(
+            [[*unit] for unit in units[: groups + 1]], experts, width, damps=True
+        )
 
         experts = (tasks + groups + 1) * n  # of each task, of each group, then of all
         self.task_experts = GatedExperts(experts, meta, last, options.rank)
@@ -138,7 +142,10 @@ def groups_of(tasks: Sequence[TaskSpec], named: Sequence[Sequence[str]] | None) 
             if name not in names:
                 raise ConfigError("options.groups", f"{name!r} is no task{did_you_mean(name, names)}")
         if sorted(listed) != sorted(names):
-            raise ConfigError("options.groups", f"must hold every task once, found {listed}; the tasks are {', '.join(names)}")
+            raise ConfigError(
+                "options.groups",
+                f"must hold every task once, found {listed}; the tasks are {', '.join(names)}",
+            )
         filled = [group for group in named if group]
         return [next(number for number, group in enumerate(filled) if name in group) for name in names]
     kinds = [task.kind for task in tasks]

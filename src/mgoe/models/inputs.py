@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mgoe.config import InputGroup
 from mgoe.config.base import as_list
-from mgoe.models.halves import Owner, Owners, owner_of
+from mgoe.models.decomposition import Owner, Owners, owner_of
 from mgoe.models.layers import for_products
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
 from mgoe.models.tables import SPREAD, table
@@ -41,7 +41,11 @@ class Category(nn.Module):
     def __init__(self, feature: CategoricalSpec, width: int):
         super().__init__()
         self.size, self.multi = feature.size, feature.multi
-        self.codes = table(feature.size + feature.multi, width) if feature.multi else nn.Embedding(feature.size, width, sparse=True)
+        self.codes = (
+            table(feature.size + feature.multi, width)
+            if feature.multi
+            else nn.Embedding(feature.size, width, sparse=True)
+        )
         if not feature.multi:
             nn.init.normal_(self.codes.weight, 0, SPREAD)
 
@@ -83,7 +87,9 @@ class DenseInputs(nn.Module):
     ):
         super().__init__()
         read = {group for group in groups if group != "aggregates" or edge_vectors}
-        self.keys = [key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)]
+        self.keys = [
+            key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)
+        ]
         self.embedded = [
             (f"{kind}.{feature.name}", feature)
             for kind, group, features in (
@@ -104,8 +110,12 @@ class DenseInputs(nn.Module):
             std.extend(of_key[1])
         deviation = torch.tensor(std, dtype=torch.float32)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0))  # nothing was learned of a constant one
-        self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [key for key, _ in self.embedded for _ in range(width)]
+        self.register_buffer(
+            "scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0)
+        )  # nothing was learned of a constant one
+        self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [
+            key for key, _ in self.embedded for _ in range(width)
+        ]
         bent = [column for column, name in enumerate(self.names[: len(mean)]) if name != "edges"]
         self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)
         self.register_buffer("bent", torch.tensor(bent, dtype=torch.int64), persistent=False)
@@ -117,7 +127,9 @@ class DenseInputs(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
-        parts = [category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)]
+        parts = [
+            category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)
+        ]
         if self.keys:
             numbers, hinges = _numbers(batch, self)
             parts = [numbers, *parts, *hinges]
@@ -135,7 +147,10 @@ class DenseInputs(nn.Module):
 
     def pair(self, mixed: Owners) -> Columns:
         """Reads the columns that neither side has alone."""
-        return Columns(self, [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"])
+        return Columns(
+            self,
+            [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"],
+        )
 
 
 class Columns(nn.Module):

@@ -65,7 +65,14 @@ class StackedMLP(nn.Module):
         activation: After every layer; may work in place.
     """
 
-    def __init__(self, copies: int, common: int, own: int, hidden: Sequence[int], activation: Callable[[Tensor], Tensor] = torch.relu_):
+    def __init__(
+        self,
+        copies: int,
+        common: int,
+        own: int,
+        hidden: Sequence[int],
+        activation: Callable[[Tensor], Tensor] = torch.relu_,
+    ):
         super().__init__()
         self.copies, self.width, self.activation = copies, hidden[-1], activation
         fan_in = common + own
@@ -83,8 +90,15 @@ class StackedMLP(nn.Module):
         if self.own is not None and own is not None:
             groups = len(own)
             if groups < self.copies:
-                weight, bias = (p.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2) for p in (self.own, self.bias))
-                h = torch.baddbmm(bias, own, weight).unflatten(2, (self.copies // groups, -1)).transpose(1, 2).flatten(0, 1)
+                weight, bias = (
+                    p.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2) for p in (self.own, self.bias)
+                )
+                h = (
+                    torch.baddbmm(bias, own, weight)
+                    .unflatten(2, (self.copies // groups, -1))
+                    .transpose(1, 2)
+                    .flatten(0, 1)
+                )
             else:
                 h = torch.baddbmm(h, own, self.own)
         if self.common is not None and common is not None:

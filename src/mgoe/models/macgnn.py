@@ -41,7 +41,10 @@ class RecentSums(nn.Module):
     def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
         sums = (
             ((batch[f"recent_{name}"] >= 0)[:, None].to(neighbours.dtype) @ neighbours).squeeze(1) @ value
-            for name, neighbours, value in (("items", rows.recent_items, self.items), ("users", rows.recent_users, self.users))
+            for name, neighbours, value in (
+                ("items", rows.recent_items, self.items),
+                ("users", rows.recent_users, self.users),
+            )
         )
         return torch.cat([*sums], 1)
 
@@ -72,8 +75,15 @@ class MacroNeighbours(nn.Module):
         self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents or target else None
         switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty"})
         self.macro = MacroExperts(spec, 1, **switches, target=row if target else 0)
-        self.recents = (Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)) if recents else None
-        self.width = self.dense.width + 2 * row * self.by_id + self.macro.width + (self.recents.width if self.recents else 0)
+        self.recents = (
+            (Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)) if recents else None
+        )
+        self.width = (
+            self.dense.width
+            + 2 * row * self.by_id
+            + self.macro.width
+            + (self.recents.width if self.recents else 0)
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
@@ -84,7 +94,10 @@ class MacroNeighbours(nn.Module):
             targets = {"user": rows.user[None], "item": rows.item[None]}
             parts += [rows.user, rows.item] if self.by_id else []
             parts += [self.recents(batch, rows)] if self.recents is not None else []
-        parts += [self.macro.of_order(order, batch[order], targets.get(side)).squeeze(0) for order, side in LEADS_TO.items()]
+        parts += [
+            self.macro.of_order(order, batch[order], targets.get(side)).squeeze(0)
+            for order, side in LEADS_TO.items()
+        ]
         return torch.cat(parts, 1)
 
 
@@ -106,7 +119,9 @@ class MacGNN(RankingModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MacGNNOptions):
         super().__init__(spec, inputs, options)
         self.inputs = MacroNeighbours(spec, inputs, options)
-        self.towers = Towers(len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), "none")
+        self.towers = Towers(
+            len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), "none"
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         return self.towers(self.inputs(batch), None)

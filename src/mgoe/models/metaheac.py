@@ -74,7 +74,9 @@ class MetaHeac(RankingModel):
     def logits(self, batch: Batch) -> Tensor:
         x = self.inputs(batch)
         h = mix(self._weights(self.expert_gate, x), self.experts(x))  # (T, B, W)
-        verdicts = self.verdict(self.critics(h.flatten(0, 1))).view(len(self.verdict.weight), *h.shape[:2])  # (C, T, B)
+        verdicts = self.verdict(self.critics(h.flatten(0, 1))).view(
+            len(self.verdict.weight), *h.shape[:2]
+        )  # (C, T, B)
         return (self._weights(self.critic_gate, x) * verdicts.permute(2, 1, 0)).sum(2)
 
     def watch(self, batch: Batch) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor
 from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
+from mgoe.models.decomposition import AdditiveHalves, Halves, Owners
 from mgoe.models.experts import MacroExperts
 from mgoe.models.folded import Folded, FoldedHalves
 from mgoe.models.gates import Gates, mix
-from mgoe.models.halves import AdditiveHalves, Halves, Owners
 from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import StackedMLP, Widths, for_products, uniform
 from mgoe.models.nodes import NodeRows, Nodes, ProjectedNodes
@@ -94,34 +94,65 @@ class MGOE(RankingModel):
         copies = tasks if o.task_ids else 1
         self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors, o.knots)
         self.by_id, self.reads_nodes = by_id, by_id or paper
-        self.nodes = Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
-        self.projected = ProjectedNodes(self.inputs, copies, o.width) if not by_id and (paper or target) else None
+        self.nodes = (
+            Nodes(spec, by_id, recents, copies * o.width if by_id else o.width) if by_id or recents else None
+        )
+        self.projected = (
+            ProjectedNodes(self.inputs, copies, o.width) if not by_id and (paper or target) else None
+        )
         widths = (o.width, o.width) if by_id else self.projected.widths if self.projected else (0, 0)
         if target and not all(widths):
             rule = "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`"
             raise ConfigError("options.attention", rule)
-        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"})
+        switches = o.model_dump(
+            include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}
+        )
         experts = o.members * tasks
-        self.macro = MacroExperts(spec, experts, **switches, target=o.width if target else 0) if graph else None
+        self.macro = (
+            MacroExperts(spec, experts, **switches, target=o.width if target else 0) if graph else None
+        )
         own = (sum(widths) if self.reads_nodes else 0) + (self.macro.width if self.macro else 0)
         if not own and (paper or not self.inputs.width):
-            raise ConfigError("inputs", f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`")
+            raise ConfigError(
+                "inputs",
+                f"leave the experts of form {o.form!r} nothing to read, found {sorted(inputs)}; add `aggregates`",
+            )
         activation = F.silu if o.activation == "silu" else torch.relu_
         self.experts = None if paper else StackedMLP(experts, self.inputs.width, own, o.hidden, activation)
         products = None if paper else Products(self.inputs, o.products)
         self.products = products if products is not None and products.width else None
         fan_in = self.inputs.width + own + o.products
-        self.read_products = uniform(o.products, experts * o.hidden[0], fan_in=fan_in) if self.products is not None else None
+        self.read_products = (
+            uniform(o.products, experts * o.hidden[0], fan_in=fan_in) if self.products is not None else None
+        )
         out = self.experts.width if self.experts else own
         counts, ids = self.inputs.columns("counts"), 2 * copies * o.width * by_id
-        queries = {"counts": len(counts), "ids": ids, "inputs": self.inputs.width + ids, "experts": tasks * out}
+        queries = {
+            "counts": len(counts),
+            "ids": ids,
+            "inputs": self.inputs.width + ids,
+            "experts": tasks * out,
+        }
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
         self.register_buffer("counts", torch.tensor(counts, dtype=torch.int64), persistent=False)
-        self.gates = Gates(1 if o.one_gate else tasks, tasks, queries[self.query], o.members, apart=self.query == "experts")
-        self.recents = Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
-        self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
+        self.gates = Gates(
+            1 if o.one_gate else tasks, tasks, queries[self.query], o.members, apart=self.query == "experts"
+        )
+        self.recents = (
+            Recents(spec, self.nodes.width, o.aggregate) if self.nodes is not None and recents else None
+        )
+        self.table = (
+            MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width) if o.table and graph else None
+        )
         common = (self.inputs.width if paper else 0) + (self.recents.width if self.recents else 0)
-        self.towers = Towers(tasks, common, out + (self.table.width if self.table else 0), o.tower_hidden, o.transfer, o.members)
+        self.towers = Towers(
+            tasks,
+            common,
+            out + (self.table.width if self.table else 0),
+            o.tower_hidden,
+            o.transfer,
+            o.members,
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         return self._mean(self._logits(batch))
@@ -227,7 +258,9 @@ class MGOE(RankingModel):
         """Experts (M S, B, W) and gates (B, M T, S), or (B, M, S) where one gate serves all tasks."""
         experts = first[1] if self.experts is None else self.experts.rest(self._with_products(first))
         if self.gates.score is None or self.query == "experts":
-            return experts, self.gates(experts.unflatten(0, (self.options.members, -1)).transpose(1, 2).flatten(2))
+            return experts, self.gates(
+                experts.unflatten(0, (self.options.members, -1)).transpose(1, 2).flatten(2)
+            )
         return experts, self.gates.weights(first[-1])
 
     def _with_products(self, first: list[Tensor]) -> Tensor:
@@ -240,7 +273,11 @@ class MGOE(RankingModel):
 
     def _gates(self, first: list[Tensor]) -> Tensor:
         """Weight of each expert for each task, of the first member: experts of another are others. Shape (B, T, S)."""
-        return self._bottom(first)[1].unflatten(1, (self.options.members, -1))[:, 0].expand(-1, len(self.spec.tasks), -1)
+        return (
+            self._bottom(first)[1]
+            .unflatten(1, (self.options.members, -1))[:, 0]
+            .expand(-1, len(self.spec.tasks), -1)
+        )
 
     def _by_task(self, mixed: Tensor) -> Tensor:
         """What one gate mixes for all tasks of a member, once for each of them: (M, B, W) or (M T, B, W) -> (M T, B, W)."""

@@ -49,10 +49,16 @@ class MMoE(FlatModel):
     def watch(self, batch: Batch) -> dict[str, Tensor]:
         """`gates`: the mean weight of each expert for each task, (T, S)."""
         with torch.no_grad():
-            return {"gates": self._weights(self.first(batch, self.inputs(batch))).mean(0).expand(len(self.spec.tasks), -1)}
+            return {
+                "gates": self._weights(self.first(batch, self.inputs(batch)))
+                .mean(0)
+                .expand(len(self.spec.tasks), -1)
+            }
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
-        return super().explain(batch) | {"gates": self._weights(self.first(batch, self.inputs(batch))).expand(-1, len(self.spec.tasks), -1)}
+        return super().explain(batch) | {
+            "gates": self._weights(self.first(batch, self.inputs(batch))).expand(-1, len(self.spec.tasks), -1)
+        }
 
     def _weights(self, first: list[Tensor]) -> Tensor:
         """(B, T, S)."""

@@ -48,7 +48,7 @@ class Nodes(nn.Module):
         """Batch keys."""
         nodes = {f"user{self.suffix}", f"item{self.suffix}"}
         lists = ("recent_items", "recent_users") if self.recents else ()
-        return nodes | {f"{name}{kind}" for name in lists for kind in ("", "_code", self.suffix)}
+        return nodes | {f"{name}{kind}" for name in lists for kind in ("", "_task_mask", self.suffix)}
 
     def forward(self, batch: Batch) -> NodeRows:
         user, recent_users = self._rows(self.users, batch, "user")

@@ -51,7 +51,16 @@ class Extraction(nn.Module):
 
     group: Tensor
 
-    def __init__(self, tasks: int, common: int, own: int, hidden: int, own_experts: int, shared_experts: int, last: bool):
+    def __init__(
+        self,
+        tasks: int,
+        common: int,
+        own: int,
+        hidden: int,
+        own_experts: int,
+        shared_experts: int,
+        last: bool,
+    ):
         super().__init__()
         self.tasks = tasks
         mine = torch.arange(tasks * own_experts).view(tasks, own_experts)
@@ -60,7 +69,9 @@ class Extraction(nn.Module):
         self.register_buffer("group", torch.arange(experts) // own_experts, persistent=False)
         self.group.clamp_(max=tasks)
         self.experts = StackedMLP(experts, common, own, (hidden,))
-        self.gates = PartialGates(torch.cat([mine, shared.expand(tasks, -1)], 1).tolist(), experts, common, own)
+        self.gates = PartialGates(
+            torch.cat([mine, shared.expand(tasks, -1)], 1).tolist(), experts, common, own
+        )
         self.shared_gate = None if last else Gates(1, experts, common or own)
 
     def forward(self, common: Tensor | None, below: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -88,7 +99,10 @@ class PLE(RankingModel):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         self.inputs = FlatInputs(spec, inputs, o)
-        widths = [(self.inputs.width, 0, o.hidden[0]), *((0, below, hidden) for below, hidden in pairwise(o.hidden))]
+        widths = [
+            (self.inputs.width, 0, o.hidden[0]),
+            *((0, below, hidden) for below, hidden in pairwise(o.hidden)),
+        ]
         self.levels = nn.ModuleList(
             Extraction(tasks, *of_level, o.own_experts, o.shared_experts, last=number == len(widths))
             for number, of_level in enumerate(widths, 1)

@@ -43,7 +43,12 @@ _PLAIN: tuple[InputGroup, ...] = ("ids", "side", "context", "recents")
 _COUNTS: tuple[InputGroup, ...] = ("side", "context", "counts", "pair")
 _EDGES: tuple[InputGroup, ...] = (*_COUNTS, "sketch", "edges")
 _GRAPH: tuple[InputGroup, ...] = (*_EDGES, "aggregates")
-INPUTS: dict[str, tuple[InputGroup, ...]] = {"counts": _COUNTS, "edges": _EDGES, "graph": _GRAPH, "mgoe": ("ids", *_GRAPH)}
+INPUTS: dict[str, tuple[InputGroup, ...]] = {
+    "counts": _COUNTS,
+    "edges": _EDGES,
+    "graph": _GRAPH,
+    "mgoe": ("ids", *_GRAPH),
+}
 """Inputs that the second part of a name, as in `mmoe+edges`, stands for; `+mgoe` are exactly those of `mgoe`, with its rule for ids."""
 _MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
@@ -68,7 +73,9 @@ PRESETS: dict[str, ModelSettings] = {
         },
     ),
     **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _RIVALS},
-    "macgnn": ModelSettings(name="macgnn", base="macgnn", inputs=(*_PLAIN, "aggregates"), ids="on", options=_MACGNN),
+    "macgnn": ModelSettings(
+        name="macgnn", base="macgnn", inputs=(*_PLAIN, "aggregates"), ids="on", options=_MACGNN
+    ),
     "macgnn-released": ModelSettings(
         name="macgnn-released",
         base="macgnn",
@@ -102,15 +109,23 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
         preset = PRESETS[base]
     else:
         hint = did_you_mean(base, [*PRESETS])
-        raise ConfigError(place, f"unknown model {base!r}{hint}; a model of your own is named by its import path, `module:Class`")
+        raise ConfigError(
+            place,
+            f"unknown model {base!r}{hint}; a model of your own is named by its import path, `module:Class`",
+        )
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
     inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
     kind = _load(preset.base, place)
     lacking = [group for group in INPUT_GROUPS if group in kind.requires - {*inputs}]
     if lacking:
-        raise ConfigError(place, f"{kind.__name__} cannot do without the input {lacking[0]!r}, found {', '.join(inputs)}; add it")
-    whole = {"edge_vectors": True} if plus and "edge_vectors" in preset.options else {}  # a suffix gives each group as all others read it
+        raise ConfigError(
+            place,
+            f"{kind.__name__} cannot do without the input {lacking[0]!r}, found {', '.join(inputs)}; add it",
+        )
+    whole = (
+        {"edge_vectors": True} if plus and "edge_vectors" in preset.options else {}
+    )  # a suffix gives each group as all others read it
     options = {**preset.options, **whole, **given.options}
     check_settings(kind.Options, options, f"{place}.options")
     ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
@@ -164,7 +179,9 @@ def _load(base: str, place: str) -> type[RankingModel]:
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        raise ConfigError(place, f"{module!r} cannot be imported ({error}); put its folder on PYTHONPATH") from None
+        raise ConfigError(
+            place, f"{module!r} cannot be imported ({error}); put its folder on PYTHONPATH"
+        ) from None
     if not (isinstance(kind, type) and issubclass(kind, RankingModel)):
         raise ConfigError(place, f"{base!r} must name a subclass of mgoe.models.RankingModel, found {kind!r}")
     return kind

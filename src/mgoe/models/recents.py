@@ -49,20 +49,32 @@ class Recents(nn.Module):
         self.width = 2 * width
         self.items = TargetAttention(nodes_width, width)
         self.users = TargetAttention(nodes_width, width)
-        self.register_buffer("gain", torch.tensor(spec.code_scores).log1p(), persistent=False)
+        self.register_buffer("gain", torch.tensor(spec.task_mask_scores).log1p(), persistent=False)
 
     def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
-        return torch.cat([self.items(*self._reads(batch, rows, "items")), self.users(*self._reads(batch, rows, "users"))], 1)
+        return torch.cat(
+            [self.items(*self._reads(batch, rows, "items")), self.users(*self._reads(batch, rows, "users"))],
+            1,
+        )
 
     def weights(self, batch: Batch, rows: NodeRows) -> dict[str, Tensor]:
         """What each recent neighbour weighs, by the batch's key for them, (B, R)."""
         items, users = self._reads(batch, rows, "items"), self._reads(batch, rows, "users")
         return {"recent_items": self.items.weights(*items), "recent_users": self.users.weights(*users)}
 
-    def _reads(self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _reads(
+        self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Target, neighbours, what their tasks add, and which of them there are."""
-        target, neighbours = (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
-        return target, neighbours, self._bonus(batch[f"recent_{nodes}_code"]), batch[f"recent_{nodes}"] >= 0
+        target, neighbours = (
+            (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
+        )
+        return (
+            target,
+            neighbours,
+            self._bonus(batch[f"recent_{nodes}_task_mask"]),
+            batch[f"recent_{nodes}"] >= 0,
+        )
 
     def _bonus(self, codes: Tensor) -> Tensor:
         return self.gain[codes.clamp_min(0)]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mgoe.config import InputGroup, Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
+from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners
 from mgoe.models.experts import MacroExperts
-from mgoe.models.halves import AdditiveHalves, Halves, Owner, Owners
 from mgoe.models.inputs import DenseInputs, Knots
 from mgoe.models.layers import Widths
 from mgoe.models.nodes import Nodes
@@ -40,7 +40,9 @@ class RivalOptions(Settings):
 class FlatInputs(nn.Module):
     """Everything as one vector: dense features, `[e_u, e_i]`, summaries of the recents, macro aggregates (one set for all tasks)."""
 
-    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: RivalOptions, knots: Knots = ()):
+    def __init__(
+        self, spec: FeatureSpec, groups: Collection[InputGroup], options: RivalOptions, knots: Knots = ()
+    ):
         super().__init__()
         o = options
         self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors, knots)
@@ -61,7 +63,9 @@ class FlatInputs(nn.Module):
             + (self.macro.width if self.macro else 0)
         )
         if not self.width:
-            raise ConfigError("inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`")
+            raise ConfigError(
+                "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
+            )
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
@@ -81,7 +85,13 @@ class FlatInputs(nn.Module):
         ids = self.nodes.width if self.nodes is not None and self.by_id else 0
         recents = self.recents.width if self.recents is not None else 0
         macro = self.macro.width // 2 if self.macro is not None else 0
-        rest: list[tuple[Owner, int]] = [("user", ids), ("item", ids), ("pair", recents), ("user", macro), ("item", macro)]
+        rest: list[tuple[Owner, int]] = [
+            ("user", ids),
+            ("item", ids),
+            ("pair", recents),
+            ("user", macro),
+            ("item", macro),
+        ]
         return self.dense.owners(mixed) + [side for side, width in rest for _ in range(width)]
 
     def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]:
@@ -116,7 +126,11 @@ class FlatModel(RankingModel):
         return self.rest(self.first(batch, self.inputs(batch)), batch)
 
     def halves(self, owners: Owners) -> Halves:
-        late = self.inputs.nodes.reads if self.inputs.nodes is not None and self.inputs.recents is not None else set()
+        late = (
+            self.inputs.nodes.reads
+            if self.inputs.nodes is not None and self.inputs.recents is not None
+            else set()
+        )
         return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:

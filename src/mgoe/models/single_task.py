@@ -37,7 +37,9 @@ class SingleTask(RankingModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SingleTaskOptions):
         super().__init__(spec, inputs, options)
         self.inputs = FlatInputs(spec, inputs, options)
-        self.towers = Towers(len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), self.transfer)
+        self.towers = Towers(
+            len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), self.transfer
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         return self.towers(self.inputs(batch), None)

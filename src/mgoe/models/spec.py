@@ -25,8 +25,13 @@ DENSE_KEYS: dict[InputGroup, tuple[str, ...]] = {
 """Batch keys of the dense float features of each input group; the other groups have none."""
 
 
-_RECENTS = tuple(f"recent_{nodes}{kind}" for nodes in ("items", "users") for kind in ("", "_code", "_macro"))
-_INDEX_KEYS: dict[InputGroup, tuple[str, ...]] = {"aggregates": ("table_user", "table_item"), "recents": _RECENTS}
+_RECENTS = tuple(
+    f"recent_{nodes}{kind}" for nodes in ("items", "users") for kind in ("", "_task_mask", "_macro")
+)
+_INDEX_KEYS: dict[InputGroup, tuple[str, ...]] = {
+    "aggregates": ("table_user", "table_item"),
+    "recents": _RECENTS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,7 @@ class FeatureSpec:
     context: tuple[CategoricalSpec, ...] = ()
     positions: int = 0
     """Shown positions `[0, positions)`; 0 where none is recorded."""
-    code_scores: tuple[float, ...] = ()
+    task_mask_scores: tuple[float, ...] = ()
     """Merging score by task code. Shape (2^T,)."""
 
     def to_json(self) -> str:
@@ -88,7 +93,7 @@ class FeatureSpec:
         for kind in ("user_side", "item_side", "context"):
             raw[kind] = tuple(CategoricalSpec(**feature) for feature in raw[kind])
         raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
-        raw["code_scores"] = tuple(raw["code_scores"])
+        raw["task_mask_scores"] = tuple(raw["task_mask_scores"])
         return cls(**raw)
 
 
@@ -99,7 +104,9 @@ def batch_keys(spec: FeatureSpec, groups: Collection[InputGroup]) -> list[str]:
         keys += [key for key in DENSE_KEYS.get(group, ()) if spec.widths.get(key) or group == "aggregates"]
         keys += _INDEX_KEYS.get(group, ())
     if "side" in groups:
-        keys += [f"{kind}.{feature.name}" for kind in ("user_side", "item_side") for feature in getattr(spec, kind)]
+        keys += [
+            f"{kind}.{feature.name}" for kind in ("user_side", "item_side") for feature in getattr(spec, kind)
+        ]
     if "context" in groups:
         keys += [f"context.{feature.name}" for feature in spec.context]
     return keys

@@ -56,15 +56,26 @@ class SplitInputs(nn.Module):
             if "aggregates" in groups
             else None
         )
-        self.own = self.categories * o.width + 2 * node * self.by_id + 2 * o.aggregate * recents + (self.macro.width if self.macro else 0)
+        self.own = (
+            self.categories * o.width
+            + 2 * node * self.by_id
+            + 2 * o.aggregate * recents
+            + (self.macro.width if self.macro else 0)
+        )
         if not self.common + self.own:
-            raise ConfigError("inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`")
+            raise ConfigError(
+                "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
+            )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> (B, common) and (sets, B, own)."""
         x = self.dense(batch)
         each = (self.categories, self.sets)
-        of_sets = x[:, self.common :].unflatten(1, (*each, -1)) if self.categories else x.new_zeros(x.shape[0], *each, 1)
+        of_sets = (
+            x[:, self.common :].unflatten(1, (*each, -1))
+            if self.categories
+            else x.new_zeros(x.shape[0], *each, 1)
+        )
         parts = [of_sets.permute(2, 0, 1, 3).flatten(2)]
         if self.nodes is not None:
             rows = NodeRows(*(row.unflatten(-1, (self.sets, -1)).movedim(-2, 0) for row in self.nodes(batch)))

@@ -51,7 +51,9 @@ def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> No
     """
     for block in range(first // DRAWN, -(-(first + len(rows)) // DRAWN)):
         low, high = max(block * DRAWN, first), min((block + 1) * DRAWN, first + len(rows))
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((*seed, block)).generate_state(1, np.uint64)[0]))
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((*seed, block)).generate_state(1, np.uint64)[0])
+        )
         drawn = torch.empty(DRAWN, rows.shape[1]).normal_(0, SPREAD, generator=generator)
         rows[low - first : high - first] = drawn[low - block * DRAWN : high - block * DRAWN].to(rows.device)
     if first <= total - 1 < first + len(rows):

@@ -31,7 +31,9 @@ class Towers(nn.Module):
         members: M, sets of towers side by side that know nothing of each other.
     """
 
-    def __init__(self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer, members: int = 1):
+    def __init__(
+        self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer, members: int = 1
+    ):
         super().__init__()
         last, heard = hidden[-1], members * (tasks - 1)
         self.tasks = tasks
@@ -39,7 +41,9 @@ class Towers(nn.Module):
         self.mlp = StackedMLP(members * tasks, common, own, hidden)
         self.out = StackedLinear(members * tasks, last, 1)
         self.told = StackedLinear(heard, last, last) if self.transfer != "none" else None
-        self.heard = uniform(heard, last, hidden[0], fan_in=common + own + last) if self.transfer == "concat" else None
+        self.heard = (
+            uniform(heard, last, hidden[0], fan_in=common + own + last) if self.transfer == "concat" else None
+        )
         self.value = StackedLinear(heard, last, 3 * last) if self.transfer == "aitm" else None
 
     def forward(self, common: Tensor | None, own: Tensor | None) -> Tensor:

@@ -3,13 +3,13 @@
 Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched nodes.
 """
 
-from mgoe.serving.events import Event, EventReader
-from mgoe.serving.follow import Follower
-from mgoe.serving.live import LiveNodes
-from mgoe.serving.live_bundle import LiveBundle
-from mgoe.serving.log import EventLog, FileLog, Position, every
-from mgoe.serving.scorer import Scorer
-from mgoe.serving.stores import check_no_events, open_events
+from mgoe.serving.events.event import Event, EventReader
+from mgoe.serving.events.log import EventLog, FileLog, Position, every
+from mgoe.serving.events.stores import check_no_events, open_events
+from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.live_bundle import LiveBundle
+from mgoe.serving.scoring.scorer import Scorer
 
 __all__ = [
     "Event",

@@ -9,6 +9,7 @@ from mgoe.training.available import check_available
 from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.distributed.process_group import World, joined
 from mgoe.training.feed import Batch, Feed
 from mgoe.training.loop import CHECKPOINTS, fit
 from mgoe.training.monitor import Monitor, measure
@@ -18,7 +19,6 @@ from mgoe.training.predict import predict
 from mgoe.training.progress import FitProgress, OnProgress, progress_bar
 from mgoe.training.result import FitResult
 from mgoe.training.spec import make_spec
-from mgoe.training.world import World, joined
 
 __all__ = [
     "CHECKPOINTS",

@@ -67,4 +67,7 @@ def table_rows(codes: np.ndarray, size: int) -> np.ndarray:
 
 
 def _named(prefix: str, features: Mapping[str, Any]) -> Arrays:
-    return {f"{prefix}_numeric" if name == "numeric" else f"{prefix}.{name}": values for name, values in features.items()}
+    return {
+        f"{prefix}_numeric" if name == "numeric" else f"{prefix}.{name}": values
+        for name, values in features.items()
+    }

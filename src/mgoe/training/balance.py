@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mgoe._util.extras import load
 from mgoe.errors import TrainingError
-from mgoe.extras import load
-from mgoe.training.world import World
+from mgoe.training.distributed.process_group import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -72,7 +72,9 @@ class Uncertainty(Fixed):
     def finish(self, world: World) -> None:
         world.sum_([self.lost])
         assert self.log_variance.grad is not None
-        self.log_variance.grad += (self.lost > 0) / (2 * world.size)  # every process adds it; the trainer adds them up
+        self.log_variance.grad += (self.lost > 0) / (
+            2 * world.size
+        )  # every process adds it; the trainer adds them up
         self.lost.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -103,7 +105,9 @@ class Aggregated(Fixed):
     def backward(self, loss: Tensor, of_tasks: Tensor) -> None:
         tasks = len(of_tasks)
         for t, weighted in enumerate(of_tasks * self.model.task_weights):
-            gradients = torch.autograd.grad(weighted, self.parameters + self.tables, retain_graph=t < tasks - 1, allow_unused=True)
+            gradients = torch.autograd.grad(
+                weighted, self.parameters + self.tables, retain_graph=t < tasks - 1, allow_unused=True
+            )
             row, before = _row(self.parameters, gradients[: len(self.parameters)]), self.rows[t]
             self.rows[t] = row if before is None else before + row
             for held, g in zip(self.of_tables[t], gradients[len(self.parameters) :], strict=True):
@@ -120,7 +124,9 @@ class Aggregated(Fixed):
         for p, g in zip(self.parameters, combined.split([p.numel() for p in self.parameters]), strict=True):
             p.grad = g.view_as(p)
         for number, table in enumerate(self.tables):
-            parts = [weight * g for weight, held in zip(weights, self.of_tables, strict=True) for g in held[number]]
+            parts = [
+                weight * g for weight, held in zip(weights, self.of_tables, strict=True) for g in held[number]
+            ]
             table.grad = reduce(torch.add, parts) if parts else None
         self._clear()
 
@@ -149,7 +155,8 @@ def make_balance(name: str, model: RankingModel) -> Fixed:
         return Fixed()
     if name != "uncertainty" and not model.dense():
         raise TrainingError(
-            "training.balance", f"{name!r} reconciles gradients of dense parameters, found a model of tables alone; set it to fixed"
+            "training.balance",
+            f"{name!r} reconciles gradients of dense parameters, found a model of tables alone; set it to fixed",
         )
     return Uncertainty(model) if name == "uncertainty" else Aggregated(model, name)
 
@@ -166,7 +173,12 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
         return []
     rows = []
     for t, loss in enumerate(of_tasks):
-        rows.append(_row(parameters, torch.autograd.grad(loss, parameters, retain_graph=t < len(of_tasks) - 1, allow_unused=True)))
+        rows.append(
+            _row(
+                parameters,
+                torch.autograd.grad(loss, parameters, retain_graph=t < len(of_tasks) - 1, allow_unused=True),
+            )
+        )
     jacobian = torch.stack(rows).float()
     shared = _shared(jacobian)
     unit = nn.functional.normalize(jacobian * shared, dim=1)
@@ -175,7 +187,12 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
 
 def _row(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
     """One task's gradients of the dense part, side by side; 0 where it reads nothing. Shape (P,)."""
-    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=True)])
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).reshape(-1)
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+    )
 
 
 def _shared(jacobian: Tensor) -> Tensor:
@@ -189,5 +206,10 @@ def load_weighting(name: str) -> Any:
     Raises:
         MissingExtra: TorchJD is not installed.
     """
-    found = load("torchjd.aggregation", "training.balance", f"{name!r} needs TorchJD, which", "pip install 'mgoe[balance]'")
+    found = load(
+        "torchjd.aggregation",
+        "training.balance",
+        f"{name!r} needs TorchJD, which",
+        "pip install 'mgoe[balance]'",
+    )
     return getattr(found, AGGREGATIONS[name])

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgoe._util.extras import load
+from mgoe._util.files import write_json, write_text
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
-from mgoe.extras import load
-from mgoe.files import write_json, write_text
 from mgoe.training.feed import BLOCK_ROWS, Feed
 from mgoe.training.monitor import Monitor, Scores, measure
 from mgoe.training.progress import FitProgress, OnProgress
@@ -76,7 +76,9 @@ def fit_trees(
     monitor = Monitor.parse(settings.monitor, tasks)
     check_examples(monitor, train, valid)
     _check_memory(len(train), len(valid), len(model.columns), settings.memory)
-    write_json(out / CURVES, {"monitor": monitor.text, "best_epoch": 0, "epochs": []})  # an unwritable folder is refused before training
+    write_json(
+        out / CURVES, {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
+    )  # an unwritable folder is refused before training
     torch.set_num_threads(settings.threads)
     held_out = gather(model, valid)
     grower = _Grower(lightgbm, model, gather(model, train), held_out, settings, seed, on_progress)
@@ -86,7 +88,9 @@ def fit_trees(
     spent = time.perf_counter() - growing
     for name, text in model.texts().items():
         write_text(out / f"trees.{name}.txt", text)
-    scores = measure(tasks, held_out.labels, model.in_units(model.grown(held_out.features)).numpy(), held_out.user)
+    scores = measure(
+        tasks, held_out.labels, model.in_units(model.grown(held_out.features)).numpy(), held_out.user
+    )
     curve = {
         "epoch": 1,
         "step": grower.trees,
@@ -119,7 +123,11 @@ def gather(model: BoostedTrees, feed: Feed) -> Rows:
     start = 0
     for batch in feed.batches(BLOCK_ROWS):
         part = slice(start, start + len(batch["labels"]))
-        features[part], labels[part], weight[part] = model.features(batch), batch["labels"].numpy(), batch["weight"].numpy()
+        features[part], labels[part], weight[part] = (
+            model.features(batch),
+            batch["labels"].numpy(),
+            batch["weight"].numpy(),
+        )
         start = part.stop
     return Rows(features, labels, weight, feed.examples.user)
 
@@ -167,7 +175,9 @@ class _Grower:
         self.binned = lightgbm.Dataset(
             rows.features,
             np.zeros(len(rows.weight)),  # each task brings its own
-            categorical_feature=[*range(len(model.columns) - len(model.categories), len(model.columns))],  # not every name is one to it
+            categorical_feature=[
+                *range(len(model.columns) - len(model.categories), len(model.columns))
+            ],  # not every name is one to it
             params=self.parameters,
         ).construct()
 
@@ -184,11 +194,18 @@ class _Grower:
         labels, users = self.held_out.labels[held, t], self.held_out.user[held]
         watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
         seen = (
-            [self.lightgbm.Dataset(self.held_out.features[held], _standardised(labels, task), reference=self.binned)] if len(held) else []
+            [
+                self.lightgbm.Dataset(
+                    self.held_out.features[held], _standardised(labels, task), reference=self.binned
+                )
+            ]
+            if len(held)
+            else []
         )
         share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree that is to see no row
         booster = self.lightgbm.train(
-            self.parameters | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
+            self.parameters
+            | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
             data,
             o.rounds,
             valid_sets=seen,
@@ -205,7 +222,9 @@ class _Grower:
 class _Watch:
     """Called by LightGBM after each round: looks at validation, and stops when patience ends. A round that finds no split adds no tree."""
 
-    def __init__(self, grower: _Grower, t: int, monitor: Monitor, labels: NDArray[np.float32], users: NDArray[np.int64]):
+    def __init__(
+        self, grower: _Grower, t: int, monitor: Monitor, labels: NDArray[np.float32], users: NDArray[np.int64]
+    ):
         self.grower, self.t, self.monitor, self.labels, self.users = grower, t, monitor, labels, users
         self.task = grower.model.spec.tasks[t]
         self.best: float | None = None

@@ -17,15 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgoe.errors import TrainingError
-from mgoe.training.shards import Shard, write_together
-from mgoe.training.world import World
+from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.shards import Shard, write_together
 
 ALONE = World()
 UNKNOWN = "?" * 64
 """Stands in a file for its checksum until all is written."""
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE) -> None:
+def save_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE
+) -> None:
     """Write tensors and a description; a reader sees the old file or the new one, never a part.
 
     Args:
@@ -43,20 +45,30 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor | Shard], meta: Map
         if any(isinstance(tensor, Shard) for tensor in tensors.values()):
             _save_together(unfinished, tensors, described, world)
         elif world.leads:
-            on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-            save_file(on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)})
+            on_cpu = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in tensors.items()
+                if isinstance(tensor, Tensor)
+            }
+            save_file(
+                on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)}
+            )
         if world.leads:
             with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(path, f"the checkpoint cannot be written: {error}; free space or choose another output folder") from None
+        raise TrainingError(
+            path, f"the checkpoint cannot be written: {error}; free space or choose another output folder"
+        ) from None
     finally:
         if world.leads:
             unfinished.unlink(missing_ok=True)
 
 
-def _save_together(unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World) -> None:
+def _save_together(
+    unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World
+) -> None:
     """Write one file with the rows of every process. The first one fills in the checksum once all rows are in it."""
     head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, world)
     if world.leads:
@@ -81,7 +93,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, SafetensorError) as error:
         raise TrainingError(path, f"the checkpoint is damaged ({error}); train the model again") from None
     if header.get("sha256") != _checksum(tensors, header.get("meta", "")):
-        raise TrainingError(path, "the checkpoint is damaged: its checksum does not match its contents; train the model again")
+        raise TrainingError(
+            path, "the checkpoint is damaged: its checksum does not match its contents; train the model again"
+        )
     return tensors, json.loads(header["meta"])
 
 
@@ -109,7 +123,9 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
 
-    def save(self, step: int, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE) -> None:
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE
+    ) -> None:
         """Write the state after a step, and remove those that are too many, and later ones, which could not be read when the fit went on.
         Arguments as for `save_checkpoint`.
 
@@ -156,10 +172,16 @@ class Checkpoints:
         """
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         own = sum(file.stat().st_size for file in (*self._files(), best) if file.exists())
-        needed, free = (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(there).free + own
+        needed, free = (
+            (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()),
+            shutil.disk_usage(there).free + own,
+        )
         if needed > free:
             found = f"{needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found {free / 1e9:.2f} GB free or its own"
-            raise TrainingError(self.folder, f"training needs {found}; free space, choose another --out, or lower training.keep")
+            raise TrainingError(
+                self.folder,
+                f"training needs {found}; free space, choose another --out, or lower training.keep",
+            )
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))

@@ -38,7 +38,10 @@ def require_compiler(device: torch.device) -> None:
     """See that there is one where the device needs it; see `compile_dense`."""
     compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
     if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
-        raise TrainingError("training.compile", "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off")
+        raise TrainingError(
+            "training.compile",
+            "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off",
+        )
 
 
 def _compile(module: nn.Module, tables: set[int]) -> None:

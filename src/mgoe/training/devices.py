@@ -30,7 +30,8 @@ def resolve_device(name: str) -> torch.device:
         return device
     if (device.index or 0) >= torch.cuda.device_count():
         raise TrainingError(
-            "training.device", f"{name!r} needs a GPU that is not there ({torch.cuda.device_count()} found); use auto or cpu"
+            "training.device",
+            f"{name!r} needs a GPU that is not there ({torch.cuda.device_count()} found); use auto or cpu",
         )
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
@@ -41,4 +42,6 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
         return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgoe.ahead import ahead
+from mgoe._util.prefetch import ahead
 from mgoe.config import InputGroup
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
-from mgoe.training.world import World
+from mgoe.training.distributed.process_group import World
 
 if TYPE_CHECKING:
     from mgoe.data import Prepared
@@ -49,7 +49,12 @@ class Feed:
     """
 
     def __init__(
-        self, prepared: Prepared, graph: MacroGraph, examples: Examples | ExampleFile, needs: frozenset[InputGroup], spec: FeatureSpec
+        self,
+        prepared: Prepared,
+        graph: MacroGraph,
+        examples: Examples | ExampleFile,
+        needs: frozenset[InputGroup],
+        spec: FeatureSpec,
     ):
         self.examples = examples
         self.spec = spec
@@ -93,7 +98,10 @@ class Feed:
         size = max(1, rows_at_once // batch_size) * batch_size
         first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
         chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
-        blocks = ((to_device(self._inputs_of(mine), device), counts) for mine, counts in _shares(chunks, batch_size, world))
+        blocks = (
+            (to_device(self._inputs_of(mine), device), counts)
+            for mine, counts in _shares(chunks, batch_size, world)
+        )
         with closing(ahead(blocks)) as ready:
             for block, counts in ready:
                 places = np.cumsum([0, *counts]).tolist()
@@ -138,7 +146,9 @@ class Feed:
 
 def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:
     """A seeded sample of `number` of `total` rows, rising; all of them where they are no more. Memory follows the sample."""
-    return np.sort(np.random.default_rng(seed).choice(total, min(total, number), replace=False, shuffle=False))
+    return np.sort(
+        np.random.default_rng(seed).choice(total, min(total, number), replace=False, shuffle=False)
+    )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -159,7 +169,9 @@ def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
             return
 
 
-def _shares(chunks: Iterable[Examples], batch_size: int, world: World) -> Iterator[tuple[Examples, list[int]]]:
+def _shares(
+    chunks: Iterable[Examples], batch_size: int, world: World
+) -> Iterator[tuple[Examples, list[int]]]:
     """Of chunks of whole batches: this process' rows, and how many of each batch they are. Never none: a batch that is too small for all
     processes gives its first row without weight."""
     for chunk in chunks:

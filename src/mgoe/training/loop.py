@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mgoe._util.files import clear_unfinished, write_json
 from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
-from mgoe.files import clear_unfinished, write_json
 from mgoe.training.checkpoint import Checkpoints, load_weights, read_meta, save_checkpoint
 from mgoe.training.compiling import compile_dense
 from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.done import FREE, Done, check_same
 from mgoe.training.feed import Feed
 from mgoe.training.interrupt import deferred
@@ -29,11 +31,9 @@ from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import FitProgress, OnProgress
 from mgoe.training.result import CURVES, FitResult, check_examples
-from mgoe.training.sharded import place_tables, unshard
 from mgoe.training.step import Stepper
 from mgoe.training.track import TRACKERS, Tracker, of_epoch, of_progress
 from mgoe.training.trouble import LossGuard, first_not_finite
-from mgoe.training.world import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -148,7 +148,10 @@ class _Run:
             KeyboardInterrupt: This process, or one that trains with it, was asked to stop; a checkpoint is saved.
         """
         saved = time.perf_counter()
-        while self.done.epochs < self.settings.epochs and self.done.epochs - self.done.best_epoch < self.settings.patience:
+        while (
+            self.done.epochs < self.settings.epochs
+            and self.done.epochs - self.done.best_epoch < self.settings.patience
+        ):
             if self.done.steps < (self.done.epochs + 1) * self.steps_an_epoch:
                 for _ in self._train_epoch():
                     due = time.perf_counter() - saved >= seconds(self.settings.checkpoint)
@@ -166,23 +169,33 @@ class _Run:
         """The rest of an epoch, step by step."""
         epoch, first = self.done.epochs + 1, self.done.steps % self.steps_an_epoch
         every = 1 if self.device.type == "cpu" else REPORT_STEPS
-        guard = LossGuard(self.model, [task.name for task in self.tasks], epoch, every, first, self.settings.accumulate)
+        guard = LossGuard(
+            self.model, [task.name for task in self.tasks], epoch, every, first, self.settings.accumulate
+        )
         since_report = torch.zeros((), device=self.device)
         started, earlier = time.perf_counter(), self.done.epoch_seconds
         self.model.train()
         feeding = self.train.batches(
-            self.settings.batch_size, shuffle_seed=(self.seed, epoch), device=self.device, start=first, world=self.world
+            self.settings.batch_size,
+            shuffle_seed=(self.seed, epoch),
+            device=self.device,
+            start=first,
+            world=self.world,
         )
         with closing(feeding) as batches:
             for number, batch in enumerate(batches, first + 1):
                 last = number == self.steps_an_epoch
-                loss, of_tasks = self.step(batch, self.done.steps, lambda *what, last=last: guard.check(*what, last=last))
+                loss, of_tasks = self.step(
+                    batch, self.done.steps, lambda *what, last=last: guard.check(*what, last=last)
+                )
                 self.done.steps += 1
                 self.done.losses += of_tasks
                 self.done.epoch_seconds = earlier + time.perf_counter() - started
                 since_report += loss
                 if (self.on_progress or self.tracker) and (number % REPORT_STEPS == 0 or last):
-                    steps = min((number - 1) % REPORT_STEPS + 1, number - first)  # of this process, since it reported
+                    steps = min(
+                        (number - 1) % REPORT_STEPS + 1, number - first
+                    )  # of this process, since it reported
                     self._report(epoch, float(since_report) / steps, number)
                     since_report.zero_()
                 yield
@@ -191,7 +204,17 @@ class _Run:
         done = self.done
         rate = self._samples() / (done.train_seconds + done.epoch_seconds)
         last = done.curves[-1] if done.curves else {}
-        now = FitProgress(epoch, self.settings.epochs, done.steps, self.steps, rate, loss, done.last, self._by_task(steps), last)
+        now = FitProgress(
+            epoch,
+            self.settings.epochs,
+            done.steps,
+            self.steps,
+            rate,
+            loss,
+            done.last,
+            self._by_task(steps),
+            last,
+        )
         if self.on_progress:
             self.on_progress(now)
         if self.tracker:
@@ -226,7 +249,8 @@ class _Run:
         if not np.isfinite(predictions).all():
             culprit = first_not_finite(self.model)
             raise TrainingError(
-                f"epoch {epoch}", f"predictions on validation are not finite (first parameter: {culprit!r}); lower training.learning_rate"
+                f"epoch {epoch}",
+                f"predictions on validation are not finite (first parameter: {culprit!r}); lower training.learning_rate",
             )
         scores = measure(self.tasks, self.valid.examples.labels, predictions, self.valid.examples.user)
         done.last = self.monitor.value(scores)
@@ -255,7 +279,11 @@ class _Run:
 
     def _write_curves(self) -> None:
         if self.world.leads:
-            written = {"monitor": self.monitor.text, "best_epoch": self.done.best_epoch, "epochs": self.done.curves}
+            written = {
+                "monitor": self.monitor.text,
+                "best_epoch": self.done.best_epoch,
+                "epochs": self.done.curves,
+            }
             write_json(self.out / CURVES, written)
 
     def _save(self) -> None:
@@ -263,7 +291,12 @@ class _Run:
         tensors = self.step.tensors() | {"losses": self.done.losses, "random": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        meta = {"of": self._of, "done": self.done.numbers(), "seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds}
+        meta = {
+            "of": self._of,
+            "done": self.done.numbers(),
+            "seconds": self.wall_seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
         self.checkpoints.save(self.done.steps, tensors, meta, self.world)
 
     def clear(self) -> None:
@@ -306,7 +339,13 @@ class _Run:
             examples["shuffled together"] = self.train.window
         model = {"class": type(self.model).__name__, **self.model.options.model_dump(mode="json")}
         tasks = [asdict(task) for task in self.model.spec.tasks]
-        known = {"parameters": shapes, "model": model, "tasks": tasks, "graph": self.train.fingerprint, "examples": examples}
+        known = {
+            "parameters": shapes,
+            "model": model,
+            "tasks": tasks,
+            "graph": self.train.fingerprint,
+            "examples": examples,
+        }
         return {**known, "settings": kept, "seed": self.seed}
 
     @contextmanager

@@ -57,8 +57,12 @@ class Monitor:
             if text == RANKING:
                 return cls(tuple(task.name for task in tasks), "rmse", "all.rmse")
             hint = did_you_mean(text, sorted(valid))
-            raise TrainingError("training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}")
-        chosen = tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind])
+            raise TrainingError(
+                "training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}"
+            )
+        chosen = tuple(
+            task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind]
+        )
         return cls(chosen, metric, text)
 
     def of_task(self, task: Task, labels: np.ndarray, users: np.ndarray) -> Monitor:
@@ -66,7 +70,9 @@ class Monitor:
         loss = Monitor((task.name,), _LOSS[task.kind], f"{task.name}.{_LOSS[task.kind]}")
         same = Monitor((task.name,), self.metric, f"{task.name}.{self.metric}")
         guess = np.full_like(labels, 0.5)[:, None]
-        defined = self.metric in _NAMES[task.kind] and not np.isnan(same.value(measure([task], labels[:, None], guess, users)))
+        defined = self.metric in _NAMES[task.kind] and not np.isnan(
+            same.value(measure([task], labels[:, None], guess, users))
+        )
         return same if defined else loss
 
     @property
@@ -76,7 +82,9 @@ class Monitor:
     def value(self, scores: Scores) -> float:
         """The monitored number: the mean over the tasks where it is defined; NaN where it is nowhere."""
         parts = ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
-        return metrics.mean_defined(metrics.mean_defined(scores[task][part] for part in parts) for task in self.tasks)
+        return metrics.mean_defined(
+            metrics.mean_defined(scores[task][part] for part in parts) for task in self.tasks
+        )
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether a value beats the best so far."""
@@ -93,6 +101,9 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
         users: Groups of GAUC. Shape (N,).
     """
     return {
-        task.name: {name: float(function(labels[:, t], predictions[:, t], users)) for name, function in _MEASURES[task.kind].items()}
+        task.name: {
+            name: float(function(labels[:, t], predictions[:, t], users))
+            for name, function in _MEASURES[task.kind].items()
+        }
         for t, task in enumerate(tasks)
     }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mgoe.config import TrainingSettings
-from mgoe.training.shards import Shard
+from mgoe.training.distributed.shards import Shard
 
 
 class RowwiseAdagrad(Optimizer):
@@ -52,7 +52,9 @@ class RowwiseAdagrad(Optimizer):
         state["accumulator"][rows] = accumulated
         step = (values / (accumulated.sqrt() + eps)[:, None]).to(table.dtype)
         if isinstance(rows, Tensor):  # in one pass over the rows, where indexing takes two
-            step = torch.sparse_coo_tensor(rows[None], step, table.shape, is_coalesced=True, check_invariants=False)
+            step = torch.sparse_coo_tensor(
+                rows[None], step, table.shape, is_coalesced=True, check_invariants=False
+            )
         table.add_(step, alpha=-rate)
 
 
@@ -68,7 +70,10 @@ def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
 
 
 def make_optimizers(
-    tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings, balance: Sequence[nn.Parameter] = ()
+    tables: list[nn.Parameter],
+    dense: list[nn.Parameter],
+    settings: TrainingSettings,
+    balance: Sequence[nn.Parameter] = (),
 ) -> list[Optimizer]:
     """Row-wise Adagrad for the tables, fused AdamW for the dense part; either is left out where it has no parameter.
 
@@ -82,7 +87,11 @@ def make_optimizers(
             adam.add_param_group({"params": balance, "weight_decay": 0.0})
         for parameter in (*dense, *balance):
             step = torch.zeros((), device=parameter.device)
-            adam.state[parameter] = {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+            adam.state[parameter] = {
+                "step": step,
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
         optimizers.append(adam)
     if tables:
         optimizers.append(RowwiseAdagrad(tables, lr=settings.table_learning_rate))
@@ -106,7 +115,11 @@ def set_rates(optimizers: list[Optimizer], settings: TrainingSettings, step: int
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor | Shard]:
     """What the optimisers have gathered, by name: optimiser, parameter and quantity."""
-    return {f"optimizer.{o}.{p}.{key}": value for o, p, state in _states(optimizers) for key, value in state.items()}
+    return {
+        f"optimizer.{o}.{p}.{key}": value
+        for o, p, state in _states(optimizers)
+        for key, value in state.items()
+    }
 
 
 def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
@@ -116,12 +129,16 @@ def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) 
         kind, *place = name.split(".", 3)
         if kind == "optimizer":
             o, p, key = int(place[0]), int(place[1]), place[2]
-            parameter = [parameter for group in optimizers[o].param_groups for parameter in group["params"]][p]
+            parameter = [parameter for group in optimizers[o].param_groups for parameter in group["params"]][
+                p
+            ]
             held = states[o, p].get(key)
             states[o, p][key] = held.take(tensor) if isinstance(held, Shard) else tensor.to(parameter.device)
 
 
 def _states(optimizers: list[Optimizer]) -> Iterator[tuple[int, int, dict[str, Any]]]:
     for o, optimizer in enumerate(optimizers):
-        for p, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):
+        for p, parameter in enumerate(
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ):
             yield o, p, optimizer.state[parameter]

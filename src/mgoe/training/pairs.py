@@ -64,6 +64,8 @@ class PairScorer:
                     spec=spec,
                     **self._sides,
                 )
-                batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
+                batch = {
+                    name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()
+                }
                 out[part] = self._predict(to_device(batch, device)).float().cpu().numpy()
         return out

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mgoe.training.balance import conflict
+from mgoe.training.distributed.process_group import World
 from mgoe.training.feed import Feed, some_rows, to_device
-from mgoe.training.world import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -75,5 +75,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights are; tables may be beside it, in a file."""
-    places = [parameter.device for parameter in model.parameters()] or [buffer.device for buffer in model.buffers()]
+    places = [parameter.device for parameter in model.parameters()] or [
+        buffer.device for buffer in model.buffers()
+    ]
     return next((place for place in places if place.type != "cpu"), places[0])

@@ -34,7 +34,11 @@ class FitProgress:
     """What the last validation found: its entry of `curves.json`; empty before the first."""
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch}/{self.epochs}", f"{self.samples_per_second / 1000:,.1f} k samples/s", f"loss {self.loss:.4f}"]
+        parts = [
+            f"epoch {self.epoch}/{self.epochs}",
+            f"{self.samples_per_second / 1000:,.1f} k samples/s",
+            f"loss {self.loss:.4f}",
+        ]
         if len(self.losses) > 1:
             parts.append(" ".join(f"{task} {loss:.4f}" for task, loss in self.losses.items()))
         conflict = [cosine for t, row in enumerate(self.last.get("conflict", ())) for cosine in row[:t]]
@@ -55,7 +59,12 @@ def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress
     if not sys.stderr.isatty():
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, state="")
 

@@ -44,9 +44,13 @@ def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
     """
     for place, feed in (("training examples", train), ("validation examples", valid)):
         if len(feed) == 0:
-            raise TrainingError(place, "there must be at least one, found none; widen the time range or move split.cuts")
+            raise TrainingError(
+                place, "there must be at least one, found none; widen the time range or move split.cuts"
+            )
     labels = valid.examples.labels
-    if np.isnan(monitor.value(measure(valid.spec.tasks, labels, np.full_like(labels, 0.5), valid.examples.user))):
+    if np.isnan(
+        monitor.value(measure(valid.spec.tasks, labels, np.full_like(labels, 0.5), valid.examples.user))
+    ):
         raise TrainingError(
             "training.monitor",
             f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; choose another or move split.cuts",

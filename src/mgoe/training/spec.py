@@ -20,7 +20,9 @@ MOMENT_ROWS = 200_000
 """Training examples that means and deviations are estimated from."""
 
 
-def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS)) -> FeatureSpec:
+def make_spec(
+    prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS)
+) -> FeatureSpec:
     """The specification of data that models are made for.
 
     Moments come from training examples alone. A user or item that the log holds only after them has no row of its own in the embedding
@@ -36,7 +38,10 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
     """
     examples = prepared.streamed("train")
     if len(examples) == 0:
-        raise TrainingError("training examples", "there must be at least one, found none; widen the time range or move split.cuts")
+        raise TrainingError(
+            "training examples",
+            "there must be at least one, found none; widen the time range or move split.cuts",
+        )
     labels, positions = _scan(examples)
     known = len(prepared.cuts) - 2  # the snapshot that holds every training window
     latest = graph.snapshots[-1]
@@ -53,7 +58,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
         item_side=_categories(prepared.item_side.encoders),
         context=_categories(prepared.context_features),
         positions=positions,
-        code_scores=tuple(graph.code_scores),
+        task_mask_scores=tuple(graph.task_mask_scores),
     )
     rows = some_rows(len(examples), MOMENT_ROWS, 0)
     sample = Feed(prepared, graph, examples, needs & DENSE_KEYS.keys(), spec).block(rows)
@@ -61,7 +66,10 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup
     return replace(
         spec,
         widths={key: values.shape[1] for key, values in dense.items()},
-        moments={key: (tuple(values.mean(0).tolist()), tuple(values.std(0, correction=0).tolist())) for key, values in dense.items()},
+        moments={
+            key: (tuple(values.mean(0).tolist()), tuple(values.std(0, correction=0).tolist()))
+            for key, values in dense.items()
+        },
     )
 
 

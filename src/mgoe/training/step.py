@@ -15,11 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 from mgoe.config import TrainingSettings
 from mgoe.training.allocator import keep_freed_memory
 from mgoe.training.balance import make_balance
+from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.sharded import follow
+from mgoe.training.distributed.shards import Shard
 from mgoe.training.feed import Batch
 from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
-from mgoe.training.sharded import follow
-from mgoe.training.shards import Shard
-from mgoe.training.world import World
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -38,7 +38,9 @@ class Stepper:
         world: The processes that step together.
     """
 
-    def __init__(self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World):
+    def __init__(
+        self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World
+    ):
         keep_freed_memory()
         self.model, self.settings, self.steps, self.world = model, settings, steps, world
         self.bfloat16 = bfloat16
@@ -86,7 +88,11 @@ class Stepper:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
-        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        weights = {
+            name.removeprefix("model."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
         self.model.load_state_dict(weights)
         for name, tensor in self.balance.tensors().items():
             tensor.copy_(tensors[f"balance.{name}"])

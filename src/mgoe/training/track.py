@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from mgoe.extras import load
-from mgoe.files import write_text
+from mgoe._util.extras import load
+from mgoe._util.files import write_text
 from mgoe.training.progress import FitProgress
 
 MEND = "pip install 'mgoe[track]'"
@@ -60,7 +60,9 @@ class MLflow:
         self._client = self.load()
         held = folder / "mlflow.run"
         known = held.read_text() if step and held.exists() else None
-        run = self._client.start_run(run_id=known, run_name=None if known else "/".join(folder.resolve().parts[-2:]))
+        run = self._client.start_run(
+            run_id=known, run_name=None if known else "/".join(folder.resolve().parts[-2:])
+        )
         write_text(held, run.info.run_id)
 
     @staticmethod
@@ -69,7 +71,9 @@ class MLflow:
         return load("mlflow", "training.track", "MLflow", MEND)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}  # a name is a file in some stores
+        named = {
+            name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()
+        }  # a name is a file in some stores
         self._client.log_metrics(named, step=step)
 
     def close(self, whole: bool) -> None:
@@ -81,7 +85,9 @@ TRACKERS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBo
 
 def of_progress(now: FitProgress) -> dict[str, float]:
     """Numbers of a report during an epoch, by name."""
-    return {"loss": now.loss, "samples_per_second": now.samples_per_second} | {f"loss/{task}": loss for task, loss in now.losses.items()}
+    return {"loss": now.loss, "samples_per_second": now.samples_per_second} | {
+        f"loss/{task}": loss for task, loss in now.losses.items()
+    }
 
 
 def of_epoch(entry: dict[str, Any]) -> dict[str, float]:

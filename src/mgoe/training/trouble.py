@@ -23,7 +23,15 @@ class LossGuard:
         parts: Of a batch, each of which is checked.
     """
 
-    def __init__(self, model: nn.Module, tasks: Sequence[str], epoch: int, every: int = 1, seen: int = 0, parts: int = 1):
+    def __init__(
+        self,
+        model: nn.Module,
+        tasks: Sequence[str],
+        epoch: int,
+        every: int = 1,
+        seen: int = 0,
+        parts: int = 1,
+    ):
         self._model, self._tasks, self._epoch, self._every, self._parts = model, tasks, epoch, every, parts
         self._unseen: list[Tensor] = []
         self._seen = seen * parts
@@ -58,7 +66,9 @@ class LossGuard:
 
 def first_not_finite(model: nn.Module) -> str | None:
     """Name of the first parameter, in the model's order, that holds a NaN or an infinity."""
-    return next((name for name, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
+    return next(
+        (name for name, parameter in model.named_parameters() if not parameter.isfinite().all()), None
+    )
 
 
 def _origin(model: nn.Module, batch: Batch, loss: Tensor) -> str:
@@ -72,6 +82,9 @@ def _origin(model: nn.Module, batch: Batch, loss: Tensor) -> str:
     loss.backward()
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
-        if gradient is not None and not (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all():
+        if (
+            gradient is not None
+            and not (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all()
+        ):
             return f"parameter {name!r} is the first whose gradient is not finite"
     return "every parameter and input is finite"

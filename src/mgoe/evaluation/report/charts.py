@@ -40,7 +40,13 @@ def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = 
     front = (min if lower_is_better else max)((mark.value for mark in marks), default=0.0)
     away = [abs(mark.value - front) for mark in marks]
     near = 3 * float(np.median(away)) if len(marks) > 3 else math.inf
-    return _intervals(marks, label, [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9], "{:.4f}", 56)
+    return _intervals(
+        marks,
+        label,
+        [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9],
+        "{:.4f}",
+        56,
+    )
 
 
 def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
@@ -52,7 +58,9 @@ def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
     return _intervals(marks, label, shown, "{:+.4f}", 116, zero=True)
 
 
-def _intervals(marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: str, room: float, zero: bool = False) -> Svg:
+def _intervals(
+    marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: str, room: float, zero: bool = False
+) -> Svg:
     left, right = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4)), WIDTH - room
     bottom = ROW * len(marks) + 8
     svg = Svg(WIDTH, bottom + 22, label)
@@ -75,17 +83,28 @@ def _intervals(marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: s
         svg.text((WIDTH, y + 4), text, f"value{weight}", "end")
         if not low <= mark.value <= high:
             edge, inward = (left, 5) if mark.value < low else (right, -5)
-            svg.path([(edge + inward, y - 4), (edge, y), (edge + inward, y + 4)], f"off{css}", f"{tip}, off the scale")
+            svg.path(
+                [(edge + inward, y - 4), (edge, y), (edge + inward, y + 4)],
+                f"off{css}",
+                f"{tip}, off the scale",
+            )
             continue
         if math.isfinite(half):
             svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
         for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:
             svg.line((scale(seed), y - 4), (scale(seed), y + 4), f"seed{css}")
-        svg.circle((scale(mark.value), y), 4, f"dot{css}", tip + (f" [{mark.low:.4f}, {mark.high:.4f}]" if math.isfinite(half) else ""))
+        svg.circle(
+            (scale(mark.value), y),
+            4,
+            f"dot{css}",
+            tip + (f" [{mark.low:.4f}, {mark.high:.4f}]" if math.isfinite(half) else ""),
+        )
     return svg
 
 
-def line_chart(series: Sequence[Sequence[tuple[float, float]]], label: str, best: Sequence[tuple[float, float]] = ()) -> Svg:
+def line_chart(
+    series: Sequence[Sequence[tuple[float, float]]], label: str, best: Sequence[tuple[float, float]] = ()
+) -> Svg:
     """Thin lines over whole steps (epochs), with a dot where each was best."""
     svg = Svg(180, 118, label)
     steps = [x for line in series for x, _ in line] or [1.0]
@@ -105,7 +124,9 @@ def line_chart(series: Sequence[Sequence[tuple[float, float]]], label: str, best
     return svg
 
 
-def reliability_chart(points: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, int], label: str) -> Svg:
+def reliability_chart(
+    points: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, int], label: str
+) -> Svg:
     """Observed share over mean prediction of each bin, a line a model, the first on top; logarithmic where predictions span two decades."""
     width = 340
     svg = Svg(width, 330, label)
@@ -128,11 +149,22 @@ def reliability_chart(points: Mapping[str, Mapping[str, Sequence[float]]], colou
         pairs = list(zip(bins["predicted"], bins["observed"], bins["rows"], strict=True))
         svg.path([(across(p), up(o)) for p, o, _ in pairs], f"curve {css}")
         for p, o, rows in pairs:
-            svg.circle((across(p), up(o)), 2.8, f"end {css}", f"{model}: predicted {p:.4f}, observed {o:.4f}, {rows:,.0f} rows")
+            svg.circle(
+                (across(p), up(o)),
+                2.8,
+                f"end {css}",
+                f"{model}: predicted {p:.4f}, observed {o:.4f}, {rows:,.0f} rows",
+            )
     return svg
 
 
-def heat_map(lift: np.ndarray, user_sizes: np.ndarray, item_sizes: np.ndarray, users: Sequence[int], items: Sequence[int]) -> Svg:
+def heat_map(
+    lift: np.ndarray,
+    user_sizes: np.ndarray,
+    item_sizes: np.ndarray,
+    users: Sequence[int],
+    items: Sequence[int],
+) -> Svg:
     """Lift between macro nodes: warm where a user macro node takes more of an item macro node than expected. Bars are members.
 
     Args:
@@ -144,7 +176,9 @@ def heat_map(lift: np.ndarray, user_sizes: np.ndarray, item_sizes: np.ndarray, u
     left, top, bar = 34.0, 34.0, 44.0
     wide, tall = cell * len(items), cell * len(users)
     svg = Svg(left + wide + bar + 8, top + tall + bar + 8, "Lift between user and item macro nodes")
-    depth = np.clip(np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1)  # 8 times as much, or an eighth, is the full colour
+    depth = np.clip(
+        np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1
+    )  # 8 times as much, or an eighth, is the full colour
     every = max(1, math.ceil(11 / cell))
     for row, u in enumerate(users):
         y = top + row * cell
@@ -155,19 +189,33 @@ def heat_map(lift: np.ndarray, user_sizes: np.ndarray, item_sizes: np.ndarray, u
             css = "hot" if depth[u, i] > 0 else "cool"
             svg.rect((left + column * cell, y), (cell - 1, cell - 1), css, tip, abs(float(depth[u, i])), 2)
         size = bar * user_sizes[u] / max(user_sizes.max(), 1)
-        svg.rect((left + wide + 4, y + 1), (size, cell - 3), "size", f"user node {u}: {user_sizes[u]:,} users", radius=2)
+        svg.rect(
+            (left + wide + 4, y + 1),
+            (size, cell - 3),
+            "size",
+            f"user node {u}: {user_sizes[u]:,} users",
+            radius=2,
+        )
     for column, i in enumerate(items):
         x = left + column * cell
         if column % every == 0:
             svg.text((x + cell / 2, top - 6), i, "tick", "middle")
         size = bar * item_sizes[i] / max(item_sizes.max(), 1)
-        svg.rect((x + 1, top + tall + 4), (cell - 3, size), "size", f"item node {i}: {item_sizes[i]:,} items", radius=2)
+        svg.rect(
+            (x + 1, top + tall + 4),
+            (cell - 3, size),
+            "size",
+            f"item node {i}: {item_sizes[i]:,} items",
+            radius=2,
+        )
     svg.text((left, 11), "item macro nodes →", "axis")
     svg.text((9, top + tall / 2), "user macro nodes", "axis", "middle", turned=True)
     return svg
 
 
-def gate_bars(weights: Sequence[Sequence[float]], tasks: Sequence[str], experts: Sequence[str], label: str) -> Svg:
+def gate_bars(
+    weights: Sequence[Sequence[float]], tasks: Sequence[str], experts: Sequence[str], label: str
+) -> Svg:
     """For each task, the share of each expert in what its tower reads."""
     svg = Svg(WIDTH, 30 * len(tasks) + 6, label)
     left = min(110, 12 + 7 * max((len(task) for task in tasks), default=4))
@@ -177,7 +225,13 @@ def gate_bars(weights: Sequence[Sequence[float]], tasks: Sequence[str], experts:
         whole = sum(finite(shares)) or 1.0
         for number, (expert, share) in enumerate(zip(experts, shares, strict=True)):
             width = (WIDTH - left) * (share / whole if math.isfinite(share) else 0)
-            svg.rect((x, y), (width - 1.5, 22), f"fill c{number % COLOURS + 1}", f"{task} reads {share:.1%} of expert {expert}", radius=3)
+            svg.rect(
+                (x, y),
+                (width - 1.5, 22),
+                f"fill c{number % COLOURS + 1}",
+                f"{task} reads {share:.1%} of expert {expert}",
+                radius=3,
+            )
             if width > 34:
                 svg.text((x + width / 2, y + 15), f"{share:.0%}", "inside", "middle")
             x += width

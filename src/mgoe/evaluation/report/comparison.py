@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mgoe._util.files import write_text
 from mgoe.evaluation.report.charts import Mark, difference_plot
 from mgoe.evaluation.report.render import templates
 from mgoe.evaluation.report.svg import Svg
 from mgoe.evaluation.standings import Standings, differences, holds, quality, verdict
 from mgoe.evaluation.table import MEAN, MEAN_TITLE, head, main_columns, summarise
-from mgoe.files import write_text
 
 TEMPLATE = "comparison.html.j2"
 
 
 def render_comparison(
-    name: str, standings: Sequence[Standings], facts: Mapping[str, object] | None = None, settings: str = "", command: str = ""
+    name: str,
+    standings: Sequence[Standings],
+    facts: Mapping[str, object] | None = None,
+    settings: str = "",
+    command: str = "",
 ) -> str:
     """A comparison as one HTML page that loads nothing.
 
@@ -30,7 +34,9 @@ def render_comparison(
         command: That makes it again.
     """
     boards = [_board(one) for one in standings]
-    return templates.get_template(TEMPLATE).render(title=name, boards=boards, facts=facts or {}, settings=settings, command=command)
+    return templates.get_template(TEMPLATE).render(
+        title=name, boards=boards, facts=facts or {}, settings=settings, command=command
+    )
 
 
 def write_comparison(path: Path, *args: Any, **kwargs: Any) -> None:
@@ -53,8 +59,15 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
     columns = main_columns(summarise(standings.rows))
     plots = []
     for column in sorted(columns, key=lambda column: column != MEAN):
-        chosen = [lead for lead in standings.leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
-        marks = [Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead)) for lead in chosen]
+        chosen = [
+            lead
+            for lead in standings.leads
+            if (lead.task, lead.metric) == column and math.isfinite(lead.value)
+        ]
+        marks = [
+            Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead))
+            for lead in chosen
+        ]
         name = MEAN_TITLE if column == MEAN else head(column)
         if marks:
             plots.append((name, difference_plot(marks, f"{standings.reference} minus each rival: {name}")))

@@ -120,7 +120,11 @@ class ReportData:
 
 
 def _members(
-    macro: NDArray[np.integer], sums: NDArray[np.floating], k: int, ids: Callable[[NDArray[np.int64]], Iterable[Any]], examples: int
+    macro: NDArray[np.integer],
+    sums: NDArray[np.floating],
+    k: int,
+    ids: Callable[[NDArray[np.int64]], Iterable[Any]],
+    examples: int,
 ) -> list[list[str]]:
     order = np.lexsort((-np.asarray(sums), macro))
     starts = np.searchsorted(macro[order], np.arange(k + 1))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jinja2
 
+from mgoe._util.files import write_text
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import sections
-from mgoe.files import write_text
 
 templates = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),

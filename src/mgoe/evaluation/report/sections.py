@@ -10,7 +10,16 @@ import numpy as np
 
 from mgoe.evaluation.compare import Estimate
 from mgoe.evaluation.report import tables
-from mgoe.evaluation.report.charts import COLOURS, Mark, difference_plot, gate_bars, heat_map, interval_plot, line_chart, reliability_chart
+from mgoe.evaluation.report.charts import (
+    COLOURS,
+    Mark,
+    difference_plot,
+    gate_bars,
+    heat_map,
+    interval_plot,
+    line_chart,
+    reliability_chart,
+)
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.svg import Svg, finite
 from mgoe.evaluation.rows import ALL
@@ -48,7 +57,9 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
     if data.leader not in means:
         return ""
     rank = sum(value > means[data.leader] for value in means.values()) + 1
-    place = "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
+    place = (
+        "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
+    )
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = f"{data.leader} reaches {means[data.leader]:.4f} on test, as the mean of AUC and GAUC over {tasks}{place}."
     rivals = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
@@ -62,7 +73,9 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
 
 def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[str, Any]:
     counts = {
-        row["metric"]: row["value"] for row in reversed(data.rows) if (row["task"], row["split"], row["slice"]) == (task, "test", ALL)
+        row["metric"]: row["value"]
+        for row in reversed(data.rows)
+        if (row["task"], row["split"], row["slice"]) == (task, "test", ALL)
     }
     named = (
         ("examples", "test examples"),
@@ -71,10 +84,15 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
         ("gauc_users_skipped", "users of one class left out of GAUC"),
     )
     plots = [(title(metric), plot) for metric in SHOWN if (plot := _plot(data, (task, metric)))]
-    ahead = [(f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric))) for metric in SHOWN]
+    ahead = [
+        (f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric)))
+        for metric in SHOWN
+    ]
     return {
         "name": task,
-        "counts": [f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))],
+        "counts": [
+            f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))
+        ],
         "grid": tables.task_grid(data, task),
         "plots": plots + [(head, plot) for head, plot in ahead if plot],
     }
@@ -88,33 +106,58 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
         if column in found and math.isfinite(found[column].mean):
             interval = own.get(model)
             low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
-            marks.append(Mark(model, found[column].mean, low, high, [*seeds[model][column].values()], model == data.leader))
+            marks.append(
+                Mark(
+                    model,
+                    found[column].mean,
+                    low,
+                    high,
+                    [*seeds[model][column].values()],
+                    model == data.leader,
+                )
+            )
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
-    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1]))) if len(marks) > 1 else None
+    return (
+        interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1])))
+        if len(marks) > 1
+        else None
+    )
 
 
 def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
-    plots = [(MEAN_TITLE, _plot(data, MEAN)), (f"The same, {data.leader} minus each rival", _differences(differences, MEAN))]
+    plots = [
+        (MEAN_TITLE, _plot(data, MEAN)),
+        (f"The same, {data.leader} minus each rival", _differences(differences, MEAN)),
+    ]
     return [(head, plot) for head, plot in plots if plot]
 
 
 def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
     """One metric's differences to all rivals."""
     chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
-    marks = [Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0) for e in chosen]
+    marks = [
+        Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0) for e in chosen
+    ]
     return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
 
 
 def _curves(data: ReportData) -> list[dict[str, Any]]:
     """Validation and training loss of each model, a thin line a seed."""
     runs = {model: list(seeds.values()) for model, seeds in data.curves.items() if seeds}
-    watched = {model: [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in found] for model, found in runs.items()}
+    watched = {
+        model: [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in found]
+        for model, found in runs.items()
+    }
     losses = {
-        model: [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in found] for model, found in runs.items()
+        model: [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in found]
+        for model, found in runs.items()
     }
     cards = []
     for model, found in runs.items():
-        best = [(run["best_epoch"], dict(line).get(run["best_epoch"], math.nan)) for run, line in zip(found, watched[model], strict=True)]
+        best = [
+            (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
+            for run, line in zip(found, watched[model], strict=True)
+        ]
         epochs = sorted({int(run["best_epoch"]) for run in found})
         cards.append(
             {
@@ -135,7 +178,11 @@ def _reliability(data: ReportData) -> dict[str, Any]:
     colours = {model: number % COLOURS + 1 for number, model in enumerate(drawn)}
     charts = []
     for task in data.tasks:
-        points = {m: data.reliability[m][task] for m in drawn if task in data.reliability[m] and data.reliability[m][task]["rows"]}
+        points = {
+            m: data.reliability[m][task]
+            for m in drawn
+            if task in data.reliability[m] and data.reliability[m][task]["rows"]
+        }
         if points:
             charts.append((task, reliability_chart(points, colours, f"Reliability of {task}")))
     return {
@@ -170,7 +217,13 @@ def _gates(data: ReportData) -> list[dict[str, Any]]:
         tasks = data.tasks if len(data.tasks) == len(weights) else [str(t + 1) for t in range(len(weights))]
         experts = [str(s + 1) for s in range(weights.shape[1])]
         legend = [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)]
-        cards.append({"model": model, "chart": gate_bars(weights.tolist(), tasks, experts, f"Gate use of {model}"), "legend": legend})
+        cards.append(
+            {
+                "model": model,
+                "chart": gate_bars(weights.tolist(), tasks, experts, f"Gate use of {model}"),
+                "legend": legend,
+            }
+        )
     return cards
 
 
@@ -187,4 +240,6 @@ def _value(value: float | None) -> float:
 def _fact(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    )

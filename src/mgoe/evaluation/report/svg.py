@@ -25,18 +25,38 @@ class Svg:
     def line(self, a: Point, b: Point, css: str) -> None:
         self._add("line", css, x1=a[0], y1=a[1], x2=b[0], y2=b[1])
 
-    def rect(self, at: Point, size: Point, css: str, tip: str = "", opacity: float | None = None, radius: float = 0) -> None:
+    def rect(
+        self, at: Point, size: Point, css: str, tip: str = "", opacity: float | None = None, radius: float = 0
+    ) -> None:
         self._add(
-            "rect", css, tip, x=at[0], y=at[1], width=max(size[0], 0), height=max(size[1], 0), fill_opacity=opacity, rx=radius or None
+            "rect",
+            css,
+            tip,
+            x=at[0],
+            y=at[1],
+            width=max(size[0], 0),
+            height=max(size[1], 0),
+            fill_opacity=opacity,
+            rx=radius or None,
         )
 
     def circle(self, at: Point, radius: float, css: str, tip: str = "") -> None:
         self._add("circle", css, tip, cx=at[0], cy=at[1], r=radius)
 
-    def text(self, at: Point, text: object, css: str = "", anchor: str = "start", turned: bool = False) -> None:
+    def text(
+        self, at: Point, text: object, css: str = "", anchor: str = "start", turned: bool = False
+    ) -> None:
         turn = f"translate({_number(at[0])} {_number(at[1])}) rotate(-90)" if turned else None
         x, y = (0.0, 0.0) if turned else at
-        self._add("text", css, body=str(text), x=x, y=y, text_anchor=anchor if anchor != "start" else None, transform=turn)
+        self._add(
+            "text",
+            css,
+            body=str(text),
+            x=x,
+            y=y,
+            text_anchor=anchor if anchor != "start" else None,
+            transform=turn,
+        )
 
     def path(self, points: Iterable[Point], css: str, tip: str = "") -> None:
         points = list(points)
@@ -45,12 +65,20 @@ class Svg:
 
     def __html__(self) -> str:
         return Markup('<svg viewBox="0 0 {} {}" style="--w:{}px" role="img" aria-label="{}">{}</svg>').format(
-            _number(self.width), _number(self.height), _number(self.width), self.label, Markup("").join(self.parts)
+            _number(self.width),
+            _number(self.height),
+            _number(self.width),
+            self.label,
+            Markup("").join(self.parts),
         )
 
-    def _add(self, tag: str, css: str, tip: str = "", body: str = "", **attributes: float | str | None) -> None:
+    def _add(
+        self, tag: str, css: str, tip: str = "", body: str = "", **attributes: float | str | None
+    ) -> None:
         written = Markup(" ").join(
-            Markup('{}="{}"').format(name.replace("_", "-"), value if isinstance(value, str) else _number(value))
+            Markup('{}="{}"').format(
+                name.replace("_", "-"), value if isinstance(value, str) else _number(value)
+            )
             for name, value in attributes.items()
             if value is not None
         )

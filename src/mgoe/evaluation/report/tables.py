@@ -14,7 +14,16 @@ from mgoe.evaluation.rows import ALL
 from mgoe.evaluation.table import LOWER, Column, Summary, best, headline, main_columns, summarise, title
 
 MEMBERS_SHOWN = 60
-DETAILS = ("auc", "gauc", "logloss", "calibration_error", "predicted_over_observed", "rmse", "mae", "spearman")
+DETAILS = (
+    "auc",
+    "gauc",
+    "logloss",
+    "calibration_error",
+    "predicted_over_observed",
+    "rmse",
+    "mae",
+    "spearman",
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +56,32 @@ def task_grid(data: ReportData, task: str) -> Grid:
     """Every model by all metrics of one task, with intervals where there are any."""
     summaries = summarise(data.rows)
     there = {column for columns in summaries.values() for column in columns}
-    return _grid(data, summaries, [(task, metric) for metric in DETAILS if (task, metric) in there], intervals=True)
+    return _grid(
+        data, summaries, [(task, metric) for metric in DETAILS if (task, metric) in there], intervals=True
+    )
 
 
 def catalogue_grid(data: ReportData) -> Grid | None:
     """HR@k and NDCG@k of each task and their means."""
     summaries = summarise(data.rows)
-    there = dict.fromkeys(c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@")))
+    there = dict.fromkeys(
+        c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
+    )
     columns = sorted(there, key=lambda column: column[0] == ALL)
-    return _grid(data, {m: s for m, s in summaries.items() if there.keys() & s.keys()}, columns) if columns else None
+    return (
+        _grid(data, {m: s for m, s in summaries.items() if there.keys() & s.keys()}, columns)
+        if columns
+        else None
+    )
 
 
 def slice_grid(data: ReportData) -> Grid | None:
     """Mean of AUC and GAUC of every model on each slice, and the examples it speaks for."""
-    slices = [name for name in dict.fromkeys(row["slice"] for row in data.rows if row["split"] == "test") if name != ALL]
+    slices = [
+        name
+        for name in dict.fromkeys(row["slice"] for row in data.rows if row["split"] == "test")
+        if name != ALL
+    ]
     if not slices:
         return None
     lines = []
@@ -68,7 +89,12 @@ def slice_grid(data: ReportData) -> Grid | None:
         summaries = summarise(data.rows, slice=name)
         column = headline(summarise(data.rows))
         leaders = best(summaries, column)
-        sizes = [s.mean for columns in summaries.values() for (_, metric), s in columns.items() if metric == "examples" and s.mean >= 0]
+        sizes = [
+            s.mean
+            for columns in summaries.values()
+            for (_, metric), s in columns.items()
+            if metric == "examples" and s.mean >= 0
+        ]
         cells = [_number(summaries.get(model, {}).get(column), model in leaders) for model in data.models]
         lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *cells]))
     return Grid([], ["examples", *data.models], lines, ALL, "slice")
@@ -76,11 +102,24 @@ def slice_grid(data: ReportData) -> Grid | None:
 
 def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
     """Differences to each rival with half of their interval; marked where the interval leaves out 0 on the good side."""
-    columns = [c for c in dict.fromkeys((d.task, d.metric) for d in differences) if c[1] in ("auc", "gauc", "ranking", "rmse", "mae")]
-    columns = sorted((c for c in columns if c[0] != ALL or c[1] == "ranking"), key=lambda column: column[0] == ALL)
+    columns = [
+        c
+        for c in dict.fromkeys((d.task, d.metric) for d in differences)
+        if c[1] in ("auc", "gauc", "ranking", "rmse", "mae")
+    ]
+    columns = sorted(
+        (c for c in columns if c[0] != ALL or c[1] == "ranking"), key=lambda column: column[0] == ALL
+    )
     found = {(d.rival, d.task, d.metric): d for d in differences}
-    lines = [(rival or "", [_difference(found.get((rival, *c))) for c in columns]) for rival in dict.fromkeys(d.rival for d in differences)]
-    return Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="rival") if columns else None
+    lines = [
+        (rival or "", [_difference(found.get((rival, *c))) for c in columns])
+        for rival in dict.fromkeys(d.rival for d in differences)
+    ]
+    return (
+        Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="rival")
+        if columns
+        else None
+    )
 
 
 def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Grid:
@@ -91,14 +130,25 @@ def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, o
         goes = ", ".join(f"{k} (×{lift[node, k]:.1f})" for k in liked if lift[node, k] > 1)
         share = sizes[node] / max(sizes.sum(), 1)
         lines.append(
-            (str(node), [Cell(f"{sizes[node]:,}"), Cell(f"{share:.1%}"), Cell(goes or "-"), Cell(", ".join(members[node]) or "-")])
+            (
+                str(node),
+                [
+                    Cell(f"{sizes[node]:,}"),
+                    Cell(f"{share:.1%}"),
+                    Cell(goes or "-"),
+                    Cell(", ".join(members[node]) or "-"),
+                ],
+            )
         )
     return Grid([], ["members", "share", f"goes with {other} nodes", "examples"], lines, first="node")
 
 
 def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
     """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items lie side by side."""
-    users, items = (np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]) for sizes in (view.user_sizes, view.item_sizes))
+    users, items = (
+        np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN])
+        for sizes in (view.user_sizes, view.item_sizes)
+    )
     if min(len(users), len(items)) < 2:
         return users.tolist(), items.tolist()
     depth = np.clip(np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9)), -3, 3)
@@ -108,7 +158,12 @@ def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
     return users[rows].tolist(), items[columns].tolist()
 
 
-def _grid(data: ReportData, summaries: dict[str, dict[Column, Summary]], columns: Sequence[Column], intervals: bool = False) -> Grid:
+def _grid(
+    data: ReportData,
+    summaries: dict[str, dict[Column, Summary]],
+    columns: Sequence[Column],
+    intervals: bool = False,
+) -> Grid:
     own = {(e.model, e.task, e.metric): e for e in data.estimates if e.rival is None} if intervals else {}
     leaders = {column: best(summaries, column) for column in columns}
     lines = []
@@ -116,7 +171,9 @@ def _grid(data: ReportData, summaries: dict[str, dict[Column, Summary]], columns
         cells = [_number(found.get(c), model in leaders[c], own.get((model, *c))) for c in columns]
         lines.append((model, cells))
     several = len({task for task, _ in columns}) > 1
-    return Grid(_spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader)
+    return Grid(
+        _spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader
+    )
 
 
 def _number(summary: Summary | None, leads: bool, interval: Estimate | None = None) -> Cell:

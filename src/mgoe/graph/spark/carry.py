@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.arrays import mapped
+from mgoe._util.arrays import mapped
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -68,7 +68,10 @@ class Carrier:
 
     def pack(self, value: T) -> T:
         """The same with every large array carried. Goes through tuples and dataclasses."""
-        return _changed(value, lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part)
+        return _changed(
+            value,
+            lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part,
+        )
 
     def array(self, array: NDArray) -> Carried:
         """Carry an array. One that is mapped from a file is carried once."""
@@ -159,5 +162,7 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple):
         return tuple(_changed(part, change) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)})
+        return replace(
+            value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)}
+        )
     return value

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.arrays import ArrayFolder
+from mgoe._util.arrays import ArrayFolder
+from mgoe._util.files import GIB
+from mgoe._util.tables import bounded
 from mgoe.config import GraphSettings
-from mgoe.files import GIB
 from mgoe.graph.blocks import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
 from mgoe.graph.pairs import Moments, packed, write_folded
 from mgoe.graph.spark.carry import Carrier
@@ -33,7 +34,6 @@ from mgoe.graph.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
 from mgoe.graph.stages import Advance
-from mgoe.tables import bounded
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -73,7 +73,9 @@ class Spark:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop Spark where this engine started it, else leave nothing to its workers."""
         if self._session is not None and self._own:
             close_session(self._session)
@@ -81,7 +83,9 @@ class Spark:
             self._carrier.clear()
         self._session = self._carrier = None
 
-    def write_pairs(self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance) -> None:
+    def write_pairs(
+        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+    ) -> None:
         """Sort and fold the events on the cluster; see `pairs.write_pairs`. A history of another backend is written out for it first."""
         from pyspark import StorageLevel
 
@@ -89,15 +93,21 @@ class Spark:
             events = self._events(history)
             parts = max(self.cores, math.ceil(events.count() * len(moments) / ROWS_A_PART))
             ordered = events.repartitionByRange(parts, "key").sortWithinPartitions("key", "event")
-            folded = ordered.mapInArrow(FoldEvents(moments.ends, tasks), SCHEMA).persist(StorageLevel.DISK_ONLY)
+            folded = ordered.mapInArrow(FoldEvents(moments.ends, tasks), SCHEMA).persist(
+                StorageLevel.DISK_ONLY
+            )
             try:
                 folded.count()  # all parts side by side; what follows asks for one after the other
                 rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
-                write_folded(((number, folded_pairs(arrays)) for number, arrays in rows), moments, folders, advance)
+                write_folded(
+                    ((number, folded_pairs(arrays)) for number, arrays in rows), moments, folders, advance
+                )
             finally:
                 folded.unpersist()
 
-    def turn(self, snapshot: Path, work: Path, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def turn(
+        self, snapshot: Path, work: Path, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """A reading by item, times included; pairs by item come back on the way and are written as in one process."""
         rows, starts = Rows.by_user(snapshot), Rows.item_indptr(snapshot)
         held = int(self.settings.memory * TURN_SHARE * GIB) // (BYTES_A_PAIR * self.cores)
@@ -105,12 +115,16 @@ class Spark:
         carrier = self._carry(snapshot)
         task = carrier.pack(TurnBlocks(rows, reading, bounds, carrier.live, starts))
         with ArrayFolder(work) as out:
-            out.append({"by_item.indptr": starts, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]})
+            out.append(
+                {"by_item.indptr": starts, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]}
+            )
             for part in self._results(task, advance):
                 out.append({name: part.pop(name) for name in ("by_item.user", "by_item.code")})
                 yield part
 
-    def read(self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
+    def read(
+        self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
+    ) -> Iterator[dict[str, NDArray]]:
         """A reading of every block of one side, in order. Items are read without times, once they were turned."""
         rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
         carrier = self._carry(snapshot)

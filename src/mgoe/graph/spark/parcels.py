@@ -11,17 +11,26 @@ from numpy.typing import NDArray
 
 SCHEMA = "number bigint, arrays array<struct<name string, dtype string, shape array<bigint>, data binary>>"
 """Of a parcel, as Spark writes it. `number` says how much lies behind it: events of folded pairs, pairs of a block."""
-_ARRAY = pa.struct([("name", pa.string()), ("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.binary())])
+_ARRAY = pa.struct(
+    [("name", pa.string()), ("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.binary())]
+)
 _PARCEL = pa.schema([("number", pa.int64()), ("arrays", pa.list_(_ARRAY))])
 
 
 def parcel(number: int, arrays: Mapping[str, NDArray]) -> pa.RecordBatch:
     """One row of arrays."""
     held = [
-        {"name": name, "dtype": array.dtype.str, "shape": array.shape, "data": np.ascontiguousarray(array).tobytes()}
+        {
+            "name": name,
+            "dtype": array.dtype.str,
+            "shape": array.shape,
+            "data": np.ascontiguousarray(array).tobytes(),
+        }
         for name, array in arrays.items()
     ]
-    return pa.RecordBatch.from_arrays([pa.array([number], pa.int64()), pa.array([held], pa.list_(_ARRAY))], schema=_PARCEL)
+    return pa.RecordBatch.from_arrays(
+        [pa.array([number], pa.int64()), pa.array([held], pa.list_(_ARRAY))], schema=_PARCEL
+    )
 
 
 def opened(parcels: pa.Table) -> Iterator[tuple[int, dict[str, NDArray]]]:
@@ -30,7 +39,13 @@ def opened(parcels: pa.Table) -> Iterator[tuple[int, dict[str, NDArray]]]:
         for number, arrays in zip(batch.column("number").to_pylist(), batch.column("arrays"), strict=True):
             held: Any = arrays.values
             named = zip(*(held.field(part) for part in ("name", "dtype", "shape", "data")), strict=True)
-            yield number, {name.as_py(): _view(data.as_buffer(), dtype.as_py(), shape.as_py()) for name, dtype, shape, data in named}
+            yield (
+                number,
+                {
+                    name.as_py(): _view(data.as_buffer(), dtype.as_py(), shape.as_py())
+                    for name, dtype, shape, data in named
+                },
+            )
 
 
 def opened_row(row: Any) -> tuple[int, dict[str, NDArray]]:

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mgoe._util.extras import load
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.extras import load
 
 if TYPE_CHECKING:
     from ibis.backends.pyspark import Backend
@@ -69,7 +69,10 @@ def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, b
         return _start(settings, folder), True
     found, asked = running.sparkContext.master, settings.spark.master
     if found != asked:
-        raise GraphError("graph.spark.master", f"Spark runs on {found!r} in this process, found {asked!r}; set it to that, or stop Spark")
+        raise GraphError(
+            "graph.spark.master",
+            f"Spark runs on {found!r} in this process, found {asked!r}; set it to that, or stop Spark",
+        )
     return running, False
 
 
@@ -103,11 +106,15 @@ def check_java() -> None:
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GraphError("graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {mend}") from None
+        raise GraphError(
+            "graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {mend}"
+        ) from None
     version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
     if version is None or int(version[1]) < OLDEST_JAVA:
         found = f"Java {version[1]}" if version else "one that tells no version"
-        raise GraphError("graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {mend}")
+        raise GraphError(
+            "graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {mend}"
+        )
 
 
 def check_master(master: str) -> None:
@@ -127,7 +134,10 @@ def check_master(master: str) -> None:
                 return
         except (OSError, ValueError) as error:
             reasons.append(str(getattr(error, "strerror", None) or error))
-    raise GraphError("graph.spark.master", f"{master} cannot be reached ({reasons[-1]}); start the master, or correct host and port")
+    raise GraphError(
+        "graph.spark.master",
+        f"{master} cannot be reached ({reasons[-1]}); start the master, or correct host and port",
+    )
 
 
 @contextmanager
@@ -145,7 +155,11 @@ def spark_errors(mend: str) -> Iterator[None]:
 def _reason(text: str) -> str:
     """The line of an error with its traces that says what happened: a worker's own, else the innermost cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    python = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|NotFound): \S", line) and "org.apache" not in line]
+    python = [
+        line
+        for line in lines
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exception|NotFound): \S", line) and "org.apache" not in line
+    ]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return ([*python[-1:], *causes[-1:], *lines[:1]] or ["it does not say why"])[0][:400].rstrip(".")
 
@@ -163,7 +177,9 @@ def _start(settings: GraphSettings, folder: Path) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
     conf = SparkConf().setAll(list(options.items()))
     with _log(folder) as log:
-        gateway: Any = getattr(SparkContext, "_gateway", None)  # a Java that an earlier session left is used again
+        gateway: Any = getattr(
+            SparkContext, "_gateway", None
+        )  # a Java that an earlier session left is used again
         try:
             gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
             session = SparkSession(SparkContext(conf=conf, gateway=gateway))
@@ -171,7 +187,10 @@ def _start(settings: GraphSettings, folder: Path) -> SparkSession:
         except (Py4JError, PySparkException) as error:
             reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))
             _stop_java()
-            raise GraphError("graph.spark", f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options") from None
+            raise GraphError(
+                "graph.spark",
+                f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options",
+            ) from None
     return session
 
 
@@ -186,7 +205,10 @@ def _await_worker(session: SparkSession, master: str) -> None:
             with suppress(Exception):
                 first.result()
             rule = f"{master} answers, but no worker took a task within {WORKERS:g} s"
-            raise GraphError("graph.spark.master", f"{rule}; start workers that have the memory and cores of graph.spark.options") from None
+            raise GraphError(
+                "graph.spark.master",
+                f"{rule}; start workers that have the memory and cores of graph.spark.options",
+            ) from None
 
 
 def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
@@ -217,8 +239,15 @@ def _complaints(log: IO[bytes]) -> list[str]:
     """The last line of Spark's log that says why it does not start, where one does."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
-    java = ("Error: Could not create the Java", "Error: A fatal exception")  # which follow what Java says itself
-    return [line for line in lines if re.search("error|exception|invalid", line, re.IGNORECASE) and not line.startswith(java)][-1:]
+    java = (
+        "Error: Could not create the Java",
+        "Error: A fatal exception",
+    )  # which follow what Java says itself
+    return [
+        line
+        for line in lines
+        if re.search("error|exception|invalid", line, re.IGNORECASE) and not line.startswith(java)
+    ][-1:]
 
 
 def _stop_java() -> None:

@@ -34,7 +34,10 @@ class FoldEvents:
         """A parcel a chunk; its number is that of the events."""
         for keys, events in whole_pairs(batches):
             folded = fold(keys, events, self.ends, self.tasks)
-            yield parcel(len(keys), {f"{s}.{name}": getattr(pairs, name) for s, pairs in enumerate(folded) for name in _FIELDS})
+            yield parcel(
+                len(keys),
+                {f"{s}.{name}": getattr(pairs, name) for s, pairs in enumerate(folded) for name in _FIELDS},
+            )
 
 
 def folded_pairs(arrays: dict[str, NDArray]) -> list[Folded]:

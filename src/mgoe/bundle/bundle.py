@@ -1,0 +1,373 @@
+"""The one artefact that a service needs: a folder that scores without the training data.
+
+bundle.json          format, versions, checksums, the model's settings, tasks
+settings.yaml        of the run that made it
+users.parquet, items.parquet, side and context encoders
+graph/               the latest snapshot, with the pair codes that updates need
+model.safetensors    weights;  spec.json: what the model reads
+prior.npy            log-odds of the negative sampling, an item
+metrics.json         what it measured on validation and test
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from mgoe import __version__
+from mgoe._util.files import sha256, whole_folder, write_json, write_text
+from mgoe.bundle.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
+from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
+from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
+from mgoe.data.columns import is_list
+from mgoe.errors import BundleError
+from mgoe.graph import MacroGraph
+from mgoe.graph.blocks import Side
+from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model, written_out
+from mgoe.training import load_weights
+from mgoe.training.assemble import Graph
+from mgoe.training.pairs import PairScorer
+
+FORMAT = 2
+"""1 is of before version 0.1: its models read two columns more."""
+MANIFEST = "bundle.json"
+KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
+"""What a manifest holds."""
+
+
+class History(Graph, Protocol):
+    """What a bundle knows of its nodes' past."""
+
+    def known_items(self, user: int) -> NDArray[np.int32]: ...
+
+
+def write_bundle(
+    out: Path,
+    *,
+    settings: RunSettings,
+    model: ModelSettings,
+    cell: Path,
+    prepared: Prepared,
+    graph: MacroGraph,
+    metrics: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a bundle; it appears when it is whole.
+
+    Args:
+        out: Folder to write, replaced if there.
+        settings: Of the run.
+        model: Resolved settings of the model.
+        cell: Folder with its `model.safetensors` and `spec.json`.
+        prepared, graph: What it was trained on; the latest snapshot goes along.
+        metrics: Rows to keep with it.
+    """
+    with whole_folder(out) as folder:
+        prepared.save_encoders(folder)
+        graph.save_latest(folder / "graph")
+        np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))
+        for name in ("model.safetensors", "spec.json"):
+            (folder / name).write_bytes((cell / name).read_bytes())
+        write_text(folder / "settings.yaml", dump_settings(settings))
+        write_json(folder / "metrics.json", list(metrics))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_json(
+            folder / MANIFEST,
+            {
+                "format": FORMAT,
+                "versions": {
+                    "mgoe": __version__,
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                },
+                "model": written_out(model).model_dump(mode="json"),
+                "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
+                "log": prepared.summary,
+                "checksums": {str(path.relative_to(folder)): sha256(path) for path in files},
+            },
+        )
+
+
+class Bundle:
+    """A model with all it needs to score: `mgoe.load(path)` opens one."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.manifest = manifest
+        self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
+        self._binary = np.array([task["kind"] == "binary" for task in manifest["tasks"]])
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+        """Open a bundle.
+
+        Args:
+            path: Its folder, or a link to it; all is read from where the link leads now, wherever it leads later.
+            verify: Check every file against its checksum.
+
+        Raises:
+            BundleError: The folder holds no bundle, one of another format, a file that is missing or changed, or names one elsewhere.
+        """
+        path = Path(os.path.realpath(path))
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(
+                path, f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise BundleError(path / MANIFEST, f"cannot be read ({error}); write the bundle again") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format") if isinstance(manifest, dict) else None
+            raise BundleError(
+                path,
+                f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that wrote it",
+            )
+        if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
+            raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
+        for name, checksum in manifest["checksums"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise BundleError(
+                    path / MANIFEST,
+                    f"must name files within the bundle, found {name!r}; copy the bundle again",
+                )
+            if not (path / name).is_file():
+                raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
+            if verify and sha256(path / name) != checksum:
+                raise BundleError(path / name, "does not match its checksum; copy the bundle again")
+        return cls(path, manifest)
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """Of the run that made it."""
+        return load_settings(self.path / "settings.yaml")
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Vocabularies, side features and context encoders."""
+        return Encoders(self.path)
+
+    @cached_property
+    def graph(self) -> MacroGraph:
+        """The latest snapshot."""
+        return MacroGraph.open(self.path / "graph")
+
+    @cached_property
+    def model(self) -> RankingModel:
+        """With its weights, ready to score."""
+        spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
+        with Undrawn():
+            model = make_model(
+                check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0
+            )
+        load_weights(model, self.path / "model.safetensors", mapped=True)
+        return model.eval()
+
+    @property
+    def strongest(self) -> str:
+        """The strongest binary task, or the strongest where none is binary: what a ranking is by where nothing else is said."""
+        return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
+
+    @property
+    def objective(self) -> str:
+        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given `click`."""
+        return " * ".join(chain(self.strongest, self.settings.tasks))
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """What was measured: model, seed, split, slice, task, metric, value."""
+        return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
+
+    @cached_property
+    def _prior(self) -> NDArray[np.float32]:
+        return np.load(self.path / "prior.npy", allow_pickle=False)
+
+    @cached_property
+    def _scorer(self) -> PairScorer:
+        return PairScorer(self.model, self._history, self.encoders.user_side, self.encoders.item_side)
+
+    @property
+    def _history(self) -> History:
+        """What its model reads of nodes."""
+        return self.graph.latest
+
+    def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
+        """Codes of ids, -1 where never seen. Shape (n,)."""
+        return self._vocabulary(side).indices(ids)
+
+    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Any]:
+        """Ids of codes."""
+        return self._vocabulary(side).ids(codes).to_pylist()
+
+    def size(self, side: Side) -> int:
+        """Nodes that have a code."""
+        return self._vocabulary(side).size
+
+    def _vocabulary(self, side: Side) -> Vocabulary:
+        return self.encoders.users if side == "user" else self.encoders.items
+
+    def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
+        """The same bundle, its model's predictions computed by another engine."""
+        other = Bundle(self.path, self.manifest)
+        other.__dict__["_scorer"] = PairScorer(
+            self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side, predict
+        )
+        return other
+
+    def predict(
+        self,
+        users: ArrayLike,
+        items: ArrayLike,
+        context: Mapping[str, ArrayLike] | None = None,
+        recalibrated: bool = True,
+    ) -> pd.DataFrame:
+        """Score pairs.
+
+        Args:
+            users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or Arrow columns. Unseen ids
+                are scored as nodes without history.
+            context: Context features by name, as in the log, a value a pair or one for all; a missing one is unknown.
+            recalibrated: Undo the sampling of negatives (see `sampling_prior`).
+
+        Returns:
+            One row a pair: `user`, `item`, and the probability (or value) of each task.
+
+        Raises:
+            BundleError: The lists differ in length, or a context feature is unknown.
+        """
+        user_ids, item_ids = self._paired(users, items)
+        codes = self.indices("user", user_ids), self.indices("item", item_ids)
+        scores = self.score_indices(*codes, self._encode(context, len(user_ids)), recalibrated)
+        columns = {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
+        return pd.DataFrame(columns | {task: scores[:, t] for t, task in enumerate(self.tasks)})
+
+    def recommend(
+        self,
+        user: object,
+        k: int = 10,
+        task: str | None = None,
+        context: Mapping[str, ArrayLike] | None = None,
+        exclude_known: bool = False,
+    ) -> pd.DataFrame:
+        """The best items of the whole catalogue for a user.
+
+        Args:
+            user: An id.
+            k: How many.
+            task: What to rank by; the strongest binary task by default. One within a sample space ranks by how likely it is done at all.
+            context: One value a context feature; several-valued ones take a list, or a text cut at the separator.
+            exclude_known: Leave out items the user has a history with.
+
+        Returns:
+            `item` and each task's probability, best first. At most k rows.
+
+        Raises:
+            BundleError: The task or a context feature is unknown, one has several values, or k is not positive.
+        """
+        task = task if task is not None else self.strongest
+        if task not in self.tasks:
+            raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
+        if k < 1:
+            raise BundleError("k", f"must be at least 1, found {k}")
+        code = int(self.indices("user", [user])[0])
+        candidates = np.arange(self.size("item"))
+        if exclude_known:
+            candidates = np.setdiff1d(candidates, self._history.known_items(code))
+        own = self._encode(
+            {name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates)
+        )
+        scores = self.score_indices(np.full(len(candidates), code), candidates, own, recalibrated=True)
+        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)[
+            :, self.tasks.index(task)
+        ]  # in float64 as an objective is
+        best = np.argsort(-at_all, kind="stable")[:k]
+        return pd.DataFrame(
+            {"item": self.ids("item", candidates[best])}
+            | {name: scores[best, t] for t, name in enumerate(self.tasks)}
+        )
+
+    def score_indices(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray] | None = None,
+        recalibrated: bool = True,
+    ) -> NDArray[np.float32]:
+        """Score pairs of codes, in blocks. Shape (B, T)."""
+        scores = self._scorer(users, items, context or {})
+        if not recalibrated:
+            return scores
+        return self.recalibrate(scores, items)
+
+    def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Undo the sampling of negatives in the scores (B, T) of items by code (B,)."""
+        return recalibrate(scores, self.shift(items), self.shifted)
+
+    def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What `recalibrate` adds to the log-odds of doing anything on items by code. Shape (B,)."""
+        return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
+
+    @cached_property
+    def shifted(self) -> NDArray[np.bool_]:
+        """The tasks that are recalibrated. Shape (T,)."""
+        return shifted_tasks(self.settings.tasks)
+
+    def describe(self) -> dict[str, Any]:
+        """What `mgoe describe BUNDLE` prints."""
+        return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
+            "graph": self.graph.describe()
+        }
+
+    def __repr__(self) -> str:
+        sizes = f"{self.encoders.users.size:,} users, {self.encoders.items.size:,} items"
+        return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {sizes})"
+
+    def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
+        left, right = to_arrow(users, "users"), to_arrow(items, "items")
+        left, right = _repeat(left, len(right)), _repeat(right, len(left))
+        if len(left) != len(right):
+            raise BundleError(
+                "predict", f"users and items must be of one length, found {len(left)} and {len(right)}"
+            )
+        return left, right
+
+    def _encode(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
+        known = [feature.name for feature in self.settings.data.context]
+        for name in context or {}:
+            if name not in known:
+                raise BundleError(
+                    "context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}"
+                )
+        columns = {name: to_arrow(values, f"context.{name}") for name, values in (context or {}).items()}
+        return self.encoders.context_features.encode(
+            {name: _repeat(values, n) for name, values in columns.items()}, n
+        )
+
+    def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
+        """A context feature's value in a column of its own: of a several-valued feature a list of them is one."""
+        several = any(
+            feature.name == name and feature.kind == "multi" for feature in self.settings.data.context
+        )
+        values = to_arrow(value, f"context.{name}")
+        if several and not isinstance(value, str) and not is_list(values.type):
+            values = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+        if len(values) != 1:
+            raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
+        return values
+
+
+def _repeat(values: pa.Array, n: int) -> pa.Array:
+    """One value n times; more as they are."""
+    return values.take(pa.array(np.zeros(n, np.int64))) if len(values) == 1 != n else values

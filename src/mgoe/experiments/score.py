@@ -1,0 +1,151 @@
+"""Scoring a file of pairs with a bundle: to another file, block by block; or against its labels.
+
+Axes: `B` pairs, `T` tasks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from mgoe._util.files import whole_file
+from mgoe._util.tables import batches
+from mgoe.bundle import Bundle
+from mgoe.config import TaskSettings, did_you_mean
+from mgoe.data.checks import enforce
+from mgoe.data.columns import read_id, read_label
+from mgoe.data.examples import mask_given
+from mgoe.data.expr import Expr, Table
+from mgoe.data.log import open_log, unreadable
+from mgoe.errors import DataError, OutputError
+from mgoe.evaluation import Row, measure
+
+_LABEL = "label of "
+NEW = "new"
+"""The split of rows measured on pairs that a bundle was not made with."""
+
+
+def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
+    """Score a file (or folder, or glob) of pairs, block by block.
+
+    Columns are read under the names that the bundle's log had: user, item, and context features where there are any (a missing one is
+    unknown).
+
+    Yields:
+        The user's and the item's column, and each task's probability or value; rows in the order of the file.
+
+    Raises:
+        DataError: The file cannot be read or lacks a column.
+    """
+    for block in _blocks(bundle, pairs, ()):
+        yield _score(bundle, block)
+
+
+def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
+    """Score a file of pairs into another, Parquet or CSV by its ending; it appears when it is whole, and replaces what was there.
+
+    Returns:
+        Pairs scored.
+
+    Raises:
+        DataError: The pairs cannot be read or lack a column.
+        OutputError: The file cannot be written.
+    """
+    out = Path(out)
+    if out.suffix not in (".parquet", ".csv"):
+        raise OutputError(
+            out,
+            f"scores are written as .parquet or .csv, found {out.suffix or 'no ending'!r}; choose one of them",
+        )
+    blocks, rows = score_pairs(bundle, pairs), 0
+    first = next(blocks)
+    writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
+    with whole_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
+        for table in itertools.chain([first], blocks):
+            writer.write_table(table)
+            rows += len(table)
+    return rows
+
+
+def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
+    """Measure a bundle on pairs with labels, in columns named like the tasks (or like the log's label columns).
+
+    Raises:
+        DataError: The file cannot be read, or lacks a column, or a label is none.
+    """
+    tasks = bundle.settings.tasks
+    scores, labels, users = [], [], []
+    for block in _blocks(bundle, pairs, tasks):
+        scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
+        labels.append(
+            mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks)
+        )
+        users.append(block[bundle.settings.data.user].to_pandas())
+    if not sum(map(len, scores)):
+        raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
+    groups = pd.factorize(pd.concat(users, ignore_index=True))[0]
+    model = bundle.manifest["model"]["name"]
+    return measure(
+        np.concatenate(scores), np.concatenate(labels), groups, tasks, model=model, seed=0, split=NEW
+    )
+
+
+def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) -> Iterator[pa.Table]:
+    """The columns that are needed, and the labels of tasks; the first block is empty, so that a file without rows has columns too."""
+    data = bundle.settings.data
+    table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
+    for column in (data.user, data.item):
+        if column not in table.columns:
+            raise DataError(
+                pairs,
+                f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}",
+            )
+    for column in (data.user, data.item):
+        read_id(table[column], column, str(pairs))  # refuses what is no id
+    context = [feature.name for feature in data.context if feature.name in table.columns]
+    try:
+        wanted = table.select(
+            *dict.fromkeys((data.user, data.item, *context)), **_labels(table, pairs, tasks)
+        )
+        schema = wanted.schema().to_pyarrow()
+        yield schema.empty_table()
+        for block in batches(wanted):
+            yield pa.Table.from_batches([block]).cast(schema)
+    except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on what DuckDB finds wrong
+        raise unreadable(str(pairs), error) from None
+
+
+def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
+    data = bundle.settings.data
+    context = {
+        feature.name: block[feature.name] for feature in data.context if feature.name in block.column_names
+    }
+    scored = bundle.predict(block[data.user], block[data.item], context)
+    ids = {name: block[name] for name in (data.user, data.item)}
+    return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
+
+
+def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> dict[str, Expr]:
+    """Label columns, named after a task or as in the log, read by the rules of a log."""
+    found, checks = {}, []
+    for task in tasks:
+        name = next((name for name in (task.name, task.label) if name in table.columns), None)
+        if name is None:
+            raise DataError(
+                pairs,
+                f"needs a label column {task.name!r} for the bundle's task{did_you_mean(task.name, table.columns)}",
+            )
+        found[_LABEL + task.name], rules = read_label(table[name], name, task.kind == "binary", str(pairs))
+        checks += rules
+    if checks:
+        enforce(table, checks, str(pairs), numbered=False)
+    return found

@@ -1,0 +1,1 @@
+"""Live events: checked, written to a durable log, read back in order."""

@@ -1,0 +1,1 @@
+"""The service: routes, limits, processes, and bundles replaced while requests run."""

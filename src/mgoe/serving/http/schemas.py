@@ -1,0 +1,353 @@
+"""What goes over the wire: requests, which are checked against these models, and answers, which they describe.
+
+An answer is columns, a list a column, because 500 rows as objects take ten times as long to write as their scores take to compute.
+
+A list is given up at its first wrong entry, an object with too many names before any of its values is checked: pydantic would otherwise
+make an error an entry, which are a million, and took 25 s, of a body of 2 MiB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from mgoe.serving.events.event import LONGEST_ID
+
+EXACT = 2**53 - 1
+"""Whole numbers up to here are all exact where numbers are floats, as in JavaScript."""
+NAMES = 64
+"""Of an object, at most."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An annotation of a dictionary: its names are counted before its values are checked.
+
+    Attributes:
+        most: Names it may have.
+    """
+
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """First any values, then the right ones."""
+        few = core_schema.dict_schema(
+            core_schema.str_schema(), core_schema.any_schema(), max_length=self.most
+        )
+        return core_schema.chain_schema([few, handler(source)])
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Of the right values."""
+        return handler(schema["steps"][-1]) | {"maxProperties": self.most}  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
+
+
+@dataclass(frozen=True)
+class Said:
+    """An annotation of a union: one sentence at its place, where pydantic has one for each type that a value might have been of.
+
+    Attributes:
+        rule: The sentence.
+    """
+
+    rule: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """With an error of its own."""
+        return handler(source) | {"custom_error_type": "union", "custom_error_message": self.rule}  # type: ignore[return-value]
+
+
+Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
+Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
+ID = (
+    'As in the log: a whole number or a string; 7 and "7" are one. '
+    f"An answer has a whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
+)
+Id = Annotated[
+    Number | Text,
+    Said(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"),
+    Field(description=ID),
+]
+Value = StrictStr | StrictInt | StrictFloat | StrictBool
+Values = Annotated[list[Value | None], Field(fail_fast=True)]
+Context = Annotated[
+    dict[
+        str,
+        Annotated[Value | Values, Said("must be a text, a number, true, false, null, or a list of these")]
+        | None,
+    ],
+    Counted(NAMES),
+    Field(
+        description="Context features by name, as in the log; a several-valued one takes a list. One not given is unknown."
+    ),
+]
+
+
+class Request(BaseModel):
+    """Strict about names and types."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Filters(Request):
+    """What to leave out of a ranking."""
+
+    exclude: list[Id] = Field(
+        default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
+    )
+    exclude_known: StrictBool = Field(
+        default=False, description="Leave out items that the user has a history with, live events included."
+    )
+    at_least: Annotated[dict[str, float], Counted(NAMES)] = Field(
+        default={}, description="Least probability (or value) by task."
+    )
+
+
+class RankRequest(Request):
+    """Whom to rank for, and what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
+                {"user": 42, "k": 10, "filters": {"exclude_known": True, "at_least": {"click": 0.01}}},
+            ]
+        }
+    )
+    user: Id
+    candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
+        default=None,
+        description="Items to rank; the whole catalogue where left out. A repeated one counts once.",
+    )
+    context: Context = Field(default_factory=dict)
+    k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to answer at most, best first.")
+    objective: StrictStr | None = Field(
+        default=None,
+        max_length=500,
+        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The strongest binary task by default.",
+    )
+    filters: Filters = Field(default_factory=Filters)
+
+
+class ScoreRequest(Request):
+    """Pairs to score."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"users": [42], "items": [7, 8, 9]}, {"users": [42, 43], "items": [7, 8]}]
+        }
+    )
+    users: list[Id] = Field(min_length=1, fail_fast=True, description="One a pair, or one for all.")
+    items: list[Id] = Field(min_length=1, fail_fast=True, description="One a pair.")
+    context: Context = Field(default_factory=dict)
+
+
+class EventsRequest(Request):
+    """Events in any order. Each is checked for itself, so that one that is wrong does not hold up the others."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "id": "7f3a",
+                            "user": 42,
+                            "item": 7,
+                            "behavior": "click",
+                            "time": "2026-05-01T12:00:00Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+    events: list[dict[str, Any]] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since 1970; now by default) and id "
+        "(a retry with the same id counts once).",
+    )
+
+
+def exact(value: Any) -> Any:
+    """An answer with its large whole numbers as strings; arrays, which hold scores, stay."""
+    if isinstance(value, dict):
+        return {name: exact(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [exact(one) for one in value]
+    return str(value) if isinstance(value, int) and abs(value) > EXACT else value
+
+
+class RankAnswer(BaseModel):
+    """The best first, a list a column."""
+
+    user: Id
+    items: list[Id]
+    scores: list[float] = Field(description="Of the objective.")
+    tasks: dict[str, list[float]] = Field(description="Probability (or value) of each task.")
+    objective: str
+    ranked: int = Field(description="Candidates that were scored.")
+    repeated: int = Field(description="Candidates given again.")
+    unseen_user: bool
+    unseen_items: int = Field(description="Candidates never seen, which are scored as nodes without history.")
+    bundle: str
+
+
+class ScoreAnswer(BaseModel):
+    """One entry a pair, in the order given."""
+
+    tasks: dict[str, list[float]]
+    unseen_users: int
+    unseen_items: int
+    bundle: str
+
+
+class Outcome(BaseModel):
+    """What became of an event."""
+
+    outcome: str = Field(
+        description="`accepted`: durable, and counted once whatever is sent again; `refused`: see `error`."
+    )
+    error: str | None = None
+
+
+class EventsAnswer(BaseModel):
+    """Outcomes in the order given."""
+
+    accepted: int
+    refused: int
+    outcomes: list[Outcome]
+
+
+class Problem(BaseModel):
+    """Every answer that is not 200."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"error": "'bu' is no task; did you mean 'buy'?", "place": "objective", "position": 8}
+            ]
+        }
+    )
+    error: str = Field(description="One sentence: the rule, what was found, the mend.")
+    place: str = Field(description="Where: a field of the request, or the server.")
+    position: int | None = Field(
+        default=None, description="Of the character of an objective at fault, from 0."
+    )
+
+
+class Edge(BaseModel):
+    """An edge to a macro node, in units of the merging score."""
+
+    node: int
+    score: float
+
+
+class Recent(BaseModel):
+    """A recent neighbour and what was done."""
+
+    id: Id | None
+    tasks: list[str]
+    weight: float | None = Field(default=None, description="In the score, where the model weighs neighbours.")
+
+
+class Recents(BaseModel):
+    """Newest first."""
+
+    items: list[Recent] = Field(description="Of the user.")
+    users: list[Recent] = Field(description="Of the item.")
+
+
+class Weighed(BaseModel):
+    """A macro node's part in an aggregate."""
+
+    node: int
+    weight: float
+    edge: float
+
+
+class Explanation(BaseModel):
+    """What carried a score. Without an item: what is known of the user."""
+
+    user: Id
+    item: Id | None
+    user_macro: int = Field(
+        description="Macro node of the user; as many as there are stands for the cold one."
+    )
+    item_macro: int | None
+    tasks: dict[str, float] | None = Field(description="Probability (or value) of each task.")
+    gates: dict[str, dict[str, float]] | None = Field(
+        default=None, description="Weight of each expert for each task, where the model has gates."
+    )
+    macro: dict[str, list[Weighed]] | None = Field(
+        default=None,
+        description="Macro nodes that weigh most in each aggregate: u1 and u2 of the user, i1 and i2 of the item.",
+    )
+    user_edges: list[Edge] = Field(description="1st-order edges of the user to item macro nodes.")
+    item_edges: list[Edge] | None = Field(description="1st-order edges of the item to user macro nodes.")
+    recents: Recents
+    live: dict[str, Any] | None = Field(
+        default=None, description="What live events changed of the user and of the item."
+    )
+    bundle: str
+
+
+class About(BaseModel):
+    """What a client should know of the bundle."""
+
+    model: str
+    tasks: list[str] = Field(description="Weakest to strongest.")
+    objective: str = Field(description="What a ranking is by where nothing else is said.")
+    behaviors: list[str] = Field(description="What an event may be.")
+    context: list[str]
+    users: int
+    items: int
+    macro_users: int
+    macro_items: int
+    busiest_users: list[Id]
+    bundle: str
+
+
+class MacroNode(BaseModel):
+    """A macro node and its size."""
+
+    node: int
+    members: int
+
+
+class Macro(BaseModel):
+    """The heaviest macro nodes, and the score between them: a row a macro user, a column a macro item."""
+
+    users: list[MacroNode]
+    items: list[MacroNode]
+    edges: list[list[float]]
+    bundle: str
+
+
+class Health(BaseModel):
+    """Whether the service answers, and with what."""
+
+    status: str
+    bundle: str | None = None
+    detail: str | None = None
+
+
+class ContextOf(Request):
+    """Context where it is given apart."""
+
+    context: Context

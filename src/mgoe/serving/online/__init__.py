@@ -1,0 +1,1 @@
+"""The live state: the latest snapshot with every event since."""

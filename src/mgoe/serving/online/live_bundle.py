@@ -1,0 +1,44 @@
+"""A bundle as live events have moved it: what a service answers, without the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+
+from mgoe.bundle import Bundle
+from mgoe.graph.blocks import Side
+from mgoe.serving.events.log import EventLog
+from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.live import LiveNodes
+
+
+class LiveBundle(Bundle):
+    """Predicts and recommends with the events of a log, up to when it was opened; nodes born of them have codes after the known ones.
+
+    Args:
+        bundle: As it was written.
+        log: Its events that the bundle's graph lacks are applied.
+
+    Raises:
+        StoreError: The log is away.
+    """
+
+    def __init__(self, bundle: Bundle, log: EventLog):
+        super().__init__(bundle.path, bundle.manifest)
+        self._live = Follower.of(log, bundle).live
+
+    @property
+    def _history(self) -> LiveNodes:
+        return self._live
+
+    def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
+        return self._live.indices(side, ids)
+
+    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Any]:
+        return self._live.ids(side, codes)
+
+    def size(self, side: Side) -> int:
+        return self._live.size(side)

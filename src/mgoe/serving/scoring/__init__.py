@@ -1,0 +1,1 @@
+"""One user's candidates, scored, ranked and explained."""

@@ -1,0 +1,24 @@
+"""Logs with known truth: communities, funnel, popularity, drift, arrivals; and the best that any model can reach on them.
+
+Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
+"""
+
+from mgoe.simulation.logs import Form, SimulationSummary, simulate
+from mgoe.simulation.reachable import check_reachable, reachable
+from mgoe.simulation.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
+from mgoe.simulation.truth import Truth
+from mgoe.simulation.world import make_truth
+
+__all__ = [
+    "DEVICES",
+    "BehaviourSettings",
+    "Form",
+    "SimulationSummary",
+    "StaySettings",
+    "Truth",
+    "WorldSettings",
+    "check_reachable",
+    "make_truth",
+    "reachable",
+    "simulate",
+]

@@ -1,0 +1,302 @@
+"""Draws exposures and what follows on them, any chunk of any day by itself.
+
+For each exposure: a user, by activity among those who have arrived; an item community, by how the day's exposures of the user's community
+are aimed; an item of it, by the day's popularity; device and position; then each behaviour whose parent happened. A chunk is drawn user
+after user, so that the sides of 20 M users stream through the cache, and then shuffled into its time slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.simulation.alias import alias_table, pick, uniform
+from mgoe.simulation.chance import position_losses
+from mgoe.simulation.settings import DEVICE_SHARES
+from mgoe.simulation.truth import Truth
+
+LOG, CALIBRATION, CHECK = range(3)
+"""Streams of random numbers: the log's own, and those that only measure the world."""
+
+CHUNK = 1 << 20
+"""Rows drawn together."""
+
+_MS_PER_DAY = 86_400_000
+_BLOCK = 512
+_STRIDE = 16
+_DRAWS = np.uint64(32)  # uniform numbers set aside for each row: device, position, 16 behaviours, stay
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """Rows of an exposure log, by index, with what was true of them.
+
+    Attributes:
+        user: Shape (N,).
+        item: Shape (N,).
+        code: Bit t is set where behaviour t happened. Shape (N,).
+        time: Milliseconds since the epoch, rising. Shape (N,).
+        device: Shape (N,).
+        position: From 1. Shape (N,).
+        stay: Seconds; NaN without the first behaviour. Shape (N,).
+        chance: True chance of each behaviour given device and position, and expected stay. Shape (N, T + 1).
+    """
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    code: NDArray[np.uint16]
+    time: NDArray[np.int64]
+    device: NDArray[np.int8]
+    position: NDArray[np.int8]
+    stay: NDArray[np.float32]
+    chance: NDArray[np.float32]
+
+    def done(self, behaviour: int) -> NDArray[np.int8]:
+        """Whether a behaviour happened. Shape (N,)."""
+        return (self.code >> behaviour & 1).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Rows of an event log, by index, in the order of time. Shape (N,) each."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    behaviour: NDArray[np.int8]
+    time: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Day:
+    """Tables to draw one day from.
+
+    Attributes:
+        truth: The world.
+        day: Number of the day.
+        rows: Exposures of the day.
+        stream: Of random numbers.
+        aims: Alias table of item communities for each user community. Shape (user communities x item communities,).
+        items: Alias table of items for each item community. Shape (I,).
+        offsets: Where each item community starts. Shape (item communities + 1,).
+        logits: Shape (user communities, item communities, T + 1).
+    """
+
+    truth: Truth
+    day: int
+    rows: int
+    stream: int
+    aims: NDArray[np.uint64]
+    items: NDArray[np.uint64]
+    offsets: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, truth: Truth, day: int, stream: int = LOG, rows: int | None = None) -> Day:
+        """Tables of a day; `rows` instead of the log's own number."""
+        popularity = truth.popularity(day)
+        aim = truth.aim(day, popularity)
+        offsets = truth.items.offsets(aim.shape[1])
+        aims = alias_table(aim.ravel(), np.arange(len(aim) + 1) * aim.shape[1])
+        rows = int(truth.day_rows[day]) if rows is None else rows
+        return cls(
+            truth,
+            day,
+            rows,
+            stream,
+            aims,
+            alias_table(popularity, offsets),
+            offsets,
+            truth.logits(day),
+        )
+
+    @property
+    def chunks(self) -> range:
+        return range(-(-self.rows // CHUNK))
+
+    def exposures(self, chunk: int) -> Exposures:
+        """All that is shown in a chunk, in the order of time."""
+        drawn, order, key = self._draw(chunk, whole=True)
+        shuffled = {name: array[order] for name, array in vars(drawn).items() if name != "time"}
+        return replace(drawn, **shuffled, time=_times(key, len(order), *self._slots(chunk)))
+
+    def events(self, chunk: int) -> Events:
+        """What is done in a chunk, in the order of time."""
+        drawn, order, key = self._draw(chunk, whole=False)
+        return Events(*_events(key, order, drawn.user, drawn.item, drawn.code, *self._slots(chunk)))
+
+    @cached_property
+    def _reached(self) -> NDArray[np.float64]:
+        """Summed activity of all present users up to each one. Shape (U,)."""
+        return np.cumsum(
+            np.where(self.truth.users.arrival <= self.day, self.truth.activity, 0), dtype=np.float64
+        )
+
+    def _slots(self, chunk: int) -> tuple[int, int, int]:
+        start = int(np.datetime64(self.truth.settings.start, "ms").astype(np.int64)) + self.day * _MS_PER_DAY
+        return start, chunk * CHUNK, self.rows
+
+    def _draw(self, chunk: int, whole: bool) -> tuple[Exposures, NDArray[np.int32], np.uint64]:
+        """Rows user after user; their order in time; the key of their time slots. `whole` adds what an event log does not show."""
+        truth, settings = self.truth, self.truth.settings
+        n = min(CHUNK, self.rows - chunk * CHUNK)
+        keys = np.random.SeedSequence([settings.seed, self.stream, self.day, chunk]).generate_state(
+            5, np.uint64
+        )
+        user = _draw_users(keys[0], n, self._reached)
+        item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
+        tasks, extra = len(settings.behaviours), n if whole else 0
+        device, position = np.empty(n, np.int8), np.empty(n, np.int8)
+        stay, chance = np.empty(extra, np.float32), np.empty((extra, tasks + 1), np.float32)
+        code = _draw_outcomes(
+            keys[2],
+            (user, item),
+            (truth.users.community, truth.items.community),
+            (truth.users.bias, truth.items.bias),
+            self.logits,
+            (
+                np.cumsum(DEVICE_SHARES),
+                truth.device.astype(np.float32),
+                position_losses(truth).astype(np.float32),
+            ),
+            np.array(settings.parents),
+            settings.stay.noise,
+            (device, position, stay, chance),
+        )
+        drawn = Exposures(user, item, code, np.empty(0, np.int64), device, position, stay, chance)
+        return drawn, _draw_order(keys[3], n), keys[4]
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_users(key, n, reached):
+    """Users of n exposures, rising: sorted uniform numbers (sums of exponential gaps) laid along the summed activity."""
+    gaps = np.empty(n + 1)
+    for k in range(n + 1):
+        gaps[k] = -np.log(1 - uniform(key, np.uint64(k)))
+    unit = reached[-1] / gaps.sum()
+    limit = np.nextafter(reached[-1], 0)
+    users = np.empty(n, np.int32)
+    user, target = 0, 0.0
+    for k in range(n):
+        target = min(target + gaps[k] * unit, limit)
+        while user + _STRIDE < len(reached) and reached[user + _STRIDE - 1] <= target:
+            user += _STRIDE
+        while reached[user] <= target:
+            user += 1
+        users[k] = user
+    return users
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_items(key, user, community, aims, offsets, items):
+    item = np.empty(len(user), np.int32)
+    communities = len(offsets) - 1
+    for n in range(len(user)):
+        cell = community[user[n]] * communities
+        chosen = pick(uniform(key, np.uint64(2 * n)), cell, cell + communities, aims) - cell
+        item[n] = pick(uniform(key, np.uint64(2 * n + 1)), offsets[chosen], offsets[chosen + 1], items)
+    return item
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_order(key, n):
+    order = np.arange(n, dtype=np.int32)
+    for k in range(n - 1, 0, -1):
+        j = int(uniform(key, np.uint64(k)) * (k + 1))
+        order[k], order[j] = order[j], order[k]
+    return order
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _moment(key, slot, day_start, first, rows):
+    """A moment in one of the day's `rows` equal slots."""
+    return day_start + int((first + slot + uniform(key, np.uint64(slot))) / rows * _MS_PER_DAY)
+
+
+@numba.njit(cache=True, nogil=True)
+def _times(key, n, day_start, first, rows):
+    time = np.empty(n, np.int64)
+    for slot in range(n):
+        time[slot] = _moment(key, slot, day_start, first, rows)
+    return time
+
+
+@numba.njit(cache=True, nogil=True)
+def _events(key, order, user, item, code, day_start, first, rows):
+    total = 0
+    for n in range(len(code)):
+        bits = code[n]
+        while bits:
+            total += 1
+            bits &= bits - 1
+    users, items = np.empty(total, np.int32), np.empty(total, np.int32)
+    behaviours, times = np.empty(total, np.int8), np.empty(total, np.int64)
+    e = 0
+    for slot in range(len(order)):
+        n = order[slot]
+        bits, behaviour = code[n], 0
+        moment = _moment(key, slot, day_start, first, rows) if bits else 0
+        while bits:
+            if bits & 1:
+                users[e], items[e], behaviours[e], times[e] = user[n], item[n], behaviour, moment
+                e += 1
+            bits >>= 1
+            behaviour += 1
+    return users, items, behaviours, times
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_outcomes(key, pairs, communities, biases, logits, setting, parents, noise, out):
+    code = np.zeros(len(pairs[0]), np.uint16)
+    x = np.empty((_BLOCK, len(parents) + 1), np.float32)
+    for start in range(0, len(code), _BLOCK):
+        stop = min(start + _BLOCK, len(code))
+        _pair_logits(start, stop, pairs, communities, biases, logits, x)
+        _draw_block(key, start, stop, x, setting, parents, noise, code, out)
+    return code
+
+
+@numba.njit(cache=True, nogil=True)
+def _pair_logits(start, stop, pairs, communities, biases, logits, x):
+    """Apart from the draws and without a branch, so that the processor waits for many distant rows at once."""
+    for n in range(start, stop):
+        u, i = pairs[0][n], pairs[1][n]
+        cu, ci = communities[0][u], communities[1][i]
+        for t in range(x.shape[1]):
+            x[n - start, t] = logits[cu, ci, t] + biases[0][u, t] + biases[1][i, t]
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_block(key, start, stop, x, setting, parents, noise, code, out):
+    device_ends, device_effect, losses = setting
+    device, position, stay, chance = out
+    tasks, whole = len(parents), len(stay) > 0
+    for n in range(start, stop):
+        counter = np.uint64(n) * _DRAWS
+        draw = uniform(key, counter)
+        d = 0
+        while d < len(device_ends) - 1 and draw >= device_ends[d]:
+            d += 1
+        p = int(uniform(key, counter + np.uint64(1)) * len(losses))
+        device[n], position[n] = d, p + 1
+        done = 0
+        for t in range(tasks):
+            happens = t == 0 or done >> parents[t] & 1
+            if happens or whole:
+                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
+                if happens and uniform(key, counter + np.uint64(2 + t)) < q:
+                    done |= 1 << t
+                if whole:
+                    chance[n, t] = q if t == 0 else q * chance[n, parents[t]]
+            if not (done or whole):
+                break
+        code[n] = done
+        if whole:
+            mean = x[n - start, tasks]
+            chance[n, tasks] = np.exp(mean + noise * noise / 2)
+            radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
+            turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
+            stay[n] = np.exp(mean + noise * radius * np.cos(turn)) if done & 1 else np.nan

@@ -1,0 +1,251 @@
+"""Writes simulated logs of any size and the truth behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mgoe._util.files import clear_partial, exclusive, whole_folder, write_json
+from mgoe.config import check_settings
+from mgoe.errors import OutputError
+from mgoe.metrics import auc
+from mgoe.simulation.draw import CHECK, CHUNK, Day, Events, Exposures
+from mgoe.simulation.settings import DEVICES, WorldSettings
+from mgoe.simulation.shards import Shards
+from mgoe.simulation.truth import Truth
+from mgoe.simulation.world import make_truth
+
+Form = Literal["events", "exposures", "both"]
+
+SHARD_ROWS = 8_000_000
+SUMMARY = "summary.json"
+_TIME = pa.timestamp("ms")
+_NEGATIVES = 3  # of each positive, where the best reachable on an event log is measured
+_CHECK_ROWS = 200_000  # of a fresh draw of the last tenth of the days: the AUC of a behaviour of 2 % is then right to about .003
+
+
+@dataclass(frozen=True)
+class SimulationSummary:
+    """What was written.
+
+    Attributes:
+        path: The folder.
+        form: Which logs lie in it.
+        users: Of the world; who is never shown anything, or does nothing, is not in the logs.
+        items: Of the world.
+        days: Of the log.
+        exposures: Shown items, written or not.
+        events: Behaviours that followed.
+        counts: Events of each behaviour.
+        best_auc: Best reachable AUC of each behaviour on the last tenth of the days: among exposures (event logs alone: among
+            positives and three negatives each, drawn by popularity), and device and position unknown.
+        seconds: Taken in all.
+    """
+
+    path: str
+    form: Form
+    users: int
+    items: int
+    days: int
+    exposures: int
+    events: int
+    counts: dict[str, int]
+    best_auc: dict[str, float]
+    seconds: float
+
+
+def simulate(
+    settings: WorldSettings,
+    out: Path | str,
+    *,
+    events: int | None = None,
+    form: Form = "both",
+    shard_rows: int = SHARD_ROWS,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SimulationSummary:
+    """Draw a world and write its logs: `exposures/`, `events/` and `truth/` below `out`.
+
+    Rows do not depend on how they are cut into shards. An exposure log has `user_id, item_id, timestamp, position, device`, a
+    0/1 column a behaviour and `stay` (null without the first behaviour), and row by row beside it `truth/exposures/`, the chances
+    it was drawn with. An event log has `user_id, item_id, timestamp, behavior`; what follows on one exposure has its moment.
+
+    Args:
+        settings: The world. `exposures` sets the size.
+        out: A new folder, or with `overwrite` one of an earlier simulation.
+        events: Expected size of the event log, instead of `settings.exposures`.
+        form: Which logs to write. An event log alone is three times as fast.
+        shard_rows: Rows of a shard.
+        overwrite: Replace an earlier simulation.
+        on_progress: Called with exposures drawn and exposures in all.
+
+    Raises:
+        OutputError: The folder cannot be written or is not free.
+    """
+    out = Path(out)
+    with exclusive(out, "a simulated log"):
+        _check_free(out, overwrite)
+        clear_partial(out)
+        if events is not None:
+            wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}
+            settings = check_settings(WorldSettings, wanted, "simulate")
+        return _simulate(settings, out, form, shard_rows, on_progress or (lambda done, total: None))
+
+
+def _simulate(
+    settings: WorldSettings, out: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
+) -> SimulationSummary:
+    started = time.perf_counter()
+    truth = make_truth(settings)
+    with whole_folder(out) as folder:
+        truth.save(folder / "truth")
+        counts = _write_logs(truth, folder, form, shard_rows, on_progress)
+        summary = SimulationSummary(
+            path=str(out),
+            form=form,
+            users=settings.users,
+            items=settings.items,
+            days=settings.days,
+            exposures=settings.exposures,
+            events=int(counts.sum()),
+            counts=dict(zip(settings.names, counts.tolist(), strict=True)),
+            best_auc=_best_auc(truth, form),
+            seconds=time.perf_counter() - started,
+        )
+        write_json(folder / SUMMARY, asdict(summary))
+    return summary
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() and not (out / SUMMARY).exists():
+        raise OutputError(out, "holds what no simulation wrote; choose a new folder")
+    if out.exists() and not overwrite:
+        raise OutputError(
+            out, "holds a simulated log already; choose a new folder, or --overwrite to replace it"
+        )
+
+
+def _write_logs(
+    truth: Truth, folder: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
+) -> NDArray[np.int64]:
+    """Chunk after chunk; returns the events of each behaviour. Shape (T,)."""
+    settings = truth.settings
+    counts, drawn = np.zeros(len(settings.names), np.int64), 0
+    with ExitStack() as open_shards:
+
+        def shards(name: str, schema: pa.Schema) -> Shards:
+            return open_shards.enter_context(Shards(folder / name, schema, shard_rows))
+
+        events = shards("events", _event_schema()) if form != "exposures" else None
+        exposures = shards("exposures", _exposure_schema(settings)) if form != "events" else None
+        chances = shards("truth/exposures", _chance_schema(settings)) if form != "events" else None
+        for number in range(settings.days):
+            day = Day.of(truth, number)
+            for chunk in day.chunks:
+                done = day.events(chunk)
+                counts += np.bincount(done.behaviour, minlength=len(counts))
+                if events is not None:
+                    events.write(_event_table(done, truth))
+                if exposures is not None and chances is not None:
+                    shown = day.exposures(chunk)
+                    exposures.write(_exposure_table(shown, truth))
+                    chances.write(
+                        pa.Table.from_arrays(
+                            [pa.array(column) for column in shown.chance.T.copy()], schema=chances.schema
+                        )
+                    )
+                drawn += min(CHUNK, day.rows - chunk * CHUNK)
+                on_progress(drawn, settings.exposures)
+    return counts
+
+
+def _event_schema() -> pa.Schema:
+    return pa.schema(
+        {
+            "user_id": pa.int64(),
+            "item_id": pa.int64(),
+            "timestamp": _TIME,
+            "behavior": pa.dictionary(pa.int8(), pa.string()),
+        }
+    )
+
+
+def _exposure_schema(settings: WorldSettings) -> pa.Schema:
+    columns = {"user_id": pa.int64(), "item_id": pa.int64(), "timestamp": _TIME, "position": pa.int8()}
+    columns |= {"device": pa.dictionary(pa.int8(), pa.string())}
+    return pa.schema(columns | {name: pa.int8() for name in settings.names} | {"stay": pa.float32()})
+
+
+def _chance_schema(settings: WorldSettings) -> pa.Schema:
+    return pa.schema({name: pa.float32() for name in (*settings.names, "stay")})
+
+
+def _event_table(events: Events, truth: Truth) -> pa.Table:
+    behaviour = pa.DictionaryArray.from_arrays(events.behaviour, list(truth.settings.names))
+    ids = truth.user_ids.of(events.user), truth.item_ids.of(events.item)
+    return pa.Table.from_arrays(
+        [*map(pa.array, ids), pa.array(events.time, _TIME), behaviour], schema=_event_schema()
+    )
+
+
+def _exposure_table(shown: Exposures, truth: Truth) -> pa.Table:
+    device = pa.DictionaryArray.from_arrays(shown.device, list(DEVICES))
+    ids = truth.user_ids.of(shown.user), truth.item_ids.of(shown.item)
+    done = [pa.array(shown.done(t)) for t in range(len(truth.settings.names))]
+    stay = pa.array(shown.stay, from_pandas=True)
+    columns = [
+        *map(pa.array, ids),
+        pa.array(shown.time, _TIME),
+        pa.array(shown.position),
+        device,
+        *done,
+        stay,
+    ]
+    return pa.Table.from_arrays(columns, schema=_exposure_schema(truth.settings))
+
+
+def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
+    """Best reachable AUC of each behaviour, on a fresh draw of the last days."""
+    settings = truth.settings
+    days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
+    rows = -(-_CHECK_ROWS // len(days))
+    shown = [Day.of(truth, int(day), CHECK, rows).exposures(0) for day in days]
+    user, item, code = (
+        np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "code")
+    )
+    day = np.repeat(days, [len(s.user) for s in shown])
+    if form == "events":
+        user, item, code, day = _with_negatives(
+            user, item, code, day, np.random.default_rng([settings.seed, CHECK])
+        )
+    ids = truth.user_ids.of(user), truth.item_ids.of(item), np.datetime64(settings.start) + day
+    best = truth.scores(*ids, _NEGATIVES) if form == "events" else truth.probability(*ids)
+    return {name: auc(code >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
+
+
+def _with_negatives(
+    user: NDArray, item: NDArray, code: NDArray, day: NDArray, rng: np.random.Generator
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Positives, and for each of them items of positives of its day."""
+    positive = np.flatnonzero(code)
+    user, item, code, day = user[positive], item[positive], code[positive], day[positive]  # day by day
+    first, last = np.searchsorted(day, day), np.searchsorted(day, day, "right")
+    drawn = [item[rng.integers(first, last)] for _ in range(_NEGATIVES)]
+    nothing = np.zeros(len(code) * _NEGATIVES, code.dtype)
+    copies = _NEGATIVES + 1
+    return (
+        np.tile(user, copies),
+        np.concatenate([item, *drawn]),
+        np.concatenate([code, nothing]),
+        np.tile(day, copies),
+    )

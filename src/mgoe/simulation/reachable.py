@@ -1,0 +1,103 @@
+"""The best any model can reach on examples of a simulated log."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mgoe.config import RunSettings, TaskSettings, did_you_mean
+from mgoe.errors import ConfigError
+from mgoe.simulation.settings import WorldSettings
+from mgoe.simulation.truth import Truth
+
+
+def reachable(
+    truth: Truth,
+    settings: RunSettings,
+    users: ArrayLike,
+    items: ArrayLike,
+    times: ArrayLike,
+    device: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """What a model that knew the world would predict: Bayes-optimal probabilities, and expected seconds for the stay.
+
+    On an event log negatives are sampled, so a probability is that of the label of an example, as before any recalibration.
+
+    Args:
+        truth: The world.
+        settings: Of the run: its tasks, form of log and negatives.
+        users: User ids. Shape (N,).
+        items: Item ids. Shape (N,).
+        times: Moments (or starts of buckets), as `datetime64`. Shape (N,).
+        device: Names of devices, where models see them. Shape (N,).
+
+    Returns:
+        Shape (N, T), tasks in the order of the settings.
+
+    Raises:
+        ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
+        DataError: An id or a device is none of this world's.
+    """
+    names = check_reachable(truth.settings, settings)
+    if settings.form == "exposures":
+        chance = truth.probability(users, items, times, device)
+    else:
+        chance = truth.scores(users, items, times, settings.negatives.ratio)
+    column = {name: chance[:, t] for t, name in enumerate(truth.settings.names)}
+    given = {
+        task.name: column.get(name, np.ones(len(chance)))
+        for task, name in zip(settings.tasks, names, strict=True)
+    }
+    best = []
+    for task, name in zip(settings.tasks, names, strict=True):
+        if name == "stay":
+            best.append(truth.stay(users, items, times))
+        else:
+            best.append(column[name] / (given[task.given] if task.given else 1))
+    return np.stack(best, 1)
+
+
+def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
+    """Refuse settings for which the best reachable is not known.
+
+    Args:
+        world: The settings of the world, which need not be drawn yet.
+        settings: Of the run.
+
+    Returns:
+        The behaviour, or `stay`, of each task.
+
+    Raises:
+        ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
+    """
+    names = [_behaviour(task, world) for task in settings.tasks]
+    if settings.form == "events" and settings.negatives.distribution != "popularity":
+        raise ConfigError(
+            "negatives.distribution",
+            "the best reachable is known for negatives drawn by popularity; choose `popularity`",
+        )
+    if settings.form == "events" and world.names[0] not in names:
+        raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
+    return names
+
+
+def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
+    """The behaviour of the world that a task predicts."""
+    names = [task.label] if task.label else task.done_by
+    known = [*world.names, "stay"]
+    if len(names) > 1:
+        raise ConfigError(
+            f"tasks.{task.name}",
+            f"the best reachable is known for tasks of one behaviour, found {len(names)}; name one",
+        )
+    if names[0] not in known:
+        raise ConfigError(
+            f"tasks.{task.name}",
+            f"{names[0]!r} is no behaviour of the simulated world{did_you_mean(names[0], known)}",
+        )
+    if (names[0] == "stay") != (task.kind == "regression"):
+        raise ConfigError(
+            f"tasks.{task.name}.kind",
+            f"must be {'regression' if names[0] == 'stay' else 'binary'} for {names[0]!r}",
+        )
+    return names[0]

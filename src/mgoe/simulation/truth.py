@@ -1,0 +1,287 @@
+"""The truth behind a simulated log: who belongs where, who likes what, and how that changes.
+
+On day d the affinities of a behaviour are cos(a) A + sin(a) A', with a = drift x 90 degrees x d / (days - 1): as large on every day,
+and ever less like those of the first. The popularity of an item turns in the same way, as a normal score whose rank follows Zipf's law.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from mgoe.config import check_settings
+from mgoe.errors import DataError, MgoeError
+from mgoe.simulation.chance import Posterior, chances, stay_means
+from mgoe.simulation.ids import Ids
+from mgoe.simulation.settings import DEVICES, WorldSettings
+
+FORMAT = 1
+DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """All users, or all items, in the order of their communities.
+
+    Attributes:
+        community: Shape (n,).
+        arrival: First day. Shape (n,).
+        bias: Own propensity or quality a behaviour, and for the stay, in logits. Shape (n, T + 1).
+    """
+
+    community: NDArray[np.int16]
+    arrival: NDArray[np.int16]
+    bias: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.community)
+
+    def offsets(self, communities: int) -> NDArray[np.int64]:
+        """Where each community starts, and where the last ends. Shape (communities + 1,)."""
+        return np.searchsorted(self.community, np.arange(communities + 1))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A world, drawn or reopened.
+
+    Attributes:
+        settings: What it was drawn from.
+        users: Users.
+        items: Items.
+        activity: How many exposures a user gets, relative to others. Shape (U,).
+        taste: Normal scores of popularity, of the first day and of what it turns to. Shape (2, I).
+        affinity: The same two of every behaviour, and of the stay last. Shape (2, T + 1, user communities, item communities).
+        device: What a device adds, in logits. Shape (T, devices).
+        intercept: Logit at average affinity; of the stay, logarithm of the median. Shape (T + 1,).
+    """
+
+    settings: WorldSettings
+    users: Nodes
+    items: Nodes
+    activity: NDArray[np.float32]
+    taste: NDArray[np.float32]
+    affinity: NDArray[np.float32]
+    device: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    @cached_property
+    def user_ids(self) -> Ids:
+        return Ids(len(self.users), 10_000_000)
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        return Ids(len(self.items), 500_000)
+
+    def turn(self, day: ArrayLike) -> NDArray[np.float32]:
+        """Weights of the two affinities on given days. Shape (2, *days)."""
+        return _turn(self.settings.affinity_drift, day, self.settings.days)
+
+    def logits(self, day: int) -> NDArray[np.float32]:
+        """Logit of every behaviour (and logarithm of the stay) between communities. Shape (user communities, item communities, T + 1)."""
+        affinity = np.tensordot(self.turn(day), self.affinity, 1)
+        return np.ascontiguousarray(np.moveaxis(affinity, 0, 2) + self.intercept, np.float32)
+
+    def popularity(self, day: int) -> NDArray[np.float64]:
+        """How often an item is shown where taste plays no part, relative to others; 0 before it arrives. Shape (I,)."""
+        score = _turn(self.settings.popularity_drift, day, self.settings.days) @ self.taste
+        return np.where(
+            self.items.arrival <= day, ndtr(-score.astype(np.float64)) ** -self.settings.popularity, 0.0
+        )
+
+    def aim(self, day: int, popularity: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each user community's exposures that goes to each item community. Shape (user communities, item communities)."""
+        s = self.settings
+        mass = np.add.reduceat(popularity, self.items.offsets(s.item_communities)[:-1])
+        mass /= mass.sum()
+        aimed = mass * np.exp(
+            s.targeting * np.tensordot(self.turn(day), self.affinity[:, 0].astype(np.float64), 1)
+        )
+        return (1 - s.personalised) * mass + s.personalised * aimed / aimed.sum(1, keepdims=True)
+
+    @cached_property
+    def day_rows(self) -> NDArray[np.int64]:
+        """Exposures of each day: all users that have arrived get theirs. Shape (days,)."""
+        s = self.settings
+        here = np.bincount(self.users.arrival, self.activity, s.days).cumsum()
+        return np.diff(np.floor(here.cumsum() / here.sum() * s.exposures + 0.5).astype(np.int64), prepend=0)
+
+    def days(self, times: ArrayLike) -> NDArray[np.int64]:
+        """Days of this world that moments lie in; the nearest one outside it. Same shape."""
+        day = (np.asarray(times, "datetime64[us]") - np.datetime64(self.settings.start, "us")) // DAY
+        return np.clip(day.astype(np.int64), 0, self.settings.days - 1)
+
+    def probability(
+        self, users: ArrayLike, items: ArrayLike, times: ArrayLike, device: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """True chance of each behaviour once an item is shown, averaged over positions (and over devices where none is given).
+
+        Args:
+            users: User ids. Shape (N,).
+            items: Item ids. Shape (N,).
+            times: Moments, as `datetime64`. Shape (N,).
+            device: Names of devices, null where not known. Shape (N,).
+
+        Returns:
+            Shape (N, T), behaviours in the order of the settings.
+
+        Raises:
+            DataError: An id or a device is none of this world's.
+        """
+        return chances(
+            self, *self._places(users, items, times), None if device is None else self._device_codes(device)
+        )
+
+    def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
+        """Expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
+        return stay_means(self, *self._places(users, items, times))
+
+    def scores(
+        self, users: ArrayLike, items: ArrayLike, times: ArrayLike, negatives: int
+    ) -> NDArray[np.float64]:
+        """Chance of each label of an event log's examples: positives, and negatives drawn by popularity from the same day's positives.
+
+        Bayes' rule on a positive's density against a negative's: what no model can rank better. Repeats of a user and an item in
+        a day, rare, are left out of account.
+
+        Args:
+            users: User ids. Shape (N,).
+            items: Item ids. Shape (N,).
+            times: Moments, as `datetime64`. Shape (N,).
+            negatives: Drawn for each positive.
+
+        Returns:
+            Shape (N, T).
+        """
+        user, item, day = self._places(users, items, times)
+        scores = np.empty((len(user), len(self.settings.behaviours)))
+        for d in np.unique(day):
+            rows = np.flatnonzero(day == d)
+            scores[rows] = Posterior.of_day(self, int(d)).labels(self, user[rows], item[rows], negatives)
+        return scores
+
+    def _places(
+        self, users: ArrayLike, items: ArrayLike, times: ArrayLike
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
+        return user, item, self.days(times)
+
+    def _device_codes(self, device: ArrayLike) -> NDArray[np.int64]:
+        names = np.asarray(device, object)
+        codes = pd.Index(DEVICES).get_indexer(names)
+        strange = names[(codes < 0) & ~pd.isna(names)]
+        if len(strange):
+            raise DataError(
+                "device",
+                f"must be one of {', '.join(DEVICES)}, or null where it is not known, found {strange[0]!r}",
+            )
+        return codes
+
+    def save(self, folder: Path) -> None:
+        """Write the truth as JSON and Parquet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [*self.settings.names, "stay"]
+        for side, nodes, ids in (("user", self.users, self.user_ids), ("item", self.items, self.item_ids)):
+            columns = {
+                f"{side}_id": ids.of(np.arange(len(nodes))),
+                "community": nodes.community,
+                "arrival_day": nodes.arrival,
+            }
+            columns |= (
+                {"activity": self.activity}
+                if side == "user"
+                else {"taste_first": self.taste[0], "taste_last": self.taste[1]}
+            )
+            columns |= {f"bias_{name}": nodes.bias[:, t] for t, name in enumerate(names)}
+            pq.write_table(pa.table(columns), folder / f"{side}s.parquet", compression="zstd")
+        phase, t, user, item = np.indices(self.affinity.shape, np.int16).reshape(4, -1)
+        behaviour = pa.DictionaryArray.from_arrays(t.astype(np.int8), names)
+        value = self.affinity.ravel()
+        columns = {
+            "phase": phase,
+            "behaviour": behaviour,
+            "user_community": user,
+            "item_community": item,
+            "affinity": value,
+        }
+        pq.write_table(pa.table(columns), folder / "affinity.parquet", compression="zstd")
+        world = {"format": FORMAT, "settings": self.settings.model_dump(mode="json")}
+        world |= {"device": self.device.tolist(), "intercept": self.intercept.tolist()}
+        (folder / "world.json").write_text(json.dumps(world, indent=1))
+
+    @classmethod
+    def open(cls, path: Path | str) -> Truth:
+        """Reopen the truth of a simulated log.
+
+        Args:
+            path: The folder that `simulate` wrote, or its `truth`.
+
+        Raises:
+            DataError: There is no truth, or it cannot be read.
+        """
+        path = Path(path)
+        path = path / "truth" if (path / "truth").is_dir() else path
+        try:
+            world = json.loads((path / "world.json").read_text())
+            if world.get("format") != FORMAT:
+                raise DataError(
+                    path,
+                    f"this version reads truths of format {FORMAT}, found {world.get('format')}; simulate the log again",
+                )
+            settings = check_settings(WorldSettings, world["settings"], path / "world.json")
+            tables = {
+                name: pq.read_table(path / f"{name}.parquet") for name in ("users", "items", "affinity")
+            }
+            shape = (2, len(settings.names) + 1, settings.user_communities, settings.item_communities)
+            return cls(
+                settings,
+                _nodes(tables["users"], settings),
+                _nodes(tables["items"], settings),
+                tables["users"]["activity"].to_numpy(),
+                np.stack([tables["items"][name].to_numpy() for name in ("taste_first", "taste_last")]),
+                tables["affinity"]["affinity"].to_numpy().reshape(shape),
+                np.array(world["device"]),
+                np.array(world["intercept"]),
+            )
+        except FileNotFoundError:
+            raise DataError(
+                path,
+                "holds no truth of a simulated log (world.json and its tables); `mgoe simulate` writes one",
+            ) from None
+        except MgoeError:
+            raise
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DataError(path, f"the truth cannot be read ({error}); simulate the log again") from None
+
+
+def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
+    """Indices of ids, each of which is known."""
+    rule, mend = "every id must be of this simulated world", "open the log's own truth"
+    try:
+        index = known.index(ids)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            name, f"{rule}, whose ids are whole numbers, found others ({error}); {mend}"
+        ) from None
+    if (index < 0).any():
+        raise DataError(name, f"{rule}, found {np.asarray(ids)[index < 0][0]}; {mend}")
+    return index
+
+
+def _nodes(table: pa.Table, settings: WorldSettings) -> Nodes:
+    bias = np.stack([table[f"bias_{name}"].to_numpy() for name in (*settings.names, "stay")], 1)
+    return Nodes(table["community"].to_numpy(), table["arrival_day"].to_numpy(), bias)
+
+
+def _turn(drift: float, day: ArrayLike, days: int) -> NDArray[np.float32]:
+    angle = drift * np.pi / 2 * np.asarray(day) / max(1, days - 1)
+    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)

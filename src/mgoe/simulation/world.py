@@ -1,0 +1,96 @@
+"""Draws a world from its settings: communities, arrivals, propensities, affinities, and the intercepts that give the asked rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from mgoe.simulation.chance import pair_logits, position_losses
+from mgoe.simulation.draw import CALIBRATION, Day
+from mgoe.simulation.settings import DEVICES, WorldSettings
+from mgoe.simulation.truth import Nodes, Truth
+
+_CALIBRATION_DAYS = 8
+_CALIBRATION_ROWS = 100_000
+_LIMIT = 50.0  # of an intercept; logits that are larger add to it
+
+
+def make_truth(settings: WorldSettings) -> Truth:
+    """Draw a world; the same settings give the same one."""
+    s = settings
+    parts = [*s.behaviours, s.stay]
+    rng = [np.random.default_rng([s.seed, part]) for part in range(6)]
+    users = _nodes(rng[0], s.users, s.user_communities, s.arriving_users, [p.user_spread for p in parts], s)
+    items = _nodes(rng[1], s.items, s.item_communities, s.arriving_items, [p.item_spread for p in parts], s)
+    activity = (1 - rng[2].random(s.users, np.float32)) ** np.float32(-s.activity)
+    taste = rng[3].standard_normal((2, s.items), np.float32)
+    cells = rng[4].standard_normal((2, len(parts), s.user_communities, s.item_communities), np.float32)
+    correlation = np.array([1.0, *(p.correlation for p in parts[1:])], np.float32)[:, None, None]
+    strength = np.array([p.strength for p in parts], np.float32)[:, None, None]
+    affinity = (strength * (correlation * cells[:, :1] + np.sqrt(1 - correlation**2) * cells)).astype(
+        np.float32
+    )
+    device = s.device_spread * rng[5].standard_normal((len(s.behaviours), len(DEVICES)))
+    intercept = np.zeros(len(parts))
+    intercept[-1] = np.log(s.stay.median)
+    truth = Truth(s, users, items, activity, taste, affinity, device, intercept)
+    return replace(truth, intercept=_calibrated(truth))
+
+
+def _nodes(
+    rng: np.random.Generator,
+    n: int,
+    communities: int,
+    arriving: float,
+    spreads: list[float],
+    settings: WorldSettings,
+) -> Nodes:
+    share = np.arange(1, communities + 1) ** -settings.skew
+    ends = np.floor(share.cumsum() / share.sum() * (n - communities) + 0.5).astype(
+        np.int64
+    )  # besides one node that each has
+    community = np.repeat(np.arange(communities, dtype=np.int16), np.diff(ends, prepend=0) + 1)
+    arrives = rng.random(n, np.float32) < arriving
+    day = settings.days * rng.random(n, np.float32) ** np.float32(1 / settings.growth)
+    arrival = np.where(arrives, np.minimum(day, settings.days - 1), 0).astype(np.int16)
+    arrival[arrival.argmin()] = 0  # a first day needs somebody
+    bias = rng.standard_normal((n, len(spreads)), np.float32) * np.array(spreads, np.float32)
+    return Nodes(community, arrival, bias)
+
+
+def _calibrated(truth: Truth) -> NDArray[np.float64]:
+    """Intercepts at which each behaviour follows on its parent as often as asked, over exposures drawn across the days. Shape (T + 1,)."""
+    s = truth.settings
+    days = np.unique(np.linspace(0, s.days - 1, _CALIBRATION_DAYS).astype(int))
+    share = truth.day_rows[days] + 1.0
+    rows = np.ceil(share / share.sum() * _CALIBRATION_ROWS).astype(int)
+    shown = [Day.of(truth, int(d), CALIBRATION, int(n)).exposures(0) for d, n in zip(days, rows, strict=True)]
+    user, item, device, position = (
+        np.concatenate([getattr(e, name) for e in shown]) for name in ("user", "item", "device", "position")
+    )
+    logits = (
+        pair_logits(truth, user, item, np.repeat(days, [len(e.user) for e in shown]))[:, :-1]
+        + truth.device[:, device].T
+    )
+    logits[:, 0] -= position_losses(truth)[position - 1]
+    intercept = truth.intercept.copy()
+    reached = np.ones(
+        (len(s.behaviours) + 1, len(logits))
+    )  # the last row is the parent of the first behaviour
+    for t, (behaviour, parent) in enumerate(zip(s.behaviours, s.parents, strict=True)):
+
+        def excess(shift: float, t: int = t, parent: int = parent, rate: float = behaviour.rate) -> float:
+            return float(np.average(expit(logits[:, t] + shift), weights=reached[parent])) - rate
+
+        limit = _LIMIT
+        if (
+            not excess(-limit) <= 0 <= excess(limit)
+        ):  # so that other worlds stay what they are, to the last bit
+            limit += float(np.abs(logits[:, t]).max())
+        intercept[t] = float(brentq(excess, -limit, limit, xtol=1e-9))  # pyright: ignore[reportArgumentType]
+        reached[t] = reached[parent] * expit(logits[:, t] + intercept[t])
+    return intercept

@@ -1,0 +1,264 @@
+"""Embedding tables whose rows are spread over the processes by TorchRec, where one process cannot hold them all.
+
+A sharded table is called as an `nn.Embedding` is. Codes travel to the process that holds their rows, rows travel back, and gradients go
+the same way; that process moves its rows in the backward pass, by row-wise Adagrad as `RowwiseAdagrad` writes it. From outside it is a
+table of fewer rows without a gradient: in a `state_dict` it stands as a `Shard`, and whole tensors are loaded into it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mgoe.config import TrainingSettings
+from mgoe.errors import MissingExtra, TrainingError
+from mgoe.models import draw_rows
+from mgoe.models.inputs import Category
+from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.shards import Shard
+from mgoe.training.memory import free_memory
+
+EPS = 1e-8
+"""As in `RowwiseAdagrad`."""
+SMALL = 0.01
+"""Share of all tables' bytes below which a table stays whole: spreading it saves nothing and costs messages."""
+ONE = "rows"
+"""Name of the one table, and of the one feature, of a module of TorchRec."""
+
+
+class ShardedTable(nn.Embedding):
+    """A table of which this process holds a range of rows, in the order of rank.
+
+    All processes must call it equally often, and several of them in the same order.
+
+    Args:
+        table: The whole table, which is not kept, or one that was made late.
+        world: The processes.
+        device: Where the rows shall be.
+        seed: Of the rows of a late table.
+    """
+
+    def __init__(self, table: nn.Embedding, world: World, device: torch.device, seed: tuple[int, ...]):
+        rows, width = table.weight.shape
+        super().__init__(rows, width, sparse=True, device="meta")
+        self._rec = torchrec()
+        spread = _spread(self._rec, rows, width, world, device)
+        self._spread = (spread,)  # no submodule: its parameters are named here, and only here
+        (weight,) = spread.state_dict().values()
+        ((accumulator,),) = (
+            state.values() for state in spread.fused_optimizer.state_dict()["state"].values()
+        )
+        self.first = world.rank * _a_process(rows, world)
+        self.weight = nn.Parameter(weight.local_shards()[0].tensor, requires_grad=False)
+        self.accumulator = self._shard(accumulator.local_shards()[0].tensor)
+        if table.weight.is_meta:
+            draw_rows(self.weight.detach(), self.first, rows, seed)
+        else:
+            self._shard(self.weight).take(table.weight.detach())
+        self.group: dict[str, Any] = {}
+        """Of the optimiser that says how far rows move."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rows of codes, at least one, (...) -> (..., D)."""
+        (spread,) = self._spread
+        if self.group:
+            for group in spread.fused_optimizer.param_groups:
+                group["lr"] = self.group["lr"]
+            spread.fused_optimizer.zero_grad()  # which passes the rate on
+        learns = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(learns):  # FBGEMM knows no inference mode
+            codes, places = input.unique(return_inverse=True)
+            asked = self._rec.KeyedJaggedTensor(keys=[ONE], values=codes, lengths=torch.ones_like(codes))
+            rows = spread(asked)[ONE].values()
+        return F.embedding(places, rows)
+
+    def _shard(self, rows: Tensor) -> Shard:
+        return Shard(rows.detach(), self.first, self.num_embeddings)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self._shard(self.weight)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        self._shard(self.weight).take(state_dict[f"{prefix}weight"])
+
+
+class OpenedTable(nn.Embedding):
+    """A table that keeps the tensor it is given, of a file mapped into memory: pages are read when rows are."""
+
+    def __init__(self, rows: int, width: int):
+        super().__init__(rows, width, sparse=True, device="meta")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(...) -> (..., D), where the codes are."""
+        return super().forward(input.to(self.weight.device)).to(input.device)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        self.weight = nn.Parameter(state_dict[f"{prefix}weight"])
+
+
+def place_tables(
+    model: nn.Module, settings: TrainingSettings, world: World, device: torch.device, seed: int
+) -> None:
+    """Spread a model's tables over the processes where `training.tables` says so, and draw those that were made late.
+
+    Tables of several categories a row, and those that are small beside the others, stay whole on every process.
+
+    Args:
+        model: Freshly made, the same on every process.
+        settings: How it is trained.
+        world: The processes; alone, tables stay whole.
+        device: Where it is trained.
+        seed: Of what is drawn: the same values whatever the number of processes.
+
+    Raises:
+        MissingExtra: TorchRec is needed and cannot be imported.
+        TrainingError: The way of training needs whole tables, or rows have a width that TorchRec does not hold.
+    """
+    tables = [place for place in _tables(model) if place[2].sparse]
+    whole = sum(table.weight.nbytes for _, _, table in tables)
+    spread = whole > 0 and world.size > 1 and settings.tables != "replicated"
+    if spread and settings.tables == "auto":
+        spread = _too_large(whole, world, device)
+    if spread:
+        _check(settings)
+    for number, (parent, name, table) in enumerate(tables):
+        if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, world):
+            if table.embedding_dim % 4:
+                rule = f"rows of sharded tables must be a multiple of 4 wide, found {table.embedding_dim} in {name!r}"
+                raise TrainingError("training.tables", f"{rule}; change the model's width, or use replicated")
+            setattr(parent, name, ShardedTable(table, world, device, (seed, number)))
+        elif table.weight.is_meta:
+            table.to_empty(device=device)
+            draw_rows(table.weight.detach(), 0, table.num_embeddings, (seed, number))
+
+
+def follow(model: nn.Module, optimizers: list[Optimizer]) -> None:
+    """Let sharded tables learn at the rate of the optimiser that lists them, and what they gather be saved with its state."""
+    groups = {
+        id(p): (optimizer, group)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for _, _, table in _tables(model):
+        if isinstance(table, ShardedTable):
+            optimizer, table.group = groups[id(table.weight)]
+            optimizer.state[table.weight]["accumulator"] = table.accumulator
+
+
+def unshard(model: nn.Module) -> None:
+    """Replace sharded tables by whole ones, into which the next file of weights is loaded. No process waits for another in this."""
+    for parent, name, table in list(_tables(model)):
+        if isinstance(table, ShardedTable):
+            setattr(parent, name, OpenedTable(table.num_embeddings, table.embedding_dim))
+
+
+@cache
+def torchrec() -> SimpleNamespace:
+    """The parts of TorchRec and FBGEMM that are used.
+
+    Raises:
+        MissingExtra: They cannot be imported.
+    """
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a warning that is not for users
+    names = {
+        "torchrec.distributed.comm_ops": ("set_gradient_division",),
+        "torchrec.distributed.embedding": ("EmbeddingCollectionSharder",),
+        "torchrec.distributed.sharding_plan": ("construct_module_sharding_plan", "row_wise"),
+        "torchrec.distributed.types": ("ShardingEnv",),
+        "torchrec.modules.embedding_configs": ("EmbeddingConfig",),
+        "torchrec.modules.embedding_modules": ("EmbeddingCollection",),
+        "torchrec.sparse.jagged_tensor": ("KeyedJaggedTensor",),
+        "fbgemm_gpu.split_embedding_configs": ("EmbOptimType",),
+    }
+    try:
+        found = {
+            name: getattr(importlib.import_module(module), name)
+            for module, parts in names.items()
+            for name in parts
+        }
+    except (
+        ImportError,
+        OSError,
+        AttributeError,
+    ) as error:  # a build for another torch fails in its libraries
+        reason = f"sharded tables need TorchRec, which cannot be imported ({error}); install it with `make distributed`"
+        raise MissingExtra("training.tables", f"{reason}, or use replicated") from None
+    found["set_gradient_division"](
+        False
+    )  # losses are shares of the whole: gradients add up, they are no mean
+    return SimpleNamespace(**found)
+
+
+def _spread(rec: SimpleNamespace, rows: int, width: int, world: World, device: torch.device) -> Any:
+    """TorchRec's module of one table in ranges of rows."""
+    table = rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])
+    whole = rec.EmbeddingCollection(tables=[table], device=torch.device("meta"))
+    rule = {"optimizer": rec.EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
+    sharder = rec.EmbeddingCollectionSharder(fused_params=rule)
+    plan = rec.construct_module_sharding_plan(
+        whole,
+        {ONE: rec.row_wise(compute_kernel="fused")},
+        sharder=sharder,
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
+        world_size=world.size,
+        device_type=device.type,
+    )
+    assert dist.group.WORLD is not None
+    with torch.random.fork_rng([]):  # it draws rows that are replaced
+        return sharder.shard(whole, plan, rec.ShardingEnv.from_process_group(dist.group.WORLD), device)
+
+
+def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Embedding):
+                yield parent, name, child
+
+
+def _spreads(parent: nn.Module, table: nn.Embedding, world: World) -> bool:
+    """Whether a table is looked up row by row and does nothing more, and is large enough that every process has some rows."""
+    plain = type(table) is nn.Embedding and table.padding_idx is None and table.max_norm is None
+    looked_up = not (isinstance(parent, Category) and parent.multi)
+    return (
+        plain
+        and looked_up
+        and (world.size - 1) * _a_process(table.num_embeddings, world) < table.num_embeddings
+    )
+
+
+def _a_process(rows: int, world: World) -> int:
+    """Rows of each process but the last."""
+    return -(-rows // world.size)
+
+
+def _too_large(whole: int, world: World, device: torch.device) -> bool:
+    """Whether tables take more than half of what some process may still take; half is for gradients, batches and the rest."""
+    free = free_memory(device)
+    return world.any(free is not None and 2 * whole > free)[0]
+
+
+def _check(settings: TrainingSettings) -> None:
+    for name, needed in (("balance", ("fixed", "uncertainty")), ("accumulate", (1,))):
+        found = getattr(settings, name)
+        if found not in needed:
+            rule = f"must be {' or '.join(map(str, needed))} where tables are sharded, found {found}: they move in the backward pass"
+            raise TrainingError(
+                f"training.{name}", f"{rule}; change it, or set training.tables to replicated"
+            )
+    torchrec()

@@ -1,0 +1,145 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe._util.files import (
+    clear_unfinished,
+    exclusive,
+    read_json,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
+from mgoe.errors import OutputError
+
+NAMES = st.text(
+    st.characters(codec="ascii", exclude_categories=["C"], exclude_characters="/"), min_size=1, max_size=9
+)
+
+
+@given(NAMES, st.sampled_from(["tmp", "partial"]), st.integers(1, 2**22))
+def test_what_a_killed_process_left_goes_and_names_that_end_alike_stay(name: str, ending: str, process: int):
+    with tempfile.TemporaryDirectory() as temporary:
+        kept, left = (Path(temporary) / name / end for end in (f"x.{ending}", f".{name}.{process}.{ending}"))
+        for folder in (kept, left):
+            folder.mkdir(parents=True)
+            (folder / f"in.{ending}").touch()
+        (kept / f".{name}.json.{process}.{ending}").touch()
+        clear_unfinished(Path(temporary))
+        assert not left.exists()
+        assert [path.name for path in kept.iterdir()] == [f"in.{ending}"]
+
+
+def test_an_object_comes_back_from_its_file(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"a": [1, None, "ä"]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, None, "ä"]}
+
+
+@pytest.mark.parametrize("text", [None, b"", b"{", b"[]", b"\xff"])
+def test_what_is_no_object_is_one_clear_error(tmp_path: Path, text: bytes | None):
+    if text is not None:
+        (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(OutputError, match=r"a\.json: .*writes it anew"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
+    place = tmp_path / "new" / "a.txt"
+
+    def write(text: str) -> None:
+        with whole_file(place) as unfinished:
+            unfinished.write_text(text[:2])
+            unfinished.write_text(text.encode("ascii").decode())
+
+    write("old")
+    with pytest.raises(UnicodeEncodeError):
+        write("neü")
+    assert place.read_text() == "old"
+    assert list(place.parent.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("place", ["file/a.txt", "folder"])
+def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(
+        OutputError, match=f"{place}: cannot be written: .*; choose a folder you may write, or free space"
+    ):
+        write_text(tmp_path / place, "text")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def fill(place: Path, text: str) -> None:
+    with whole_folder(place) as folder:
+        for name in "abc":
+            (folder / name).write_text(text)
+
+
+def texts(place: Path) -> set[str]:
+    return {(place / name).read_text() for name in "abc"}
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_a_folder_is_the_old_one_or_the_new_one_whenever_a_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+):
+    """Killed before one of its moves, or in the removal of what was there: nothing after that is done by this process."""
+    place, done, move = tmp_path / "place", [], os.replace
+    fill(place, "old")
+
+    def replace(*names: Any) -> None:
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        done.append(move(*names))
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", replace)
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        if moves < 3:
+            with pytest.raises(KeyboardInterrupt):
+                fill(place, "new")
+        else:
+            fill(place, "new")
+    assert not place.exists() or texts(place) == {"new" if moves >= 2 else "old"}
+    with pytest.raises(ZeroDivisionError), whole_folder(place):
+        raise ZeroDivisionError
+    assert texts(place) == {"new" if moves >= 2 else "old"}
+    fill(place, "newest")
+    assert texts(place) == {"newest"}
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fill(Path("."), "new")
+    assert texts(tmp_path / "here") == {"new"}
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="here: cannot be written"):
+        write_text(Path("."), "text")
+
+
+def test_a_holder_that_ends_while_it_is_looked_at_is_still_said_to_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def gone(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    with exclusive(tmp_path / "run", "a run"):
+        monkeypatch.setattr(Path, "read_text", gone)
+        with (
+            pytest.raises(OutputError, match="another process is writing a run there"),
+            exclusive(tmp_path / "run", "a run"),
+        ):
+            pass

@@ -1,0 +1,455 @@
+"""One folder that scores without the training data, exactly as the model did."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import mgoe
+import mgoe.errors
+from mgoe._util.files import sha256
+from mgoe.bundle import Bundle
+from mgoe.bundle.calibration import in_whole_space, recalibrate, sampling_prior
+from mgoe.config import (
+    FeatureSettings,
+    NegativeSettings,
+    RunSettings,
+    TaskSettings,
+    dump_settings,
+    load_settings,
+)
+from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.data.negatives import sample_negatives
+from mgoe.errors import BundleError
+from mgoe.experiments import Inputs
+from mgoe.graph import MacroGraph
+from mgoe.serving.scoring.scorer import Scorer
+from mgoe.training import assemble
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Path) -> mgoe.Bundle:
+    return mgoe.load(finished / "bundle")
+
+
+def test_a_bundle_opened_through_a_link_stays_the_same_when_the_link_moves(finished: Path, tmp_path: Path):
+    link = tmp_path / "current"
+    link.symlink_to(finished / "bundle")
+    opened = Bundle.open(link)
+    link.unlink()
+    link.symlink_to(tmp_path)
+    parts = (
+        opened.settings,
+        opened.encoders.users.size,
+        opened.graph.latest.n_users,
+        opened.model,
+        len(opened.metrics),
+    )
+    assert all(parts)
+
+
+def by_hand(
+    run: Path, bundle: mgoe.Bundle, users: np.ndarray, items: np.ndarray, context: dict[str, np.ndarray]
+) -> np.ndarray:
+    """The model's own answer, from the folders that training wrote."""
+    prepared, graph = Prepared.open(run / "data"), MacroGraph.open(run / "graph")
+    inputs = assemble(
+        graph.latest, users, items, context, needs=bundle.model.needs, spec=bundle.model.spec,
+        user_side=prepared.user_side, item_side=prepared.item_side,
+    )  # fmt: skip
+    with torch.no_grad():
+        return bundle.model.predict(
+            {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
+        ).numpy()
+
+
+def test_predictions_equal_the_models(finished: Path, bundle: mgoe.Bundle):
+    test = Prepared.open(finished / "data").examples("test")
+    users, items = bundle.encoders.users.ids(test.user), bundle.encoders.items.ids(test.item)
+    found = bundle.predict(users, items, recalibrated=False)
+    assert_allclose(
+        found[list(bundle.tasks)].to_numpy(), by_hand(finished, bundle, test.user, test.item, {}), atol=1e-6
+    )
+
+
+def test_predictions_equal_the_models_with_context_and_side_features(shown: Path):
+    bundle, prepared = mgoe.load(shown / "bundle"), Prepared.open(shown / "data")
+    test = prepared.examples("test")
+    devices = pa.array(np.resize(["phone", "desktop", "never seen"], len(test)).tolist())
+    users, items = bundle.encoders.users.ids(test.user), bundle.encoders.items.ids(test.item)
+    found = bundle.predict(users, items, {"device": devices})
+    encoded = prepared.context_features.encode({"device": devices}, len(test))
+    assert_allclose(
+        found[list(bundle.tasks)].to_numpy(), by_hand(shown, bundle, test.user, test.item, encoded), atol=1e-6
+    )
+    assert found["click"].between(0, 1).all()
+
+
+def test_a_bundle_needs_nothing_but_itself(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    moved = mgoe.load(shutil.copytree(finished / "bundle", tmp_path / "moved"))
+    users, items = bundle.encoders.users.ids([0, 1]), bundle.encoders.items.ids([3, 2])
+    pd.testing.assert_frame_equal(moved.predict(users, items), bundle.predict(users, items))
+    assert not moved.metrics.empty
+
+
+def test_a_bundle_holds_every_switch_of_its_model(bundle: mgoe.Bundle):
+    """So that it stays the same model where a later default is another."""
+    held = bundle.manifest["model"]
+    assert held["options"] == bundle.model.options.model_dump(mode="json")
+    assert {"members", "gate_query", "tau"} <= held["options"].keys()
+
+
+def test_every_kind_of_column_is_read_alike(bundle: mgoe.Bundle):
+    users, items = (
+        bundle.encoders.users.ids(np.arange(5)).to_numpy(),
+        bundle.encoders.items.ids(np.arange(5, 10)).to_numpy(),
+    )
+    expected = bundle.predict(users, items)[list(bundle.tasks)]
+    kinds = [
+        lambda ids: ids.tolist(),
+        pd.Series,
+        pl.Series,
+        pa.array,
+        lambda ids: pa.chunked_array([ids[:2], ids[2:]]),
+        lambda ids: [str(one) for one in ids],
+        lambda ids: ids.astype(np.float64),
+        lambda ids: pd.Series(ids, dtype="Int64"),
+    ]
+    for kind in kinds:
+        pd.testing.assert_frame_equal(bundle.predict(kind(users), kind(items))[list(bundle.tasks)], expected)
+
+
+def test_one_id_against_many(bundle: mgoe.Bundle):
+    user, items = bundle.encoders.users.ids([7]).to_pylist()[0], bundle.encoders.items.ids(np.arange(9))
+    found = bundle.predict([user], items)
+    pd.testing.assert_frame_equal(found, bundle.predict([user] * 9, items))
+    assert len(bundle.predict(bundle.encoders.users.ids(np.arange(4)), items.slice(0, 1))) == 4
+
+
+def test_lists_of_different_lengths_are_refused(bundle: mgoe.Bundle):
+    with pytest.raises(BundleError, match="one length, found 2 and 3"):
+        bundle.predict([1, 2], [1, 2, 3])
+
+
+def test_no_pair_gives_no_row(bundle: mgoe.Bundle):
+    assert list(bundle.predict([], []).columns) == ["user", "item", *bundle.tasks]
+
+
+@given(
+    strange=st.lists(
+        st.one_of(st.none(), st.text(), st.integers(-(2**63), 2**63 - 1).map(str)), min_size=1, max_size=4
+    )
+)
+def test_what_was_never_seen_is_scored_as_a_node_without_history(
+    bundle: mgoe.Bundle, strange: list[str | None]
+):
+    known = set(map(str, bundle.encoders.users.ids(np.arange(bundle.encoders.users.size)).to_pylist()))
+    strange = [None if one in known else one for one in strange]
+    item = bundle.encoders.items.ids([0])
+    found = bundle.predict(strange, item)[list(bundle.tasks)].to_numpy()
+    assert_allclose(
+        found, np.broadcast_to(bundle.score_indices(np.array([-1]), np.array([0])), found.shape), atol=1e-6
+    )
+    assert np.isfinite(found).all()
+
+
+def test_the_recommended_are_the_best_of_the_whole_catalogue(bundle: mgoe.Bundle):
+    user = bundle.encoders.users.ids([3]).to_pylist()[0]
+    every = bundle.encoders.items.ids(np.arange(bundle.encoders.items.size))
+    scores = bundle.predict([user], every)
+    found = bundle.recommend(user, k=7, task="click")
+    assert_allclose(found["click"], np.sort(scores["click"])[::-1][:7], atol=1e-6)
+    assert list(bundle.recommend(user, k=10_000).columns) == ["item", "click", "buy"]
+    assert len(bundle.recommend(user, k=10_000)) == len(every)
+
+
+def test_known_items_can_be_left_out(bundle: mgoe.Bundle):
+    user = bundle.encoders.users.ids([3]).to_pylist()[0]
+    known = set(bundle.encoders.items.ids(bundle.graph.latest.known_items(3)).to_pylist())
+    assert known
+    assert not known & set(bundle.recommend(user, k=10_000, exclude_known=True)["item"])
+
+
+def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
+    assert len(bundle.recommend("nobody", k=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"), [({"task": "by"}, "did you mean 'buy'"), ({"k": 0}, "at least 1, found 0")]
+)
+def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):
+    with pytest.raises(BundleError, match=sentence):
+        bundle.recommend(1, **arguments)
+
+
+def test_an_unknown_context_feature_is_refused(shown: Path):
+    with pytest.raises(mgoe.errors.MgoeError, match="device"):
+        mgoe.load(shown / "bundle").predict([1], [1], {"devise": ["phone"]})
+
+
+def test_one_context_is_enough_for_all_pairs(shown: Path):
+    bundle = mgoe.load(shown / "bundle")
+    items = bundle.encoders.items.ids(np.arange(6))
+    one = bundle.predict([1], items, {"device": ["phone"]})
+    pd.testing.assert_frame_equal(one, bundle.predict([1], items, {"device": ["phone"] * 6}))
+    assert not np.allclose(
+        one["click"], bundle.predict([1], items, {"device": ["desktop"]})["click"], atol=1e-9
+    )
+    assert len(bundle.recommend(1, k=3, context={"device": ["phone"]})) == 3
+
+
+@pytest.mark.parametrize(
+    "tags", ["a|b", ["a", "b"], np.array(["a", "b"]), pl.Series(["a", "b"]), [["a", "b"]], ["b", "a", None]]
+)
+def test_the_values_of_a_several_valued_feature_are_one_context(
+    finished: Path, tags: Any, monkeypatch: pytest.MonkeyPatch
+):
+    bundle, asked = mgoe.load(finished / "bundle"), []
+    features = (FeatureSettings(name="tags", kind="multi"), FeatureSettings(name="hour", kind="numeric"))
+    encoders = FeatureEncoders(
+        features, {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 3}, {"hour": (0.0, 1.0)}
+    )
+    bundle.settings.data.context[:] = features
+    monkeypatch.setattr(bundle.encoders, "context_features", encoders)
+    monkeypatch.setattr(
+        bundle,
+        "score_indices",
+        lambda users, items, context, recalibrated: asked.append(context) or np.zeros((len(users), 2)),
+    )
+    bundle.recommend(1, context={"tags": tags, "hour": 3})
+    assert_array_equal(
+        np.unique(asked[0]["tags"], axis=0),
+        [[2, 1, -1] if isinstance(tags, list) and None in tags else [1, 2, -1]],
+    )
+    assert (asked[0]["numeric"] == 3).all()
+    with pytest.raises(BundleError, match=r"context\.hour: takes one value, found 2"):
+        bundle.recommend(1, context={"hour": [3, 4]})
+
+
+def test_what_is_no_column_is_refused(bundle: mgoe.Bundle):
+    with pytest.raises(mgoe.errors.DataError, match=r"users: must be one column .* found a generator"):
+        bundle.predict((one for one in [1, 2]), [1, 2])
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished / "bundle", tmp_path / "bundle")
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path):
+    with pytest.raises(BundleError, match="holds no bundle"):
+        mgoe.load(tmp_path)
+
+
+def test_every_damaged_or_missing_file_is_named(copy: Path):
+    for name in json.loads((copy / "bundle.json").read_text())["checksums"]:
+        file = copy / name
+        whole = file.read_bytes()
+        file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(BundleError, match="does not match its checksum") as error:
+            mgoe.load(copy)
+        assert name in str(error.value)
+        file.unlink()
+        with pytest.raises(BundleError, match="is missing"):
+            mgoe.load(copy)
+        file.write_bytes(whole)
+    mgoe.load(copy)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    "name", ["{outside}", "../outside", "graph/../../outside", "graph/../settings.yaml", "..", "/"]
+)
+def test_a_manifest_names_nothing_beyond_its_folder(copy: Path, tmp_path: Path, name: str, verify: bool):
+    """`mgoe refresh` copies what it names, to the same name in another folder."""
+    outside, manifest = tmp_path / "outside", json.loads((copy / "bundle.json").read_text())
+    outside.write_text("here")
+    manifest["checksums"][name.format(outside=outside)] = sha256(outside)
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="must name files within the bundle"):
+        Bundle.open(copy, verify)
+
+
+def test_another_format_is_refused(copy: Path):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(BundleError, match="reads bundle format 2, found 99"):
+        mgoe.load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 1}'])
+def test_a_manifest_that_is_none_is_refused(copy: Path, text: str):
+    (copy / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match="bundle"):
+        mgoe.load(copy)
+
+
+@given(
+    odds=st.floats(1e-4, 1e4),
+    shift=st.floats(-8, 8),
+)
+def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift: float):
+    p = np.array([[odds / (1 + odds), 2.5]], np.float32)
+    found = recalibrate(p, np.array([shift], np.float32), np.array([True, False]))
+    assert_allclose(found[0, 0], 1 / (1 + np.exp(-(np.log(odds) + shift))), rtol=1e-3)
+    assert found[0, 1] == 2.5
+
+
+@given(
+    anything=st.floats(1e-4, 0.9),
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    drawn=st.floats(1e-3, 10),
+)
+def test_recalibration_undoes_the_sampling_for_rarer_tasks_too(
+    anything: float, shares: list[float], drawn: float
+):
+    """The best model of sampled examples sees `drawn` negatives for each pair on which nothing was done."""
+    true = anything * np.array([1, *shares])  # a click, and what only some of the clicked pairs have
+    learned = (true / (anything + drawn * (1 - anything))).astype(np.float32)
+    found = recalibrate(learned[None], np.log([drawn]).astype(np.float32), np.ones(len(true), np.bool_))
+    assert_allclose(found[0], true, rtol=2e-3, atol=1e-9)
+
+
+class _Sampled:
+    """Training examples: one of each positive and of each negative that was drawn."""
+
+    def __init__(self, items: int, positives: np.ndarray, negatives: np.ndarray, rate: float):
+        self.items = type("Items", (), {"size": items})
+        self.labels = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))]).astype(np.float32)[
+            :, None
+        ]
+        self.all_items = np.concatenate([positives, negatives])
+        self.summary = {
+            "negatives_per_positive": len(negatives) / len(positives),
+            "positives_per_user_bucket": float(rate),
+        }
+
+    def streamed(self, split: str):
+        half = len(self.all_items) // 2
+        parts = [
+            type("Train", (), {"item": self.all_items[rows], "labels": self.labels[rows]})
+            for rows in (slice(half), slice(half, None))
+        ]
+        return type("Streamed", (), {"parts": lambda self: iter(parts)})()
+
+
+@given(seed=st.integers(0, 1000), ratio=st.integers(1, 5), rate=st.integers(1, 4))
+def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rate: int):
+    """The best model of the sampled examples, recalibrated, gives each item the rate at which an active user does it in a bucket."""
+    share = np.random.default_rng(seed).dirichlet(np.full(8, 3.0)) * 0.9 + 0.1 / 8
+    rng = np.random.default_rng(seed)
+    done = rng.choice(len(share), 4000 * rate, p=share)  # each user is active in a bucket with `rate` items
+    world = _Sampled(len(share), done, rng.choice(done, len(done) * ratio), rate)
+    positives = np.bincount(world.all_items, world.labels[:, 0], 8)
+    learned = positives / np.bincount(world.all_items, minlength=8)
+    prior = sampling_prior(world, "events", NegativeSettings(ratio=ratio))  # pyright: ignore[reportArgumentType]
+    found = recalibrate(learned[:, None].astype(np.float32), prior[:8], np.array([True]))[:, 0]
+    odds = found / (1 - found)
+    held = np.bincount(world.all_items, minlength=8)
+    noise = 5 * np.sqrt(
+        1 / positives + 1 / (held - positives) + 1 / positives
+    )  # standard errors of odds, and of the share that was drawn
+    assert (np.abs(odds / (rate * share) - 1) <= 0.02 + noise).all(), (odds, rate * share)
+    assert_allclose(odds.sum(), rate, rtol=0.05)
+
+
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+def test_the_prior_is_how_often_an_item_was_drawn(distribution: Any):
+    """Fifty items are done in every bucket, and a hundred in one of them alone, so that a uniform draw seldom meets these too."""
+    users, buckets = np.tile(np.arange(400), 100), np.repeat(np.arange(100), 400)
+    items = np.where(users < 380, np.random.default_rng(0).integers(0, 50, len(users)), 50 + buckets)
+    settings = NegativeSettings(ratio=3, distribution=distribution, seed=0)
+    _, drawn = sample_negatives(users, items, buckets, settings)
+    found = np.exp(sampling_prior(_Sampled(150, items, drawn, 1), "events", settings))  # pyright: ignore[reportArgumentType]
+    share = np.array([np.isin(drawn, some).mean() for some in (np.arange(50), np.arange(50, 150))])
+    assert_allclose([found[:50].sum(), found[50:150].sum()], share * len(drawn) / len(items), rtol=0.1)
+
+
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+@pytest.mark.parametrize("most", [0.05, 0.8, 0.97])
+def test_recalibration_undoes_draws_that_were_dropped(distribution: Any, most: float):
+    """Of an item that nearly everybody does, nearly all draws are dropped."""
+    true = np.r_[most, 0.13, np.full(30, 0.012)]
+    bucket, user, item = np.nonzero(np.random.default_rng(0).random((25, 400, len(true))) < true)
+    settings = NegativeSettings(ratio=3, distribution=distribution)
+    _, drawn = sample_negatives(user, item, bucket, settings)
+    active = len(np.unique(bucket * 400 + user))
+    world = _Sampled(len(true), item, drawn, len(item) / active)  # pyright: ignore[reportArgumentType]
+    done = np.bincount(item, minlength=len(true))
+    learned = done / np.bincount(world.all_items, minlength=len(true))
+    prior = sampling_prior(world, "events", settings)  # pyright: ignore[reportArgumentType]
+    found = recalibrate(learned[:, None].astype(np.float32), prior[:-1], np.array([True]))[:, 0]
+    assert_allclose(found[:2], done[:2] / active, rtol=0.08)
+    assert_allclose(found[2:].mean(), (done[2:] / active).mean(), rtol=0.08)
+
+
+def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
+    """A task within a sample space learns from real negatives."""
+    sampled, settings = mgoe.load(copy), copy / "settings.yaml"
+    raw = sampled.settings.model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    settings.write_text(dump_settings(RunSettings.model_validate(raw)))
+    within = Bundle.open(copy, verify=False)
+    assert_array_equal(sampled.shifted, [True, True])
+    assert_array_equal(within.shifted, [True, False])
+    items = np.arange(50)
+    learned, found = (
+        within.score_indices(np.full(50, 3), items, recalibrated=undo) for undo in (False, True)
+    )
+    assert_allclose(found[:, 0], sampled.score_indices(np.full(50, 3), items)[:, 0])
+    assert_array_equal(found[:, 1], learned[:, 1])
+    assert_allclose(Scorer.open(within, engine="torch").score(3, items), found, atol=1e-5, rtol=1e-4)
+
+
+def test_a_task_within_a_sample_space_is_ordered_by_how_likely_it_is_at_all():
+    tasks = [
+        TaskSettings(name="click"),
+        TaskSettings(name="cart", given="click"),
+        TaskSettings(name="like"),
+        TaskSettings(name="buy", given="cart"),
+    ]
+    found = in_whole_space(np.array([[0.5, 0.25, 0.7, 0.5], [0.001, 0.9, 0.0, 1.0]], np.float32), tasks)
+    assert_allclose(found, [[0.5, 0.125, 0.7, 0.0625], [0.001, 0.0009, 0.0, 0.0009]], rtol=1e-6)
+
+
+def test_the_best_of_a_task_within_a_sample_space_are_likeliest_to_have_it_at_all(copy: Path):
+    raw = mgoe.load(copy).settings.model_dump(mode="json")
+    raw["tasks"][1]["given"] = "click"
+    (copy / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
+    within = Bundle.open(copy, verify=False)
+    scores = within.predict(3, within.encoders.items.ids(np.arange(within.size("item"))))
+    for ranked in (within.recommend(3, k=20), within.recommend(3, k=20, task="buy")):
+        assert (
+            ranked["item"].tolist()
+            == scores["item"][np.argsort(-scores.click * scores.buy, kind="stable")[:20]].tolist()
+        )
+    assert_allclose(
+        ranked.buy, scores.set_index("item").buy[ranked.item], rtol=1e-5
+    )  # what is shown stays conditional
+    assert within.objective == "click * buy"
+
+
+def test_exposures_are_left_as_they_are(shown: Path):
+    settings = load_settings(shown / "settings.yaml")
+    assert not Inputs(shown, settings).prior.any()
+
+
+def test_a_bundle_says_what_it_is(bundle: mgoe.Bundle, small: RunSettings):
+    assert "mgoe" in repr(bundle)
+    assert bundle.settings == small
+    assert bundle.describe()["tasks"] == [
+        {"name": "click", "kind": "binary"},
+        {"name": "buy", "kind": "binary"},
+    ]

@@ -1,0 +1,259 @@
+"""Comparisons end to end: what is run, what is left alone, what comes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mgoe import experiments
+from mgoe._util.files import write_json
+from mgoe.errors import MissingExtra, OutputError, TrainingError
+from mgoe.experiments import cells
+from mgoe.experiments.comparison import kept, records, tuning
+from mgoe.experiments.comparison.compare import jobs_of
+from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments.processes import Job, Outcome
+from tests.effort import SOAK
+from tests.experiments.comparison.tiny import here, numbers, settings
+
+
+def test_a_comparison_leaves_all_it_promises(compared: Path):
+    for name in (
+        "comparison.yaml",
+        "results.jsonl",
+        "results.parquet",
+        "leads.json",
+        "tables.md",
+        "tables.tex",
+        "comparison.html",
+    ):
+        assert (compared / name).stat().st_size > 0
+    table = numbers(compared)
+    assert set(table["model"]) == {"mgoe", "shared-bottom", "mgoe:random"}
+    assert set(table["seed"]) == {0, 1}
+    lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        assert line["state"] == "finished"
+        assert line["command"] == "mgoe compare tiny.yaml"
+        assert line["revision"] == records.revision()
+        assert (line["precision"], line["device"]) in (
+            ("float32", "cpu"),
+            ("bfloat16", "cpu"),
+            ("bfloat16", "cuda"),
+            ("float32", "cuda"),
+        )
+        assert line["processor"]
+        assert (
+            min(line["parameters"], line["training_seconds"], line["cpu_seconds"], line["scored_per_second"])
+            > 0
+        )
+        who = (table["model"] == line["model"]) & (table["seed"] == line["seed"]) & (table["split"] == "test")
+        auc = table[who & (table["task"] == "click") & (table["metric"] == "auc")]["value"]
+        assert line["test.click.auc"] == auc.item()
+    markdown = (compared / "tables.md").read_text()
+    assert "| best-reachable |" in markdown
+    assert "reachable gain" in markdown
+    assert r"\begin{table}" in (compared / "tables.tex").read_text()
+    assert "mgoe minus each rival" in (compared / "comparison.html").read_text()
+    leads = json.loads((compared / "leads.json").read_text())
+    assert {lead["rival"] for lead in leads} == {"shared-bottom", "mgoe:random"}
+    assert all(lead["p"] <= lead["adjusted"] <= 1 for lead in leads if lead["p"] is not None)
+
+
+def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    out = shutil.copytree(compared, tmp_path / "out")
+    said: list[str] = []
+    more = settings(
+        raw,
+        seeds=[0, 1, 2],
+        models=["mgoe", "shared-bottom", {"name": "narrow", "base": "mgoe", "options": {"width": 4}}],
+    )
+    result = experiments.compare(more, out, models=["narrow"], seeds=[0], say=said.append)
+    assert said[0].startswith("1 of 1 cells")
+    assert result.waiting == 5
+    before, after = numbers(compared), numbers(out)
+    kept = after[after["model"] != "narrow"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+    assert "2 of 3 seeds are not run yet" in (out / "tables.md").read_text()
+
+
+@pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(2, 30, 10) if SOAK else [6.0])
+def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_result(
+    raw: dict[str, Any], compared: Path, tmp_path: Path, delay: float
+):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(raw))
+    words = [
+        sys.executable,
+        "-m",
+        "mgoe",
+        "compare",
+        str(tmp_path / "tiny.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        time.sleep(delay)
+        process.kill()
+    result = experiments.compare(settings(raw), tmp_path / "out")
+    assert (result.failed, result.waiting) == ({}, 0)
+    pd.testing.assert_frame_equal(numbers(tmp_path / "out"), numbers(compared))
+    leads = [json.loads((out / "leads.json").read_text()) for out in (tmp_path / "out", compared)]
+    assert leads[0] == leads[1]
+    lines = records.latest(tmp_path / "out")
+    assert len(lines) == 6
+
+
+def test_a_cell_that_fails_leaves_the_others_alone(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared, tmp_path / "out")
+    steep = {
+        "name": "steep",
+        "base": "shared-bottom",
+        "training": {"learning_rate": 1e30, "epochs": 3, "batch_size": 256},
+    }
+    result = experiments.compare(
+        settings(raw, models=["mgoe", steep, "shared-bottom"], seeds=[0, 1]), out, seeds=[0]
+    )
+    assert list(result.failed) == ["tiny, steep, seed 0"]
+    assert "lower training" in result.failed["tiny, steep, seed 0"]
+    assert "- steep: failed with seed 0: " in (out / "tables.md").read_text()
+    assert records.latest(out)["tiny", "steep", 0]["state"] == "failed"
+    mended = steep | {"training": {}}
+    result = experiments.compare(settings(raw, models=["mgoe", mended, "shared-bottom"]), out, seeds=[0])
+    assert result.failed == {}
+    assert records.latest(out)["tiny", "steep", 0]["state"] == "finished"
+
+
+def test_a_refused_command_leaves_the_settings_of_what_is_there(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    out = shutil.copytree(compared, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"another `training.epochs`"):
+        experiments.compare(settings(raw, training={"epochs": 2, "batch_size": 1024}), out)
+    assert (out / "comparison.yaml").read_bytes() == (compared / "comparison.yaml").read_bytes()
+
+
+def test_what_is_finished_here_or_elsewhere_needs_no_library(
+    raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch
+):
+    plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
+    [entry] = plan.entries
+    shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
+    write_json(entry.tuned, {"model": "lightgbm", "trials": [], "best": {}})
+    (tmp_path / "out" / "comparison.yaml").touch()
+    for name in ("lightgbm", "optuna"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert experiments.compare(plan.settings, plan.out, stop_after=0).waiting == 0
+    assert (
+        experiments.compare(
+            plan.settings, tmp_path / "there", take=[plan.out / "results.jsonl"], stop_after=0
+        ).waiting
+        == 0
+    )
+    with pytest.raises(MissingExtra, match=r"mgoe\[gbm\]"):
+        experiments.compare(plan.settings, tmp_path / "new", stop_after=0)
+
+
+def test_names_that_end_like_unfinished_files_lose_nothing(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    named = raw | {
+        "logs": {"tiny.part": raw["logs"]["tiny"]},
+        "models": [{"name": f"a.{end}", "base": "mgoe"} for end in ("tmp", "partial")],
+    }
+    plan = Plan(settings(named, variants={}), tmp_path / "out")
+    for entry in plan.entries:
+        shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    for seed in (0, 1):
+        shutil.copy(
+            compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny.part"].stage(seed) / "examples.json"
+        )
+    (tmp_path / "out" / "comparison.yaml").touch()
+    assert experiments.compare(plan.settings, plan.out, stop_after=0).waiting == 0
+
+
+def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed_at_the_end(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+        for outcome in here(jobs):
+            yield Outcome(outcome.job, failed="its process ended with code -9")
+
+    monkeypatch.setattr("mgoe.experiments.comparison.compare.run_jobs", killed_at_the_end)
+    said: list[str] = []
+    assert experiments.compare(settings(own), tmp_path / "out", say=said.append).failed == {}
+    assert records.latest(tmp_path / "out")["tiny", "shared-bottom", 0]["state"] == "finished"
+    assert "on validation" in said[-1]
+
+
+def test_a_model_that_predicts_nothing_on_test_is_not_measured(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+):
+    def with_a_gap(*args: Any) -> np.ndarray:
+        scores = cells_predict(*args)
+        scores[-1, 1] = np.nan
+        return scores
+
+    cells_predict = cells.predict
+    monkeypatch.setattr(cells, "predict", with_a_gap)
+    with pytest.raises(
+        TrainingError,
+        match=r"shared-bottom, seed 0: predictions of 'buy' must be finite, found 1 of [\d,]+ on valid",
+    ):
+        experiments.compare(settings(own), tmp_path / "out")
+
+
+def test_the_files_of_others_are_never_touched(raw: dict[str, Any], tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="no comparison wrote"):
+        experiments.compare(settings(raw), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
+    own: dict[str, Any], tmp_path: Path, in_this_process: None
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(
+        own,
+        seeds=[0, 1],
+        tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}},
+    )
+    out = tmp_path / "out"
+    experiments.compare(tuned, out, seeds=[1])
+    said: list[str] = []
+    experiments.compare(tuned, out, seeds=[1], say=said.append)
+    assert said == ["0 of 1 cells to run, 2 at a time"]
+    search = out / "logs/tiny/tuned/shared-bottom.json"
+    plan = Plan(tuned, tmp_path / "other")
+    _, second = plan.entries
+    second.tuned.parent.mkdir(parents=True)
+    shutil.copy(search, second.tuned)
+    assert [job.name for job in jobs_of(plan, [second])[0]] == [
+        "examples of tiny, seed 1",
+        "graph of tiny, seed 1",
+        second.title,
+    ]
+    best = tuning.best_of(search)
+    search.write_bytes(b"")
+    assert experiments.compare(tuned, out, say=said.append).waiting == 0
+    assert said[1].startswith(f"damaged, to be made anew: {search}: holds no JSON")
+    assert tuning.best_of(search) == best

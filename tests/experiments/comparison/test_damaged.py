@@ -1,0 +1,109 @@
+"""What cannot be read any more is found and made anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mgoe import experiments
+from mgoe.experiments.comparison import kept, records
+from mgoe.experiments.comparison.plan import Plan
+from tests.experiments.comparison.tiny import numbers, settings
+
+
+def test_damaged_cells_are_found_and_made_anew(
+    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
+):
+    out = shutil.copytree(compared, tmp_path / "out")
+    log = out / "logs" / "tiny"
+    broken = [
+        log / "cells" / name
+        for name in ("mgoe/0/metrics.json", "shared-bottom/1/influence.safetensors", "mgoe:random/0/fit.json")
+    ]
+    shared = [log / name for name in ("references.json", "seeds/1/examples.json")]
+    for path in broken + shared:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said: list[str] = []
+    result = experiments.compare(settings(raw), out, say=said.append)
+    assert (result.failed, result.waiting) == ({}, 0)
+    for path in broken + shared:
+        assert sum(line.startswith(f"damaged, to be made anew: {path}: ") for line in said) == 1
+    assert "3 of 6 cells to run, 2 at a time" in said
+    pd.testing.assert_frame_equal(numbers(out), numbers(compared))
+    for path in shared:  # of whichever seed references come first, they are the same
+        texts = [
+            folder.read_text().replace('"seed": 1', '"seed": 0')
+            for folder in (path, compared / path.relative_to(out))
+        ]
+        assert texts[0] == texts[1]
+    said.clear()
+    experiments.compare(settings(raw), out, say=said.append)
+    assert said == ["0 of 6 cells to run, 2 at a time"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'])
+def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path: Path, text: str):
+    out, made = tmp_path / "out", settings(own)
+    plan = Plan(made, out)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    (out / "comparison.yaml").touch()
+    file = out / "logs" / "tiny" / "source.json"
+    before = file.read_text()
+    file.write_text(text)
+    said: list[str] = []
+    experiments.compare(made, out, stop_after=0, say=said.append)
+    assert said[0].startswith(f"damaged, to be made anew: {file}: ")
+    assert file.read_text() == before
+
+
+def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str, Any], tmp_path: Path):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(
+        own,
+        seeds=[0, 1],
+        tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}},
+    )
+    out = tmp_path / "out"
+    experiments.compare(tuned, out, seeds=[0])
+    search, lines = out / "logs/tiny/tuned/shared-bottom.json", out / "results.jsonl"
+    whole = search.read_text()
+    search.write_text("{")
+    said: list[str] = []
+    assert experiments.compare(tuned, out, stop_after=0, say=said.append).waiting == 1  # the second seed
+    assert search.read_text() == whole
+    assert [line.partition(":")[0] for line in said[:2]] == [
+        "damaged, to be made anew",
+        "  put back from results.jsonl",
+    ]
+    lines.write_text(
+        "\n".join(line for line in lines.read_text().splitlines() if json.loads(line)["state"] != "searched")
+    )
+    search.unlink()
+    assert experiments.compare(tuned, out, stop_after=0).waiting == 2
+    assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "outdated"
+
+
+@pytest.mark.parametrize(("gone", "again"), [("seeds", True), ("seeds/0/examples.json", False)])
+def test_a_cell_whose_line_is_lost_is_told_by_its_data_or_made_anew(
+    own: dict[str, Any], tmp_path: Path, in_this_process: None, gone: str, again: bool
+):
+    out, made = tmp_path / "out", settings(own)
+    experiments.compare(made, out)
+    before, lines, path = numbers(out), out / "results.jsonl", out / "logs/tiny" / gone
+    lines.write_bytes(lines.read_bytes()[:-2000])
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    said: list[str] = []
+    assert experiments.compare(made, out, say=said.append).waiting == 0
+    folder = out / "logs/tiny/cells/shared-bottom/0"
+    assert again == any(
+        line.startswith(f"to be made anew: {folder}: its line in results.jsonl is gone") for line in said
+    )
+    assert f"{int(again)} of 1 cells to run, 2 at a time" in said
+    assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"
+    pd.testing.assert_frame_equal(numbers(out), before)

@@ -1,0 +1,251 @@
+"""What is there already: kept where it is what is asked for, refused or made anew where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mgoe import experiments
+from mgoe.errors import OutputError
+from mgoe.experiments.comparison import kept, records
+from mgoe.experiments.comparison.outcome import TIDY_COLUMNS
+from mgoe.experiments.comparison.plan import Plan
+from mgoe.graph.workplace import building
+from tests.experiments.comparison.tiny import numbers, settings
+
+
+def test_what_was_made_with_other_settings_is_refused_or_made_anew(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    out = shutil.copytree(compared, tmp_path / "out")
+    other = settings(raw, models=["mgoe"], variants={}, seeds=[0], training={"epochs": 2, "batch_size": 1024})
+    with pytest.raises(OutputError, match=r"another `training.epochs`; choose another --out, or --overwrite"):
+        experiments.compare(other, out)
+    pd.testing.assert_frame_equal(numbers(out), numbers(compared))
+    built = (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns
+    experiments.compare(other, out, overwrite=True)
+    assert (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns == built
+    assert set(numbers(out)["model"]) == {"mgoe"}
+
+
+def test_what_is_made_anew_is_made_anew_in_all_that_follows_from_it(own: dict[str, Any], tmp_path: Path):
+    """Checksums of what is judged, rows of the references and lines of cells are of the data that are there."""
+    out = tmp_path / "out"
+    kept = [out / "logs" / "tiny" / name for name in ("references.json", "seeds/0/examples.json")]
+    experiments.compare(settings(own), out)
+    before = [path.read_text() for path in kept]
+    other = settings(own, split={"cuts": [0.4, 0.6, 0.9]})
+    with pytest.raises(OutputError, match=r"another `split.cuts`"):
+        experiments.compare(other, out)
+    assert [path.read_text() for path in kept] == before
+    assert experiments.compare(other, out, stop_after=0, overwrite=True).waiting == 1
+    assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "outdated"
+    assert list(numbers(out).columns) == list(TIDY_COLUMNS)
+    assert experiments.compare(other, out).failed == {}
+    assert all(path.read_text() != text for path, text in zip(kept, before, strict=True))
+    assert records.latest(out)["tiny", "shared-bottom", 0]["examples"] == json.loads(kept[1].read_text())
+
+
+def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_path: Path):
+    out, made = tmp_path / "out", settings(own)
+    experiments.compare(made, out)
+    file = max((tmp_path / "log").rglob("*.parquet"))
+    os.utime(file, ns=(1, 1))  # copied, and the same
+    experiments.compare(made, out)
+    rows = pd.read_parquet(file)
+    rows.iloc[:-1].to_parquet(file)
+    with pytest.raises(
+        OutputError,
+        match=r"was made of another log: the files hold something else now; choose another --out, or --overwrite",
+    ):
+        experiments.compare(made, out)
+    shutil.move(tmp_path / "log", tmp_path / "gone")
+    assert (
+        experiments.compare(made, out).waiting == 0
+    )  # all is finished, and nothing tells that it is of another
+    shutil.move(tmp_path / "gone", tmp_path / "log")
+    for note in out.rglob("*.asked.json"):  # as an earlier version wrote them
+        note.write_text(
+            json.dumps({key: value for key, value in json.loads(note.read_text()).items() if key != "source"})
+        )
+    assert experiments.compare(made, out).waiting == 0
+
+
+@pytest.mark.parametrize(("text", "state"), [("{", "damaged"), ("[]", "damaged"), (None, "gone")])
+def test_what_lost_its_note_is_said_to_have(
+    raw: dict[str, Any], tmp_path: Path, text: str | None, state: str
+):
+    plan = Plan(settings(raw), tmp_path)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    [part] = [
+        part for part in kept.parts_of(plan, plan.entries[:1]) if part.path == plan.entries[0].cell().folder
+    ]
+    part.note.unlink() if text is None else part.note.write_text(text)
+    with pytest.raises(
+        OutputError,
+        match=rf"cannot be told to be what is asked for: its note, .*0\.asked\.json, is {state}; choose another --out",
+    ):
+        kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False)
+    assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True) == [part]
+
+
+def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
+    plan = Plan(settings(raw), tmp_path)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    cut_off = building(plan.entries[0].log.graph(0))
+    cut_off.mkdir(parents=True)
+    plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
+    for part in kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False):
+        part.remove()
+    assert not cut_off.exists()
+
+
+def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str, Any], tmp_path: Path):
+    tuned = settings(raw, tune={"trials": 2})
+    plan = Plan(tuned, tmp_path)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False) == []
+    plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
+    parts = kept.parts_of(plan, plan.entries)
+    for _ in ("it is there", "the cells that used it are"):
+        searched = r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
+        with pytest.raises(OutputError, match=searched):
+            kept.outdated(parts, overwrite=False)
+        (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
+    for part in kept.outdated(parts, overwrite=True):
+        part.remove()
+    assert not any(entry.cell().done for entry in plan.entries)
+    assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
+
+
+def finished(plan: Plan) -> None:
+    """As if all of it were made."""
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+        part.done.parent.mkdir(parents=True, exist_ok=True)
+        part.done.touch()
+    (plan.out / "comparison.yaml").touch()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"ranking_queries": 0, "slices": True}},
+        {"split": {"cuts": [0.4, 0.6, 0.9]}},
+        {"graph": {"recents": 5, "rank": 4}},
+    ],
+)
+def test_with_a_choice_of_cells_no_other_is_taken_away(
+    raw: dict[str, Any], tmp_path: Path, change: dict[str, Any]
+):
+    out = tmp_path / "out"
+    finished(Plan(settings(raw, tune={"trials": 2}), out))
+    before = sorted(out.rglob("*"))
+    refused = r"must be made anew and is not of the chosen cells alone, found 5 finished ones .*leave out --models, --seeds and --logs"
+    with pytest.raises(OutputError, match=refused):
+        experiments.compare(
+            settings(raw, tune={"trials": 2}, **change),
+            out,
+            models=["shared-bottom"],
+            seeds=[1],
+            overwrite=True,
+        )
+    assert set(before) <= set(out.rglob("*"))
+
+
+@pytest.mark.parametrize("seeds", [None, [0]])
+def test_what_differs_of_the_chosen_cells_alone_is_made_anew(
+    raw: dict[str, Any], tmp_path: Path, seeds: list[int] | None
+):
+    finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
+    narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
+    plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    chosen = plan.chosen(["shared-bottom"], seeds)
+    if seeds is None:
+        kept.check_choice(plan, chosen, parts)
+        assert {part.path for part in parts} == {chosen[0].tuned, *(entry.cell().folder for entry in chosen)}
+    else:
+        with pytest.raises(OutputError, match=r"found 1 finished ones of others"):
+            kept.check_choice(plan, chosen, parts)
+
+
+def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
+    """Though no cell was made of it yet."""
+    data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
+    data.mkdir(parents=True)
+    plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
+    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    assert [part.path for part in parts] == [data]
+    kept.check_choice(plan, plan.chosen(seeds=[1]), parts)
+    with pytest.raises(OutputError, match=r"seeds/1/data: must be made anew .* found 0 finished ones"):
+        kept.check_choice(plan, plan.chosen(seeds=[0]), parts)
+
+
+def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
+    def digests(space: dict[str, Any]) -> dict[str, str]:
+        plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
+        parts = {part.path: "".join(sorted(part.digests)) for part in kept.parts_of(plan, plan.entries)}
+        return {
+            entry.contestant.name: parts[entry.cell().folder] + parts[entry.tuned] for entry in plan.entries
+        }
+
+    epochs = {"training.epochs": [1, 2]}
+    before, after = digests(epochs), digests(epochs | {"options.products": [0, 64]})
+    assert {name for name in before if before[name] != after[name]} == {"mgoe"}
+
+
+def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Path):
+    """Of today, and of a version whose notes held the evaluation."""
+    tuned = settings(raw, tune={"trials": 2})
+    finished(Plan(tuned, tmp_path))
+    plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
+    [search] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].tuned]
+    for evaluation in ({}, {"evaluation": {"slices": False}}):
+        search.note.write_text(json.dumps(json.loads(search.note.read_text()) | evaluation))
+        outdated = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+        assert {part.path for part in outdated} == {entry.cell().folder for entry in plan.entries}
+
+
+def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: Path):
+    plan = Plan(
+        settings(
+            raw, variants={}, models=[{"name": "m", "base": "mgoe", "options": {"tau": 2.0}}], seeds=[0]
+        ),
+        tmp_path,
+    )
+    [part] = [
+        part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder
+    ]
+    part.begin()
+    assert part.differs == ""
+    note = json.loads(part.note.read_text())
+    options = note["model"]["options"]
+    assert options["tau"] == 2
+    note["model"]["options"] = {**options, "width": options["width"] + 1}
+    part.note.write_text(json.dumps(note))
+    assert part.differs == "model.options.width"
+
+
+def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(
+    own: dict[str, Any], tmp_path: Path
+):
+    shutil.move(tmp_path / "log", tmp_path / "away")
+    assert experiments.compare(settings(own), tmp_path / "out").failed
+    shutil.move(tmp_path / "away", tmp_path / "log")
+    assert experiments.compare(settings(own), tmp_path / "out").failed == {}
+    file = tmp_path / "out" / "results.jsonl"
+    assert experiments.compare(settings(own), tmp_path / "there", take=[file], stop_after=0).waiting == 0

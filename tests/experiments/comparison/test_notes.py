@@ -1,0 +1,50 @@
+"""What is said below a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgoe import experiments
+from mgoe.experiments.comparison.notes import failed_trials, precisions_of, processors_of, revisions_of
+from tests.experiments.comparison.tiny import settings
+
+
+def test_cells_of_several_revisions_are_said_to_be():
+    assert revisions_of([{"revision": "a"}] * 3) == []
+    [sentence] = revisions_of([{"revision": "a"}, {"revision": "b"}, {"revision": "b"}])
+    assert sentence.endswith("b (2), a (1).")
+
+
+@pytest.mark.parametrize(("key", "told"), [("precision", precisions_of), ("processor", processors_of)])
+def test_cells_that_the_machine_made_otherwise_are_said_to_be(
+    key: str, told: Callable[[list[dict]], list[str]]
+):
+    assert told([{key: "a"}, {key: "a"}, {key: None}, {}]) == []
+    [sentence] = told([{key: "a"}, {key: "b"}, {key: "b"}, {}])
+    assert sentence.endswith("b (2), a (1).")
+
+
+def test_trials_that_failed_are_said_with_their_reason():
+    lost = {"value": None, "failed": "memory"}
+    trials = [{"value": 0.5, "failed": ""}, lost, {"value": None, "failed": "NaN"}, lost]
+    assert failed_trials({"a": trials, "b": trials[:1]}) == ["search of a: 3 of 4 trials failed (memory)"]
+
+
+def test_a_table_says_where_its_cells_came_from(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
+    for line in lines[:2]:
+        line |= {"precision": "float16", "processor": "abacus"}
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    out = experiments.compare(
+        settings(raw), tmp_path / "out", take=[tmp_path / "lines.jsonl"], stop_after=0
+    ).path
+    below = [line for line in (out / "tables.md").read_text().splitlines() if line.startswith("- ")]
+    assert below[0].startswith("- Cells were trained in several precisions: ")
+    assert below[0].endswith("float16 (2).")
+    assert below[1].startswith("- Costs (training s, CPU s, scored/s) are of several processors")
+    assert below[1].endswith("abacus (2).")

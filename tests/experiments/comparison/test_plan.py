@@ -1,0 +1,163 @@
+"""What a comparison consists of, and mistakes in it, which are named before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mgoe import experiments
+from mgoe.config import load_comparison
+from mgoe.errors import ConfigError, TrainingError
+from mgoe.experiments.comparison.plan import Plan
+from mgoe.models import PRESETS
+from mgoe.models.mgoe import MGOEOptions
+from tests.experiments.comparison.tiny import settings
+
+WRONG = [
+    ({"modles": ["mgoe"]}, ConfigError, "did you mean 'models'"),
+    ({"models": ["mgeo"]}, ConfigError, "did you mean 'mgoe'"),
+    ({"models": ["mgoe", "mgoe"]}, ConfigError, "found 'mgoe' twice"),
+    ({"reference": "mgoo"}, ConfigError, "did you mean 'mgoe'"),
+    ({"tables": {"a": {"models": ["mgoe:randm"]}}}, ConfigError, "did you mean 'mgoe:random'"),
+    ({"variants": {"a": {"data.log": "b"}}}, ConfigError, "changes keys below graph, training, model"),
+    ({"variants": {"a": {"graph.betta": 1}}}, ConfigError, "did you mean 'beta'"),
+    ({"variants": {"a": {"model.options.ta": 1}}}, ConfigError, "did you mean 'tau'"),
+    ({"variants": {"a/b": {"graph.beta": 1}}}, ConfigError, "found 'a/b'"),
+    ({"logs": {"a": {"simulate": {"userz": 5}}}}, ConfigError, "did you mean 'users'"),
+    ({"logs": {"a": {"run": "nowhere.yaml"}}}, ConfigError, "no such file"),
+    ({"logs": {"a": {"tasks": ["click"]}}}, ConfigError, "data is needed"),
+    ({"tune": {"space": {"data.log": [1]}}}, ConfigError, "found 'data.log'"),
+    (
+        {"tune": {"space": {"training.monitor": ["click.auc", "buy.auc"]}}},
+        ConfigError,
+        "what trials are held against",
+    ),
+    ({"tune": {"space": {"training.learning_rte": [1]}}}, ConfigError, "did you mean 'learning_rate'"),
+    ({"tune": {"space": {"training.epochs": [2, -1]}}}, ConfigError, "greater than or equal to 1"),
+    ({"tune": {"space": {"options.ta": [1]}}}, ConfigError, "did you mean 'tau'"),
+    ({"tune": {"space": {"options.tau": ["hot"]}}}, ConfigError, "found 'hot'"),
+    ({"models": ["mgoe", {"name": "mgoe:random", "base": "mmoe"}]}, ConfigError, "found 'mgoe:random' twice"),
+    (
+        {"models": ["mgoe", {"name": "chance", "base": "mmoe"}]},
+        ConfigError,
+        "choose another name than 'chance'",
+    ),
+    ({"models": [{"name": "../mgoe", "base": "mgoe"}], "variants": {}}, ConfigError, "a name has no slash"),
+    ({"variants": {"a\n": {"graph.beta": 1}}}, ConfigError, "found 'a"),
+    ({"tune": {"space": {"training.epochs": {"low": 5, "high": 2}}}}, ConfigError, "below `high`"),
+    ({"tune": {"first": [{"training.epoch": 2}]}}, ConfigError, "did you mean 'training.epochs'"),
+    (
+        {"tune": {"first": [{"training.epochs": 5}]}},
+        ConfigError,
+        "values that `space` allows, found training.epochs: 5",
+    ),
+    ({"tune": {"first": [{"training.learning_rate": 1}]}}, ConfigError, "found training.learning_rate: 1"),
+    (
+        {"tune": {"space": {"training.epochs": {"low": 2, "high": 6}}, "first": [{"training.epochs": 2.5}]}},
+        ConfigError,
+        "found training.epochs: 2.5",
+    ),
+    (
+        {"tune": {"space": {"training.epochs": {"low": 1, "high": 6}}, "first": [{"training.epochs": True}]}},
+        ConfigError,
+        "found training.epochs: True",
+    ),
+    (
+        {"tune": {"space": {"training.epochs": [1, 2]}, "first": [{"training.epochs": True}]}},
+        ConfigError,
+        "found training.epochs: True",
+    ),
+    (
+        {"logs": {"a": {"simulate": {}, "negatives": {"distribution": "uniform"}}}},
+        ConfigError,
+        r"logs\.a\.negatives\.distribution: the best reachable is known for negatives drawn by popularity",
+    ),
+    (
+        {"logs": {"a": {"simulate": {}, "tasks": ["buy"]}}},
+        ConfigError,
+        r"logs\.a\.tasks: the best reachable is known where 'click' is a task",
+    ),
+    (
+        {"tune": {"first": [{"training.epochs": 2}], "trials": 1}},
+        ConfigError,
+        "more than the 1 points of `first`, found 1",
+    ),
+    ({"graph": {"seed": 3}}, ConfigError, "graph.seed follows the comparison's `seeds`"),
+    (
+        {"logs": {"a": {"negatives": {"training_seed": 3}}}},
+        ConfigError,
+        "logs.a.negatives.training_seed follows",
+    ),
+    ({"training": {"monitor": "bye.auc"}}, TrainingError, "did you mean 'buy.auc'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "sentence"), WRONG)
+def test_mistakes_are_named_before_any_work(
+    raw: dict[str, Any], tmp_path: Path, changes: dict, error: type, sentence: str
+):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw | changes))
+    with pytest.raises(error, match=sentence):
+        experiments.compare(tmp_path / "c.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_section_of_a_run_s_file_is_named(raw: dict[str, Any], tmp_path: Path):
+    (tmp_path / "run.yaml").write_text("grahp: {}")
+    with pytest.raises(ConfigError, match=r"run.yaml: unknown key 'grahp'; did you mean 'graph'"):
+        experiments.compare(settings(raw, logs={"a": {"run": str(tmp_path / "run.yaml")}}), tmp_path / "out")
+
+
+def test_a_part_that_does_not_exist_is_named(raw: dict[str, Any], tmp_path: Path):
+    with pytest.raises(ConfigError, match="did you mean 'shared-bottom'"):
+        experiments.compare(settings(raw), tmp_path / "out", models=["shared"])
+    with pytest.raises(ConfigError, match="--seeds"):
+        experiments.compare(settings(raw), tmp_path / "out", seeds=[7])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "examples").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_every_comparison_of_the_examples_is_valid(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if "models" not in yaml.safe_load(path.read_text()) or "logs" not in yaml.safe_load(path.read_text()):
+        pytest.skip("a run's settings")
+    monkeypatch.chdir(path.parents[1])
+    plan = Plan(load_comparison(path), tmp_path)
+    plan.check(plan.entries)
+    assert plan.entries
+
+
+@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
+def test_every_rival_is_in_the_arenas(name: str):
+    settings = load_comparison(Path(__file__).parents[3] / "examples" / f"{name}.yaml")
+    tables = settings.tables
+    rivals = PRESETS.keys() - {"macgnn-released"}
+    assert rivals <= set(tables["graph"].models)
+    assert {"mgoe", "shared-bottom-knots", *(f"{rival}+mgoe" for rival in rivals - {"mgoe"})} == {
+        *tables["experts"].models
+    }
+    [bent] = [
+        model
+        for model in settings.models
+        if not isinstance(model, str) and model.name == "shared-bottom-knots"
+    ]
+    assert tuple(bent.options["knots"]) == MGOEOptions().knots
+
+
+def test_a_log_whose_best_is_not_known_is_refused_before_any_work(raw: dict[str, Any], tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"logs\.tiny\.negatives\.distribution"):
+        experiments.compare(settings(raw, negatives={"distribution": "uniform"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):
+    plan = Plan(settings(raw), Path("nowhere"))
+    tuned = plan.contestants["mgoe:random"].settings(
+        {"training": {"epochs": 9}, "options": {"tau": 2, "width": 8}}
+    )
+    assert (tuned.options["tau"], tuned.options["width"], tuned.training["epochs"]) == (0.5, 8, 9)

@@ -1,0 +1,224 @@
+"""Cells of another machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mgoe import experiments
+from mgoe.errors import OutputError
+from mgoe.experiments.comparison import kept, records, taken
+from mgoe.experiments.comparison.plan import Plan
+from tests.experiments.comparison.tiny import numbers, settings
+
+
+def test_a_comparison_goes_on_on_another_machine(
+    raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path
+):
+    """Where the log lies elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked for."""
+    shutil.copytree(world, tmp_path / "moved")
+    data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
+    moved = raw | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
+    said: list[str] = []
+    out, file = tmp_path / "out", compared / "results.jsonl"
+    experiments.compare(settings(moved), out, take=[file], say=said.append)
+    assert said[0] == f"{file}: 6 of 6 lines taken"
+    assert said[1:] == ["0 of 6 cells to run, 2 at a time", "  examples of tiny, seed 0"]
+    whole = numbers(compared)
+    pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
+    for one, other in zip(
+        *(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)), strict=True
+    ):
+        assert (one["rival"], one["task"], one["metric"], one["value"]) == (
+            other["rival"],
+            other["task"],
+            other["metric"],
+            other["value"],
+        )
+        if other["low"] is not None:
+            assert abs(one["low"] - other["low"]) < 0.02 * (other["high"] - other["low"]) + 1e-12
+    tables = [(folder / "tables.md").read_text().split("\n\n")[2] for folder in (out, compared)]
+    assert tables[0] == tables[1]  # quality and costs, the references of the world included
+    (out / "results.jsonl").unlink()  # what is taken stays without it
+    assert experiments.compare(settings(moved), out).waiting == 0
+    assert (out / "leads.json").read_text() == (
+        experiments.compare(settings(moved), out).path / "leads.json"
+    ).read_text()
+
+
+def test_cells_of_here_and_of_elsewhere_are_paired_user_by_user(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    """Half of the cells are taken, half fitted: leads are those of one machine."""
+    lines = (compared / "results.jsonl").read_text().splitlines()
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(line for line in lines if json.loads(line)["model"] == "mgoe") + "\n")
+    experiments.compare(settings(raw), tmp_path / "out", take=[half])
+    for one, other in zip(
+        *(json.loads((folder / "leads.json").read_text()) for folder in (tmp_path / "out", compared)),
+        strict=True,
+    ):
+        if other["low"] is not None:
+            width = other["high"] - other["low"]
+            assert [one["low"], one["high"]] == pytest.approx(
+                [other["low"], other["high"]], abs=0.02 * width + 1e-12
+            )
+
+
+def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], tmp_path: Path):
+    file = tmp_path / "out" / "results.jsonl"
+    experiments.compare(settings(own), tmp_path / "out")
+    for number, other in enumerate((own | {"training": {"epochs": 2}}, own)):
+        result = experiments.compare(settings(other), tmp_path / f"other-{number}", take=[file], stop_after=0)
+        assert result.waiting == 1 - number
+    log = max((tmp_path / "log").rglob("*.parquet"))
+    pd.read_parquet(log).iloc[:-1].to_parquet(log)
+    assert experiments.compare(settings(own), tmp_path / "changed", take=[file], stop_after=0).waiting == 1
+    line = json.loads(file.read_text())
+    damaged = tmp_path / "damaged.jsonl"
+    pd.read_parquet(log).to_parquet(log)
+    plan = Plan(settings(own), tmp_path / "plan")
+    [part] = [
+        part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder
+    ]
+    damaged.write_text(json.dumps(line | {"asked": part.digests.pop(), "influence": {"metrics": []}}))
+    with pytest.raises(
+        OutputError, match=r"damaged\.jsonl: the line of tiny, shared-bottom, seed 0 is damaged"
+    ):
+        experiments.compare(settings(own), tmp_path / "again", take=[damaged])
+    with pytest.raises(OutputError, match="cannot be read"):
+        experiments.compare(settings(own), tmp_path / "again", take=[tmp_path / "none.jsonl"])
+
+
+def test_a_cell_is_taken_whole_or_not_at_all(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where a fit of here was cut off, nothing of it stays beside what is taken, and the other way round."""
+    file, made = tmp_path / "out" / "results.jsonl", settings(own)
+    experiments.compare(made, tmp_path / "out")
+    plan = Plan(made, tmp_path / "there")
+    cell = plan.entries[0].cell()
+    (cell.folder / "checkpoints").mkdir(parents=True)
+    for part in kept.parts_of(plan, plan.entries):
+        part.begin()
+    (plan.out / "comparison.yaml").touch()
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(taken, "write_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.compare(made, tmp_path / "there", take=[file])
+    assert not (cell.folder / "taken.json").exists()
+    assert experiments.compare(made, tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    assert {path.name for path in cell.folder.iterdir()} == {
+        "metrics.json",
+        "taken.json",
+        "influence.safetensors",
+    }
+    (cell.folder / "taken.json").write_text("{")
+    said: list[str] = []
+    assert experiments.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
+    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'taken.json'}: holds no JSON")
+
+
+def test_references_of_the_first_seed_may_be_made_for_another(
+    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
+):
+    """And the same command then finds all it made to be of the same settings."""
+    said: list[str] = []
+    for _ in range(2):
+        said.clear()
+        assert (
+            experiments.compare(
+                settings(raw), tmp_path / "out", seeds=[1], take=[compared / "results.jsonl"], say=said.append
+            ).failed
+            == {}
+        )
+    assert said[1:] == ["0 of 3 cells to run, 2 at a time"]
+
+
+def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, Any], tmp_path: Path):
+    tuned = settings(
+        own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}}
+    )
+    experiments.compare(tuned, tmp_path / "out")
+    file = tmp_path / "out" / "results.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["state"] for line in lines] == ["searched", "finished"]
+    assert lines[0]["search"] == json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())
+    assert experiments.compare(tuned, tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    search, cell = tmp_path / "search.jsonl", tmp_path / "cell.jsonl"
+    for path, line in zip((search, cell), lines, strict=True):
+        path.write_text(json.dumps(line))
+    said: list[str] = []
+    assert (
+        experiments.compare(tuned, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting
+        == 1
+    )
+    assert said[0] == f"{cell}: 0 of 1 lines taken; 1 waiting for a search"
+    for number, files in enumerate(([search, cell], [cell, search])):
+        assert experiments.compare(tuned, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
+    other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
+    (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
+    said.clear()
+    assert (
+        experiments.compare(
+            tuned, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0, say=said.append
+        ).waiting
+        == 1
+    )
+    assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines taken; 1 of another search"
+
+
+def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[str, Any], tmp_path: Path):
+    experiments.compare(settings(own), tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    files = [tmp_path / "earlier.jsonl", tmp_path / "later.jsonl"]
+    for year, file in zip(("2001", "2002"), files, strict=True):
+        file.write_text(json.dumps(line | {"at": f"{year}-01-01T00:00:00+00:00", "parameters": int(year)}))
+    for number, take in enumerate((files, files[::-1])):
+        said: list[str] = []
+        out = experiments.compare(
+            settings(own), tmp_path / f"there-{number}", take=take, stop_after=0, say=said.append
+        ).path
+        assert records.latest(out)["tiny", "shared-bottom", 0]["parameters"] == 2002
+        assert f"{files[0]}: 0 of 1 lines taken; 1 there already, or of other settings or another log" in said
+
+
+def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
+    experiments.compare(settings(own), tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(line | {"examples": {"valid": "0", "test": "1"}}))
+    both = own | {"models": ["shared-bottom", "single-task"]}
+    experiments.compare(settings(both), tmp_path / "both", models=["single-task"])
+    assert experiments.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
+
+
+def test_lines_of_searches_that_tell_the_evaluation_are_taken(raw: dict[str, Any], tmp_path: Path):
+    """As earlier versions wrote them: their digest is that of all settings, as a cell's is."""
+    made, file = settings(raw, variants={}, models=["mgoe"], seeds=[0], tune={}), tmp_path / "old.jsonl"
+    search = {"model": "mgoe", "trials": [], "best": {}}
+    plan = Plan(made, tmp_path / "old")
+    cell = {part.path: part for part in kept.parts_of(plan, plan.entries)}[plan.entries[0].cell().folder]
+    line = {
+        "log": "tiny",
+        "model": "mgoe",
+        "seed": None,
+        "state": "searched",
+        "asked": kept.digest_of(cell.asked),
+    }
+    file.write_text(json.dumps(line | {"search": search}))
+    said: list[str] = []
+    for _ in range(2):
+        experiments.compare(made, tmp_path / "out", take=[file], stop_after=0, say=said.append)
+    assert said[0] == f"{file}: 1 of 1 lines taken"
+    assert json.loads((tmp_path / "out/logs/tiny/tuned/mgoe.json").read_text()) == search
+    assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 1

@@ -1,0 +1,223 @@
+"""Search of settings."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mgoe import experiments
+from mgoe.errors import ConfigError, DataError, MissingExtra, TrainingError
+from mgoe.experiments.comparison import kept, tuning, work
+from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments.processes import Job, Outcome
+from tests.experiments.comparison.tiny import here, settings
+
+
+def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tune = {
+        "trials": 5,
+        "share": 0.5,
+        "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "options.tau": [1, 2]},
+    }
+    tune["first"] = [{"options.tau": 2}]
+    plan = Plan(settings(raw, tune=tune), compared)
+    entry = plan.entries[0]
+    from mgoe.experiments.comparison.work import tune_model
+
+    assert plan.settings.tune is not None
+    assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 5
+    whole = json.loads((tmp_path / "a.json").read_text())
+    assert [trial["settings"] for trial in whole["trials"][:2]] == [{}, *tune["first"]]
+    assert set(whole["trials"][2]["settings"]) == set(tune["space"])
+    values = [trial["value"] for trial in whole["trials"]]
+    assert whole["best"] == whole["trials"][int(np.argmax(values))]["settings"]
+    (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:3]}))
+    tune_model(entry, plan.settings.tune, tmp_path / "b.json")
+    again = json.loads((tmp_path / "b.json").read_text())
+    assert [trial["settings"] for trial in again["trials"]] == [
+        trial["settings"] for trial in whole["trials"]
+    ]
+    assert [trial["value"] for trial in again["trials"]] == values
+    tuned = entry.contestant.settings(tuning.best_of(tmp_path / "b.json"))
+    assert tuned.training == {
+        k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")
+    }
+
+
+TUNE = {"trials": 4, "space": {"training.learning_rate": {"low": 1e-4, "high": 0.1, "log": True}}}
+
+
+class Searched:
+    """A search whose fits are made up: the value of a trial is a function of its settings, or the fit fails.
+
+    Args:
+        raw: Of the comparison.
+        out: The file of the search.
+    """
+
+    def __init__(self, raw: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch):
+        self.plan, self.out, self.fitted, self.fail = Plan(settings(raw, tune=TUNE), out.parent), out, 0, {}
+        monkeypatch.setattr(tuning, "fit_model", self.fit)
+
+    def fit(self, model: Any, *_: Any, **__: Any) -> Any:
+        self.fitted += 1
+        if error := self.fail.pop(self.fitted, None):
+            raise error
+        return None, None, SimpleNamespace(best_value=1 - float(model.training.get("learning_rate", 0.01)))
+
+    def go_on(self) -> list[dict[str, Any]]:
+        """Trials of the search, which is gone on with, but for the time they took."""
+        entry, tune = self.plan.entries[0], self.plan.settings.tune
+        assert tune is not None
+        tuning.search(entry.contestant.settings(), 0, entry.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
+        return [
+            {key: value for key, value in trial.items() if key != "seconds"}
+            for trial in json.loads(self.out.read_text())["trials"]
+        ]
+
+
+@pytest.fixture
+def searched(raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    return Searched(raw, tmp_path / "a.json", monkeypatch)
+
+
+FAULTS = [
+    (torch.OutOfMemoryError("CUDA out of\nmemory"), "OutOfMemoryError: CUDA out of memory"),
+    (MemoryError(), "MemoryError:"),
+    (ConfigError("options.width", "must divide by heads"), "options.width: must divide by heads"),
+    (DataError("a log", "is none"), "a log: is none"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    (ZeroDivisionError("by nothing"), "ZeroDivisionError: by nothing"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=lambda value: type(value).__name__)
+def test_a_trial_that_fails_leaves_the_others_to_the_search(
+    searched: Searched, fault: Exception, reason: str
+):
+    searched.fail = {2: fault}
+    trials = searched.go_on()
+    assert [trial["value"] is None for trial in trials] == [False, True, False, False]
+    assert reason in trials[1]["failed"]
+    assert tuning.is_done(searched.out)
+
+
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left"), "a file of the fit"], ids=repr
+)
+def test_what_is_no_fault_of_a_trial_stops_the_search_where_it_is(
+    searched: Searched, stop: BaseException | str
+):
+    whole = searched.go_on()
+    searched.out.unlink()
+    place = searched.out.with_suffix(".fit") / "checkpoints"
+    error = TrainingError(place, "the checkpoint cannot be written") if isinstance(stop, str) else stop
+    for _ in range(3):
+        searched.fitted, searched.fail = 0, {2: error}
+        with pytest.raises(type(error)):
+            searched.go_on()
+    assert searched.go_on() == whole
+
+
+def test_a_trial_whose_process_is_killed_is_tried_once_more(searched: Searched):
+    whole = searched.go_on()
+    searched.out.unlink()
+    tuning.note_killed(searched.out)
+    assert searched.go_on() == whole
+    tuning.note_killed(searched.out)  # when all was there
+    assert searched.go_on() == whole
+    first = json.loads(searched.out.read_text())["trials"][:1]
+    searched.out.write_text(json.dumps({"model": "mgoe", "trials": first}))
+    for _ in range(2):
+        tuning.note_killed(searched.out)
+    trials = searched.go_on()
+    assert [trial["value"] is None for trial in trials] == [False, True, False, False]
+    assert trials[1]["settings"] == whole[1]["settings"]
+    assert "its process was killed 2 times" in trials[1]["failed"]
+
+
+def test_a_search_of_which_every_trial_failed_begins_anew(searched: Searched):
+    searched.fail = {number: MemoryError() for number in (1, 2, 3, 4)}
+    with pytest.raises(TrainingError, match="every one of 4 trials failed, the first with: MemoryError"):
+        searched.go_on()
+    assert [trial["value"] is None for trial in searched.go_on()] == [False] * 4
+
+
+def test_a_comparison_notes_whose_search_was_killed(
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = settings(
+        own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}}
+    )
+
+    def killed(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+        for job in jobs:
+            if job.work in (work.prepare_log, work.build):
+                yield Outcome(job, job.work(*job.args))
+            else:
+                yield Outcome(job, failed="its process ended with code -9", lost=job.work is work.tune_model)
+
+    for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
+        monkeypatch.setattr("mgoe.experiments.comparison.compare.run_jobs", run_jobs)
+        assert len(experiments.compare(tuned, tmp_path / "out").failed) == failed
+    trials = json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())["trials"]
+    assert [trial["value"] is None for trial in trials] == [True, False]
+
+
+def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Path):
+    tune = {"space": {"options.one_gate": [True], "training.epochs": [2]}}
+    plain = Plan(settings(raw, tune=tune), tmp_path)
+    plan = Plan(
+        settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), tmp_path
+    )
+    assert plan.settings.tune is not None
+    of = {name: tuning.concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
+    assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
+    assert set(of["shared-bottom"].space) == {"training.epochs"}
+    assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
+    asked = [{p.path: p.asked for p in kept.parts_of(each, each.entries)} for each in (plain, plan)]
+    changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
+    assert changed
+    assert not any("shared-bottom" in path for path in changed)
+
+
+def test_trees_are_searched_where_the_space_names_their_options(raw: dict[str, Any], tmp_path: Path):
+    def space_of(model: str, space: dict[str, Any]) -> set[str]:
+        tune = {"space": space, "first": [{"training.epochs": 2}]}
+        plan = Plan(settings(raw, models=["mgoe", "lightgbm"], variants={}, tune=tune), tmp_path)
+        assert plan.settings.tune is not None
+        found = tuning.concerning(plan.contestants[model].settings(), plan.settings.tune)
+        assert bool(found.first) == bool(found.space)
+        return set(found.space)
+
+    epochs: dict[str, Any] = {"training.epochs": [2, 3]}
+    assert space_of("lightgbm", epochs) == set()
+    assert space_of("mgoe", epochs) == set(epochs)
+    assert space_of("lightgbm", epochs | {"options.leaves": [15, 31]}) == {
+        "training.epochs",
+        "options.leaves",
+    }
+    assert space_of("lightgbm", epochs | {"options.tau": [1, 2]}) == set()
+
+
+def test_a_missing_optuna_is_named_before_the_log_is_read(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[tune\]'"):
+        experiments.compare(settings(raw, tune={}), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("data"))

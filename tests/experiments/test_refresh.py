@@ -1,0 +1,469 @@
+"""A bundle with live events for good, and servers that follow a log over bundles and kills."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from typer.testing import CliRunner
+
+import mgoe
+from mgoe import experiments
+from mgoe._util.files import sha256
+from mgoe._util.tables import hand_over
+from mgoe.bundle import Bundle
+from mgoe.cli.app import app
+from mgoe.data import Prepared
+from mgoe.errors import BundleError, OutputError, StoreError
+from mgoe.experiments.bundles import _later
+from mgoe.experiments.stages import source_of
+from mgoe.graph import MacroGraph, build_graph
+from mgoe.serving import Event, EventLog, EventReader, Follower, LiveNodes, every, open_events
+from mgoe.serving.events.log import START
+from tests.effort import SOAK, up_to
+from tests.graph.histories import contents, differences
+
+GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
+KILLS = 20 if SOAK else 2
+ROOT = Path(__file__).parents[2]
+SECOND = 1_000_000
+
+
+def stream(bundle: Bundle, n: int, seed: int = 0, new: int = 5) -> list[Event]:
+    """Events around the end of the bundle's log, some late, of known and new users and items; each different."""
+    rng, last = np.random.default_rng(seed), bundle.graph.meta["last"]
+    users, items = (
+        vocabulary.ids(np.arange(vocabulary.size)).to_pylist()
+        for vocabulary in (bundle.encoders.users, bundle.encoders.items)
+    )
+    users, items = users + [10_000 + k for k in range(new)], items + [20_000 + k for k in range(new)]
+    names = list(LiveNodes.of(bundle).behaviors)
+    return [
+        Event(users[u], items[i], names[b], int(last + (k - n // 4) * 3600 * SECOND + seed), f"{seed}:{k}")
+        for k, (u, i, b) in enumerate(
+            zip(
+                rng.integers(0, len(users), n),
+                rng.integers(0, len(items), n),
+                rng.integers(0, len(names), n),
+                strict=True,
+            )
+        )
+    ]
+
+
+def check_same(one: LiveNodes, other: LiveNodes):
+    """Both read the same of a grid of ids."""
+    users, items = (one.ids(side, np.arange(one.size(side))) for side in ("user", "item"))
+    rng = np.random.default_rng(0)
+    user, item = (
+        np.array(users)[rng.integers(0, len(users), 400)],
+        np.array(items)[rng.integers(0, len(items), 400)],
+    )
+    a, b = (
+        live.gather(live.indices("user", user), live.indices("item", item), GROUPS) for live in (one, other)
+    )
+    for name in a:
+        if name not in ("recent_users", "recent_items"):
+            assert_array_equal(a[name], b[name], err_msg=name)
+    for name in one.stats.keys() - {"duplicates"}:
+        assert one.stats[name] == other.stats[name], name
+
+
+def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Iterable[Event], folder: Path):
+    """The graph is that of all events, built with the macro nodes of the graph before."""
+    users, items = bundle.encoders.users, bundle.encoders.items
+    assert len(set(users.ids(np.arange(users.size)).to_pylist())) == users.size
+    behaviors = LiveNodes.of(before).behaviors
+    history = Prepared.open(prepared).history.select("user", "item", "time", "task").to_pandas()
+    rows = [
+        (u, i, e.time, t)
+        for e, u, i in zip(
+            events,
+            users.indices([e.user for e in events]),
+            items.indices([e.item for e in events]),
+            strict=True,
+        )
+        for t in range(len(before.tasks))
+        if behaviors[e.behavior] >> t & 1
+    ]
+    assert min(min(u, i) for u, i, _, _ in rows) >= 0
+    every_row = pd.concat([history, pd.DataFrame(rows, columns=history.columns)]).astype("int64")
+    table = hand_over(ibis.duckdb.connect(), "history", pa.Table.from_pandas(every_row))
+    settings, source = before.settings, source_of(before.settings, Prepared.open(prepared))
+    at = len(source.cuts) + 1
+    source = replace(
+        source, history=table, users_at=np.full(at, users.size), items_at=np.full(at, items.size)
+    )
+    rebuilt = build_graph(source, settings.graph, folder / "rebuilt", keep=MacroGraph.open(before.graph.path))
+    assert differences(contents(bundle.graph, 0), contents(rebuilt, at - 1)) == []
+
+
+def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
+    before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    events = stream(before, 200)
+    log.append(events + events[:20])
+    bundle = experiments.refresh(finished / "bundle", tmp_path / "state", tmp_path / "new")
+    check_as_rebuilt(bundle, before, finished / "data", events, tmp_path)
+    Bundle.open(tmp_path / "new", verify=True).graph.verify()
+    assert (tmp_path / "new" / "model.safetensors").read_bytes() == (
+        finished / "bundle" / "model.safetensors"
+    ).read_bytes()
+    assert bundle.predict([10_000, 10_001], [20_000, 3])[list(bundle.tasks)].notna().all(axis=None)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path: Path):
+    old, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    log.append(stream(old, 60))
+    follower = Follower.of(log, old, tmp_path / "state")
+    assert follower.live.stats["events"] == 60
+    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    assert Follower.of(log, bundle).live.stats["events"] == 0
+    log.append(stream(old, 10, seed=1))
+    log.append(stream(old, 60)[:7])  # sent again
+    swapped = Follower.of(log, bundle, tmp_path / "state")
+    assert swapped.live.stats["events"] == 10
+    assert swapped.live.stats["duplicates"] == 7
+    assert swapped.catch_up() == 0
+    assert follower.catch_up() == 10
+    third = experiments.refresh(bundle.path, log, tmp_path / "third", trim=True)
+    check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
+    assert Follower.of(log, third).live.stats["events"] == 0
+    with pytest.raises(BundleError, match="holds every event"):
+        experiments.refresh(third.path, log, tmp_path / "fourth")
+
+
+def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
+    old, log = mgoe.load(shown / "bundle"), open_events(tmp_path / "state")
+    events = stream(old, 80)
+    assert {event.behavior for event in events} == {"click", "buy", "stay"}
+    log.append(events)
+    bundle = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    check_as_rebuilt(bundle, old, shown / "data", events, tmp_path)
+    assert bundle.graph.meta["log"] == old.graph.meta["log"]
+
+
+def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
+    bundle = finished / "bundle"
+    with pytest.raises(StoreError, match="holds no log of events"):
+        experiments.refresh(bundle, tmp_path / "none", tmp_path / "new")
+    log = open_events(tmp_path / "state")
+    with pytest.raises(BundleError, match="holds every event"):
+        experiments.refresh(bundle, log, tmp_path / "new")
+    log.append(stream(mgoe.load(bundle), 5))
+    for holding in (bundle, finished):
+        with pytest.raises(OutputError, match="holds the bundle that is read"):
+            experiments.refresh(bundle, log, holding, overwrite=True)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(OutputError, match="--overwrite"):
+        experiments.refresh(bundle, log, tmp_path / "new")
+    assert experiments.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta[
+        "changes"
+    ][-1]["recluster"]
+    (tmp_path / "new" / "live.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"live\.json"):
+        Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
+
+
+def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
+    """Of the same events, with other weights."""
+    one, other = (Path(shutil.copytree(bundle, folder / name)) for name in ("one", "other"))
+    (other / "model.safetensors").write_bytes(b"of another bundle")
+    return one, other
+
+
+def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log, link = open_events(tmp_path / "state"), tmp_path / "current"
+    log.append(stream(mgoe.load(one), 5))
+    link.symlink_to(one)
+
+    def move(_: str) -> None:
+        link.unlink()
+        link.symlink_to(other)
+
+    bundle = experiments.refresh(link, log, tmp_path / "new", say=move)
+    assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Path, tmp_path: Path):
+    one, other = two_bundles(finished / "bundle", tmp_path)
+    log = open_events(tmp_path / "state")
+    log.append(stream(mgoe.load(one), 5))
+
+    def exchange(_: str) -> None:
+        if other.exists():
+            one.rename(tmp_path / "former")
+            other.rename(one)
+
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        experiments.refresh(one, log, tmp_path / "new", say=exchange)
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: Path):
+    log, out = open_events(tmp_path / "state"), tmp_path / "papers"
+    log.append(stream(mgoe.load(finished / "bundle"), 5))
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for place in (out, tmp_path / "file"):
+        with pytest.raises(OutputError, match="must be empty or hold a bundle"):
+            experiments.refresh(finished / "bundle", log, place, overwrite=True)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    (out / "thesis.tex").unlink()
+    for _ in range(2):
+        experiments.refresh(finished / "bundle", log, out, overwrite=True)
+
+
+def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
+    log = open_events(tmp_path / "state")
+    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new", recluster=True)
+    change = bundle.graph.meta["changes"][-1]
+    assert (change["recluster"], change["events"]) == (True, 0)
+    Bundle.open(tmp_path / "new", verify=True).graph.verify()
+    log.append(stream(bundle, 5))
+    assert Follower.of(log, bundle).live.stats["events"] == 5
+
+
+REPEATING = st.lists(
+    st.tuples(*[st.integers(0, n) for n in (2, 1, 2, 1)], st.sampled_from(["a", "b", None])),
+    min_size=1,
+    max_size=12,
+)
+"""User, item and behaviour by number (the last does no task), moment, and id: few of each."""
+
+
+@up_to(6)
+@example(
+    rows=[(0, 0, 0, 0, "a"), (0, 1, 0, 0, "a"), (0, 1, 0, 0, "b")], cut=2
+)  # an id repeated in the snapshot, then what it came with
+@example(
+    rows=[(0, 0, 0, 0, "a"), (0, 0, 0, 0, "b"), (0, 1, 0, 0, "b")], cut=1
+)  # what the snapshot holds with a new id, then that id
+@example(rows=[(0, 0, 0, 0, "a"), (0, 0, 2, 0, "b"), (0, 1, 0, 0, "b")], cut=2)  # an id of what does no task
+@given(rows=REPEATING, cut=st.integers(0, 12))
+def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: list, cut: int):
+    old = mgoe.load(finished / "bundle")
+    users, items = (old.ids(side, np.arange(2)) for side in ("user", "item"))
+    names, last = [*LiveNodes.of(old).behaviors, "of no task"], old.graph.meta["last"]
+    events = [
+        Event([*users, 10**9][u], items[i], names[b], last + (1 + t) * SECOND, key)
+        for u, i, b, t, key in rows
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder, log = Path(name), open_events(name)
+        log.append(events[:cut])
+        bundle = refreshed(old, log, folder / "first")
+        log.append(events[cut:])
+        live = Follower.of(log, bundle).live
+        new = refreshed(bundle, log, folder / "second")
+        assert (new is bundle) == (live.stats["events"] == 0)
+        asked = np.repeat(users, 2), np.tile(items, 2)
+        found = live.gather(
+            live.indices("user", asked[0]), live.indices("item", asked[1]), ["pair", "counts"]
+        )
+        wanted = new.graph.latest.gather(
+            new.indices("user", asked[0]), new.indices("item", asked[1]), ["pair", "counts"]
+        )
+        tasks = len(old.tasks)
+        assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
+        assert_array_equal(found["counts"][:, : tasks + 2], wanted["counts"][:, : tasks + 2])
+
+
+def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path: Path):
+    log, reader = (
+        open_events(tmp_path),
+        EventReader({"click": 1, "tap": 1, "buy": 3}, {"user": pa.int64(), "item": pa.int64()}),
+    )
+    log.append([Event(1, 2, "click", 5), Event(1, 2, "tap", 5)])
+    held, _ = next(every(log))
+    assert _later(log, START, reader)[0] == [(1, 2, 5, 0)]
+    log.append([Event(1, 2, "buy", 5), Event(1, 2, "tap", 6)])
+    assert _later(log, held, reader)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
+
+
+def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
+    """With the log's events, or as it is where it holds all of them."""
+    try:
+        return experiments.refresh(bundle.path, log, out)
+    except BundleError:
+        return bundle
+
+
+def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_path: Path):
+    old, log, other = (
+        mgoe.load(finished / "bundle"),
+        open_events(tmp_path / "one"),
+        open_events(tmp_path / "other"),
+    )
+    log.append(stream(old, 20))
+    other.append(stream(old, 15, seed=2))
+    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    assert Follower.of(other, bundle).live.stats["events"] == 15
+
+
+@pytest.mark.parametrize("order", ["aba", "abab", "bacab"])
+def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: str):
+    bundle = mgoe.load(finished / "bundle")
+    logs = {name: open_events(tmp_path / name) for name in sorted(set(order))}
+    events = {name: stream(bundle, 40, seed=seed, new=0) for seed, name in enumerate(logs)}
+    all_of_them = open_events(tmp_path / "all")
+    for turn, name in enumerate(order):
+        again = order[:turn].count(name)
+        part = events[name][again * 10 : (again + 1) * 10]
+        logs[name].append(part)
+        all_of_them.append(part)
+        bundle = experiments.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
+    assert [Follower.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
+    once = experiments.refresh(finished / "bundle", all_of_them, tmp_path / "once")
+    counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
+    assert counts[0].sum() == counts[1].sum()
+
+
+@pytest.mark.parametrize("place", ["bundle.state", "bundle/state", "bundle/deep/er/state"])
+def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Path, place: str):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    log = open_events(run / place)
+    log.append(stream(mgoe.load(finished / "bundle"), 5))
+    for command in (experiments.run, experiments.macro_graph):
+        with pytest.raises(OutputError, match="holds live events"):
+            command(run / "settings.yaml", run, overwrite=True)
+    if place != "bundle.state":
+        with pytest.raises(OutputError, match="holds live events"):
+            experiments.refresh(finished / "bundle", log, run / "bundle", overwrite=True)
+    assert len(log.read()) == 5
+
+
+def with_texts(bundle: Path, out: Path) -> Path:
+    """The same bundle, its users' ids texts."""
+    shutil.copytree(bundle, out)
+    ids = pq.read_table(out / "users.parquet")["id"].cast(pa.string())
+    for folder in (out, out / "graph"):
+        pq.write_table(pa.table({"id": ids}), folder / "users.parquet")
+    manifest, graph = (json.loads((out / name).read_text()) for name in ("bundle.json", "graph/graph.json"))
+    file = out / "graph" / "users.parquet"
+    graph["files"]["users.parquet"] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    (out / "graph" / "graph.json").write_text(json.dumps(graph))
+    manifest["checksums"] |= {
+        name: sha256(out / name) for name in ("users.parquet", "graph/users.parquet", "graph/graph.json")
+    }
+    (out / "bundle.json").write_text(json.dumps(manifest))
+    return out
+
+
+def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Its newcomers are one each, whichever way they are written, live and for good."""
+    numbers, log, said = mgoe.load(finished / "bundle"), open_events(tmp_path / "state"), []
+    texts = mgoe.load(with_texts(finished / "bundle", tmp_path / "texts"))
+    after = numbers.graph.meta["last"] + SECOND
+    log.append([Event(90_500, 3, "click", after), Event(90_501, 3, "buy", after + 1)])
+    log.append(
+        [
+            Event("90500", 3, "buy", after + 2),
+            Event("90500", 3, "click", after),
+            Event("A17", 4, "click", after + 3),
+        ]
+    )
+    log.append([Event(2**70, 4, "click", after + 3)])
+    for bundle, born, unknown in ((numbers, 2, 2), (texts, 4, 0)):
+        caplog.clear()
+        live = Follower.of(log, bundle).live
+        assert (live.stats["new users"], live.stats["unknown"]) == (born, unknown)
+        assert ("events of the log are left out" in caplog.text) == (unknown > 0)
+        codes = live.indices("user", ["90500", "90501"])
+        assert (
+            codes.tolist()
+            == live.indices("user", [90_500, 90_501]).tolist()
+            == [bundle.size("user"), bundle.size("user") + 1]
+        )
+        new = experiments.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
+        assert new.size("user") == bundle.size("user") + born
+        assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
+        again = Follower.of(log, new).live
+        assert (again.stats["events"], again.size("user")) == (0, new.size("user"))
+    assert [line for line in said if "left out" in line] == [
+        "2 events are left out: their ids are not of the type that the bundle's are"
+    ]
+
+
+def test_the_command(finished: Path, tmp_path: Path):
+    open_events(tmp_path / "state").append(stream(mgoe.load(finished / "bundle"), 12))
+    words = [
+        "refresh",
+        str(finished / "bundle"),
+        "--events",
+        str(tmp_path / "state"),
+        "--out",
+        str(tmp_path / "new"),
+        "--json",
+    ]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["graph"]["changes"][-1]["events"] == 12
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+
+
+def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
+    """A server is killed again and again; what it acknowledged is there once, and after a refresh the graph equals a rebuild."""
+    old, acknowledged = mgoe.load(finished / "bundle"), []
+    for kill in range(KILLS):
+        words = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.experiments.test_refresh",
+            str(finished / "bundle"),
+            str(tmp_path / "state"),
+        ]
+        with subprocess.Popen([*words, str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            acknowledged.append(process.stdout.readline().strip())
+            time.sleep(0.1 + 0.03 * (kill * 7 % 10))
+            process.send_signal(signal.SIGKILL)
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+    log = open_events(tmp_path / "state")
+    follower = Follower.of(log, old, tmp_path / "state")
+    taken = {event.id: event for _, event in every(log)}
+    assert len(acknowledged) > 5 * KILLS
+    assert set(acknowledged) <= set(taken)
+    once = LiveNodes.of(old)
+    once.apply(list(taken.values()))
+    assert once.stats["events"] == len(taken) == follower.live.stats["events"]
+    check_same(once, Follower.of(log, old).live)
+    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
+    assert Follower.of(log, bundle).live.stats["events"] == 0
+
+
+if __name__ == "__main__":
+    served, state, run = Bundle.open(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    server = Follower.of(open_events(state), served, state)
+    coming = stream(served, 2000, seed=run + 10)
+    for event in coming:
+        for _ in range(1 + (event.time % 3 == 0)):  # some are sent twice
+            server.log.append([event])
+        server.catch_up()
+        print(event.id, flush=True)

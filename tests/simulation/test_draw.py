@@ -1,0 +1,132 @@
+"""What is drawn is what the truth says."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import chi2
+
+from mgoe.simulation import make_truth
+from mgoe.simulation.draw import Day
+from tests.effort import up_to
+from tests.simulation.worlds import SMALL, Drawn, drawn, worlds
+
+
+@pytest.fixture(scope="module")
+def small() -> Drawn:
+    return drawn(SMALL)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(world=worlds())
+def test_every_world_keeps_its_rules(world):
+    log = drawn(world)
+    truth, shown = log.truth, log.shown
+    assert len(shown.user) == world.exposures
+    for t, parent in enumerate(world.parents[1:], start=1):
+        assert (shown.done(t) <= shown.done(parent)).all()  # the funnel: nothing without its parent
+        assert (shown.chance[:, t] <= shown.chance[:, parent]).all()
+    assert (truth.users.arrival[shown.user] <= log.day).all()
+    assert (truth.items.arrival[shown.item] <= log.day).all()
+    assert (np.diff(shown.time) >= 0).all()
+    assert_array_equal(truth.days(shown.time.astype("datetime64[ms]")), log.day)
+    assert_array_equal(np.isnan(shown.stay), shown.done(0) == 0)
+    assert shown.position.min() >= 1
+    assert shown.position.max() <= world.positions
+    assert ((shown.chance[:, :-1] > 0) & (shown.chance[:, :-1] < 1)).all()
+
+
+@up_to(10)
+@given(world=worlds())
+def test_events_are_the_behaviours_of_the_exposures(world):
+    truth = make_truth(world)
+    day = Day.of(truth, world.days - 1)
+    for chunk in day.chunks:
+        shown, events = day.exposures(chunk), day.events(chunk)
+        row, behaviour = np.nonzero(shown.code[:, None] >> np.arange(len(world.names)) & 1)
+        assert_array_equal(events.user, shown.user[row])
+        assert_array_equal(events.item, shown.item[row])
+        assert_array_equal(events.time, shown.time[row])
+        assert_array_equal(events.behaviour, behaviour)
+
+
+def test_the_rates_are_those_asked_for(small):
+    done = np.stack([small.shown.done(t) for t in range(4)], 1)
+    assert_allclose(done.mean(0), SMALL.rates, rtol=0.08)
+
+
+def test_the_truth_is_the_empirical_rate_in_every_cell(small):
+    users, items = (
+        small.truth.users.community[small.shown.user],
+        small.truth.items.community[small.shown.item],
+    )
+    cell = (users * SMALL.item_communities + items) * 3 + small.shown.device
+    check_agreement(
+        small.truth.probability(*small.ids, np.array(["phone", "desktop", "tablet"])[small.shown.device]),
+        small,
+        cell,
+    )
+    check_agreement(small.truth.probability(*small.ids), small, cell // 3)  # device unknown
+    check_agreement(
+        small.shown.chance[:, :-1], small, small.shown.position.astype(int)
+    )  # as written: device and position known
+    for t in range(4):
+        check_agreement(
+            small.shown.chance[:, :-1],
+            small,
+            np.argsort(np.argsort(small.shown.chance[:, t])) * 20 // len(cell),
+        )
+
+
+def check_agreement(chance, log, group):
+    """Sums of outcomes less chances are within binomial error: their squares sum to a chi-square number."""
+    for t in range(chance.shape[1]):
+        p = chance[:, t]
+        variance = np.bincount(group, p * (1 - p))
+        apart = np.bincount(group, log.shown.done(t) - p)
+        enough = variance > 5
+        squares = (apart[enough] ** 2 / variance[enough]).sum()
+        assert chi2.ppf(1e-5, enough.sum()) < squares < chi2.ppf(1 - 1e-5, enough.sum())
+
+
+def test_users_come_by_activity_and_items_by_popularity_in_their_community(small):
+    truth = small.truth
+    day = Day.of(truth, 6, rows=1_000_000)
+    shown = day.exposures(0)
+    activity = truth.activity * (truth.users.arrival <= 6)
+    check_law(shown.user, activity)
+    popularity = truth.popularity(6)
+    aim = truth.aim(6, popularity)
+    offsets = truth.items.offsets(SMALL.item_communities)
+    mass = np.add.reduceat(popularity, offsets[:-1])
+    for community in range(SMALL.user_communities):
+        mine = truth.users.community[shown.user] == community
+        check_law(
+            shown.item[mine], aim[community][truth.items.community] * popularity / mass[truth.items.community]
+        )
+
+
+def check_law(drawn, weights):
+    expected = weights / weights.sum() * len(drawn)
+    enough = expected > 5
+    counts = np.bincount(drawn, minlength=len(weights))
+    assert (counts[weights == 0] == 0).all()
+    squares = ((counts - expected)[enough] ** 2 / expected[enough]).sum()
+    assert (
+        chi2.ppf(1e-5, enough.sum()) < squares < chi2.ppf(1 - 1e-5, enough.sum())
+    )  # by chance: neither apart nor too regular
+
+
+def test_exposures_without_aim_go_by_popularity_alone():
+    truth = make_truth(SMALL.model_copy(update={"personalised": 0.0}))
+    popularity = truth.popularity(3)
+    mass = np.bincount(truth.items.community, popularity)
+    assert_allclose(truth.aim(3, popularity), np.tile(mass / mass.sum(), (SMALL.user_communities, 1)))
+
+
+def test_stay_has_its_mean_and_its_noise(small):
+    clicked = small.shown.done(0) == 1
+    mean = small.truth.stay(*small.ids)
+    assert_allclose(mean, small.shown.chance[:, -1], rtol=1e-4)
+    assert_allclose((small.shown.stay[clicked] / mean[clicked]).mean(), 1, atol=0.03)
+    assert_allclose(np.log(small.shown.stay[clicked] / mean[clicked]).std(), SMALL.stay.noise, atol=0.02)

@@ -1,0 +1,157 @@
+"""Logs as written: the same in any shards, whole or not at all, one chunk in memory at a time."""
+
+import hashlib
+import importlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mgoe._util.files import exclusive
+from mgoe.errors import ConfigError, OutputError
+from mgoe.simulation import Truth, WorldSettings, simulate
+from mgoe.simulation.shards import Shards
+from tests.simulation.worlds import SMALL
+
+FOLDERS = ("events", "exposures", "truth/exposures")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    out = tmp_path_factory.mktemp("log") / "out"
+    return out, simulate(SMALL, out)
+
+
+def test_the_summary_counts_what_was_written(log):
+    out, summary = log
+    exposures, events = pq.read_table(out / "exposures"), pq.read_table(out / "events")
+    assert len(exposures) == summary.exposures == SMALL.exposures
+    assert len(events) == summary.events == sum(summary.counts.values())
+    behaviours = events["behavior"].to_pylist()
+    assert {name: behaviours.count(name) for name in SMALL.names} == summary.counts
+    assert {name: exposures[name].to_numpy().sum() for name in SMALL.names} == summary.counts
+    assert len(pq.read_table(out / "truth" / "exposures")) == len(exposures)
+    assert all(0.6 < area < 0.95 for area in summary.best_auc.values())
+
+
+def test_ids_of_a_log_are_known_to_its_truth(log):
+    out, _ = log
+    truth, exposures = Truth.open(out), pq.read_table(out / "exposures")
+    chance = truth.probability(
+        exposures["user_id"],
+        exposures["item_id"],
+        exposures["timestamp"],
+        exposures["device"].combine_chunks(),
+    )
+    written = np.stack(
+        [column.to_numpy() for column in pq.read_table(out / "truth" / "exposures").columns[:4]], 1
+    )
+    assert np.corrcoef(np.log(chance[:, 0]), np.log(written[:, 0]))[0, 1] > 0.97  # position apart, the same
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(log, tmp_path):
+    simulate(SMALL, tmp_path / "again")
+    simulate(SMALL.model_copy(update={"seed": 1}), tmp_path / "other")
+    digests = [
+        {f.relative_to(out): hashlib.sha256(f.read_bytes()).hexdigest() for f in out.rglob("*.parquet")}
+        for out in (log[0], tmp_path / "again", tmp_path / "other")
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0].keys() == digests[2].keys()
+    assert not set(digests[0].values()) & set(digests[2].values())
+
+
+def test_shards_put_together_are_the_log_of_one_shard(log, tmp_path):
+    simulate(SMALL, tmp_path / "cut", shard_rows=7_000)
+    for folder in FOLDERS:
+        parts = sorted((tmp_path / "cut" / folder).iterdir())
+        tables = [pq.read_table(part) for part in parts]
+        assert len(parts) > 1
+        assert all(len(table) == 7_000 for table in tables[:-1])
+        assert pa.concat_tables(tables, promote_options="permissive").equals(pq.read_table(log[0] / folder))
+
+
+def test_one_form_alone_is_the_same_log(log, tmp_path):
+    simulate(SMALL, tmp_path / "events", form="events")
+    simulate(SMALL, tmp_path / "exposures", form="exposures")
+    for folder in ("events", "exposures"):
+        assert pq.read_table(tmp_path / folder / folder).equals(pq.read_table(log[0] / folder))
+    assert not (tmp_path / "events" / "exposures").exists()
+    assert not (tmp_path / "exposures" / "events").exists()
+
+
+def test_memory_holds_one_chunk_whatever_the_size_of_the_log(tmp_path, monkeypatch):
+    logs, draw = (importlib.import_module(f"mgoe.simulation.{name}") for name in ("logs", "draw"))
+    for module in (logs, draw):
+        monkeypatch.setattr(module, "CHUNK", 500)
+    pieces, write = [], Shards.write
+    monkeypatch.setattr(
+        Shards, "write", lambda self, table: (pieces.append(len(table)), write(self, table))[1]
+    )
+    seen = []
+    summary = simulate(SMALL, tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
+    assert summary.exposures == SMALL.exposures
+    assert max(pieces) <= 500 * len(SMALL.names)
+    assert len(seen) >= SMALL.exposures // 500
+    assert seen[-1] == (SMALL.exposures, SMALL.exposures)
+
+
+def test_the_number_of_events_can_be_asked_for(tmp_path):
+    summary = simulate(SMALL, tmp_path / "out", events=50_000, form="events")
+    assert summary.events == pytest.approx(50_000, rel=0.05)
+    assert Truth.open(tmp_path / "out").settings.exposures == summary.exposures
+    with pytest.raises(ConfigError, match="exposures"):
+        simulate(SMALL, tmp_path / "none", events=-5)
+
+
+def test_the_smallest_world_is_written(tmp_path):
+    tiny = WorldSettings(users=1, items=1, exposures=1, days=1, user_communities=1, item_communities=1)
+    assert simulate(tiny, tmp_path / "out").exposures == 1
+    assert pq.read_table(tmp_path / "out" / "exposures").num_rows == 1
+    assert pq.read_table(tmp_path / "out" / "events").column_names == [
+        "user_id",
+        "item_id",
+        "timestamp",
+        "behavior",
+    ]
+
+
+def test_a_folder_in_use_is_refused_and_a_simulation_replaced_only_when_told(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("42")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="choose a new folder"):
+            simulate(SMALL, tmp_path / "mine", overwrite=overwrite)
+    simulate(SMALL, tmp_path / "log")
+    with pytest.raises(OutputError, match="--overwrite"):
+        simulate(SMALL, tmp_path / "log")
+    before = pq.read_table(tmp_path / "log" / "events")
+    simulate(SMALL.model_copy(update={"seed": 5}), tmp_path / "log", overwrite=True)
+    assert not pq.read_table(tmp_path / "log" / "events").equals(before)
+
+
+def test_an_interrupted_simulation_leaves_nothing_and_keeps_what_was_there(log, tmp_path):
+    simulate(SMALL, tmp_path / "log")
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for out in ("new", "log"):
+        with pytest.raises(KeyboardInterrupt):
+            simulate(SMALL, tmp_path / out, overwrite=True, on_progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert pq.read_table(tmp_path / "log" / "events").equals(pq.read_table(log[0] / "events"))
+
+
+def test_one_process_writes_a_log_and_takes_away_what_a_killed_one_left(tmp_path):
+    left = tmp_path / ".log.1.partial"
+    left.mkdir()
+    with (
+        exclusive(tmp_path / "log", "a simulated log"),
+        pytest.raises(OutputError, match=r"another process .* is writing a simulated log"),
+    ):
+        simulate(SMALL, tmp_path / "log")
+    assert left.exists()
+    simulate(SMALL, tmp_path / "log")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

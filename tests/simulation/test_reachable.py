@@ -1,0 +1,136 @@
+"""The best reachable is calibrated, and nothing ranks better."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import logit
+from scipy.stats import chi2
+
+from mgoe.config import RunSettings
+from mgoe.errors import ConfigError
+from mgoe.metrics import auc
+from mgoe.simulation import BehaviourSettings, reachable
+from mgoe.simulation.logs import _with_negatives
+from tests.effort import up_to
+from tests.simulation.worlds import SMALL, drawn
+
+WORLD = SMALL.model_copy(update={"exposures": 150_000, "users": 3_000, "items": 1_500})
+NAMES = WORLD.names
+
+
+def run_settings(form: str, **changes) -> RunSettings:
+    tasks = [{"name": name, "label": name} if form == "exposures" else {"name": name} for name in NAMES]
+    return RunSettings.model_validate({"data": {"log": "log", "form": form}, "tasks": tasks} | changes)
+
+
+@pytest.fixture(scope="module", params=["exposures", "events"])
+def examples(request):
+    """Truth, form, ids, labels (N, T)."""
+    log = drawn(WORLD)
+    user, item, code, day = log.shown.user, log.shown.item, log.shown.code, log.day
+    if request.param == "events":
+        user, item, code, day = _with_negatives(user, item, code, day, np.random.default_rng(0))
+    ids = log.truth.user_ids.of(user), log.truth.item_ids.of(item), np.datetime64(WORLD.start) + day
+    return log.truth, request.param, ids, (code[:, None] >> np.arange(len(NAMES)) & 1).astype(float)
+
+
+@pytest.fixture(scope="module")
+def best(examples):
+    truth, form, ids, _ = examples
+    return reachable(truth, run_settings(form), *ids)
+
+
+def test_best_predictions_are_calibrated(examples, best):
+    for t in range(len(NAMES)):
+        p = best[:, t]
+        group = np.argsort(np.argsort(p)) * 20 // len(p)
+        variance = np.bincount(group, p * (1 - p))
+        squares = (np.bincount(group, examples[3][:, t] - p) ** 2 / variance).sum()
+        assert squares < chi2.ppf(1 - 1e-6, 20)
+
+
+def test_where_tasks_are_in_conflict_the_best_knows_each_of_them():
+    """Tastes that oppose those of clicks: what is best for one task is worse than chance for the other, and the best is calibrated."""
+    funnel = [
+        BehaviourSettings(name="click", rate=0.3, strength=1.2, correlation=1),
+        BehaviourSettings(name="buy", rate=0.3, strength=1.5, correlation=-1, user_spread=0, item_spread=0),
+    ]
+    log = drawn(WORLD.model_copy(update={"behaviours": funnel, "affinity_drift": 0}))
+    ids = (
+        log.truth.user_ids.of(log.shown.user),
+        log.truth.item_ids.of(log.shown.item),
+        np.datetime64(WORLD.start) + log.day,
+    )
+    tasks = [{"name": "click", "label": "click"}, {"name": "buy", "label": "buy", "given": "click"}]
+    settings = RunSettings.model_validate({"data": {"log": "log", "form": "exposures"}, "tasks": tasks})
+    best = reachable(log.truth, settings, *ids)
+    clicked, bought = (log.shown.code >> t & 1 for t in range(2))
+    there = clicked > 0
+    assert auc(bought[there], best[there, 1]) > 0.6
+    assert auc(bought[there], best[there, 0]) < 0.45
+    assert abs(bought[there].mean() - best[there, 1].mean()) < 0.02
+
+
+@up_to(25)
+@given(seed=st.integers(0, 1_000), scale=st.floats(0.3, 2), t=st.integers(0, len(NAMES) - 1))
+def test_a_perturbed_score_ranks_worse(examples, best, seed, scale, t):
+    score = logit(best[:, t])
+    noise = np.random.default_rng(seed).standard_normal(len(score))
+    assert auc(examples[3][:, t], score + scale * noise) < auc(examples[3][:, t], score)
+
+
+def test_parts_of_the_truth_rank_worse_than_the_whole(examples, best):
+    truth, form, ids, labels = examples
+    user, item, day = truth.user_ids.index(ids[0]), truth.item_ids.index(ids[1]), truth.days(ids[2])
+    popularity = np.stack([truth.popularity(d) for d in range(WORLD.days)])
+    cell = truth.affinity[:, :, truth.users.community[user], truth.items.community[item]]
+    for t in range(len(NAMES)):
+        whole = auc(labels[:, t], best[:, t])
+        parts = [
+            popularity[day, item],
+            truth.users.bias[user, t],
+            truth.items.bias[item, t],
+            cell[0, t],
+            cell[1, t],
+        ]
+        parts += [truth.probability(*ids)[:, t]] if form == "events" else [truth.scores(*ids, 3)[:, t]]
+        assert all(auc(labels[:, t], part) < whole - 0.003 for part in parts)
+        assert whole > 0.65
+
+
+def test_a_task_on_its_sample_space_is_ranked_by_its_conditional_chance(examples):
+    truth, form, ids, labels = examples
+    if form == "events":
+        return
+    plain = run_settings(form)
+    tasks = [task.model_dump() | ({"given": "click"} if task.name == "buy" else {}) for task in plain.tasks]
+    given_click = RunSettings.model_validate({"data": {"log": "log"}, "tasks": tasks})
+    chance, conditional = reachable(truth, plain, *ids), reachable(truth, given_click, *ids)
+    np.testing.assert_allclose(conditional[:, 3], chance[:, 3] / chance[:, 0])
+    clicked = labels[:, 0] == 1
+    assert abs((labels[clicked, 3] - conditional[clicked, 3]).mean()) < 4 * np.sqrt(0.25 / clicked.sum())
+
+
+def test_the_best_of_a_stay_is_what_the_world_says(examples):
+    truth, form, ids, _ = examples
+    if form == "events":
+        return
+    tasks = [{"name": "click", "label": "click"}, {"name": "stay", "label": "stay", "kind": "regression"}]
+    run = RunSettings.model_validate({"data": {"log": "log"}, "tasks": tasks})
+    np.testing.assert_array_equal(reachable(truth, run, *ids)[:, 1], truth.stay(*ids))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["click", {"name": "buy", "behaviors": ["byu"]}]}, "did you mean 'buy'"),
+        ({"tasks": ["click", {"name": "deep", "behaviors": ["cart", "buy"]}]}, "one behaviour"),
+        ({"tasks": ["cart", "buy"]}, "'click' is a task"),
+        ({"negatives": {"distribution": "uniform"}}, "popularity"),
+    ],
+)
+def test_runs_whose_best_is_not_known_are_refused(examples, changes, message):
+    truth, _, ids, _ = examples
+    with pytest.raises(ConfigError, match=message):
+        reachable(truth, run_settings("events", **changes), *ids)

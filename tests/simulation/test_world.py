@@ -1,0 +1,173 @@
+"""Worlds are what their settings say."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mgoe.config import check_settings
+from mgoe.errors import ConfigError, DataError
+from mgoe.simulation import Truth, WorldSettings, make_truth
+from tests.effort import up_to
+from tests.simulation.worlds import SMALL, drawn, worlds
+
+
+def changed(**settings) -> Truth:
+    return make_truth(SMALL.model_copy(update=settings))
+
+
+@up_to(12)
+@given(world=worlds())
+def test_a_world_is_drawn_again_from_its_settings_and_reopened_from_its_folder(world, tmp_path_factory):
+    truth, again = make_truth(world), make_truth(world)
+    folder = tmp_path_factory.mktemp("truth")
+    truth.save(folder)
+    rng = np.random.default_rng(0)
+    users, items = (
+        truth.user_ids.of(rng.integers(0, world.users, 50)),
+        truth.item_ids.of(rng.integers(0, world.items, 50)),
+    )
+    times = np.datetime64(world.start) + rng.integers(0, world.days, 50)
+    expected = truth.probability(users, items, times)
+    reopened = Truth.open(folder)
+    assert reopened.settings == world
+    assert_array_equal(again.probability(users, items, times), expected)
+    assert_array_equal(reopened.probability(users, items, times), expected)
+    assert_array_equal(reopened.scores(users, items, times, 3), truth.scores(users, items, times, 3))
+    assert_array_equal(reopened.stay(users, items, times), truth.stay(users, items, times))
+
+
+@up_to(12)
+@given(world=worlds())
+def test_no_community_is_empty_and_days_hold_all_exposures(world):
+    truth = make_truth(world)
+    for nodes, count, communities in (
+        (truth.users, world.users, world.user_communities),
+        (truth.items, world.items, world.item_communities),
+    ):
+        assert len(nodes) == count
+        assert np.bincount(nodes.community, minlength=communities).min() >= 1
+        assert nodes.arrival.min() == 0
+        assert nodes.arrival.max() < world.days
+    assert truth.day_rows.sum() == world.exposures
+
+
+def test_skew_makes_communities_fall_in_size():
+    sizes = np.bincount(changed(users=10_000, skew=1.0).users.community)
+    assert_allclose(sizes / sizes[0], 1 / np.arange(1, 5), rtol=0.01)
+    even = np.bincount(changed(users=10_000, skew=0.0).users.community)
+    assert np.ptp(even) <= 1
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_popularity_and_activity_follow_power_laws_on_every_day(exponent):
+    truth = changed(users=20_000, items=20_000, popularity=exponent, activity=exponent, arriving_items=0.0)
+    for law in (truth.popularity(0), truth.popularity(11), truth.activity):
+        rank, value = np.arange(1, 20_001), np.sort(law)[::-1]
+        middle = slice(20, 10_000)  # the first few ranks are a matter of luck
+        slope = np.polyfit(np.log(rank[middle]), np.log(value[middle]), 1)[0]
+        assert_allclose(slope, -exponent, atol=0.05)
+
+
+def test_drift_turns_affinities_and_popularity_and_none_keeps_them():
+    last = SMALL.days - 1
+    still, moved, gone = (
+        changed(
+            items=5_000,
+            item_communities=100,
+            user_communities=20,
+            affinity_drift=d,
+            popularity_drift=d,
+            arriving_items=0.0,
+        )
+        for d in (0.0, 0.5, 1.0)
+    )
+    for truth, expected in ((still, 1.0), (moved, np.cos(np.pi / 4)), (gone, 0.0)):
+        for t in range(4):
+            assert_allclose(
+                _likeness(truth.logits(0)[..., t], truth.logits(last)[..., t]), expected, atol=0.08
+            )
+            assert_allclose(truth.logits(last)[..., t].std(), SMALL.behaviours[t].strength, rtol=0.08)
+        score = [np.argsort(np.argsort(truth.popularity(day))) for day in (0, last)]
+        assert _likeness(*score) == pytest.approx(
+            6 / np.pi * np.arcsin(expected / 2), abs=0.05
+        )  # rank correlation of normal scores
+
+
+def _likeness(a, b):
+    return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+
+
+def test_affinities_are_correlated_as_asked_opposed_ones_too():
+    behaviours = [
+        b.model_copy(update={"correlation": c})
+        for b, c in zip(SMALL.behaviours, (1, 0.9, 0.0, -0.8), strict=True)
+    ]
+    truth = changed(items=5_000, item_communities=100, user_communities=20, behaviours=behaviours)
+    for t, expected in enumerate((1, 0.9, 0.0, -0.8)):
+        assert_allclose(_likeness(truth.affinity[0, 0], truth.affinity[0, t]), expected, atol=0.08)
+
+
+def test_growth_brings_arrivals_late():
+    day = SMALL.days // 2
+    for growth in (1.0, 3.0):
+        truth = changed(users=20_000, arriving_users=0.5, growth=growth)
+        assert_allclose((truth.users.arrival < day).mean(), 0.5 + 0.5 * 0.5**growth, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"user": 5}, "did you mean 'users'?"),
+        ({"users": 3, "user_communities": 5}, "user_communities must not exceed users, found 5 of 3"),
+        ({"behaviours": [{"name": "click", "rate": 1.5}]}, "rate"),
+        (
+            {"behaviours": [{"name": "click", "rate": 0.5}, {"name": "buy", "rate": 0.5, "given": "clck"}]},
+            "did you mean 'click'?",
+        ),
+        (
+            {"behaviours": [{"name": "click", "rate": 0.5}, {"name": "click", "rate": 0.5}]},
+            "names of their own",
+        ),
+        ({"behaviours": [{"name": "click", "rate": 0.5, "rank": 1}]}, "unknown key"),
+        ({"popularity": float("nan")}, "popularity"),
+    ],
+)
+def test_settings_that_make_no_world_are_refused(raw, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        check_settings(WorldSettings, raw)
+
+
+def test_strangers_are_refused():
+    truth = make_truth(SMALL)
+    known = truth.user_ids.of(np.array([0])), truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)]
+    with pytest.raises(DataError, match="of this simulated world, found 7"):
+        truth.probability([7], *known[1:])
+    with pytest.raises(DataError, match="must be one of phone, desktop, tablet"):
+        truth.probability(*known, ["fridge"])
+    assert_allclose(truth.probability(*known, [None]), truth.probability(*known))
+
+
+def test_ids_of_another_kind_are_strangers():
+    truth = make_truth(SMALL)
+    with pytest.raises(
+        DataError,
+        match=r"users: every id must be of this simulated world, .* whole numbers, found others \(.*'u1'",
+    ):
+        truth.probability(["u1"], truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)])
+
+
+@pytest.mark.parametrize("change", [{"strength": 100.0}, {"user_spread": 200.0}])
+def test_rates_are_as_asked_however_far_apart_users_are(change):
+    click = SMALL.behaviours[0].model_copy(update=change)
+    world = drawn(SMALL.model_copy(update={"behaviours": [click]}))
+    assert_allclose(world.shown.chance[:, 0].mean(), click.rate, rtol=0.08)
+
+
+def test_a_folder_without_a_truth_is_refused(tmp_path):
+    with pytest.raises(DataError, match="`mgoe simulate` writes one"):
+        Truth.open(tmp_path)
+    make_truth(SMALL).save(tmp_path / "truth")
+    (tmp_path / "truth" / "users.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="simulate the log again"):
+        Truth.open(tmp_path)

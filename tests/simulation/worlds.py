@@ -1,0 +1,86 @@
+"""Worlds of a second, and what was drawn in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mgoe.simulation import Truth, WorldSettings, make_truth
+from mgoe.simulation.draw import Day, Exposures
+
+SMALL = WorldSettings(users=400, items=200, exposures=60_000, days=12, user_communities=4, item_communities=5)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> WorldSettings:
+    """Any world small enough for a tenth of a second."""
+    users, items, tasks = draw(st.integers(1, 60)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
+    behaviours = [{"name": "click", "rate": draw(st.floats(0.05, 0.9))}]
+    for t in range(1, tasks):
+        given = draw(st.sampled_from([None, *(b["name"] for b in behaviours)]))
+        correlation = draw(st.floats(-1, 1))
+        behaviours.append(
+            {
+                "name": f"task{t}",
+                "given": given,
+                "rate": draw(st.floats(0.05, 0.9)),
+                "correlation": correlation,
+            }
+        )
+    return WorldSettings.model_validate(
+        {
+            "users": users,
+            "items": items,
+            "exposures": draw(st.integers(1, 3_000)),
+            "days": draw(st.integers(1, 20)),
+            "user_communities": draw(st.integers(1, min(users, 5))),
+            "item_communities": draw(st.integers(1, min(items, 5))),
+            "skew": draw(st.floats(0, 2)),
+            "behaviours": behaviours,
+            "activity": draw(st.floats(0, 1.5)),
+            "popularity": draw(st.floats(0, 1.5)),
+            "personalised": draw(st.floats(0, 1)),
+            "positions": draw(st.integers(1, 12)),
+            "affinity_drift": draw(st.floats(0, 1)),
+            "popularity_drift": draw(st.floats(0, 1)),
+            "arriving_users": draw(st.floats(0, 1)),
+            "arriving_items": draw(st.floats(0, 1)),
+            "growth": draw(st.floats(0.3, 5)),
+            "seed": draw(st.integers(0, 2**32)),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All exposures of a world, and the day of each."""
+
+    truth: Truth
+    shown: Exposures
+    day: NDArray[np.int64]
+
+    @property
+    def ids(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Users, items and times, as the truth takes them."""
+        return (
+            self.truth.user_ids.of(self.shown.user),
+            self.truth.item_ids.of(self.shown.item),
+            self.shown.time.astype("datetime64[ms]"),
+        )
+
+
+def drawn(settings: WorldSettings) -> Drawn:
+    truth = make_truth(settings)
+    days = [Day.of(truth, number) for number in range(settings.days)]
+    parts = [(day.day, day.exposures(chunk)) for day in days for chunk in day.chunks]
+    columns = {
+        name: np.concatenate([getattr(shown, name) for _, shown in parts]) for name in vars(parts[0][1])
+    }
+    return Drawn(
+        truth,
+        Exposures(**columns),
+        np.repeat([day for day, _ in parts], [len(shown.user) for _, shown in parts]),
+    )
