@@ -9,8 +9,8 @@ Set PYTHONPATH to the `src` folder of the tree to be measured. Processors round 
 files that were written on one machine.
 
 Each line is `{"name", "sha256"}`, with a number to look at (`value`) where there is one. Hashes are of the
-exact bytes of arrays, with their type and shape. Answers over HTTP also keep their text (`answer`): two answers
-are the same if every number agrees to 1e-6.
+exact bytes of arrays, with their type and shape. Answers over HTTP also keep their text (`answer`): two
+answers are the same if every number agrees to 1e-6.
 
 What is recorded of each log:
 
@@ -121,14 +121,18 @@ def live_arrays(bundle: Path, state: Path, users: Sequence[Any], items: Sequence
     from mgoe.serving import Follower, open_events
 
     follower = Follower.of(open_events(state, make=False), mgoe.load(bundle))
-    codes = follower.live.codes("user", users), follower.live.codes("item", items)
-    return follower.live.gather(*codes, GROUPS)
+    return follower.live.gather(*looked_up(follower.live, users, items), GROUPS)
 
 
 def codes_of(bundle: Path, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:
-    """Look up the codes of ids, -1 where unknown."""
-    opened = mgoe.load(bundle)
-    return opened.codes("user", users), opened.codes("item", items)
+    """Look up the codes of ids in a bundle, -1 where unknown."""
+    return looked_up(mgoe.load(bundle), users, items)
+
+
+def looked_up(nodes: Any, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:
+    """Look up the codes of ids, -1 where unknown, in a bundle or in live nodes."""
+    look_up = nodes.indices if hasattr(nodes, "indices") else nodes.codes  # the old name
+    return look_up("user", users), look_up("item", items)
 
 
 # --- Lines --------------------------------------------------------------------------------------------------
@@ -781,10 +785,13 @@ def compare(old: Path, new: Path) -> int:
         {line["name"]: line for line in map(json.loads, file.read_text().splitlines())} for file in (old, new)
     ]
     differences = rounded = 0
+    missing: list[dict[str, int]] = [{}, {}]
     for name in sorted({*lines[0], *lines[1]}, key=_by_number):
         one, other = (held.get(name) for held in lines)
         if one is None or other is None:
-            print(f"only in {new if one is None else old}: {name}")
+            group = ".".join(name.split(".")[:2])
+            counts = missing[one is None]
+            counts[group] = counts.get(group, 0) + 1
         elif one["sha256"] == other["sha256"]:
             continue
         elif "answer" in one and (apart := first_difference(one["answer"], other.get("answer"))) is None:
@@ -794,6 +801,9 @@ def compare(old: Path, new: Path) -> int:
             found = f" at {apart}" if "answer" in one else f": {one.get('value')} -> {other.get('value')}"
             print(f"differs: {name}{found}")
         differences += 1
+    for file, counts in zip((old, new), missing, strict=True):
+        for group, count in counts.items():
+            print(f"only in {file}: {count} lines {group}.*")
     both = len(lines[0].keys() & lines[1].keys())
     print(
         f"{both} lines in both; {differences} differ or stand in one file alone, "
