@@ -71,7 +71,10 @@ from mgoe.cli import main as mgoe_command  # noqa: E402
 # Lines keep the names of the tree before the redesign, so that old and new files compare. If you rename
 # something, add its name here: nothing below this section changes.
 
-ARRAYS: dict[str, str] = {}
+ARRAYS: dict[str, str] = {
+    "recent_items_task_mask": "recent_items_code",
+    "recent_users_task_mask": "recent_users_code",
+}
 """Name of a batch's array in this tree -> its name in the old tree."""
 SETTINGS: dict[str, str] = {}
 """Dotted path of a setting in the old tree -> its path in this tree (`split.cuts` -> `split.times`)."""
