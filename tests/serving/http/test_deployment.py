@@ -18,7 +18,7 @@ import pytest
 import mgoe
 from tests.serving.served import check_ready, get, post
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "serving"
 MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
 MISSING += [] if importlib.util.find_spec("redis") else ["the Python package redis"]
 MEND = "apt-get install redis-server nginx, pip install redis"

@@ -23,7 +23,7 @@ from mgoe.serving.events.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.events.redis import RedisLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
-from tests.serving.test_live_service import change_manifest  # noqa: E402
+from tests.serving.http.test_live_service import change_manifest  # noqa: E402
 
 
 class Opened(Exception):
@@ -179,7 +179,7 @@ def test_a_free_port_is_named_before_it_is_listened_on():
 
 def test_the_unit_gives_the_kernels_a_place_for_their_cache():
     """Which they find nowhere else where the file system may not be written."""
-    unit = (Path(__file__).parents[2] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
+    unit = (Path(__file__).parents[3] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
     assert {
         "ProtectSystem=strict",
         "CacheDirectory=mgoe",

@@ -18,7 +18,7 @@ from mgoe.serving.events.log import FileLog
 from mgoe.serving.http import reloader as module
 from mgoe.serving.scoring.engine import Engine, Scoring
 from tests.serving.served import served
-from tests.serving.test_live_service import change_manifest, mgoe_name, until
+from tests.serving.http.test_live_service import change_manifest, mgoe_name, until
 
 
 def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
