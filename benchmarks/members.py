@@ -26,10 +26,10 @@ from mgoe.config import InputGroup, ModelSettings
 from mgoe.experiments.cells import Inputs
 from mgoe.experiments.rows import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
-from mgoe.models.layers import StackedMLP
-from mgoe.models.mgoe import MGOEOptions
+from mgoe.models.layers.stacked import StackedMLP
+from mgoe.models.layers.towers import Towers
+from mgoe.models.mgoe.model import MGOEOptions
 from mgoe.models.spec import Batch
-from mgoe.models.towers import Towers
 
 MEMBERS = MGOEOptions().members
 

@@ -41,10 +41,10 @@ from mgoe.experiments.rows import decided
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve
-from mgoe.models.experts import LEADS_TO, MacroExperts, edge_weights
-from mgoe.models.inputs import DenseInputs
-from mgoe.models.layers import StackedMLP
-from mgoe.models.mgoe import MGOEOptions
+from mgoe.models.layers.experts import LEADS_TO, MacroExperts, edge_weights
+from mgoe.models.layers.inputs import DenseInputs
+from mgoe.models.layers.stacked import StackedMLP
+from mgoe.models.mgoe.model import MGOEOptions
 from mgoe.models.spec import Batch
 
 

@@ -21,10 +21,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mgoe.config import InputGroup
-from mgoe.models import Batch, FeatureSpec, FlatInputs, RankingModel, RivalOptions
+from mgoe.models import BaselineOptions, Batch, FeatureSpec, FlatInputs, RankingModel
 
 
-class CrossOptions(RivalOptions):
+class CrossOptions(BaselineOptions):
     """Switches, checked when the YAML is read: an unknown name is refused with the nearest one."""
 
     crosses: int = Field(default=2, ge=1)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from benchmarks import unmerged
 from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
-from mgoe.models.experts import LEADS_TO, MacroExperts
-from mgoe.models.inputs import DenseInputs
+from mgoe.models.layers.experts import LEADS_TO, MacroExperts
+from mgoe.models.layers.inputs import DenseInputs
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 

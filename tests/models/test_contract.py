@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgoe.config import INPUT_GROUPS, ModelSettings
 from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
-from mgoe.models.home import GatedExperts
-from mgoe.models.layers import StackedMLP
+from mgoe.models.baselines.home import GatedExperts
+from mgoe.models.layers.stacked import StackedMLP
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 

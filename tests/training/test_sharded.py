@@ -16,7 +16,8 @@ from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
-from mgoe.models import inputs, make_model, tables
+from mgoe.models import make_model
+from mgoe.models.layers import inputs, tables
 from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.distributed import sharded
@@ -295,7 +296,8 @@ import torch
 from pathlib import Path
 from torch import nn
 from mgoe.config import TrainingSettings
-from mgoe.models import late_tables, tables
+from mgoe.models import late_tables
+from mgoe.models.layers import tables
 from mgoe.training import joined, load_weights, save_checkpoint
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.step import Stepper

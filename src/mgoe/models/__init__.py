@@ -4,27 +4,27 @@ Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/it
 `H` aggregate width, `R` recent neighbours, `E` distinct pairs, `N` examples.
 """
 
-from mgoe.models.aitm import AITM, AITMOptions
 from mgoe.models.base import RankingModel
-from mgoe.models.boosted import BoostedTrees, BoostedTreesOptions
+from mgoe.models.baselines.aitm import AITM, AITMOptions
+from mgoe.models.baselines.boosted import BoostedTrees, BoostedTreesOptions
+from mgoe.models.baselines.esmm import ESMM
+from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
+from mgoe.models.baselines.funnel import FunnelOptions
+from mgoe.models.baselines.home import HoME, HoMEOptions
+from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
+from mgoe.models.baselines.metaheac import MetaHeac, MetaHeacOptions
+from mgoe.models.baselines.mmoe import MMoE, MMoEOptions
+from mgoe.models.baselines.omoe import OMoE
+from mgoe.models.baselines.ple import PLE, PLEOptions
+from mgoe.models.baselines.shared_bottom import SharedBottom, SharedBottomOptions
+from mgoe.models.baselines.single_task import SingleTask, SingleTaskOptions
+from mgoe.models.baselines.stem import STEM, STEMOptions
 from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
-from mgoe.models.esmm import ESMM
-from mgoe.models.folded import FoldedHalves
-from mgoe.models.funnel import FunnelOptions
-from mgoe.models.home import HoME, HoMEOptions
-from mgoe.models.macgnn import MacGNN, MacGNNOptions
-from mgoe.models.metaheac import MetaHeac, MetaHeacOptions
-from mgoe.models.mgoe import MGOE, MGOEOptions
-from mgoe.models.mmoe import MMoE, MMoEOptions
-from mgoe.models.omoe import OMoE
-from mgoe.models.ple import PLE, PLEOptions
+from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
+from mgoe.models.mgoe.folded import FoldedHalves
+from mgoe.models.mgoe.model import MGOE, MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
-from mgoe.models.rivals import FlatInputs, RivalOptions
-from mgoe.models.shared_bottom import SharedBottom, SharedBottomOptions
-from mgoe.models.single_task import SingleTask, SingleTaskOptions
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
-from mgoe.models.stem import STEM, STEMOptions
-from mgoe.models.tables import Undrawn, draw_rows, late_tables
 
 __all__ = [
     "AITM",
@@ -38,6 +38,7 @@ __all__ = [
     "STEM",
     "AITMOptions",
     "AdditiveHalves",
+    "BaselineOptions",
     "Batch",
     "BoostedTrees",
     "BoostedTreesOptions",
@@ -61,7 +62,6 @@ __all__ = [
     "Owners",
     "PLEOptions",
     "RankingModel",
-    "RivalOptions",
     "STEMOptions",
     "SharedBottom",
     "SharedBottomOptions",

@@ -8,23 +8,23 @@ import torch
 
 from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, Settings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
-from mgoe.models.aitm import AITM
 from mgoe.models.base import RankingModel
-from mgoe.models.boosted import BoostedTrees
-from mgoe.models.esmm import ESMM
-from mgoe.models.home import HoME
-from mgoe.models.macgnn import MacGNN
-from mgoe.models.metaheac import MetaHeac
-from mgoe.models.mgoe import MGOE
-from mgoe.models.mmoe import MMoE
-from mgoe.models.omoe import OMoE
-from mgoe.models.ple import PLE
-from mgoe.models.shared_bottom import SharedBottom
-from mgoe.models.single_task import SingleTask
+from mgoe.models.baselines.aitm import AITM
+from mgoe.models.baselines.boosted import BoostedTrees
+from mgoe.models.baselines.esmm import ESMM
+from mgoe.models.baselines.home import HoME
+from mgoe.models.baselines.macgnn import MacGNN
+from mgoe.models.baselines.metaheac import MetaHeac
+from mgoe.models.baselines.mmoe import MMoE
+from mgoe.models.baselines.omoe import OMoE
+from mgoe.models.baselines.ple import PLE
+from mgoe.models.baselines.shared_bottom import SharedBottom
+from mgoe.models.baselines.single_task import SingleTask
+from mgoe.models.baselines.stem import STEM
+from mgoe.models.mgoe.model import MGOE
 from mgoe.models.spec import FeatureSpec
-from mgoe.models.stem import STEM
 
-_RIVALS: dict[str, type[RankingModel]] = {
+_BASELINES: dict[str, type[RankingModel]] = {
     "single-task": SingleTask,
     "shared-bottom": SharedBottom,
     "omoe": OMoE,
@@ -36,7 +36,12 @@ _RIVALS: dict[str, type[RankingModel]] = {
     "stem": STEM,
     "home": HoME,
 }
-BASES: dict[str, type[RankingModel]] = {"mgoe": MGOE, **_RIVALS, "macgnn": MacGNN, "lightgbm": BoostedTrees}
+BASES: dict[str, type[RankingModel]] = {
+    "mgoe": MGOE,
+    **_BASELINES,
+    "macgnn": MacGNN,
+    "lightgbm": BoostedTrees,
+}
 """Model classes by name; `module:Class` reaches any other."""
 
 _PLAIN: tuple[InputGroup, ...] = ("ids", "side", "context", "recents")
@@ -72,7 +77,7 @@ PRESETS: dict[str, ModelSettings] = {
             "members": 1,
         },
     ),
-    **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _RIVALS},
+    **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _BASELINES},
     "macgnn": ModelSettings(
         name="macgnn", base="macgnn", inputs=(*_PLAIN, "aggregates"), ids="on", options=_MACGNN
     ),

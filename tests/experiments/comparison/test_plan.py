@@ -13,7 +13,7 @@ from mgoe.config import load_comparison
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.comparison.plan import Plan
 from mgoe.models import PRESETS
-from mgoe.models.mgoe import MGOEOptions
+from mgoe.models.mgoe.model import MGOEOptions
 from tests.experiments.comparison.tiny import settings
 
 WRONG = [

@@ -13,7 +13,7 @@ from mgoe.models import FoldedHalves, make_model
 from mgoe.serving.scoring.item_rows import ItemRows, in_large_pages
 from tests.effort import up_to
 from tests.models.batches import make_spec
-from tests.models.test_halves import OWNERS, of_one_user, part
+from tests.models.test_decomposition import OWNERS, of_one_user, part
 
 DTYPES = (torch.float32, torch.bfloat16)
 INPUTS = ("ids", "side", "context", "aggregates")

@@ -21,7 +21,7 @@ from mgoe.serving.scoring import onnx
 from mgoe.serving.scoring.onnx import Exported, Sessions, export_whole
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
-from tests.models.test_halves import OWNERS, late, of_one_user, part
+from tests.models.test_decomposition import OWNERS, late, of_one_user, part
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")

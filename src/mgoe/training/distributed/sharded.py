@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import draw_rows
-from mgoe.models.inputs import Category
+from mgoe.models.layers.inputs import Category
 from mgoe.training.distributed.process_group import World
 from mgoe.training.distributed.shards import Shard
 from mgoe.training.memory import free_memory

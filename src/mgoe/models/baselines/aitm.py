@@ -1,0 +1,62 @@
+"""AITM, the adaptive information transfer multi-task framework (Xi, Chen, Yan, Zhang, Zhu, Zhuang and Chen, KDD 2021, arXiv 2105.08489)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mgoe.config import InputGroup
+from mgoe.models.baselines.funnel import FunnelOptions, parents
+from mgoe.models.baselines.single_task import SingleTask
+from mgoe.models.layers.towers import Transfer
+from mgoe.models.spec import FeatureSpec
+
+
+class AITMOptions(FunnelOptions):
+    """Switches of AITM."""
+
+    calibrator: float = Field(default=0.6, ge=0, allow_inf_nan=False)
+    """alpha, of the behavioural expectation calibrator."""
+
+
+class AITM(SingleTask):
+    """Single-task networks over shared embeddings, each told something by the one before.
+
+    ```text
+    z_1 = q_1      p_t = ReLU(W_t z_(t-1))      z_t = sum_v w(v) (V_t v) over v in (p_t, q_t)      y_t = sigmoid(u_t z_t)
+    w   = softmax over v of <K_t v, Q_t v> / sqrt(d)
+    loss = cross entropies + alpha sum_t mean max(y_t - y_parent(t), 0)
+    ```
+
+    with `q_t` the last layer of network t (the attention is in `Towers`). The calibrator says that a behaviour is no likelier than the one
+    it follows from. In the paper that is the one before, as no card is activated that was not approved; here `funnel` says it, since more
+    is bought than favoured. It is part of the later task's loss, on rows where both labels are valid, and only between two binary tasks
+    over all exposures: a task with `given`, or beside a regression, is in no such order. A regression hears and tells like any other task.
+    Networks have the layers of an expert of MMoE and of a tower.
+    """
+
+    Options = AITMOptions
+    options: AITMOptions
+    transfer: ClassVar[Transfer] = "aitm"
+    parent: Tensor
+    follows: Tensor
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: AITMOptions):
+        super().__init__(spec, inputs, options)
+        of = [
+            None if task.given is not None else parent
+            for task, parent in zip(spec.tasks, parents(spec.tasks, options.funnel), strict=True)
+        ]
+        whole = [parent is not None and spec.tasks[parent].given is None for parent in of]
+        self.register_buffer("parent", torch.tensor([parent or 0 for parent in of]), persistent=False)
+        self.register_buffer("follows", torch.tensor(whole), persistent=False)
+
+    def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """With the calibrator. Shape (B, T)."""
+        share = raw.sigmoid()
+        excess = (share - share[:, self.parent]).relu() * (self.follows & valid & valid[:, self.parent])
+        return super().errors(raw, labels, valid) + self.options.calibrator * excess

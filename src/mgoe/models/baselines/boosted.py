@@ -1,0 +1,106 @@
+"""Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's floor, on numbers anyone can count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from mgoe.config import InputGroup, Settings
+from mgoe.errors import ConfigError
+from mgoe.models.base import RankingModel
+from mgoe.models.layers.inputs import DenseInputs
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class BoostedTreesOptions(Settings):
+    """Switches of boosted trees."""
+
+    rounds: int = Field(default=1000, ge=1)
+    """Trees a task, at most."""
+    patience: int = Field(default=50, ge=1)
+    """Trees without a better value on validation before stopping."""
+    learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    leaves: int = Field(default=63, ge=2)
+    """Of a tree, at most."""
+    leaf_rows: int = Field(default=100, ge=1)
+    """Of training examples, at least."""
+    share: float = Field(default=0.8, gt=0, le=1)
+    """Of rows, and of columns, that a tree sees; drawn by the seed."""
+
+
+class Booster(Protocol):
+    """What is needed of a `lightgbm.Booster`."""
+
+    def predict(self, data: NDArray[np.float32], **kwargs: Any) -> Any: ...
+    def model_to_string(self) -> str: ...
+
+
+class BoostedTrees(RankingModel):
+    """An ensemble of trees a task; nothing is shared between tasks.
+
+    It reads dense inputs as they are, and each category of a single-valued feature as one; features of several categories a row are
+    passed over, and so are ids, recents and the macro task table. It has no parameters that gradients could move: `mgoe.training.fit_trees`
+    sets `boosters`. Until then, and for a task without any label, every logit is 0. A regression is fitted by squared error on the
+    standardised label. The bias of the shown position is not learned.
+    """
+
+    Options = BoostedTreesOptions
+    options: BoostedTreesOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: BoostedTreesOptions):
+        read: list[InputGroup] = [group for group in inputs if group not in ("ids", "recents")]
+        super().__init__(spec, read, options)
+        self.bias = None
+        dense = DenseInputs(spec, read, 1, edge_vectors=True)  # says which columns there are
+        self.keys = dense.keys
+        self.categories = [key for key, feature in dense.embedded if not feature.multi]
+        self.columns = [
+            f"{key}_{column}" for key in self.keys for column in range(spec.widths[key])
+        ] + self.categories
+        if not self.columns:
+            raise ConfigError(
+                "inputs", f"leave the model nothing to read, found {sorted(inputs)}; add `counts`"
+            )
+        self.boosters: list[Booster | None] = [None] * len(spec.tasks)
+
+    def features(self, batch: Batch) -> NDArray[np.float32]:
+        """What trees read, a column a name in `columns`. Shape (B, F)."""
+        parts = [batch[key].float() for key in self.keys] + [
+            batch[key][:, None].float() for key in self.categories
+        ]
+        return torch.cat(parts, 1).cpu().numpy()
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.grown(self.features(batch)).to(self.means.device)
+
+    def grown(self, features: NDArray[np.float32]) -> Tensor:
+        """What the ensembles say of features (B, F): logits, (B, T)."""
+        found = torch.zeros(len(features), len(self.boosters))
+        for t, booster in enumerate(self.boosters):
+            if booster is not None:
+                found[:, t] = torch.from_numpy(
+                    booster.predict(features, raw_score=True, num_threads=torch.get_num_threads())
+                )
+        return found
+
+    @property
+    def size(self) -> int:
+        """A value a leaf; a column and a threshold a split."""
+        leaves = [
+            int(count)
+            for text in self.texts().values()
+            for count in re.findall(r"^num_leaves=(\d+)", text, re.MULTILINE)
+        ]
+        return sum(3 * count - 2 for count in leaves)
+
+    def texts(self) -> dict[str, str]:
+        """Each task's ensemble in LightGBM's own text form, by task."""
+        found = zip(self.spec.tasks, self.boosters, strict=True)
+        return {task.name: booster.model_to_string() for task, booster in found if booster is not None}

@@ -1,0 +1,73 @@
+"""ESMM, the entire space multi-task model (Ma, Zhao, Huang, Wang, Hu, Zhu and Gai, SIGIR 2018, arXiv 1804.07931)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from mgoe.config import InputGroup
+from mgoe.models.baselines.funnel import FunnelOptions, parents
+from mgoe.models.baselines.single_task import SingleTask
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class ESMM(SingleTask):
+    """Towers that give the probability of a step, multiplied along the funnel: `p(ctcvr) = p(ctr) p(cvr)`, over every exposure.
+
+    ```text
+    p_t = p_parent(t) sigmoid(c_t)          c_t: the logit of tower t
+    ```
+
+    The first binary task, which has no parent, is `sigmoid(c_t)` itself. A task's parent is its `given` where it has one, else what
+    `funnel` says. The loss is that of `p_t` over all exposures, so the step is learned without ever being trained on a chosen sample:
+
+    - a task without `given` has labels over all exposures; `p_t` is its prediction;
+    - a task with `given` has labels only where that task was done. Where it was known not to be done, neither was this one: the label of
+      `p_t` is 0 there. Its prediction is the step, `sigmoid(c_t)`, which is conditional as its labels are.
+
+    A regression is no step of a funnel: a tower of its own, and nobody's parent. Towers are single-task networks over shared embeddings, as
+    published, with the layers of an expert of MMoE and a tower.
+    """
+
+    Options = FunnelOptions
+    conditional: Tensor
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: FunnelOptions):
+        super().__init__(spec, inputs, options)
+        self.parents = parents(spec.tasks, options.funnel)
+        self.register_buffer(
+            "conditional", torch.tensor([task.given is not None for task in spec.tasks]), persistent=False
+        )
+
+    def logits(self, batch: Batch) -> Tensor:
+        steps = super().logits(batch).float()
+        return torch.where(self.conditional, steps, self.product(steps))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of `p_t`, which the loss is of; the bias of the shown position is one of the steps. Shape (B, T)."""
+        return self.product(self.at_position(super().logits(batch).float(), batch))
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Labels over all exposures: 0 where a task could not be done. Shape (B, T)."""
+        labels = list(batch["labels"].unbind(1))
+        for t, task in enumerate(self.spec.tasks):
+            if task.given is not None and task.given == self.parents[t]:
+                labels[t] = torch.where(labels[t].isnan() & (labels[task.given] == 0), 0.0, labels[t])
+        return torch.stack(labels, 1)
+
+    def product(self, steps: Tensor) -> Tensor:
+        """Logits of the steps, (B, T), to logits of their products along the funnel, (B, T)."""
+        found: list[Tensor] = []
+        for parent, step in zip(self.parents, steps.unbind(1), strict=True):
+            found.append(step if parent is None else logit_of_product(found[parent], step))
+        return torch.stack(found, 1)
+
+
+def logit_of_product(a: Tensor, b: Tensor) -> Tensor:
+    """The logit of `sigmoid(a) sigmoid(b)`, exact where both are near 0 or near 1.
+
+    1/p - 1 is (1 + e^-a) (1 + e^-b) - 1 = e^-a + e^-b + e^-(a + b), so no probability is formed.
+    """
+    return -torch.logsumexp(torch.stack([-a, -b, -a - b]), 0)

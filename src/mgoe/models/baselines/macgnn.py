@@ -1,0 +1,127 @@
+"""MacGNN, macro graph neural networks (Chen, Bei and others, WWW 2024, arXiv 2401.14939)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup
+from mgoe.models.base import RankingModel
+from mgoe.models.baselines.single_task import SingleTaskOptions
+from mgoe.models.layers.experts import LEADS_TO, MacroExperts
+from mgoe.models.layers.inputs import DenseInputs
+from mgoe.models.layers.nodes import NodeRows, Nodes
+from mgoe.models.layers.recents import Recents
+from mgoe.models.layers.stacked import uniform
+from mgoe.models.layers.towers import Towers
+from mgoe.models.spec import Batch, FeatureSpec
+
+Attention = Literal["target", "constant"]
+
+
+class MacGNNOptions(SingleTaskOptions):
+    """Switches of MacGNN; `hidden` are the first layers of a head."""
+
+    attention: Attention = "target"
+    """`constant` is what the released code computes: its softmax is over an axis of length one, so every weight is 1."""
+
+
+class RecentSums(nn.Module):
+    """`sum_r V e_r` over the neighbours that are there, for each of the two lists. Shape (B, 2 * width)."""
+
+    def __init__(self, nodes_width: int, width: int):
+        super().__init__()
+        self.width = 2 * width
+        self.items = uniform(nodes_width, width, fan_in=nodes_width)
+        self.users = uniform(nodes_width, width, fan_in=nodes_width)
+
+    def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
+        sums = (
+            ((batch[f"recent_{name}"] >= 0)[:, None].to(neighbours.dtype) @ neighbours).squeeze(1) @ value
+            for name, neighbours, value in (
+                ("items", rows.recent_items, self.items),
+                ("users", rows.recent_users, self.users),
+            )
+        )
+        return torch.cat([*sums], 1)
+
+
+class MacroNeighbours(nn.Module):
+    """Node rows, aggregates of macro neighbours and of recent neighbours, and dense inputs, as one vector.
+
+    ```text
+    w_k  = exp(log(n_k + 1) / tau)                                   attention: constant
+    w_k  = exp(log(n_k + 1) / tau + <Q E_k, K e_target> / sqrt(H))   attention: target
+    h_o  = sum_k (w_k / sum w) V_o E_k
+    ```
+
+    The target is the node of the pair that is of the neighbour's kind: the candidate for macro items, the user for macro users.
+
+    Args:
+        spec: What the batches hold.
+        groups: Input groups to read.
+        options: Widths, and the attention.
+    """
+
+    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: MacGNNOptions):
+        super().__init__()
+        o, target = options, options.attention == "target"
+        self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors)
+        self.by_id, recents = "ids" in groups, "recents" in groups
+        row = o.width * len(spec.tasks) if self.by_id else o.width
+        self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents or target else None
+        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty"})
+        self.macro = MacroExperts(spec, 1, **switches, target=row if target else 0)
+        self.recents = (
+            (Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)) if recents else None
+        )
+        self.width = (
+            self.dense.width
+            + 2 * row * self.by_id
+            + self.macro.width
+            + (self.recents.width if self.recents else 0)
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (B, width)."""
+        parts = [self.dense(batch)]
+        targets: dict[str, Tensor] = {}
+        if self.nodes is not None:
+            rows = self.nodes(batch)
+            targets = {"user": rows.user[None], "item": rows.item[None]}
+            parts += [rows.user, rows.item] if self.by_id else []
+            parts += [self.recents(batch, rows)] if self.recents is not None else []
+        parts += [
+            self.macro.of_order(order, batch[order], targets.get(side)).squeeze(0)
+            for order, side in LEADS_TO.items()
+        ]
+        return torch.cat(parts, 1)
+
+
+class MacGNN(RankingModel):
+    """`y_t = head_t([e_u, e_i, h_u1, h_u2, h_i1, h_i2, micro_u, micro_i, dense])`: the macro graph, without experts or gates.
+
+    The paper predicts clicks; here each task has a head over what all tasks share, of the layers of an expert of MMoE and a tower. A
+    regression has a head like the others. A node is a row of the id tables, of everyone's width or, without the input group `ids`, the
+    embedding of its macro node.
+
+    Deviations: ReLU for Dice, which normalises by the batch; recent neighbours are read as by all other models (`Recents`), or summed as
+    the released code does, with `attention: constant`; every order has a V of its own. The product of edge weight and attention is
+    normalised once, over both.
+    """
+
+    Options = MacGNNOptions
+    requires: ClassVar[frozenset[InputGroup]] = frozenset({"aggregates"})
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MacGNNOptions):
+        super().__init__(spec, inputs, options)
+        self.inputs = MacroNeighbours(spec, inputs, options)
+        self.towers = Towers(
+            len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), "none"
+        )
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.towers(self.inputs(batch), None)

@@ -1,0 +1,91 @@
+"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie and others, KDD 2021, arXiv 2105.14688)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup
+from mgoe.models.base import RankingModel
+from mgoe.models.baselines.flat import FlatInputs
+from mgoe.models.baselines.mmoe import MMoEOptions
+from mgoe.models.layers.gates import mix
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP
+from mgoe.models.layers.tables import SPREAD
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class MetaHeacOptions(MMoEOptions):
+    """Switches of MetaHeac."""
+
+    critics: int | None = Field(default=None, ge=1)
+    """Of the layers `tower_hidden`. As many as tasks where not given, as others have towers."""
+
+
+class TaskGate(nn.Module):
+    """One gate that is told the task: `softmax(W [x, e_t] + b)`. W is split, so that no (B, T, ...) input is formed.
+
+    Args:
+        inputs: Width of x.
+        width: Of e_t.
+        choices: How many experts or critics it weighs.
+    """
+
+    def __init__(self, inputs: int, width: int, choices: int):
+        super().__init__()
+        self.of_inputs = nn.Linear(inputs, choices)
+        self.of_task = nn.Linear(width, choices, bias=False)
+
+    def forward(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """(B, inputs) and (T, width) -> weights (B, T, choices)."""
+        return (self.of_inputs(x)[:, None] + self.of_task(tasks)).float().softmax(2)
+
+
+class MetaHeac(RankingModel):
+    """Experts and critics that all tasks share, and gates that know a task by its embedding `e_t` alone.
+
+    ```text
+    h_t = sum_s softmax_s(W_e [x, e_t]) expert_s(x)          y_t = sum_c softmax_c(W_c [x, e_t]) critic_c(h_t)
+    ```
+
+    A critic is a tower that judges every task. Deviation: the paper trains in two steps, as meta-learning, for campaigns that are new at
+    service; here tasks are fixed, and all is trained in one step like every other model, as the public comparisons do. Experts are those
+    of MMoE; every critic runs on every task, as published. A regression is one more task; its value is the weighted sum of the critics.
+    """
+
+    Options = MetaHeacOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MetaHeacOptions):
+        super().__init__(spec, inputs, options)
+        tasks, o = len(spec.tasks), options
+        experts, critics = o.experts or tasks, o.critics or tasks
+        self.inputs = FlatInputs(spec, inputs, o)
+        width = self.inputs.width
+        self.experts = StackedMLP(experts, width, 0, o.hidden)
+        self.critics = StackedMLP(critics, self.experts.width, 0, o.tower_hidden)
+        self.verdict = StackedLinear(critics, self.critics.width, 1)
+        self.expert_gate = TaskGate(width, o.width, experts) if experts > 1 else None
+        self.critic_gate = TaskGate(width, o.width, critics) if critics > 1 else None
+        self.tasks = nn.Parameter(torch.randn(tasks, o.width) * SPREAD) if max(experts, critics) > 1 else None
+
+    def logits(self, batch: Batch) -> Tensor:
+        x = self.inputs(batch)
+        h = mix(self._weights(self.expert_gate, x), self.experts(x))  # (T, B, W)
+        verdicts = self.verdict(self.critics(h.flatten(0, 1))).view(
+            len(self.verdict.weight), *h.shape[:2]
+        )  # (C, T, B)
+        return (self._weights(self.critic_gate, x) * verdicts.permute(2, 1, 0)).sum(2)
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """`gates`: the mean weight of each expert for each task, (T, S)."""
+        with torch.no_grad():
+            return {"gates": self._weights(self.expert_gate, self.inputs(batch)).mean(0)}
+
+    def _weights(self, gate: TaskGate | None, x: Tensor) -> Tensor:
+        """(B, T, choices); one choice needs no gate."""
+        if gate is None or self.tasks is None:
+            return x.new_ones((len(x), len(self.spec.tasks), 1))
+        return gate(x, self.tasks)

@@ -1,0 +1,42 @@
+"""Shared-Bottom (Caruana, 1997): one MLP for all tasks, and a tower a task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from mgoe.config import InputGroup
+from mgoe.models.baselines.flat import BaselineOptions, FlatInputs, FlatModel
+from mgoe.models.layers.inputs import Knots
+from mgoe.models.layers.stacked import StackedMLP, Widths
+from mgoe.models.layers.towers import Towers
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class SharedBottomOptions(BaselineOptions):
+    """Switches of Shared-Bottom."""
+
+    hidden: Widths | None = None
+    """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
+    knots: Knots = ()
+    """Where numbers bend, as in MGOE: tells what its experts add from what bent numbers add."""
+
+
+class SharedBottom(FlatModel):
+    """A bottom that all towers read."""
+
+    Options = SharedBottomOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.inputs = FlatInputs(spec, inputs, options, options.knots)
+        self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
+        self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
+
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        return [self.bottom.first(x, None)]
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self.towers(self.bottom.rest(first[0]).squeeze(0), None)

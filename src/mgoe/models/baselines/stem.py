@@ -1,0 +1,134 @@
+"""STEM-Net, shared and task-specific embeddings (Su, Pan and others, AAAI 2024, arXiv 2308.13537)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup
+from mgoe.errors import ConfigError
+from mgoe.models.base import RankingModel
+from mgoe.models.baselines.flat import BaselineOptions
+from mgoe.models.layers.experts import MacroExperts
+from mgoe.models.layers.gates import mix
+from mgoe.models.layers.inputs import DenseInputs
+from mgoe.models.layers.nodes import NodeRows, Nodes
+from mgoe.models.layers.recents import Recents
+from mgoe.models.layers.stacked import StackedMLP, Widths
+from mgoe.models.layers.towers import Towers
+from mgoe.models.spec import Batch, FeatureSpec
+
+
+class STEMOptions(BaselineOptions):
+    """Switches of STEM-Net."""
+
+    hidden: Widths = (128, 64)
+    """Layers of an expert."""
+
+
+class SplitInputs(nn.Module):
+    """What `FlatInputs` reads, in several sets: numbers are common to all, everything embedded is each set's own.
+
+    A node's row in the id tables is as wide as everyone's, T D, and is cut into the sets: T D / (T + 1), rounded down, for each. Categories
+    and macro nodes, whose tables are small, have D in every set.
+
+    Args:
+        spec: What the batches hold.
+        groups: Input groups to read.
+        options: Widths.
+        sets: How many.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, groups: Collection[InputGroup], options: BaselineOptions, sets: int
+    ):
+        super().__init__()
+        o, self.sets = options, sets
+        self.dense = DenseInputs(spec, groups, sets * o.width, o.edge_vectors)
+        self.categories = len(self.dense.embedded)
+        self.common = self.dense.width - self.categories * sets * o.width
+        self.by_id, recents = "ids" in groups, "recents" in groups
+        node = max(1, o.width * len(spec.tasks) // sets) if self.by_id else o.width
+        self.nodes = Nodes(spec, self.by_id, recents, sets * node) if self.by_id or recents else None
+        self.recents = nn.ModuleList(Recents(spec, node, o.aggregate) for _ in range(sets * recents))
+        self.macro = (
+            MacroExperts(spec, sets, width=o.width, aggregate=o.aggregate, tau=o.tau, mask_empty=o.mask_empty)
+            if "aggregates" in groups
+            else None
+        )
+        self.own = (
+            self.categories * o.width
+            + 2 * node * self.by_id
+            + 2 * o.aggregate * recents
+            + (self.macro.width if self.macro else 0)
+        )
+        if not self.common + self.own:
+            raise ConfigError(
+                "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
+            )
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> (B, common) and (sets, B, own)."""
+        x = self.dense(batch)
+        each = (self.categories, self.sets)
+        of_sets = (
+            x[:, self.common :].unflatten(1, (*each, -1))
+            if self.categories
+            else x.new_zeros(x.shape[0], *each, 1)
+        )
+        parts = [of_sets.permute(2, 0, 1, 3).flatten(2)]
+        if self.nodes is not None:
+            rows = NodeRows(*(row.unflatten(-1, (self.sets, -1)).movedim(-2, 0) for row in self.nodes(batch)))
+            if self.by_id:
+                parts += [rows.user, rows.item]
+            if self.recents:
+                sets = zip(self.recents, zip(*rows, strict=True), strict=True)
+                parts.append(torch.stack([recents(batch, NodeRows(*of_set)) for recents, of_set in sets]))
+        if self.macro is not None:
+            parts += self.macro(batch)
+        return x[:, : self.common], torch.cat(parts, 2)
+
+
+class STEM(RankingModel):
+    """An expert on each task's own embeddings and one on shared ones; all are read forward, only two are moved back.
+
+    ```text
+    E_t = expert_t(x_t), t = 1 .. T        E_0 = expert_0(x_0)             x_t: inputs by the embeddings of set t
+    g_t = softmax(W_t (x_t + x_0)) over all T + 1 experts
+    h_t = g_t0 E_0 + g_tt E_t + sum_(s not t) g_ts stop(E_s)               stop: no gradient passes
+    ```
+
+    So the embeddings of a task learn from that task alone, and the shared ones from all. Numbers are read as they are, by every expert and
+    gate; the paper embeds them. Experts have the layers of those of MMoE. A regression is a tower like the others.
+    """
+
+    Options = STEMOptions
+    moved: Tensor
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: STEMOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.inputs = SplitInputs(spec, inputs, options, tasks + 1)
+        common, own = self.inputs.common, self.inputs.own
+        self.experts = StackedMLP(tasks + 1, common, own, options.hidden)
+        self.gates = StackedMLP(tasks, common, own, (tasks + 1,))  # its first layer alone
+        self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
+        moved = torch.cat([torch.eye(tasks), torch.ones(tasks, 1)], 1)
+        self.register_buffer("moved", moved, persistent=False)
+
+    def logits(self, batch: Batch) -> Tensor:
+        common, own = self.inputs(batch)
+        experts, weights = self.experts(common, own), self._weights(common, own)
+        still = mix(weights * (1 - self.moved), experts.detach())
+        return self.towers(None, mix(weights * self.moved, experts) + still)
+
+    def watch(self, batch: Batch) -> dict[str, Tensor]:
+        """`gates`: the mean weight of each expert for each task, (T, T + 1), the shared one last."""
+        with torch.no_grad():
+            return {"gates": self._weights(*self.inputs(batch)).mean(0)}
+
+    def _weights(self, common: Tensor, own: Tensor) -> Tensor:
+        """(B, T, T + 1)."""
+        return self.gates.first(common, own[:-1] + own[-1:]).float().softmax(2).transpose(0, 1)

@@ -1,0 +1,188 @@
+"""From a batch to one vector: dense features with their hinges, side and context categories."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, BeforeValidator
+from torch import Tensor, nn
+
+from mgoe.config import InputGroup
+from mgoe.config.base import as_list
+from mgoe.models.decomposition import Owner, Owners, owner_of
+from mgoe.models.layers.stacked import for_products
+from mgoe.models.layers.tables import SPREAD, table
+from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
+
+CLIP = 10.0
+"""Standardised values are clipped here: a drifting count may not outweigh everything else."""
+MOST_KNOTS = 16
+
+
+def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
+    ends = (-CLIP, *knots, CLIP)
+    if len(knots) > MOST_KNOTS or not all(a < b for a, b in itertools.pairwise(ends)):
+        rule = f"takes up to {MOST_KNOTS} numbers, each above the one before, between -{CLIP:g} and {CLIP:g}, where values are clipped"
+        raise ValueError(f"{rule}, found {list(knots)}; sort them and leave out what comes twice")
+    return knots
+
+
+Knots = Annotated[tuple[float, ...], BeforeValidator(as_list), AfterValidator(_rising)]
+"""Where numbers bend, in standard deviations from their means, as an option."""
+
+
+class Category(nn.Module):
+    """Embedding of one categorical feature; several categories give their mean, none gives zero."""
+
+    def __init__(self, feature: CategoricalSpec, width: int):
+        super().__init__()
+        self.size, self.multi = feature.size, feature.multi
+        self.codes = (
+            table(feature.size + feature.multi, width)
+            if feature.multi
+            else nn.Embedding(feature.size, width, sparse=True)
+        )
+        if not feature.multi:
+            nn.init.normal_(self.codes.weight, 0, SPREAD)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B,) or, several a row, (B, L) padded with -1 -> (B, width)."""
+        if not self.multi:
+            return self.codes(codes)
+        codes = torch.where(codes < 0, self.size, codes)
+        return F.embedding_bag(codes, self.codes.weight, mode="mean", sparse=True, padding_idx=self.size)
+
+
+class DenseInputs(nn.Module):
+    """All features of a row as one vector: standardised and clipped numbers, embedded categories, then the numbers' hinges.
+
+    A hinge `max(0, v - k)` bends at the knot k, so that a linear layer over `[v, hinges]` reads any function of v that is linear between
+    knots (the encoding of Gorishniy et al., NeurIPS 2022, in another basis).
+
+    Args:
+        spec: What the batches hold.
+        groups: Input groups to read; those without dense features or categories are passed over.
+        width: Of each category's embedding.
+        edge_vectors: Read the macro edges of `aggregates` as numbers too, one a macro node.
+        knots: Where each number bends, in standard deviations from its mean; as many hinges a number. Target edges, which come in
+            three shapes, have none.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    knots: Tensor
+    bent: Tensor
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        groups: Collection[InputGroup],
+        width: int,
+        edge_vectors: bool = False,
+        knots: Sequence[float] = (),
+    ):
+        super().__init__()
+        read = {group for group in groups if group != "aggregates" or edge_vectors}
+        self.keys = [
+            key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)
+        ]
+        self.embedded = [
+            (f"{kind}.{feature.name}", feature)
+            for kind, group, features in (
+                ("user_side", "side", spec.user_side),
+                ("item_side", "side", spec.item_side),
+                ("context", "context", spec.context),
+            )
+            if group in groups
+            for feature in features
+        ]
+        self.categories = nn.ModuleList(Category(feature, width) for _, feature in self.embedded)
+        mean: list[float] = []
+        std: list[float] = []
+        for key in self.keys:
+            columns = spec.widths[key]
+            of_key = spec.moments.get(key, ((0.0,) * columns, (1.0,) * columns))
+            mean.extend(of_key[0])
+            std.extend(of_key[1])
+        deviation = torch.tensor(std, dtype=torch.float32)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer(
+            "scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0)
+        )  # nothing was learned of a constant one
+        self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [
+            key for key, _ in self.embedded for _ in range(width)
+        ]
+        bent = [column for column, name in enumerate(self.names[: len(mean)]) if name != "edges"]
+        self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)
+        self.register_buffer("bent", torch.tensor(bent, dtype=torch.int64), persistent=False)
+        self.width = len(self.names) + len(knots) * len(bent)
+
+    def columns(self, *prefixes: str) -> list[int]:
+        """Columns of the features whose batch key starts with one of the prefixes, without their hinges."""
+        return [column for column, name in enumerate(self.names) if name.startswith(prefixes)]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """-> (B, width)."""
+        parts = [
+            category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)
+        ]
+        if self.keys:
+            numbers, hinges = _numbers(batch, self)
+            parts = [numbers, *parts, *hinges]
+        if not parts:
+            return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
+        return for_products(torch.cat(parts, 1))
+
+    def owners(self, mixed: Owners) -> list[Owner]:
+        """Whose each column is."""
+        whose: list[Owner] = []
+        for key in dict.fromkeys(self.names):
+            own: list[Owner] = [owner_of(key)]
+            whose += mixed.get(key, own * self.names.count(key))
+        return whose + [whose[column] for column in self.bent.tolist()] * len(self.knots)
+
+    def pair(self, mixed: Owners) -> Columns:
+        """Reads the columns that neither side has alone."""
+        return Columns(
+            self,
+            [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"],
+        )
+
+
+class Columns(nn.Module):
+    """Some of the columns of dense inputs, none of them of a category, from a batch whose keys hold no other columns."""
+
+    mean: Tensor
+    scale: Tensor
+    knots: Tensor
+    bent: Tensor
+
+    def __init__(self, inputs: DenseInputs, columns: list[int]):
+        super().__init__()
+        self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
+        self.register_buffer("mean", inputs.mean[columns], persistent=False)
+        self.register_buffer("scale", inputs.scale[columns], persistent=False)
+        self.register_buffer("knots", inputs.knots, persistent=False)
+        bent = torch.isin(torch.tensor(columns, dtype=torch.int64), inputs.bent).nonzero()[:, 0]
+        self.register_buffer("bent", bent, persistent=False)
+
+    def forward(self, batch: Batch) -> list[Tensor]:
+        """The numbers and their hinges, (B, columns) or less each, in a list that is empty where there are none."""
+        if not self.keys:
+            return []
+        numbers, hinges = _numbers(batch, self)
+        return [numbers, *hinges]
+
+
+def _numbers(batch: Batch, columns: DenseInputs | Columns) -> tuple[Tensor, list[Tensor]]:
+    """Standardised and clipped numbers, (B, N), and the hinges at each knot, (B, bent) each."""
+    raw = torch.cat([batch[key] for key in columns.keys], 1)
+    numbers = ((raw - columns.mean) * columns.scale).clamp(-CLIP, CLIP)
+    if not len(columns.knots):
+        return numbers, []
+    bent = numbers[:, columns.bent]
+    return numbers, [(bent - knot).relu() for knot in columns.knots]

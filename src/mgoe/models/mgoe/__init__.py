@@ -1,0 +1,1 @@
+"""MGOE, the Macro Graph of Experts."""

@@ -1,0 +1,45 @@
+"""What a user and an item have in common, told by products of what is read of each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mgoe.models.layers.inputs import DenseInputs
+from mgoe.models.layers.stacked import uniform
+
+
+class Products(nn.Module):
+    """`LayerNorm((x_u A) * (x_i B))`, a bilinear form of low rank over side features and macro edges (ours).
+
+    An MLP over both sides has to build each product from many units. As factors depend on one side each, a service computes the user's
+    once a request and the item's once a refresh.
+
+    Args:
+        inputs: The dense inputs; where they hold nothing of one side, there is no product and `width` is 0.
+        width: P, products a pair.
+    """
+
+    user_columns: Tensor
+    item_columns: Tensor
+
+    def __init__(self, inputs: DenseInputs, width: int):
+        super().__init__()
+        user, item = inputs.columns("user_side", "u1", "u2"), inputs.columns("item_side", "i1", "i2")
+        self.width = width if user and item else 0
+        if not self.width:
+            return
+        self.register_buffer("user_columns", torch.tensor(user), persistent=False)
+        self.register_buffer("item_columns", torch.tensor(item), persistent=False)
+        self.user = uniform(len(user), width, fan_in=len(user))
+        self.item = uniform(len(item), width, fan_in=len(item))
+        self.norm = nn.LayerNorm(width)
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Dense inputs (B, inputs) -> the user's and the item's factors, (2, B, P)."""
+        return torch.stack([x[:, self.user_columns] @ self.user, x[:, self.item_columns] @ self.item])
+
+    def forward(self, factors: Tensor) -> Tensor:
+        """(2, B, P) -> (B, P)."""
+        user, item = factors.unbind()
+        return self.norm(user * item)
