@@ -20,8 +20,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
-from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.likelihood import Likeliest, settle
+from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
 from mgoe.simulation import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")

@@ -18,7 +18,7 @@ def temporary(*args, dir=None, **kwargs):
         raise OSError(30, "Read-only file system")
     return made(*args, dir=dir, **kwargs)
 tempfile.TemporaryFile = temporary
-import mgoe.graph.blocks
+import mgoe.graph.pair_rows
 print(os.environ.get("NUMBA_CACHE_DIR", ""))
 """
 """A process that may write in one folder alone, as under a service manager that hardens it."""

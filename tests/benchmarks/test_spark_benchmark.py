@@ -12,7 +12,7 @@ import pytest
 from benchmarks import spark
 from tests.benchmarks.test_graph_benchmark import lines
 from tests.effort import SOAK
-from tests.graph.test_spark import pytestmark as with_java
+from tests.graph.engines.test_spark import pytestmark as with_java
 
 
 @with_java

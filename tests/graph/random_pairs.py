@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from mgoe.graph.blocks import OTHER, SIDES, Block, Reading, Rows, Side, starts
+from mgoe.graph.pair_rows import OTHER, SIDES, Block, Reading, Rows, Side, starts
 
 TASKS = 3
 SCORES = np.array([0, *(7 * code + 1000 for code in range(1, 1 << TASKS))])

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
-from mgoe.graph.blocks import OTHER, SIDES
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, use_matrix
+from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
 from tests.effort import up_to
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, pairs

@@ -6,9 +6,10 @@ from numpy.testing import assert_array_equal
 from sklearn.metrics import normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
-from mgoe.graph import MacroGraph, clusters, likelihood
-from mgoe.graph.blocks import OTHER, SIDES, Rows
+from mgoe.graph import MacroGraph, likelihood
+from mgoe.graph.build import clusters
 from mgoe.graph.edges import FirstOrder, SparseEdges
+from mgoe.graph.pair_rows import OTHER, SIDES, Rows
 from mgoe.graph.scores import UNIT, score_table
 from tests.effort import up_to
 from tests.graph.histories import history, planted

@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph.blocks import OTHER
 from mgoe.graph.neighbours import recent, task_table
+from mgoe.graph.pair_rows import OTHER
 from tests.effort import up_to
 from tests.graph.naive import recent_of, table_of
 from tests.graph.random_pairs import SCORES, TASKS, macro_nodes, pairs

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.graph import MacroGraph
 from tests.effort import up_to
-from tests.graph import two_threads
+from tests.graph.build import two_threads
 from tests.graph.histories import CUTS, contents, differences, event_lists, history
 
 
@@ -34,7 +34,7 @@ def builds(tmp_path_factory):
     out = tmp_path_factory.mktemp("threads")
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     other = subprocess.Popen(
-        [sys.executable, "-m", "tests.graph.two_threads", str(out / "two")],
+        [sys.executable, "-m", "tests.graph.build.two_threads", str(out / "two")],
         env=os.environ | dict.fromkeys(names, "2"),
         cwd=Path(__file__).parents[2],
     )

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.errors import ConfigError, GraphError
 from mgoe.graph import merging_score
-from mgoe.graph.clusters import preference_weights
+from mgoe.graph.build.clusters import preference_weights
 from mgoe.graph.scores import UNIT, check_overflow, score_table
 from tests.effort import up_to
 

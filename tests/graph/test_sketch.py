@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.graph.blocks import OTHER
+from mgoe.graph.pair_rows import OTHER
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection, Sketch, divided, score_matrix, sketch, unit_rows
 from tests.effort import up_to

@@ -16,10 +16,10 @@ from numpy.testing import assert_array_equal
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
-from mgoe.graph.stages import Observer
+from mgoe.graph.build.stages import Observer
 from tests.effort import SOAK, up_to
-from tests.graph import cut_off
-from tests.graph.cut_off import killed
+from tests.graph.build import cut_off
+from tests.graph.build.cut_off import killed
 from tests.graph.histories import (
     BUCKET,
     CUTS,

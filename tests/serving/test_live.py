@@ -23,7 +23,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from mgoe.config import GraphSettings
 from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
-from mgoe.graph.blocks import Side
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event
 from mgoe.serving.online import item_pairs as index

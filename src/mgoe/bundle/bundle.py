@@ -34,7 +34,7 @@ from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
 from mgoe.data.columns import is_list
 from mgoe.errors import BundleError
 from mgoe.graph import MacroGraph
-from mgoe.graph.blocks import Side
+from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model, written_out
 from mgoe.training import load_weights
 from mgoe.training.assemble import Graph

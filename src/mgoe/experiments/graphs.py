@@ -251,7 +251,7 @@ def _bounded(table: ir.Table, settings: RunSettings) -> Iterator[ir.Table]:
 def _opened(settings: RunSettings, log: list[str], folder: Path) -> Iterator[ir.Table]:
     """The log as a table of the engine that reads it: of Spark, where the graph is built there and the log is Parquet; else of DuckDB."""
     if settings.graph.engine == "spark" and on_a_cluster(log):
-        from mgoe.graph.spark import running_backend, spark_errors
+        from mgoe.graph.engines.spark import running_backend, spark_errors
 
         shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
         with (

@@ -3,12 +3,12 @@
 Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recents, `E` distinct pairs.
 """
 
-from mgoe.graph.build import Source, build_graph
+from mgoe.graph.build.builder import Source, build_graph
+from mgoe.graph.build.stages import Observer, Spent, peak_memory
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.place import Place, place
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
-from mgoe.graph.stages import Observer, Spent, peak_memory
 from mgoe.graph.update import NewEvents, forget_users, update_graph
 
 __all__ = [

@@ -8,8 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block
 from mgoe.graph.neighbours import recent
+from mgoe.graph.pair_rows import Block
 
 PRIOR = 5.0
 """Pairs of prior weight in a smoothed rate."""

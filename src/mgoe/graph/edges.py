@@ -12,9 +12,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block, starts
+from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.neighbours import task_table
-from mgoe.graph.prefetch import AHEAD, prefetch, prefetch_row
+from mgoe.graph.pair_rows import Block, starts
 from mgoe.graph.scores import UNIT
 
 DENSE_SHARE = 0.3

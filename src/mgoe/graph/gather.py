@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import InputGroup
 from mgoe.graph.edges import find
-from mgoe.graph.prefetch import AHEAD, prefetch, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import OTHER, SIDES, Block, Rows, Side, available_threads
 from mgoe.graph.edges import SparseEdges
+from mgoe.graph.pair_rows import OTHER, SIDES, Block, Rows, Side, available_threads
 from mgoe.graph.scores import UNIT
 
 FRACTION_BITS = 10

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block
+from mgoe.graph.pair_rows import Block
 
 
 def recent(

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.errors import GraphError
-from mgoe.graph.blocks import OTHER, Side
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.likelihood import likeliest
 from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided
 from mgoe.graph.snapshot import Resolution

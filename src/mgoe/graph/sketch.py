@@ -15,8 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Block, Rows, starts
-from mgoe.graph.prefetch import AHEAD, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch_row
+from mgoe.graph.pair_rows import Block, Rows, starts
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10

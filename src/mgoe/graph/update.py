@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import assemble
-from mgoe.graph.blocks import Rows, starts
-from mgoe.graph.build import make_assembler
-from mgoe.graph.embedded import Embedded
-from mgoe.graph.engine import Assembler
-from mgoe.graph.learned import Learned
+from mgoe.graph.build.assemble import assemble
+from mgoe.graph.build.builder import make_assembler
+from mgoe.graph.build.learned import Learned
+from mgoe.graph.build.memory import check_memory
+from mgoe.graph.build.stages import Advance, Observer, Silent, Stages
+from mgoe.graph.engines.engine import Assembler
+from mgoe.graph.engines.local import Embedded
+from mgoe.graph.fold import MOST_EVENTS, Moments
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.memory import check_memory
-from mgoe.graph.pairs import MOST_EVENTS, Moments
-from mgoe.graph.stages import Advance, Observer, Silent, Stages
+from mgoe.graph.pair_rows import Rows, starts
 from mgoe.graph.workplace import begin, finish, workplace
 
 PAIRS = {"item": "other", "task_mask": "code", "time": "time", "events": "events"}

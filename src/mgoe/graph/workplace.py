@@ -15,8 +15,8 @@ import duckdb
 
 from mgoe._util.files import exclusive, lock_of, sha256, write_json
 from mgoe.errors import GraphError, OutputError
-from mgoe.graph.stages import FILE as STAGES
-from mgoe.graph.stages import Observer, Spent, Stages
+from mgoe.graph.build.stages import FILE as STAGES
+from mgoe.graph.build.stages import Observer, Spent, Stages
 
 MANIFEST = "graph.json"
 

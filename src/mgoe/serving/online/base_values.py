@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import BLOCK_PAIRS, OTHER, Block, Rows, Side, cuts
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges
+from mgoe.graph.pair_rows import BLOCK_PAIRS, OTHER, Block, Rows, Side, cuts
 from mgoe.serving.online import kernels
 
 LEVELS = 5

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import MacroGraph
-from mgoe.graph.blocks import OTHER, SIDES, Block, Side
 from mgoe.graph.likelihood import Likeliest
+from mgoe.graph.pair_rows import OTHER, SIDES, Block, Side
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection, Sketch, divided
 from mgoe.serving.online.base_values import LEVELS

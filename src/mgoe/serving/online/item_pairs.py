@@ -13,7 +13,7 @@ from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB, remove_folder, sync
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph
-from mgoe.graph.blocks import Rows, available_threads, by_item
+from mgoe.graph.pair_rows import Rows, available_threads, by_item
 
 PARTS = ("indptr", "other", "code", "time", "events")
 UNFINISHED = ".index-"

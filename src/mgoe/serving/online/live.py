@@ -36,9 +36,9 @@ from mgoe.data import Vocabulary, to_arrow
 from mgoe.data.events import task_bits
 from mgoe.errors import EventError
 from mgoe.graph import MacroGraph
-from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
 from mgoe.graph.counts import task_share
-from mgoe.graph.pairs import MOST_EVENTS
+from mgoe.graph.fold import MOST_EVENTS
+from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Deed, Event, read_id, typed
 from mgoe.serving.online.base_values import Before, score_sums, tasks_done

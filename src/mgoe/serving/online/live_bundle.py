@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.graph.blocks import Side
+from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Follower
 from mgoe.serving.online.live import LiveNodes

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import OTHER
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
+from mgoe.graph.pair_rows import OTHER
 from mgoe.graph.scores import UNIT
 from mgoe.serving.online import kernels
 from mgoe.serving.online.base_values import Before

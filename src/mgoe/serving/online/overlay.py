@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import InputGroup
 from mgoe.graph import Resolution, Snapshot
-from mgoe.graph.blocks import OTHER, SIDES, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.online import kernels
 from mgoe.serving.online.base_values import some_rows
 from mgoe.serving.online.nodes import Nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import SIDES, Rows, Side
+from mgoe.graph.pair_rows import SIDES, Rows, Side
 from mgoe.serving.online import kernels
 from mgoe.serving.online.nodes import NEVER, Growing, Nodes
 

@@ -21,7 +21,7 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import did_you_mean
 from mgoe.data import to_arrow
 from mgoe.errors import RequestError
-from mgoe.graph.blocks import OTHER, SIDES, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.events.event import Event, EventReader
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Follower

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import Side
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.models import Owner, Owners
 from mgoe.serving.scoring import pair_kernels as kernels

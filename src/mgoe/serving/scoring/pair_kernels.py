@@ -10,7 +10,7 @@ import numpy as np
 
 from mgoe.graph.edges import find
 from mgoe.graph.gather import forms
-from mgoe.graph.prefetch import prefetch, prefetch_row
+from mgoe.graph.memory_hints import prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
 
 AHEAD = 8

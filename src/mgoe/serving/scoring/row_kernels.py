@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from mgoe.graph.prefetch import prefetch_long_row
+from mgoe.graph.memory_hints import prefetch_long_row
 
 AHEAD = 4
 """Items between asking for a row and reading it: rows have some kilobytes."""

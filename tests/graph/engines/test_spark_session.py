@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.errors import GraphError, MissingExtra
-from mgoe.graph.spark import session
-from tests.graph.cluster import cluster, free_port
+from mgoe.graph.engines.spark import session
+from tests.graph.engines.cluster import cluster, free_port
+from tests.graph.engines.test_spark import LOCAL
+from tests.graph.engines.test_spark import pytestmark as with_java
 from tests.graph.histories import history, planted
-from tests.graph.test_spark import LOCAL
-from tests.graph.test_spark import pytestmark as with_java
 
 EVENTS = planted(60, 40, 2, 400)
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped
 from mgoe.config import GraphSettings
-from mgoe.graph.blocks import Reading, Side
-from mgoe.graph.pairs import Moments
-from mgoe.graph.stages import Advance, Stages
+from mgoe.graph.build.stages import Advance, Stages
+from mgoe.graph.fold import Moments
+from mgoe.graph.pair_rows import Reading, Side
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.graph.learned import Learned
+from mgoe.graph.build.learned import Learned
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, History, contents, differences, event_lists, history, planted
 

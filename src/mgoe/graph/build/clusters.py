@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mgoe.graph.seeds import closest, draw_seeds, find_seeds, trained
+from mgoe.graph.build.seeds import closest, draw_seeds, find_seeds, trained
 from mgoe.graph.sketch import unit_rows
 
 LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000

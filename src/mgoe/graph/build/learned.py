@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from mgoe._util.arrays import mapped
-from mgoe.graph.blocks import SIDES, Side
+from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.graph.sketch import Sketch
 
 as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, save_arrays
-from mgoe.graph.blocks import starts
+from mgoe.graph.pair_rows import starts
 
 CHUNK = 1 << 19
 """Events folded at once."""

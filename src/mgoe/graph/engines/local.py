@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from mgoe._util.files import GIB
 from mgoe._util.prefetch import ahead
 from mgoe._util.tables import batches, bounded
-from mgoe.graph.blocks import Block, Reading, Rows, Side, available_threads, write_by_item
-from mgoe.graph.pairs import Moments, in_order, whole_pairs, write_pairs
-from mgoe.graph.stages import Advance
+from mgoe.graph.build.stages import Advance
+from mgoe.graph.fold import Moments, in_order, whole_pairs, write_pairs
+from mgoe.graph.pair_rows import Block, Reading, Rows, Side, available_threads, write_by_item
 
 SORT_SHARE, TURN_SHARE = 0.75, 0.25
 """Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""

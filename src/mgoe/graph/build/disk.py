@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mgoe.config import GraphSettings
-from mgoe.graph.pairs import Moments, code_type
-from mgoe.graph.resolutions import AUTO_RESOLUTIONS
+from mgoe.graph.build.resolutions import AUTO_RESOLUTIONS
+from mgoe.graph.fold import Moments, code_type
 
 EDGE = 10
 """Bytes of a 1st-order edge, at most."""

@@ -15,11 +15,11 @@ from mgoe._util.files import exclusive, lock_of
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
-from mgoe.graph.stages import Silent, Stages, anonymous, peak_memory
+from mgoe.graph.build.stages import Silent, Stages, anonymous, peak_memory
 from mgoe.graph.workplace import building
 from tests.effort import SOAK
-from tests.graph import cut_off
-from tests.graph.cut_off import child, killed
+from tests.graph.build import cut_off
+from tests.graph.build.cut_off import child, killed
 from tests.graph.histories import contents, differences, history, planted
 
 KILLS = 50 if SOAK else 3

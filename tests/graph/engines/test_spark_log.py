@@ -21,10 +21,10 @@ from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id, read_time
 from mgoe.errors import DataError
 from mgoe.graph import MacroGraph
-from mgoe.graph.spark import running_backend
-from mgoe.graph.stages import Silent
-from tests.graph.test_spark import LOCAL, check_identical
-from tests.graph.test_spark import pytestmark as pytestmark
+from mgoe.graph.build.stages import Silent
+from mgoe.graph.engines.spark import running_backend
+from tests.graph.engines.test_spark import LOCAL, check_identical
+from tests.graph.engines.test_spark import pytestmark as pytestmark
 
 
 @pytest.fixture(scope="module")

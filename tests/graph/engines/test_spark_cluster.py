@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.graph.cluster import cluster
-from tests.graph.test_spark import a_log, check_identical
-from tests.graph.test_spark import pytestmark as pytestmark
+from tests.graph.engines.cluster import cluster
+from tests.graph.engines.test_spark import a_log, check_identical
+from tests.graph.engines.test_spark import pytestmark as pytestmark
 
 
 def test_two_workers_of_a_cluster(tmp_path: Path):

@@ -24,9 +24,9 @@ from numpy.testing import assert_array_equal
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.blocks import Block, Rows
-from mgoe.graph.spark import Spark, carry, running_backend
-from mgoe.graph.spark.parcels import opened, parcel
+from mgoe.graph.engines.spark import Spark, carry, running_backend
+from mgoe.graph.engines.spark.parcels import opened, parcel
+from mgoe.graph.pair_rows import Block, Rows
 from mgoe.graph.workplace import building
 from tests.graph.histories import History, contents, differences, history, planted
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
     reason="Spark runs on Java, and there is none",
 )
 LOCAL: dict[str, Any] = {"engine": "spark", "spark": {"master": "local[2]"}, "memory": 0.5}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENGINE = {"engine", "settings", "stages", "seconds"}
 """Of the manifest: where a graph was built, and how long that took."""
 
@@ -98,8 +98,8 @@ def test_a_table_that_lies_on_spark_stays_there(spark: Any, tmp_path: Path, monk
 KILLED = """
 import sys
 from pathlib import Path
-from tests.graph.cut_off import Teller
-from tests.graph.test_spark import LOCAL, a_log
+from tests.graph.build.cut_off import Teller
+from tests.graph.engines.test_spark import LOCAL, a_log
 a_log(*map(int, sys.argv[2:])).build(Path(sys.argv[1]), observer=Teller(), **LOCAL)
 """
 

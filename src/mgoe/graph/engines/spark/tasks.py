@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.graph.blocks import Reading, Rows, some_by_item
-from mgoe.graph.pairs import Folded, fold, whole_pairs
-from mgoe.graph.spark.carry import located, sweep, unpack
-from mgoe.graph.spark.parcels import parcel
+from mgoe.graph.engines.spark.carry import located, sweep, unpack
+from mgoe.graph.engines.spark.parcels import parcel
+from mgoe.graph.fold import Folded, fold, whole_pairs
+from mgoe.graph.pair_rows import Reading, Rows, some_by_item
 
 _FIELDS = ("user", "item", "code", "time", "events")
 

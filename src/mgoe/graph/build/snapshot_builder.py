@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB
 from mgoe.graph import edges, likelihood
-from mgoe.graph.blocks import OTHER, SIDES, Reading, Rows, Side, available_threads, starts
+from mgoe.graph.build.learned import Learned, as_on_one_thread, read_sketch
+from mgoe.graph.build.stages import Advance
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
-from mgoe.graph.engine import Assembler
-from mgoe.graph.learned import Learned, as_on_one_thread, read_sketch
+from mgoe.graph.engines.engine import Assembler
+from mgoe.graph.pair_rows import OTHER, SIDES, Reading, Rows, Side, available_threads, starts
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
-from mgoe.graph.stages import Advance
 
 MATRIX_SHARE = 0.4
 """Of the memory: what one side's 1st-order edges may take as a matrix."""

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph import blocks
-from mgoe.graph.blocks import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, starts, write_by_item
+from mgoe.graph import pair_rows as blocks
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums
+from mgoe.graph.pair_rows import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, starts, write_by_item
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection
 from tests.effort import up_to

@@ -22,17 +22,17 @@ from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.assemble import assemble
-from mgoe.graph.disk import disk_needed
-from mgoe.graph.embedded import Embedded
-from mgoe.graph.engine import Assembler, Engine
-from mgoe.graph.learned import Learned
+from mgoe.graph.build.assemble import assemble
+from mgoe.graph.build.disk import disk_needed
+from mgoe.graph.build.learned import Learned
+from mgoe.graph.build.memory import check_memory
+from mgoe.graph.build.resolutions import choose_resolutions
+from mgoe.graph.build.stages import Observer, Silent, Spent, Stages
+from mgoe.graph.engines.engine import Assembler, Engine
+from mgoe.graph.engines.local import Embedded
+from mgoe.graph.fold import MOST_TASKS, Moments
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
-from mgoe.graph.memory import check_memory
-from mgoe.graph.pairs import MOST_TASKS, Moments
-from mgoe.graph.resolutions import choose_resolutions
 from mgoe.graph.scores import merging_score, score_table
-from mgoe.graph.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.workplace import begin, finish, workplace
 
 DAY = 86_400_000_000
@@ -187,7 +187,7 @@ def make_engine(folder: Path, settings: GraphSettings) -> Iterator[Engine]:
     if settings.engine == "embedded":
         yield Embedded(settings.memory)
         return
-    from mgoe.graph.spark import Spark
+    from mgoe.graph.engines.spark import Spark
 
     with Spark(folder, settings) as engine:
         yield engine

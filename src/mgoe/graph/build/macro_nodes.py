@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped, save_arrays
-from mgoe.graph import clusters, likelihood
-from mgoe.graph.blocks import OTHER, SIDES, Rows, Side
-from mgoe.graph.learned import Learned, as_on_one_thread
-from mgoe.graph.snapshot_build import SnapshotBuild
-from mgoe.graph.stages import Advance
+from mgoe.graph import likelihood
+from mgoe.graph.build import clusters
+from mgoe.graph.build.learned import Learned, as_on_one_thread
+from mgoe.graph.build.snapshot_builder import SnapshotBuild
+from mgoe.graph.build.stages import Advance
+from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
 
 Sizes = dict[Side, int]
 Macro = dict[Side, NDArray[np.int32]]

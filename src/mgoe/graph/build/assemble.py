@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgoe.graph.engine import Assembler
-from mgoe.graph.learned import Learned
-from mgoe.graph.macro_nodes import find_macro_nodes
-from mgoe.graph.snapshot_build import SnapshotBuild
+from mgoe.graph.build.learned import Learned
+from mgoe.graph.build.macro_nodes import find_macro_nodes
+from mgoe.graph.build.snapshot_builder import SnapshotBuild
+from mgoe.graph.engines.engine import Assembler
 
 
 def assemble(

@@ -3,7 +3,7 @@
 What is learned (the sketch, the macro nodes) stays with the process that builds, on a sample, as does everything that is written.
 """
 
-from mgoe.graph.spark.engine import Spark
-from mgoe.graph.spark.session import running_backend, spark_errors
+from mgoe.graph.engines.spark.engine import Spark
+from mgoe.graph.engines.spark.session import running_backend, spark_errors
 
 __all__ = ["Spark", "running_backend", "spark_errors"]

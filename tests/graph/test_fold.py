@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe._util import tables
-from mgoe.graph import pairs as module
-from mgoe.graph.blocks import Rows, starts
-from mgoe.graph.pairs import Moments, code_type, fold, in_order, whole_pairs, write_pairs
+from mgoe.graph import fold as module
+from mgoe.graph.fold import Moments, code_type, fold, in_order, whole_pairs, write_pairs
+from mgoe.graph.pair_rows import Rows, starts
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of

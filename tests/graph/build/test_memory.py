@@ -10,8 +10,8 @@ from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import build_graph, sketch, update_graph
-from mgoe.graph import memory as module
-from mgoe.graph.memory import A_PAIR, PROCESS, check_memory, memory_needed
+from mgoe.graph.build import memory as module
+from mgoe.graph.build.memory import A_PAIR, PROCESS, check_memory, memory_needed
 from mgoe.graph.workplace import building
 from tests.graph.histories import contents, differences, history, planted
 
@@ -130,7 +130,7 @@ def roomy(tmp_path_factory):
 
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """First and last item of each pass over the pairs, as they are made."""
-    from mgoe.graph import blocks
+    from mgoe.graph import pair_rows as blocks
 
     made, whole = [], blocks.some_by_item
 
@@ -144,7 +144,11 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monkeypatch):
     """Chunks, blocks and shares of the memory so small that every loop over them runs many times."""
-    from mgoe.graph import blocks, clusters, embedded, pairs, snapshot_build
+    from mgoe.graph import fold as pairs
+    from mgoe.graph import pair_rows as blocks
+    from mgoe.graph.build import clusters
+    from mgoe.graph.build import snapshot_builder as snapshot_build
+    from mgoe.graph.engines import local as embedded
 
     made, blocks_of = passes(monkeypatch), blocks.Rows.blocks
     again = history(planted(events=6000)).build(tmp_path / "same", memory=64, resolutions=[(4, 4), (8, 8)])

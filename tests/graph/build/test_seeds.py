@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import normalized_mutual_info_score
 
-from mgoe.graph import seeds
+from mgoe.graph.build import seeds
 from mgoe.graph.sketch import unit_rows
 from tests.effort import up_to
 

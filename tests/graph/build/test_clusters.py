@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import normalized_mutual_info_score
 
-from mgoe.graph import clusters
+from mgoe.graph.build import clusters
 from mgoe.graph.sketch import unit_rows
 from tests.effort import up_to
 

@@ -19,7 +19,7 @@ from tests.graph.histories import History, contents, differences, history, plant
 SETTINGS = {"rank": 16, "resolutions": [(6, 8), (12, 20)]}
 FULL = 3000
 """Bytes that a file may have on the full disk: less than every array of the log that matters, more than the record of the stages."""
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 THREADS = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
@@ -70,7 +70,7 @@ def update(out: Path, observer: Observer | None = None) -> MacroGraph:
 def child(way: str, out: Path) -> subprocess.Popen[str]:
     """This file as a program."""
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.graph.cut_off", way, str(out)],
+        [sys.executable, "-W", "ignore", "-m", "tests.graph.build.cut_off", way, str(out)],
         env=os.environ | THREADS,
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -12,9 +12,9 @@ from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.disk import disk_needed
+from mgoe.graph.build.disk import disk_needed
+from mgoe.graph.build.resolutions import choose_resolutions
 from mgoe.graph.gather import edges
-from mgoe.graph.resolutions import choose_resolutions
 from mgoe.graph.scores import UNIT, score_table
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 

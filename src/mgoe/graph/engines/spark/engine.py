@@ -27,13 +27,13 @@ from mgoe._util.arrays import ArrayFolder
 from mgoe._util.files import GIB
 from mgoe._util.tables import bounded
 from mgoe.config import GraphSettings
-from mgoe.graph.blocks import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
-from mgoe.graph.pairs import Moments, packed, write_folded
-from mgoe.graph.spark.carry import Carrier
-from mgoe.graph.spark.parcels import SCHEMA, opened, opened_row
-from mgoe.graph.spark.session import close_session, import_pyspark, open_session, spark_errors
-from mgoe.graph.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
-from mgoe.graph.stages import Advance
+from mgoe.graph.build.stages import Advance
+from mgoe.graph.engines.spark.carry import Carrier
+from mgoe.graph.engines.spark.parcels import SCHEMA, opened, opened_row
+from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
+from mgoe.graph.engines.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
+from mgoe.graph.fold import Moments, packed, write_folded
+from mgoe.graph.pair_rows import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -1,0 +1,1 @@
+"""Building a macro graph, stage by stage."""

@@ -1,0 +1,1 @@
+"""Where pairs are counted and read: in this process or on Spark."""
