@@ -15,7 +15,7 @@ from mgoe.graph import Snapshot
 from mgoe.serving.scoring.gather import PairGather, owners
 from tests.effort import up_to
 from tests.graph.histories import event_lists, histories, history, planted
-from tests.serving.test_live import START, World, streams
+from tests.serving.online.worlds import START, World, streams
 
 KEYS = frozenset({"pair", "sketch", "edges"})
 

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.config import GraphSettings
-from mgoe.data import Vocabulary
-from mgoe.graph import MacroGraph, NewEvents, build_graph, place, update_graph
+from mgoe.graph import MacroGraph, place
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event
-from mgoe.serving.online import item_pairs as index
 from mgoe.serving.online.base_values import Before
-from mgoe.serving.online.consumer import Follower
-from mgoe.serving.online.item_pairs import PARTS, item_rows
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.overlay import gather_patched, touched
 from mgoe.serving.online.pairs import LivePairs
 from tests.effort import up_to
-from tests.graph.histories import BUCKET, CUTS, event_lists, history, planted, source_of
+from tests.graph.histories import BUCKET, CUTS, event_lists
+from tests.serving.online.worlds import BEHAVIORS, GROUPS, NAMES, START, World, read, read_of, streams
 
-BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
-NAMES = list(BEHAVIORS)
-GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
 EXACT = [
     "u1",
     "i1",
@@ -50,67 +37,6 @@ EXACT = [
     "recent_users",
     "recent_users_task_mask",
 ]
-START = [(k, k, k, k % 3) for k in range(5)]
-Row = tuple[int, int, int, int]
-
-
-class World:
-    """A graph of random events in a folder, and live nodes over it. Ids are codes."""
-
-    def __init__(self, folder: Path, events: list[Row], cuts: tuple[int, ...] = CUTS, **settings: Any):
-        self.folder, log = folder, history(events, cuts)
-        self.users, self.items = int(log.users_at[-1]), int(log.items_at[-1])
-        rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
-        self.there = set(rows)
-        source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
-        self.graph = build_graph(
-            source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
-        )
-
-    def live(self) -> LiveNodes:
-        users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
-        return LiveNodes(self.graph, users, items, BEHAVIORS)
-
-    def updated(self, events: list[Event]) -> MacroGraph:
-        rows = [
-            (e.user, e.item, e.time, t)
-            for e in events
-            for t in range(3)
-            if BEHAVIORS.get(e.behavior, 0) >> t & 1
-        ]
-        users, items = (
-            max([n, *(row[k] + 1 for row in rows)]) for k, n in ((0, self.users), (1, self.items))
-        )
-        copy = MacroGraph.open(
-            shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph")
-        )
-        source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
-        return update_graph(copy, NewEvents(source.history, users, items, source.told(), {}))
-
-
-def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:
-    """Events at any time of known and of up to three new users and items; none whose tasks are in the log at that very moment."""
-    rows = event_lists(1, most, 0, last, world.users + 3, world.items + 3)
-
-    def named(rows: list[Row]) -> list[Event]:
-        kept = [row for row in rows if not any((*row[:3], t) in world.there for t in range(3))]
-        return [
-            Event(u, i, NAMES[(task + time) % 4], time, f"e{k}") for k, (u, i, time, task) in enumerate(kept)
-        ]
-
-    return rows.map(named)
-
-
-def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
-    """What a model reads of every pair of ids; neighbours as ids."""
-    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
-    out = live.gather(live.indices("user", user), live.indices("item", item), GROUPS)
-    for side in ("user", "item"):
-        ids = np.array(
-            [-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1]
-        )
-        out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
-    return out
 
 
 def check_promised(live: LiveNodes, updated: MacroGraph):
@@ -246,11 +172,6 @@ def test_without_events_live_values_are_the_snapshots(events):
         for name in found:
             assert found[name].dtype == wanted[name].dtype
             assert_array_equal(found[name], wanted[name], err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("live"), planted(), recents=10, rank=16)
 
 
 def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
@@ -452,144 +373,6 @@ def test_what_the_snapshot_holds_counts_no_more_whatever_behaviour_did_it(large:
     buy = large.live()
     buy.apply([Event(0, 5, "buy", moment)])
     assert live.changes("user", 0)["events"] == buy.changes("user", 0)["events"]
-
-
-def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_path: Path):
-    ids = [Vocabulary(pa.array(np.arange(n))) for n in (large.users, large.items)]
-    (tmp_path / "index-of-another").mkdir()
-    first = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
-    held = [path.name for path in tmp_path.iterdir()]
-    assert len(held) == 1
-    made = (tmp_path / held[0] / "other.npy").stat().st_mtime_ns
-    second = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
-    assert (tmp_path / held[0] / "other.npy").stat().st_mtime_ns == made
-    for live in (first, second):
-        live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(20)])
-    a, b = (read(live, 5, 30) for live in (first, large_with(large, 20)))
-    for name in a:
-        assert_array_equal(a[name], b[name])
-
-
-class Listed:
-    """A log in memory; positions count events."""
-
-    def __init__(self, events: list[Event]):
-        self.events = events
-
-    def read(self, after: str = "") -> list[tuple[str, Event]]:
-        first = int(after or 0)
-        return [(str(first + k + 1), event) for k, event in enumerate(self.events[first : first + 3])]
-
-
-def lines_of_a_commit(
-    work: Callable[[], object], fail_at: tuple[str, int] | None = None
-) -> set[tuple[str, int]]:
-    """The lines of this package that run from `_commit` on; at one of them memory ends."""
-    seen: set[tuple[str, int]] = set()
-    inside = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal inside
-        ours = "mgoe/serving" in frame.f_code.co_filename
-        begins = frame.f_code.co_name == "_commit"
-        inside += (event == "call") * begins - (event == "return") * begins
-        if event == "line" and ours and inside:
-            seen.add(line := (frame.f_code.co_filename, frame.f_lineno))
-            if line == fail_at:
-                raise MemoryError
-        return trace if ours else None
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return seen
-
-
-def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
-    """With known nodes, newcomers that are placed and placed anew, a repeated id, and what the snapshot holds."""
-    moment = 10 * BUCKET
-    first = [
-        Event(0, 1, "click", moment, "a"),
-        Event(10_000, 2, "buy", moment, "b"),
-        Event(10_000, 10_001, "click", moment, "c"),
-    ]
-    second = [
-        Event(0, 1, "buy", moment, "d"),
-        Event(10_000, 3, "cart", moment, "a"),
-        Event(10_002, 10_001, "buy", moment, "e"),
-    ]
-    held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
-    snapshot.skip([held])
-    wanted = snapshot.untouched()
-    wanted.apply([*first, *second])
-
-    def begun() -> Follower:
-        follower = Follower(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
-        follower.catch_up()
-        follower.log.events += [*second, held]
-        return follower
-
-    lines = lines_of_a_commit(begun().catch_up)
-    assert len(lines) > 100
-    for line in sorted(lines):
-        follower = begun()
-        version = follower.live.version
-        with pytest.raises(MemoryError):
-            lines_of_a_commit(follower.catch_up, line)
-        assert follower.catch_up() > 0
-        assert follower.catch_up() == 0
-        assert set(follower.live.touched("item", version).tolist()) >= set(
-            follower.live.look_up("item", [1, 10_001]).tolist()
-        )
-        assert {name: follower.live.stats[name] for name in ("events", "late")} == {
-            name: wanted.stats[name] for name in ("events", "late")
-        }
-        found, expected = (
-            read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted)
-        )
-        for name in expected:
-            assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")
-
-
-def read_of(live: LiveNodes, ids: list[int]) -> dict[str, np.ndarray]:
-    user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
-    return live.gather(live.look_up("user", user.tolist()), live.look_up("item", item.tolist()), GROUPS)
-
-
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("size", [None, 0, 100, -1])
-def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str, size: int | None):
-    wanted = item_rows(large.graph, tmp_path)
-    file = next(tmp_path.glob("index-*")) / f"{part}.npy"
-    held = file.read_bytes()
-    file.unlink()  # it is mapped
-    if size is not None:
-        file.write_bytes(held[:size])
-    found = item_rows(large.graph, tmp_path)
-    for name in PARTS:
-        assert_array_equal(getattr(found, name), getattr(wanted, name))
-    assert [path.name for path in tmp_path.iterdir()] == [file.parent.name]
-    made = file.stat().st_mtime_ns
-    item_rows(large.graph, tmp_path)
-    assert file.stat().st_mtime_ns == made
-
-
-def test_an_index_is_on_the_disk_before_it_has_its_name(
-    large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    done: list[str] = []
-    monkeypatch.setattr(index, "sync", lambda path: done.append(path.name))
-    monkeypatch.setattr(index.os, "rename", lambda *_: done.append("named"))
-    item_rows(large.graph, tmp_path)
-    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in PARTS}
-
-
-def large_with(large: World, items: int) -> LiveNodes:
-    live = large.live()
-    live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(items)])
-    return live
 
 
 def test_another_state_on_the_same_snapshot_knows_nothing_of_this_one(large: World):

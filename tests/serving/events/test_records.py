@@ -18,7 +18,7 @@ from mgoe.serving import Event, open_events
 from mgoe.serving.events.log import FileLog, every
 from mgoe.serving.events.records import LARGEST, damaged
 from tests.effort import up_to
-from tests.serving.stores import events
+from tests.serving.events.stores import events
 
 N = 12
 

@@ -26,10 +26,10 @@ from mgoe.serving.events.log import START, EventLog, FileLog, every
 from mgoe.serving.events.redis import RedisLog
 from mgoe.serving.online.consumer import HELD, position_of
 from tests.effort import SOAK, up_to
-from tests.serving.stores import Server, events, when_back
+from tests.serving.events.stores import Server, events, when_back
 
 KILLS = 20 if SOAK else 2
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Opener = Callable[[], EventLog]
 
 
@@ -401,7 +401,7 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
     """Two processes append; one is killed at a random moment, again and again."""
     log, acknowledged = FileLog(tmp_path / "events", segment=4000), []
     for kill in range(KILLS):
-        words = [sys.executable, "-m", "tests.serving.test_log", str(tmp_path / "events"), str(kill)]
+        words = [sys.executable, "-m", "tests.serving.events.test_log", str(tmp_path / "events"), str(kill)]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             acknowledged += [

@@ -1,0 +1,99 @@
+"""A consumer that fails while it applies events starts again from the snapshot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+from numpy.testing import assert_array_equal
+
+from mgoe.serving.events.event import Event
+from mgoe.serving.online.consumer import Follower
+from tests.graph.histories import BUCKET
+from tests.serving.online.worlds import World, read_of
+
+
+class Listed:
+    """A log in memory; positions count events."""
+
+    def __init__(self, events: list[Event]):
+        self.events = events
+
+    def read(self, after: str = "") -> list[tuple[str, Event]]:
+        first = int(after or 0)
+        return [(str(first + k + 1), event) for k, event in enumerate(self.events[first : first + 3])]
+
+
+def lines_of_a_commit(
+    work: Callable[[], object], fail_at: tuple[str, int] | None = None
+) -> set[tuple[str, int]]:
+    """The lines of this package that run from `_commit` on; at one of them memory ends."""
+    seen: set[tuple[str, int]] = set()
+    inside = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal inside
+        ours = "mgoe/serving" in frame.f_code.co_filename
+        begins = frame.f_code.co_name == "_commit"
+        inside += (event == "call") * begins - (event == "return") * begins
+        if event == "line" and ours and inside:
+            seen.add(line := (frame.f_code.co_filename, frame.f_lineno))
+            if line == fail_at:
+                raise MemoryError
+        return trace if ours else None
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
+    """With known nodes, newcomers that are placed and placed anew, a repeated id, and what the snapshot holds."""
+    moment = 10 * BUCKET
+    first = [
+        Event(0, 1, "click", moment, "a"),
+        Event(10_000, 2, "buy", moment, "b"),
+        Event(10_000, 10_001, "click", moment, "c"),
+    ]
+    second = [
+        Event(0, 1, "buy", moment, "d"),
+        Event(10_000, 3, "cart", moment, "a"),
+        Event(10_002, 10_001, "buy", moment, "e"),
+    ]
+    held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
+    snapshot.skip([held])
+    wanted = snapshot.untouched()
+    wanted.apply([*first, *second])
+
+    def begun() -> Follower:
+        follower = Follower(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
+        follower.catch_up()
+        follower.log.events += [*second, held]
+        return follower
+
+    lines = lines_of_a_commit(begun().catch_up)
+    assert len(lines) > 100
+    for line in sorted(lines):
+        follower = begun()
+        version = follower.live.version
+        with pytest.raises(MemoryError):
+            lines_of_a_commit(follower.catch_up, line)
+        assert follower.catch_up() > 0
+        assert follower.catch_up() == 0
+        assert set(follower.live.touched("item", version).tolist()) >= set(
+            follower.live.look_up("item", [1, 10_001]).tolist()
+        )
+        assert {name: follower.live.stats[name] for name in ("events", "late")} == {
+            name: wanted.stats[name] for name in ("events", "late")
+        }
+        found, expected = (
+            read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted)
+        )
+        for name in expected:
+            assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")

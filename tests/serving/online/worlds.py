@@ -1,0 +1,89 @@
+"""A small graph of random events, live nodes over it, and what a model reads of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from mgoe.config import GraphSettings
+from mgoe.data import Vocabulary
+from mgoe.graph import MacroGraph, NewEvents, build_graph, update_graph
+from mgoe.serving.events.event import Event
+from mgoe.serving.online.live import LiveNodes
+from tests.graph.histories import CUTS, event_lists, history, source_of
+
+BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
+NAMES = list(BEHAVIORS)
+GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
+START = [(k, k, k, k % 3) for k in range(5)]
+Row = tuple[int, int, int, int]
+
+
+class World:
+    """A graph of random events in a folder, and live nodes over it. Ids are codes."""
+
+    def __init__(self, folder: Path, events: list[Row], cuts: tuple[int, ...] = CUTS, **settings: Any):
+        self.folder, log = folder, history(events, cuts)
+        self.users, self.items = int(log.users_at[-1]), int(log.items_at[-1])
+        rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
+        self.there = set(rows)
+        source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
+        self.graph = build_graph(
+            source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
+        )
+
+    def live(self) -> LiveNodes:
+        users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
+        return LiveNodes(self.graph, users, items, BEHAVIORS)
+
+    def updated(self, events: list[Event]) -> MacroGraph:
+        rows = [
+            (e.user, e.item, e.time, t)
+            for e in events
+            for t in range(3)
+            if BEHAVIORS.get(e.behavior, 0) >> t & 1
+        ]
+        users, items = (
+            max([n, *(row[k] + 1 for row in rows)]) for k, n in ((0, self.users), (1, self.items))
+        )
+        copy = MacroGraph.open(
+            shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph")
+        )
+        source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
+        return update_graph(copy, NewEvents(source.history, users, items, source.told(), {}))
+
+
+def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:
+    """Events at any time of known and of up to three new users and items; none whose tasks are in the log at that very moment."""
+    rows = event_lists(1, most, 0, last, world.users + 3, world.items + 3)
+
+    def named(rows: list[Row]) -> list[Event]:
+        kept = [row for row in rows if not any((*row[:3], t) in world.there for t in range(3))]
+        return [
+            Event(u, i, NAMES[(task + time) % 4], time, f"e{k}") for k, (u, i, time, task) in enumerate(kept)
+        ]
+
+    return rows.map(named)
+
+
+def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
+    """What a model reads of every pair of ids; neighbours as ids."""
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
+    out = live.gather(live.indices("user", user), live.indices("item", item), GROUPS)
+    for side in ("user", "item"):
+        ids = np.array(
+            [-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1]
+        )
+        out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
+    return out
+
+
+def read_of(live: LiveNodes, ids: list[int]) -> dict[str, np.ndarray]:
+    user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
+    return live.gather(live.look_up("user", user.tolist()), live.look_up("item", item.tolist()), GROUPS)
