@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files are complete or absent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe._util.files import (
+    atomic_file,
+    atomic_folder,
     clear_unfinished,
     exclusive,
     read_json,
-    whole_file,
-    whole_folder,
     write_json,
     write_text,
 )
@@ -29,7 +29,9 @@ NAMES = st.text(
 
 
 @given(NAMES, st.sampled_from(["tmp", "partial"]), st.integers(1, 2**22))
-def test_what_a_killed_process_left_goes_and_names_that_end_alike_stay(name: str, ending: str, process: int):
+def test_unfinished_files_of_killed_processes_are_removed_and_similar_names_stay(
+    name: str, ending: str, process: int
+):
     with tempfile.TemporaryDirectory() as temporary:
         kept, left = (Path(temporary) / name / end for end in (f"x.{ending}", f".{name}.{process}.{ending}"))
         for folder in (kept, left):
@@ -41,24 +43,24 @@ def test_what_a_killed_process_left_goes_and_names_that_end_alike_stay(name: str
         assert [path.name for path in kept.iterdir()] == [f"in.{ending}"]
 
 
-def test_an_object_comes_back_from_its_file(tmp_path: Path):
+def test_json_objects_survive_a_round_trip(tmp_path: Path):
     write_json(tmp_path / "a.json", {"a": [1, None, "ä"]})
     assert read_json(tmp_path / "a.json") == {"a": [1, None, "ä"]}
 
 
 @pytest.mark.parametrize("text", [None, b"", b"{", b"[]", b"\xff"])
-def test_what_is_no_object_is_one_clear_error(tmp_path: Path, text: bytes | None):
+def test_a_file_without_a_json_object_is_one_clear_error(tmp_path: Path, text: bytes | None):
     if text is not None:
         (tmp_path / "a.json").write_bytes(text)
-    with pytest.raises(OutputError, match=r"a\.json: .*writes it anew"):
+    with pytest.raises(OutputError, match=r"a\.json: .*run the command that wrote it again"):
         read_json(tmp_path / "a.json")
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
     place = tmp_path / "new" / "a.txt"
 
     def write(text: str) -> None:
-        with whole_file(place) as unfinished:
+        with atomic_file(place) as unfinished:
             unfinished.write_text(text[:2])
             unfinished.write_text(text.encode("ascii").decode())
 
@@ -81,7 +83,7 @@ def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path, place:
 
 
 def fill(place: Path, text: str) -> None:
-    with whole_folder(place) as folder:
+    with atomic_folder(place) as folder:
         for name in "abc":
             (folder / name).write_text(text)
 
@@ -91,10 +93,10 @@ def texts(place: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("moves", range(4))
-def test_a_folder_is_the_old_one_or_the_new_one_whenever_a_process_is_killed(
+def test_a_killed_process_leaves_the_old_folder_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
 ):
-    """Killed before one of its moves, or in the removal of what was there: nothing after that is done by this process."""
+    """The process is killed before one of its moves, or while it removes the old folder."""
     place, done, move = tmp_path / "place", [], os.replace
     fill(place, "old")
 
@@ -112,7 +114,7 @@ def test_a_folder_is_the_old_one_or_the_new_one_whenever_a_process_is_killed(
         else:
             fill(place, "new")
     assert not place.exists() or texts(place) == {"new" if moves >= 2 else "old"}
-    with pytest.raises(ZeroDivisionError), whole_folder(place):
+    with pytest.raises(ZeroDivisionError), atomic_folder(place):
         raise ZeroDivisionError
     assert texts(place) == {"new" if moves >= 2 else "old"}
     fill(place, "newest")
@@ -120,7 +122,7 @@ def test_a_folder_is_the_old_one_or_the_new_one_whenever_a_process_is_killed(
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
 
 
-def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_working_directory_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     fill(Path("."), "new")

@@ -1,4 +1,4 @@
-"""Where numba keeps what it compiles."""
+"""Where numba caches compiled kernels."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_without_one_kernels_are_compiled_for_a_process_and_it_says_so(tmp_path:
     found = started(tmp_path)
     assert found.returncode == 0, found.stderr
     assert Path(found.stdout.strip()).parent == tmp_path
-    assert "RuntimeWarning: neither the folder of the library nor" in found.stderr
-    assert "set NUMBA_CACHE_DIR to a folder that may be" in found.stderr
+    assert "RuntimeWarning: neither the library's folder nor" in found.stderr
+    assert "set NUMBA_CACHE_DIR to a writable folder" in found.stderr
     assert list(tmp_path.iterdir()) == []  # it is gone with the process

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe._util.prefetch import ahead
+from mgoe._util.prefetch import prefetched
 from mgoe.training import assemble
 from mgoe.training.distributed.process_group import World
 from tests.effort import up_to
@@ -174,7 +174,7 @@ def test_the_thread_ends_when_the_consumer_stops_early():
 
 def test_the_thread_ends_when_the_consumer_fails():
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is the thing tested
-        for _ in ahead(range(10**6)):
+        for _ in prefetched(range(10**6)):
             raise ZeroDivisionError
     assert not feed_threads()
 
@@ -187,7 +187,7 @@ def test_an_error_in_the_source_reaches_the_consumer_in_its_turn():
 
     seen = []
     with pytest.raises(KeyError, match="gone"):  # noqa: PT012 - what came before the error counts
-        for item in ahead(source()):
+        for item in prefetched(source()):
             seen.append(item)
     assert seen == [1, 2]
     assert not feed_threads()

@@ -1,1 +1,1 @@
-"""What every package may use and nothing of which knows the domain: files, arrays on disk, prefetching, optional libraries."""
+"""Tools that know nothing of the domain: files, arrays on disk, prefetching, progress, optional libraries."""

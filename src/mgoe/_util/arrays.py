@@ -1,4 +1,4 @@
-"""NumPy arrays on disk: written by rows as they come, read memory-mapped."""
+"""NumPy arrays on disk: written row by row, read memory-mapped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 
 class ArrayWriter:
-    """An `.npy` file that grows by rows and opens like any other once it is finished; before, it does not load.
+    """Write an `.npy` file that grows by rows. It loads only once it is complete.
 
     Args:
-        path: The file; replaced where it exists.
+        path: The file; an existing one is replaced.
         dtype: Of the array.
-        row: Shape of a row.
+        row: Shape of one row.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...] = ()):
@@ -27,12 +27,12 @@ class ArrayWriter:
         self._file.write(bytes(len(self._header())))
 
     def append(self, rows: NDArray) -> None:
-        """Add rows. Shape (n, *row)."""
+        """Append rows. Shape (n, *row)."""
         self._file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.rows += len(rows)
 
     def close(self, whole: bool = True) -> None:
-        """Note the number of rows, if all of them are there."""
+        """Write the number of rows into the header if the array is complete, and close the file."""
         if whole:
             self._file.seek(0)
             self._file.write(self._header())
@@ -49,10 +49,10 @@ class ArrayWriter:
 
 
 class ArrayFolder:
-    """Arrays of one folder, each as its own `.npy`, growing together.
+    """Write the arrays of one folder, each to its own `.npy` file, in step.
 
     Args:
-        path: The folder; made if it is missing.
+        path: The folder; created if it is missing.
     """
 
     def __init__(self, path: Path):
@@ -64,7 +64,7 @@ class ArrayFolder:
         return self
 
     def append(self, arrays: Mapping[str, NDArray]) -> None:
-        """Add rows to the arrays named; the first ones decide an array's type."""
+        """Append rows to the named arrays; the first rows fix an array's type."""
         for name, rows in arrays.items():
             if name not in self._open:
                 self._open[name] = ArrayWriter(self.path / f"{name}.npy", rows.dtype, rows.shape[1:])
@@ -78,7 +78,10 @@ class ArrayFolder:
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray]) -> None:
-    """Write whole arrays, each as its own `.npy`. Where the disk is full the error says so, which that of `np.save` does not."""
+    """Write complete arrays, each to its own `.npy` file.
+
+    On a full disk the error says so, which that of `np.save` does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         held = np.asarray(array, order="C")
@@ -90,5 +93,5 @@ def save_arrays(folder: Path, arrays: Mapping[str, NDArray]) -> None:
 
 
 def mapped(file: Path) -> NDArray:
-    """An array, memory-mapped and read only."""
+    """Open an array memory-mapped and read-only."""
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))

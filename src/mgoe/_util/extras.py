@@ -1,4 +1,4 @@
-"""Optional libraries: loaded when they are asked for, and named with the command that installs them where they are missing."""
+"""Optional libraries, imported on demand; an error names the command that installs a missing one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 from mgoe.errors import MissingExtra
 
 
-def load(module: str, place: str, what: str, mend: str) -> Any:
+def load(module: str, place: str, what: str, fix: str) -> Any:
     """Import a library of an extra.
 
     Args:
         module: Its name.
-        place: The setting or part that asks for it.
+        place: The setting or part that needs it.
         what: Subject of the message.
-        mend: The command that installs it.
+        fix: The command that installs it.
 
     Raises:
-        MissingExtra: It, or a library that it is built on, is not there.
+        MissingExtra: The library, or one that it depends on, cannot be imported.
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library that it needs
-        raise MissingExtra(place, f"{what} cannot be imported ({error}); install it with: {mend}") from None
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        rule = f"{what} cannot be imported ({error}); install it with: {fix}"
+        raise MissingExtra(place, rule) from None

@@ -1,8 +1,12 @@
-"""Writing files so that a reader sees the old one or the new one, never a part."""
+"""Files that a reader finds complete or not at all: atomic writes, locks, and checksums.
+
+A file or folder is written beside its place under an unfinished name and moved there when it is complete. A
+folder that is replaced is first moved aside, to `.NAME.former`; `recover` brings it back if the process was
+killed before its successor was in place.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -10,62 +14,28 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mgoe.errors import OutputError
 
 GIB = 1 << 30
-END = 1 << 16
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
-"""Names of what is half-written: the final one, the number of the process, an ending."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole; NaN becomes null, which is what JSON has."""
-    write_text(path, json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that `write_json` wrote.
-
-    Raises:
-        OutputError: The file is missing or damaged.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(
-            path, f"cannot be read: {error.strerror or error}; the command that wrote it writes it anew"
-        ) from None
-    except ValueError as error:
-        raise OutputError(
-            path, f"holds no JSON ({error}); remove it, and the command that wrote it writes it anew"
-        ) from None
-    if not isinstance(found, dict):
-        rule = f"must hold a JSON object, found a {type(found).__name__}; remove it, and the command that wrote it writes it anew"
-        raise OutputError(path, rule)
-    return found
+"""Unfinished names: the final name, the number of the writing process, an ending."""
+_END = 1 << 16  # bytes of each end of a file that `fingerprint_of_ends` reads
 
 
 @contextmanager
-def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
-    """What fails for want of space or rights, told in a sentence.
+def output_errors(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn a lack of space or of rights into an `OutputError`.
 
     Args:
-        path: What is written.
+        path: The file or folder that is written.
         also: Errors of a library that mean the same.
 
     Raises:
@@ -75,26 +45,25 @@ def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
         yield
     except (OSError, *also) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            path, f"cannot be written: {reason}; choose a folder you may write, or free space"
-        ) from None
+        fix = "choose a folder you may write, or free space"
+        raise OutputError(path, f"cannot be written: {reason}; {fix}") from None
 
 
 @contextmanager
-def whole_file(path: Path, *also: type[Exception]) -> Iterator[Path]:
-    """A file to write beside its final place; it moves there when the block ends well, and is removed otherwise.
+def atomic_file(path: Path, *also: type[Exception]) -> Iterator[Path]:
+    """Yield an unfinished file that becomes `path` when the block succeeds and is removed when it fails.
 
     Args:
-        path: Its final place; the folder is made.
-        also: Errors of a library that mean that it cannot be written.
+        path: The final place; its folder is created.
+        also: Errors of a library that mean that the file cannot be written.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
-    path = _named(path)
+    path = _with_name(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with writing(path, *also):
+        with output_errors(path, *also):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
             os.replace(unfinished, path)
@@ -104,121 +73,105 @@ def whole_file(path: Path, *also: type[Exception]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill beside its final place; it moves there when the block ends well, and is removed otherwise. What was there leaves
-    in one move as well; the next writer brings it back where a process was killed between the two.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an unfinished folder that replaces `path` when the block succeeds and is removed when it fails.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    path = _named(path)
-    unfinished, former = (
-        path.with_name(f".{path.name}.{ending}") for ending in (f"{os.getpid()}.partial", "former")
-    )
+    path = _with_name(path)
+    unfinished = _partial(path)
     try:
-        with writing(path):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if former.exists():
-                os.replace(former, unfinished if path.exists() else path)
+        with output_errors(path):
+            recover(path)
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             yield unfinished
-            _exchange(path, unfinished, former)
+            replace_folder(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _exchange(path: Path, new: Path, former: Path) -> None:
-    """Put a new folder in the place of another, which takes the new one's name."""
-    there = path.is_dir() and not path.is_symlink()
-    if there:
-        os.replace(path, former)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically. NaN, which JSON lacks, becomes null."""
+    write_text(path, json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that `write_json` wrote.
+
+    Raises:
+        OutputError: The file is missing or damaged.
+    """
+    fix = "run the command that wrote it again"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(path, f"cannot be read: {error.strerror or error}; {fix}") from None
+    except ValueError as error:
+        raise OutputError(path, f"is not valid JSON ({error}); remove it and {fix}") from None
+    if not isinstance(found, dict):
+        rule = f"must hold a JSON object, found a {type(found).__name__}; remove it and {fix}"
+        raise OutputError(path, rule)
+    return found
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Move a complete folder to its place and remove the folder that was there.
+
+    A process that is killed meanwhile leaves the old folder or the new one, see `recover`.
+    """
+    set_aside(path)
     try:
         os.replace(new, path)
     except BaseException:
-        if there and not path.exists():
-            os.replace(former, path)
+        recover(path)
         raise
-    if there:
-        os.replace(former, new)
+    recover(path)
 
 
-def clear_partial(path: Path) -> None:
-    """Take away what `whole_folder` left beside a place in processes that were killed. Hold the place by `exclusive`."""
-    path = _named(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
+def set_aside(path: Path) -> None:
+    """Move a folder aside, from where `recover` brings it back unless another takes its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(_former(path), ignore_errors=True)
+        os.replace(path, _former(path))
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Take away what `write_text` and `whole_folder`, and writers that name files as they do, left below a folder. Hold it."""
-    for left in [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+def recover(path: Path) -> None:
+    """Bring back a folder that was set aside if nothing has taken its place; remove it otherwise."""
+    former = _former(path)
+    if not former.exists():
+        return
+    if not path.exists():
+        os.replace(former, path)
+        return
+    leaving = _partial(path, "former")  # no longer brought back: from here on it vanishes file by file
+    shutil.rmtree(leaving, ignore_errors=True)
+    os.replace(former, leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
 
 
-@contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for this process alone, by a lock beside it. Ends with the process, however it ends.
-
-    Args:
-        folder: It need not exist; the one above it is made.
-        what: Is written there, for the message.
-
-    Raises:
-        OutputError: Another process holds it, or the lock cannot be written.
-    """
-    lock = lock_of(folder)
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(lock)
-    except BlockingIOError:
-        number = ""
-        with suppress(OSError):  # it may end meanwhile, and take the lock away
-            number = lock.read_text().strip()
-        holder = f" (number {number})" if number else ""
-        raise OutputError(
-            folder, f"another process{holder} is writing {what} there; wait, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            folder, f"cannot be written: {error.strerror or error}; choose a folder you may write"
-        ) from None
-    with file:
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def lock_of(folder: Path) -> Path:
-    """The file that `exclusive` locks. Without its process it holds nothing, and the next to take it removes it."""
-    place = folder.resolve()
-    return place.parent / f".{place.name}.lock"
-
-
-def _locked(lock: Path) -> IO[str]:
-    """Open and lock a file; once more where the process that held it has taken it away meanwhile."""
-    while True:
-        file = lock.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise
-        if lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        file.close()
+def was_set_aside(path: Path) -> bool:
+    """Tell whether `recover` has work to do."""
+    return _former(path).exists()
 
 
 def remove_folder(path: Path, prefix: str = ".gone-") -> None:
-    """Take a folder away in one move, so that nobody finds a part of it. Where it cannot be, it stays.
+    """Remove a folder so that nobody finds a part of it. A folder that cannot be removed stays.
 
     Args:
         path: The folder.
-        prefix: Of what a process that is killed meanwhile leaves beside it.
+        prefix: Of the name under which a process that is killed meanwhile leaves it.
     """
     with suppress(OSError):
         gone = tempfile.mkdtemp(prefix=prefix, dir=path.parent)
@@ -228,8 +181,73 @@ def remove_folder(path: Path, prefix: str = ".gone-") -> None:
             shutil.rmtree(gone, ignore_errors=True)
 
 
+def clear_partial(path: Path) -> None:
+    """Remove what killed processes left of `atomic_folder(path)`. Hold the place by `exclusive`."""
+    path = _with_name(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove unfinished files and folders of killed processes below a folder. Hold it by `exclusive`."""
+    for left in [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process alone. The lock ends with the process, however it ends.
+
+    Args:
+        folder: It need not exist; its parent is created.
+        what: What is written there, for the message.
+
+    Raises:
+        OutputError: Another process holds it, or the lock cannot be written.
+    """
+    lock = lock_file(folder)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=0)
+        held.acquire()
+    except Timeout:
+        number = ""
+        with suppress(OSError):  # the other process may end meanwhile and remove the file
+            number = lock.read_text().strip()
+        holder = f" (number {number})" if number else ""
+        rule = f"another process{holder} is writing {what} there; wait, or choose another folder"
+        raise OutputError(folder, rule) from None
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror or error}; choose a folder you may write"
+        raise OutputError(folder, rule) from None
+    try:
+        lock.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.release()
+
+
+def lock_file(folder: Path) -> Path:
+    """Return the file that `exclusive` locks. Without a living holder it blocks nobody."""
+    place = folder.resolve()
+    return place.parent / f".{place.name}.lock"
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Check that a disk has room.
+
+    Raises:
+        OutputError: The disk is too small.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        found = f"{what} needs {needed:,} bytes, free are {free:,}"
+        raise OutputError(folder, f"the disk is too small: {found}; free space or choose another disk")
+
+
 def sync(path: Path) -> None:
-    """Make durable what a file holds, or the names in a folder."""
+    """Make the content of a file, or the names in a folder, durable."""
     held = os.open(path, os.O_RDONLY)
     try:
         os.fsync(held)
@@ -238,23 +256,44 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file's bytes."""
+    """Return the checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ends(path: Path) -> bytes:
-    """Checksum of a file's size, and of its first and last `END` bytes."""
+def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return the checksum of each file by its path relative to the folder, in order of these paths."""
+    files = sorted(files)
+    with ThreadPoolExecutor(2) as pool:
+        sums = list(pool.map(sha256, files))
+    return {file.relative_to(folder).as_posix(): one for file, one in zip(files, sums, strict=True)}
+
+
+def fingerprint_of_ends(path: Path) -> bytes:
+    """Return a checksum of a file's size and of its first and last 64 KiB, cheap for a file of any size."""
     with path.open("rb") as file:
-        whole = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(str(whole).encode() + file.read(END))
-        file.seek(max(0, whole - END))
-        digest.update(file.read(END))
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode() + file.read(_END))
+        file.seek(max(0, size - _END))
+        digest.update(file.read(_END))
     return digest.digest()
 
 
-def _named(path: Path) -> Path:
-    """The same place with a name of its own, which `.` has not."""
+def as_pattern(file: Path | str) -> str:
+    """Escape a file's name for DuckDB, which takes `ev[1].parquet` for a pattern and reads `ev1.parquet`."""
+    return glob.escape(str(file))
+
+
+def _partial(path: Path, part: str = "") -> Path:
+    return path.with_name(f".{path.name}.{part and part + '.'}{os.getpid()}.partial")
+
+
+def _former(path: Path) -> Path:
+    return path.with_name(f".{path.name}.former")
+
+
+def _with_name(path: Path) -> Path:
+    """Resolve a path such as `.` so that its last component is a name."""
     return path if path.name else Path(os.path.abspath(path))
 
 
@@ -264,22 +303,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """See that a disk has room.
-
-    Raises:
-        OutputError: It has not.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            folder,
-            f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose another disk",
-        )
-
-
-def as_pattern(file: Path | str) -> str:
-    """A file's name as DuckDB takes it for this file alone: it would take `ev[1].parquet` for a pattern, and read `ev1.parquet`."""
-    return glob.escape(str(file))

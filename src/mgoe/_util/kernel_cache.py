@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept."""
+"""Where numba caches compiled kernels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import warnings
 from pathlib import Path
 
 PLACE = "NUMBA_CACHE_DIR"
-"""Variable that names it to numba."""
+"""Environment variable that names the cache folder to numba."""
 
 
 def place_kernels() -> None:
-    """Take a folder for this process alone where numba may write neither beside the code nor in the user's cache: it would not start.
+    """Use a temporary cache folder if numba may write neither beside the code nor in the user's cache.
 
-    To be called before numba is imported.
+    Without a folder numba would not start. Call this before numba is imported.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if (
@@ -28,11 +28,11 @@ def place_kernels() -> None:
     try:
         folder = tempfile.mkdtemp(prefix="mgoe-kernels-")
     except OSError:
-        return  # numba says what it lacks
+        return  # numba reports the missing folder itself
     os.environ[PLACE] = folder
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    rule = f"neither the folder of the library nor {cache} may be written, so kernels are compiled at every start, for some seconds"
-    warnings.warn(f"{rule}; set {PLACE} to a folder that may be", RuntimeWarning, stacklevel=2)
+    rule = f"neither the library's folder nor {cache} is writable, so kernels are compiled at every start"
+    warnings.warn(f"{rule}, for some seconds; set {PLACE} to a writable folder", RuntimeWarning, stacklevel=2)
 
 
 def _may_write(folder: Path) -> bool:

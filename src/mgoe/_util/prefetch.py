@@ -1,4 +1,4 @@
-"""Run an iterator ahead of its consumer, in a thread."""
+"""Prefetching: run an iterator ahead of its consumer, in a thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ class _End:
         self.error = error
 
 
-def ahead(source: Iterable[Item]) -> Generator[Item, None, None]:
-    """Yield what `source` yields, made by a thread that keeps the next item ready.
+def prefetched(source: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield what `source` yields while a thread keeps the next item ready.
 
-    An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception of the consumer) ends
-    the thread before it returns.
-    """
+    An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception
+    in the consumer) ends the thread before it returns."""
     queue: Queue[Item | _End] = Queue(1)
     closed = Event()
 
@@ -44,7 +43,7 @@ def ahead(source: Iterable[Item]) -> Generator[Item, None, None]:
         except BaseException as error:
             put(_End(error))
 
-    thread = Thread(target=work, name="mgoe-ahead", daemon=True)
+    thread = Thread(target=work, name="mgoe-prefetch", daemon=True)
     thread.start()
     try:
         while not isinstance(item := queue.get(), _End):
@@ -53,14 +52,8 @@ def ahead(source: Iterable[Item]) -> Generator[Item, None, None]:
             raise item.error
     finally:
         closed.set()
-        _drain(queue)
-        thread.join()
-
-
-def _drain(queue: Queue[Item]) -> None:
-    """Make room, so that a waiting thread wakes at once."""
-    try:
-        while True:
-            queue.get_nowait()
-    except Empty:
-        return
+        try:  # make room, so that a waiting thread wakes at once
+            while True:
+                queue.get_nowait()
+        except Empty:
+            thread.join()

@@ -1,4 +1,4 @@
-"""Rows between this process and the engine of an Ibis table."""
+"""Move rows between this process and the engine of an Ibis table."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _LOW_16, _LOW_21, _LOW_32, _LOW_47 = ((1 << bits) - 1 for bits in (16, 21, 32, 4
 
 
 class Frame(Protocol):
-    """What hands its columns over as Arrow does: a frame of pandas, polars or Arrow, and an Ibis table too."""
+    """A table that exports Arrow columns: a pandas, polars or Arrow frame, or an Ibis table."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def batches(table: ir.Table) -> pa.RecordBatchReader:
-    """A table's rows as they come, never all in memory (Ibis's own stream asks DuckDB 2 for a method that it lost)."""
+    """Stream a table's rows in batches.
+
+    Ibis's own stream calls a method that DuckDB 2 has removed.
+    """
     backend = table.get_backend()
     if not isinstance(backend, Backend):
         return table.to_pyarrow_batches()
@@ -33,7 +36,10 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
 
 
 def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
-    """Rows of this process as a temporary table of an engine, which it can join to its own. Our prefix leaves a user's tables alone."""
+    """Copy rows of this process into a temporary table of an engine, which can join them to its own.
+
+    The prefix of the name keeps a user's tables safe.
+    """
     name = f"mgoe_{name}"
     if isinstance(backend, Backend):
         backend.con.register("mgoe_rows", rows)
@@ -49,15 +55,15 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
 
 @contextmanager
 def bounded(backend: ibis.BaseBackend, memory: float, threads: int | None = None) -> Iterator[None]:
-    """Let DuckDB take so much memory meanwhile; other engines have settings of their own.
+    """Limit DuckDB's memory inside the block; other engines have settings of their own.
 
-    What exceeds it is spilled to where the connection says: DuckDB keeps a folder that it has spilled to, so that one of ours would
-    stay with a user's connection.
+    DuckDB spills the rest to the folder that the connection names: it keeps a folder it has spilled to, so
+    one of ours would stay with a user's connection.
 
     Args:
         backend: Of a table.
         memory: GiB.
-        threads: As many as it likes where not given.
+        threads: Upper limit; without one DuckDB decides.
     """
     if not isinstance(backend, Backend):
         yield
@@ -66,9 +72,8 @@ def bounded(backend: ibis.BaseBackend, memory: float, threads: int | None = None
     wanted |= {} if threads is None else {"threads": str(threads)}
     before = {name: backend.con.sql(f"SELECT current_setting('{name}')").fetchall()[0][0] for name in wanted}
     number, unit = before["memory_limit"].split()
-    before["memory_limit"] = (
-        f"{float(number) + 0.05:.2f}{unit}"  # it is told to one decimal, cut off: as it is told, it would shrink
-    )
+    # DuckDB prints it to one decimal, rounded down: without the addition it would shrink at every use
+    before["memory_limit"] = f"{float(number) + 0.05:.2f}{unit}"
     try:
         _set(backend, wanted)
         yield
@@ -82,7 +87,8 @@ def _set(backend: Backend, values: Mapping[str, object]) -> None:
 
 
 def mixed(*columns: ir.IntegerColumn) -> Any:
-    """A number of each row, below 2^32, for a `checksum`: the same in every engine, and another one where two rows exchange a value.
+    """Return a number below 2^32 per row, for a `checksum`: equal in every engine, different if rows exchange
+    values.
 
     Args:
         columns: Integers; five at most.
@@ -94,18 +100,26 @@ def mixed(*columns: ir.IntegerColumn) -> Any:
 
 
 def checksum(numbers: Any) -> Any:
-    """The sum of numbers from zero, modulo 2^63: by halves, so that no engine needs more than 64 bits for it, however long the log is."""
+    """Sum non-negative numbers modulo 2^63, by halves, so that no engine needs more than 64 bits for a log of
+    any length.
+    """
     low, high = (half.sum().cast("int64") for half in (numbers & _LOW_16, numbers >> 16))
     return (((high + (low >> 16)) & _LOW_47) << 16) | (low & _LOW_16)
 
 
 def _folded(column: ir.IntegerColumn) -> Any:
-    """21 bits that all bits of a number change. Shifts and short products mean the same everywhere, at a tenth of the price."""
+    """Fold all bits of a number into 21.
+
+    Shifts and short products mean the same in every engine, at a tenth of the cost of a hash.
+    """
     number: Any = (column % _PRIME if column.type().is_unsigned_integer() else column).cast("int64")
     return (number ^ (number >> 21) ^ (number >> 42)) & _LOW_21
 
 
 def digest(text: ir.StringColumn) -> Any:
-    """A number of each text, the same in every engine, unlike their own hashes. It takes ten times as long: ask it of distinct texts."""
+    """Return a number per text that is the same in every engine, unlike their own hashes.
+
+    It takes ten times as long as `mixed`, so apply it to distinct texts.
+    """
     hexadecimal = text.hexdigest("md5")
     return sum(hexadecimal.substr(place, 1).ascii_str().cast("int64") * 16**place for place in range(6))

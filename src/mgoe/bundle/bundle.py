@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe._util.files import sha256, whole_folder, write_json, write_text
+from mgoe._util.files import atomic_folder, sha256, write_json, write_text
 from mgoe.bundle.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
@@ -73,7 +73,7 @@ def write_bundle(
         prepared, graph: What it was trained on; the latest snapshot goes along.
         metrics: Rows to keep with it.
     """
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
         graph.save_latest(folder / "graph")
         np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from mgoe._util.files import as_pattern, whole_folder, write_json
+from mgoe._util.files import as_pattern, atomic_folder, write_json
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data.events import positives, task_events, task_history, write_event_examples
@@ -52,7 +52,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
             out, "prepared data are written to a new folder, found one that exists; remove it or name another"
         )
     place = "the table" if table is not None else place_of(settings.data.log)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         work = folder / "work"
         work.mkdir()
         con = connect(work)

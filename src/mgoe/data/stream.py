@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe._util.files import GIB, whole_file
+from mgoe._util.files import GIB, atomic_file
 from mgoe.data.examples import GROUP_ROWS, Examples, damaged_part, join, of_table, read_examples
 from mgoe.errors import DataError
 
@@ -79,7 +79,7 @@ class ExampleFile:
         """
         file, held = self._open(), []
         with (
-            whole_file(path) as unfinished,
+            atomic_file(path) as unfinished,
             pq.ParquetWriter(unfinished, file.schema_arrow, compression="zstd") as writer,
         ):
             for group, rows in enumerate(self._groups):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mgoe import __version__
-from mgoe._util.files import require_space, write_json, writing
+from mgoe._util.files import output_errors, require_space, write_json
 from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
 
@@ -211,7 +211,7 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _opened(part: Path, have: int) -> Any:
-    with writing(part):
+    with output_errors(part):
         return part.open(
             "ab" if have else "wb", buffering=0
         )  # so that nothing is left to write, and to fail, at the end

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgoe._util.files import (
+    atomic_folder,
     clear_partial,
-    ends,
     exclusive,
+    fingerprint_of_ends,
+    output_errors,
     read_json,
     require_space,
-    whole_folder,
     write_json,
-    writing,
 )
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
@@ -109,7 +109,7 @@ def _check_own(data: DataSet, folder: Path) -> None:
 
 def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
     folder = out / "downloads"
-    with writing(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     require_space(folder, sum(remaining(one, folder) for one in data.downloads), data.title)
     paths = []
@@ -139,13 +139,13 @@ def _unpack(
 ) -> None:
     """Whole or not at all, and not again where all of these archives is there. A damaged one goes if no checksum vouched for it."""
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
-    made_of = {"set": data.name, "archives": {path.name: ends(path).hex() for path in packed}}
+    made_of = {"set": data.name, "archives": {path.name: fingerprint_of_ends(path).hex() for path in packed}}
     if not packed or (
         _enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
     ):
         return
     clear_partial(into)
-    with whole_folder(into) as folder:
+    with atomic_folder(into) as folder:
         before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from mgoe._util.files import clear_partial, exclusive, read_json, whole_folder, write_json, write_text
+from mgoe._util.files import atomic_folder, clear_partial, exclusive, read_json, write_json, write_text
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
@@ -80,7 +80,7 @@ def _prepare(
     data: DataSet, source: Path, out: Path, memory: float, say: Callable[[str], None]
 ) -> PreparedLog:
     started = time.perf_counter()
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         say(f"reading {', '.join(data.files)}")
         rows, left_out = _write_log(data, source, folder, out, memory)
         for protocol in data.protocols:

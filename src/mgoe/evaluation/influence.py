@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mgoe import metrics
-from mgoe._util.files import writing
+from mgoe._util.files import output_errors
 from mgoe.errors import OutputError
 from mgoe.evaluation.rows import ALL
 from mgoe.metrics import Task
@@ -64,7 +64,7 @@ class Influence:
         Raises:
             OutputError: It cannot be written, for want of space or rights.
         """
-        with writing(path, SafetensorError):
+        with output_errors(path, SafetensorError):
             save_file(
                 {"values": self.values, "users": self.users, "parts": self.parts},
                 path,

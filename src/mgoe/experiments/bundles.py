@@ -9,7 +9,7 @@ from pathlib import Path
 import ibis
 import pyarrow as pa
 
-from mgoe._util.files import sha256, whole_folder, write_json
+from mgoe._util.files import atomic_folder, sha256, write_json
 from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
@@ -61,7 +61,7 @@ def refresh(
     if not found and not recluster:
         raise BundleError(bundle, "holds every event of that log; refresh it once there are new ones")
     say(f"{len(found):,} events since the bundle's graph")
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         names = [name for name in opened.manifest["checksums"] if name != HELD]
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mgoe import __version__
-from mgoe._util.files import clear_partial, clear_unfinished, ends, write_json, write_text
+from mgoe._util.files import clear_partial, clear_unfinished, fingerprint_of_ends, write_json, write_text
 from mgoe.config import DataSettings, RunSettings, dump_settings
 from mgoe.data.paths import files_of
 from mgoe.errors import DataError, OutputError
@@ -86,7 +86,7 @@ def ends_of(settings: RunSettings) -> str | None:
     """Checksum of both ends of every file that a log is read from, and of their sizes: cheap, and another one for nearly every change.
     None where they cannot be read any more, from which nothing follows."""
     try:
-        found = b"".join(ends(file) for file in files_read(settings.data))
+        found = b"".join(fingerprint_of_ends(file) for file in files_read(settings.data))
     except (DataError, OSError):
         return None
     return hashlib.sha256(found).hexdigest()[:16]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from mgoe._util.files import whole_file
+from mgoe._util.files import atomic_file
 from mgoe._util.tables import batches
 from mgoe.bundle import Bundle
 from mgoe.config import TaskSettings, did_you_mean
@@ -69,7 +69,7 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
     blocks, rows = score_pairs(bundle, pairs), 0
     first = next(blocks)
     writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
-    with whole_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
+    with atomic_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
         for table in itertools.chain([first], blocks):
             writer.write_table(table)
             rows += len(table)

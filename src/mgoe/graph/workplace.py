@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from mgoe._util.files import exclusive, lock_of, sha256, write_json
+from mgoe._util.files import exclusive, lock_file, sha256, write_json
 from mgoe.errors import GraphError, OutputError
 from mgoe.graph.build.stages import FILE as STAGES
 from mgoe.graph.build.stages import Observer, Spent, Stages
@@ -131,7 +131,7 @@ def settle(out: Path) -> None:
         OutputError: Another process is at it, and there is no graph meanwhile.
     """
     missing = not out.exists() and _replaced(out).exists()
-    if missing or (out / STAGES).exists() or lock_of(building(out)).exists():
+    if missing or (out / STAGES).exists() or lock_file(building(out)).exists():
         try:
             with exclusive(building(out), "the macro graph"):
                 restore(out)

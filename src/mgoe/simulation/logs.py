@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe._util.files import clear_partial, exclusive, whole_folder, write_json
+from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
 from mgoe.config import check_settings
 from mgoe.errors import OutputError
 from mgoe.metrics import auc
@@ -105,7 +105,7 @@ def _simulate(
 ) -> SimulationSummary:
     started = time.perf_counter()
     truth = make_truth(settings)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         truth.save(folder / "truth")
         counts = _write_logs(truth, folder, form, shard_rows, on_progress)
         summary = SimulationSummary(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgoe._util.prefetch import ahead
+from mgoe._util.prefetch import prefetched
 from mgoe.config import InputGroup
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
@@ -102,7 +102,7 @@ class Feed:
             (to_device(self._inputs_of(mine), device), counts)
             for mine, counts in _shares(chunks, batch_size, world)
         )
-        with closing(ahead(blocks)) as ready:
+        with closing(prefetched(blocks)) as ready:
             for block, counts in ready:
                 places = np.cumsum([0, *counts]).tolist()
                 for low, high in pairwise(places):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgoe._util.files import exclusive, lock_of
+from mgoe._util.files import exclusive, lock_file
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
@@ -451,7 +451,7 @@ def test_a_lock_is_taken_away_by_who_opens_the_graph_once_nobody_holds_it(whole,
     """A process may be killed when its graph is in place and the lock is not yet gone."""
     out = tmp_path / "graph"
     shutil.copytree(whole[0].path, out)
-    lock = lock_of(building(out))
+    lock = lock_file(building(out))
     with exclusive(building(out), "the macro graph"):
         MacroGraph.open(out)
         assert lock.exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mgoe._util.files import whole_file, write_json, write_text
+from mgoe._util.files import atomic_file, write_json, write_text
 from mgoe.config import dump_settings
 from mgoe.evaluation import (
     Cost,
@@ -105,7 +105,7 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
 
 def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> None:
     """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
-    with whole_file(plan.out / TIDY) as unfinished:
+    with atomic_file(plan.out / TIDY) as unfinished:
         tidy_rows(plan).to_parquet(unfinished, index=False)
     write_json(plan.out / LEADS, [_plain(one, lead) for one in standings for lead in one.leads])
     write_text(plan.out / f"{TABLES}.md", markdown(standings))

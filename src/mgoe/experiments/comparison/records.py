@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mgoe import __version__
-from mgoe._util.files import read_json, writing
+from mgoe._util.files import output_errors, read_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
 from mgoe.experiments.cells import DONE, FIT, INFLUENCE
@@ -107,7 +107,7 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
         OutputError: It cannot be written.
     """
     path = out / RESULTS
-    with writing(path), path.open("a+b") as file:
+    with output_errors(path), path.open("a+b") as file:
         if file.tell():
             file.seek(-1, 2)
             if file.read(1) != b"\n":

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import whole_folder, write_json
+from mgoe._util.files import atomic_folder, write_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
 from mgoe.experiments.cells import DONE, INFLUENCE
@@ -115,7 +115,7 @@ def _take_cell(plan: Plan, entry: Entry, part: kept.Part, judged: dict[str, str 
         return "judged on other rows"
     influence, rows = unpack(line["influence"]), _rows(entry, line)
     part.begin()
-    with whole_folder(part.path) as folder:  # in the place of a fit that was cut off
+    with atomic_folder(part.path) as folder:  # in the place of a fit that was cut off
         influence.save(folder / INFLUENCE)
         write_json(folder / records.TAKEN, line)
         write_rows(folder / DONE, rows)

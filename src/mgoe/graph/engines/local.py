@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB
-from mgoe._util.prefetch import ahead
+from mgoe._util.prefetch import prefetched
 from mgoe._util.tables import batches, bounded
 from mgoe.graph.build.stages import Advance
 from mgoe.graph.fold import Moments, in_order, whole_pairs, write_pairs
@@ -41,7 +41,7 @@ class Embedded:
         with (
             bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
             closing(
-                ahead(whole_pairs(batches(in_order(history))))
+                prefetched(whole_pairs(batches(in_order(history))))
             ) as chunks,  # the engine merges while the chunk before is folded
         ):
             write_pairs(chunks, moments, tasks, folders, advance)

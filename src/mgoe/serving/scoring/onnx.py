@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mgoe import __version__
 from mgoe._util.extras import load
-from mgoe._util.files import remove_folder, sha256, sync, writing
+from mgoe._util.files import output_errors, remove_folder, sha256, sync
 from mgoe.errors import StoreError
 from mgoe.models import Batch, FoldedHalves, Halves, RankingModel, batch_keys, expanded, neutral
 
@@ -352,7 +352,7 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
         if one.multi and (key := f"{kind}.{one.name}") in sample
     ]
     sample |= {key: torch.full((3, 2), -1) for key in lists}
-    with writing(out):
+    with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             export(Path(scratch) / "plain" / out.name, model, model.predict, sample, lists=lists)

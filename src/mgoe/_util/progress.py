@@ -1,0 +1,87 @@
+"""One progress bar for all long work: rate and time left on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+def is_terminal() -> bool:
+    """Tell whether standard error is a terminal, where progress is shown."""
+    return sys.stderr.isatty()
+
+
+class ProgressBar:
+    """A bar on standard error that vanishes when it is closed.
+
+    Args:
+        title: What is in progress.
+        total: Units of work, if they are known.
+        unit: Their name, such as `events`.
+    """
+
+    def __init__(self, title: str, total: float | None = None, unit: str = ""):
+        self._bar: Progress | None = None
+        if is_terminal():
+            columns = (
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                _Rate(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
+            self._bar.start()
+
+    def advance(self, units: float) -> None:
+        """Count units of work that were just completed."""
+        if self._bar is not None:
+            self._bar.advance(self._task, units)
+
+    def update(
+        self, done: float, total: float | None = None, state: str = "", title: str | None = None
+    ) -> None:
+        """Show how many units are completed, of how many, and a text beside the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, state=state, description=title)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Write units per second with a thousands prefix."""
+        unit, speed = task.fields["unit"], task.speed
+        if not unit or not speed:
+            return Text("")
+        for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if speed >= size:
+                return Text(f"{speed / size:,.1f} {prefix} {unit}/s")
+        return Text(f"{speed:,.1f} {unit}/s")
