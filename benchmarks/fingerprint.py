@@ -121,10 +121,14 @@ def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDA
 
 def live_arrays(bundle: Path, state: Path, users: Sequence[Any], items: Sequence[Any]) -> dict[str, NDArray]:
     """Read every group of pairs of ids from a bundle's graph with the live events of a state folder."""
-    from mgoe.serving import Follower, open_events
+    from mgoe.serving import open_events
 
-    follower = Follower.of(open_events(state, make=False), mgoe.load(bundle))
-    return follower.live.gather(*looked_up(follower.live, users, items), GROUPS)
+    try:
+        from mgoe.serving import Consumer
+    except ImportError:
+        from mgoe.serving import Follower as Consumer
+    consumer = Consumer.of(open_events(state, make=False), mgoe.load(bundle))
+    return consumer.live.gather(*looked_up(consumer.live, users, items), GROUPS)
 
 
 def codes_of(bundle: Path, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:

@@ -35,7 +35,7 @@ from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.bundles import _later
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.serving import Event, EventLog, EventReader, Follower, LiveNodes, every, open_events
+from mgoe.serving import Event, EventLog, EventReader, Consumer, LiveNodes, every, open_events
 from mgoe.serving.events.log import START
 from tests.effort import SOAK, up_to
 from tests.graph.histories import contents, differences
@@ -132,20 +132,20 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
 def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path: Path):
     old, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     log.append(stream(old, 60))
-    follower = Follower.of(log, old, tmp_path / "state")
-    assert follower.live.stats["events"] == 60
+    consumer = Consumer.of(log, old, tmp_path / "state")
+    assert consumer.live.stats["events"] == 60
     bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
-    assert Follower.of(log, bundle).live.stats["events"] == 0
+    assert Consumer.of(log, bundle).live.stats["events"] == 0
     log.append(stream(old, 10, seed=1))
     log.append(stream(old, 60)[:7])  # sent again
-    swapped = Follower.of(log, bundle, tmp_path / "state")
+    swapped = Consumer.of(log, bundle, tmp_path / "state")
     assert swapped.live.stats["events"] == 10
     assert swapped.live.stats["duplicates"] == 7
     assert swapped.catch_up() == 0
-    assert follower.catch_up() == 10
+    assert consumer.catch_up() == 10
     third = experiments.refresh(bundle.path, log, tmp_path / "third", trim=True)
     check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
-    assert Follower.of(log, third).live.stats["events"] == 0
+    assert Consumer.of(log, third).live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
         experiments.refresh(third.path, log, tmp_path / "fourth")
 
@@ -179,7 +179,7 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     ][-1]["recluster"]
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
-        Follower.of(log, Bundle.open(tmp_path / "new", verify=False))
+        Consumer.of(log, Bundle.open(tmp_path / "new", verify=False))
 
 
 def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
@@ -240,7 +240,7 @@ def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_pa
     assert (change["recluster"], change["events"]) == (True, 0)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     log.append(stream(bundle, 5))
-    assert Follower.of(log, bundle).live.stats["events"] == 5
+    assert Consumer.of(log, bundle).live.stats["events"] == 5
 
 
 REPEATING = st.lists(
@@ -273,7 +273,7 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
         log.append(events[:cut])
         bundle = refreshed(old, log, folder / "first")
         log.append(events[cut:])
-        live = Follower.of(log, bundle).live
+        live = Consumer.of(log, bundle).live
         new = refreshed(bundle, log, folder / "second")
         assert (new is bundle) == (live.stats["events"] == 0)
         asked = np.repeat(users, 2), np.tile(items, 2)
@@ -317,7 +317,7 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     log.append(stream(old, 20))
     other.append(stream(old, 15, seed=2))
     bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
-    assert Follower.of(other, bundle).live.stats["events"] == 15
+    assert Consumer.of(other, bundle).live.stats["events"] == 15
 
 
 @pytest.mark.parametrize("order", ["aba", "abab", "bacab"])
@@ -332,7 +332,7 @@ def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: 
         logs[name].append(part)
         all_of_them.append(part)
         bundle = experiments.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
-    assert [Follower.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
+    assert [Consumer.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
     once = experiments.refresh(finished / "bundle", all_of_them, tmp_path / "once")
     counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
     assert counts[0].sum() == counts[1].sum()
@@ -387,7 +387,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
     log.append([Event(2**70, 4, "click", after + 3)])
     for bundle, born, unknown in ((numbers, 2, 2), (texts, 4, 0)):
         caplog.clear()
-        live = Follower.of(log, bundle).live
+        live = Consumer.of(log, bundle).live
         assert (live.stats["new users"], live.stats["unknown"]) == (born, unknown)
         assert ("events of the log are left out" in caplog.text) == (unknown > 0)
         codes = live.indices("user", ["90500", "90501"])
@@ -399,7 +399,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
         new = experiments.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
         assert new.size("user") == bundle.size("user") + born
         assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
-        again = Follower.of(log, new).live
+        again = Consumer.of(log, new).live
         assert (again.stats["events"], again.size("user")) == (0, new.size("user"))
     assert [line for line in said if "left out" in line] == [
         "2 events are left out: their ids are not of the type that the bundle's are"
@@ -445,22 +445,22 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
             process.send_signal(signal.SIGKILL)
             acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     log = open_events(tmp_path / "state")
-    follower = Follower.of(log, old, tmp_path / "state")
+    consumer = Consumer.of(log, old, tmp_path / "state")
     taken = {event.id: event for _, event in every(log)}
     assert len(acknowledged) > 5 * KILLS
     assert set(acknowledged) <= set(taken)
     once = LiveNodes.of(old)
     once.apply(list(taken.values()))
-    assert once.stats["events"] == len(taken) == follower.live.stats["events"]
-    check_same(once, Follower.of(log, old).live)
+    assert once.stats["events"] == len(taken) == consumer.live.stats["events"]
+    check_same(once, Consumer.of(log, old).live)
     bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
     check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
-    assert Follower.of(log, bundle).live.stats["events"] == 0
+    assert Consumer.of(log, bundle).live.stats["events"] == 0
 
 
 if __name__ == "__main__":
     served, state, run = Bundle.open(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    server = Follower.of(open_events(state), served, state)
+    server = Consumer.of(open_events(state), served, state)
     coming = stream(served, 2000, seed=run + 10)
     for event in coming:
         for _ in range(1 + (event.time % 3 == 0)):  # some are sent twice

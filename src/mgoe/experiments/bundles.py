@@ -19,7 +19,7 @@ from mgoe.experiments.stages import Say
 from mgoe.experiments.watch import Watch
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events.event import Deed, Event, typed
+from mgoe.serving.events.event import Interaction, Event, typed
 from mgoe.serving.events.log import START
 from mgoe.serving.online.consumer import HELD, position_of, positions
 
@@ -108,11 +108,11 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
     check_no_events(out)
 
 
-def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Deed], Position, int]:
+def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Interaction], Position, int]:
     """What was done after a position, each once, where the log ends, and how many events after the position have ids of no use."""
     keys: set[str] = set()
-    seen: set[Deed] = set()
-    found: list[Deed] = []
+    seen: set[Interaction] = set()
+    found: list[Interaction] = []
     position, limit, strange = held, log.order(held), 0
     for position, event in _typed(log, reader):
         later = log.order(position) > limit
@@ -121,7 +121,7 @@ def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Dee
         elif event.behavior in reader.behaviors and (event.id is None or event.id not in keys):
             if event.id is not None:
                 keys.add(event.id)
-            new = event.deeds(reader.behaviors[event.behavior]) - seen
+            new = event.interactions(reader.behaviors[event.behavior]) - seen
             if later:
                 found += sorted(new, key=lambda deed: deed[-1])
             seen |= new
@@ -137,7 +137,7 @@ def _typed(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event
         after = positions[-1]
 
 
-def _table(deeds: list[Deed], bundle: Bundle) -> ibis.Table:
+def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
     """As a table of an engine, in which each task is a behaviour of its own name."""
     kinds = {
         "user": bundle.encoders.users.type,
@@ -145,7 +145,7 @@ def _table(deeds: list[Deed], bundle: Bundle) -> ibis.Table:
         "time": pa.int64(),
         "behavior": pa.string(),
     }
-    named = [(user, item, time, bundle.tasks[task]) for user, item, time, task in deeds]
+    named = [(user, item, time, bundle.tasks[task]) for user, item, time, task in interactions]
     columns = {
         name: pa.array(values, kind)
         for (name, kind), values in zip(kinds.items(), zip(*named, strict=True), strict=True)

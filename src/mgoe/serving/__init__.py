@@ -6,17 +6,17 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, 
 from mgoe.serving.events.event import Event, EventReader
 from mgoe.serving.events.log import EventLog, FileLog, Position, every
 from mgoe.serving.events.stores import check_no_events, open_events
-from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.consumer import Consumer
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.live_bundle import LiveBundle
 from mgoe.serving.scoring.scorer import Scorer
 
 __all__ = [
+    "Consumer",
     "Event",
     "EventLog",
     "EventReader",
     "FileLog",
-    "Follower",
     "LiveBundle",
     "LiveNodes",
     "Position",

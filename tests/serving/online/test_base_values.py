@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
-from mgoe.serving.online import base_values as before
+from mgoe.serving.online import base_values
 from mgoe.serving.online.base_values import score_sums, tasks_done
 from tests.effort import up_to
 
@@ -29,7 +29,7 @@ def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
     indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
     score = np.random.default_rng(seed).integers(0, 2**32, indptr[-1], np.uint32)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(before, "BLOCK_PAIRS", part)
+        patched.setattr(base_values, "BLOCK_PAIRS", part)
         found = score_sums(snapshot(indptr, score), "user")
     assert found.tolist() == [sum(row.tolist()) for row in np.split(score, indptr[1:-1])][: len(degrees)]
 
@@ -38,7 +38,7 @@ def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
 @given(codes=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
 def test_pairs_are_counted_by_the_tasks_done(codes, part):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(before, "BLOCK_PAIRS", part)
+        patched.setattr(base_values, "BLOCK_PAIRS", part)
         found = tasks_done(np.array(codes, np.uint8), 3)
     assert found.tolist() == [sum(code >> t & 1 for code in codes) for t in range(3)]
 
@@ -48,7 +48,7 @@ def test_pairs_are_counted_by_the_tasks_done(codes, part):
     lambda held: score_sums(snapshot(np.array([0, *range(2, len(held) + 1, len(held) // 50)]), held), "user"),
 ])  # fmt: skip
 def test_no_whole_copy_is_made(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(before, "BLOCK_PAIRS", 10_000)
+    monkeypatch.setattr(base_values, "BLOCK_PAIRS", 10_000)
     held = np.ones(1_000_000, np.uint8)
     tracemalloc.start()
     try:

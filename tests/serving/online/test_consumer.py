@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from mgoe.serving.events.event import Event
-from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.consumer import Consumer
 from tests.graph.histories import BUCKET
 from tests.serving.online.worlds import World, read_of
 
@@ -71,29 +71,29 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
     wanted = snapshot.untouched()
     wanted.apply([*first, *second])
 
-    def begun() -> Follower:
-        follower = Follower(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
-        follower.catch_up()
-        follower.log.events += [*second, held]
-        return follower
+    def begun() -> Consumer:
+        consumer = Consumer(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
+        consumer.catch_up()
+        consumer.log.events += [*second, held]
+        return consumer
 
     lines = lines_of_a_commit(begun().catch_up)
     assert len(lines) > 100
     for line in sorted(lines):
-        follower = begun()
-        version = follower.live.version
+        consumer = begun()
+        version = consumer.live.version
         with pytest.raises(MemoryError):
-            lines_of_a_commit(follower.catch_up, line)
-        assert follower.catch_up() > 0
-        assert follower.catch_up() == 0
-        assert set(follower.live.touched("item", version).tolist()) >= set(
-            follower.live.look_up("item", [1, 10_001]).tolist()
+            lines_of_a_commit(consumer.catch_up, line)
+        assert consumer.catch_up() > 0
+        assert consumer.catch_up() == 0
+        assert set(consumer.live.touched("item", version).tolist()) >= set(
+            consumer.live.look_up("item", [1, 10_001]).tolist()
         )
-        assert {name: follower.live.stats[name] for name in ("events", "late")} == {
+        assert {name: consumer.live.stats[name] for name in ("events", "late")} == {
             name: wanted.stats[name] for name in ("events", "late")
         }
         found, expected = (
-            read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (follower.live, wanted)
+            read_of(live, [0, 1, 2, 3, 10_000, 10_001, 10_002]) for live in (consumer.live, wanted)
         )
         for name in expected:
             assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.data import Vocabulary
 from mgoe.serving.online import id_lookup as codes
-from mgoe.serving.online.id_lookup import Codes
+from mgoe.serving.online.id_lookup import IdLookup
 
 integers = st.one_of(st.integers(-50, 50), st.integers(-(2**63), 2**63 - 1))
 asked = st.lists(
@@ -26,7 +26,7 @@ asked = st.lists(
 
 
 def check_equal(ids: pa.Array, wanted: list[int | str]) -> None:
-    codes = Codes(Vocabulary(ids))
+    codes = IdLookup(Vocabulary(ids))
     expected = [int(codes.vocabulary.indices([one])[0]) if fits(one, ids) else -1 for one in wanted]
     assert codes.of(wanted).tolist() == expected
 
@@ -53,12 +53,12 @@ def test_strings(ids: list[str], wanted: list[int | str]):
 
 @pytest.mark.parametrize("one", ["--5", "-", "5-", "-0", "05", "²", "9" * 20])
 def test_a_text_that_writes_no_number_is_an_id_never_seen(one: str):
-    assert Codes(Vocabulary(pa.array([5, -5, 0], pa.int64()))).of([one, 5, "-5"]).tolist() == [-1, 0, 1]
+    assert IdLookup(Vocabulary(pa.array([5, -5, 0], pa.int64()))).of([one, 5, "-5"]).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.string()])
 def test_no_id_at_all(kind: pa.DataType):
-    codes = Codes(Vocabulary(pa.array([], kind)))
+    codes = IdLookup(Vocabulary(pa.array([], kind)))
     assert codes.of([]).shape == (0,)
     assert codes.of([1, "1"]).tolist() == [-1, -1]
     assert codes.of([]).dtype == np.int64
@@ -72,5 +72,5 @@ def test_strings_are_read_in_slices(monkeypatch: pytest.MonkeyPatch):
     )
     monkeypatch.setattr(codes, "SLICE", 4)
     ids = [f"n{k}" for k in range(10)]
-    assert Codes(Vocabulary(pa.array(ids))).of([*ids, "n10"]).tolist() == [*range(10), -1]
+    assert IdLookup(Vocabulary(pa.array(ids))).of([*ids, "n10"]).tolist() == [*range(10), -1]
     assert asked == [4, 4, 2]

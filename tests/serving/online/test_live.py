@@ -18,7 +18,7 @@ from mgoe.graph import MacroGraph, place
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event
-from mgoe.serving.online.base_values import Before
+from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.overlay import gather_patched, touched
@@ -268,14 +268,14 @@ def test_a_newcomer_is_known_no_sooner_than_its_events(
     large: World, side: Side, monkeypatch: pytest.MonkeyPatch
 ):
     live, seen = large.live(), []
-    before = live.sides[side].before
+    before = live.sides[side].base_values
     size, read_before = live.size(side), type(before).read
 
-    def look(self: Before, codes: np.ndarray, recents: int) -> dict[str, np.ndarray]:
+    def look(self: BaseValues, codes: np.ndarray, recents: int) -> dict[str, np.ndarray]:
         seen.append((live.indices(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]))
         return read_before(self, codes, recents)
 
-    monkeypatch.setattr(Before, "read", look)
+    monkeypatch.setattr(BaseValues, "read", look)
     live.apply([Event(10_000, 10_000, "click", 10 * BUCKET)])
     assert seen == [([-1], size, 0)] * 2
     assert (live.indices(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]) == (
@@ -336,7 +336,7 @@ def test_counts_say_what_came(large: World):
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(Before, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")],
+    [(BaseValues, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")],
 )
 def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(
     large: World, where: type, name: str, monkeypatch: pytest.MonkeyPatch

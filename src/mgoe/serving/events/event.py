@@ -28,7 +28,7 @@ DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
 FIELDS = ("user", "item", "behavior", "time", "id")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
-Deed = tuple[int | str, int | str, int, int]
+Interaction = tuple[int | str, int | str, int, int]
 """User, item, time and task."""
 
 
@@ -50,7 +50,7 @@ class Event:
     time: int
     id: str | None = None
 
-    def deeds(self, tasks: int) -> set[Deed]:
+    def interactions(self, tasks: int) -> set[Interaction]:
         """What counts once: its user, item and time with each of some tasks, given as bits."""
         return {(self.user, self.item, self.time, t) for t in range(tasks.bit_length()) if tasks >> t & 1}
 

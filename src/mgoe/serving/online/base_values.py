@@ -28,7 +28,7 @@ def some_rows(
 
 
 @dataclass(frozen=True)
-class Before:
+class BaseValues:
     """What the snapshot holds of one side, read when a node is touched.
 
     Attributes:
@@ -109,10 +109,10 @@ class Before:
         vectors = s.arrays[f"{self.side}_vectors"]
         held = vectors[inside] if self.nodes else np.zeros((len(codes), vectors.shape[1]), np.float32)
         return {
-            "code": codes, "macro": macro, "edges": np.concatenate(edges, axis=1), "fixed_second": np.stack(second, axis=1),
+            "index": codes, "macro": macro, "edges": np.concatenate(edges, axis=1), "fixed_second": np.stack(second, axis=1),
             "fixed_two": dense, "fixed_sum": own["sum"], "done": own["done"], "degree": np.diff(block.indptr), "events": own["events"],
             "last": own["last"], "fixed_second_sum": SecondSums(self.scores, self.other_sums)(block)["second_sum"], "done_at": done_at,
-            "recent": own["recent"], "recent_code": own["recent_code"], "recent_time": recent_time,
+            "recent": own["recent"], "recent_task_mask": own["recent_code"], "recent_time": recent_time,
             "vectors": np.where(known[:, None], held, 0), "level": np.where(np.diff(block.indptr) > 0, 0, LEVELS),
         }  # fmt: skip
 

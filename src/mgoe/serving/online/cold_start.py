@@ -52,7 +52,7 @@ def sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Sket
     }
 
 
-class Newborn:
+class ColdStart:
     """Places newcomers.
 
     Args:
@@ -115,13 +115,15 @@ class Newborn:
         indptr, numbers = self.pairs.of(side, nodes, slots)
         others = self._others(side, numbers)
         allowed = np.isin(other.level[others], by)
-        block = _block(indptr, np.arange(len(numbers)), self.pairs.code[numbers])
+        block = _block(indptr, np.arange(len(numbers)), self.pairs.task_mask[numbers])
         found = []
-        for r, part in enumerate(nodes.before.snapshot.resolutions):
-            macro = np.where(allowed, other.macro[others, r], nodes.before.other_widths[r]).astype(np.int32)
+        for r, part in enumerate(nodes.base_values.snapshot.resolutions):
+            macro = np.where(allowed, other.macro[others, r], nodes.base_values.other_widths[r]).astype(
+                np.int32
+            )
             found.append(Likeliest(self.scores, macro, getattr(part, f"{side}_chances"))(block)["macro"])
         macro = np.stack(found, axis=1)
-        able = macro[:, 0] < nodes.before.widths[0]
+        able = macro[:, 0] < nodes.base_values.widths[0]
         nodes.level[slots[~able]] = LEVELS
         return slots[able], macro[able], level
 
@@ -146,7 +148,7 @@ class Newborn:
         slots, macro = slots[differs], macro[differs]
         indptr, numbers = self.pairs.of(side, nodes, slots)
         others, degree = self._others(side, numbers), np.diff(indptr)
-        codes, scores = self.pairs.code[numbers], self.scores[self.pairs.code[numbers]]
+        codes, scores = self.pairs.task_mask[numbers], self.scores[self.pairs.task_mask[numbers]]
         other.move(
             others,
             np.repeat(nodes.macro[slots], degree, axis=0),
@@ -154,21 +156,21 @@ class Newborn:
             scores,
             codes,
         )
-        nodes.replace(slots, macro, indptr, other.code[others], scores)
+        nodes.replace(slots, macro, indptr, other.index[others], scores)
         touched[side].append(slots)
         touched[OTHER[side]].append(others)
 
     def _project(self, side: Side, slots: Slots) -> None:
         """Vectors from a node's pairs with nodes of the snapshot, in the order of their codes."""
         nodes, how = self.sides[side], self.sketched[side]
-        slots = slots[nodes.code[slots] >= how.first]
+        slots = slots[nodes.index[slots] >= how.first]
         indptr, numbers = self.pairs.of(side, nodes, slots)
         row, other = (
             np.repeat(np.arange(len(slots)), np.diff(indptr)),
-            self.sides[OTHER[side]].code[self._others(side, numbers)],
+            self.sides[OTHER[side]].index[self._others(side, numbers)],
         )
         order = np.lexsort((other, row))
-        block = _block(indptr, other[order], self.pairs.code[numbers][order])
+        block = _block(indptr, other[order], self.pairs.task_mask[numbers][order])
         own = nodes.fixed_sum[slots] / UNIT
         projection = Projection(self.scores / UNIT, own, how.sums, how.vectors, how.stretch, how.normalize)
         nodes.vectors[slots] = projection(block)["vectors"]

@@ -16,7 +16,7 @@ HELD = "live.json"
 """File of a bundle that says up to where its graph holds the events of each log that it was refreshed from."""
 
 
-class Follower:
+class Consumer:
     """Applies the events of a log to live nodes, each once and in the log's order.
 
     Args:
@@ -31,7 +31,7 @@ class Follower:
         self._mutex = threading.Lock()
 
     @classmethod
-    def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Follower:
+    def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Consumer:
         """Live nodes of a bundle with all events of the log that its graph lacks. Of earlier ones, as far as the log still has them, the
         ids are known: one that is sent again does not count.
 
@@ -43,12 +43,12 @@ class Follower:
         while log.order(position) < log.order(held) and (found := log.read(position)):
             live.skip([event for at, event in found if log.order(at) <= log.order(held)])
             position = found[-1][0]
-        follower = cls(log, live, held)
-        follower.catch_up()
+        consumer = cls(log, live, held)
+        consumer.catch_up()
         if unknown := live.stats["unknown"]:
             rule = "events of the log are left out: their behaviour does no task of the bundle, or their ids are not of its type"
             logging.getLogger(__name__).warning(rule, extra={"fields": {"events": unknown}})
-        return follower
+        return consumer
 
     @property
     def may_be_behind(self) -> bool:

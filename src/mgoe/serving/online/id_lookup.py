@@ -18,7 +18,7 @@ SLICE = 4_096
 """Strings that are read at once, in some 3 ms: between two slices other threads have their turn, which those of Arrow do not give."""
 
 
-class Codes:
+class IdLookup:
     """Codes by id, held for reading often.
 
     Whole numbers are an open hash table, 18 to 36 bytes an id; strings a dictionary, some 150 bytes an id.

@@ -40,10 +40,10 @@ from mgoe.graph.counts import task_share
 from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Deed, Event, read_id, typed
-from mgoe.serving.online.base_values import Before, score_sums, tasks_done
-from mgoe.serving.online.cold_start import Newborn, Sketched, sketched
-from mgoe.serving.online.id_lookup import Codes, Id
+from mgoe.serving.events.event import Event, Interaction, read_id, typed
+from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
+from mgoe.serving.online.cold_start import ColdStart, Sketched, sketched
+from mgoe.serving.online.id_lookup import Id, IdLookup
 from mgoe.serving.online.item_pairs import item_rows
 from mgoe.serving.online.nodes import Change, Nodes
 from mgoe.serving.online.overlay import gather_patched, touched
@@ -79,7 +79,7 @@ class LiveNodes:
     ):
         meta, self.base = graph.meta, graph.latest
         self.vocabularies: dict[Side, Vocabulary] = {"user": users, "item": items}
-        self._known = {side: Codes(vocabulary) for side, vocabulary in self.vocabularies.items()}
+        self._known = {side: IdLookup(vocabulary) for side, vocabulary in self.vocabularies.items()}
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
         self._since = None if graph.since is None else (graph.since + 1) * meta["bucket"]
         self.scores = graph.fixed_scores
@@ -87,21 +87,22 @@ class LiveNodes:
         self._rows = rows["user"]
         sums = {side: score_sums(self.base, side) for side in SIDES}
         share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
-        before: dict[Side, Before] = {
-            side: Before(side, self.base, self.scores, rows[side], share, sums[OTHER[side]]) for side in SIDES
+        before: dict[Side, BaseValues] = {
+            side: BaseValues(side, self.base, self.scores, rows[side], share, sums[OTHER[side]])
+            for side in SIDES
         }
         self._recents = self.base.arrays["recent_items"].shape[1]
-        self._held: set[Deed] = set()
+        self._held: set[Interaction] = set()
         self._held_keys: set[str] = set()
         self._begin(before, sketched(graph, sums["user"]))
 
-    def _begin(self, before: Mapping[Side, Before], sketched: dict[Side, Sketched]) -> None:
+    def _begin(self, before: Mapping[Side, BaseValues], sketched: dict[Side, Sketched]) -> None:
         """Without live events."""
         self.sides: dict[Side, Nodes] = {
             side: Nodes(before[side], self.vocabularies[side].size) for side in SIDES
         }
         self.pairs = LivePairs()
-        self._newborn = Newborn(self.sides, self.pairs, self.scores, sketched)
+        self._cold_start = ColdStart(self.sides, self.pairs, self.scores, sketched)
         self._born: dict[Side, dict[int | str, int]] = {"user": {}, "item": {}}
         self._keys: set[str] = set()
         self._seen: set[tuple[int, int, int]] = set()
@@ -118,7 +119,7 @@ class LiveNodes:
     def untouched(self) -> LiveNodes:
         """Another live state on the same snapshot, without events; what is read of the snapshot, and what it holds, is shared."""
         other = copy(self)
-        other._begin({side: self.sides[side].before for side in SIDES}, self._newborn.sketched)
+        other._begin({side: self.sides[side].base_values for side in SIDES}, self._cold_start.sketched)
         other.version = self.version
         return other
 
@@ -152,7 +153,7 @@ class LiveNodes:
         with self._writer:
             for event in self._understood(events):
                 if event.id not in self._held_keys:
-                    self._held |= event.deeds(self.behaviors[event.behavior])
+                    self._held |= event.interactions(self.behaviors[event.behavior])
                     if event.id is not None:
                         self._held_keys.add(event.id)
 
@@ -170,7 +171,7 @@ class LiveNodes:
     def _with_newcomers(
         self, side: Side, codes: NDArray[np.int64], id_of: Callable[[int], Any]
     ) -> NDArray[np.int64]:
-        """Codes (n,) of the vocabulary, and those of newcomers in the rows that it lacks."""
+        """Return indices (n,) of the vocabulary, and those of newcomers in the rows that it lacks."""
         kind, born = self.vocabularies[side].type, self._born[side]
         if born and (missed := np.flatnonzero(codes < 0)).size:
             with self.lock:
@@ -194,7 +195,7 @@ class LiveNodes:
 
     def size(self, side: Side) -> int:
         """Nodes that have a code."""
-        return self.sides[side].codes
+        return self.sides[side].count
 
     def gather(
         self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
@@ -202,7 +203,7 @@ class LiveNodes:
         """What a model reads of each pair, as `Snapshot.gather` with the live events in it. The form that every faster one must equal.
 
         Args:
-            users, items: Codes; -1 is a node without history. Shape (B,) each.
+            users, items: Indices; -1 is a node without history. Shape (B,) each.
             groups: Which inputs to bring.
         """
         with self.lock:
@@ -222,28 +223,28 @@ class LiveNodes:
         """Items in a user's history, rising; none for one without."""
         held, nodes = self.base.known_items(user), self.sides["user"]
         with self.lock:
-            if not 0 <= user < nodes.codes or nodes.slot[user] < 0:
+            if not 0 <= user < nodes.count or nodes.slot[user] < 0:
                 return held
             _, numbers = self.pairs.of("user", nodes, nodes.slot[[user]].astype(np.int64))
-            return np.union1d(held, self.sides["item"].code[self.pairs.item[numbers]]).astype(np.int32)
+            return np.union1d(held, self.sides["item"].index[self.pairs.item[numbers]]).astype(np.int32)
 
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
         """Nodes that have changed after a version."""
         nodes = self.sides[side]
         with self.lock:
-            return nodes.code[: nodes.size][nodes.version[: nodes.size] > since]
+            return nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
 
     def changes(self, side: Side, code: int) -> dict[str, Any]:
         """What live events changed of a node: pairs, events and score before and now, its live neighbours, and whether it is a newcomer."""
         nodes = self.sides[side]
         with self.lock:
-            slot = int(nodes.slot[code]) if 0 <= code < nodes.codes else -1
+            slot = int(nodes.slot[code]) if 0 <= code < nodes.count else -1
             if slot < 0:
                 return {}
-            before = nodes.before.read(np.array([code]), self._recents)
+            before = nodes.base_values.read(np.array([code]), self._recents)
             _, numbers = self.pairs.of(side, nodes, np.array([slot]))
             numbers = numbers[np.argsort(-self.pairs.time[numbers], kind="stable")]
-            other = self.sides[OTHER[side]].code[
+            other = self.sides[OTHER[side]].index[
                 (self.pairs.item if side == "user" else self.pairs.user)[numbers]
             ]
             return {
@@ -286,7 +287,9 @@ class LiveNodes:
                 continue
             if event.id is not None:
                 keys.add(event.id)
-            if tasks := sum(1 << t for *_, t in event.deeds(self.behaviors[event.behavior]) - self._held):
+            if tasks := sum(
+                1 << t for *_, t in event.interactions(self.behaviors[event.behavior]) - self._held
+            ):
                 counted.append((event, tasks))
         return counted, keys
 
@@ -299,7 +302,7 @@ class LiveNodes:
         values = {}
         for side in SIDES:  # readers need not wait for this, and know no newcomer before its state is there
             if len(new := self.sides[side].untouched(codes[side])):
-                values[side] = self.sides[side].before.read(new, self._recents)
+                values[side] = self.sides[side].base_values.read(new, self._recents)
         with self.lock:
             for side in SIDES:
                 self._name(side, born[side])
@@ -312,7 +315,7 @@ class LiveNodes:
         codes = self.look_up(side, ids)
         unknown = np.flatnonzero(codes < 0)
         born = {
-            one: self.sides[side].codes + k for k, one in enumerate(dict.fromkeys(ids[k] for k in unknown))
+            one: self.sides[side].count + k for k, one in enumerate(dict.fromkeys(ids[k] for k in unknown))
         }
         codes[unknown] = [born[ids[k]] for k in unknown]
         return codes, list(born)
@@ -320,7 +323,7 @@ class LiveNodes:
     def _name(self, side: Side, born: list[int | str]) -> None:
         """Let newcomers be known by their ids."""
         nodes = self.sides[side]
-        self._born[side].update(zip(born, range(nodes.codes, nodes.codes + len(born)), strict=True))
+        self._born[side].update(zip(born, range(nodes.count, nodes.count + len(born)), strict=True))
         nodes.born([_rank(one) for one in born])
 
     def _commit(self, events: list[tuple[Event, int]], codes: dict[Side, NDArray[np.int64]]) -> int:
@@ -333,8 +336,8 @@ class LiveNodes:
         )
         fresh, counts, seen = self._fresh(numbers, bits, time)
         changed = np.unique(numbers)
-        old = {name: getattr(self.pairs, name)[changed] for name in ("code", "time", "events")}
-        np.bitwise_or.at(self.pairs.code, numbers, bits)
+        old = {name: getattr(self.pairs, name)[changed] for name in ("task_mask", "time", "events")}
+        np.bitwise_or.at(self.pairs.task_mask, numbers, bits)
         np.maximum.at(self.pairs.time, numbers, time)
         np.add.at(self.pairs.events, numbers, counts)
         self.pairs.events[changed] = np.minimum(self.pairs.events[changed], MOST_EVENTS)
@@ -344,7 +347,7 @@ class LiveNodes:
         }
         for side in SIDES:
             self.sides[side].add(self._change(side, changed, old, slots))
-        touched = self._newborn.settle({side: np.unique(slots[side]) for side in SIDES})
+        touched = self._cold_start.settle({side: np.unique(slots[side]) for side in SIDES})
         for side in SIDES:
             self.sides[side].finish(touched[side], self.version)
         self._seen |= seen
@@ -378,14 +381,14 @@ class LiveNodes:
         pairs, other = self.pairs, self.sides[OTHER[side]]
         return Change(
             own=slots[side],
-            other_code=other.code[slots[OTHER[side]]],
+            other=other.index[slots[OTHER[side]]],
             other_macro=other.macro[slots[OTHER[side]]],
-            score=self.scores[pairs.code[changed]],
-            old_score=self.scores[old["code"]],
-            base_score=self.scores[pairs.base_code[changed]],
-            code=pairs.code[changed],
-            old_code=old["code"],
-            new=old["code"] == 0,
+            score=self.scores[pairs.task_mask[changed]],
+            old_score=self.scores[old["task_mask"]],
+            base_score=self.scores[pairs.base_task_mask[changed]],
+            task_mask=pairs.task_mask[changed],
+            old_task_mask=old["task_mask"],
+            new=old["task_mask"] == 0,
             events=pairs.events[changed] - old["events"],
             time=pairs.time[changed],
             known=other.known,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.bundle import Bundle
 from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.log import EventLog
-from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.consumer import Consumer
 from mgoe.serving.online.live import LiveNodes
 
 
@@ -28,7 +28,7 @@ class LiveBundle(Bundle):
 
     def __init__(self, bundle: Bundle, log: EventLog):
         super().__init__(bundle.path, bundle.manifest)
-        self._live = Follower.of(log, bundle).live
+        self._live = Consumer.of(log, bundle).live
 
     @property
     def _history(self) -> LiveNodes:

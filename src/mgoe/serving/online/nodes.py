@@ -17,7 +17,7 @@ from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.pair_rows import OTHER
 from mgoe.graph.scores import UNIT
 from mgoe.serving.online import kernels
-from mgoe.serving.online.base_values import Before
+from mgoe.serving.online.base_values import BaseValues
 
 LEAST = 64
 """Rows of an array that is empty."""
@@ -68,7 +68,7 @@ class Nodes(Growing):
     Attributes:
         slot: Slot of each code, -1 where it is untouched. Shape (at least the codes,).
         rank: By what newcomers with the same moment and score come in recents. Shape (at least the newcomers,).
-        code: Shape (n,).
+        index: Of the node. Shape (n,).
         version: Of the live state at the last change. Shape (n,).
         level: 0 where the snapshot has placed the node, else the round in which live events have. Shape (n,).
         macro: Own macro node at each of Z resolutions; the cold one is the last. Shape (n, Z).
@@ -79,12 +79,12 @@ class Nodes(Growing):
         fixed_two: All 2nd-order edges at the dense resolution, unit 2^-24. Shape (n, K).
         done, degree, events, last: Pairs by task (n, T), pairs, events since the snapshot before the latest, last moment (n,).
         done_at: Neighbours by task and their macro node. Shape (n, T, other K + 1).
-        recent, recent_code, recent_time: Newest first, -1 at the end. Shape (n, R).
+        recent, recent_task_mask, recent_time: Newest first, -1 at the end. Shape (n, R).
         head: First live pair, -1 where there is none. Shape (n,).
         sum, second_sum, second, counts, one, two, table, vectors: What a model reads, as in `Snapshot` and `Resolution`.
     """
 
-    code: NDArray[np.int64]
+    index: NDArray[np.int64]
     version: NDArray[np.int64]
     level: NDArray[np.int8]
     macro: NDArray[np.int32]
@@ -99,7 +99,7 @@ class Nodes(Growing):
     last: NDArray[np.int64]
     done_at: NDArray[np.int32]
     recent: NDArray[np.int32]
-    recent_code: NDArray[np.unsignedinteger]
+    recent_task_mask: NDArray[np.unsignedinteger]
     recent_time: NDArray[np.int64]
     head: NDArray[np.int32]
     sum: NDArray[np.float32]
@@ -111,10 +111,10 @@ class Nodes(Growing):
     table: NDArray[np.int32]
     vectors: NDArray[np.float32]
 
-    def __init__(self, before: Before, codes: int):
+    def __init__(self, before: BaseValues, codes: int):
         s, tasks = before.snapshot, len(before.share)
         widths, to = before.widths, before.other_widths
-        self.before, self.known = before, codes
+        self.base_values, self.known = before, codes
         self.starts = np.concatenate([[0], np.cumsum(np.array(to) + 1)]).astype(np.int64)
         self.slot = np.full(max(codes, 1), -1, np.int32)
         self.rank = np.zeros(LEAST, np.int64)
@@ -122,11 +122,11 @@ class Nodes(Growing):
         recents = s.arrays[f"recent_{OTHER[before.side]}s"].shape[1]
         i64, f32, f16, i32 = np.int64, np.float32, np.float16, np.int32
         super().__init__({
-            "code": (i64, (), -1), "version": (i64, (), 0), "level": (np.int8, (), 0), "macro": (i32, (len(widths),), 0),
+            "index": (i64, (), -1), "version": (i64, (), 0), "level": (np.int8, (), 0), "macro": (i32, (len(widths),), 0),
             "edges": (i64, (int(self.starts[-1]),), 0), "fixed_sum": (i64, (), 0), "fixed_second_sum": (i64, (), 0),
             "fixed_second": (i64, (len(widths),), 0), "fixed_two": (i64, (widths[s.dense],), 0), "done": (i32, (tasks,), 0),
             "degree": (i64, (), 0), "events": (i32, (), 0), "last": (i64, (), NEVER), "done_at": (i32, (tasks, to[s.dense] + 1), 0),
-            "recent": (i32, (recents,), -1), "recent_code": (s.arrays["pairs.task_mask"].dtype, (recents,), 0),
+            "recent": (i32, (recents,), -1), "recent_task_mask": (s.arrays["pairs.task_mask"].dtype, (recents,), 0),
             "recent_time": (i64, (recents,), 0), "head": (i32, (), -1), "sum": (f32, (), 0), "second_sum": (f32, (), 0),
             "second": (f32, (len(widths),), 0), "counts": (f32, (2 * tasks + 3,), 0), "one": (f16, (to[s.dense],), 0),
             "two": (f16, (widths[s.dense],), 0), "table": (i32, (tasks,), 0),
@@ -134,7 +134,7 @@ class Nodes(Growing):
         })  # fmt: skip
 
     @property
-    def codes(self) -> int:
+    def count(self) -> int:
         """Nodes that have a code, newcomers included."""
         return self.known + self.newcomers
 
@@ -143,58 +143,58 @@ class Nodes(Growing):
         first, self.newcomers = self.newcomers, self.newcomers + len(ranks)
         self.rank = grown(self.rank, self.newcomers, np.zeros(1, np.int64))
         self.rank[first : self.newcomers] = ranks
-        self.slot = grown(self.slot, self.codes, np.full(1, -1, np.int32))
+        self.slot = grown(self.slot, self.count, np.full(1, -1, np.int32))
 
     def untouched(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those without a slot, each once."""
         codes = np.unique(codes)
-        seen = codes < self.codes
+        seen = codes < self.count
         seen[seen] = self.slot[codes[seen]] >= 0
         return codes[~seen]
 
     def touch(self, values: Mapping[str, NDArray]) -> None:
-        """Give slots to nodes, from what `Before.read` found."""
-        slots = self.extend(len(values["code"]))
+        """Give slots to nodes, from what `BaseValues.read` found."""
+        slots = self.extend(len(values["index"]))
         for name, rows in values.items():
             getattr(self, name)[slots] = rows
-        self.slot[values["code"]] = slots
+        self.slot[values["index"]] = slots
 
     def add(self, change: Change) -> None:
         """Add changed pairs to the sums of their nodes of this side."""
-        b, c = self.before, change
-        kernels.sums(c.own, c.other_code, c.score, c.old_score, c.base_score, c.code, c.old_code, c.new, c.events, c.time, b.other_sums,
+        b, c = self.base_values, change
+        kernels.sums(c.own, c.other, c.score, c.old_score, c.base_score, c.task_mask, c.old_task_mask, c.new, c.events, c.time, b.other_sums,
               self.fixed_sum, self.fixed_second_sum, self.done, self.degree, self.events, self.last)  # fmt: skip
         kernels.recents(
             c.own,
-            c.other_code,
-            c.code,
+            c.other,
+            c.task_mask,
             c.time,
             b.scores,
             c.known,
             c.rank,
             self.recent,
-            self.recent_code,
+            self.recent_task_mask,
             self.recent_time,
         )
         step = c.score - c.old_score
         for r in range(len(b.widths)):
             edges, dense = b.edges(r), r == b.snapshot.dense
             kernels.edges(c.own, c.other_macro[:, r], step, self.edges[:, self.starts[r] :])
-            kernels.second_own(c.own, c.other_code, step, c.base_score, edges.indptr, edges.macro, edges.score, self.macro[:, r],
+            kernels.second_own(c.own, c.other, step, c.base_score, edges.indptr, edges.macro, edges.score, self.macro[:, r],
                         self.fixed_second[:, r])  # fmt: skip
             if dense:
-                kernels.second_all(c.own, c.other_code, step, c.base_score, edges.indptr, edges.macro, edges.score, self.macro[:, r],
+                kernels.second_all(c.own, c.other, step, c.base_score, edges.indptr, edges.macro, edges.score, self.macro[:, r],
                             self.fixed_two)  # fmt: skip
-                kernels.tally(c.own, c.other_macro[:, r], c.code & ~c.old_code, 1, self.done_at)
+                kernels.tally(c.own, c.other_macro[:, r], c.task_mask & ~c.old_task_mask, 1, self.done_at)
 
     def move(
         self, slots: NDArray, former: NDArray, now: NDArray, scores: NDArray[np.int64], codes: NDArray
     ) -> None:
         """Pairs whose other node has another macro node than before. Shapes (m,), (m, Z), (m, Z), (m,), (m,)."""
-        for r in range(len(self.before.widths)):
+        for r in range(len(self.base_values.widths)):
             for macro, sign in ((former, -1), (now, 1)):
                 kernels.edges(slots, macro[:, r], sign * scores, self.edges[:, self.starts[r] :])
-        dense = self.before.snapshot.dense
+        dense = self.base_values.snapshot.dense
         kernels.tally(slots, former[:, dense], codes, -1, self.done_at)
         kernels.tally(slots, now[:, dense], codes, 1, self.done_at)
 
@@ -212,14 +212,14 @@ class Nodes(Growing):
         """
         self.macro[slots] = macro
         for r in range(macro.shape[1]):
-            edges, own = self.before.edges(r), np.repeat(slots, np.diff(indptr))
+            edges, own = self.base_values.edges(r), np.repeat(slots, np.diff(indptr))
             self.fixed_second[slots, r] = 0
             kernels.second_own(own, other, scores, np.zeros_like(scores), edges.indptr, edges.macro, edges.score, self.macro[:, r],
                         self.fixed_second[:, r])  # fmt: skip
 
     def finish(self, slots: NDArray[np.int64], version: int) -> None:
         """What a model reads of nodes that have changed. Idle buckets count from the snapshot's cut, rates go by its shares."""
-        b, s = self.before, self.before.snapshot
+        b, s = self.base_values, self.base_values.snapshot
         self.version[slots] = version
         self.sum[slots], self.second[slots] = (
             to_units(self.fixed_sum[slots], UNIT),
@@ -243,10 +243,10 @@ class Change:
 
     Attributes:
         own: Slot of the node of this side.
-        other_code: Code of the other node.
+        other: Code of the other node.
         other_macro: Its macro nodes.
         score, old_score, base_score: Fixed point: now, before this change, and in the snapshot.
-        code, old_code: Tasks done, as bits: now and before.
+        task_mask, old_task_mask: Tasks done, as bits: now and before.
         new: Whether the pair was not there before.
         events: How many more.
         time: Of the last event.
@@ -255,13 +255,13 @@ class Change:
     """
 
     own: NDArray[np.int64]
-    other_code: NDArray[np.int64]
+    other: NDArray[np.int64]
     other_macro: NDArray[np.int32]
     score: NDArray[np.int64]
     old_score: NDArray[np.int64]
     base_score: NDArray[np.int64]
-    code: NDArray[np.int64]
-    old_code: NDArray[np.int64]
+    task_mask: NDArray[np.int64]
+    old_task_mask: NDArray[np.int64]
     new: NDArray[np.bool_]
     events: NDArray[np.int64]
     time: NDArray[np.int64]

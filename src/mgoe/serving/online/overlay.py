@@ -54,7 +54,7 @@ class _Part:
 
     @property
     def side(self) -> Side:
-        return self.nodes.before.side
+        return self.nodes.base_values.side
 
     @property
     def slots(self) -> NDArray[np.int32]:
@@ -78,7 +78,7 @@ class _Part:
     def edges(self, r: int) -> tuple[NDArray, NDArray, NDArray]:
         """1st-order edges at a resolution; of nodes not asked for none."""
         indptr, column, score = getattr(self.base.resolutions[r], f"{self.side}_edges")
-        width = self.nodes.before.other_widths[r]
+        width = self.nodes.base_values.other_widths[r]
         dense, slots, codes = (
             np.zeros((len(self.codes), width), np.int64),
             self.slots[: self.asked],
@@ -111,7 +111,7 @@ def gather_patched(
         "item": np.asarray(items, np.int64),
     }
     wanted = {
-        side: np.where(codes < sides[side].codes, np.maximum(codes, -1), -1) for side, codes in wanted.items()
+        side: np.where(codes < sides[side].count, np.maximum(codes, -1), -1) for side, codes in wanted.items()
     }
     asked = {side: np.unique(codes[codes >= 0]) for side, codes in wanted.items()}
     recent = {side: _Part(sides[side], base, asked[side], 0) for side in SIDES}
@@ -143,7 +143,7 @@ def touched(
     if not any(nodes.size for nodes in sides.values()):
         return out
     for side, codes in asked.items():
-        row = np.flatnonzero((codes >= 0) & (codes < sides[side].codes))
+        row = np.flatnonzero((codes >= 0) & (codes < sides[side].count))
         out[row] |= sides[side].slot[codes[row]] >= 0
         if "recents" in groups or "sketch" in groups:
             recent = base.arrays[f"recent_{OTHER[side]}s"]
@@ -157,7 +157,7 @@ def _recent(part: _Part) -> tuple[NDArray[np.int64], NDArray]:
     """Codes of recent neighbours and tasks done with them. Shape (n, R) each."""
     name = f"recent_{OTHER[part.side]}s"
     codes = part.rows(part.base.arrays[name], part.nodes.recent, -1).astype(np.int64)
-    return codes, part.rows(part.base.arrays[f"{name}_task_mask"], part.nodes.recent_code, 0)
+    return codes, part.rows(part.base.arrays[f"{name}_task_mask"], part.nodes.recent_task_mask, 0)
 
 
 def _arrays(part: _Part, other: _Part) -> dict[str, NDArray]:
@@ -181,7 +181,7 @@ def _resolution(base: Snapshot, parts: Mapping[Side, _Part], r: int, edges: bool
     """Macro nodes of the small snapshot, and where they are read its edges."""
     whole, changed = base.resolutions[r], {}
     for side, part in parts.items():
-        cold = part.nodes.before.widths[r]
+        cold = part.nodes.base_values.widths[r]
         changed[f"{side}_macro"] = part.rows(getattr(whole, f"{side}_macro"), part.nodes.macro[:, r], cold)
         if edges:
             changed[f"{side}_second"] = part.rows(
@@ -206,7 +206,7 @@ def _pairs(
         (pairs.number(*pair) for pair in zip(user.tolist(), item.tolist(), strict=True)), np.int64, len(user)
     )
     live = number >= 0
-    code[live], time[live] = pairs.code[number[live]], pairs.time[number[live]]
+    code[live], time[live] = pairs.task_mask[number[live]], pairs.time[number[live]]
     there = code > 0
     row, column = parts["user"].local(user[there]), parts["item"].local(item[there])
     order = np.lexsort((column, row))

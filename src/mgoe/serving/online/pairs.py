@@ -15,7 +15,7 @@ class LivePairs(Growing):
 
     Attributes:
         user, item: Slots. Shape (E,).
-        code, base_code: Tasks done, as bits, now and in the snapshot. Shape (E,).
+        task_mask, base_task_mask: Tasks done, as bits, now and in the snapshot. Shape (E,).
         time: Of the last event. Shape (E,).
         events: Since the snapshot before the latest. Shape (E,).
         next_user, next_item: The next pair of the same user or item, -1 at the end. Shape (E,).
@@ -23,8 +23,8 @@ class LivePairs(Growing):
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
-    code: NDArray[np.int64]
-    base_code: NDArray[np.int64]
+    task_mask: NDArray[np.int64]
+    base_task_mask: NDArray[np.int64]
     time: NDArray[np.int64]
     events: NDArray[np.int64]
     next_user: NDArray[np.int32]
@@ -33,7 +33,7 @@ class LivePairs(Growing):
     def __init__(self) -> None:
         i64, i32 = np.int64, np.int32
         super().__init__({
-            "user": (i32, (), -1), "item": (i32, (), -1), "code": (i64, (), 0), "base_code": (i64, (), 0), "time": (i64, (), NEVER),
+            "user": (i32, (), -1), "item": (i32, (), -1), "task_mask": (i64, (), 0), "base_task_mask": (i64, (), 0), "time": (i64, (), NEVER),
             "events": (i64, (), 0), "next_user": (i32, (), -1), "next_item": (i32, (), -1),
         })  # fmt: skip
         self._number: dict[tuple[int, int], int] = {}
@@ -53,7 +53,7 @@ class LivePairs(Growing):
             at = np.empty(len(new), np.int64)
             kernels.pair_at(rows.indptr, rows.other, users[new], items[new], at)
             there, known = numbers[at >= 0], at[at >= 0]
-            self.code[there] = self.base_code[there] = rows.code[known]
+            self.task_mask[there] = self.base_task_mask[there] = rows.code[known]
             self.time[there], self.events[there] = rows.time[known], rows.events[known]
             self.user[numbers], self.item[numbers] = (
                 sides["user"].slot[users[new]],

@@ -24,7 +24,7 @@ from mgoe.errors import RequestError
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.events.event import Event, EventReader
 from mgoe.serving.events.log import EventLog
-from mgoe.serving.online.consumer import Follower
+from mgoe.serving.online.consumer import Consumer
 from mgoe.serving.online.id_lookup import Id
 from mgoe.serving.scoring.context import check_context
 from mgoe.serving.scoring.onnx import Precision, Runtime
@@ -58,8 +58,8 @@ class Engine:
         self.bundle, self.tasks, self.objective = bundle, bundle.tasks, bundle.objective
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
-        self._follower = Follower.of(log, bundle, index)
-        self.live = self._follower.live
+        self._consumer = Consumer.of(log, bundle, index)
+        self.live = self._consumer.live
         self._context = bundle.encoders.context_features
         how = scorer or Scoring()
         self._scorer = Scorer.open(bundle, self.live, engine=how.engine, precision=how.precision, kept=index)
@@ -80,7 +80,7 @@ class Engine:
     @property
     def may_be_behind(self) -> bool:
         """Whether `catch_up` may find something; answered at once."""
-        return self._follower.may_be_behind
+        return self._consumer.may_be_behind
 
     def catch_up(self) -> None:
         """Apply what is new in the log, and compute again what is kept of the items it touches, so that no request has to.
@@ -88,7 +88,7 @@ class Engine:
         Raises:
             StoreError: The log is away.
         """
-        if self._follower.catch_up():
+        if self._consumer.catch_up():
             self._scorer.refresh()
 
     @property

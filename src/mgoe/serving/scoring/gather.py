@@ -206,11 +206,11 @@ class PairGather:
             return item, code, time
         pairs, nodes = self._live.pairs, self._live.sides
         entries = kernels.chain(nodes["user"].head[slot], pairs.next_user)
-        fresh = nodes["item"].code[pairs.item[entries]]
+        fresh = nodes["item"].index[pairs.item[entries]]
         kept = ~np.isin(item, fresh)
         item, code, time = (
             np.concatenate([old[kept], new])
-            for old, new in ((item, fresh), (code, pairs.code[entries]), (time, pairs.time[entries]))
+            for old, new in ((item, fresh), (code, pairs.task_mask[entries]), (time, pairs.time[entries]))
         )
         order = np.argsort(item)
         return item[order], code[order], time[order]
