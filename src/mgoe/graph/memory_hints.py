@@ -17,6 +17,8 @@ AHEAD = 8
 """Pairs between the question and the reading."""
 LINE = 64
 """Bytes that come together."""
+LONGEST = 128
+"""Entries of a sparse row that are asked for at most."""
 
 
 def _asking(array: Any, level: int) -> Any:
@@ -60,3 +62,15 @@ def prefetch_long_row(flat, row, width):  # pragma: no cover - compiled
     """As `prefetch_row`, for rows of kilobytes: into the second cache, on whose way more lines have room; a third faster."""
     for column in range(0, width, LINE // flat.itemsize):
         _far(flat, row * width + column)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def ask_entries(indptr, columns, values, nodes, row):  # pragma: no cover - compiled
+    """Ask for what a search in the sparse row of a coming row's node reads: where its entries start, later the entries."""
+    if row + 2 * AHEAD < len(nodes):
+        prefetch(indptr, nodes[row + 2 * AHEAD])
+    node = nodes[row + AHEAD] if row + AHEAD < len(nodes) else -1
+    if 0 <= node < len(indptr) - 1 and node != nodes[row]:
+        start = indptr[node]
+        prefetch_row(columns[start:], 0, min(indptr[node + 1] - start, LONGEST))
+        prefetch(values, start)

@@ -1,0 +1,93 @@
+"""The input groups in their order, and how pairs are read through them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.features.aggregates import Aggregates
+from mgoe.features.context import Context
+from mgoe.features.counts import Counts
+from mgoe.features.edges import Edges
+from mgoe.features.group import Arrays, InputGroup, Key, Part
+from mgoe.features.ids import Ids
+from mgoe.features.pair import Pair
+from mgoe.features.recents import Recents
+from mgoe.features.side import Side
+from mgoe.features.sketch import Sketch
+from mgoe.features.spec import FeatureSpec
+from mgoe.features.view import Pairs, View
+
+GROUPS: dict[str, InputGroup] = {
+    group.name: group
+    for group in (Ids(), Side(), Context(), Recents(), Counts(), Pair(), Sketch(), Edges(), Aggregates())
+}
+"""Registered input groups by name, in the order in which models read their columns. A new group goes at the end, so that
+trained models keep their columns."""
+
+
+def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:
+    """Return the keys of a batch that holds some groups, by name, in the order of `GROUPS`; those of `ids` are always there."""
+    return {
+        key.name: key
+        for name, group in GROUPS.items()
+        if name == "ids" or name in groups
+        for key in group.keys(spec)
+        if key.owners
+    }
+
+
+class Reader:
+    """Reads pairs for one model.
+
+    Args:
+        groups: The groups to read besides `ids`.
+        spec: What the model was made for: sizes of its tables. Without it, nodes are not looked up in tables.
+        part: Read the columns of this part alone, and no others. It needs `spec`.
+    """
+
+    def __init__(self, groups: Iterable[str], spec: FeatureSpec | None = None, part: Part | None = None):
+        wanted = {"ids", *groups}
+        self._spec, self._part = spec, part
+        self._groups: list[tuple[InputGroup, list[Key]]] = []
+        for name, group in GROUPS.items():
+            if name in wanted:
+                keys = [] if spec is None else [key for key in group.keys(spec) if part in key.parts]
+                if part is None or keys:
+                    self._groups.append((group, keys))
+
+    def __call__(
+        self,
+        view: View,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray] | None = None,
+    ) -> Arrays:
+        """Return the arrays of pairs that share one view, by batch key. Labels never enter here.
+
+        Args:
+            view: What the pairs are read from.
+            users, items: By index. One that is negative or beyond the view is a node without history. Shape (B,) each.
+            context: Encoded context features, each of B rows, or of one row for all.
+
+        Raises:
+            GraphError: Users and items differ in length.
+        """
+        pairs = Pairs.of(view, users, items, context or {}, self._spec)
+        out: Arrays = {}
+        for group, keys in self._groups:
+            out |= group.read(view, pairs) if self._part is None else group.read_part(view, pairs, self._part, keys)
+        return out
+
+
+def read(
+    view: View,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    groups: Iterable[str],
+    context: Mapping[str, NDArray] | None = None,
+) -> Arrays:
+    """Return the arrays of some groups for pairs that share one view, without a model. See `Reader`."""
+    return Reader(groups)(view, users, items, context)

@@ -1,0 +1,49 @@
+"""`side`: side features of the user and of the item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from numpy.typing import NDArray
+
+from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, Owner, dense
+from mgoe.features.spec import CategoricalSpec, FeatureSpec
+from mgoe.features.view import Pairs, View
+
+
+class Side(InputGroup):
+    """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists (B, L)."""
+
+    name = "side"
+
+    def keys(self, spec: FeatureSpec) -> list[Key]:
+        users = encoded_keys("user_side", USER, spec.user_side, spec)
+        return users + encoded_keys("item_side", ITEM, spec.item_side, spec)
+
+    def read(self, view: View, pairs: Pairs) -> Arrays:
+        users, items = view.side["user"].gather(pairs.users), view.side["item"].gather(pairs.items)
+        return named("user_side", users) | named("item_side", items)
+
+
+def encoded_keys(prefix: str, owner: Owner, categories: Iterable[CategoricalSpec], spec: FeatureSpec) -> list[Key]:
+    """Return the keys of encoded features: all numbers together, then each category."""
+    numeric = f"{prefix}_numeric"
+    return [dense(numeric, (owner, spec.widths.get(numeric, 0)))] + [
+        Key(
+            f"{prefix}.{feature.name}",
+            "category",
+            (owner,),
+            unknown=-1 if feature.multi else 0,
+            size=feature.size,
+            length=1 if feature.multi else None,
+        )
+        for feature in categories
+    ]
+
+
+def named(prefix: str, features: Mapping[str, NDArray]) -> Arrays:
+    """Return encoded features by batch key."""
+    return {
+        f"{prefix}_numeric" if name == "numeric" else f"{prefix}.{name}": values
+        for name, values in features.items()
+    }

@@ -1,0 +1,71 @@
+"""What a model must know of its data: tasks, sizes and moments, never the data themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """One task: what its label is, and how much its loss weighs."""
+
+    name: str
+    kind: Literal["binary", "regression"] = "binary"
+    weight: float = 1.0
+    given: int | None = None
+    """Number of the task that must be done for this label to count. The labels are NaN elsewhere, so the prediction is
+    conditional."""
+    mean: float = 0.0
+    std: float = 1.0
+    """Moments of a regression label over the training examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalSpec:
+    """A categorical feature with values `[0, size)`, 0 for the unknown; `multi` holds several per row, padded with -1."""
+
+    name: str
+    size: int
+    multi: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """Names, sizes and moments of everything that a batch can hold.
+
+    `widths` and `moments` (mean, std) are keyed by the names of dense batch keys. An absent width is 0, and absent moments
+    leave values as they are.
+    """
+
+    tasks: tuple[TaskSpec, ...]
+    n_users: int
+    n_items: int
+    macro_users: int
+    macro_items: int
+    recents: int
+    widths: dict[str, int]
+    moments: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
+    user_side: tuple[CategoricalSpec, ...] = ()
+    item_side: tuple[CategoricalSpec, ...] = ()
+    context: tuple[CategoricalSpec, ...] = ()
+    positions: int = 0
+    """Shown positions `[0, positions)`; 0 where none is recorded."""
+    task_mask_scores: tuple[float, ...] = ()
+    """Merging score of each task mask. Shape (2^T,)."""
+
+    def to_json(self) -> str:
+        """Return the specification as JSON that restores every float exactly."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureSpec:
+        """Restore what `to_json` wrote."""
+        raw: dict[str, Any] = json.loads(text)
+        raw["tasks"] = tuple(TaskSpec(**task) for task in raw["tasks"])
+        for kind in ("user_side", "item_side", "context"):
+            raw[kind] = tuple(CategoricalSpec(**feature) for feature in raw[kind])
+        raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
+        raw["task_mask_scores"] = tuple(raw["task_mask_scores"])
+        return cls(**raw)

@@ -1,0 +1,236 @@
+"""What pairs are read from: a snapshot, live changes laid over it, side features, and the time it is read as of.
+
+Axes: `B` pairs, `U` users, `I` items, `Z` resolutions, `W` macro nodes of the other side over all resolutions, cold ones
+included, `T` tasks, `R` recent neighbours, `n` changed nodes of one side, `E` changed pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.data import FeatureEncoders, SideFeatures
+from mgoe.errors import GraphError
+from mgoe.features.spec import FeatureSpec
+from mgoe.graph import Snapshot
+from mgoe.graph.blocks import OTHER, SIDES, Side
+
+
+class NodeOverlay(NamedTuple):
+    """Changed nodes of one side. Where `slot[node]` is not negative, a node is read from that row of the other arrays.
+
+    Attributes:
+        slot: Row of each node, -1 where it is unchanged. Shape (at least the nodes,), or (0,) where none has changed.
+        index: The node of each row. Shape (n,).
+        macro: Own macro node at each resolution. Shape (n, Z).
+        edges: 1st-order edges of all resolutions side by side, in fixed point, cold macro nodes included. Shape (n, W).
+        second: 2nd-order edge to the own macro node at each resolution. Shape (n, Z).
+        sum, second_sum: Score sums over one and two steps. Shape (n,).
+        counts: Shape (n, 2T + 3).
+        log_first, log_second: log(1 + edge) of both orders at the dense resolution. Shape (n, K) each.
+        table: Macro task table. Shape (n, T).
+        vectors: Of the sketch. Shape (n, rank).
+        recent, recent_task_mask: Neighbours, newest first, -1 at the end. Shape (n, R).
+        head: First changed pair of the node, -1 where there is none. Shape (n,).
+    """
+
+    slot: NDArray[np.int32]
+    index: NDArray[np.int64]
+    macro: NDArray[np.int32]
+    edges: NDArray[np.int64]
+    second: NDArray[np.float32]
+    sum: NDArray[np.float32]
+    second_sum: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    log_first: NDArray[np.float16]
+    log_second: NDArray[np.float16]
+    table: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    recent: NDArray[np.int32]
+    recent_task_mask: NDArray[np.unsignedinteger]
+    head: NDArray[np.int32]
+
+
+class PairOverlay(NamedTuple):
+    """Changed pairs, chained by user.
+
+    Attributes:
+        item: Row of the item in its `NodeOverlay`. Shape (E,).
+        task_mask: Tasks done, as bits. Shape (E,).
+        time: Of the last event. Shape (E,).
+        next_user: The user's next changed pair, -1 at the end. Shape (E,).
+    """
+
+    item: NDArray[np.int32]
+    task_mask: NDArray[np.int64]
+    time: NDArray[np.int64]
+    next_user: NDArray[np.int32]
+
+
+class Overlay(NamedTuple):
+    """Everything that has changed since the snapshot; a pair or node that is not here is read from the snapshot."""
+
+    user: NodeOverlay
+    item: NodeOverlay
+    pairs: PairOverlay
+
+    @classmethod
+    def empty(cls, snapshot: Snapshot) -> Overlay:
+        """Return the overlay of a snapshot without changes, as training reads it."""
+        i64, i32, f32, f16 = (np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.float16))
+        mask = np.empty((0, 0), snapshot.arrays["pairs.task_mask"].dtype)
+        wide = {kind.dtype: kind.reshape(0, 0) for kind in (i64, i32, f32, f16)}
+        nodes = NodeOverlay(
+            slot=i32,
+            index=i64,
+            macro=wide[i32.dtype],
+            edges=wide[i64.dtype],
+            second=wide[f32.dtype],
+            sum=f32,
+            second_sum=f32,
+            counts=wide[f32.dtype],
+            log_first=wide[f16.dtype],
+            log_second=wide[f16.dtype],
+            table=wide[i32.dtype],
+            vectors=wide[f32.dtype],
+            recent=wide[i32.dtype],
+            recent_task_mask=mask,
+            head=i32,
+        )
+        return cls(nodes, nodes, PairOverlay(i32, i64, i64, i32))
+
+
+class Source(Protocol):
+    """Something that pairs are read from: a `View`, or a live state whose view changes."""
+
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which the view does not change."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A snapshot with an overlay of live changes (an empty one in training).
+
+    Attributes:
+        snapshot: The macro graph as of its cut.
+        overlay: What has changed since.
+        side: Encoded side features of users and of items.
+        as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
+        base: Arrays of the snapshot by the names of `NodeOverlay`, for each side.
+    """
+
+    snapshot: Snapshot
+    overlay: Overlay
+    side: Mapping[Side, SideFeatures]
+    as_of: int
+    base: Mapping[Side, Mapping[str, NDArray]]
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        user_side: SideFeatures | None = None,
+        item_side: SideFeatures | None = None,
+    ) -> View:
+        """Return the view of a snapshot without live changes. Side features that are not given are empty."""
+        nothing = SideFeatures(FeatureEncoders(), {})
+        side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
+        base = {one: _base(snapshot, one) for one in SIDES}
+        return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base)
+
+    def over(self, overlay: Overlay) -> View:
+        """Return this view with other live changes."""
+        return replace(self, overlay=overlay)
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Return this view, which never changes."""
+        yield self
+
+    def nodes(self, side: Side) -> NodeOverlay:
+        """Return the changed nodes of a side."""
+        return self.overlay.user if side == "user" else self.overlay.item
+
+    def known(self, side: Side, nodes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return nodes by index, -1 for those without history. Any shape."""
+        known, slot = len(self.base[side]["sum"]), self.nodes(side).slot
+        there = (nodes >= 0) & (nodes < known)
+        if len(slot) > known:
+            new = (nodes >= known) & (nodes < len(slot))
+            there[new] = slot[nodes[new]] >= 0
+        return np.where(there, nodes, -1).astype(np.int64)
+
+    def rows(self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0) -> NDArray:
+        """Return a row per node of one of the arrays of `NodeOverlay`, `fill` for nodes of -1. Nodes of any shape."""
+        base, changed = self.base[side][name], self.nodes(side)
+        if not len(changed.slot):
+            return _take(base, nodes, fill)
+        out = _take(base, np.where(nodes < len(base), nodes, -1), fill)
+        slot = np.where(nodes >= 0, changed.slot[nodes], -1)
+        live = getattr(changed, name) if name != "macro" else changed.macro[:, self.snapshot.dense]
+        out[slot >= 0] = live[slot[slot >= 0]]
+        return out
+
+
+class Pairs(NamedTuple):
+    """The pairs to read.
+
+    Attributes:
+        user, item: Nodes by index, -1 for those without history. Shape (B,) each.
+        users, items: The same as they were asked for; negative or beyond the log where unknown. Shape (B,) each.
+        context: Encoded context features by name, each of B rows.
+        spec: Sizes of the model's tables; None where no model is concerned.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    context: Mapping[str, NDArray]
+    spec: FeatureSpec | None
+
+    @classmethod
+    def of(
+        cls,
+        view: View,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray],
+        spec: FeatureSpec | None,
+    ) -> Pairs:
+        """Look nodes up, and repeat a context of one row for all pairs.
+
+        Raises:
+            GraphError: Users and items differ in length.
+        """
+        if users.shape != items.shape:
+            raise GraphError(
+                "pairs", f"users and items must be of one length, found {users.shape} and {items.shape}"
+            )
+        rows = {name: np.broadcast_to(values, (len(users), *values.shape[1:])) for name, values in context.items()}
+        return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)
+
+
+def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
+    arrays, dense, neighbours = snapshot.arrays, snapshot.resolutions[snapshot.dense], f"recent_{OTHER[side]}s"
+    return {
+        "macro": getattr(dense, f"{side}_macro"),
+        "recent": arrays[neighbours],
+        "recent_task_mask": arrays[f"{neighbours}_task_mask"],
+        "log_first": arrays[f"{side[0]}1"],
+        "log_second": arrays[f"{side[0]}2"],
+    } | {name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")}
+
+
+def _take(array: NDArray, index: NDArray[np.int64], fill: float) -> NDArray:
+    """Return rows of an array, `fill` at index -1."""
+    if len(array) == 0:
+        return np.full((*index.shape, *array.shape[1:]), fill, array.dtype)
+    out = array[index]
+    out[index < 0] = fill
+    return out
