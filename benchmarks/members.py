@@ -22,7 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.unmerged import built, held_against, influences, parsed
-from mgoe.config import InputGroup, ModelSettings
+from mgoe.config import ModelSettings
 from mgoe.experiments.cells import Inputs
 from mgoe.experiments.rows import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
@@ -37,7 +37,7 @@ MEMBERS = MGOEOptions().members
 class Members(SharedBottom):
     """Bottoms side by side, each with towers of its own."""
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SharedBottomOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         self.bottom = StackedMLP(MEMBERS, self.inputs.width, 0, options.hidden or (128 * tasks, 64), F.silu)

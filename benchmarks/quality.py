@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line
 from mgoe import experiments
-from mgoe.config import InputGroup, ModelSettings, load_settings
+from mgoe.config import ModelSettings, load_settings
 from mgoe.evaluation import Row
 from mgoe.models import MGOE, FeatureSpec, MGOEOptions
 
 FAST, PLAIN = "fast", "float32-adam"
-INPUTS: tuple[InputGroup, ...] = ("ids", "side", "context", "counts", "pair", "sketch", "edges", "aggregates")
+INPUTS: tuple[str, ...] = ("ids", "side", "context", "counts", "pair", "sketch", "edges", "aggregates")
 METRICS = ("auc", "gauc", "ranking")
 WHERE = ("test", "all", "all")
 """Split, slice and task of what is compared."""
@@ -36,7 +36,7 @@ WHERE = ("test", "all", "all")
 class DenseMGOE(MGOE):
     """MGOE whose tables have dense gradients, so that one Adam moves everything."""
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MGOEOptions):
         super().__init__(spec, inputs, options)
         for module in self.modules():
             if isinstance(module, nn.Embedding):

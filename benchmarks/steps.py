@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.prepared import Made
-from mgoe.config import InputGroup, ModelSettings, TrainingSettings
+from mgoe.config import ModelSettings, TrainingSettings
 from mgoe.data import ExampleFile, Examples
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
@@ -52,7 +52,7 @@ class Training:
     batches: int
 
     @property
-    def needs(self) -> frozenset[InputGroup]:
+    def needs(self) -> frozenset[str]:
         """Groups that the model reads."""
         return frozenset(self.settings.inputs or ())
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
 from mgoe import experiments
-from mgoe.config import InputGroup, ModelSettings, RunSettings, load_settings
+from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, compare, estimate
@@ -69,7 +69,7 @@ class UnmergedSnapshot:
         return self.merged.macro_items
 
     def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
+        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
     ) -> dict[str, NDArray]:
         groups = list(groups)
         found = self.merged.gather(users, items, groups)
@@ -131,7 +131,7 @@ class OwnGraphs(MacroExperts):
 class Unmerged(MGOE):
     """MGOE whose expert t reads graph t."""
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MGOEOptions):
         super().__init__(spec, inputs, options.model_copy(update={"edge_vectors": False}))
         switches = options.model_dump(
             include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}

@@ -20,7 +20,6 @@ from collections.abc import Collection
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.models import BaselineOptions, Batch, FeatureSpec, FlatInputs, RankingModel
 
 
@@ -36,7 +35,7 @@ class CrossNetwork(RankingModel):
 
     Options = CrossOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: CrossOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: CrossOptions):
         super().__init__(spec, inputs, options)
         self.inputs = FlatInputs(spec, inputs, options)
         width = self.inputs.width

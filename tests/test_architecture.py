@@ -16,6 +16,7 @@ ROOMS = (
     ("metrics",),
     ("data",),
     ("graph",),
+    ("features",),
     ("models",),
     ("training",),
     ("evaluation",),
@@ -31,7 +32,7 @@ ENDS = {"datasets", "simulation"}
 """Imported by experiments and the command alone."""
 ALLOWED = {
     "metrics": set(),
-    "models": {"errors", "config"},
+    "models": {"errors", "config", "features"},
     "graph": {"errors", "config", "_util"},
     "datasets": {"errors", "config", "_util"},
     "simulation": {"errors", "config", "_util", "metrics", "data"},
@@ -41,6 +42,7 @@ FORBIDDEN = {
     "metrics": {"torch", "pandas", "pyarrow", "ibis", "duckdb", "polars", "pathlib"},
     "data": {"torch"},
     "graph": {"torch", "pandas", "polars"},
+    "features": {"torch", "pandas", "polars"},
     "models": {"pandas", "pyarrow", "ibis", "duckdb", "polars", "pathlib", "safetensors"},
     "datasets": {"torch", "pandas", "polars"},
     "simulation": {"torch"},

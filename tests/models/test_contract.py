@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.config import ModelSettings
+from mgoe.features import GROUPS
 from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
 from mgoe.models.baselines.home import GatedExperts
 from mgoe.models.layers.stacked import StackedMLP
@@ -27,14 +28,14 @@ MODELS = {
             "everything",
             "mgoe",
             {
-                "inputs": INPUT_GROUPS,
+                "inputs": tuple(GROUPS),
                 "options": {"table": True, "transfer": "add", "gate_query": "ids", "products": 4},
             },
         ),
         (
             "one for all",
             "mgoe",
-            {"inputs": INPUT_GROUPS, "options": {"task_ids": False, "shared_macro": True, "one_gate": True}},
+            {"inputs": tuple(GROUPS), "options": {"task_ids": False, "shared_macro": True, "one_gate": True}},
         ),
         (
             "target",
@@ -57,7 +58,7 @@ MODELS = {
         (
             "members",
             "mgoe",
-            {"inputs": INPUT_GROUPS, "options": {"members": 3, "table": True, "one_gate": False}},
+            {"inputs": tuple(GROUPS), "options": {"members": 3, "table": True, "one_gate": False}},
         ),
         ("members of the paper's form", "mgoe-paper", {"options": {"members": 2, "gate_query": "ids"}}),
         ("mmoe", "mmoe", {}),
@@ -66,7 +67,7 @@ MODELS = {
         ("shared-bottom", "shared-bottom", {}),
         ("shared-bottom+edges", "shared-bottom+edges", {"options": {"hidden": [16, 8, 4]}}),
         ("shared-bottom without ids", "shared-bottom", {"inputs": GRAPH_ONLY}),
-        ("shared-bottom, bent", "shared-bottom", {"inputs": INPUT_GROUPS, "options": {"knots": [-1, 0, 1]}}),
+        ("shared-bottom, bent", "shared-bottom", {"inputs": tuple(GROUPS), "options": {"knots": [-1, 0, 1]}}),
         ("single-task", "single-task", {}),
         ("omoe", "omoe", {}),
         ("ple", "ple", {}),
@@ -319,7 +320,7 @@ def test_any_two_options_go_together():
                 for b in switches[second]:
                     built = make_model(
                         ModelSettings(
-                            name="x", base="mgoe", inputs=INPUT_GROUPS, options={first: a, second: b}
+                            name="x", base="mgoe", inputs=tuple(GROUPS), options={first: a, second: b}
                         ),
                         SPEC,
                         0,

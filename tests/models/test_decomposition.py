@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.config import ModelSettings
+from mgoe.features import GROUPS
 from mgoe.models import AdditiveHalves, Batch, FeatureSpec, Halves, RankingModel, make_model, owner_of
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
@@ -95,7 +96,7 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             },
         }
     )
-    groups = st.sets(st.sampled_from(INPUT_GROUPS)).map(lambda more: more | {"counts", "side", "aggregates"})
+    groups = st.sets(st.sampled_from(tuple(GROUPS))).map(lambda more: more | {"counts", "side", "aggregates"})
 
     @up_to(40)
     @given(options=options, inputs=groups, tasks=st.integers(1, 4), seed=st.integers(0, 99))
@@ -104,7 +105,7 @@ def test_any_options_of_mgoe_can_be_taken_apart():
         settings = ModelSettings(
             name="x",
             base="mgoe",
-            inputs=tuple(group for group in INPUT_GROUPS if group in inputs),
+            inputs=tuple(group for group in tuple(GROUPS) if group in inputs),
             options=options,
         )
         check_halves(make_model(settings, spec, seed), of_one_user(spec, 5, seed))

@@ -5,8 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mgoe.config import INPUT_GROUPS, TrainingSettings, make_settings
+from mgoe.config import TrainingSettings, make_settings
 from mgoe.data import prepare
+from mgoe.features import GROUPS
 from mgoe.graph import Source, build_graph
 from mgoe.models import make_model, resolve
 from mgoe.training import Feed, assemble, fit, make_spec
@@ -39,7 +40,7 @@ def world(tmp_path_factory):
 def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(world):
     prepared, graph, spec = world
     examples = prepared.examples("train")
-    feed = Feed(prepared, graph, examples, frozenset(INPUT_GROUPS), spec)
+    feed = Feed(prepared, graph, examples, frozenset(tuple(GROUPS)), spec)
     rows = np.random.default_rng(1).permutation(len(examples))[:100]
     block = feed.block(rows)
     for place, row in enumerate(rows):
@@ -49,7 +50,7 @@ def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(world):
             one.user,
             one.item,
             one.context,
-            needs=frozenset(INPUT_GROUPS),
+            needs=frozenset(tuple(GROUPS)),
             spec=spec,
             user_side=prepared.user_side,
             item_side=prepared.item_side,

@@ -27,9 +27,7 @@ from mgoe.config.log import (
 )
 from mgoe.config.models import (
     BOUNDS,
-    INPUT_GROUPS,
     EvaluationSettings,
-    InputGroup,
     ModelSettings,
     TrainingSettings,
 )
@@ -46,14 +44,12 @@ from mgoe.config.run import RunSettings
 
 __all__ = [
     "BOUNDS",
-    "INPUT_GROUPS",
     "SEEDS",
     "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",
     "FeatureSettings",
     "GraphSettings",
-    "InputGroup",
     "LogSettings",
     "ModelSettings",
     "NegativeSettings",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from mgoe.config.base import Count, Length, Seed, Settings
 
-InputGroup = Literal["ids", "side", "context", "recents", "counts", "pair", "sketch", "edges", "aggregates"]
 Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
-INPUT_GROUPS: tuple[InputGroup, ...] = get_args(InputGroup)
 BOUNDS = ("chance", "best-reachable")
 """Rows beside those of models on a simulated log."""
 
@@ -21,8 +19,8 @@ class ModelSettings(Settings):
 
     name: str
     base: str
-    inputs: tuple[InputGroup, ...] | None = None
-    """The base's own where not given."""
+    inputs: tuple[str, ...] | None = None
+    """Input groups by name; those of the base by default."""
     ids: Annotated[
         Literal["auto", "on", "off"] | None,
         BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v),

@@ -8,8 +8,8 @@ from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import SIDES
 from mgoe.graph.counts import count_names
+from mgoe.graph.pair_rows import SIDES
 
 
 class Counts(InputGroup):

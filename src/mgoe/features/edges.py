@@ -13,9 +13,9 @@ from mgoe.features.group import ITEM, PAIR, USER, Arrays, InputGroup, Key, Owner
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import Side
 from mgoe.graph.edges import find
-from mgoe.graph.prefetch import AHEAD, ask_entries, prefetch
+from mgoe.graph.memory_hints import AHEAD, ask_entries, prefetch
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 
 KINDS: dict[str, Owner] = {
@@ -66,7 +66,9 @@ def _columns(view: View, pairs: Pairs, wanted: list[bool]) -> NDArray[np.float32
         starts["user"] += len(part.item_mass) + 1
         starts["item"] += len(part.user_mass) + 1
         columns = out[:, r * step : (r + 1) * step]
-        _read(user, item, part.macro_edges, max(at.total, 1e-9), pairs.user, pairs.item, first_column, columns)
+        _read(
+            user, item, part.macro_edges, max(at.total, 1e-9), pairs.user, pairs.item, first_column, columns
+        )
     return np.log(out, out=out)
 
 

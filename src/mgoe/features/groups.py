@@ -78,7 +78,11 @@ class Reader:
         pairs = Pairs.of(view, users, items, context or {}, self._spec)
         out: Arrays = {}
         for group, keys in self._groups:
-            out |= group.read(view, pairs) if self._part is None else group.read_part(view, pairs, self._part, keys)
+            out |= (
+                group.read(view, pairs)
+                if self._part is None
+                else group.read_part(view, pairs, self._part, keys)
+            )
         return out
 
 

@@ -13,7 +13,7 @@ from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.edges import find
-from mgoe.graph.prefetch import ask_entries
+from mgoe.graph.memory_hints import ask_entries
 
 
 class Pair(InputGroup):

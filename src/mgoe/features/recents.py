@@ -7,7 +7,7 @@ import numpy as np
 from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
-from mgoe.graph.blocks import OTHER, SIDES
+from mgoe.graph.pair_rows import OTHER, SIDES
 
 
 class Recents(InputGroup):
@@ -22,7 +22,11 @@ class Recents(InputGroup):
             ("recent_users", ITEM, spec.n_users, spec.macro_users),
         ):
             masks = 1 << len(spec.tasks)
-            for suffix, unknown, size in (("", -1, nodes + 1), ("_task_mask", 0, masks), ("_macro", macro, macro + 1)):
+            for suffix, unknown, size in (
+                ("", -1, nodes + 1),
+                ("_task_mask", 0, masks),
+                ("_macro", macro, macro + 1),
+            ):
                 keys.append(Key(f"{name}{suffix}", "index", (owner,), unknown, size, spec.recents))
         return keys
 
@@ -35,7 +39,11 @@ class Recents(InputGroup):
         for side in SIDES:
             other = OTHER[side]
             neighbours = view.rows(side, "recent", nodes[side], -1).astype(np.int64)
-            out[f"recent_{other}s_task_mask"] = view.rows(side, "recent_task_mask", nodes[side]).astype(np.int64)
-            out[f"recent_{other}s_macro"] = view.rows(other, "macro", neighbours, cold[other]).astype(np.int64)
+            out[f"recent_{other}s_task_mask"] = view.rows(side, "recent_task_mask", nodes[side]).astype(
+                np.int64
+            )
+            out[f"recent_{other}s_macro"] = view.rows(other, "macro", neighbours, cold[other]).astype(
+                np.int64
+            )
             out[f"recent_{other}s"] = neighbours if sizes is None else np.minimum(neighbours, sizes[other])
         return out

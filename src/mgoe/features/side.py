@@ -25,7 +25,9 @@ class Side(InputGroup):
         return named("user_side", users) | named("item_side", items)
 
 
-def encoded_keys(prefix: str, owner: Owner, categories: Iterable[CategoricalSpec], spec: FeatureSpec) -> list[Key]:
+def encoded_keys(
+    prefix: str, owner: Owner, categories: Iterable[CategoricalSpec], spec: FeatureSpec
+) -> list[Key]:
     """Return the keys of encoded features: all numbers together, then each category."""
     numeric = f"{prefix}_numeric"
     return [dense(numeric, (owner, spec.widths.get(numeric, 0)))] + [

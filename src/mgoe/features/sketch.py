@@ -12,8 +12,8 @@ from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import Side
-from mgoe.graph.prefetch import AHEAD, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch_row
+from mgoe.graph.pair_rows import Side
 
 LANES = 8
 """Rows whose sums run side by side. Each sum has a fixed order, and alone would wait for every addition."""
@@ -65,9 +65,16 @@ def _ranks(rank: int) -> list[int]:
 @numba.njit(cache=True, nogil=True)
 def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no cover - compiled
     rank, length = users.vectors.shape[1], recent.shape[1]
-    flat_users, flat_items, flat_recent = users.vectors.reshape(-1), items.vectors.reshape(-1), recent.reshape(-1)
+    flat_users, flat_items, flat_recent = (
+        users.vectors.reshape(-1),
+        items.vectors.reshape(-1),
+        recent.reshape(-1),
+    )
     left, right = np.zeros((rank, LANES), np.float32), np.zeros((rank, LANES), np.float32)
-    target, in_lane = np.zeros((LANES, rank), np.float32), np.full(LANES, -2)  # in_lane: the user in each lane
+    target, in_lane = (
+        np.zeros((LANES, rank), np.float32),
+        np.full(LANES, -2),
+    )  # in_lane: the user in each lane
     norms, neighbours, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
     for first in range(0, len(u), LANES):
         rows = min(LANES, len(u) - first)
@@ -99,7 +106,11 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
 @numba.njit(cache=True, nogil=True)
 def _products(left, right, ranks, u, i, first, rows, out):  # pragma: no cover - compiled
     """Write cosines and products of up to `LANES` rows, from their vectors (rank, LANES)."""
-    product, square_u, square_i = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    product, square_u, square_i = (
+        np.zeros(LANES, np.float32),
+        np.zeros(LANES, np.float32),
+        np.zeros(LANES, np.float32),
+    )
     d = 0
     for part in range(len(ranks)):
         while d < ranks[part]:
@@ -128,7 +139,11 @@ def _recent_of(users, recent, live_recent, items, user, neighbours, norms):  # p
             break
         neighbours[n] = item
         own = _slot(items, item)
-        norms[n] = _dot(items.live[own], items.live[own]) if own >= 0 else _dot(items.vectors[item], items.vectors[item])
+        norms[n] = (
+            _dot(items.live[own], items.live[own])
+            if own >= 0
+            else _dot(items.vectors[item], items.vectors[item])
+        )
         n += 1
     return n
 

@@ -18,7 +18,7 @@ from mgoe.data import FeatureEncoders, SideFeatures
 from mgoe.errors import GraphError
 from mgoe.features.spec import FeatureSpec
 from mgoe.graph import Snapshot
-from mgoe.graph.blocks import OTHER, SIDES, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, Side
 
 
 class NodeOverlay(NamedTuple):
@@ -212,12 +212,18 @@ class Pairs(NamedTuple):
             raise GraphError(
                 "pairs", f"users and items must be of one length, found {users.shape} and {items.shape}"
             )
-        rows = {name: np.broadcast_to(values, (len(users), *values.shape[1:])) for name, values in context.items()}
+        rows = {
+            name: np.broadcast_to(values, (len(users), *values.shape[1:])) for name, values in context.items()
+        }
         return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)
 
 
 def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
-    arrays, dense, neighbours = snapshot.arrays, snapshot.resolutions[snapshot.dense], f"recent_{OTHER[side]}s"
+    arrays, dense, neighbours = (
+        snapshot.arrays,
+        snapshot.resolutions[snapshot.dense],
+        f"recent_{OTHER[side]}s",
+    )
     return {
         "macro": getattr(dense, f"{side}_macro"),
         "recent": arrays[neighbours],

@@ -12,7 +12,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import InputGroup
 from mgoe.graph.edges import find
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.scores import UNIT
@@ -150,7 +149,7 @@ def recents(snapshot: Snapshot, u: NDArray[np.int64], i: NDArray[np.int64]) -> d
     return out
 
 
-READERS: dict[InputGroup, Reader] = {
+READERS: dict[str, Reader] = {
     "counts": counts,
     "pair": pair,
     "sketch": sketch,

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped
-from mgoe.config import InputGroup
 from mgoe.errors import GraphError
 from mgoe.graph import gather
 
@@ -147,7 +146,7 @@ class Snapshot:
         )
 
     def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
+        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
     ) -> dict[str, NDArray]:
         """What a model reads of each pair.
 

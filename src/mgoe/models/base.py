@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup, Settings
+from mgoe.config import Settings
 from mgoe.models.decomposition import Halves, Owners
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
@@ -28,18 +28,18 @@ class RankingModel(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Settings]] = Settings
-    requires: ClassVar[frozenset[InputGroup]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()
     """Input groups that it cannot do without."""
     means: Tensor
     stds: Tensor
     task_weights: Tensor
     regression: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Iterable[InputGroup], options: Settings):
+    def __init__(self, spec: FeatureSpec, inputs: Iterable[str], options: Settings):
         super().__init__()
         self.spec = spec
         self.options = options
-        self.needs: frozenset[InputGroup] = frozenset(inputs)
+        self.needs: frozenset[str] = frozenset(inputs)
         tasks = spec.tasks
         self.register_buffer("means", torch.tensor([t.mean for t in tasks]), persistent=False)
         self.register_buffer("stds", torch.tensor([t.std for t in tasks]), persistent=False)

@@ -6,8 +6,9 @@ import importlib
 
 import torch
 
-from mgoe.config import INPUT_GROUPS, InputGroup, ModelSettings, Settings, check_settings, did_you_mean
+from mgoe.config import ModelSettings, Settings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
+from mgoe.features import GROUPS
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.aitm import AITM
 from mgoe.models.baselines.boosted import BoostedTrees
@@ -44,11 +45,11 @@ BASES: dict[str, type[RankingModel]] = {
 }
 """Model classes by name; `module:Class` reaches any other."""
 
-_PLAIN: tuple[InputGroup, ...] = ("ids", "side", "context", "recents")
-_COUNTS: tuple[InputGroup, ...] = ("side", "context", "counts", "pair")
-_EDGES: tuple[InputGroup, ...] = (*_COUNTS, "sketch", "edges")
-_GRAPH: tuple[InputGroup, ...] = (*_EDGES, "aggregates")
-INPUTS: dict[str, tuple[InputGroup, ...]] = {
+_PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents")
+_COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
+_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges")
+_GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
+INPUTS: dict[str, tuple[str, ...]] = {
     "counts": _COUNTS,
     "edges": _EDGES,
     "graph": _GRAPH,
@@ -121,8 +122,12 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
     inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
+    for number, name in enumerate(inputs):
+        if name not in GROUPS:
+            rule = f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, [*GROUPS])}"
+            raise ConfigError(place, rule)
     kind = _load(preset.base, place)
-    lacking = [group for group in INPUT_GROUPS if group in kind.requires - {*inputs}]
+    lacking = [group for group in GROUPS if group in kind.requires - {*inputs}]
     if lacking:
         raise ConfigError(
             place,
@@ -133,7 +138,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     )  # a suffix gives each group as all others read it
     options = {**preset.options, **whole, **given.options}
     check_settings(kind.Options, options, f"{place}.options")
-    ordered = tuple(group for group in INPUT_GROUPS if group in inputs)
+    ordered = tuple(group for group in GROUPS if group in inputs)
     ids = given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
     return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mgoe.config import InputGroup
-
 if TYPE_CHECKING:
     from mgoe.data import SideFeatures
     from mgoe.models import FeatureSpec
@@ -19,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 class Graph(Protocol):
     """A snapshot, or what has become of one."""
 
-    def gather(self, users: np.ndarray, items: np.ndarray, groups: Iterable[InputGroup]) -> Arrays: ...
+    def gather(self, users: np.ndarray, items: np.ndarray, groups: Iterable[str]) -> Arrays: ...
 
 
 def assemble(
@@ -28,7 +26,7 @@ def assemble(
     items: np.ndarray,
     context: Mapping[str, np.ndarray],
     *,
-    needs: frozenset[InputGroup],
+    needs: frozenset[str],
     spec: FeatureSpec,
     user_side: SideFeatures,
     item_side: SideFeatures,

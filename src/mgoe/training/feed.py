@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgoe._util.prefetch import prefetched
-from mgoe.config import InputGroup
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
 from mgoe.training.distributed.process_group import World
@@ -53,7 +52,7 @@ class Feed:
         prepared: Prepared,
         graph: MacroGraph,
         examples: Examples | ExampleFile,
-        needs: frozenset[InputGroup],
+        needs: frozenset[str],
         spec: FeatureSpec,
     ):
         self.examples = examples

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgoe.config import InputGroup, TaskSettings
+from mgoe.config import TaskSettings
 from mgoe.errors import TrainingError
 from mgoe.models import DENSE_KEYS, CategoricalSpec, FeatureSpec, TaskSpec
 from mgoe.training.feed import Feed, some_rows
@@ -21,7 +21,7 @@ MOMENT_ROWS = 200_000
 
 
 def make_spec(
-    prepared: Prepared, graph: MacroGraph, needs: frozenset[InputGroup] = frozenset(DENSE_KEYS)
+    prepared: Prepared, graph: MacroGraph, needs: frozenset[str] = frozenset(DENSE_KEYS)
 ) -> FeatureSpec:
     """The specification of data that models are made for.
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.config import INPUT_GROUPS, ModelSettings
+from mgoe.config import ModelSettings
+from mgoe.features import GROUPS
 from mgoe.models import MGOE, make_model
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
@@ -24,7 +25,7 @@ OPTIONS = st.fixed_dictionaries(
 def make(spec, options: dict, members: int, seed: int = 0) -> MGOE:
     model = make_model(
         ModelSettings(
-            name="m", base="mgoe", ids="on", inputs=INPUT_GROUPS, options={**options, "members": members}
+            name="m", base="mgoe", ids="on", inputs=tuple(GROUPS), options={**options, "members": members}
         ),
         spec,
         seed,

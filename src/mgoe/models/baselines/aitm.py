@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.baselines.funnel import FunnelOptions, parents
 from mgoe.models.baselines.single_task import SingleTask
 from mgoe.models.layers.towers import Transfer
@@ -45,7 +44,7 @@ class AITM(SingleTask):
     parent: Tensor
     follows: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: AITMOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: AITMOptions):
         super().__init__(spec, inputs, options)
         of = [
             None if task.given is not None else parent

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.config import InputGroup, Settings
+from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.layers.inputs import DenseInputs
@@ -54,8 +54,8 @@ class BoostedTrees(RankingModel):
     Options = BoostedTreesOptions
     options: BoostedTreesOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: BoostedTreesOptions):
-        read: list[InputGroup] = [group for group in inputs if group not in ("ids", "recents")]
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: BoostedTreesOptions):
+        read: list[str] = [group for group in inputs if group not in ("ids", "recents")]
         super().__init__(spec, read, options)
         self.bias = None
         dense = DenseInputs(spec, read, 1, edge_vectors=True)  # says which columns there are

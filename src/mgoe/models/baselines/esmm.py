@@ -7,7 +7,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.baselines.funnel import FunnelOptions, parents
 from mgoe.models.baselines.single_task import SingleTask
 from mgoe.models.spec import Batch, FeatureSpec
@@ -34,7 +33,7 @@ class ESMM(SingleTask):
     Options = FunnelOptions
     conditional: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: FunnelOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: FunnelOptions):
         super().__init__(spec, inputs, options)
         self.parents = parents(spec.tasks, options.funnel)
         self.register_buffer(

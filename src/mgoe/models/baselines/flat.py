@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup, Settings
+from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners
@@ -41,7 +41,7 @@ class FlatInputs(nn.Module):
     """Everything as one vector: dense features, `[e_u, e_i]`, summaries of the recents, macro aggregates (one set for all tasks)."""
 
     def __init__(
-        self, spec: FeatureSpec, groups: Collection[InputGroup], options: BaselineOptions, knots: Knots = ()
+        self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, knots: Knots = ()
     ):
         super().__init__()
         o = options

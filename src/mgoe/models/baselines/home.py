@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup, did_you_mean
+from mgoe.config import did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
@@ -81,7 +81,7 @@ class HoME(RankingModel):
     group: Tensor
     source: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: HoMEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: HoMEOptions):
         super().__init__(spec, inputs, options)
         tasks, n, (meta, last) = len(spec.tasks), options.experts, options.hidden
         group_of = groups_of(spec.tasks, options.groups)

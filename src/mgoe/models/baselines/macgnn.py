@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.single_task import SingleTaskOptions
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts
@@ -66,7 +65,7 @@ class MacroNeighbours(nn.Module):
         options: Widths, and the attention.
     """
 
-    def __init__(self, spec: FeatureSpec, groups: Collection[InputGroup], options: MacGNNOptions):
+    def __init__(self, spec: FeatureSpec, groups: Collection[str], options: MacGNNOptions):
         super().__init__()
         o, target = options, options.attention == "target"
         self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors)
@@ -114,9 +113,9 @@ class MacGNN(RankingModel):
     """
 
     Options = MacGNNOptions
-    requires: ClassVar[frozenset[InputGroup]] = frozenset({"aggregates"})
+    requires: ClassVar[frozenset[str]] = frozenset({"aggregates"})
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MacGNNOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MacGNNOptions):
         super().__init__(spec, inputs, options)
         self.inputs = MacroNeighbours(spec, inputs, options)
         self.towers = Towers(

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import FlatInputs
 from mgoe.models.baselines.mmoe import MMoEOptions
@@ -58,7 +57,7 @@ class MetaHeac(RankingModel):
 
     Options = MetaHeacOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MetaHeacOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MetaHeacOptions):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         experts, critics = o.experts or tasks, o.critics or tasks

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.baselines.flat import BaselineOptions, FlatInputs, FlatModel
 from mgoe.models.layers.gates import Gates, mix
 from mgoe.models.layers.stacked import StackedMLP, Widths
@@ -30,7 +29,7 @@ class MMoE(FlatModel):
 
     Options = MMoEOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MMoEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         experts = options.experts or tasks

@@ -7,7 +7,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import FlatInputs
 from mgoe.models.baselines.mmoe import MMoEOptions
@@ -25,7 +24,7 @@ class OMoE(RankingModel):
 
     Options = MMoEOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MMoEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         self.inputs = FlatInputs(spec, inputs, options)

@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
 from mgoe.models.layers.gates import Gates, PartialGates, mix
@@ -95,7 +94,7 @@ class PLE(RankingModel):
 
     Options = PLEOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: PLEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: PLEOptions):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         self.inputs = FlatInputs(spec, inputs, o)

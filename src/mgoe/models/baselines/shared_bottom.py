@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.baselines.flat import BaselineOptions, FlatInputs, FlatModel
 from mgoe.models.layers.inputs import Knots
 from mgoe.models.layers.stacked import StackedMLP, Widths
@@ -28,7 +27,7 @@ class SharedBottom(FlatModel):
 
     Options = SharedBottomOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SharedBottomOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SharedBottomOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         self.inputs = FlatInputs(spec, inputs, options, options.knots)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mgoe.config import InputGroup
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
 from mgoe.models.layers.stacked import Widths
@@ -34,7 +33,7 @@ class SingleTask(RankingModel):
     transfer: ClassVar[Transfer] = "none"
     """What a tower hears of the one before."""
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: SingleTaskOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SingleTaskOptions):
         super().__init__(spec, inputs, options)
         self.inputs = FlatInputs(spec, inputs, options)
         self.towers = Towers(

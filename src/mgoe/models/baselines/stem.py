@@ -7,7 +7,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.flat import BaselineOptions
@@ -42,7 +41,7 @@ class SplitInputs(nn.Module):
     """
 
     def __init__(
-        self, spec: FeatureSpec, groups: Collection[InputGroup], options: BaselineOptions, sets: int
+        self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, sets: int
     ):
         super().__init__()
         o, self.sets = options, sets
@@ -107,7 +106,7 @@ class STEM(RankingModel):
     Options = STEMOptions
     moved: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: STEMOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: STEMOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         self.inputs = SplitInputs(spec, inputs, options, tasks + 1)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BeforeValidator
 from torch import Tensor, nn
 
-from mgoe.config import InputGroup
 from mgoe.config.base import as_list
 from mgoe.models.decomposition import Owner, Owners, owner_of
 from mgoe.models.layers.stacked import for_products
@@ -80,7 +79,7 @@ class DenseInputs(nn.Module):
     def __init__(
         self,
         spec: FeatureSpec,
-        groups: Collection[InputGroup],
+        groups: Collection[str],
         width: int,
         edge_vectors: bool = False,
         knots: Sequence[float] = (),

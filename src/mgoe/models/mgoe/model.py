@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.config import InputGroup, Settings
+from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.decomposition import AdditiveHalves, Halves, Owners
@@ -86,7 +86,7 @@ class MGOE(RankingModel):
     options: MGOEOptions
     counts: Tensor
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[InputGroup], options: MGOEOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MGOEOptions):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         by_id, recents, graph = "ids" in inputs, "recents" in inputs, "aggregates" in inputs

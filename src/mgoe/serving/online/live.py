@@ -31,7 +31,6 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.config import InputGroup
 from mgoe.data import Vocabulary, to_arrow
 from mgoe.data.events import task_bits
 from mgoe.errors import EventError
@@ -198,7 +197,7 @@ class LiveNodes:
         return self.sides[side].count
 
     def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[InputGroup]
+        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
     ) -> dict[str, NDArray]:
         """What a model reads of each pair, as `Snapshot.gather` with the live events in it. The form that every faster one must equal.
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import InputGroup
 from mgoe.graph import Resolution, Snapshot
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.online import kernels
@@ -103,7 +102,7 @@ def gather_patched(
     pairs: LivePairs,
     users: NDArray[np.int64],
     items: NDArray[np.int64],
-    groups: Collection[InputGroup],
+    groups: Collection[str],
 ) -> dict[str, NDArray]:
     """`Snapshot.gather` of the live state. Arguments and result as there; codes of newcomers are read as well."""
     wanted: dict[Side, NDArray[np.int64]] = {
@@ -136,7 +135,7 @@ def touched(
     base: Snapshot,
     sides: Mapping[Side, Nodes],
     asked: Mapping[Side, NDArray[np.int64]],
-    groups: Collection[InputGroup],
+    groups: Collection[str],
 ) -> NDArray[np.bool_]:
     """Which pairs have a node that live events have touched, or a recent neighbour of one, where these are read. Shape (B,)."""
     out = np.zeros(len(asked["user"]), bool)

@@ -17,7 +17,6 @@ from scipy.special import expit
 from torch import Tensor
 
 from mgoe.bundle import Bundle
-from mgoe.config import InputGroup
 from mgoe.errors import ConfigError
 from mgoe.models import Batch, FoldedHalves, Halves, batch_keys, owner_of
 from mgoe.serving.scoring.gather import PairGather, owners
@@ -222,7 +221,7 @@ class Scorer:
     def _reading(self) -> Any:
         return nullcontext() if self._live is None else self._live.lock
 
-    def _needed(self, keys: frozenset[str]) -> frozenset[InputGroup]:
+    def _needed(self, keys: frozenset[str]) -> frozenset[str]:
         spec = self._model.spec
         return frozenset(
             group for group in self._model.needs if not keys.isdisjoint(batch_keys(spec, [group])[4:])
@@ -233,7 +232,7 @@ class Scorer:
         users: NDArray[np.int64],
         items: NDArray[np.int64],
         context: Mapping[str, NDArray],
-        groups: frozenset[InputGroup],
+        groups: frozenset[str],
         live: LiveNodes | None = None,
     ) -> Batch:
         encoders = self._bundle.encoders
