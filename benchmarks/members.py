@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.unmerged import built, held_against, influences, parsed
 from mgoe.config import ModelSettings
-from mgoe.experiments.cells import Inputs
-from mgoe.experiments.rows import decided
+from mgoe.experiments.cell import Inputs
+from mgoe.experiments.model_resolution import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers.stacked import StackedMLP
 from mgoe.models.layers.towers import Towers

@@ -50,9 +50,9 @@ from mgoe.bundle.calibration import in_whole_space, recalibrate, shifted_tasks
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries, ranks_in
-from mgoe.experiments.cells import Inputs, fit_model
-from mgoe.experiments.line import begin
-from mgoe.experiments.rows import model_rows, named_models
+from mgoe.experiments.cell import Inputs, fit_model
+from mgoe.experiments.model_resolution import model_rows, named_models
+from mgoe.experiments.runs import begin
 from mgoe.metrics import hit_rate_at, ndcg_at
 from mgoe.training.pairs import PairScorer
 

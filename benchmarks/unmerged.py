@@ -35,9 +35,9 @@ from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, compare, estimate
-from mgoe.experiments.cells import INFLUENCE, Cell, Inputs, run_cell
-from mgoe.experiments.line import begin
-from mgoe.experiments.rows import decided
+from mgoe.experiments.cell import INFLUENCE, Cell, Inputs, run_cell
+from mgoe.experiments.model_resolution import decided
+from mgoe.experiments.runs import begin
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve

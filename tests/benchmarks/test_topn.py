@@ -22,7 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from benchmarks import lightgcn, topn
 from mgoe.bundle.calibration import shifted_tasks
 from mgoe.config import RunSettings, make_settings
-from mgoe.experiments.line import begin
+from mgoe.experiments.runs import begin
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())

@@ -18,7 +18,7 @@ import mgoe as library
 from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
-from mgoe.experiments.output import FREE
+from mgoe.experiments.folder import FREE
 from mgoe.training import CHECKPOINTS, Feed, World, load_checkpoint, predict, save_checkpoint
 from mgoe.training.done import FREE as FREE_OF_A_FIT
 from tests.cli.conftest import Mgoe
@@ -76,7 +76,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch):
             yield lambda now: waiting.pop()() if now.step == step and waiting else None
 
         monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
-        monkeypatch.setattr("mgoe.experiments.cells.progress_bar", bar)
+        monkeypatch.setattr("mgoe.experiments.cell.progress_bar", bar)
 
     return plan
 
@@ -240,8 +240,8 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built):
 
 
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
-    monkeypatch.setattr("mgoe.experiments.parts.joined", lambda device: nullcontext(World(1, 2)))
-    monkeypatch.setattr("mgoe.experiments.parts.run_cell", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("mgoe.experiments.train_one.joined", lambda device: nullcontext(World(1, 2)))
+    monkeypatch.setattr("mgoe.experiments.train_one.run_cell", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr(World, "agree", lambda self, mine: True)  # as the first process says
     assert experiments.train(settings, alone) == []
 

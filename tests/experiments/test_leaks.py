@@ -10,7 +10,7 @@ import pytest
 from mgoe import experiments
 from mgoe.config import RunSettings, make_settings
 from mgoe.experiments import Inputs
-from mgoe.experiments.cells import fit_model
+from mgoe.experiments.cell import fit_model
 from mgoe.experiments.references import reference_rows
 from mgoe.metrics import auc
 from mgoe.models import PRESETS, resolve

@@ -8,30 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgoe.experiments.bundles import refresh
-    from mgoe.experiments.cells import Cell, Inputs, run_cell
-    from mgoe.experiments.comparison.compare import ComparisonResult, compare
+    from mgoe.experiments.bundle_refresh import refresh
+    from mgoe.experiments.cell import Cell, Inputs, run_cell
+    from mgoe.experiments.comparisons import ComparisonResult, compare
+    from mgoe.experiments.folder import claim, mark
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update, write_graph_page
-    from mgoe.experiments.line import RunResult, run, train_cells
-    from mgoe.experiments.output import claim, mark
-    from mgoe.experiments.parts import train
     from mgoe.experiments.results import leads, measured
+    from mgoe.experiments.runs import RunResult, run, train_cells
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
     from mgoe.experiments.summary import estimates
+    from mgoe.experiments.train_one import train
 
 _MODULES = {
-    "bundles": ("refresh",),
-    "cells": ("Cell", "Inputs", "run_cell"),
-    "comparison.compare": ("ComparisonResult", "compare"),
+    "bundle_refresh": ("refresh",),
+    "cell": ("Cell", "Inputs", "run_cell"),
+    "comparisons": ("ComparisonResult", "compare"),
+    "folder": ("claim", "mark"),
     "graphs": ("forget", "macro_graph", "open_graph", "update", "write_graph_page"),
-    "output": ("claim", "mark"),
-    "parts": ("train",),
     "results": ("leads", "measured"),
-    "line": ("RunResult", "run", "train_cells"),
+    "runs": ("RunResult", "run", "train_cells"),
     "score": ("measure_pairs", "score_pairs", "write_scores"),
     "stages": ("build", "prepare_data"),
     "summary": ("estimates",),
+    "train_one": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

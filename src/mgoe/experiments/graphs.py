@@ -33,9 +33,9 @@ from mgoe.data import (
 from mgoe.data.log import unreadable
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.evaluation import report
-from mgoe.experiments.output import claim, ends_of
+from mgoe.experiments.folder import claim, ends_of
+from mgoe.experiments.progress import Watch
 from mgoe.experiments.stages import Say, build
-from mgoe.experiments.watch import Watch
 from mgoe.graph import (
     MacroGraph,
     NewEvents,
@@ -75,7 +75,7 @@ def macro_graph(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     if settings.graph.snapshots == "last":
         return _whole_graph(settings, out, overwrite, table, say)
-    from mgoe.experiments.line import begin  # looks at what will be trained, which takes torch
+    from mgoe.experiments.runs import begin  # looks at what will be trained, which takes torch
 
     with begin(settings, out, overwrite, say, table) as prepared:
         return build(settings, out, prepared, say)

@@ -8,8 +8,8 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import load_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import Estimate, Row, read_rows
-from mgoe.experiments.cells import Cell
-from mgoe.experiments.output import SETTINGS, STATE
+from mgoe.experiments.cell import Cell
+from mgoe.experiments.folder import SETTINGS, STATE
 from mgoe.experiments.summary import estimates
 from mgoe.models import resolve
 

@@ -10,7 +10,7 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
 from mgoe.errors import OutputError
-from mgoe.experiments.watch import Watch
+from mgoe.experiments.progress import Watch
 from mgoe.graph import MacroGraph, Source, build_graph
 
 Say = Callable[[str], None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Influence, Row, compare, estimate, report
-from mgoe.experiments.cells import INFLUENCE, Cell
+from mgoe.experiments.cell import INFLUENCE, Cell
 from mgoe.graph import MacroGraph
 
 

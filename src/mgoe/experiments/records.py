@@ -15,13 +15,13 @@ from mgoe import __version__
 from mgoe._util.files import output_errors, read_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
-from mgoe.experiments.cells import DONE, FIT, INFLUENCE
-from mgoe.experiments.comparison.kept import UNREAD, digest_of, note_of, without
-from mgoe.experiments.comparison.plan import EXAMPLES, Entry
-from mgoe.experiments.comparison.tuning import best_of
+from mgoe.experiments.cell import DONE, FIT, INFLUENCE
+from mgoe.experiments.consistency import UNREAD, digest_of, note_of, without
+from mgoe.experiments.plan import EXAMPLES, Entry
+from mgoe.experiments.tuning import best_of
 
 RESULTS = "results.jsonl"
-SOURCE = Path(__file__).parents[2]
+SOURCE = Path(__file__).parents[1]
 """Where this library lies."""
 TAKEN = "taken.json"
 """In the folder of a cell that was fitted elsewhere: its line."""

@@ -15,10 +15,11 @@ import torch
 
 from mgoe import experiments
 from mgoe.errors import ConfigError, DataError, MissingExtra, TrainingError
-from mgoe.experiments.comparison import kept, tuning, work
-from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments import consistency, tuning
+from mgoe.experiments import jobs as work
+from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
-from tests.experiments.comparison.tiny import here, settings
+from tests.experiments.tiny import here, settings
 
 
 def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
@@ -31,7 +32,7 @@ def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], comp
     tune["first"] = [{"options.tau": 2}]
     plan = Plan(settings(raw, tune=tune), compared)
     entry = plan.entries[0]
-    from mgoe.experiments.comparison.work import tune_model
+    from mgoe.experiments.jobs import tune_model
 
     assert plan.settings.tune is not None
     assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 5
@@ -169,7 +170,7 @@ def test_a_comparison_notes_whose_search_was_killed(
                 yield Outcome(job, failed="its process ended with code -9", lost=job.work is work.tune_model)
 
     for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
-        monkeypatch.setattr("mgoe.experiments.comparison.compare.run_jobs", run_jobs)
+        monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", run_jobs)
         assert len(experiments.compare(tuned, tmp_path / "out").failed) == failed
     trials = json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())["trials"]
     assert [trial["value"] is None for trial in trials] == [True, False]
@@ -186,7 +187,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
-    asked = [{p.path: p.asked for p in kept.parts_of(each, each.entries)} for each in (plain, plan)]
+    asked = [{p.path: p.asked for p in consistency.parts_of(each, each.entries)} for each in (plain, plan)]
     changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)

@@ -22,11 +22,11 @@ from mgoe.evaluation import (
     read_rows,
     report,
 )
-from mgoe.experiments.cells import DONE, INFLUENCE
-from mgoe.experiments.comparison.judged import judged_cells, odd_cells
-from mgoe.experiments.comparison.notes import notes_of
-from mgoe.experiments.comparison.plan import REFERENCES, Log, Plan
-from mgoe.experiments.comparison.records import Key
+from mgoe.experiments.cell import DONE, INFLUENCE
+from mgoe.experiments.judged_rows import judged_cells, odd_cells
+from mgoe.experiments.notes import notes_of
+from mgoe.experiments.plan import REFERENCES, Log, Plan
+from mgoe.experiments.records import Key
 
 TIDY = "results.parquet"
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mgoe import experiments
-from tests.experiments.comparison.tiny import here, settings
+from tests.experiments.tiny import here, settings
 
 
 @pytest.fixture(scope="session")
@@ -56,4 +56,4 @@ def own(raw: dict[str, Any], world: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgoe.experiments.comparison.compare.run_jobs", here)
+    monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", here)

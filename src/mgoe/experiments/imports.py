@@ -18,12 +18,12 @@ from typing import Any
 from mgoe._util.files import atomic_folder, write_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
-from mgoe.experiments.cells import DONE, INFLUENCE
-from mgoe.experiments.comparison import kept, records
-from mgoe.experiments.comparison.judged import judged_cells, judged_seeds, text_of
-from mgoe.experiments.comparison.plan import Entry, Plan
-from mgoe.experiments.comparison.tuning import best_of, is_done
+from mgoe.experiments import consistency, records
+from mgoe.experiments.cell import DONE, INFLUENCE
+from mgoe.experiments.judged_rows import judged_cells, judged_seeds, text_of
+from mgoe.experiments.plan import Entry, Plan
 from mgoe.experiments.stages import Say
+from mgoe.experiments.tuning import best_of, is_done
 
 Line = Mapping[str, Any]
 TAKEN = "taken"
@@ -43,7 +43,7 @@ def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
     Raises:
         OutputError: A line that fits is damaged.
     """
-    parts = {part.path: part for part in kept.parts_of(plan, plan.entries)}
+    parts = {part.path: part for part in consistency.parts_of(plan, plan.entries)}
     of: dict[records.Key, list[tuple[Path, Line]]] = {}
     for file, line in sorted(
         ((file, line) for file, lines in told.items() for line in lines), key=_moment, reverse=True
@@ -51,7 +51,7 @@ def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
         of.setdefault(records.key_of(line), []).append((file, line))
     ends = {file: Counter[str]() for file in told}
 
-    def each(key: records.Key, entry: Entry, part: kept.Part, take_one: Callable[[Line], str]) -> None:
+    def each(key: records.Key, entry: Entry, part: consistency.Part, take_one: Callable[[Line], str]) -> None:
         digests = part.digests if _of_this_log(entry, part) else ()
         for file, line in [(file, line) for file, line in of.get(key, ()) if line.get("asked") in digests]:
             try:
@@ -86,12 +86,12 @@ def _moment(one: tuple[Path, Line]) -> tuple[str, str]:
     return str(one[1].get("at")), json.dumps(one[1], sort_keys=True)
 
 
-def _of_this_log(entry: Entry, part: kept.Part) -> bool:
+def _of_this_log(entry: Entry, part: consistency.Part) -> bool:
     """Whether equal digests mean the same log: not where it cannot be read."""
-    return entry.log.world is not None or part.asked[kept.SOURCE] is not None
+    return entry.log.world is not None or part.asked[consistency.SOURCE] is not None
 
 
-def _take_search(plan: Plan, part: kept.Part, line: Line) -> str:
+def _take_search(plan: Plan, part: consistency.Part, line: Line) -> str:
     """What came of the line of a search."""
     if is_done(part.path):
         return THERE
@@ -102,7 +102,9 @@ def _take_search(plan: Plan, part: kept.Part, line: Line) -> str:
     return TAKEN
 
 
-def _take_cell(plan: Plan, entry: Entry, part: kept.Part, judged: dict[str, str | None], line: Line) -> str:
+def _take_cell(
+    plan: Plan, entry: Entry, part: consistency.Part, judged: dict[str, str | None], line: Line
+) -> str:
     """What came of the line of a cell. The first that is taken decides on which rows its log is judged, where nothing did before."""
     if entry.cell().done:
         return THERE

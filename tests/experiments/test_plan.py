@@ -11,10 +11,10 @@ import yaml
 from mgoe import experiments
 from mgoe.config import load_comparison
 from mgoe.errors import ConfigError, TrainingError
-from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments.plan import Plan
 from mgoe.models import PRESETS
 from mgoe.models.mgoe.model import MGOEOptions
-from tests.experiments.comparison.tiny import settings
+from tests.experiments.tiny import settings
 
 WRONG = [
     ({"modles": ["mgoe"]}, ConfigError, "did you mean 'models'"),
@@ -119,7 +119,7 @@ def test_a_part_that_does_not_exist_is_named(raw: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[3] / "examples").glob("*.yaml")), ids=lambda path: path.name
+    "path", sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")), ids=lambda path: path.name
 )
 def test_every_comparison_of_the_examples_is_valid(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,7 +134,7 @@ def test_every_comparison_of_the_examples_is_valid(
 
 @pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
 def test_every_rival_is_in_the_arenas(name: str):
-    settings = load_comparison(Path(__file__).parents[3] / "examples" / f"{name}.yaml")
+    settings = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     tables = settings.tables
     rivals = PRESETS.keys() - {"macgnn-released"}
     assert rivals <= set(tables["graph"].models)

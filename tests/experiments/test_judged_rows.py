@@ -14,11 +14,11 @@ from numpy.testing import assert_array_equal
 from mgoe import experiments
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
-from mgoe.experiments.comparison import records
-from mgoe.experiments.comparison.judged import judged_cells, odd_seed
-from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments import records
+from mgoe.experiments.judged_rows import judged_cells, odd_seed
+from mgoe.experiments.plan import Plan
 from mgoe.graph import MacroGraph
-from tests.experiments.comparison.tiny import settings
+from tests.experiments.tiny import settings
 
 
 def test_seeds_vary_training_and_not_what_is_judged(compared: Path):

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from mgoe.config import make_settings
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.data.examples import read_examples
-from mgoe.experiments import cells
+from mgoe.experiments import cell as cell_module
 from tests.data.test_stream import check_same, example_file
 
 
@@ -22,10 +22,10 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     settings = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks})
     monkeypatch.setattr(
-        cells, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
+        cell_module, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
     )
     monkeypatch.setattr(
-        cells, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
+        cell_module, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
     examples = SimpleNamespace(labels=None, user=None, column=lambda name: None)
     context = SimpleNamespace(encode=lambda *_: {})
@@ -43,18 +43,20 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     cell: Any = SimpleNamespace(model=SimpleNamespace(name="m"), seed=0)
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(
-        np.array(cells.catalogue(cell, settings, inputs, model)), [[0.5, 0.15], [0.001, 0.0009]], rtol=1e-6
+        np.array(cell_module.catalogue(cell, settings, inputs, model)),
+        [[0.5, 0.15], [0.001, 0.0009]],
+        rtol=1e-6,
     )
 
 
 def test_a_share_of_streamed_rows_is_in_memory_where_it_fits_alone(tmp_path: Path):
     with example_file([100] * 3) as file:
         whole, path = read_examples(file.path, file.tasks), tmp_path / "fit" / "sample.parquet"
-        want = cells.sampled(whole, 0.5, 7, path, memory=1.0)
+        want = cell_module.sampled(whole, 0.5, 7, path, memory=1.0)
         assert isinstance(want, Examples)
         assert not path.exists()
         takes = len(want) * file.row_bytes / (1 << 30)
         for factor, kind in ((1.01, Examples), (0.99, ExampleFile)):
-            got = cells.sampled(file, 0.5, 7, path, memory=factor * takes)
+            got = cell_module.sampled(file, 0.5, 7, path, memory=factor * takes)
             assert isinstance(got, kind)
             check_same(join(list(got.parts())), want)

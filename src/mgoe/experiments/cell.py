@@ -23,7 +23,7 @@ from mgoe.data import SPLITS, ExampleFile, Examples, Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.experiments.machine import processor_of
-from mgoe.experiments.rows import is_boosted
+from mgoe.experiments.model_resolution import is_boosted
 from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
 from mgoe.training import (

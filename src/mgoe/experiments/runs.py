@@ -19,11 +19,11 @@ from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
-from mgoe.experiments.cells import DONE, Cell, Inputs, check_fit, check_installed, run_cell, told
-from mgoe.experiments.output import claim, ends_of, mark
+from mgoe.experiments.cell import DONE, Cell, Inputs, check_fit, check_installed, run_cell, told
+from mgoe.experiments.folder import claim, ends_of, mark
+from mgoe.experiments.model_resolution import check_bundled, model_rows, named_models
 from mgoe.experiments.processes import Job, run_jobs, wait_for_orphans
 from mgoe.experiments.references import reference_rows
-from mgoe.experiments.rows import check_bundled, model_rows, named_models
 from mgoe.experiments.stages import Say, build, prepare_data
 from mgoe.experiments.summary import write_report
 from mgoe.simulation import Truth, check_reachable

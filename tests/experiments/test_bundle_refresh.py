@@ -32,7 +32,7 @@ from mgoe.bundle import Bundle
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
-from mgoe.experiments.bundles import _later
+from mgoe.experiments.bundle_refresh import _later
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.serving import Event, EventLog, EventReader, Consumer, LiveNodes, every, open_events
@@ -434,7 +434,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
             "-W",
             "ignore",
             "-m",
-            "tests.experiments.test_refresh",
+            "tests.experiments.test_bundle_refresh",
             str(finished / "bundle"),
             str(tmp_path / "state"),
         ]

@@ -12,13 +12,13 @@ from mgoe.config import RunSettings, TuneSettings
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
 from mgoe.evaluation import write_rows
-from mgoe.experiments.cells import Inputs, run_cell
-from mgoe.experiments.comparison.judged import Judged, odd_seed
-from mgoe.experiments.comparison.plan import EXAMPLES, REFERENCES, Entry, Log
-from mgoe.experiments.comparison.tuning import best_of, search
+from mgoe.experiments.cell import Inputs, run_cell
+from mgoe.experiments.judged_rows import Judged, odd_seed
+from mgoe.experiments.model_resolution import decided
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Entry, Log
 from mgoe.experiments.references import reference_rows
-from mgoe.experiments.rows import decided
 from mgoe.experiments.stages import prepare_data, source_of
+from mgoe.experiments.tuning import best_of, search
 from mgoe.graph import build_graph
 from mgoe.simulation import simulate
 

@@ -11,8 +11,8 @@ import pytest
 
 import mgoe
 from mgoe import __version__, experiments
-from mgoe.experiments.comparison import records, tuning
-from tests.experiments.comparison.tiny import settings
+from mgoe.experiments import records, tuning
+from tests.experiments.tiny import settings
 
 
 def test_a_line_that_was_cut_off_is_no_line(tmp_path: Path):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mgoe._util.files import read_json
-from mgoe.experiments.comparison.plan import EXAMPLES, Log, Plan
+from mgoe.experiments.plan import EXAMPLES, Log, Plan
 
 Judged = Mapping[str, Sequence[str]]
 """Checksums of rows, as text, to what is judged on them, most first."""

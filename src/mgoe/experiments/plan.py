@@ -22,8 +22,8 @@ from mgoe.config import (
     variant_name,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.cells import Cell, check_fit, check_installed
-from mgoe.experiments.comparison.tuning import best_of, concerning, is_done, load_optuna
+from mgoe.experiments.cell import Cell, check_fit, check_installed
+from mgoe.experiments.tuning import best_of, concerning, is_done, load_optuna
 from mgoe.models import options_of, resolve
 from mgoe.simulation import Truth, WorldSettings, check_reachable
 

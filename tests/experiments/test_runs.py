@@ -86,7 +86,7 @@ def test_a_library_that_training_misses_is_named_before_the_log_is_read(
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    from mgoe.experiments.line import run
+    from mgoe.experiments.runs import run
 
     with pytest.raises(MissingExtra, match=rf"pip install 'mgoe\[{extra}\]'"):
         run(make_settings(small.model_dump() | asked), tmp_path / "run")

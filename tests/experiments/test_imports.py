@@ -12,9 +12,9 @@ import pytest
 
 from mgoe import experiments
 from mgoe.errors import OutputError
-from mgoe.experiments.comparison import kept, records, taken
-from mgoe.experiments.comparison.plan import Plan
-from tests.experiments.comparison.tiny import numbers, settings
+from mgoe.experiments import consistency, imports, records
+from mgoe.experiments.plan import Plan
+from tests.experiments.tiny import numbers, settings
 
 
 def test_a_comparison_goes_on_on_another_machine(
@@ -84,7 +84,9 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
     pd.read_parquet(log).to_parquet(log)
     plan = Plan(settings(own), tmp_path / "plan")
     [part] = [
-        part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder
+        part
+        for part in consistency.parts_of(plan, plan.entries)
+        if part.path == plan.entries[0].cell().folder
     ]
     damaged.write_text(json.dumps(line | {"asked": part.digests.pop(), "influence": {"metrics": []}}))
     with pytest.raises(
@@ -104,7 +106,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     plan = Plan(made, tmp_path / "there")
     cell = plan.entries[0].cell()
     (cell.folder / "checkpoints").mkdir(parents=True)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
     (plan.out / "comparison.yaml").touch()
 
@@ -112,7 +114,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(taken, "write_rows", stop)
+        patch.setattr(imports, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             experiments.compare(made, tmp_path / "there", take=[file])
     assert not (cell.folder / "taken.json").exists()
@@ -207,13 +209,15 @@ def test_lines_of_searches_that_tell_the_evaluation_are_taken(raw: dict[str, Any
     made, file = settings(raw, variants={}, models=["mgoe"], seeds=[0], tune={}), tmp_path / "old.jsonl"
     search = {"model": "mgoe", "trials": [], "best": {}}
     plan = Plan(made, tmp_path / "old")
-    cell = {part.path: part for part in kept.parts_of(plan, plan.entries)}[plan.entries[0].cell().folder]
+    cell = {part.path: part for part in consistency.parts_of(plan, plan.entries)}[
+        plan.entries[0].cell().folder
+    ]
     line = {
         "log": "tiny",
         "model": "mgoe",
         "seed": None,
         "state": "searched",
-        "asked": kept.digest_of(cell.asked),
+        "asked": consistency.digest_of(cell.asked),
     }
     file.write_text(json.dumps(line | {"search": search}))
     said: list[str] = []

@@ -10,9 +10,9 @@ from mgoe.config import SEEDS, ModelSettings, RunSettings, did_you_mean, load_se
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, read_rows
-from mgoe.experiments.cells import DONE, Cell, Inputs, run_cell, told, training_of
-from mgoe.experiments.line import begin
-from mgoe.experiments.rows import check_bundled, model_rows, named_models
+from mgoe.experiments.cell import DONE, Cell, Inputs, run_cell, told, training_of
+from mgoe.experiments.model_resolution import check_bundled, model_rows, named_models
+from mgoe.experiments.runs import begin
 from mgoe.experiments.stages import Say, build
 from mgoe.training import joined
 

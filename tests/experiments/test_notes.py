@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mgoe import experiments
-from mgoe.experiments.comparison.notes import failed_trials, precisions_of, processors_of, revisions_of
-from tests.experiments.comparison.tiny import settings
+from mgoe.experiments.notes import failed_trials, precisions_of, processors_of, revisions_of
+from tests.experiments.tiny import settings
 
 
 def test_cells_of_several_revisions_are_said_to_be():

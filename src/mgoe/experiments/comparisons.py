@@ -14,14 +14,15 @@ from mgoe._util.files import clear_unfinished, exclusive, read_json, write_text
 from mgoe.config import ComparisonSettings, dump_settings, load_comparison
 from mgoe.errors import OutputError
 from mgoe.evaluation import Standings, markdown
-from mgoe.experiments.cells import FIT, told
-from mgoe.experiments.comparison import damaged, kept, records, taken, work
-from mgoe.experiments.comparison.judged import judged_cells, odd_cells, odd_seed
-from mgoe.experiments.comparison.outcome import standings_of, write_outcome
-from mgoe.experiments.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
-from mgoe.experiments.comparison.tuning import is_done, note_killed
+from mgoe.experiments import consistency, imports, records, repair
+from mgoe.experiments import jobs as work
+from mgoe.experiments.cell import FIT, told
+from mgoe.experiments.judged_rows import judged_cells, odd_cells, odd_seed
+from mgoe.experiments.outcome import standings_of, write_outcome
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs, wait_for_orphans
 from mgoe.experiments.stages import Say
+from mgoe.experiments.tuning import is_done, note_killed
 
 SETTINGS = "comparison.yaml"
 
@@ -92,20 +93,20 @@ def compare(
     with exclusive(out, "a comparison"):
         wait_for_orphans(out)
         _open(plan)
-        damaged.clear_sources(plan, say)
-        parts = kept.parts_of(plan, plan.entries)
-        outdated = kept.outdated(parts, overwrite)
-        kept.check_choice(plan, entries, outdated)
+        repair.clear_sources(plan, say)
+        parts = consistency.parts_of(plan, plan.entries)
+        outdated = consistency.outdated(parts, overwrite)
+        consistency.check_choice(plan, entries, outdated)
         write_text(out / SETTINGS, dump_settings(settings))  # not before they can be refused
         _drop(plan, outdated, command)
-        damaged.clear_shared(plan, say)
-        broken = {*damaged.cells(plan, say), *damaged.searches(plan, parts, say)}
+        repair.clear_shared(plan, say)
+        broken = {*repair.cells(plan, say), *repair.searches(plan, parts, say)}
         _drop(plan, [part for part in parts if part.path in broken], command)
-        for part in kept.parts_of(
+        for part in consistency.parts_of(
             plan, [*entries, *map(plan.untouched, entries)]
         ):  # searches and references are of the first seed
             part.begin()
-        taken.take(plan, told, say)
+        imports.take(plan, told, say)
         plan.check_installed(entries)  # not before: what is finished, here or elsewhere, needs no library
         _run(plan, entries, until, say, command)
         lines = records.latest(out)
@@ -145,7 +146,7 @@ def _open(plan: Plan) -> None:
         write_text(out / SETTINGS, dump_settings(plan.settings))
 
 
-def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
+def _drop(plan: Plan, outdated: Sequence[consistency.Part], command: str) -> None:
     """Take away what is outdated, and first say so in the lines of its cells, whose numbers are then of nothing that is there."""
     going = {path for part in outdated for path in part.paths}
     known = records.latest(plan.out)
@@ -159,7 +160,7 @@ def _drop(plan: Plan, outdated: Sequence[kept.Part], command: str) -> None:
 def _run(plan: Plan, entries: Sequence[Entry], until: float | None, say: Say, command: str) -> None:
     """Every chosen cell that is not finished, and what it needs."""
     _note_finished(plan, command)
-    digests = {part.path: part.digests for part in kept.parts_of(plan, plan.entries)}
+    digests = {part.path: part.digests for part in consistency.parts_of(plan, plan.entries)}
     _note_searches(plan, digests, command)
     jobs, of_cells = jobs_of(plan, entries)
     say(f"{len(of_cells)} of {len(entries)} cells to run, {plan.settings.jobs} at a time")

@@ -9,10 +9,11 @@ from typing import Any
 from mgoe._util.files import read_json, write_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
-from mgoe.experiments.cells import DONE, FIT, INFLUENCE
-from mgoe.experiments.comparison import kept, records, work
-from mgoe.experiments.comparison.kept import Part
-from mgoe.experiments.comparison.plan import EXAMPLES, REFERENCES, Plan
+from mgoe.experiments import consistency, records
+from mgoe.experiments import jobs as work
+from mgoe.experiments.cell import DONE, FIT, INFLUENCE
+from mgoe.experiments.consistency import Part
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Plan
 from mgoe.experiments.stages import Say
 
 
@@ -82,8 +83,8 @@ def clear_sources(plan: Plan, say: Say) -> None:
     Raises:
         OutputError: A file is there and may not be read.
     """
-    for path in map(kept.sources_at, plan.logs.values()):
-        if path.exists() and _is_damaged(path, kept.read_sources, say):
+    for path in map(consistency.sources_at, plan.logs.values()):
+        if path.exists() and _is_damaged(path, consistency.read_sources, say):
             path.unlink()
 
 

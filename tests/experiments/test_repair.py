@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from mgoe import experiments
-from mgoe.experiments.comparison import kept, records
-from mgoe.experiments.comparison.plan import Plan
-from tests.experiments.comparison.tiny import numbers, settings
+from mgoe.experiments import consistency, records
+from mgoe.experiments.plan import Plan
+from tests.experiments.tiny import numbers, settings
 
 
 def test_damaged_cells_are_found_and_made_anew(
@@ -50,7 +50,7 @@ def test_damaged_cells_are_found_and_made_anew(
 def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path: Path, text: str):
     out, made = tmp_path / "out", settings(own)
     plan = Plan(made, out)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
     (out / "comparison.yaml").touch()
     file = out / "logs" / "tiny" / "source.json"

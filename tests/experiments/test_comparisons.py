@@ -19,13 +19,13 @@ import yaml
 from mgoe import experiments
 from mgoe._util.files import write_json
 from mgoe.errors import MissingExtra, OutputError, TrainingError
-from mgoe.experiments import cells
-from mgoe.experiments.comparison import kept, records, tuning
-from mgoe.experiments.comparison.compare import jobs_of
-from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments import cell as cell_module
+from mgoe.experiments import consistency, records, tuning
+from mgoe.experiments.comparisons import jobs_of
+from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
 from tests.effort import SOAK
-from tests.experiments.comparison.tiny import here, numbers, settings
+from tests.experiments.tiny import here, numbers, settings
 
 
 def test_a_comparison_leaves_all_it_promises(compared: Path):
@@ -152,7 +152,7 @@ def test_what_is_finished_here_or_elsewhere_needs_no_library(
     plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
     [entry] = plan.entries
     shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
     shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
     write_json(entry.tuned, {"model": "lightgbm", "trials": [], "best": {}})
@@ -180,7 +180,7 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
     plan = Plan(settings(named, variants={}), tmp_path / "out")
     for entry in plan.entries:
         shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
     for seed in (0, 1):
         shutil.copy(
@@ -197,7 +197,7 @@ def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
         for outcome in here(jobs):
             yield Outcome(outcome.job, failed="its process ended with code -9")
 
-    monkeypatch.setattr("mgoe.experiments.comparison.compare.run_jobs", killed_at_the_end)
+    monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", killed_at_the_end)
     said: list[str] = []
     assert experiments.compare(settings(own), tmp_path / "out", say=said.append).failed == {}
     assert records.latest(tmp_path / "out")["tiny", "shared-bottom", 0]["state"] == "finished"
@@ -212,8 +212,8 @@ def test_a_model_that_predicts_nothing_on_test_is_not_measured(
         scores[-1, 1] = np.nan
         return scores
 
-    cells_predict = cells.predict
-    monkeypatch.setattr(cells, "predict", with_a_gap)
+    cells_predict = cell_module.predict
+    monkeypatch.setattr(cell_module, "predict", with_a_gap)
     with pytest.raises(
         TrainingError,
         match=r"shared-bottom, seed 0: predictions of 'buy' must be finite, found 1 of [\d,]+ on valid",

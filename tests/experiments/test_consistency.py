@@ -13,11 +13,11 @@ import pytest
 
 from mgoe import experiments
 from mgoe.errors import OutputError
-from mgoe.experiments.comparison import kept, records
-from mgoe.experiments.comparison.outcome import TIDY_COLUMNS
-from mgoe.experiments.comparison.plan import Plan
+from mgoe.experiments import consistency, records
+from mgoe.experiments.outcome import TIDY_COLUMNS
+from mgoe.experiments.plan import Plan
 from mgoe.graph.workplace import building
-from tests.experiments.comparison.tiny import numbers, settings
+from tests.experiments.tiny import numbers, settings
 
 
 def test_what_was_made_with_other_settings_is_refused_or_made_anew(
@@ -82,30 +82,32 @@ def test_what_lost_its_note_is_said_to_have(
     raw: dict[str, Any], tmp_path: Path, text: str | None, state: str
 ):
     plan = Plan(settings(raw), tmp_path)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
     [part] = [
-        part for part in kept.parts_of(plan, plan.entries[:1]) if part.path == plan.entries[0].cell().folder
+        part
+        for part in consistency.parts_of(plan, plan.entries[:1])
+        if part.path == plan.entries[0].cell().folder
     ]
     part.note.unlink() if text is None else part.note.write_text(text)
     with pytest.raises(
         OutputError,
         match=rf"cannot be told to be what is asked for: its note, .*0\.asked\.json, is {state}; choose another --out",
     ):
-        kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False)
-    assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True) == [part]
+        consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=False)
+    assert consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=True) == [part]
 
 
 def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(raw), tmp_path)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
     cut_off = building(plan.entries[0].log.graph(0))
     cut_off.mkdir(parents=True)
     plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
-    for part in kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False):
+    for part in consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=False):
         part.remove()
     assert not cut_off.exists()
 
@@ -113,19 +115,19 @@ def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tm
 def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str, Any], tmp_path: Path):
     tuned = settings(raw, tune={"trials": 2})
     plan = Plan(tuned, tmp_path)
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
-    assert kept.outdated(kept.parts_of(plan, plan.entries), overwrite=False) == []
+    assert consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=False) == []
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
-    parts = kept.parts_of(plan, plan.entries)
+    parts = consistency.parts_of(plan, plan.entries)
     for _ in ("it is there", "the cells that used it are"):
         searched = r"tuned/mgoe.json: settings were searched with seed 0, which must stay the first of `seeds`, found 1; put 0 first, choose"
         with pytest.raises(OutputError, match=searched):
-            kept.outdated(parts, overwrite=False)
+            consistency.outdated(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
-    for part in kept.outdated(parts, overwrite=True):
+    for part in consistency.outdated(parts, overwrite=True):
         part.remove()
     assert not any(entry.cell().done for entry in plan.entries)
     assert all((entry.log.stage(entry.seed) / "data").exists() for entry in plan.entries)
@@ -133,7 +135,7 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
 
 def finished(plan: Plan) -> None:
     """As if all of it were made."""
-    for part in kept.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.entries):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
@@ -173,14 +175,14 @@ def test_what_differs_of_the_chosen_cells_alone_is_made_anew(
     finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
     narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
     plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
-    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    parts = consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=True)
     chosen = plan.chosen(["shared-bottom"], seeds)
     if seeds is None:
-        kept.check_choice(plan, chosen, parts)
+        consistency.check_choice(plan, chosen, parts)
         assert {part.path for part in parts} == {chosen[0].tuned, *(entry.cell().folder for entry in chosen)}
     else:
         with pytest.raises(OutputError, match=r"found 1 finished ones of others"):
-            kept.check_choice(plan, chosen, parts)
+            consistency.check_choice(plan, chosen, parts)
 
 
 def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
@@ -188,17 +190,19 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
     data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
     data.mkdir(parents=True)
     plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
-    parts = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+    parts = consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=True)
     assert [part.path for part in parts] == [data]
-    kept.check_choice(plan, plan.chosen(seeds=[1]), parts)
+    consistency.check_choice(plan, plan.chosen(seeds=[1]), parts)
     with pytest.raises(OutputError, match=r"seeds/1/data: must be made anew .* found 0 finished ones"):
-        kept.check_choice(plan, plan.chosen(seeds=[0]), parts)
+        consistency.check_choice(plan, plan.chosen(seeds=[0]), parts)
 
 
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
-        parts = {part.path: "".join(sorted(part.digests)) for part in kept.parts_of(plan, plan.entries)}
+        parts = {
+            part.path: "".join(sorted(part.digests)) for part in consistency.parts_of(plan, plan.entries)
+        }
         return {
             entry.contestant.name: parts[entry.cell().folder] + parts[entry.tuned] for entry in plan.entries
         }
@@ -213,10 +217,12 @@ def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Pat
     tuned = settings(raw, tune={"trials": 2})
     finished(Plan(tuned, tmp_path))
     plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
-    [search] = [part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].tuned]
+    [search] = [
+        part for part in consistency.parts_of(plan, plan.entries) if part.path == plan.entries[0].tuned
+    ]
     for evaluation in ({}, {"evaluation": {"slices": False}}):
         search.note.write_text(json.dumps(json.loads(search.note.read_text()) | evaluation))
-        outdated = kept.outdated(kept.parts_of(plan, plan.entries), overwrite=True)
+        outdated = consistency.outdated(consistency.parts_of(plan, plan.entries), overwrite=True)
         assert {part.path for part in outdated} == {entry.cell().folder for entry in plan.entries}
 
 
@@ -228,7 +234,9 @@ def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: P
         tmp_path,
     )
     [part] = [
-        part for part in kept.parts_of(plan, plan.entries) if part.path == plan.entries[0].cell().folder
+        part
+        for part in consistency.parts_of(plan, plan.entries)
+        if part.path == plan.entries[0].cell().folder
     ]
     part.begin()
     assert part.differs == ""

@@ -15,8 +15,8 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.experiments.graphs import add_events, settings_of
+from mgoe.experiments.progress import Watch
 from mgoe.experiments.stages import Say
-from mgoe.experiments.watch import Watch
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events.event import Interaction, Event, typed

@@ -12,10 +12,10 @@ from typing import Any
 
 from mgoe._util.files import read_json, sha256, write_json
 from mgoe.errors import MgoeError, OutputError
-from mgoe.experiments.cells import DONE
-from mgoe.experiments.comparison.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
-from mgoe.experiments.comparison.tuning import concerning
-from mgoe.experiments.output import FREE, files_read
+from mgoe.experiments.cell import DONE
+from mgoe.experiments.folder import FREE, files_read
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Entry, Log, Plan
+from mgoe.experiments.tuning import concerning
 from mgoe.graph.workplace import building
 from mgoe.models import written_out
 

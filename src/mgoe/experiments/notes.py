@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mgoe._util.files import read_json
-from mgoe.experiments.comparison.plan import Log, Plan
-from mgoe.experiments.comparison.tuning import is_done
-from mgoe.experiments.rows import is_boosted
+from mgoe.experiments.model_resolution import is_boosted
+from mgoe.experiments.plan import Log, Plan
+from mgoe.experiments.tuning import is_done
 
 Line = Mapping[str, Any]
 

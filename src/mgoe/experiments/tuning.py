@@ -27,8 +27,8 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import MgoeError, TrainingError
-from mgoe.experiments.cells import Inputs, fit_model, training_of
-from mgoe.experiments.rows import is_boosted
+from mgoe.experiments.cell import Inputs, fit_model, training_of
+from mgoe.experiments.model_resolution import is_boosted
 from mgoe.models import options_of, resolve
 from mgoe.training import Monitor
 
