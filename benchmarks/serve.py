@@ -1,20 +1,25 @@
-"""Whole requests to a service: 500 candidates, three tasks, a million users; one worker on one core, the load on the other.
+"""Whole requests to a service: 500 candidates, three tasks, a million users.
 
-    python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--work FOLDER] [--no-peers]
+    python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--sizes 20 100 500]
+        [--work FOLDER] [--no-peers]
 
-Two models, one graph a size:
+The service is one worker on one core; the load comes from the other. There are two models on one graph per size:
 
-- `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges, without recents (width 32, as in
-  `train.py`). What it reads of a pair is a sum of the user's and the item's: the user's part is computed once a request, an item's is
-  kept, and nothing that a request does grows with a node's degree or with K.
-- `serve.default.rank500`, likewise: `mgoe` as a run builds it by default, which reads of every pair its history, edges at five
-  resolutions, and a sketch: the candidate's vector against the user's and against those of the user's 20 latest items.
+- `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges, without
+  recents (width 32, as in `train.py`). What it reads of a pair is a sum of the user's part and the item's. The
+  user's part is computed once per request and an item's is kept, so no work of a request grows with a node's
+  degree or with K.
+- `serve.default.rank500`, likewise: `mgoe` with its defaults. It reads the history of every pair, edges at five
+  resolutions, and a sketch: the candidate's vector against the user's and those of the user's 20 latest items.
 
-Floors, peer and mixed load are of the first, at K = 100.
+Floors, peer and mixed load are of the first model, at K = 100.
 
-A load is a closed loop of `--seconds` on raw sockets (`load.py`), with requests made before it: user and candidates drawn evenly, the
-objective `click * cart^2`, all 500 rows answered. Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time
-against ours, the mixed load's p99 against the quiet one's of the same number of connections.
+A load is a closed loop of `--seconds` on raw sockets (`load.py`). Its requests are made beforehand: user and
+candidates drawn evenly, the objective `click * cart^2`, all 500 rows answered. `cpu_ms` is the service's processor
+time per request, which other work on the machine changes less than it changes the latency.
+
+Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time against ours, the mixed
+load's p99 against that of the same number of connections without the mix.
 """
 
 from __future__ import annotations
@@ -26,14 +31,11 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,21 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.load import Asked, get, load, post
-from benchmarks.measure import GIB, ROOT, line
+from benchmarks.load import Asked, load, post
+from benchmarks.measure import ROOT, line
 from benchmarks.rivals import EXPERT, TOWER, WIDTH, require_peers
 from benchmarks.served import MODELS, TASKS, made_up_bundle
+from benchmarks.service import (
+    CORES,
+    check_all_ok,
+    cpu_seconds,
+    free_port,
+    memory,
+    on_core,
+    service,
+    started,
+    wait,
+)
 from mgoe.bundle import Bundle
 
 CANDIDATES = 500
@@ -56,7 +69,6 @@ SIZES = (20, 100, 500)
 OBJECTIVE = "click * cart^2"
 KINDS = (("rank", 75), ("events", 15), ("unseen", 7), ("malformed", 3))
 """Of the mixed load, in percent."""
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
 
 def main() -> None:
@@ -98,7 +110,9 @@ def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
     for k in sorted(given.sizes, key=lambda k: k != 100):
         with service(made(given, k, model), given.work) as (port, number):
             load(port, ranks(given), 3, 1)
+            before = cpu_seconds(number)
             one = load(port, ranks(given), given.seconds, 1)
+            spent = cpu_seconds(number) - before
             four = load(port, ranks(given), given.seconds, 4)
             held = memory(number)
         check_all_ok(one.status + four.status)
@@ -106,6 +120,7 @@ def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
         against = None if k == 100 else p50.get(100)
         line(f"{name}.p50_ms", p50[k], "ms", against, p50[k] / against if against else None)
         line(f"{name}.p99_ms", one.milliseconds(0.99), "ms")
+        line(f"{name}.cpu_ms", spent / len(one.status) * 1e3, "ms")
         line(f"{name}.requests_per_s", four.per_second, "1/s")
         for kind, gib in held.items() if k == 100 else ():
             line(f"{name}.memory.{kind}", gib, "GiB")
@@ -273,71 +288,6 @@ def an_event(given: argparse.Namespace, rng: np.random.Generator) -> bytes:
     return post("/v1/events", json.dumps({"events": [event]}).encode())
 
 
-@contextmanager
-def service(bundle: Path, work: Path) -> Iterator[tuple[int, int]]:
-    """`mgoe serve` on the first core, with an empty log of events; this process moves to the second. Its port and its number."""
-    shutil.rmtree(work / "state", ignore_errors=True)
-    port = free_port()
-    with started(
-        "-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work
-    ) as number:
-        wait(port, "/readyz")
-        yield port, number
-
-
-@contextmanager
-def started(*command: str, work: Path) -> Iterator[int]:
-    """A Python process on the first core. Its number."""
-    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-    on_core(CORES[0])
-    with (work / "service.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=os.environ | threads, stdout=log, stderr=log
-        )
-    on_core(CORES[-1])
-    try:
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def memory(process: int) -> dict[str, float]:
-    """What a process holds, GiB: all of it, its share of what several map, its own, and pages of files, which workers have in common."""
-    if not (rollup := Path(f"/proc/{process}/smaps_rollup")).exists():
-        return {}
-    fields = dict(row.split(":", 1) for row in rollup.read_text().splitlines()[1:])
-    rss, pss, own = (int(fields[name].split()[0]) * 1024 / GIB for name in ("Rss", "Pss", "Anonymous"))
-    return {"rss": rss, "pss": pss, "own": own, "files": rss - own}
-
-
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def on_core(core: int) -> None:
-    """Move this process."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-
-
-def wait(port: int, path: str, seconds: float = 600) -> None:
-    """Until a service answers."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if load(port, lambda: iter([("ready", get(path))]), 5, 1).status == [200]:
-                return
-        except OSError:
-            pass
-        if time.monotonic() > end:
-            raise RuntimeError(f"no answer from port {port}: see service.log")
-        time.sleep(0.2)
-
-
 def seconds_to_swap(current: Path, work: Path) -> float:
     """From when the link was laid until the service answered with the bundle behind it; nan if it never did."""
     lines = [
@@ -356,12 +306,6 @@ def best(run: Callable[[], object], times: int = 200) -> float:
         run()
         taken.append(time.perf_counter() - begun)
     return statistics.median(taken) * 1e3
-
-
-def check_all_ok(status: list[int]) -> None:
-    """A figure counts only where every answer does."""
-    if set(status) != {200}:
-        raise RuntimeError(f"every answer must be 200, found {sorted(set(status))}")
 
 
 if __name__ == "__main__":
