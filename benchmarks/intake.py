@@ -4,12 +4,12 @@
 
 A real `mgoe serve` with its event log on disk takes batches of 1 and of 100 events from one client and from
 four. Each client sends its next batch when the last one is acknowledged. Before each load the service is
-started anew with an empty log. A load ends after `--requests` batches of one event (a fifth as many batches of
-100) per client, or after `--seconds`.
+started anew with an empty log. A load ends after `--requests` batches of one event (a fifth as many batches
+of 100) per client, or after `--seconds`.
 
-The bundle is `mgoe` after one epoch on a simulated log; it is kept in `--work` and used again. Users and items
-of the events are drawn evenly from that log. One event in twenty is of a new user, one in a hundred of a new
-item. Every time includes what the disk takes to make a batch durable.
+The bundle is `mgoe` after one epoch on a simulated log; it is kept in `--work` and used again. Users and
+items of the events are drawn evenly from that log. One event in twenty is of a new user, one in a hundred of
+a new item. Every time includes what the disk takes to make a batch durable.
 
 One line per figure, `{name, value, unit, against, ratio}`, of batches of B events from C clients:
 

@@ -1,25 +1,27 @@
 """Whole requests to a service: 500 candidates, three tasks, a million users.
 
-    python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60] [--sizes 20 100 500]
-        [--work FOLDER] [--no-peers]
+    python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60]
+        [--sizes 20 100 500] [--work FOLDER] [--no-peers]
 
-The service is one worker on one core; the load comes from the other. There are two models on one graph per size:
+The service is one worker on one core; the load comes from the other. There are two models on one graph per
+size:
 
 - `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges, without
-  recents (width 32, as in `train.py`). What it reads of a pair is a sum of the user's part and the item's. The
-  user's part is computed once per request and an item's is kept, so no work of a request grows with a node's
-  degree or with K.
-- `serve.default.rank500`, likewise: `mgoe` with its defaults. It reads the history of every pair, edges at five
-  resolutions, and a sketch: the candidate's vector against the user's and those of the user's 20 latest items.
+  recents (width 32, as in `train.py`). What it reads of a pair is a sum of the user's part and the item's.
+  The user's part is computed once per request and an item's is kept, so no work of a request grows with a
+  node's degree or with K.
+- `serve.default.rank500`, likewise: `mgoe` with its defaults. It reads the history of every pair, edges at
+  five resolutions, and a sketch: the candidate's vector against the user's and those of the user's 20 latest
+  items.
 
 Floors, peer and mixed load are of the first model, at K = 100.
 
 A load is a closed loop of `--seconds` on raw sockets (`load.py`). Its requests are made beforehand: user and
-candidates drawn evenly, the objective `click * cart^2`, all 500 rows answered. `cpu_ms` is the service's processor
-time per request, which other work on the machine changes less than it changes the latency.
+candidates drawn evenly, the objective `click * cart^2`, all 500 rows answered. `cpu_ms` is the service's
+processor time per request, which other work on the machine changes less than it changes the latency.
 
-Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time against ours, the mixed
-load's p99 against that of the same number of connections without the mix.
+Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub's time against ours, the
+mixed load's p99 against that of the same number of connections without the mix.
 """
 
 from __future__ import annotations
@@ -184,7 +186,7 @@ def matrix_products(score: Callable[[], object]) -> Callable[[], None]:
 def torch_rechub_mmoe(
     given: argparse.Namespace, users: np.ndarray, items: np.ndarray
 ) -> Callable[[], object]:
-    """torch-rechub's MMoE on the same rows, in the process: ids are codes already, and the answer stays a tensor."""
+    """Return torch-rechub's MMoE on the same rows: in this process, on indices, the answer left a tensor."""
     features = importlib.import_module("torch_rechub.basic.features")
     columns = [
         features.SparseFeature(name, rows, WIDTH)
@@ -203,7 +205,7 @@ def torch_rechub_mmoe(
 
 
 def mixed(given: argparse.Namespace) -> None:
-    """Ranks, events, unseen ids, malformed bodies and a bundle swap; against ranks alone, in the same service."""
+    """Measure ranks among events, unseen ids, malformed bodies and a bundle swap, against ranks alone."""
     current, other = given.work / "current", given.work / "k100.other"
     for place in (current, other):
         place.unlink() if place.is_symlink() else shutil.rmtree(place, ignore_errors=True)
@@ -289,7 +291,7 @@ def an_event(given: argparse.Namespace, rng: np.random.Generator) -> bytes:
 
 
 def seconds_to_swap(current: Path, work: Path) -> float:
-    """From when the link was laid until the service answered with the bundle behind it; nan if it never did."""
+    """Return the seconds from laying the link until the service used the new bundle; nan if it never did."""
     lines = [
         json.loads(row) for row in (work / "service.log").read_text().splitlines() if "bundle taken" in row
     ]
