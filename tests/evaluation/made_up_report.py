@@ -145,9 +145,9 @@ def _points(rng, rate, skill):
     }
 
 
-def _estimate(model, rival, task, metric, value, rng, width=0.0035):
+def _estimate(model, baseline, task, metric, value, rng, width=0.0035):
     seeds = tuple(value + rng.normal(size=5) * 0.0007)
-    return Estimate(model, rival, task, metric, value, value - width, value + width, seeds, 9316)
+    return Estimate(model, baseline, task, metric, value, value - width, value + width, seeds, 9316)
 
 
 def _macro(rng, ku=12, ki=20):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.evaluation import Influence, deal, find_leads, pack, unpack
+from mgoe.evaluation import Influence, find_leads, group_users, pack, unpack
 
 NAMES = (("click", "auc"), ("all", "ranking"), ("a.b", "gauc"))
 
 
 def made(seed: int, users: int = 3000, shift: float = 0.0) -> Influence:
     parts = np.random.default_rng(seed).normal(size=(users, len(NAMES))).astype(np.float32) / users
-    return deal(
+    return group_users(
         Influence(
             NAMES,
             np.array([0.7, 0.6 + shift, np.nan]),
@@ -80,7 +80,7 @@ def test_lines_of_127_steps_are_read():
 
 
 def test_a_metric_of_too_few_users_is_kept_without_its_parts():
-    one = deal(
+    one = group_users(
         Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.full((4, 1), np.nan, np.float32))
     )
     other = unpack(json.loads(json.dumps(pack(one))))
@@ -89,12 +89,14 @@ def test_a_metric_of_too_few_users_is_kept_without_its_parts():
 
 
 def test_a_metric_that_moves_with_nobody_is_kept():
-    still = deal(Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.zeros((4, 1), np.float32)))
+    still = group_users(
+        Influence((("click", "auc"),), np.array([0.5]), np.arange(4), np.zeros((4, 1), np.float32))
+    )
     assert_array_equal(unpack(pack(still)).parts, still.parts)
 
 
 @pytest.mark.parametrize("users", [100, 3000])
 def test_what_was_packed_is_paired_with_what_was_not(users: int):
     one, other = made(0, users), made(1, users)
-    mixed = deal(unpack(pack(one))) - deal(other)
+    mixed = group_users(unpack(pack(one))) - group_users(other)
     assert_allclose(mixed.parts, (one - other).parts, atol=np.nanmax(np.abs(one.parts)) / 200)

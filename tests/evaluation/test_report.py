@@ -92,7 +92,7 @@ def test_every_part_is_there(page):
     assert "nan" not in re.findall(r"[a-z]+", page.text.lower())
 
 
-def test_the_best_is_marked_and_bounds_are_no_rivals():
+def test_the_best_is_marked_and_bounds_do_not_compete():
     data = report_data(models=["mgoe", "mmoe"], seeds=range(2))
     bound = [{**row, "model": "best-reachable", "value": 0.99} for row in data.rows if row["model"] == "mgoe"]
     html = render(report_data(models=["mgoe", "mmoe"], seeds=range(2), rows=[*data.rows, *bound]))
@@ -173,7 +173,7 @@ def test_nan_everywhere_still_makes_a_report():
 
 def test_a_difference_without_an_interval_is_not_drawn_strong():
     data = report_data(models=["mgoe", "mmoe"], seeds=[0])
-    known = [one for one in data.estimates if one.rival is not None]
+    known = [one for one in data.estimates if one.baseline is not None]
     ends = {"sure": (0.001, 0.002), "around": (-1.0, 1.0), "none": (math.nan, math.nan)}
     of = {name: [replace(one, low=low, high=high) for one in known] for name, (low, high) in ends.items()}
     drawn = {

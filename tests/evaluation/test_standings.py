@@ -93,7 +93,7 @@ def test_the_best_is_so_on_the_seeds_that_are_shared():
     assert "Not counted: 1" in verdict(found)
 
 
-def test_rivals_that_share_other_seeds_are_held_against_the_reference_on_theirs():
+def test_baselines_with_other_seeds_are_compared_on_the_seeds_they_share():
     found = standings({"a": {0: 0.60, 1: 0.80}, "b": {0: 0.61}, "c": {1: 0.79}})
     assert strong(quality(found)) == {"b"}
     assert "a is number 2 of 3" in verdict(found)

@@ -66,9 +66,9 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
     assert "| best-reachable |" in markdown
     assert "reachable gain" in markdown
     assert r"\begin{table}" in (compared / "tables.tex").read_text()
-    assert "mgoe minus each rival" in (compared / "comparison.html").read_text()
+    assert "mgoe minus each baseline" in (compared / "comparison.html").read_text()
     leads = json.loads((compared / "leads.json").read_text())
-    assert {lead["rival"] for lead in leads} == {"shared-bottom", "mgoe:random"}
+    assert {lead["baseline"] for lead in leads} == {"shared-bottom", "mgoe:random"}
     assert all(lead["p"] <= lead["adjusted"] <= 1 for lead in leads if lead["p"] is not None)
 
 

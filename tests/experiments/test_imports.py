@@ -34,8 +34,8 @@ def test_a_comparison_goes_on_on_another_machine(
     for one, other in zip(
         *(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)), strict=True
     ):
-        assert (one["rival"], one["task"], one["metric"], one["value"]) == (
-            other["rival"],
+        assert (one["baseline"], one["task"], one["metric"], one["value"]) == (
+            other["baseline"],
             other["task"],
             other["metric"],
             other["value"],

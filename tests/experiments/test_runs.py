@@ -180,7 +180,7 @@ def test_the_line_in_parts_is_the_line(small: RunSettings, finished: Path, tmp_p
     assert experiments.measured(out) == rows
     experiments.run(small, out)
     assert_same(finished, out)
-    assert {lead.rival for lead in experiments.leads(out)} == {"shared-bottom"}
+    assert {lead.baseline for lead in experiments.leads(out)} == {"shared-bottom"}
 
 
 def test_a_finished_folder_is_refused_without_overwrite(small: RunSettings, finished: Path):
@@ -462,5 +462,5 @@ def assert_chance(settings: RunSettings, out: Path) -> None:
     """AUC and GAUC of every model and task are .5 within their 99.9 % interval on test."""
     experiments.run(settings, out)
     for one in experiments.estimates(settings, out, [resolve(model) for model in settings.models]):
-        if one.rival is None and one.metric in ("auc", "gauc"):
+        if one.baseline is None and one.metric in ("auc", "gauc"):
             assert abs(one.value - 0.5) < 1.7 * (one.high - one.low) / 2, one

@@ -159,7 +159,7 @@ def _opened(path: Path, state: str | None) -> Bundle:
 def show_leads(leads: list[Estimate]) -> None:
     """How far the first model is ahead of each other, a line each."""
     for lead in leads:
-        show(f"{lead.model} - {lead.rival}: {_ahead(lead)}")
+        show(f"{lead.model} - {lead.baseline}: {_ahead(lead)}")
 
 
 def _ahead(lead: Estimate) -> str:

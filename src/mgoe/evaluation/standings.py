@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from statistics import fmean
 
-from mgoe.evaluation.bootstrap import Lead, fully_paired
+from mgoe.evaluation.intervals import Estimate, fully_paired
 from mgoe.evaluation.rows import Row
 from mgoe.evaluation.table import (
     BOUNDS,
@@ -71,7 +71,7 @@ class Standings:
     reference: str
     models: Sequence[str]
     rows: Sequence[Row]
-    leads: Sequence[Lead] = ()
+    leads: Sequence[Estimate] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -106,7 +106,7 @@ class Sheet:
 def quality(standings: Standings) -> Sheet:
     """A model a line: every main metric, the share of the reachable gain where that is known, and costs.
 
-    The best of a column is strong: of the reference and the rivals that share as many seeds with it as any, on the seeds shared.
+    The best of a column is strong: of the reference and the baselines that share as many seeds with it as any, on the seeds shared.
     """
     summaries = summarise(standings.rows)
     columns, reach = main_columns(summaries), reachable_shares(standings.rows)
@@ -127,26 +127,28 @@ def quality(standings: Standings) -> Sheet:
 
 
 def differences(standings: Standings) -> Sheet | None:
-    """A rival a line: the lead over it with its interval in every main metric; strong where it holds after Holm's correction.
+    """A baseline a line: the lead over it with its interval in every main metric; strong where it holds after Holm's correction.
 
     The last column is the number of seeds that both have.
     """
-    leads = {(lead.rival, lead.task, lead.metric): lead for lead in standings.leads}
+    leads = {(lead.baseline, lead.task, lead.metric): lead for lead in standings.leads}
     columns = [
         c
         for c in main_columns(summarise(standings.rows))
         if any((lead.task, lead.metric) == c for lead in standings.leads)
     ]
-    rivals = [model for model in standings.models if any(lead.rival == model for lead in standings.leads)]
-    if not rivals:
+    baselines = [
+        model for model in standings.models if any(lead.baseline == model for lead in standings.leads)
+    ]
+    if not baselines:
         return None
     chief, lines = headline(summarise(standings.rows)), []
-    for rival in rivals:
-        one = leads.get((rival, *chief))
-        cells = [_lead(leads.get((rival, *column))) for column in columns]
+    for baseline in baselines:
+        one = leads.get((baseline, *chief))
+        cells = [_lead(leads.get((baseline, *column))) for column in columns]
         adjusted = "-" if one is None or math.isnan(one.adjusted) else f"{one.adjusted:.4f}"
-        paired = max(len(lead.by_seed) for lead in standings.leads if lead.rival == rival)
-        lines.append((rival, [*cells, Text(adjusted), Text(str(paired))]))
+        paired = max(len(lead.by_seed) for lead in standings.leads if lead.baseline == baseline)
+        lines.append((baseline, [*cells, Text(adjusted), Text(str(paired))]))
     return Sheet(
         [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"], lines
     )
@@ -166,7 +168,7 @@ def reachable_shares(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def verdict(standings: Standings) -> str:
-    """Who is first, and against whom that is more than chance: of rivals that share as many seeds with the reference as any, in words."""
+    """Who is first, and against whom that is more than chance: of baselines that share as many seeds with the reference as any, in words."""
     column = headline(summarise(standings.rows))
     there, judged = (
         [lead for lead in leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
@@ -193,7 +195,7 @@ def verdict(standings: Standings) -> str:
     return " ".join(parts)
 
 
-def holds(lead: Lead) -> bool:
+def holds(lead: Estimate) -> bool:
     """Whether a difference, in either direction, is more than chance: its interval leaves out zero, after Holm's correction too."""
     return (lead.low > 0 or lead.high < 0) and lead.adjusted < SIGNIFICANT
 
@@ -215,7 +217,7 @@ def latex(standings: Sequence[Standings]) -> str:
     for one in standings:
         for sheet, about in (
             (quality(one), ""),
-            (differences(one), f"{one.reference} minus each rival, 95 % intervals"),
+            (differences(one), f"{one.reference} minus each baseline, 95 % intervals"),
         ):
             if sheet is not None:
                 caption = ". ".join(text for text in (f"{one.question}: {one.log}", about) if text)
@@ -264,17 +266,21 @@ def _escaped(text: str) -> str:
 def _leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set[str]]:
     """The best of each column, by the models and seeds that the verdict goes by."""
     values, reference = by_seed(standings.rows), standings.reference
-    rivals = dict.fromkeys(lead.rival for lead in fully_paired(standings.leads) if lead.rival is not None)
+    baselines = dict.fromkeys(
+        lead.baseline for lead in fully_paired(standings.leads) if lead.baseline is not None
+    )
     found = {}
     for column in columns:
-        of = {model: values.get(model, {}).get(column, {}) for model in (reference, *rivals)}
+        of = {model: values.get(model, {}).get(column, {}) for model in (reference, *baselines)}
         shared = {
-            rival: seeds for rival in rivals if (seeds := sorted(of[reference].keys() & of[rival].keys()))
+            baseline: seeds
+            for baseline in baselines
+            if (seeds := sorted(of[reference].keys() & of[baseline].keys()))
         }
         middle = fmean(of[reference][seed] for seed in set().union(*shared.values())) if shared else math.nan
         means = {
-            rival: middle + fmean(of[rival][seed] - of[reference][seed] for seed in seeds)
-            for rival, seeds in shared.items()
+            baseline: middle + fmean(of[baseline][seed] - of[reference][seed] for seed in seeds)
+            for baseline, seeds in shared.items()
         }
         found[column] = best(
             {
@@ -286,7 +292,7 @@ def _leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, se
     return found
 
 
-def _lead(lead: Lead | None) -> Text:
+def _lead(lead: Estimate | None) -> Text:
     if lead is None or math.isnan(lead.value):
         return Text("-")
     interval = "" if math.isnan(lead.low) else f" [{lead.low:+.4f}, {lead.high:+.4f}]"

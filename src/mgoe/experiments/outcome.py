@@ -15,8 +15,8 @@ from mgoe.evaluation import (
     Influence,
     Row,
     Standings,
-    deal,
     find_leads,
+    group_users,
     latex,
     markdown,
     read_rows,
@@ -56,12 +56,12 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
         if odd:
             done = {}
         rows = {key: read_rows(folder / DONE) for key, folder in done.items()}
-        dealt = {key: deal(Influence.load(folder / INFLUENCE)) for key, folder in done.items()}
+        grouped = {key: group_users(Influence.load(folder / INFLUENCE)) for key, folder in done.items()}
         references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.settings.all_tables.items():
             reference = table.reference or plan.settings.lead
             models = list(dict.fromkeys([reference, *table.models]))
-            of = {model: {seed: dealt[m, seed] for m, seed in dealt if m == model} for model in models}
+            of = {model: {seed: grouped[m, seed] for m, seed in grouped if m == model} for model in models}
             found.append(
                 Standings(
                     question=table.title or name,
@@ -117,12 +117,24 @@ def write_outcome(plan: Plan, standings: Sequence[Standings], command: str) -> N
     }
     done = sum(entry.cell().done for entry in plan.entries)
     facts |= {"seeds": len(plan.settings.seeds), "cells": f"{done} of {len(plan.entries)}"}
-    name = f"{plan.settings.lead} and its rivals on {', '.join(plan.logs)}"
+    name = f"{plan.settings.lead} and its baselines on {', '.join(plan.logs)}"
     report.write_comparison(plan.out / REPORT, name, standings, facts, dump_settings(plan.settings), command)
 
 
 def _plain(standings: Standings, lead: Any) -> dict[str, Any]:
-    names = ("model", "rival", "task", "metric", "value", "low", "high", "p", "adjusted", "by_seed", "users")
+    names = (
+        "model",
+        "baseline",
+        "task",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "p",
+        "adjusted",
+        "by_seed",
+        "users",
+    )
     return {
         "question": standings.question,
         "log": standings.log,

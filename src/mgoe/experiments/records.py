@@ -14,7 +14,7 @@ from typing import Any
 from mgoe import __version__
 from mgoe._util.files import output_errors, read_json
 from mgoe.errors import OutputError
-from mgoe.evaluation import ALL, Influence, deal, pack, read_rows
+from mgoe.evaluation import ALL, Influence, group_users, pack, read_rows
 from mgoe.experiments.cell import DONE, FIT, INFLUENCE
 from mgoe.experiments.consistency import UNREAD, digest_of, note_of, without
 from mgoe.experiments.plan import EXAMPLES, Entry
@@ -79,7 +79,7 @@ def of_cell(entry: Entry, command: str) -> dict[str, Any]:
         **{name: facts.get(name) for name in FACTS},
         "examples": examples,
         **{name: value if math.isfinite(value) else None for name, value in values.items()},
-        "influence": pack(deal(Influence.load(folder / INFLUENCE))),
+        "influence": pack(group_users(Influence.load(folder / INFLUENCE))),
     }
 
 

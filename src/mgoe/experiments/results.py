@@ -52,4 +52,4 @@ def leads(path: Path | str) -> list[Estimate]:
         return []
     settings = load_settings(path / SETTINGS)
     found = estimates(settings, path, [resolve(model) for model in settings.models])
-    return [one for one in found if one.rival is not None and (one.task, one.metric) == ("all", "ranking")]
+    return [one for one in found if one.baseline is not None and (one.task, one.metric) == ("all", "ranking")]

@@ -8,23 +8,22 @@ from pathlib import Path
 
 from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
-from mgoe.evaluation import Estimate, Influence, Row, compare, estimate, report
+from mgoe.evaluation import Estimate, Influence, Row, estimate, find_leads, report
 from mgoe.experiments.cell import INFLUENCE, Cell
 from mgoe.graph import MacroGraph
 
 
 def estimates(settings: RunSettings, out: Path, models: Sequence[ModelSettings]) -> list[Estimate]:
-    """Intervals on test of every model, and of the first one's lead over every other."""
-    found: list[Estimate] = []
-    first: list[Influence] = []
-    for model in models:
-        influences = [Influence.load(Cell(out, model, seed).folder / INFLUENCE) for seed in settings.seeds]
-        found += estimate(model.name, influences)
-        if first:
-            found += compare(models[0].name, first, model.name, influences)
-        else:
-            first = influences
-    return found
+    """Return test metrics of every model with intervals, and the leads of the first one over every other."""
+    influences = {
+        model.name: {
+            seed: Influence.load(Cell(out, model, seed).folder / INFLUENCE) for seed in settings.seeds
+        }
+        for model in models
+    }
+    first = models[0].name
+    own = [one for name, seeds in influences.items() for one in estimate(name, list(seeds.values()))]
+    return own + find_leads(first, influences[first], influences)
 
 
 def write_report(

@@ -55,7 +55,7 @@ def _board(standings: Standings) -> dict[str, Any]:
 
 
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
-    """Leads over every rival, a drawing a metric, the mean first; strong where they hold after Holm's correction."""
+    """Leads over every baseline, a drawing a metric, the mean first; strong where they hold after Holm's correction."""
     columns = main_columns(summarise(standings.rows))
     plots = []
     for column in sorted(columns, key=lambda column: column != MEAN):
@@ -65,10 +65,10 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
             if (lead.task, lead.metric) == column and math.isfinite(lead.value)
         ]
         marks = [
-            Mark(lead.rival or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead))
+            Mark(lead.baseline or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead))
             for lead in chosen
         ]
         name = MEAN_TITLE if column == MEAN else head(column)
         if marks:
-            plots.append((name, difference_plot(marks, f"{standings.reference} minus each rival: {name}")))
+            plots.append((name, difference_plot(marks, f"{standings.reference} minus each baseline: {name}")))
     return plots

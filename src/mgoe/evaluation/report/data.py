@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.evaluation.compare import Estimate
+from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.rows import ALL, Row
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mgoe.evaluation.compare import Estimate
+from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report import tables
 from mgoe.evaluation.report.charts import (
     COLOURS,
@@ -31,7 +31,7 @@ RELIABLE_MODELS = 4
 
 def sections(data: ReportData) -> dict[str, Any]:
     """Everything the template names; a part that has no data is empty."""
-    differences = [e for e in data.estimates if e.rival is not None and e.model == data.leader]
+    differences = [e for e in data.estimates if e.baseline is not None and e.model == data.leader]
     return {
         "data": data,
         "finding": finding(data, differences),
@@ -62,11 +62,11 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
     )
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = f"{data.leader} reaches {means[data.leader]:.4f} on test, as the mean of AUC and GAUC over {tasks}{place}."
-    rivals = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
-    if rivals:
-        close = min(rivals, key=lambda e: e.value)
+    baselines = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
+    if baselines:
+        close = min(baselines, key=lambda e: e.value)
         sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
-        text += f" Against {close.rival}, its strongest rival, the difference is {close.value:+.4f}, with a 95 % interval {sure}:"
+        text += f" Against {close.baseline}, its strongest baseline, the difference is {close.value:+.4f}, with a 95 % interval {sure}:"
         text += f" {close.low:+.4f} to {close.high:+.4f}."
     return text
 
@@ -85,7 +85,7 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
     )
     plots = [(title(metric), plot) for metric in SHOWN if (plot := _plot(data, (task, metric)))]
     ahead = [
-        (f"{title(metric)}, {data.leader} minus each rival", _differences(differences, (task, metric)))
+        (f"{title(metric)}, {data.leader} minus each baseline", _differences(differences, (task, metric)))
         for metric in SHOWN
     ]
     return {
@@ -100,7 +100,7 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
 
 def _plot(data: ReportData, column: Column) -> Svg | None:
     """One metric of all models; nothing where there is no other to stand beside."""
-    own = {e.model: e for e in data.estimates if e.rival is None and (e.task, e.metric) == column}
+    own = {e.model: e for e in data.estimates if e.baseline is None and (e.task, e.metric) == column}
     seeds, marks = by_seed(data.rows), []
     for model, found in summarise(data.rows).items():
         if column in found and math.isfinite(found[column].mean):
@@ -127,16 +127,17 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
 def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
     plots = [
         (MEAN_TITLE, _plot(data, MEAN)),
-        (f"The same, {data.leader} minus each rival", _differences(differences, MEAN)),
+        (f"The same, {data.leader} minus each baseline", _differences(differences, MEAN)),
     ]
     return [(head, plot) for head, plot in plots if plot]
 
 
 def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
-    """One metric's differences to all rivals."""
+    """One metric's differences to all baselines."""
     chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
     marks = [
-        Mark(e.rival or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0) for e in chosen
+        Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0)
+        for e in chosen
     ]
     return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgoe.evaluation.compare import Estimate
+from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report.data import MacroView, ReportData
 from mgoe.evaluation.rows import ALL
 from mgoe.evaluation.table import LOWER, Column, Summary, best, headline, main_columns, summarise, title
@@ -101,7 +101,7 @@ def slice_grid(data: ReportData) -> Grid | None:
 
 
 def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
-    """Differences to each rival with half of their interval; marked where the interval leaves out 0 on the good side."""
+    """Differences to each baseline with half of their interval; marked where the interval leaves out 0 on the good side."""
     columns = [
         c
         for c in dict.fromkeys((d.task, d.metric) for d in differences)
@@ -110,13 +110,13 @@ def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
     columns = sorted(
         (c for c in columns if c[0] != ALL or c[1] == "ranking"), key=lambda column: column[0] == ALL
     )
-    found = {(d.rival, d.task, d.metric): d for d in differences}
+    found = {(d.baseline, d.task, d.metric): d for d in differences}
     lines = [
-        (rival or "", [_difference(found.get((rival, *c))) for c in columns])
-        for rival in dict.fromkeys(d.rival for d in differences)
+        (baseline or "", [_difference(found.get((baseline, *c))) for c in columns])
+        for baseline in dict.fromkeys(d.baseline for d in differences)
     ]
     return (
-        Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="rival")
+        Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="baseline")
         if columns
         else None
     )
@@ -164,7 +164,7 @@ def _grid(
     columns: Sequence[Column],
     intervals: bool = False,
 ) -> Grid:
-    own = {(e.model, e.task, e.metric): e for e in data.estimates if e.rival is None} if intervals else {}
+    own = {(e.model, e.task, e.metric): e for e in data.estimates if e.baseline is None} if intervals else {}
     leaders = {column: best(summaries, column) for column in columns}
     lines = []
     for model, found in summaries.items():
