@@ -34,7 +34,7 @@ from mgoe import experiments
 from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
-from mgoe.evaluation import ALL, Influence, compare, estimate
+from mgoe.evaluation import ALL, Influence, estimate, find_leads
 from mgoe.experiments.cell import INFLUENCE, Cell, Inputs, run_cell
 from mgoe.experiments.model_resolution import decided
 from mgoe.experiments.runs import begin
@@ -218,9 +218,8 @@ def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influenc
                 other.value,
                 mine.value / other.value,
             )
-    [lead] = [
-        one for one in compare("mgoe", theirs, name, ours) if (one.task, one.metric) == (ALL, "ranking")
-    ]
+    leads = find_leads("mgoe", dict(enumerate(theirs)), {name: dict(enumerate(ours))})
+    [lead] = [one for one in leads if (one.task, one.metric) == (ALL, "ranking")]
     for end, value in (("", lead.value), (".low", lead.low), (".high", lead.high)):
         line(f"{name}.lead.mean{end}", value, "share")
 

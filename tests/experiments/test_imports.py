@@ -127,7 +127,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     (cell.folder / "taken.json").write_text("{")
     said: list[str] = []
     assert experiments.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
-    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'taken.json'}: holds no JSON")
+    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'taken.json'}: is not valid JSON")
 
 
 def test_references_of_the_first_seed_may_be_made_for_another(
