@@ -19,7 +19,7 @@ from mgoe.config import ModelSettings, TrainingSettings
 from mgoe.data import ExampleFile, Examples
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
-from mgoe.training import Batch, Feed, World, make_spec, uses_bfloat16
+from mgoe.training import Batch, Feed, ProcessGroup, make_spec, uses_bfloat16
 from mgoe.training.step import Stepper
 from mgoe.training.trouble import LossGuard
 
@@ -76,7 +76,7 @@ class Training:
     def stepper(self) -> Stepper:
         """Of a fresh model, with the defaults of a fit."""
         settings = TrainingSettings(batch_size=self.batch_size)
-        return Stepper(self.model().train(), settings, STEPS, uses_bfloat16(settings.precision, CPU), World())
+        return Stepper(self.model().train(), settings, STEPS, uses_bfloat16(settings.precision, CPU), ProcessGroup())
 
     def model(self) -> RankingModel:
         """A fresh model."""

@@ -19,7 +19,7 @@ from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
 from mgoe.experiments.folder import FREE
-from mgoe.training import CHECKPOINTS, Feed, World, load_checkpoint, predict, save_checkpoint
+from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, predict, save_checkpoint
 from mgoe.training.done import FREE as FREE_OF_A_FIT
 from tests.cli.conftest import Mgoe
 from tests.cli.test_bad_input import assert_refused
@@ -240,9 +240,9 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built):
 
 
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
-    monkeypatch.setattr("mgoe.experiments.train_one.joined", lambda device: nullcontext(World(1, 2)))
+    monkeypatch.setattr("mgoe.experiments.train_one.joined", lambda device: nullcontext(ProcessGroup(1, 2)))
     monkeypatch.setattr("mgoe.experiments.train_one.run_cell", lambda *_, **__: pytest.fail("it trains"))
-    monkeypatch.setattr(World, "agree", lambda self, mine: True)  # as the first process says
+    monkeypatch.setattr(ProcessGroup, "agree", lambda self, mine: True)  # as the first process says
     assert experiments.train(settings, alone) == []
 
 

@@ -1,4 +1,4 @@
-"""A small world with the shapes of the real one: snapshots, examples, side features and a model, all made from a seed."""
+"""A small log with the shapes of the real one: snapshots, examples, side features and a model, all made from a seed."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
+from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, equal, training, weights
-from tests.training.test_world import PROGRAM, VALID, together, told
 
 AGGREGATORS = {name: weighting.removesuffix("Weighting") for name, weighting in AGGREGATIONS.items()}
 RANDOM = {"pcgrad"}
@@ -67,7 +67,7 @@ def balanced(model, name: str) -> None:
     """Gradients of one batch."""
     balance = make_balance(name, model)
     balance.backward(*model.loss({}))
-    balance.finish(World())
+    balance.finish(ProcessGroup())
 
 
 @up_to(30)
@@ -136,7 +136,7 @@ def test_what_one_task_moves_alone_is_not_weighed():
         assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved
         make = make_balance("mgda", model)
         make.backward(*model.loss(batch))
-        make.finish(World())
+        make.finish(ProcessGroup())
         torch.testing.assert_close(bias.grad[1], rows[1, 1] * model.task_weights[1])
 
 
@@ -166,7 +166,9 @@ def test_a_batch_in_parts_is_the_batch_and_every_parameter_moves(name, preset):
     batch, models = random_batch(spec, 60), []
     for parts in (1, 3):
         model = make_model(preset, spec, 0)
-        step = Stepper(model, training(balance=name, accumulate=parts, learning_rate=1e-3), 1, False, World())
+        step = Stepper(
+            model, training(balance=name, accumulate=parts, learning_rate=1e-3), 1, False, ProcessGroup()
+        )
         step(batch, 0, lambda *_: None)
         assert all(p.grad is not None and bool((p.grad.to_dense() != 0).any()) for p in step.dense)
         models.append(step)
@@ -179,7 +181,7 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path
     balance = Uncertainty(model)  # type: ignore[arg-type]
     losses = torch.tensor([3.0, 0.1], requires_grad=True)
     balance.backward(losses.sum(), losses)
-    balance.finish(World())
+    balance.finish(ProcessGroup())
     torch.testing.assert_close(balance.log_variance.grad, 0.5 - model.task_weights * losses.detach())
     torch.testing.assert_close(losses.grad, model.task_weights)
     out = Model()
@@ -214,14 +216,14 @@ def test_the_learned_weight_of_a_task_without_a_label_stays_as_it_is():
         for part in (losses, [0.0, 0.0, 0.0]):
             of_tasks = torch.tensor(part, requires_grad=True)
             balance.backward(of_tasks.sum(), of_tasks)
-        balance.finish(World())
+        balance.finish(ProcessGroup())
         assert balance.log_variance.grad is not None
         assert balance.log_variance.grad.tolist() == expected
 
 
 def test_learned_weights_do_not_decay():
     model = Model()
-    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, World())  # type: ignore[arg-type]
+    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, ProcessGroup())  # type: ignore[arg-type]
     step.balance.dense()[0].data.fill_(2.0)
     without = {
         name: tensor * torch.nan if name == "labels" else tensor
@@ -237,12 +239,12 @@ def test_two_processes_are_one(tmp_path, name):
     model = Model()
     fit(model, TRAIN, VALID, training(balance=name), tmp_path / "alone", seed=5)
     together(2, PROGRAM, str(tmp_path), json.dumps({"balance": name}))
-    assert told(tmp_path, 0)["predictions"] == told(tmp_path, 1)["predictions"]
+    assert found_by(tmp_path, 0)["predictions"] == found_by(tmp_path, 1)["predictions"]
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     for key, tensor in weights(model).items():
         torch.testing.assert_close(again.state_dict()[key], tensor, atol=5e-4, rtol=5e-3)
-    np.testing.assert_allclose(told(tmp_path, 0)["predictions"], predict(again, VALID), atol=1e-6)
+    np.testing.assert_allclose(found_by(tmp_path, 0)["predictions"], predict(again, VALID), atol=1e-6)
 
 
 GRADIENTS = """
@@ -253,11 +255,11 @@ from mgoe.training.step import Stepper
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, training
 out, name = Path(sys.argv[1]), sys.argv[2]
-with joined("cpu") as world:
-    step = Stepper(Model(), training(balance=name, clip=1e9), 1, False, world)
-    step(next(TRAIN.batches(256, world=world)), 0, lambda *_: None)
+with joined("cpu") as processes:
+    step = Stepper(Model(), training(balance=name, clip=1e9), 1, False, processes)
+    step(next(TRAIN.batches(256, processes=processes)), 0, lambda *_: None)
     held = {str(number): parameter.grad.to_dense() for number, parameter in enumerate([*step.dense, *step.tables])}
-    save_checkpoint(out / f"{world.size}.{world.rank}.safetensors", held, {})
+    save_checkpoint(out / f"{processes.size}.{processes.rank}.safetensors", held, {})
 """
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mgoe._util.prefetch import prefetched
 from mgoe.training import assemble
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
 
@@ -107,7 +107,7 @@ def test_processes_share_every_batch(count, size, each, block, seed):
         patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
         alone = list(make_feed(count).batches(size * each, shuffle_seed=seed))
         shares = [
-            list(make_feed(count).batches(size * each, shuffle_seed=seed, world=World(rank, size)))
+            list(make_feed(count).batches(size * each, shuffle_seed=seed, processes=ProcessGroup(rank, size)))
             for rank in range(size)
         ]
     assert {len(share) for share in shares} == {len(alone)}

@@ -52,7 +52,7 @@ def test_reports_tell_the_mean_loss_of_each_task_over_the_epoch_so_far(tmp_path,
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     runs = []
     for seed, dropout in ((5, 0.2), (5, 0.2), (6, 0.2), (5, 0.0), (6, 0.0)):
-        torch.rand(3)  # the world's random state is not the fit's
+        torch.rand(3)  # the processes's random state is not the fit's
         model = Model(seed=0, dropout=dropout)
         result = fit(model, TRAIN, VALID, training(precision="bfloat16"), tmp_path, seed=seed)
         runs.append((weights(model), result.best_value))

@@ -358,7 +358,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
 def test_a_stop_of_another_process_leaves_no_result(tmp_path, monkeypatch):
     """As a rank sees it that was not asked itself."""
     monkeypatch.setattr(
-        "mgoe.training.distributed.process_group.World.any", lambda self, *asked: (True, False)
+        "mgoe.training.distributed.process_group.ProcessGroup.any", lambda self, *asked: (True, False)
     )
     with pytest.raises(KeyboardInterrupt):
         fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5)

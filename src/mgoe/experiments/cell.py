@@ -32,7 +32,7 @@ from mgoe.training import (
     FitResult,
     Monitor,
     OnProgress,
-    World,
+    ProcessGroup,
     check_available,
     fit,
     fit_trees,
@@ -153,7 +153,7 @@ def run_cell(
         "device": torch.device(fitted.device).type,
         "processor": processor_of(fitted.device),
     }
-    if World.current().leads:
+    if ProcessGroup.current().leads:
         _write(cell, settings, inputs, model, feeds, scores, facts)
     return facts
 

@@ -56,10 +56,10 @@ def train(
             "seed",
             f"must lie between 0 and {SEEDS - 1}, found {seed}; leave it out for the first of the settings'",
         )
-    with joined(settings.training.device) as world:
-        world.check_batch(training_of(settings.training, chosen).batch_size)
-        if not world.leads:
-            if not world.agree(False):  # the first process has prepared everything
+    with joined(settings.training.device) as processes:
+        processes.check_batch(training_of(settings.training, chosen).batch_size)
+        if not processes.leads:
+            if not processes.agree(False):  # the first process has prepared everything
                 cell = _cell(settings, out, Prepared.open(out / "data"), model, seed)
                 run_cell(cell, settings, Inputs(out, settings), show_progress=False, resume=resume)
             return []
@@ -68,8 +68,8 @@ def train(
             cell = _cell(settings, out, prepared, model, seed)
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
-            if not world.agree(cell.done):
-                say(f"training {cell.title}" + (f" on {world.size} processes" if world.size > 1 else ""))
+            if not processes.agree(cell.done):
+                say(f"training {cell.title}" + (f" on {processes.size} processes" if processes.size > 1 else ""))
                 say(told(run_cell(cell, settings, Inputs(out, settings), show_progress, resume)))
             rows = read_rows(cell.folder / DONE)
             kept = {

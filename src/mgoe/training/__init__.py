@@ -9,7 +9,7 @@ from mgoe.training.available import check_available
 from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
-from mgoe.training.distributed.process_group import World, joined
+from mgoe.training.distributed.process_group import ProcessGroup, joined
 from mgoe.training.feed import Batch, Feed
 from mgoe.training.loop import CHECKPOINTS, fit
 from mgoe.training.monitor import Monitor, measure
@@ -30,7 +30,7 @@ __all__ = [
     "OnProgress",
     "PairScorer",
     "RowwiseAdagrad",
-    "World",
+    "ProcessGroup",
     "assemble",
     "check_available",
     "fit",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mgoe._util.extras import load
 from mgoe.errors import TrainingError
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from mgoe.models import RankingModel
@@ -39,7 +39,7 @@ class Fixed:
         """Add a part's gradients to the parameters."""
         loss.backward()
 
-    def finish(self, world: World) -> None:
+    def finish(self, processes: ProcessGroup) -> None:
         """Once all parts of a batch were taken."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -69,11 +69,11 @@ class Uncertainty(Fixed):
         self.lost += (self.weights * of_tasks).detach()
         ((-self.log_variance).exp() * self.weights * of_tasks).sum().backward()
 
-    def finish(self, world: World) -> None:
-        world.sum_([self.lost])
+    def finish(self, processes: ProcessGroup) -> None:
+        processes.sum_([self.lost])
         assert self.log_variance.grad is not None
         self.log_variance.grad += (self.lost > 0) / (
-            2 * world.size
+            2 * processes.size
         )  # every process adds it; the trainer adds them up
         self.lost.zero_()
 
@@ -113,14 +113,14 @@ class Aggregated(Fixed):
             for held, g in zip(self.of_tables[t], gradients[len(self.parameters) :], strict=True):
                 held += [] if g is None else [g]
 
-    def finish(self, world: World) -> None:
+    def finish(self, processes: ProcessGroup) -> None:
         jacobian = torch.stack([row for row in self.rows if row is not None])  # (T, P)
-        world.sum_([jacobian])
+        processes.sum_([jacobian])
         shared = _shared(jacobian)
         rows = jacobian * shared
-        weights = world.agree(self._weights(rows @ rows.T))
+        weights = processes.agree(self._weights(rows @ rows.T))
         combined = torch.where(shared, jacobian.new_tensor(weights) @ jacobian, jacobian.sum(0))
-        combined /= world.size  # every process has the sum; the trainer adds them up
+        combined /= processes.size  # every process has the sum; the trainer adds them up
         for p, g in zip(self.parameters, combined.split([p.numel() for p in self.parameters]), strict=True):
             p.grad = g.view_as(p)
         for number, table in enumerate(self.tables):

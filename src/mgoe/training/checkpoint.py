@@ -17,16 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgoe.errors import TrainingError
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.shards import Shard, write_together
 
-ALONE = World()
+ALONE = ProcessGroup()
 UNKNOWN = "?" * 64
 """Stands in a file for its checksum until all is written."""
 
 
 def save_checkpoint(
-    path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE
+    path: Path,
+    tensors: Mapping[str, Tensor | Shard],
+    meta: Mapping[str, Any],
+    processes: ProcessGroup = ALONE,
 ) -> None:
     """Write tensors and a description; a reader sees the old file or the new one, never a part.
 
@@ -34,7 +37,7 @@ def save_checkpoint(
         path: The file; its folder exists.
         tensors: By name.
         meta: Anything JSON holds; kept in the file's header.
-        world: Processes that all call it: the first one writes, and each of them the shards that it holds.
+        processes: Processes that all call it: the first one writes, and each of them the shards that it holds.
 
     Raises:
         TrainingError: The file cannot be written, for want of space or rights.
@@ -43,8 +46,8 @@ def save_checkpoint(
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if any(isinstance(tensor, Shard) for tensor in tensors.values()):
-            _save_together(unfinished, tensors, described, world)
-        elif world.leads:
+            _save_together(unfinished, tensors, described, processes)
+        elif processes.leads:
             on_cpu = {
                 name: tensor.detach().cpu().contiguous()
                 for name, tensor in tensors.items()
@@ -53,7 +56,7 @@ def save_checkpoint(
             save_file(
                 on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)}
             )
-        if world.leads:
+        if processes.leads:
             with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
@@ -62,16 +65,16 @@ def save_checkpoint(
             path, f"the checkpoint cannot be written: {error}; free space or choose another output folder"
         ) from None
     finally:
-        if world.leads:
+        if processes.leads:
             unfinished.unlink(missing_ok=True)
 
 
 def _save_together(
-    unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, world: World
+    unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, processes: ProcessGroup
 ) -> None:
     """Write one file with the rows of every process. The first one fills in the checksum once all rows are in it."""
-    head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, world)
-    if world.leads:
+    head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, processes)
+    if processes.leads:
         with safe_open(unfinished, framework="pt") as file, unfinished.open("rb+") as same:
             written = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             same.seek(head.index(UNKNOWN.encode()))
@@ -124,7 +127,11 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(
-        self, step: int, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, Any], world: World = ALONE
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor | Shard],
+        meta: Mapping[str, Any],
+        processes: ProcessGroup = ALONE,
     ) -> None:
         """Write the state after a step, and remove those that are too many, and later ones, which could not be read when the fit went on.
         Arguments as for `save_checkpoint`.
@@ -134,25 +141,25 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = self.folder / f"{step:010d}.safetensors"
-        save_checkpoint(saved, tensors, meta, world)
-        if world.leads:
+        save_checkpoint(saved, tensors, meta, processes)
+        if processes.leads:
             files = self._files()
             end = files.index(saved) + 1
             for other in (*files[: max(0, end - self.keep)], *files[end:]):
                 other.unlink()
 
-    def latest(self, world: World = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def latest(self, processes: ProcessGroup = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest that is whole; where several processes call it, the one that the first of them finds.
 
         Raises:
             TrainingError: Another process cannot read it.
         """
         newest, found = "", None
-        for file in reversed(self._files() if world.leads else []):
+        for file in reversed(self._files() if processes.leads else []):
             with suppress(TrainingError):
                 newest, found = file.name, load_checkpoint(file)
                 break
-        newest = world.agree(newest)
+        newest = processes.agree(newest)
         return load_checkpoint(self.folder / newest) if newest and found is None else found
 
     def clear(self) -> None:

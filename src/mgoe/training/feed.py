@@ -19,7 +19,7 @@ from torch import Tensor
 from mgoe._util.prefetch import prefetched
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from mgoe.data import Prepared
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
-ALONE = World()
+ALONE = ProcessGroup()
 
 BLOCK_ROWS = 65_536
 """Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter. Some blocks are held at a time, so
@@ -80,7 +80,7 @@ class Feed:
         shuffle_seed: int | Sequence[int] | None = None,
         device: torch.device = CPU,
         start: int = 0,
-        world: World = ALONE,
+        processes: ProcessGroup = ALONE,
         rows: slice | None = None,
     ) -> Batches:
         """Every example once, in order or in the order of a seed; the last batch may be smaller.
@@ -90,7 +90,7 @@ class Feed:
             shuffle_seed: Key of the permutation, such as (seed, epoch). In order where not given.
             device: Where the batches are to be. The thread copies a block at once, from page-locked memory, without waiting.
             start: Batches to leave out: a fit goes on after them.
-            world: This process gets every `size`-th row of each batch.
+            processes: This process gets every `size`-th row of each batch.
             rows: These alone, in order.
         """
         rows_at_once = BLOCK_ROWS if self.window is None else min(BLOCK_ROWS, self.window // 2)
@@ -99,7 +99,7 @@ class Feed:
         chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
         blocks = (
             (to_device(self._inputs_of(mine), device), counts)
-            for mine, counts in _shares(chunks, batch_size, world)
+            for mine, counts in _shares(chunks, batch_size, processes)
         )
         with closing(prefetched(blocks)) as ready:
             for block, counts in ready:
@@ -169,18 +169,20 @@ def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
 
 
 def _shares(
-    chunks: Iterable[Examples], batch_size: int, world: World
+    chunks: Iterable[Examples], batch_size: int, processes: ProcessGroup
 ) -> Iterator[tuple[Examples, list[int]]]:
     """Of chunks of whole batches: this process' rows, and how many of each batch they are. Never none: a batch that is too small for all
     processes gives its first row without weight."""
     for chunk in chunks:
         sizes = [min(batch_size, len(chunk) - first) for first in range(0, len(chunk), batch_size)]
-        if world.size == 1:
+        if processes.size == 1:
             yield chunk, sizes
             continue
         of_batch = np.arange(len(chunk)) % batch_size
-        counts = [-(-(rows - world.rank) // world.size) if rows > world.rank else 0 for rows in sizes]
-        mine = chunk.take(np.flatnonzero(of_batch % world.size == world.rank))
+        counts = [
+            -(-(rows - processes.rank) // processes.size) if rows > processes.rank else 0 for rows in sizes
+        ]
+        mine = chunk.take(np.flatnonzero(of_batch % processes.size == processes.rank))
         if counts[-1] == 0:
             spare = chunk.take(np.array([len(chunk) - 1]))
             mine, counts[-1] = join([mine, replace(spare, weight=np.zeros_like(spare.weight))]), 1

@@ -22,7 +22,7 @@ from mgoe.errors import TrainingError
 from mgoe.training.checkpoint import Checkpoints, load_weights, read_meta, save_checkpoint
 from mgoe.training.compiling import compile_dense
 from mgoe.training.devices import resolve_device, uses_bfloat16
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.done import FREE, Done, check_same
 from mgoe.training.feed import Feed
@@ -109,21 +109,21 @@ class _Run:
         check_examples(self.monitor, train, valid)
         self.started, self.spent = time.perf_counter(), 0.0
         self.cpu_started, self.cpu_spent = time.process_time(), 0.0
-        self.world = World.current()
-        self.world.check_batch(settings.batch_size)
+        self.processes = ProcessGroup.current()
+        self.processes.check_batch(settings.batch_size)
         self.device = resolve_device(settings.device)
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
-        place_tables(model, settings, self.world, self.device, seed)
+        place_tables(model, settings, self.processes, self.device, seed)
         self.model, self.train, self.valid = model.to(self.device), train, valid
         if settings.compile:
             compile_dense(self.model, self.device)
         self.settings, self.out, self.on_progress, self.seed = settings, out, on_progress, seed
         self.steps_an_epoch = -(-len(train) // settings.batch_size)
-        self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.world)
+        self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.processes)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
         self.done = Done(losses=torch.zeros(len(self.tasks), device=self.device))
         self.tracker: Tracker | None = None
-        if self.world.leads:
+        if self.processes.leads:
             clear_unfinished(out)
             self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
         self._write_curves()  # a folder that cannot be written is refused before training
@@ -155,7 +155,7 @@ class _Run:
             if self.done.steps < (self.done.epochs + 1) * self.steps_an_epoch:
                 for _ in self._train_epoch():
                     due = time.perf_counter() - saved >= seconds(self.settings.checkpoint)
-                    stop, due = self.world.any(asked_to_stop(), due and self.world.leads)
+                    stop, due = self.processes.any(asked_to_stop(), due and self.processes.leads)
                     if stop or due:
                         self._save()
                         saved = time.perf_counter()
@@ -180,7 +180,7 @@ class _Run:
             shuffle_seed=(self.seed, epoch),
             device=self.device,
             start=first,
-            world=self.world,
+            processes=self.processes,
         )
         with closing(feeding) as batches:
             for number, batch in enumerate(batches, first + 1):
@@ -227,7 +227,7 @@ class _Run:
     @contextmanager
     def tracked(self) -> Iterator[None]:
         """Tell what the settings name how the fit goes, until the block ends."""
-        if self.settings.track == "none" or not self.world.leads:
+        if self.settings.track == "none" or not self.processes.leads:
             yield
             return
         self.tracker = TRACKERS[self.settings.track](self.out, self.done.steps)
@@ -272,13 +272,13 @@ class _Run:
         done.end_epoch()
         if self.monitor.better(done.last, done.best):
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": done.last, "seed": self.seed}
-            save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.world)
+            save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.processes)
             done.best, done.best_epoch = done.last, epoch
-            self.world.agree(None)  # no process may read the file before it is written
+            self.processes.agree(None)  # no process may read the file before it is written
         self._write_curves()
 
     def _write_curves(self) -> None:
-        if self.world.leads:
+        if self.processes.leads:
             written = {
                 "monitor": self.monitor.text,
                 "best_epoch": self.done.best_epoch,
@@ -297,17 +297,17 @@ class _Run:
             "seconds": self.wall_seconds,
             "cpu_seconds": self.cpu_seconds,
         }
-        self.checkpoints.save(self.done.steps, tensors, meta, self.world)
+        self.checkpoints.save(self.done.steps, tensors, meta, self.processes)
 
     def clear(self) -> None:
         """Remove what another fit left."""
         self.checkpoints.clear()
-        if self.world.leads:
+        if self.processes.leads:
             (self.out / WEIGHTS).unlink(missing_ok=True)
 
     def go_on(self) -> bool:
         """Take the state of the latest checkpoint, if there is one."""
-        found = self.checkpoints.latest(self.world)
+        found = self.checkpoints.latest(self.processes)
         if found is None:
             return False
         tensors, meta = found
@@ -324,8 +324,8 @@ class _Run:
 
     def _take_kept(self) -> None:
         """The best weights may be of the epoch after the checkpoint. It is done again, and rounds to another value on another device."""
-        kept = read_meta(self.out / WEIGHTS) if self.world.leads and (self.out / WEIGHTS).exists() else {}
-        epoch, value = self.world.agree((kept.get("epoch", 0), kept.get("value")))
+        kept = read_meta(self.out / WEIGHTS) if self.processes.leads and (self.out / WEIGHTS).exists() else {}
+        epoch, value = self.processes.agree((kept.get("epoch", 0), kept.get("value")))
         if epoch > self.done.epochs:
             self.done.best, self.done.best_epoch = value, epoch
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mgoe.training.balance import conflict
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.feed import Feed, some_rows, to_device
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
     Returns:
         Predictions. Shape (N, T).
     """
-    device, world = device_of(model), World.current()
+    device, processes = device_of(model), ProcessGroup.current()
     batches = -(-len(feed) // batch_size)
-    mine = world.share(batches)
+    mine = processes.share(batches)
     rows = slice(min(mine.start * batch_size, len(feed)), min(mine.stop * batch_size, len(feed)))
-    idle = -(-batches // world.size) - (mine.stop - mine.start)
+    idle = -(-batches // processes.size) - (mine.stop - mine.start)
     predictions = np.empty((rows.stop - rows.start, len(feed.spec.tasks)), np.float32)
     start = 0
     with evaluating(model):
@@ -44,7 +44,7 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
             start += len(values)
         for _ in range(idle):  # others have a batch more, and sharded tables answer only to all
             model.predict(to_device(feed.block(np.zeros(1, np.int64)), device))
-    return world.join(predictions)
+    return processes.join(predictions)
 
 
 def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from mgoe.config import TrainingSettings
 from mgoe.training.allocator import keep_freed_memory
 from mgoe.training.balance import make_balance
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import follow
 from mgoe.training.distributed.shards import Shard
 from mgoe.training.feed import Batch
@@ -35,14 +35,19 @@ class Stepper:
         settings: Rates, clipping, parts of a batch.
         steps: Of the whole fit, for the schedule.
         bfloat16: Whether matrix products run in it.
-        world: The processes that step together.
+        processes: The processes that step together.
     """
 
     def __init__(
-        self, model: RankingModel, settings: TrainingSettings, steps: int, bfloat16: bool, world: World
+        self,
+        model: RankingModel,
+        settings: TrainingSettings,
+        steps: int,
+        bfloat16: bool,
+        processes: ProcessGroup,
     ):
         keep_freed_memory()
-        self.model, self.settings, self.steps, self.world = model, settings, steps, world
+        self.model, self.settings, self.steps, self.processes = model, settings, steps, processes
         self.bfloat16 = bfloat16
         self.balance = make_balance(settings.balance, model)
         self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
@@ -63,7 +68,7 @@ class Stepper:
         set_rates(self.optimizers, self.settings, number, self.steps)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        whole = self.world.size == 1 and self.settings.accumulate == 1
+        whole = self.processes.size == 1 and self.settings.accumulate == 1
         totals = None if whole else self._totals(batch)
         summed = []
         for part in _parts(batch, self.settings.accumulate):
@@ -72,7 +77,7 @@ class Stepper:
             check(part, loss, of_tasks)
             self.balance.backward(loss, of_tasks)
             summed.append(torch.cat([loss.detach().float().reshape(1), of_tasks.detach().float()]))
-        self.balance.finish(self.world)
+        self.balance.finish(self.processes)
         losses = torch.stack(summed).sum(0)
         self._share(losses)
         clip_grad_norm_(self.dense, self.settings.clip)
@@ -101,16 +106,16 @@ class Stepper:
     def _totals(self, batch: Batch) -> Tensor:
         """Weight of valid labels a task, of all processes. Shape (T,)."""
         totals = (batch["weight"][:, None] * ~self.model.targets(batch).isnan()).sum(0)
-        self.world.sum_([totals])
+        self.processes.sum_([totals])
         return totals
 
     def _share(self, losses: Tensor) -> None:
         """Add up what the processes found: gradients, and losses for the record."""
-        if self.world.size == 1:
+        if self.processes.size == 1:
             return
         gradients = [_gradient(parameter) for parameter in self.dense]
-        self.world.sum_([losses, *gradients])
-        self.world.sum_sparse_(self.tables)
+        self.processes.sum_([losses, *gradients])
+        self.processes.sum_sparse_(self.tables)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

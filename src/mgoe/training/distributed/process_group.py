@@ -29,7 +29,7 @@ FAILED = "mgoe/failed"
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process and the others.
 
     Attributes:
@@ -41,7 +41,7 @@ class World:
     size: int = 1
 
     @classmethod
-    def current(cls) -> World:
+    def current(cls) -> ProcessGroup:
         """The group that this process has joined; alone where it has joined none."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
@@ -163,7 +163,7 @@ def _meeting() -> Iterator[None]:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started, until the block ends; alone where it did not start this one.
 
     Args:
@@ -174,7 +174,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         SaidElsewhere: The block failed, and another process did so before.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield World.current()
+        yield ProcessGroup.current()
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
     try:
@@ -189,7 +189,7 @@ def joined(device: str = "auto") -> Iterator[World]:
             "torchrun", f"the processes cannot meet ({error}); start them with `torchrun -m mgoe train ...`"
         ) from None
     try:
-        yield World.current()
+        yield ProcessGroup.current()
         with _meeting():
             dist.barrier()  # a process that leaves early takes its connections along, which others may still read
     except MgoeError as error:

@@ -25,7 +25,7 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import draw_rows
 from mgoe.models.layers.inputs import Category
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.shards import Shard
 from mgoe.training.memory import free_memory
 
@@ -44,22 +44,24 @@ class ShardedTable(nn.Embedding):
 
     Args:
         table: The whole table, which is not kept, or one that was made late.
-        world: The processes.
+        processes: The processes.
         device: Where the rows shall be.
         seed: Of the rows of a late table.
     """
 
-    def __init__(self, table: nn.Embedding, world: World, device: torch.device, seed: tuple[int, ...]):
+    def __init__(
+        self, table: nn.Embedding, processes: ProcessGroup, device: torch.device, seed: tuple[int, ...]
+    ):
         rows, width = table.weight.shape
         super().__init__(rows, width, sparse=True, device="meta")
         self._rec = torchrec()
-        spread = _spread(self._rec, rows, width, world, device)
+        spread = _spread(self._rec, rows, width, processes, device)
         self._spread = (spread,)  # no submodule: its parameters are named here, and only here
         (weight,) = spread.state_dict().values()
         ((accumulator,),) = (
             state.values() for state in spread.fused_optimizer.state_dict()["state"].values()
         )
-        self.first = world.rank * _a_process(rows, world)
+        self.first = processes.rank * _a_process(rows, processes)
         self.weight = nn.Parameter(weight.local_shards()[0].tensor, requires_grad=False)
         self.accumulator = self._shard(accumulator.local_shards()[0].tensor)
         if table.weight.is_meta:
@@ -112,7 +114,7 @@ class OpenedTable(nn.Embedding):
 
 
 def place_tables(
-    model: nn.Module, settings: TrainingSettings, world: World, device: torch.device, seed: int
+    model: nn.Module, settings: TrainingSettings, processes: ProcessGroup, device: torch.device, seed: int
 ) -> None:
     """Spread a model's tables over the processes where `training.tables` says so, and draw those that were made late.
 
@@ -121,7 +123,7 @@ def place_tables(
     Args:
         model: Freshly made, the same on every process.
         settings: How it is trained.
-        world: The processes; alone, tables stay whole.
+        processes: The processes; alone, tables stay whole.
         device: Where it is trained.
         seed: Of what is drawn: the same values whatever the number of processes.
 
@@ -131,17 +133,17 @@ def place_tables(
     """
     tables = [place for place in _tables(model) if place[2].sparse]
     whole = sum(table.weight.nbytes for _, _, table in tables)
-    spread = whole > 0 and world.size > 1 and settings.tables != "replicated"
+    spread = whole > 0 and processes.size > 1 and settings.tables != "replicated"
     if spread and settings.tables == "auto":
-        spread = _too_large(whole, world, device)
+        spread = _too_large(whole, processes, device)
     if spread:
         _check(settings)
     for number, (parent, name, table) in enumerate(tables):
-        if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, world):
+        if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, processes):
             if table.embedding_dim % 4:
                 rule = f"rows of sharded tables must be a multiple of 4 wide, found {table.embedding_dim} in {name!r}"
                 raise TrainingError("training.tables", f"{rule}; change the model's width, or use replicated")
-            setattr(parent, name, ShardedTable(table, world, device, (seed, number)))
+            setattr(parent, name, ShardedTable(table, processes, device, (seed, number)))
         elif table.weight.is_meta:
             table.to_empty(device=device)
             draw_rows(table.weight.detach(), 0, table.num_embeddings, (seed, number))
@@ -205,7 +207,9 @@ def torchrec() -> SimpleNamespace:
     return SimpleNamespace(**found)
 
 
-def _spread(rec: SimpleNamespace, rows: int, width: int, world: World, device: torch.device) -> Any:
+def _spread(
+    rec: SimpleNamespace, rows: int, width: int, processes: ProcessGroup, device: torch.device
+) -> Any:
     """TorchRec's module of one table in ranges of rows."""
     table = rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])
     whole = rec.EmbeddingCollection(tables=[table], device=torch.device("meta"))
@@ -215,8 +219,8 @@ def _spread(rec: SimpleNamespace, rows: int, width: int, world: World, device: t
         whole,
         {ONE: rec.row_wise(compute_kernel="fused")},
         sharder=sharder,
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
-        world_size=world.size,
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", processes.size)),
+        world_size=processes.size,
         device_type=device.type,
     )
     assert dist.group.WORLD is not None
@@ -231,26 +235,26 @@ def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
                 yield parent, name, child
 
 
-def _spreads(parent: nn.Module, table: nn.Embedding, world: World) -> bool:
+def _spreads(parent: nn.Module, table: nn.Embedding, processes: ProcessGroup) -> bool:
     """Whether a table is looked up row by row and does nothing more, and is large enough that every process has some rows."""
     plain = type(table) is nn.Embedding and table.padding_idx is None and table.max_norm is None
     looked_up = not (isinstance(parent, Category) and parent.multi)
     return (
         plain
         and looked_up
-        and (world.size - 1) * _a_process(table.num_embeddings, world) < table.num_embeddings
+        and (processes.size - 1) * _a_process(table.num_embeddings, processes) < table.num_embeddings
     )
 
 
-def _a_process(rows: int, world: World) -> int:
+def _a_process(rows: int, processes: ProcessGroup) -> int:
     """Rows of each process but the last."""
-    return -(-rows // world.size)
+    return -(-rows // processes.size)
 
 
-def _too_large(whole: int, world: World, device: torch.device) -> bool:
+def _too_large(whole: int, processes: ProcessGroup, device: torch.device) -> bool:
     """Whether tables take more than half of what some process may still take; half is for gradients, batches and the rest."""
     free = free_memory(device)
-    return world.any(free is not None and 2 * whole > free)[0]
+    return processes.any(free is not None and 2 * whole > free)[0]
 
 
 def _check(settings: TrainingSettings) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgoe.training.distributed.process_group import World
+from mgoe.training.distributed.process_group import ProcessGroup
 
 DTYPES = {
     torch.float64: "F64",
@@ -70,7 +70,7 @@ class Shard:
 
 
 def write_together(
-    path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str], world: World
+    path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str], processes: ProcessGroup
 ) -> bytes:
     """Write one file of safetensors: the first process whole tensors, each process the rows that it holds.
 
@@ -80,7 +80,7 @@ def write_together(
         path: The file; replaced where it exists.
         tensors: By name.
         meta: Texts of the header; the first process' are written.
-        world: The processes.
+        processes: The processes.
 
     Returns:
         What stands before the tensors.
@@ -89,10 +89,10 @@ def write_together(
         OSError: Some process could not write; raised on all of them.
     """
     head, places = _layout(tensors, meta)
-    path, start = Path(world.agree(str(path))), world.agree(len(head))
+    path, start = Path(processes.agree(str(path))), processes.agree(len(head))
 
     def make() -> None:
-        if world.leads:
+        if processes.leads:
             with path.open("wb") as file:
                 file.write(head)
                 file.truncate(start + sum(tensor.nbytes for tensor in tensors.values()))
@@ -103,25 +103,25 @@ def write_together(
                 if isinstance(tensor, Shard):
                     file.seek(start + places[name] + tensor.first * (tensor.nbytes // max(tensor.total, 1)))
                     _write_rows(file, tensor.rows)
-                elif world.leads:
+                elif processes.leads:
                     file.seek(start + places[name])
                     _write_rows(file, tensor)
             file.flush()
             os.fsync(file.fileno())
 
-    _on_all(world, make)
-    _on_all(world, fill)
+    _on_all(processes, make)
+    _on_all(processes, fill)
     return head
 
 
-def _on_all(world: World, work: Callable[[], None]) -> None:
+def _on_all(processes: ProcessGroup, work: Callable[[], None]) -> None:
     """Do it on every process. Where it fails on one, it fails on all."""
     trouble: OSError | None = None
     try:
         work()
     except OSError as error:
         trouble = error
-    if world.any(trouble is not None)[0]:
+    if processes.any(trouble is not None)[0]:
         raise trouble or OSError("another process could not write its rows")
 
 

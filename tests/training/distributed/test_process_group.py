@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import TrainingError
-from mgoe.training import World, fit, load_weights, predict, save_checkpoint
+from mgoe.training import ProcessGroup, fit, load_weights, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.distributed.process_group import joined
 from tests.effort import SOAK
@@ -27,23 +27,23 @@ from tests.training.test_loop import TRAIN, training, weights
 VALID = make_feed(6000, seed=2, snapshots=1)
 """So many rows that two of them that change places do not show."""
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from mgoe.training import fit, joined, predict
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, training
-from tests.training.test_world import VALID
+from tests.training.distributed.test_process_group import VALID
 out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
-with joined("cpu") as world:
+with joined("cpu") as processes:
     model = Model()
     settings = training(device="cpu", **{k: v for k, v in changes.items() if k != "leave"})
     leave = lambda now: os._exit(0) if now.epoch == changes.get("leave") else None  # as a machine that is lost: nothing is tidied up
     result = fit(model, TRAIN, VALID, settings, out, leave, seed=5, resume=True)
     found = predict(model, VALID)
-    with open(out / f"told.{world.rank}.json", "w") as file:
-        json.dump({"curves": result.curves, "predictions": found.tolist(), "size": world.size}, file)
+    with open(out / f"found.{processes.rank}.json", "w") as file:
+        json.dump({"curves": result.curves, "predictions": found.tolist(), "size": processes.size}, file)
 """
 
 
@@ -73,8 +73,8 @@ def together(size: int, program: str, *arguments: str) -> None:
         assert process.returncode == 0, said[-3000:]
 
 
-def told(out: Path, rank: int) -> dict:
-    return json.loads((out / f"told.{rank}.json").read_text())
+def found_by(out: Path, rank: int) -> dict:
+    return json.loads((out / f"found.{rank}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
 def test_two_processes_are_one(tmp_path, alone, changes):
     model, result = alone
     together(2, PROGRAM, str(tmp_path), json.dumps(changes))
-    first, second = told(tmp_path, 0), told(tmp_path, 1)
+    first, second = found_by(tmp_path, 0), found_by(tmp_path, 1)
     assert first["size"] == 2
     assert first["predictions"] == second["predictions"]
     for mine, theirs, other in zip(result.curves, first["curves"], second["curves"], strict=True):
@@ -116,12 +116,12 @@ import json, sys
 from pathlib import Path
 from mgoe.training import joined, load_weights, measure, predict
 from tests.training.fakes import TASKS, Model
-from tests.training.test_world import VALID
-with joined("cpu") as world:
+from tests.training.distributed.test_process_group import VALID
+with joined("cpu") as processes:
     model = Model()
     load_weights(model, Path(sys.argv[1]) / "weights.safetensors")
     scores = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
-    json.dump(scores, open(sys.argv[1] + f"/told.{world.rank}.json", "w"))
+    json.dump(scores, open(sys.argv[1] + f"/found.{processes.rank}.json", "w"))
 """
     together(3, program, str(tmp_path))
     from mgoe.training import measure
@@ -129,7 +129,7 @@ with joined("cpu") as world:
 
     expected = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
     for rank in range(3):
-        for task, values in told(tmp_path, rank).items():
+        for task, values in found_by(tmp_path, rank).items():
             assert values == pytest.approx(expected[task], abs=1e-6)
 
 
@@ -156,9 +156,9 @@ from pathlib import Path
 import torch
 from mgoe.training import joined
 names = lambda: [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
-with joined("cpu") as world:
+with joined("cpu") as processes:
     torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
-    world.sum_([torch.ones(3)])
+    processes.sum_([torch.ones(3)])
     assert any("gloo_runloop" in name for name in names()), names()
 assert not any("gloo" in name for name in names()), names()
 """
@@ -166,7 +166,7 @@ assert not any("gloo" in name for name in names()), names()
 
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
+    monkeypatch.setattr(ProcessGroup, "current", classmethod(lambda cls: cls(0, 3)))
     with pytest.raises(
         TrainingError, match=r"training.batch_size: must be a multiple of the 3 processes, found 256"
     ):
@@ -189,7 +189,7 @@ def test_processes_that_cannot_meet_say_so(monkeypatch):
 def test_shares_of_rows_are_all_rows():
     for rows in range(20):
         for size in range(1, 6):
-            parts = [np.arange(rows)[World(rank, size).share(rows)] for rank in range(size)]
+            parts = [np.arange(rows)[ProcessGroup(rank, size).share(rows)] for rank in range(size)]
             np.testing.assert_array_equal(np.concatenate(parts), np.arange(rows))
 
 
@@ -202,7 +202,9 @@ def test_parts_of_a_batch_are_the_batch(tmp_path, alone):
 
 def test_a_feed_alone_is_what_processes_share():
     feed = make_feed(100)
-    mine = [batch["weight"] for rank in range(2) for batch in feed.batches(10, world=World(rank, 2))]
+    mine = [
+        batch["weight"] for rank in range(2) for batch in feed.batches(10, processes=ProcessGroup(rank, 2))
+    ]
     assert sorted(torch.cat(mine).tolist()) == list(range(1, 101))
 
 
@@ -210,46 +212,46 @@ FAILING = """
 import json, os, sys
 from mgoe.errors import MgoeError, TrainingError
 from mgoe.training import joined
-told = {}
+found = {}
 try:
-    with joined("cpu") as world:
-        told["agreed"] = world.agree({"rank": world.rank, "text": "é"})
-        if world.rank == 1 and sys.argv[2] == "goes":
+    with joined("cpu") as processes:
+        found["agreed"] = processes.agree({"rank": processes.rank, "text": "é"})
+        if processes.rank == 1 and sys.argv[2] == "goes":
             os._exit(0)
-        if world.rank == 1:
+        if processes.rank == 1:
             raise TrainingError("disk", "is full")
-        world.any(False)
+        processes.any(False)
 except MgoeError as error:
-    told |= {"kind": type(error).__name__, "message": str(error)}
-json.dump(told, open(f"{sys.argv[1]}/told.{world.rank}.json", "w"))
+    found |= {"kind": type(error).__name__, "message": str(error)}
+json.dump(found, open(f"{sys.argv[1]}/found.{processes.rank}.json", "w"))
 """
 
 
 def test_of_processes_that_fail_the_first_one_speaks(tmp_path):
     together(2, FAILING, str(tmp_path), "fails")
     agreed = {"rank": 0, "text": "é"}
-    assert told(tmp_path, 1) == {"agreed": agreed, "kind": "TrainingError", "message": "disk: is full"}
-    assert told(tmp_path, 0)["agreed"] == agreed
-    assert told(tmp_path, 0)["kind"] == "SaidElsewhere"
+    assert found_by(tmp_path, 1) == {"agreed": agreed, "kind": "TrainingError", "message": "disk: is full"}
+    assert found_by(tmp_path, 0)["agreed"] == agreed
+    assert found_by(tmp_path, 0)["kind"] == "SaidElsewhere"
 
 
 def test_a_process_that_is_gone_is_noticed_by_the_others(tmp_path):
     together(2, FAILING, str(tmp_path), "goes")
-    assert told(tmp_path, 0)["kind"] == "TrainingError"
+    assert found_by(tmp_path, 0)["kind"] == "TrainingError"
     assert re.match(
         r"torchrun: every process must stay to the end, one is gone \(.*\); see why",
-        told(tmp_path, 0)["message"],
+        found_by(tmp_path, 0)["message"],
     )
 
 
 @given(rows=st.integers(1, 100), size=st.integers(1, 9))
 def test_a_batch_fits_where_every_process_has_an_equal_part(rows, size):
-    parts = {len(range(rows)[World(rank, size).share(rows)]) for rank in range(size)}
+    parts = {len(range(rows)[ProcessGroup(rank, size).share(rows)]) for rank in range(size)}
     if len(parts) == 1:
-        World(0, size).check_batch(rows)
+        ProcessGroup(0, size).check_batch(rows)
     else:
         with pytest.raises(
             TrainingError,
             match=rf"training.batch_size: must be a multiple of the {size} processes, found {rows}",
         ):
-            World(0, size).check_batch(rows)
+            ProcessGroup(0, size).check_batch(rows)

@@ -18,7 +18,7 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.models.layers import inputs, tables
-from mgoe.training import RowwiseAdagrad, World, fit, load_weights, memory, predict, save_checkpoint
+from mgoe.training import ProcessGroup, RowwiseAdagrad, fit, load_weights, memory, predict, save_checkpoint
 from mgoe.training.checkpoint import Checkpoints
 from mgoe.training.distributed import sharded
 from mgoe.training.distributed.sharded import (
@@ -32,11 +32,11 @@ from mgoe.training.distributed.sharded import (
 from mgoe.training.memory import free_memory
 from tests.effort import SOAK, up_to
 from tests.models.batches import make_spec
+from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
 from tests.training.fakes import Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
-from tests.training.test_world import PROGRAM, VALID, together, told
 
-CPU, TWO = torch.device("cpu"), World(0, 2)
+CPU, TWO = torch.device("cpu"), ProcessGroup(0, 2)
 
 
 def missing() -> str:
@@ -58,10 +58,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def group(tmp_path) -> Iterator[World]:
+def group(tmp_path) -> Iterator[ProcessGroup]:
     """This process as a group of its own."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
-    yield World(0, 1)
+    yield ProcessGroup(0, 1)
     dist.destroy_process_group()
 
 
@@ -75,7 +75,7 @@ def assert_learned(model: nn.Module, found) -> None:
 def test_two_processes_with_sharded_tables_are_one(tmp_path, alone):
     model, result = alone
     together(2, PROGRAM, str(tmp_path), json.dumps({"tables": "sharded"}))
-    first, second = told(tmp_path, 0), told(tmp_path, 1)
+    first, second = found_by(tmp_path, 0), found_by(tmp_path, 1)
     assert first["predictions"] == second["predictions"]
     for mine, theirs, other in zip(result.curves, first["curves"], second["curves"], strict=True):
         assert theirs["losses"] == other["losses"]
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first
     assert left[1]["done"]["epochs"] == 1
     together(then[0], PROGRAM, str(tmp_path), json.dumps({"tables": then[1]}))
     for rank in range(then[0]):  # to the second that the first epoch took: it was not trained again
-        assert told(tmp_path, rank)["curves"][0] == left[1]["done"]["curves"][0]
+        assert found_by(tmp_path, rank)["curves"][0] == left[1]["done"]["curves"][0]
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     assert_learned(alone[0], again.state_dict())
@@ -111,7 +111,7 @@ def test_a_fit_with_sharded_tables_that_broke_off_goes_on_bit_for_bit(tmp_path):
         (tmp_path / out).mkdir()
         for cut in cuts:
             together(2, PROGRAM, str(tmp_path / out), json.dumps({"tables": "sharded", **cut}))
-    assert told(tmp_path / "cut", 0)["predictions"] == told(tmp_path / "whole", 0)["predictions"]
+    assert found_by(tmp_path / "cut", 0)["predictions"] == found_by(tmp_path / "whole", 0)["predictions"]
 
 
 FEW_ROWS = """
@@ -122,19 +122,19 @@ from mgoe.config import TrainingSettings
 from mgoe.training import joined, predict
 from mgoe.training.distributed.sharded import place_tables
 from tests.training.fakes import Model, make_feed
-with joined("cpu") as world:
+with joined("cpu") as processes:
     torch.manual_seed(0)
     holder = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Embedding(5, 4, sparse=True))
     whole = holder[0].weight.detach().clone()
-    place_tables(holder, TrainingSettings(tables="sharded"), world, torch.device("cpu"), 0)
-    codes = torch.tensor([[2, 0], [9, 2]])[world.rank % 2 :]
+    place_tables(holder, TrainingSettings(tables="sharded"), processes, torch.device("cpu"), 0)
+    codes = torch.tensor([[2, 0], [9, 2]])[processes.rank % 2 :]
     found = holder[0](codes)
     found.square().sum().backward()
     assert torch.equal(found, whole[codes])
     model, feed = Model(), make_feed(257)
-    place_tables(model, TrainingSettings(tables="sharded"), world, torch.device("cpu"), 0)
+    place_tables(model, TrainingSettings(tables="sharded"), processes, torch.device("cpu"), 0)
     predictions = predict(model, feed, batch_size=64)  # one process has a batch more
-    with open(sys.argv[1] + f"/told.{world.rank}.json", "w") as file:
+    with open(sys.argv[1] + f"/found.{processes.rank}.json", "w") as file:
         json.dump([[len(table.weight) for table in holder], predictions.tolist()], file)
 """
 
@@ -144,7 +144,7 @@ def test_few_rows_and_shares_of_other_numbers_of_batches(tmp_path):
     together(4, FEW_ROWS, str(tmp_path))
     expected = predict(Model(), make_feed(257))
     for rank in range(4):
-        held, predictions = told(tmp_path, rank)
+        held, predictions = found_by(tmp_path, rank)
         assert held == [1 if rank == 3 else 3, 5]  # where a process would have no row, all have all of them
         np.testing.assert_allclose(predictions, expected, atol=1e-6)
 
@@ -205,10 +205,10 @@ def test_what_is_spread_are_the_large_tables_that_are_looked_up(monkeypatch):
 
 def test_tables_stay_whole_alone_and_where_they_fit(monkeypatch):
     monkeypatch.setattr(sharded, "torchrec", lambda: pytest.fail("it was asked for"))
-    monkeypatch.setattr(World, "any", lambda self, *mine: list(mine))
-    for world, how in ((World(), "sharded"), (TWO, "replicated"), (TWO, "auto")):
+    monkeypatch.setattr(ProcessGroup, "any", lambda self, *mine: list(mine))
+    for processes, how in ((ProcessGroup(), "sharded"), (TWO, "replicated"), (TWO, "auto")):
         model = Model()
-        place_tables(model, TrainingSettings(tables=how), world, CPU, 0)
+        place_tables(model, TrainingSettings(tables=how), processes, CPU, 0)
         assert type(model.users) is nn.Embedding
     monkeypatch.setattr(
         sharded, "free_memory", lambda device: 2 * sum(table.nbytes for table in Model().tables()) - 1
@@ -222,7 +222,7 @@ def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
     with tables.late_tables():
         models = [nn.Sequential(tables.table(50, 4), tables.table(40, 4)) for _ in range(2)]
     for model in models:
-        place_tables(model, TrainingSettings(), World(), CPU, 3)
+        place_tables(model, TrainingSettings(), ProcessGroup(), CPU, 3)
     (first, second), (again, _) = models
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight[:39], second.weight[:39])
@@ -325,24 +325,24 @@ class Large(nn.Module):
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) * 1024
 
-with joined("cpu") as world, late_tables():
+with joined("cpu") as processes, late_tables():
     model, settings = Large(), TrainingSettings(tables="sharded")
-    if world.size > 1:
-        place_tables(nn.Sequential(tables.table(1000, 4)), settings, world, torch.device("cpu"), 0)  # TorchRec itself takes memory
+    if processes.size > 1:
+        place_tables(nn.Sequential(tables.table(1000, 4)), settings, processes, torch.device("cpu"), 0)  # TorchRec itself takes memory
     before = anonymous()
-    place_tables(model, settings, world, torch.device("cpu"), 3)
-    step = Stepper(model, settings, 30, False, world)
+    place_tables(model, settings, processes, torch.device("cpu"), 3)
+    step = Stepper(model, settings, 30, False, processes)
     generator = torch.Generator().manual_seed(1)
     for number in range(30):
         user = torch.randint(0, rows, (1024,), generator=generator)
         batch = {"user": user, "labels": (user % 2).float()[:, None], "weight": torch.ones(1024)}
-        step({name: values[world.rank :: world.size] for name, values in batch.items()}, number, lambda *told: None)
-    save_checkpoint(out / "model.safetensors", model.state_dict(), {}, world)
-    world.agree(None)
+        step({name: values[processes.rank :: processes.size] for name, values in batch.items()}, number, lambda *_: None)
+    save_checkpoint(out / "model.safetensors", model.state_dict(), {}, processes)
+    processes.agree(None)
     unshard(model)
     load_weights(model, out / "model.safetensors")
     found = model.users(torch.arange(0, rows, rows // 1000)).tolist()
-    with open(out / f"told.{world.rank}.json", "w") as file:
+    with open(out / f"found.{processes.rank}.json", "w") as file:
         json.dump({"rows": len(step.tables[0]), "taken": anonymous() - before, "found": found}, file)
 """
 ROWS = 20_000_000 if SOAK else 200_000
@@ -355,7 +355,7 @@ def test_a_large_table_is_nowhere_whole_and_learns_the_same(tmp_path):
         together(size, LARGE, str(tmp_path / str(size)), str(ROWS))
     for size in (1, 2):
         (tmp_path / str(size) / "model.safetensors").unlink()  # large in the long form
-    one, halves = told(tmp_path / "1", 0), [told(tmp_path / "2", rank) for rank in range(2)]
+    one, halves = found_by(tmp_path / "1", 0), [found_by(tmp_path / "2", rank) for rank in range(2)]
     assert one["rows"] == ROWS
     for half in halves:
         assert half["rows"] == ROWS / 2

@@ -14,8 +14,8 @@ from mgoe.training import Feed, assemble, fit, make_spec
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
+def prepared_log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
     rng = np.random.default_rng(0)
     n = 2000
     community = rng.integers(0, 3, n)
@@ -37,8 +37,8 @@ def world(tmp_path_factory):
     return prepared, graph, make_spec(prepared, graph)
 
 
-def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(world):
-    prepared, graph, spec = world
+def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(prepared_log):
+    prepared, graph, spec = prepared_log
     examples = prepared.examples("train")
     feed = Feed(prepared, graph, examples, frozenset(tuple(GROUPS)), spec)
     rows = np.random.default_rng(1).permutation(len(examples))[:100]
@@ -61,8 +61,8 @@ def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(world):
 
 
 @pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "shared-bottom+edges"])
-def test_every_kind_of_model_learns_the_communities(world, tmp_path, name):
-    prepared, graph, spec = world
+def test_every_kind_of_model_learns_the_communities(prepared_log, tmp_path, name):
+    prepared, graph, spec = prepared_log
     model = make_model(resolve(name), spec, seed=0)
     train, valid = (
         Feed(prepared, graph, prepared.examples(split), model.needs, spec) for split in ("train", "valid")

@@ -14,7 +14,7 @@ from mgoe.training import load_checkpoint, save_checkpoint
 from mgoe.training.distributed import shards as module
 from mgoe.training.distributed.shards import DTYPES, Shard
 from tests.effort import up_to
-from tests.training.test_world import together, told
+from tests.training.distributed.test_process_group import found_by, together
 
 
 @up_to(20)
@@ -58,20 +58,20 @@ from mgoe.errors import TrainingError
 from mgoe.training import joined, save_checkpoint
 from mgoe.training.distributed import shards as module
 out, full = Path(sys.argv[1]), json.loads(sys.argv[2])
-with joined("cpu") as world:
+with joined("cpu") as processes:
     whole = torch.arange(300.0).reshape(100, 3)
-    mine = world.share(100)
+    mine = processes.share(100)
     def no_space(file, rows):
         raise OSError(28, "No space left on device")
-    if world.rank in full:
+    if processes.rank in full:
         module._write_rows = no_space
     said = ""
     try:
-        tensors = {"t": module.Shard(whole[mine], mine.start, 100), "own": torch.full((3,), float(world.rank))}
-        save_checkpoint(out / "file.safetensors", tensors, {"rank": world.rank}, world)
+        tensors = {"t": module.Shard(whole[mine], mine.start, 100), "own": torch.full((3,), float(processes.rank))}
+        save_checkpoint(out / "file.safetensors", tensors, {"rank": processes.rank}, processes)
     except TrainingError as error:
         said = error.message
-    with open(out / f"told.{world.rank}.json", "w") as file:
+    with open(out / f"found.{processes.rank}.json", "w") as file:
         json.dump(said, file)
 """
 
@@ -88,13 +88,13 @@ def test_processes_write_one_file(tmp_path):
 def test_where_one_cannot_write_all_of_them_say_so_and_nothing_is_left(tmp_path, full):
     (tmp_path / "file.safetensors").write_text("the one before")
     together(2, PROGRAM, str(tmp_path), json.dumps([full]))
-    assert "No space left on device" in told(tmp_path, full)
-    assert "another process could not write its rows" in told(tmp_path, 1 - full)
+    assert "No space left on device" in found_by(tmp_path, full)
+    assert "another process could not write its rows" in found_by(tmp_path, 1 - full)
     assert (tmp_path / "file.safetensors").read_text() == "the one before"
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "file.safetensors",
-        "told.0.json",
-        "told.1.json",
+        "found.0.json",
+        "found.1.json",
     ]
 
 
