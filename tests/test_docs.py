@@ -99,8 +99,8 @@ def test_every_switch_of_a_model_is_listed_with_its_default(base):
     if base in ("mgoe", "lightgbm"):
         rows = [row[:2] for row in table("method.md", f"`{base}`")]
     else:
-        own = [row[1:3] for row in table("method.md", "Each rival") if row[0] == f"`{base}`"]
-        rows = [row[:2] for row in table("method.md", "All rivals")] + own
+        own = [row[1:3] for row in table("method.md", "Each baseline") if row[0] == f"`{base}`"]
+        rows = [row[:2] for row in table("method.md", "All baselines")] + own
     listed = {key.strip("`"): default for key, default in rows}
     assert listed == {name: written(field) for name, field in BASES[base].Options.model_fields.items()}
 
