@@ -21,7 +21,7 @@ from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.graph.likelihood import Likeliest, settle
-from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.simulation import Truth, WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
@@ -162,8 +162,8 @@ def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     """`agreement` of nodes placed by their edges to the true communities of the other side: about the best there is."""
     truth, scores = communities(simulation, graph), graph.fixed_scores
     k = {side: int(truth[side].max()) + 1 for side in SIDES}
-    rows = Rows.by_user(graph.folder(-1)).some(None)
-    pairs: dict[Side, Rows] = {"user": rows, "item": rows.turned(len(truth["item"]))}
+    rows = PairRows.by_user(graph.folder(-1)).some(None)
+    pairs: dict[Side, PairRows] = {"user": rows, "item": rows.transposed(len(truth["item"]))}
     chances = settle(pairs, truth, k, scores, rounds=0)[1]
     macro: dict[Side, NDArray[np.int32]] = {}
     for side in SIDES:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from mgoe.graph.pair_rows import OTHER, SIDES, Block, Reading, Rows, Side, starts
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, starts
 
 TASKS = 3
-SCORES = np.array([0, *(7 * code + 1000 for code in range(1, 1 << TASKS))])
-"""Fixed-point score of every code."""
+SCORES = np.array([0, *(7 * mask + 1000 for mask in range(1, 1 << TASKS))])
+"""Fixed-point score of every task mask."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class Pairs:
 
     user: np.ndarray
     item: np.ndarray
-    code: np.ndarray
+    task_mask: np.ndarray
     time: np.ndarray
     events: np.ndarray
     shape: tuple[int, int]
 
-    def rows(self, side: Side) -> Rows:
+    def rows(self, side: Side) -> PairRows:
         """By one side, sorted anew."""
         own, other = getattr(self, side), getattr(self, OTHER[side])
         order = np.lexsort((other, own))
         indptr = starts(np.bincount(own, minlength=self.nodes(side)))
-        return Rows(
-            indptr, other[order].astype(np.int32), self.code[order], self.time[order], self.events[order]
+        return PairRows(
+            indptr, other[order].astype(np.int32), self.task_mask[order], self.time[order], self.events[order]
         )
 
-    def block(self, side: Side) -> Block:
+    def block(self, side: Side) -> PairRows:
         """All nodes of one side."""
         return self.rows(side).block(0, self.nodes(side))
 
@@ -52,9 +52,9 @@ def draw(seed: int, users: int, items: int, share: float) -> Pairs:
     """Every pair with a probability; times have ties."""
     rng = np.random.default_rng(seed)
     user, item = np.nonzero(rng.random((users, items)) < share)
-    code = rng.integers(1, 1 << TASKS, len(user)).astype(np.uint8)
+    task_mask = rng.integers(1, 1 << TASKS, len(user)).astype(np.uint8)
     time = rng.integers(0, 4, len(user))
-    return Pairs(user, item, code, time, rng.integers(0, 9, len(user)).astype(np.uint16), (users, items))
+    return Pairs(user, item, task_mask, time, rng.integers(0, 9, len(user)).astype(np.uint16), (users, items))
 
 
 pairs = st.builds(draw, st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1))
@@ -63,7 +63,7 @@ pairs = st.builds(draw, st.integers(0, 2**32 - 1), st.integers(1, 9), st.integer
 def matrix(pairs: Pairs) -> np.ndarray:
     """S in fixed point. Shape (U, I)."""
     out = np.zeros(pairs.shape, np.int64)
-    out[pairs.user, pairs.item] = SCORES[pairs.code]
+    out[pairs.user, pairs.item] = SCORES[pairs.task_mask]
     return out
 
 
@@ -80,7 +80,7 @@ def members(macro: np.ndarray, k: int) -> np.ndarray:
     return np.eye(k + 1, dtype=np.int64)[macro][:, :k]
 
 
-def read(rows: Rows, reading: Reading, pairs: int, length: int) -> dict[str, np.ndarray]:
+def read(rows: PairRows, reading: Reading, pairs: int, length: int) -> dict[str, np.ndarray]:
     """A reading of all nodes by blocks of at most so many pairs and so many rows."""
     parts = [reading(block) for block in rows.blocks(pairs, length)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -13,8 +13,8 @@ from numpy.testing import assert_array_equal
 
 from mgoe._util import tables
 from mgoe.graph import fold as module
-from mgoe.graph.fold import Moments, code_type, fold, in_order, whole_pairs, write_pairs
-from mgoe.graph.pair_rows import Rows, starts
+from mgoe.graph.fold import PairsWriter, SnapshotCuts, fold, in_order, task_mask_type, whole_pairs
+from mgoe.graph.pair_rows import PairRows, starts
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of
@@ -65,10 +65,10 @@ def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) ->
             first += length
 
 
-def listed(folded: module.Folded) -> list[Pair]:
+def listed(folded: module.FoldedPairs) -> list[Pair]:
     return list(
         zip(
-            *(getattr(folded, name).tolist() for name in ("user", "item", "code", "time", "events")),
+            *(getattr(folded, name).tolist() for name in module.FoldedPairs._fields),
             strict=True,
         )
     )
@@ -114,24 +114,29 @@ def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, lengt
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
         folders = [Path(folder) / str(s) for s in range(len(known))]
-        done = []
         chunks = list(whole_pairs(as_batches(keys, packed, [length]))) or [(keys, packed)]
-        write_pairs(chunks, Moments(moments, known, known), 3, folders, done.append)
-        assert sum(done) == len(found)
+        fold_into(chunks, SnapshotCuts(moments, known, known), 3, folders)
         for snapshot, expected in zip(folders, naive, strict=True):
             check_written(snapshot, expected, 6, 6)
 
 
+def fold_into(chunks: Iterable, cuts: SnapshotCuts, tasks: int, folders: list[Path]) -> None:
+    """As the engines do."""
+    with PairsWriter(folders, cuts) as out:
+        for keys, moments in chunks:
+            out.append(fold(keys, moments, cuts.ends, tasks))
+
+
 def check_written(folder: Path, expected: list[Pair], users: int, items: int):
-    rows = Rows.by_user(folder)
+    rows = PairRows.by_user(folder)
     assert len(rows) == users
     user = np.repeat(np.arange(users), np.diff(rows.indptr))
-    columns = (user, rows.other, rows.code, rows.time, rows.events)
+    columns = (user, rows.other, rows.task_mask, rows.time, rows.events)
     assert list(zip(*(np.asarray(column).tolist() for column in columns), strict=True)) == expected
     of_items = (
         np.bincount([item for _, item, *_ in expected], minlength=items) if expected else np.zeros(items, int)
     )
-    assert_array_equal(Rows.item_indptr(folder), np.concatenate([[0], np.cumsum(of_items)]))
+    assert_array_equal(PairRows.item_indptr(folder), np.concatenate([[0], np.cumsum(of_items)]))
 
 
 def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") -> list[Path]:
@@ -141,9 +146,9 @@ def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") ->
     engine = ibis.duckdb.connect(threads=threads, memory_limit=memory)
     engine.con.execute("SET preserve_insertion_order = false")
     table = engine.read_parquet(folder / "history.parquet")
-    moments = Moments((np.array(log.cuts, np.int64) + 1) * BUCKET, log.users_at, log.items_at)
+    moments = SnapshotCuts((np.array(log.cuts, np.int64) + 1) * BUCKET, log.users_at, log.items_at)
     folders = [folder / "pairs" / str(s) for s in range(len(log.users_at))]
-    write_pairs(whole_pairs(tables.batches(in_order(table))), moments, len(RANKS), folders)
+    fold_into(whole_pairs(tables.batches(in_order(table))), moments, len(RANKS), folders)
     return folders
 
 
@@ -183,7 +188,7 @@ def test_files_do_not_depend_on_the_threads_of_the_engine_nor_on_its_memory(tmp_
         write(log.shuffled(1), tmp_path / "four", threads=4, memory="64MiB"),
     )
     assert bytes_of(one) == bytes_of(four)
-    assert len(Rows.by_user(one[len(CUTS)]).other) == len(log.rows.drop_duplicates(["user", "item"]))
+    assert len(PairRows.by_user(one[len(CUTS)]).other) == len(log.rows.drop_duplicates(["user", "item"]))
 
 
 def test_counting_events_stops_where_16_bits_end():
@@ -198,7 +203,7 @@ def test_the_largest_codes_users_and_items_are_kept():
         *in_columns([(most, most, 2**50, 15), (most, most, -(2**50), 0)]), np.empty(0, np.int64), 16
     )
     assert listed(latest) == [(most, most, 1 << 15 | 1, 2**50, 2)]
-    assert (code_type(8), code_type(9)) == (np.uint8, np.uint16)
+    assert (task_mask_type(8), task_mask_type(9)) == (np.uint8, np.uint16)
 
 
 @given(degrees=st.lists(st.integers(0, 9)))

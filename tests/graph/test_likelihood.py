@@ -9,7 +9,7 @@ from mgoe.config import GraphSettings
 from mgoe.graph import MacroGraph, likelihood
 from mgoe.graph.build import clusters
 from mgoe.graph.edges import FirstOrder, SparseEdges
-from mgoe.graph.pair_rows import OTHER, SIDES, Rows
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows
 from mgoe.graph.scores import UNIT, score_table
 from tests.effort import up_to
 from tests.graph.histories import history, planted
@@ -52,7 +52,7 @@ def some_rows(rng, n, others):
     present = rng.random((n, others)) < 0.3
     other = present.nonzero()[1]
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-    return Rows(
+    return PairRows(
         indptr,
         other.astype(np.int32),
         rng.integers(1, 8, len(other)).astype(np.uint8),
@@ -109,10 +109,10 @@ def test_settling_by_definition(seed, rounds):
     rng = np.random.default_rng(seed)
     rows = some_rows(rng, 30, 20)
     dense = np.zeros((30, 20), np.int64)
-    dense[np.repeat(np.arange(30), np.diff(rows.indptr)), rows.other] = SCORES[rows.code]
+    dense[np.repeat(np.arange(30), np.diff(rows.indptr)), rows.other] = SCORES[rows.task_mask]
     k = {"user": 3, "item": 4}
     start = {side: rng.integers(0, k[side], n).astype(np.int32) for side, n in (("user", 30), ("item", 20))}
-    found, chances = likelihood.settle({"user": rows, "item": rows.turned(20)}, start, k, SCORES, rounds)
+    found, chances = likelihood.settle({"user": rows, "item": rows.transposed(20)}, start, k, SCORES, rounds)
     expected, logs = naive_settle(dense, start, k, rounds)
     for side in SIDES:
         assert_array_equal(found[side], expected[side])

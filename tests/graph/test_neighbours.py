@@ -17,7 +17,7 @@ def neighbours_of(graph, side):
     """For each node, its neighbours with code, time and score."""
     found = [{} for _ in range(graph.nodes(side))]
     for node, j, code, time in zip(
-        getattr(graph, side), getattr(graph, OTHER[side]), graph.code, graph.time, strict=True
+        getattr(graph, side), getattr(graph, OTHER[side]), graph.task_mask, graph.time, strict=True
     ):
         found[node][int(j)] = (int(code), int(time), int(SCORES[code]))
     return found

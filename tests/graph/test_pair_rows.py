@@ -7,10 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph import pair_rows as blocks
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums
-from mgoe.graph.pair_rows import BYTES_A_PAIR, OTHER, Block, Rows, by_item, cuts, starts, write_by_item
+from mgoe.graph.pair_rows import (
+    BYTES_PER_PAIR,
+    OTHER,
+    PairColumns,
+    PairRows,
+    block_bounds,
+    by_item,
+    starts,
+    write_by_item,
+)
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection
 from tests.effort import up_to
@@ -21,14 +29,14 @@ bounded = up_to(25)
 K = 3
 sides = st.sampled_from(["user", "item"])
 few = st.integers(1, 6)
-memories = st.integers(1, 100 * BYTES_A_PAIR)
+memories = st.integers(1, 100 * BYTES_PER_PAIR)
 
 
 @bounded
 @given(degrees=st.lists(st.integers(0, 9), max_size=30), pairs=st.integers(1, 40), rows=st.integers(1, 40))
-def test_cuts_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows):
+def test_blocks_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows):
     indptr = starts(np.array(degrees, np.int64))
-    found = list(cuts(indptr, pairs, rows))
+    found = list(block_bounds(indptr, pairs, rows))
     if not degrees:
         assert found == [(0, 0)]  # so that a side without nodes has arrays, of no rows
         return
@@ -100,12 +108,12 @@ def test_reading_by_blocks_of_any_size_equals_reading_at_once(reading, graph, si
         assert by_blocks[name].dtype == at_once[name].dtype
 
 
-def check_same_pairs(found: list[Block], expected: Rows):
+def check_same_pairs(found: list[PairRows], expected: PairRows):
     """Blocks follow each other and hold every array of the rows."""
     indptr = np.concatenate([[0], *(block.indptr[1:] + expected.indptr[block.first] for block in found)])
     assert [block.first for block in found] == list(np.cumsum([0, *(len(block) for block in found)])[:-1])
     assert_array_equal(indptr, expected.indptr)
-    for name in ("other", "code", "time", "events"):
+    for name in ("other", "task_mask", "time", "events"):
         assert_array_equal(
             np.concatenate([getattr(block, name) for block in found]), getattr(expected, name), err_msg=name
         )
@@ -125,31 +133,27 @@ def test_what_is_written_by_item_is_what_passed(graph, memory, threads):
     with tempfile.TemporaryDirectory() as folder:
         passed = list(write_by_item(Path(folder), graph.rows("user"), expected.indptr, memory, threads))
         check_same_pairs(passed, expected)
-        written = Rows.by_item(Path(folder))
-        for name in ("indptr", "other", "code"):
+        written = PairRows.by_item(Path(folder))
+        for name in ("indptr", "other", "task_mask"):
             assert_array_equal(getattr(written, name), getattr(expected, name), err_msg=name)
 
 
 def test_no_more_pairs_are_collected_than_the_memory_holds(monkeypatch):
-    collected, collect = [], blocks._collect
+    collected, empty = [], PairColumns.empty
     monkeypatch.setattr(
-        blocks,
-        "_collect",
-        lambda rows, first, indptr, threads: (
-            collected.append(indptr) or collect(rows, first, indptr, threads)
-        ),
+        PairColumns, "empty", lambda pairs, task_mask: collected.append(pairs) or empty(pairs, task_mask)
     )
     graph = draw(0, 200, 50, 0.3)
     held = 300
-    list(by_item(graph.rows("user"), graph.rows("item").indptr, held * BYTES_A_PAIR, threads=2))
-    assert sum(indptr[-1] for indptr in collected) == len(graph.user)
-    assert max(indptr[-1] for indptr in collected) <= held
+    list(by_item(graph.rows("user"), graph.rows("item").indptr, held * BYTES_PER_PAIR, threads=2))
+    assert sum(collected) == len(graph.user)
+    assert max(collected) <= held
     assert len(collected) < 2 * len(graph.user) / held + 1  # and passes are as few as fit
 
 
 def test_large_blocks_by_item_are_read_in_small_ones(monkeypatch):
     """What the memory holds is handed on in blocks of the usual size."""
-    monkeypatch.setattr(blocks.Rows.blocks, "__defaults__", (100, 7))
+    monkeypatch.setattr(PairRows.blocks, "__defaults__", (100, 7))
     graph = draw(1, 120, 40, 0.4)
     found = list(by_item(graph.rows("user"), graph.rows("item").indptr, 1 << 30))
     check_same_pairs(found, graph.rows("item"))
@@ -166,13 +170,16 @@ def test_rows_of_some_nodes_are_those_of_the_whole(graph, seed):
     for place, node in enumerate(chosen):
         mine, whole = some.block(place, place + 1), rows.block(node, node + 1)
         assert_array_equal(mine.other, whole.other)
-        assert_array_equal(mine.code, whole.code)
+        assert_array_equal(mine.task_mask, whole.task_mask)
 
 
 @bounded
 @given(graph=pairs, side=sides)
-def test_rows_turned_are_those_of_the_other_side(graph, side):
-    turned, expected = graph.rows(side).some(None).turned(graph.nodes(OTHER[side])), graph.rows(OTHER[side])
-    for name in ("indptr", "other", "code"):
-        assert_array_equal(getattr(turned, name), getattr(expected, name))
-        assert getattr(turned, name).dtype == getattr(expected, name).dtype
+def test_transposed_rows_are_those_of_the_other_side(graph, side):
+    transposed, expected = (
+        graph.rows(side).some(None).transposed(graph.nodes(OTHER[side])),
+        graph.rows(OTHER[side]),
+    )
+    for name in ("indptr", "other", "task_mask"):
+        assert_array_equal(getattr(transposed, name), getattr(expected, name))
+        assert getattr(transposed, name).dtype == getattr(expected, name).dtype

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.neighbours import recent
-from mgoe.graph.pair_rows import Block
+from mgoe.graph.pair_rows import PairRows
 
 PRIOR = 5.0
 """Pairs of prior weight in a smoothed rate."""
@@ -40,17 +40,17 @@ class OwnPairs:
     tasks: int
     recents: int
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
-        """`recent` and `recent_code` (n, R); `sum`, fixed-point (n,); `done`, pairs by task (n, T); `events` since the snapshot before
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
+        """`recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs by task (n, T); `events` since the snapshot before
         (n,); `last`, the moment of the last event (n,), the lowest integer without one."""
         n = len(block)
         total, done = np.zeros(n, np.int64), np.zeros((n, self.tasks), np.int32)
         events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
-        _own(block.indptr, block.code, block.time, block.events, self.scores, total, done, events, last)
+        _own(block.indptr, block.task_mask, block.time, block.events, self.scores, total, done, events, last)
         neighbours, codes = recent(block, self.scores, self.recents)
         return {
             "recent": neighbours,
-            "recent_code": codes,
+            "recent_task_mask": codes,
             "sum": total,
             "done": done,
             "events": events,

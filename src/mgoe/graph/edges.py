@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.neighbours import task_table
-from mgoe.graph.pair_rows import Block, starts
+from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
 
 DENSE_SHARE = 0.3
@@ -71,7 +71,7 @@ class FirstOrder:
     score_type: type[np.integer]
     tasks: int
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """`degree`, edges of each node (n,); `macro` and `score` of the edges; with tasks, `table` (n, T) and `dense`, log1p (n, width)."""
         edges = self.edges(block)
         out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
@@ -80,14 +80,22 @@ class FirstOrder:
             out["dense"] = log_scores(edges.dense(self.width), UNIT)
         return out
 
-    def edges(self, block: Block) -> SparseEdges:
+    def edges(self, block: PairRows) -> SparseEdges:
         """Of the block's nodes."""
         degree = np.zeros(len(block), np.int64)
         _first_order_degrees(block.indptr, block.other, self.macro, self.width, degree)
         indptr = starts(degree)
         macro, score = np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], self.score_type)
         _first_order(
-            block.indptr, block.other, block.code, self.scores, self.macro, self.width, indptr, macro, score
+            block.indptr,
+            block.other,
+            block.task_mask,
+            self.scores,
+            self.macro,
+            self.width,
+            indptr,
+            macro,
+            score,
         )
         return SparseEdges(indptr, macro, score)
 
@@ -113,7 +121,7 @@ class SecondOrder:
     dense: bool
     matrix: NDArray[np.integer] | None = None
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """`own` (n,), in units of the merging score squared; where it is `dense`, also `dense`, log1p (n, width)."""
         fixed = self.all(block) if self.dense else None
         own = self.own[block.first : block.first + len(block)]
@@ -124,25 +132,25 @@ class SecondOrder:
         back[linked] = fixed[linked, own[linked]]
         return {"own": to_units(back, UNIT**2), "dense": log_scores(fixed, UNIT**2)}
 
-    def all(self, block: Block) -> NDArray[np.int64]:
+    def all(self, block: PairRows) -> NDArray[np.int64]:
         """Every edge of the block's nodes, in fixed point of unit 2^-24. Shape (n, width)."""
         out = np.zeros((len(block), self.width), np.int64)
         own = self.own[block.first : block.first + len(block)]
-        pairs = block.indptr, block.other, block.code, self.scores
+        pairs = block.indptr, block.other, block.task_mask, self.scores
         if self.matrix is not None:
             _second_order_matrix(*pairs, self.matrix, own, out)
         else:
             _second_order(*pairs, self.edges.indptr, self.edges.macro, self.edges.score, own, out)
         return out
 
-    def own_alone(self, block: Block) -> NDArray[np.int64]:
+    def own_alone(self, block: PairRows) -> NDArray[np.int64]:
         """The edge of each node to its own macro node, without forming the rest: O(E log K). Shape (n,)."""
         out = np.zeros(len(block), np.int64)
         own = self.own[block.first : block.first + len(block)]
         _second_order_own(
             block.indptr,
             block.other,
-            block.code,
+            block.task_mask,
             self.scores,
             self.edges.indptr,
             self.edges.macro,
@@ -165,10 +173,10 @@ class SecondSums:
     scores: NDArray[np.int64]
     sums: NDArray[np.int64]
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """`second_sum`, in fixed point of unit 2^-24 (n,)."""
         out = np.zeros(len(block), np.int64)
-        _second_sums(block.indptr, block.other, block.code, self.scores, self.sums, out)
+        _second_sums(block.indptr, block.other, block.task_mask, self.scores, self.sums, out)
         return {"second_sum": out}
 
 

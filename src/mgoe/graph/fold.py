@@ -1,15 +1,17 @@
-"""From history to distinct pairs: which tasks a user did on an item, as of every snapshot.
+"""Folding a history into distinct pairs: which tasks a user did on an item, as of every snapshot.
 
-Events come in the order of pair, then time, from whatever engine holds them. One pass over them folds each pair's events and writes it to
-every snapshot that holds it, so that memory depends neither on events nor on snapshots.
+An engine brings the events in the order of pair, then time. One pass over them folds the events of each pair and
+writes it to every snapshot that holds it, so memory depends neither on the number of events nor on that of snapshots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import ibis.expr.types as ir
 import numba
@@ -23,34 +25,35 @@ from mgoe.graph.pair_rows import starts
 CHUNK = 1 << 19
 """Events folded at once."""
 MOST_TASKS = 16
-"""A task code fits 16 bits, and a task's number the lowest four bits of an event."""
+"""A task mask has 16 bits, and an event holds the number of its task in its lowest four bits."""
 MOST_EVENTS = 65535
-"""Where the counting of a pair's events stops."""
+"""Counting the events of a pair stops here."""
 _USER = 1 << 32
 
 
-def in_order(history: ir.Table) -> ir.Table:
-    """Events in the order in which they are folded, as an Ibis expression.
+def packed(history: ir.Table) -> ir.Table:
+    """Return the events of a history as two integers each, in any order.
 
     Args:
-        history: One row an event and task: `user`, `item` (codes below 2^31), `time` (microseconds), `task`.
+        history: One row per event and task: `user`, `item` (indices below 2^31), `time` (microseconds), `task`.
 
     Returns:
-        `key`, the user in the upper and the item in the lower half, and `event`, the time with the task in its lowest four bits. Sorted.
+        `key`, with the user in the upper and the item in the lower 32 bits, and `event`, the time with the task in its
+        lowest four bits.
     """
-    return packed(history).order_by(["key", "event"])
-
-
-def packed(history: ir.Table) -> ir.Table:
-    """`in_order` without the order, for an engine that sorts by itself."""
     key = history.user.cast("int64") * _USER + history.item.cast("int64")
     event = history.time.cast("int64") * MOST_TASKS + history.task.cast("int64")
     return history.select(key=key, event=event)
 
 
+def in_order(history: ir.Table) -> ir.Table:
+    """Return `packed` events in the order in which they are folded."""
+    return packed(history).order_by(["key", "event"])
+
+
 @dataclass(frozen=True)
-class Moments:
-    """What the snapshots of a graph hold.
+class SnapshotCuts:
+    """Where the snapshots of a graph end, and which nodes each knows.
 
     Attributes:
         ends: First moment (microseconds) after each snapshot but the latest. Shape (n - 1,).
@@ -65,54 +68,45 @@ class Moments:
         return len(self.users)
 
 
-@dataclass(frozen=True)
-class Folded:
-    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each.
+class FoldedPairs(NamedTuple):
+    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each; see `PairColumns` for the last three.
 
     Attributes:
-        user, item: Codes.
-        code: Tasks done, as bits.
-        time: Of the last event, microseconds.
-        events: Since the snapshot before; counting stops at `MOST_EVENTS`.
+        user, item: Indices.
     """
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
-    code: NDArray[np.unsignedinteger]
+    task_mask: NDArray[np.unsignedinteger]
     time: NDArray[np.int64]
     events: NDArray[np.uint16]
 
 
-def code_type(tasks: int) -> type[np.unsignedinteger]:
-    """The smallest integer that holds every task code."""
+def task_mask_type(tasks: int) -> type[np.unsignedinteger]:
+    """Return the smallest integer type that holds every task mask."""
     return np.uint8 if tasks <= 8 else np.uint16
 
 
 def fold(
     keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.int64], tasks: int
-) -> list[Folded]:
-    """Pairs of every snapshot from events of whole pairs in order. An event that repeats another counts once.
+) -> list[FoldedPairs]:
+    """Return the pairs of every snapshot. An event that repeats another counts once.
 
     Args:
-        keys, events: Columns of `in_order`. Shape (n,) each.
-        ends: Of `Moments`.
+        keys, events: Columns of `in_order`, with all events of each pair. Shape (n,) each.
+        ends: Of `SnapshotCuts`.
         tasks: T.
-
-    Returns:
-        One a snapshot.
     """
-    snapshots = len(ends) + 1
-    key = np.empty((snapshots, len(keys)), np.int64)
-    code = np.empty((snapshots, len(keys)), code_type(tasks))
-    time = np.empty((snapshots, len(keys)), np.int64)
-    count = np.empty((snapshots, len(keys)), np.uint16)
-    filled = np.zeros(snapshots, np.int64)
-    _fold(keys, events, ends, filled, key, code, time, count)
+    shape = len(ends) + 1, len(keys)
+    key, time = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    task_mask, count = np.empty(shape, task_mask_type(tasks)), np.empty(shape, np.uint16)
+    filled = np.zeros(len(ends) + 1, np.int64)
+    _fold(keys, events, ends, filled, (key, task_mask, time, count))
     return [
-        Folded(
+        FoldedPairs(
             (key[s, :n] >> 32).astype(np.int32),
             key[s, :n].astype(np.int32),
-            code[s, :n],
+            task_mask[s, :n],
             time[s, :n],
             count[s, :n],
         )
@@ -121,7 +115,7 @@ def fold(
 
 
 def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Keys and events of `in_order` in chunks that never cut a pair."""
+    """Yield keys and events of `in_order` in chunks that never split a pair."""
     held: list[tuple[NDArray, NDArray]] = []
     rows = 0
     for batch in batches:
@@ -138,62 +132,48 @@ def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.
         yield keys, events
 
 
-def write_pairs(
-    chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    moments: Moments,
-    tasks: int,
-    folders: list[Path],
-    advance: Callable[[int], None] = lambda rows: None,
-) -> None:
-    """Fold chunks of events and write the pairs of every snapshot; see `write_folded`.
+class PairsWriter:
+    """Writes the pairs of every snapshot, by user, from chunks in the order of pair.
+
+    A snapshot's folder gets `pairs.item`, `pairs.task_mask`, `pairs.time` and `pairs.events` (E,), `pairs.indptr`
+    (U + 1,) and `pairs.item_indptr` (I + 1,), where the pairs of each item start once they are sorted by item.
 
     Args:
-        chunks: Of `whole_pairs`.
-        moments: Of the snapshots.
-        tasks: T.
-        folders: Of the snapshots.
-        advance: Called with the events done.
+        folders: One per snapshot.
+        cuts: Of the snapshots.
     """
-    folded = ((len(keys), fold(keys, events, moments.ends, tasks)) for keys, events in chunks)
-    write_folded(folded, moments, folders, advance)
+
+    def __init__(self, folders: list[Path], cuts: SnapshotCuts):
+        self.folders = folders
+        self._stack = ExitStack()
+        self._arrays = [self._stack.enter_context(ArrayFolder(folder)) for folder in folders]
+        nodes = zip(cuts.users, cuts.items, strict=True)
+        self._degrees = [(np.zeros(users, np.int64), np.zeros(items, np.int64)) for users, items in nodes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, folded: list[FoldedPairs]) -> None:
+        """Add the next pairs of every snapshot."""
+        for out, pairs, (user_degree, item_degree) in zip(self._arrays, folded, self._degrees, strict=True):
+            out.append(
+                {f"pairs.{name}": column for name, column in pairs._asdict().items() if name != "user"}
+            )
+            _tally(pairs.user, user_degree)
+            _tally(pairs.item, item_degree)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+        if kind is None:
+            for folder, degrees in zip(self.folders, self._degrees, strict=True):
+                save_starts(folder, *degrees)
 
 
-def write_folded(
-    chunks: Iterable[tuple[int, list[Folded]]],
-    moments: Moments,
-    folders: list[Path],
-    advance: Callable[[int], None] = lambda rows: None,
-) -> None:
-    """Write the pairs of every snapshot, by user.
-
-    Args:
-        chunks: Events, and what `fold` made of them, in the order of pair.
-        moments: Of the snapshots.
-        folders: Of the snapshots: `pairs.item`, `pairs.code`, `pairs.time`, `pairs.events` (E,), `pairs.indptr` (U + 1,) and, where the
-            pairs of each item start, `pairs.item_indptr` (I + 1,).
-        advance: Called with the events done.
-    """
-    degree = [
-        (np.zeros(u, np.int64), np.zeros(i, np.int64))
-        for u, i in zip(moments.users, moments.items, strict=True)
-    ]
-    with ExitStack() as stack:
-        writers = [stack.enter_context(ArrayFolder(folder)) for folder in folders]
-        for events, folded in chunks:
-            for writer, pairs, (by_user, by_item) in zip(writers, folded, degree, strict=True):
-                writer.append(
-                    {
-                        "pairs.item": pairs.item,
-                        "pairs.task_mask": pairs.code,
-                        "pairs.time": pairs.time,
-                        "pairs.events": pairs.events,
-                    }
-                )
-                _tally(pairs.user, by_user)
-                _tally(pairs.item, by_item)
-            advance(events)
-    for folder, (by_user, by_item) in zip(folders, degree, strict=True):
-        save_arrays(folder, {"pairs.indptr": starts(by_user), "pairs.item_indptr": starts(by_item)})
+def save_starts(folder: Path, user_degree: NDArray[np.int64], item_degree: NDArray[np.int64]) -> None:
+    """Write where the pairs of each user and of each item start."""
+    save_arrays(folder, {"pairs.indptr": starts(user_degree), "pairs.item_indptr": starts(item_degree)})
 
 
 def _column(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
@@ -207,7 +187,7 @@ def _tally(nodes, degree):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _fold(keys, events, ends, filled, key, code, time, count):  # pragma: no cover - compiled
+def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
     n, latest = len(keys), len(ends)
     row = 0
     while row < n:
@@ -222,20 +202,21 @@ def _fold(keys, events, ends, filled, key, code, time, count):  # pragma: no cov
             moment = event >> 4
             while at < latest and moment >= ends[at]:
                 if done:
-                    _emit(at, pair, done, last, since, filled, key, code, time, count)
+                    _emit(at, pair, done, last, since, filled, out)
                 at += 1
                 since = 0
             done |= 1 << (event & 15)
             last = moment
             since = min(since + 1, MOST_EVENTS)
         while at <= latest:
-            _emit(at, pair, done, last, since, filled, key, code, time, count)
+            _emit(at, pair, done, last, since, filled, out)
             at += 1
             since = 0
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _emit(at, pair, done, last, since, filled, key, code, time, count):  # pragma: no cover - compiled
+def _emit(at, pair, done, last, since, filled, out):  # pragma: no cover - compiled
+    key, task_mask, time, count = out
     to = filled[at]
-    key[at, to], code[at, to], time[at, to], count[at, to] = pair, done, last, since
+    key[at, to], task_mask[at, to], time[at, to], count[at, to] = pair, done, last, since
     filled[at] = to + 1

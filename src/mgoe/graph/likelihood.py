@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.edges import SparseEdges
-from mgoe.graph.pair_rows import OTHER, SIDES, Block, Rows, Side, available_threads
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side, available_threads
 from mgoe.graph.scores import UNIT
 
 FRACTION_BITS = 10
@@ -48,15 +48,15 @@ class Likeliest:
     macro: NDArray[np.int32]
     chances: NDArray[np.int32]
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """`macro` (n,); number `K` is the cold node."""
         macro = np.full(len(block), self.chances.shape[1], np.int32)
-        _place(block.indptr, block.other, block.code, self.scores, self.macro, self.chances, macro)
+        _place(block.indptr, block.other, block.task_mask, self.scores, self.macro, self.chances, macro)
         return {"macro": macro}
 
 
 def settle(
-    rows: Mapping[Side, Rows],
+    rows: Mapping[Side, PairRows],
     macro: Mapping[Side, NDArray[np.int32]],
     k: Mapping[Side, int],
     scores: NDArray[np.int64],
@@ -143,7 +143,7 @@ def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.in
 
 
 def _table(
-    rows: Rows,
+    rows: PairRows,
     scores: NDArray[np.int64],
     own: NDArray[np.int32],
     other: NDArray[np.int32],
@@ -156,7 +156,9 @@ def _table(
 
     def part(first: int, last: int) -> NDArray[np.int64]:
         out = np.zeros((k + 1, other_k + 1), np.int64)
-        _between(rows.indptr[first : last + 1], rows.other, rows.code, scores, own[first:last], other, out)
+        _between(
+            rows.indptr[first : last + 1], rows.other, rows.task_mask, scores, own[first:last], other, out
+        )
         return out
 
     with ThreadPoolExecutor(len(nodes)) as pool:

@@ -4,11 +4,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.pair_rows import Block
+from mgoe.graph.pair_rows import PairRows
 
 
 def recent(
-    block: Block, scores: NDArray[np.int64], length: int
+    block: PairRows, scores: NDArray[np.int64], length: int
 ) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
     """The last `length` neighbours of each node and the tasks done with them, newest first.
 
@@ -23,13 +23,13 @@ def recent(
         Neighbours, -1 where there are fewer, and their task codes. Shape (n, R) each.
     """
     neighbours = np.full((len(block), length), -1, np.int32)
-    codes = np.zeros((len(block), length), block.code.dtype)
-    _recent(block.indptr, block.other, block.code, scores, block.time, neighbours, codes)
+    codes = np.zeros((len(block), length), block.task_mask.dtype)
+    _recent(block.indptr, block.other, block.task_mask, scores, block.time, neighbours, codes)
     return neighbours, codes
 
 
 def task_table(
-    block: Block, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
+    block: PairRows, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
 ) -> NDArray[np.int32]:
     """The macro node of the other side that each node prefers under each task (paper, Figure 2; the rule is ours).
 
@@ -47,7 +47,7 @@ def task_table(
         Shape (n, T).
     """
     out = np.full((len(block), tasks), width, np.int32)
-    _task_table(block.indptr, block.other, block.code, scores, macro, width, out)
+    _task_table(block.indptr, block.other, block.task_mask, scores, macro, width, out)
     return out
 
 

@@ -1,6 +1,7 @@
-"""The pairs of a snapshot as rows of nodes, in blocks that fit in memory. What is made of a block of rows is called a reading.
+"""The pairs of a snapshot as rows of nodes, read in blocks that fit in memory.
 
-Either side reads the same way: pairs lie sorted by user as they were written, and once more sorted by item.
+Both sides are read alike: pairs are stored by user, and a build sorts them by item once more. What a function makes
+of a block of rows is called a reading.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numba
 import numpy as np
@@ -23,196 +24,209 @@ Side = Literal["user", "item"]
 SIDES: tuple[Side, Side] = ("user", "item")
 OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
 BLOCK_PAIRS = 1 << 20
-BLOCK_ROWS = 1 << 15
-BYTES_A_PAIR = 15
-"""Of a block by item while it is collected: user 4, code 1, time 8, events 2."""
+BLOCK_NODES = 1 << 15
+BYTES_PER_PAIR = 15
+"""Memory of a pair while it is sorted by item: user 4, task mask 1, time 8, events 2."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Consecutive nodes of one side with their pairs.
+class PairColumns(NamedTuple):
+    """What is known of each pair, from one of its nodes. Shape (E,) each.
 
     Attributes:
-        first: The first node.
-        indptr: Where each node's pairs start. Shape (n + 1,).
-        other: The other node of each pair, rising within a node. Shape (E,).
-        code: Tasks done, as bits. Shape (E,).
-        time: Of the last event, microseconds. Shape (E,).
-        events: Since the snapshot before. Shape (E,).
+        other: Index of the other node.
+        task_mask: Bit t is set if task t was done.
+        time: Of the last event, in microseconds. Empty where nothing reads it.
+        events: Number of events since the previous snapshot. Empty where nothing reads it.
     """
 
-    first: int
-    indptr: NDArray[np.int64]
     other: NDArray[np.int32]
-    code: NDArray[np.unsignedinteger]
+    task_mask: NDArray[np.unsignedinteger]
     time: NDArray[np.int64]
     events: NDArray[np.uint16]
 
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
+    @classmethod
+    def empty(cls, pairs: int, task_mask: np.dtype) -> PairColumns:
+        """Return columns to be filled."""
+        times = np.empty(pairs, np.int64), np.empty(pairs, np.uint16)
+        return cls(np.empty(pairs, np.int32), np.empty(pairs, task_mask), *times)
+
+    def at(self, index: slice | NDArray) -> PairColumns:
+        """Return the pairs at some positions."""
+        return PairColumns(self.other[index], self.task_mask[index], self.time[index], self.events[index])
 
 
-Reading = Callable[[Block], dict[str, NDArray]]
-"""Arrays of as many rows as the block has, by name."""
+NO_TIMES = np.empty(0, np.int64), np.empty(0, np.uint16)
+"""`time` and `events` where nothing reads them."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """All pairs of a snapshot by one side; arrays as in `Block`, of all nodes. `time` and `events` are empty where nothing reads them."""
+class PairRows:
+    """The pairs of consecutive nodes of one side, one row per node. Neighbours ascend within a row.
+
+    Attributes:
+        indptr: Where the pairs of each node start. Shape (n + 1,).
+        other, task_mask, time, events: See `PairColumns`. Shape (E,).
+        first: Index of the first node.
+    """
 
     indptr: NDArray[np.int64]
     other: NDArray[np.int32]
-    code: NDArray[np.unsignedinteger]
+    task_mask: NDArray[np.unsignedinteger]
     time: NDArray[np.int64]
     events: NDArray[np.uint16]
+    first: int = field(default=0, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
-    def block(self, first: int, last: int) -> Block:
-        """Nodes `first` to `last - 1`."""
-        pairs = slice(int(self.indptr[first]), int(self.indptr[last]))
-        indptr = np.asarray(self.indptr[first : last + 1]) - self.indptr[first]
-        return Block(first, indptr, self.other[pairs], self.code[pairs], self.time[pairs], self.events[pairs])
+    @property
+    def columns(self) -> PairColumns:
+        """All but where rows start, as a kernel takes it."""
+        return PairColumns(self.other, self.task_mask, self.time, self.events)
 
-    def blocks(self, pairs: int = BLOCK_PAIRS, rows: int = BLOCK_ROWS) -> Iterator[Block]:
-        """All nodes, in blocks of at most so many rows and, one long row aside, pairs."""
-        for first, last in cuts(self.indptr, pairs, rows):
+    def block(self, first: int, last: int) -> PairRows:
+        """Return rows `first` to `last - 1`."""
+        indptr = np.asarray(self.indptr[first : last + 1]) - self.indptr[first]
+        pairs = slice(int(self.indptr[first]), int(self.indptr[last]))
+        return PairRows(indptr, *self.columns.at(pairs), first=self.first + first)
+
+    def blocks(self, pairs: int = BLOCK_PAIRS, nodes: int = BLOCK_NODES) -> Iterator[PairRows]:
+        """Yield all rows in blocks; see `block_bounds`."""
+        for first, last in block_bounds(self.indptr, pairs, nodes):
             yield self.block(first, last)
 
-    def some(self, nodes: NDArray[np.int64] | None) -> Rows:
-        """Rows of some nodes, without times; of all where not given."""
-        times = np.empty(0, np.int64), np.empty(0, np.uint16)
+    def some(self, nodes: NDArray[np.int64] | None) -> PairRows:
+        """Return the rows of some nodes, or of all if None, without times."""
         if nodes is None:
-            return Rows(np.asarray(self.indptr), self.other, self.code, *times)
-        degree = np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes])
-        indptr = starts(degree)
-        other, code = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.code.dtype)
-        _copy_rows(self.indptr, self.other, self.code, nodes, indptr, other, code)
-        return Rows(indptr, other, code, *times)
+            return PairRows(np.asarray(self.indptr), self.other, self.task_mask, *NO_TIMES)
+        indptr = starts(np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes]))
+        other, task_mask = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.task_mask.dtype)
+        _copy_rows(self.indptr, self.other, self.task_mask, nodes, indptr, other, task_mask)
+        return PairRows(indptr, other, task_mask, *NO_TIMES)
 
-    def turned(self, others: int) -> Rows:
-        """The same pairs by the other side, of which there are so many nodes; in memory, without times."""
-        turned = sp.csr_array((self.code, self.other, self.indptr), shape=(len(self), others)).T.tocsr()
-        return Rows(
-            turned.indptr.astype(np.int64),
-            turned.indices.astype(np.int32, copy=False),
-            turned.data,
-            self.time[:0],
-            self.events[:0],
-        )
+    def transposed(self, others: int) -> PairRows:
+        """Return the same pairs by the other side, which has `others` nodes; in memory, without times."""
+        by_other = sp.csr_array((self.task_mask, self.other, self.indptr), (len(self), others)).T.tocsr()
+        indptr, own = by_other.indptr.astype(np.int64), by_other.indices.astype(np.int32, copy=False)
+        return PairRows(indptr, own, by_other.data, *NO_TIMES)
 
     @classmethod
-    def by_user(cls, folder: Path) -> Rows:
-        """As `write_pairs` left them."""
-        return cls(
-            *(
-                mapped(folder / f"pairs.{name}.npy")
-                for name in ("indptr", "item", "task_mask", "time", "events")
-            )
-        )
+    def by_user(cls, folder: Path) -> PairRows:
+        """Map the pairs in a snapshot's folder."""
+        names = ("indptr", "item", "task_mask", "time", "events")
+        return cls(*(mapped(folder / f"pairs.{name}.npy") for name in names))
 
     @staticmethod
     def item_indptr(folder: Path) -> NDArray[np.int64]:
-        """Where each item's pairs start once they are sorted by item. Shape (I + 1,)."""
+        """Map where the pairs of each item start once they are sorted by item. Shape (I + 1,)."""
         return mapped(folder / "pairs.item_indptr.npy")
 
     @classmethod
-    def by_item(cls, folder: Path) -> Rows:
-        """As `write_by_item` left them, without times."""
-        indptr, other, code = (mapped(folder / f"by_item.{name}.npy") for name in ("indptr", "user", "code"))
-        return cls(indptr, other, code, np.empty(0, np.int64), np.empty(0, np.uint16))
+    def by_item(cls, folder: Path) -> PairRows:
+        """Map the pairs that `write_by_item` wrote, without times."""
+        names = ("indptr", "user", "task_mask")
+        indptr, user, task_mask = (mapped(folder / f"by_item.{name}.npy") for name in names)
+        return cls(indptr, user, task_mask, *NO_TIMES)
 
 
-def cuts(indptr: NDArray[np.int64], pairs: int, rows: int) -> Iterator[tuple[int, int]]:
-    """First and last node of blocks of at most so many rows and, one long row aside, pairs. Without any node, one empty block."""
+Reading = Callable[[PairRows], dict[str, NDArray]]
+"""Makes arrays of a block, by name, most with one row per node."""
+
+
+def block_bounds(indptr: NDArray[np.int64], pairs: int, nodes: int) -> Iterator[tuple[int, int]]:
+    """Yield the first node of each block and the node after its last.
+
+    A block has at most `nodes` rows and at most `pairs` pairs, unless a single row has more. A side without nodes has
+    one empty block.
+    """
     first, n = 0, len(indptr) - 1
     if n == 0:
         yield 0, 0
     while first < n:
         last = int(np.searchsorted(indptr, indptr[first] + pairs, side="right")) - 1
-        last = min(max(last, first + 1), first + rows, n)
+        last = min(max(last, first + 1), first + nodes, n)
         yield first, last
         first = last
 
 
-def starts(degree: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each node's pairs start, and where the last one's end. Shape (n + 1,)."""
+def starts(degree: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return where the pairs of each node start, and where those of the last end. Shape (n + 1,)."""
     return np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
 
 
-def by_item(rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int = 1) -> Iterator[Block]:
-    """The same pairs by item, block by block. Each pass over the pairs collects as many items as the memory holds.
+def by_item(
+    rows: PairRows, item_indptr: NDArray[np.int64], memory: int, threads: int = 1
+) -> Iterator[PairRows]:
+    """Yield the same pairs by item, in blocks. Each pass over the pairs collects as many items as the memory holds.
 
     Args:
         rows: By user.
-        item_indptr: Where each item's pairs start. Shape (I + 1,).
-        memory: Bytes.
+        item_indptr: Where the pairs of each item start. Shape (I + 1,).
+        memory: In bytes.
         threads: Each passes over all pairs and collects its share of the items.
     """
-    for first, last in cuts(item_indptr, max(1, memory // BYTES_A_PAIR), len(item_indptr)):
+    for first, last in block_bounds(item_indptr, max(1, memory // BYTES_PER_PAIR), len(item_indptr)):
         yield from some_by_item(rows, item_indptr, first, last, threads)
 
 
 def some_by_item(
-    rows: Rows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1
-) -> Iterator[Block]:
-    """Blocks of items `first` to `last - 1` alone, in one pass over the pairs by user."""
+    rows: PairRows, item_indptr: NDArray[np.int64], first: int, last: int, threads: int = 1
+) -> Iterator[PairRows]:
+    """Yield the blocks of items `first` to `last - 1`, collected in one pass over the pairs by user."""
     indptr = np.asarray(item_indptr[first : last + 1]) - item_indptr[first]
-    for block in _collect(rows, first, indptr, threads).blocks():
-        yield Block(first + block.first, block.indptr, block.other, block.code, block.time, block.events)
-
-
-def _collect(rows: Rows, first: int, indptr: NDArray[np.int64], threads: int) -> Rows:
-    """The pairs of consecutive items, by item."""
-    n, at = int(indptr[-1]), indptr[:-1].copy()
-    taken = np.empty(n, np.int32), np.empty(n, rows.code.dtype), np.empty(n, np.int64), np.empty(n, np.uint16)
+    n, to = int(indptr[-1]), indptr[:-1].copy()
+    collected = PairColumns.empty(n, rows.task_mask.dtype)
     with ThreadPoolExecutor(threads) as pool:
-        shares = cuts(indptr, max(1, -(-n // threads)), len(indptr))
-        args = rows.indptr, rows.other, rows.code, rows.time, rows.events
-        for done in [
-            pool.submit(_take, *args, first, first + low, first + high, at, *taken) for low, high in shares
-        ]:
-            done.result()
-    return Rows(indptr, *taken)
+        shares = block_bounds(indptr, max(1, -(-n // threads)), len(indptr))
+        tasks = [
+            pool.submit(_collect, rows.indptr, rows.columns, first, first + low, first + high, to, collected)
+            for low, high in shares
+        ]
+        for task in tasks:
+            task.result()
+    yield from PairRows(indptr, *collected, first=first).blocks()
 
 
 def write_by_item(
-    folder: Path, rows: Rows, item_indptr: NDArray[np.int64], memory: int, threads: int
-) -> Iterator[Block]:
-    """`by_item`, writing users and codes as the blocks pass: `by_item.indptr` (I + 1,), `by_item.user` and `by_item.code` (E,)."""
+    folder: Path, rows: PairRows, item_indptr: NDArray[np.int64], memory: int, threads: int
+) -> Iterator[PairRows]:
+    """Yield the blocks of `by_item`, and write their pairs without times on the way; `PairRows.by_item` maps them."""
     with ArrayFolder(folder) as out:
-        out.append(
-            {"by_item.indptr": item_indptr, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]}
-        )
+        out.append({"by_item.indptr": item_indptr, **by_item_arrays(rows.block(0, 0))})
         for block in by_item(rows, item_indptr, memory, threads):
-            out.append({"by_item.user": block.other, "by_item.code": block.code})
+            out.append(by_item_arrays(block))
             yield block
 
 
+def by_item_arrays(block: PairRows) -> dict[str, NDArray]:
+    """Return the arrays of a block by item that a build keeps, by the names of their files."""
+    return {"by_item.user": block.other, "by_item.task_mask": block.task_mask}
+
+
 def available_threads() -> int:
-    """Processors of this process, or what OMP_NUM_THREADS allows."""
+    """Return the number of processors of this process, or fewer if OMP_NUM_THREADS asks for fewer."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(here, int(asked)) if asked.isdigit() and int(asked) else here
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_rows(indptr, other, code, nodes, to, to_other, to_code):  # pragma: no cover - compiled
+def _copy_rows(indptr, other, task_mask, nodes, to, to_other, to_task_mask):  # pragma: no cover - compiled
     for row in range(len(nodes)):
         start, at = indptr[nodes[row]], to[row]
         for e in range(to[row + 1] - at):
-            to_other[at + e], to_code[at + e] = other[start + e], code[start + e]
+            to_other[at + e], to_task_mask[at + e] = other[start + e], task_mask[start + e]
 
 
 @numba.njit(cache=True, nogil=True)
-def _take(
-    indptr, item, code, time, events, origin, first, last, at, to_user, to_code, to_time, to_events
-):  # pragma: no cover - compiled
+def _collect(indptr, pairs, origin, first, last, at, out):  # pragma: no cover - compiled
+    items, task_mask, time, events = pairs
+    to_user, to_task_mask, to_time, to_events = out
     for user in range(len(indptr) - 1):
         for e in range(indptr[user], indptr[user + 1]):
-            i = item[e]
+            i = items[e]
             if first <= i < last:
                 to = at[i - origin]
                 at[i - origin] = to + 1
-                to_user[to], to_code[to], to_time[to], to_events[to] = user, code[e], time[e], events[e]
+                to_user[to], to_task_mask[to] = user, task_mask[e]
+                to_time[to], to_events[to] = time[e], events[e]

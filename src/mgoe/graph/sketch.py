@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.graph.memory_hints import AHEAD, prefetch_row
-from mgoe.graph.pair_rows import Block, Rows, starts
+from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
@@ -60,7 +60,7 @@ def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
 
 
 def score_matrix(
-    rows: Rows,
+    rows: PairRows,
     users: NDArray[np.int64] | None,
     scores: NDArray[np.int64],
     sums: dict[str, NDArray[np.int64]],
@@ -86,7 +86,7 @@ def score_matrix(
     _values(
         rows.indptr,
         rows.other,
-        rows.code,
+        rows.task_mask,
         users,
         scores / UNIT,
         own,
@@ -167,7 +167,7 @@ class Projection:
     stretch: NDArray[np.float32]
     normalize: str
 
-    def __call__(self, block: Block) -> dict[str, NDArray]:
+    def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """`vectors` (n, rank)."""
         out = np.zeros((len(block), self.vectors.shape[1]), np.float32)
         own = self.sums[block.first : block.first + len(block)]
@@ -175,7 +175,7 @@ class Projection:
         _project(
             block.indptr,
             block.other,
-            block.code,
+            block.task_mask,
             self.scores,
             own,
             self.other_sums,

@@ -27,13 +27,10 @@ from mgoe.graph.build.memory import check_memory
 from mgoe.graph.build.stages import Advance, Observer, Silent, Stages
 from mgoe.graph.engines.engine import Assembler
 from mgoe.graph.engines.local import Embedded
-from mgoe.graph.fold import MOST_EVENTS, Moments
+from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import Rows, starts
+from mgoe.graph.pair_rows import PairColumns, PairRows
 from mgoe.graph.workplace import begin, finish, workplace
-
-PAIRS = {"item": "other", "task_mask": "code", "time": "time", "events": "events"}
-"""Attribute of `Rows` by the array that holds it."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def forget_users(
         pairs = []
         for s, cut in enumerate(graph.meta["cuts"]):
             snapshot = folder / "snapshots" / f"{s:02d}"
-            rows = Rows.by_user(graph.folder(s))
+            rows = PairRows.by_user(graph.folder(s))
             items = int(graph.meta["items"][s])
             stages.run(
                 f"{s:02d}: pairs",
@@ -197,10 +194,10 @@ def _merge_new_pairs(
     graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int
 ) -> int:
     """Write the pairs of the latest snapshot with new ones merged in, and say how many of these have events from before `graph.since`."""
-    meta, before, late, added = graph.meta, Rows.by_user(graph.folder(-1)), work / "late", work / "added"
+    meta, before, late, added = graph.meta, PairRows.by_user(graph.folder(-1)), work / "late", work / "added"
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
     ends = np.array([] if graph.since is None else [(graph.since + 1) * meta["bucket"]], np.int64)
-    moments = Moments(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
+    moments = SnapshotCuts(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
     folders = [added] if graph.since is None else [late, added]
     if new is not None and events:
         assembler.stages.run(
@@ -212,86 +209,84 @@ def _merge_new_pairs(
             unit="events",
         )
     else:
-        empty = {f"pairs.{name}": getattr(before, attribute)[:0] for name, attribute in PAIRS.items()}
-        save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
+        empty = before.block(0, 0).columns
+        save_arrays(added, _arrays(empty) | {"pairs.indptr": np.zeros(users + 1, np.int64)})
     assembler.stages.run(
         "merging",
         len(before.other),
-        lambda advance: _merge(before, Rows.by_user(added), users, items, snapshot, advance),
+        lambda advance: _merge(before, PairRows.by_user(added), users, items, snapshot, advance),
     )
     return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 
-def _merge(before: Rows, added: Rows, users: int, items: int, folder: Path, advance: Advance) -> None:
-    """Write the union of two sets of pairs: codes are united, the later time counts, events add up."""
-    grown = Rows(*(_grown(before.indptr, users), before.other, before.code, before.time, before.events))
-    degree, item_degree = np.zeros(users, np.int64), np.zeros(items, np.int64)
+def _merge(before: PairRows, added: PairRows, users: int, items: int, folder: Path, advance: Advance) -> None:
+    """Write the union of two sets of pairs: task masks are united, the later time counts, numbers of events add up."""
+    new_users = np.full(users + 1 - len(before.indptr), before.indptr[-1])
+    grown = PairRows(np.concatenate([before.indptr, new_users]), *before.columns)
+    user_degree, item_degree = np.zeros(users, np.int64), np.zeros(items, np.int64)
     with ArrayFolder(folder) as out:
-        for one in grown.blocks():
-            two = added.block(one.first, one.first + len(one))
-            n = len(one.other) + len(two.other)
-            item, code = np.empty(n, np.int32), np.empty(n, one.code.dtype)
-            time, events = np.empty(n, np.int64), np.empty(n, np.uint16)
-            old, new = (
-                (one.indptr, one.other, one.code, one.time, one.events),
-                (two.indptr, two.other, two.code, two.time, two.events),
-            )
-            n = _merge_rows(
-                *old, *new, degree[one.first : one.first + len(one)], item_degree, item, code, time, events
-            )
-            out.append(
-                {
-                    "pairs.item": item[:n],
-                    "pairs.task_mask": code[:n],
-                    "pairs.time": time[:n],
-                    "pairs.events": events[:n],
-                }
-            )
-            advance(len(one.other))
-    save_arrays(folder, {"pairs.indptr": starts(degree), "pairs.item_indptr": starts(item_degree)})
+        for old in grown.blocks():
+            last = old.first + len(old)
+            new = added.block(old.first, last)
+            merged = PairColumns.empty(len(old.other) + len(new.other), old.task_mask.dtype)
+            degree = user_degree[old.first : last]
+            n = _merge_rows(old.indptr, old.columns, new.indptr, new.columns, merged, degree, item_degree)
+            out.append(_arrays(merged.at(slice(n))))
+            advance(len(old.other))
+    save_starts(folder, user_degree, item_degree)
 
 
-def _remove(rows: Rows, items: int, gone: NDArray[np.int64], folder: Path, advance: Advance) -> None:
+def _remove(rows: PairRows, items: int, gone: NDArray[np.int64], folder: Path, advance: Advance) -> None:
     """Write all pairs but those of some users."""
-    degree, item_degree = np.diff(rows.indptr), np.zeros(items, np.int64)
+    user_degree, item_degree = np.diff(rows.indptr), np.zeros(items, np.int64)
     with ArrayFolder(folder) as out:
         for block in rows.blocks():
-            leave = np.isin(np.arange(block.first, block.first + len(block)), gone)
-            stay = ~np.repeat(leave, np.diff(block.indptr))
-            item = block.other[stay]
-            out.append({"pairs.item": item, "pairs.task_mask": block.code[stay]})
-            out.append({"pairs.time": block.time[stay], "pairs.events": block.events[stay]})
-            item_degree += np.bincount(item, minlength=items)
+            leaves = np.isin(np.arange(block.first, block.first + len(block)), gone)
+            stays = ~np.repeat(leaves, np.diff(block.indptr))
+            kept = block.columns.at(stays)
+            out.append(_arrays(kept))
+            item_degree += np.bincount(kept.other, minlength=items)
             advance(len(block.other))
-    degree[gone[gone < len(degree)]] = 0
-    save_arrays(folder, {"pairs.indptr": starts(degree), "pairs.item_indptr": starts(item_degree)})
+    user_degree[gone[gone < len(user_degree)]] = 0
+    save_starts(folder, user_degree, item_degree)
 
 
-def _grown(indptr: NDArray[np.int64], users: int) -> NDArray[np.int64]:
-    """Where pairs start, with further users that have none."""
-    return np.concatenate([indptr, np.full(users + 1 - len(indptr), indptr[-1])])
+def _arrays(pairs: PairColumns) -> dict[str, NDArray]:
+    """Return the arrays of pairs by user, by the names of their files."""
+    return {
+        f"pairs.{'item' if name == 'other' else name}": column for name, column in pairs._asdict().items()
+    }
 
 
 @numba.njit(cache=True, nogil=True)
 def _merge_rows(
-    a_start, a_item, a_code, a_time, a_events, b_start, b_item, b_code, b_time, b_events, degree, item_degree, item, code, time, events
-):  # fmt: skip  # pragma: no cover - compiled
+    old_starts, old, new_starts, new, merged, user_degree, item_degree
+):  # pragma: no cover - compiled
+    a_item, a_mask, a_time, a_events = old
+    b_item, b_mask, b_time, b_events = new
+    item, mask, time, events = merged
     to = 0
-    for row in range(len(a_start) - 1):
-        a, a_end, b, b_end, first = a_start[row], a_start[row + 1], b_start[row], b_start[row + 1], to
+    for row in range(len(old_starts) - 1):
+        a, a_end, b, b_end, first = (
+            old_starts[row],
+            old_starts[row + 1],
+            new_starts[row],
+            new_starts[row + 1],
+            to,
+        )
         while a < a_end or b < b_end:
             if b == b_end or (a < a_end and a_item[a] < b_item[b]):
-                item[to], code[to], time[to], events[to] = a_item[a], a_code[a], a_time[a], a_events[a]
+                item[to], mask[to], time[to], events[to] = a_item[a], a_mask[a], a_time[a], a_events[a]
                 a += 1
             elif a == a_end or b_item[b] < a_item[a]:
-                item[to], code[to], time[to], events[to] = b_item[b], b_code[b], b_time[b], b_events[b]
+                item[to], mask[to], time[to], events[to] = b_item[b], b_mask[b], b_time[b], b_events[b]
                 b += 1
             else:
-                item[to], code[to], time[to] = a_item[a], a_code[a] | b_code[b], max(a_time[a], b_time[b])
+                item[to], mask[to], time[to] = a_item[a], a_mask[a] | b_mask[b], max(a_time[a], b_time[b])
                 events[to] = min(np.int64(a_events[a]) + np.int64(b_events[b]), MOST_EVENTS)
                 a += 1
                 b += 1
             item_degree[item[to]] += 1
             to += 1
-        degree[row] = to - first
+        user_degree[row] = to - first
     return to

@@ -150,7 +150,7 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     from mgoe.graph.build import snapshot_builder as snapshot_build
     from mgoe.graph.engines import local as embedded
 
-    made, blocks_of = passes(monkeypatch), blocks.Rows.blocks
+    made, blocks_of = passes(monkeypatch), blocks.PairRows.blocks
     again = history(planted(events=6000)).build(tmp_path / "same", memory=64, resolutions=[(4, 4), (8, 8)])
     assert len(made) == len(again.snapshots)
     made.clear()
@@ -158,7 +158,7 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     monkeypatch.setattr(snapshot_build, "MATRIX_SHARE", 0.0)
     for place, name, size in ((pairs, "CHUNK", 100), (snapshot_build, "ROWS", 7), (clusters, "ROWS", 9)):
         monkeypatch.setattr(place, name, size)
-    monkeypatch.setattr(blocks.Rows, "blocks", lambda rows: blocks_of(rows, pairs=50, rows=6))
+    monkeypatch.setattr(blocks.PairRows, "blocks", lambda rows: blocks_of(rows, pairs=50, nodes=6))
     little = history(planted(events=6000)).build(
         tmp_path / "graph", memory=0.25, resolutions=[(4, 4), (8, 8)], threads=2
     )

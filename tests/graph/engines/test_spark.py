@@ -26,7 +26,7 @@ from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.engines.spark import Spark, carry, running_backend
 from mgoe.graph.engines.spark.parcels import opened, parcel
-from mgoe.graph.pair_rows import Block, Rows
+from mgoe.graph.pair_rows import PairRows
 from mgoe.graph.workplace import building
 from tests.graph.histories import History, contents, differences, history, planted
 
@@ -155,7 +155,7 @@ def children(process: int) -> list[str]:
 # --- failures ---
 
 
-def unlucky(block: Block) -> dict[str, np.ndarray]:
+def unlucky(block: PairRows) -> dict[str, np.ndarray]:
     raise ValueError("no luck with this block")
 
 
@@ -178,7 +178,7 @@ def test_large_arrays_go_as_files_and_come_back_mapped(tmp_path: Path, monkeypat
     carrier = make_carrier(tmp_path, monkeypatch, "local[2]")
     large, small = np.arange(1 << 14), np.arange(3)
     np.save(tmp_path / "mapped.npy", large * 2)
-    rows = Rows(
+    rows = PairRows(
         small,
         carry.mapped(tmp_path / "mapped.npy"),
         np.empty(0, np.uint8),

@@ -30,7 +30,7 @@ from mgoe.graph.build.resolutions import choose_resolutions
 from mgoe.graph.build.stages import Observer, Silent, Spent, Stages
 from mgoe.graph.engines.engine import Assembler, Engine
 from mgoe.graph.engines.local import Embedded
-from mgoe.graph.fold import MOST_TASKS, Moments
+from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.scores import merging_score, score_table
 from mgoe.graph.workplace import begin, finish, workplace
@@ -75,9 +75,9 @@ class Source:
         return told.to_pyarrow().to_pylist()[0]
 
     @property
-    def moments(self) -> Moments:
+    def moments(self) -> SnapshotCuts:
         """What each snapshot holds."""
-        return Moments((self.cuts.astype(np.int64) + 1) * self.bucket, self.users_at, self.items_at)
+        return SnapshotCuts((self.cuts.astype(np.int64) + 1) * self.bucket, self.users_at, self.items_at)
 
 
 def build_graph(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mgoe.config import GraphSettings
 from mgoe.graph.build.resolutions import AUTO_RESOLUTIONS
-from mgoe.graph.fold import Moments, code_type
+from mgoe.graph.fold import SnapshotCuts, task_mask_type
 
 EDGE = 10
 """Bytes of a 1st-order edge, at most."""
@@ -12,7 +12,7 @@ SORTED_EVENT = 16
 """Bytes of an event while DuckDB sorts it, at most; it packs them to about two thirds."""
 
 
-def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: int) -> int:
+def disk_needed(events: int, moments: SnapshotCuts, settings: GraphSettings, tasks: int) -> int:
     """Bytes that a build writes at most: as if no two events were of one pair, and every edge to a macro node had weight.
 
     Args:
@@ -21,7 +21,7 @@ def disk_needed(events: int, moments: Moments, settings: GraphSettings, tasks: i
         settings: Of the graph.
         tasks: T.
     """
-    code, vector = code_type(tasks)().nbytes, 4 * settings.rank
+    code, vector = task_mask_type(tasks)().nbytes, 4 * settings.rank
     sizes = AUTO_RESOLUTIONS if settings.resolutions == "auto" else settings.resolutions
     node = 4 * (3 * tasks + 3) + settings.recents * (4 + code) + vector + 16
     node += 2 * sum(sizes[settings.dense_of(len(sizes))])  # half precision, both orders

@@ -13,7 +13,7 @@ from mgoe.graph.build import clusters
 from mgoe.graph.build.learned import Learned, as_on_one_thread
 from mgoe.graph.build.snapshot_builder import SnapshotBuild
 from mgoe.graph.build.stages import Advance
-from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 
 Sizes = dict[Side, int]
 Macro = dict[Side, NDArray[np.int32]]
@@ -37,14 +37,14 @@ def find_macro_nodes(
             )
 
 
-def _sampled_pairs(build: SnapshotBuild) -> dict[Side, Rows]:
+def _sampled_pairs(build: SnapshotBuild) -> dict[Side, PairRows]:
     """Pairs of the users that are learned from, by either side, in memory."""
-    rows = Rows.by_user(build.folder).some(build.sample()[0])
-    return {"user": rows, "item": rows.turned(len(build.sums("item")))}
+    rows = PairRows.by_user(build.folder).some(build.sample()[0])
+    return {"user": rows, "item": rows.transposed(len(build.sums("item")))}
 
 
 def _learned(
-    build: SnapshotBuild, r: int, k: Sizes, before: Path | None, pairs: dict[Side, Rows], advance: Advance
+    build: SnapshotBuild, r: int, k: Sizes, before: Path | None, pairs: dict[Side, PairRows], advance: Advance
 ) -> tuple[Macro, Macro]:
     """Start from vectors, settle on a sample of the users, and place every node; users last, so that they lie where edges tie them."""
     s, users = build.graph.settings, build.sample()[0]

@@ -16,7 +16,7 @@ from mgoe.graph.build.learned import Learned, as_on_one_thread, read_sketch
 from mgoe.graph.build.stages import Advance
 from mgoe.graph.counts import OwnPairs, node_counts, task_share
 from mgoe.graph.engines.engine import Assembler
-from mgoe.graph.pair_rows import OTHER, SIDES, Reading, Rows, Side, available_threads, starts
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
 
@@ -68,7 +68,7 @@ class SnapshotBuild:
                     else self.graph.engine.turn(self.folder, self.work, own, advance)
                 )
                 for part in parts:
-                    recent, code = part.pop("recent"), part.pop("recent_code")
+                    recent, code = part.pop("recent"), part.pop("recent_task_mask")
                     out.append({f"recent_{OTHER[side]}s": recent, f"recent_{OTHER[side]}s_task_mask": code})
                     held.append({f"{side}.{name}": array for name, array in part.items()})
         check_overflow(*(self.sums(side) for side in SIDES))
@@ -91,7 +91,7 @@ class SnapshotBuild:
     @as_on_one_thread
     def learn_sketch(self) -> None:
         """Learn what projects users and items, from a sample of the users. Items of a sketch of all users need no projection."""
-        s, rows = self.graph.settings, Rows.by_user(self.folder)
+        s, rows = self.graph.settings, PairRows.by_user(self.folder)
         users, share = self.sample()
         matrix = score_matrix(
             rows, users, self.graph.scores, {side: self.sums(side) for side in SIDES}, s.normalize

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import mapped
 from mgoe.config import GraphSettings
 from mgoe.graph.build.stages import Advance, Stages
-from mgoe.graph.fold import Moments
+from mgoe.graph.fold import SnapshotCuts
 from mgoe.graph.pair_rows import Reading, Side
 
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
     name: str
 
     def write_pairs(
-        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+        self, history: ir.Table, moments: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
         """Fold the history into the pairs of every snapshot, by user."""
         ...

@@ -15,8 +15,8 @@ from mgoe._util.files import GIB
 from mgoe._util.prefetch import prefetched
 from mgoe._util.tables import batches, bounded
 from mgoe.graph.build.stages import Advance
-from mgoe.graph.fold import Moments, in_order, whole_pairs, write_pairs
-from mgoe.graph.pair_rows import Block, Reading, Rows, Side, available_threads, write_by_item
+from mgoe.graph.fold import PairsWriter, SnapshotCuts, fold, in_order, whole_pairs
+from mgoe.graph.pair_rows import PairRows, Reading, Side, available_threads, write_by_item
 
 SORT_SHARE, TURN_SHARE = 0.75, 0.25
 """Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
@@ -35,23 +35,26 @@ class Embedded:
         self.memory, self.threads = memory, available_threads()
 
     def write_pairs(
-        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+        self, history: ir.Table, moments: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
-        """Sort the events and fold them; see `pairs.write_pairs`."""
+        """Sort the events and fold them; see `fold`."""
         with (
             bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
             closing(
                 prefetched(whole_pairs(batches(in_order(history))))
             ) as chunks,  # the engine merges while the chunk before is folded
+            PairsWriter(folders, moments) as out,
         ):
-            write_pairs(chunks, moments, tasks, folders, advance)
+            for keys, events in chunks:
+                out.append(fold(keys, events, moments.ends, tasks))
+                advance(len(keys))
 
     def turn(
         self, snapshot: Path, work: Path, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""
-        rows = Rows.by_user(snapshot)
-        indptr = Rows.item_indptr(snapshot)
+        rows = PairRows.by_user(snapshot)
+        indptr = PairRows.item_indptr(snapshot)
         blocks = write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB), self.threads)
         yield from self._map(blocks, reading, advance)
 
@@ -59,11 +62,11 @@ class Embedded:
         self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         """A reading of every block of one side, in order. Items are read without times, once they were turned."""
-        rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
+        rows = PairRows.by_user(snapshot) if side == "user" else PairRows.by_item(work)
         yield from self._map(rows.blocks(), reading, advance)
 
     def _map(
-        self, blocks: Iterable[Block], reading: Reading, advance: Advance
+        self, blocks: Iterable[PairRows], reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         waiting: deque[tuple[Future[dict[str, NDArray]], int]] = deque()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mgoe.graph import Snapshot
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges
-from mgoe.graph.pair_rows import BLOCK_PAIRS, OTHER, Block, Rows, Side, cuts
+from mgoe.graph.pair_rows import BLOCK_PAIRS, OTHER, PairRows, Side, block_bounds
 from mgoe.serving.online import kernels
 
 LEVELS = 5
@@ -43,7 +43,7 @@ class BaseValues:
     side: Side
     snapshot: Snapshot
     scores: NDArray[np.int64]
-    rows: Rows
+    rows: PairRows
     share: NDArray[np.floating]
     other_sums: NDArray[np.int64]
 
@@ -70,11 +70,11 @@ class BaseValues:
         """Macro nodes of the other side at each resolution."""
         return [len(getattr(part, f"{OTHER[self.side]}_mass")) for part in self.snapshot.resolutions]
 
-    def block(self, codes: NDArray[np.int64]) -> Block:
+    def block(self, codes: NDArray[np.int64]) -> PairRows:
         """Pairs of some nodes; none of those beyond the snapshot."""
         rows = self.rows
         indptr, at = some_rows(rows.indptr, codes)
-        return Block(0, indptr, rows.other[at], rows.code[at], rows.time[at], rows.events[at])
+        return PairRows(indptr, *rows.columns.at(at))
 
     def read(self, codes: NDArray[np.int64], recents: int) -> dict[str, NDArray]:
         """First values of the slots of some nodes, by the names of `Nodes`."""
@@ -103,7 +103,7 @@ class BaseValues:
             dense = reading.all(block) if r == s.dense else dense
         other_macro = getattr(s.resolutions[s.dense], f"{OTHER[self.side]}_macro")
         done_at = np.zeros((len(codes), tasks, self.other_widths[s.dense] + 1), np.int32)
-        kernels.count(block.indptr, block.other, block.code, other_macro, done_at)
+        kernels.count(block.indptr, block.other, block.task_mask, other_macro, done_at)
         recent_time = np.zeros((len(codes), recents), np.int64)
         kernels.times(block.indptr, block.other, block.time, own["recent"], recent_time)
         vectors = s.arrays[f"{self.side}_vectors"]
@@ -112,7 +112,7 @@ class BaseValues:
             "index": codes, "macro": macro, "edges": np.concatenate(edges, axis=1), "fixed_second": np.stack(second, axis=1),
             "fixed_two": dense, "fixed_sum": own["sum"], "done": own["done"], "degree": np.diff(block.indptr), "events": own["events"],
             "last": own["last"], "fixed_second_sum": SecondSums(self.scores, self.other_sums)(block)["second_sum"], "done_at": done_at,
-            "recent": own["recent"], "recent_task_mask": own["recent_code"], "recent_time": recent_time,
+            "recent": own["recent"], "recent_task_mask": own["recent_task_mask"], "recent_time": recent_time,
             "vectors": np.where(known[:, None], held, 0), "level": np.where(np.diff(block.indptr) > 0, 0, LEVELS),
         }  # fmt: skip
 
@@ -121,7 +121,7 @@ def score_sums(base: Snapshot, side: Side) -> NDArray[np.int64]:
     """Fixed-point score sum of each node: that of its edges."""
     indptr, _, score = getattr(base.resolutions[0], f"{side}_edges")
     sums = np.empty(len(indptr) - 1, np.int64)
-    for first, last in cuts(indptr, BLOCK_PAIRS, len(indptr)):  # memory of a block, not of all edges
+    for first, last in block_bounds(indptr, BLOCK_PAIRS, len(indptr)):  # memory of a block, not of all edges
         starts = np.asarray(indptr[first : last + 1])
         total = np.concatenate([[0], np.cumsum(score[starts[0] : starts[-1]], dtype=np.int64)])
         sums[first:last] = np.diff(total[starts - starts[0]])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.graph import MacroGraph
 from mgoe.graph.likelihood import Likeliest
-from mgoe.graph.pair_rows import OTHER, SIDES, Block, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection, Sketch, divided
 from mgoe.serving.online.base_values import LEVELS
@@ -179,9 +179,8 @@ class ColdStart:
         return (self.pairs.item if side == "user" else self.pairs.user)[numbers].astype(np.int64)
 
 
-def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], code: NDArray[np.int64]) -> Block:
-    return Block(
-        0,
+def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], code: NDArray[np.int64]) -> PairRows:
+    return PairRows(
         indptr,
         other.astype(np.int32),
         code.astype(np.uint16),

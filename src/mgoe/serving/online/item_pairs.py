@@ -13,16 +13,16 @@ from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB, remove_folder, sync
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph
-from mgoe.graph.pair_rows import Rows, available_threads, by_item
+from mgoe.graph.pair_rows import PairRows, available_threads, by_item
 
-PARTS = ("indptr", "other", "code", "time", "events")
+PARTS = ("indptr", "other", "task_mask", "time", "events")
 UNFINISHED = ".index-"
 HOUR = 3600
 MEMORY = GIB // 4
 """Bytes that the sorting may take."""
 
 
-def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
+def item_rows(graph: MacroGraph, folder: Path | None) -> PairRows:
     """Pairs of the latest snapshot by item, memory-mapped.
 
     Args:
@@ -56,10 +56,10 @@ def item_rows(graph: MacroGraph, folder: Path | None) -> Rows:
         ) from None
 
 
-def _held(place: Path) -> Rows | None:
+def _held(place: Path) -> PairRows | None:
     """An index that is whole; None where a part is missing or cannot be read."""
     try:
-        rows = Rows(*(mapped(place / f"{name}.npy") for name in PARTS))
+        rows = PairRows(*(mapped(place / f"{name}.npy") for name in PARTS))
     except (OSError, ValueError, EOFError):
         return None
     return rows if {len(getattr(rows, name)) for name in PARTS[1:]} == {rows.indptr[-1]} else None
@@ -73,15 +73,15 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _written(graph: MacroGraph, folder: Path) -> Rows:
-    rows, starts = Rows.by_user(graph.folder(-1)), Rows.item_indptr(graph.folder(-1))
+def _written(graph: MacroGraph, folder: Path) -> PairRows:
+    rows, starts = PairRows.by_user(graph.folder(-1)), PairRows.item_indptr(graph.folder(-1))
     save_arrays(folder, {"indptr": starts})
     with ArrayFolder(folder) as out:
         for name in PARTS[1:]:
             out.append({name: getattr(rows, name)[:0]})
         for block in by_item(rows, starts, MEMORY, available_threads()):
             out.append({name: getattr(block, name) for name in PARTS[1:]})
-    return Rows(*(mapped(folder / f"{name}.npy") for name in PARTS))
+    return PairRows(*(mapped(folder / f"{name}.npy") for name in PARTS))
 
 
 def _settle(unfinished: Path, place: Path) -> None:

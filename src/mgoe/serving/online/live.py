@@ -37,7 +37,7 @@ from mgoe.errors import EventError
 from mgoe.graph import MacroGraph
 from mgoe.graph.counts import task_share
 from mgoe.graph.fold import MOST_EVENTS
-from mgoe.graph.pair_rows import OTHER, SIDES, Rows, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Interaction, read_id, typed
 from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
@@ -82,10 +82,13 @@ class LiveNodes:
         self.behaviors, self.newest = dict(behaviors), int(meta["last"])
         self._since = None if graph.since is None else (graph.since + 1) * meta["bucket"]
         self.scores = graph.fixed_scores
-        rows: dict[Side, Rows] = {"user": Rows.by_user(graph.folder(-1)), "item": item_rows(graph, index)}
+        rows: dict[Side, PairRows] = {
+            "user": PairRows.by_user(graph.folder(-1)),
+            "item": item_rows(graph, index),
+        }
         self._rows = rows["user"]
         sums = {side: score_sums(self.base, side) for side in SIDES}
-        share = task_share(tasks_done(self._rows.code, len(meta["ranks"])), len(self._rows.code))
+        share = task_share(tasks_done(self._rows.task_mask, len(meta["ranks"])), len(self._rows.task_mask))
         before: dict[Side, BaseValues] = {
             side: BaseValues(side, self.base, self.scores, rows[side], share, sums[OTHER[side]])
             for side in SIDES

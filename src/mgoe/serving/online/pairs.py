@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.pair_rows import SIDES, Rows, Side
+from mgoe.graph.pair_rows import SIDES, PairRows, Side
 from mgoe.serving.online import kernels
 from mgoe.serving.online.nodes import NEVER, Growing, Nodes
 
@@ -43,7 +43,7 @@ class LivePairs(Growing):
         return self._number.get((user, item), -1)
 
     def add(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], sides: dict[Side, Nodes], rows: Rows
+        self, users: NDArray[np.int64], items: NDArray[np.int64], sides: dict[Side, Nodes], rows: PairRows
     ) -> NDArray[np.int64]:
         """Numbers of pairs of codes; those that are new here start from the snapshot, given by its rows. Shape (n,)."""
         keys = list(zip(users.tolist(), items.tolist(), strict=True))
@@ -53,7 +53,7 @@ class LivePairs(Growing):
             at = np.empty(len(new), np.int64)
             kernels.pair_at(rows.indptr, rows.other, users[new], items[new], at)
             there, known = numbers[at >= 0], at[at >= 0]
-            self.task_mask[there] = self.base_task_mask[there] = rows.code[known]
+            self.task_mask[there] = self.base_task_mask[there] = rows.task_mask[known]
             self.time[there], self.events[there] = rows.time[known], rows.events[known]
             self.user[numbers], self.item[numbers] = (
                 sides["user"].slot[users[new]],

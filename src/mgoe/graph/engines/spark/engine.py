@@ -32,8 +32,17 @@ from mgoe.graph.engines.spark.carry import Carrier
 from mgoe.graph.engines.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.engines.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
-from mgoe.graph.fold import Moments, packed, write_folded
-from mgoe.graph.pair_rows import BLOCK_PAIRS, BLOCK_ROWS, BYTES_A_PAIR, Reading, Rows, Side, cuts
+from mgoe.graph.fold import PairsWriter, SnapshotCuts, packed
+from mgoe.graph.pair_rows import (
+    BLOCK_NODES,
+    BLOCK_PAIRS,
+    BYTES_PER_PAIR,
+    PairRows,
+    Reading,
+    Side,
+    block_bounds,
+    by_item_arrays,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -84,7 +93,7 @@ class Spark:
         self._session = self._carrier = None
 
     def write_pairs(
-        self, history: ir.Table, moments: Moments, tasks: int, folders: list[Path], advance: Advance
+        self, history: ir.Table, moments: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
         """Sort and fold the events on the cluster; see `pairs.write_pairs`. A history of another backend is written out for it first."""
         from pyspark import StorageLevel
@@ -99,9 +108,10 @@ class Spark:
             try:
                 folded.count()  # all parts side by side; what follows asks for one after the other
                 rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
-                write_folded(
-                    ((number, folded_pairs(arrays)) for number, arrays in rows), moments, folders, advance
-                )
+                with PairsWriter(folders, moments) as out:
+                    for events_done, arrays in rows:
+                        out.append(folded_pairs(arrays))
+                        advance(events_done)
             finally:
                 folded.unpersist()
 
@@ -109,26 +119,25 @@ class Spark:
         self, snapshot: Path, work: Path, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         """A reading by item, times included; pairs by item come back on the way and are written as in one process."""
-        rows, starts = Rows.by_user(snapshot), Rows.item_indptr(snapshot)
-        held = int(self.settings.memory * TURN_SHARE * GIB) // (BYTES_A_PAIR * self.cores)
+        rows, starts = PairRows.by_user(snapshot), PairRows.item_indptr(snapshot)
+        held = int(self.settings.memory * TURN_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
         bounds = _bounds(starts, max(1, min(held, -(-int(starts[-1]) // self.cores))), len(starts))
         carrier = self._carry(snapshot)
         task = carrier.pack(TurnBlocks(rows, reading, bounds, carrier.live, starts))
         with ArrayFolder(work) as out:
-            out.append(
-                {"by_item.indptr": starts, "by_item.user": rows.other[:0], "by_item.code": rows.code[:0]}
-            )
+            empty = by_item_arrays(rows.block(0, 0))
+            out.append({"by_item.indptr": starts, **empty})
             for part in self._results(task, advance):
-                out.append({name: part.pop(name) for name in ("by_item.user", "by_item.code")})
+                out.append({name: part.pop(name) for name in empty})
                 yield part
 
     def read(
         self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         """A reading of every block of one side, in order. Items are read without times, once they were turned."""
-        rows = Rows.by_user(snapshot) if side == "user" else Rows.by_item(work)
+        rows = PairRows.by_user(snapshot) if side == "user" else PairRows.by_item(work)
         carrier = self._carry(snapshot)
-        task = ReadBlocks(rows, reading, _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_ROWS), carrier.live)
+        task = ReadBlocks(rows, reading, _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_NODES), carrier.live)
         yield from self._results(carrier.pack(task), advance)
 
     def _results(self, task: ReadBlocks, advance: Advance) -> Iterator[dict[str, NDArray]]:
@@ -190,4 +199,4 @@ class Spark:
 
 def _bounds(indptr: NDArray[np.int64], pairs: int, rows: int) -> NDArray[np.int64]:
     """First node of each block, and the end of the last. Shape (blocks + 1,)."""
-    return np.array([0, *(last for _, last in cuts(indptr, pairs, rows))])
+    return np.array([0, *(last for _, last in block_bounds(indptr, pairs, rows))])

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from mgoe.graph.engines.spark.carry import located, sweep, unpack
 from mgoe.graph.engines.spark.parcels import parcel
-from mgoe.graph.fold import Folded, fold, whole_pairs
-from mgoe.graph.pair_rows import Reading, Rows, some_by_item
-
-_FIELDS = ("user", "item", "code", "time", "events")
+from mgoe.graph.fold import FoldedPairs, fold, whole_pairs
+from mgoe.graph.pair_rows import PairRows, Reading, by_item_arrays, some_by_item
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class FoldEvents:
     """Events of whole pairs in order to parcels of folded pairs, each with all snapshots.
 
     Attributes:
-        ends: Of `Moments`.
+        ends: Of `SnapshotCuts`.
         tasks: T.
     """
 
@@ -36,13 +34,18 @@ class FoldEvents:
             folded = fold(keys, events, self.ends, self.tasks)
             yield parcel(
                 len(keys),
-                {f"{s}.{name}": getattr(pairs, name) for s, pairs in enumerate(folded) for name in _FIELDS},
+                {
+                    f"{s}.{name}": column
+                    for s, pairs in enumerate(folded)
+                    for name, column in pairs._asdict().items()
+                },
             )
 
 
-def folded_pairs(arrays: dict[str, NDArray]) -> list[Folded]:
+def folded_pairs(arrays: dict[str, NDArray]) -> list[FoldedPairs]:
     """Pairs of every snapshot from a parcel of `FoldEvents`."""
-    return [Folded(*(arrays[f"{s}.{name}"] for name in _FIELDS)) for s in range(len(arrays) // len(_FIELDS))]
+    names = FoldedPairs._fields
+    return [FoldedPairs(*(arrays[f"{s}.{name}"] for name in names)) for s in range(len(arrays) // len(names))]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class ReadBlocks:
         live: Of `Carrier`.
     """
 
-    rows: Rows
+    rows: PairRows
     reading: Reading
     cuts: NDArray[np.int64]
     live: str
@@ -100,7 +103,7 @@ class ReadBlocks:
 class TurnBlocks(ReadBlocks):
     """The same by item from rows by user: each part of the items passes over all pairs and takes its own, as in one process.
 
-    Beside what the reading makes, a parcel holds the block's pairs: `by_item.user` and `by_item.code`.
+    Beside what the reading makes, a parcel holds the block's pairs: `by_item.user` and `by_item.task_mask`.
 
     Attributes:
         item_indptr: Where each item's pairs start. Shape (I + 1,).
@@ -111,8 +114,7 @@ class TurnBlocks(ReadBlocks):
     def parcels(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
         """Of items `first` to `last - 1`, in blocks that fit in memory."""
         for block in some_by_item(self.rows, self.item_indptr, first, last):
-            pairs = {"by_item.user": block.other, "by_item.code": block.code}
-            yield parcel(len(block.other), self.reading(block) | pairs)
+            yield parcel(len(block.other), self.reading(block) | by_item_arrays(block))
 
 
 def _numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
