@@ -1,8 +1,8 @@
 """Every error a user can mend: one root, one subclass a concern.
 
-A message names the place (file, column, row or config key), the rule, what was found, and the mend. The command line prints it
-as one sentence and exits with code 2; anything that is not a `MgoeError` is a defect of this library and keeps its traceback.
-"""
+A message names the place (file, column, row or config key), the rule, what was found, and the mend. The
+command line prints it as one sentence and exits with code 2; anything that is not a `MgoeError` is a defect
+of this library and keeps its traceback. """
 
 from __future__ import annotations
 

@@ -347,7 +347,9 @@ class _Sampled:
 
 @given(seed=st.integers(0, 1000), ratio=st.integers(1, 5), rate=st.integers(1, 4))
 def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rate: int):
-    """The best model of the sampled examples, recalibrated, gives each item the rate at which an active user does it in a bucket."""
+    """The best model of the sampled examples, recalibrated, gives each item the rate at which an active user
+    does it in a bucket.
+    """
     share = np.random.default_rng(seed).dirichlet(np.full(8, 3.0)) * 0.9 + 0.1 / 8
     rng = np.random.default_rng(seed)
     done = rng.choice(len(share), 4000 * rate, p=share)  # each user is active in a bucket with `rate` items
@@ -367,7 +369,9 @@ def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rat
 
 @pytest.mark.parametrize("distribution", ["popularity", "uniform"])
 def test_the_prior_is_how_often_an_item_was_drawn(distribution: Any):
-    """Fifty items are done in every bucket, and a hundred in one of them alone, so that a uniform draw seldom meets these too."""
+    """Fifty items are done in every bucket, and a hundred in one of them alone, so that a uniform draw seldom
+    meets these too.
+    """
     users, buckets = np.tile(np.arange(400), 100), np.repeat(np.arange(100), 400)
     items = np.where(users < 380, np.random.default_rng(0).integers(0, 50, len(users)), 50 + buckets)
     settings = NegativeSettings(ratio=3, distribution=distribution, seed=0)

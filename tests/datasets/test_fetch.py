@@ -161,7 +161,7 @@ def test_a_page_in_place_of_a_file_is_not_kept(tmp_path: Path, name: str):
         assert not list((tmp_path / "raw" / "downloads").iterdir())
 
 
-def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_anew(tmp_path: Path):
+def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_again(tmp_path: Path):
     whole = zipped(tmp_path / "whole.zip", {"UserBehavior.csv": b"1,2,3,pv,1511544070\n" * 100}).read_bytes()
     with serve() as served:
         address = served.address.replace("data.bin", "UserBehavior.csv.zip")
@@ -169,7 +169,7 @@ def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_anew(tmp_
         served.body = whole[: len(whole) // 2]
         with pytest.raises(
             DataError,
-            match=r"the archive is damaged: .*; it is removed, and the same command downloads it anew",
+            match=r"the archive is damaged: .*; it is removed, and the same command downloads it again",
         ) as error:
             fetch(data, tmp_path / "raw")
         assert error.value.place == str(tmp_path / "raw" / "downloads" / "UserBehavior.csv.zip")
@@ -210,10 +210,10 @@ def test_sets_without_an_address_say_how_to_come_by_them(tmp_path: Path, data: D
 def test_archives_of_one_s_own(published: dict[str, Path], tmp_path: Path):
     own, taobao = tmp_path / "own", find("taobao")
     own.mkdir()
-    with pytest.raises(DataError, match=r"must be an archive .* or a folder that holds some, found none"):
+    with pytest.raises(DataError, match=r"must be an archive .* or a folder with archives, found none"):
         fetch(taobao, tmp_path / "raw", own)
     zipped(own / "mine.zip", {"readme.csv": b""})
-    with pytest.raises(DataError, match=r"UserBehavior\.csv is needed and in none of the archives"):
+    with pytest.raises(DataError, match=r"UserBehavior\.csv is required and in none of the archives"):
         fetch(taobao, tmp_path / "other", own)
     assert (tmp_path / "other" / "files").is_dir()
     zipped(own / "mine.zip", {"UserBehavior.csv": (published["taobao"] / "UserBehavior.csv").read_bytes()})
@@ -255,7 +255,7 @@ def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
     theirs.write_text("precious")
     with pytest.raises(
         OutputError,
-        match=r"must hold nothing but what `mgoe data fetch` unpacked, found .*; .* choose another --out",
+        match=r"must hold only files that `mgoe data fetch` unpacked, found .*; .* choose another --out",
     ):
         fetch(data, tmp_path / "raw", own)
     assert theirs.read_text() == "precious"
@@ -279,7 +279,7 @@ def test_a_file_in_two_archives_names_both_and_one_of_them_can_be_named(tmp_path
         (own / name).mkdir(parents=True)
         zipped(own / name / "ml.zip", dict.fromkeys(data.files, name.encode()))
     with pytest.raises(
-        DataError, match=r"must be in one archive, found it in .*/a/ml\.zip too; name the right archive"
+        DataError, match=r"must be in one archive only, found it in .*/a/ml\.zip too; name the right archive"
     ) as error:
         fetch(data, tmp_path / "raw", own)
     assert error.value.place == str(own / "b" / "ml.zip")

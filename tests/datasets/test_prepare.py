@@ -368,7 +368,7 @@ def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path:
 def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
     source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
     (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))
-    with pytest.raises(DataError, match="expected a JSON object a line"):
+    with pytest.raises(DataError, match="expected one JSON object per line"):
         prepare(find("amazon-electronics"), source, tmp_path / "out")
 
 
@@ -410,7 +410,7 @@ def test_a_damaged_file_is_named(
 )
 def test_a_row_that_is_not_as_published(tmp_path: Path, row: str, found: str):
     (tmp_path / "UserBehavior.csv").write_text(f"1,2268318,2520377,pv,1511544070\n{row}\n")
-    with pytest.raises(DataError, match="a row is not as the data set publishes it") as error:
+    with pytest.raises(DataError, match="a row differs from the published layout") as error:
         prepare(find("taobao"), tmp_path, tmp_path / "out")
     assert found in str(error.value)
 
@@ -419,7 +419,7 @@ def test_missing_files(published: dict[str, Path], tmp_path: Path):
     taobao = find("taobao")
     with pytest.raises(DataError, match="found no folder"):
         prepare(taobao, tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(DataError, match="the folder holds no file"):
+    with pytest.raises(DataError, match="the folder is empty"):
         prepare(taobao, tmp_path, tmp_path / "out")
     (tmp_path / "UserBehaviour.csv").write_text("1")
     with pytest.raises(DataError, match=r"did you mean 'UserBehaviour\.csv'"):
@@ -433,7 +433,7 @@ def test_missing_files(published: dict[str, Path], tmp_path: Path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "UserBehavior.csv").write_text("1,2,3,pv,4\n")
     with pytest.raises(
-        DataError, match=r"one file UserBehavior\.csv is needed, found a/UserBehavior\.csv and b/"
+        DataError, match=r"one file UserBehavior\.csv is required, found a/UserBehavior\.csv and b/"
     ):
         prepare(taobao, tmp_path, tmp_path / "out")
 
@@ -443,7 +443,7 @@ def test_an_empty_log_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="must have rows, found none"):
         prepare(find("taobao"), tmp_path, tmp_path / "out")
     (tmp_path / "UserBehavior.csv").write_text("")
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(DataError, match="is empty"):
         prepare(find("taobao"), tmp_path, tmp_path / "out")
 
 
@@ -470,7 +470,7 @@ def test_what_was_there_is_kept(published: dict[str, Path], tmp_path: Path):
         prepare(taobao, source, out)
     prepare(taobao, source, out, overwrite=True)
     (out / "dataset.json").unlink()
-    with pytest.raises(OutputError, match="holds what no `mgoe data prepare` wrote"):
+    with pytest.raises(OutputError, match="holds (a file|files) that `mgoe data prepare` did not write"):
         prepare(taobao, source, out, overwrite=True)
     assert (out / "log" / "events.parquet").exists()
 
@@ -484,7 +484,7 @@ def test_what_another_wrote_is_never_replaced(published: dict[str, Path], tmp_pa
     theirs.write_text("precious")
     with pytest.raises(
         OutputError,
-        match=r"holds what no `mgoe data prepare` wrote: \S+; move it away or choose a new folder",
+        match=r"holds (a file|files) that `mgoe data prepare` did not write: \S+; move it away or choose a new folder",
     ):
         prepare(taobao, source, out, overwrite=True)
     assert theirs.read_text() == "precious"

@@ -15,7 +15,9 @@ TASKS = (Task("click"), Task("buy"), Task("stay", "regression"))
 
 
 def made_up(seed, users=60, rows=600, skill=1.0, missing=0.1):
-    """Labels and scores (N, 3), users (N,): two binary tasks and a regression; users differ in activity, rate and difficulty."""
+    """Labels and scores (N, 3), users (N,): two binary tasks and a regression; users differ in activity, rate
+    and difficulty.
+    """
     rng = np.random.default_rng(seed)
     user = np.minimum(rng.geometric(3 / users, rows), users) - 1
     taste, noise = rng.normal(size=users)[user], rng.uniform(0.5, 2, users)[user]

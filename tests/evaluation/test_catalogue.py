@@ -21,7 +21,9 @@ def ranked(score, labels, users, items, *, block=65_536):
 
 @st.composite
 def worlds(draw):
-    """Scores of every pair with ties, and examples that repeat pairs, miss labels and reach beyond the catalogue."""
+    """Scores of every pair with ties, and examples that repeat pairs, miss labels and reach beyond the
+    catalogue.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scores = rng.integers(0, draw(st.integers(1, 20)), (7, 9, 3)).astype(np.float32)
     n = draw(st.integers(0, 40))

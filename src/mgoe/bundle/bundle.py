@@ -114,11 +114,13 @@ class Bundle:
         """Open a bundle.
 
         Args:
-            path: Its folder, or a link to it; all is read from where the link leads now, wherever it leads later.
+            path: Its folder, or a link to it; all is read from where the link leads now, wherever it leads
+                later.
             verify: Check every file against its checksum.
 
         Raises:
-            BundleError: The folder holds no bundle, one of another format, a file that is missing or changed, or names one elsewhere.
+            BundleError: The folder holds no bundle, one of another format, a file that is missing or changed,
+                or names one elsewhere.
         """
         path = Path(os.path.realpath(path))
         try:
@@ -133,7 +135,8 @@ class Bundle:
             found = manifest.get("format") if isinstance(manifest, dict) else None
             raise BundleError(
                 path,
-                f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that wrote it",
+                f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that "
+                "wrote it",
             )
         if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
             raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
@@ -177,12 +180,16 @@ class Bundle:
 
     @property
     def strongest(self) -> str:
-        """The strongest binary task, or the strongest where none is binary: what a ranking is by where nothing else is said."""
+        """The strongest binary task, or the strongest where none is binary: what a ranking is by where
+        nothing else is said.
+        """
         return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
 
     @property
     def objective(self) -> str:
-        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given `click`."""
+        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given
+        `click`.
+        """
         return " * ".join(chain(self.strongest, self.settings.tasks))
 
     @cached_property
@@ -236,9 +243,10 @@ class Bundle:
         """Score pairs.
 
         Args:
-            users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or Arrow columns. Unseen ids
-                are scored as nodes without history.
-            context: Context features by name, as in the log, a value a pair or one for all; a missing one is unknown.
+            users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or
+                Arrow columns. Unseen ids are scored as nodes without history.
+            context: Context features by name, as in the log, a value a pair or one for all; a missing one is
+                unknown.
             recalibrated: Undo the sampling of negatives (see `sampling_prior`).
 
         Returns:
@@ -266,15 +274,18 @@ class Bundle:
         Args:
             user: An id.
             k: How many.
-            task: What to rank by; the strongest binary task by default. One within a sample space ranks by how likely it is done at all.
-            context: One value a context feature; several-valued ones take a list, or a text cut at the separator.
+            task: What to rank by; the strongest binary task by default. One within a sample space ranks by
+                how likely it is done at all.
+            context: One value a context feature; several-valued ones take a list, or a text cut at the
+                separator.
             exclude_known: Leave out items the user has a history with.
 
         Returns:
             `item` and each task's probability, best first. At most k rows.
 
         Raises:
-            BundleError: The task or a context feature is unknown, one has several values, or k is not positive.
+            BundleError: The task or a context feature is unknown, one has several values, or k is not
+                positive.
         """
         task = task if task is not None else self.strongest
         if task not in self.tasks:
@@ -356,7 +367,9 @@ class Bundle:
         )
 
     def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
-        """A context feature's value in a column of its own: of a several-valued feature a list of them is one."""
+        """A context feature's value in a column of its own: of a several-valued feature a list of them is
+        one.
+        """
         several = any(
             feature.name == name and feature.kind == "multi" for feature in self.settings.data.context
         )

@@ -1,7 +1,7 @@
-"""Public data sets: what each is, fetching it, and parsing its published files into the library's log forms.
+"""Public data sets: describe them, fetch them, and parse their published files into logs.
 
-A data set is a `DataSet`: facts for people, addresses, and one function that writes its log. Whatever the published files look like,
-rows stay in DuckDB from the file to Parquet, so that a set larger than memory is prepared in bounded memory.
+A data set is a `DataSet`: facts for people, addresses, and one function that writes its log. Rows stay in
+DuckDB from the published file to Parquet, so a data set larger than memory is prepared in bounded memory.
 """
 
 from mgoe.datasets.catalog import DATA_SETS, find

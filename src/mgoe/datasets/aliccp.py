@@ -1,8 +1,8 @@
-r"""Ali-CCP: exposures of Taobao's recommender with clicks and purchases, features as lists of field, value and weight.
+r"""Ali-CCP: exposures of Taobao's recommender with clicks and purchases; features are lists of fields and
+values.
 
-A row is `sample, click, buy, common, count, list`; a common row, one a session, is `common, count, list`. A list holds
-`field \x02 feature \x03 value`, with \x01 between them.
-"""
+A row is `sample, click, buy, common, count, list`; a common row, one per session, is `common, count, list`.
+A list holds `field \x02 feature \x03 value`, separated by \x01."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _INTENTIONS = "210"
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """Exposures with user, item and position; features of users and items. Purchases without a click are faults."""
+    """Write exposures with user, item and position, and features of users and items.
+
+    Purchases without a click are errors of the data set and left out.
+    """
     for file in ("train", "test"):
         bench.view(f"{file}_rows", f"sample_skeleton_{file}.csv", _ROW, header=False)
         bench.view(f"{file}_common", f"common_features_{file}.csv", _COMMON, header=False)
@@ -36,19 +39,22 @@ def write(bench: Workbench) -> dict[str, int]:
         )
         bench.define(
             f"{file}_shown",
-            f"""SELECT common, sample, click::TINYINT AS click, buy::TINYINT AS buy, {_field("205")} AS item_id,
-                {_field("301")} AS position, {_fields(_ITEM)}, {_all(_INTENTIONS)} AS intentions FROM {file}_rows""",
+            f"""SELECT common, sample, click::TINYINT AS click, buy::TINYINT AS buy,
+                {_field("205")} AS item_id, {_field("301")} AS position,
+                {_fields(_ITEM)}, {_all(_INTENTIONS)} AS intentions FROM {file}_rows""",
         )
     left_out = 0
     for file, part in {"train": drawn("'ali-ccp ' || common"), "test": str(TEST)}.items():
         left_out += bench.count(f"{file}_rows") - bench.write(
             f"log/{file}.parquet",
             f"""SELECT user_id, item_id, click, buy, position, {moment(part, anywhere("sample"))} AS part
-            FROM {file}_shown JOIN {file}_users USING (common) WHERE click >= buy AND user_id IS NOT NULL AND item_id IS NOT NULL""",
+            FROM {file}_shown JOIN {file}_users USING (common)
+            WHERE click >= buy AND user_id IS NOT NULL AND item_id IS NOT NULL""",
         )
     for node, features, of in (("user", [*_USER], "users"), ("item", [*_ITEM, "intentions"], "shown")):
         first = ", ".join(f"min({name}) AS {name}" for name in features)
-        both = f"(FROM train_{of} SELECT {node}_id, {', '.join(features)} UNION ALL FROM test_{of} SELECT {node}_id, {', '.join(features)})"
+        columns = f"{node}_id, {', '.join(features)}"
+        both = f"(FROM train_{of} SELECT {columns} UNION ALL FROM test_{of} SELECT {columns})"
         bench.write(
             f"{node}s.parquet",
             f"SELECT {node}_id, {first} FROM {both} WHERE {node}_id IS NOT NULL GROUP BY 1 ORDER BY 1",
@@ -57,12 +63,12 @@ def write(bench: Workbench) -> dict[str, int]:
 
 
 def _field(number: str) -> str:
-    """The feature of a field that has one; null where there is none."""
+    """Select the single feature of a field; null if there is none."""
     return rf"nullif(regexp_extract(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1), '')"
 
 
 def _all(number: str) -> str:
-    """All features of a field, sorted; null where there is none."""
+    """Select all features of a field, sorted; null if there is none."""
     found = rf"regexp_extract_all(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1)"
     return f"nullif(array_to_string(list_sort({found}), ','), '')"
 
@@ -84,10 +90,12 @@ ALI_CCP = DataSet(
     ),
     write=write,
     config="ali-ccp",
-    published="the published files, test after train as ESMM has it: a tenth of the sessions of train valid, test test. Sessions of "
-    "train are put into ten parts at random, since rows hold no time; test reads all of train and nothing else",
+    published="the published files, test after train as in ESMM: a tenth of the sessions of train is "
+    "valid, test is test. Sessions of train are put into ten random parts, since rows have no time; test "
+    "reads all of train and nothing else",
     layout="NVIDIA-Merlin/models, merlin/datasets/ecommerce/aliccp/dataset.py",
     access="an account on the home page",
-    notes="The several-valued histories (109_14 and the like) and the crosses (508, 509, 702, 853) are left out: they are counts of "
-    "history, which the graph has itself. Rows hold no time, so there is no time.yaml.",
+    notes="The several-valued histories (109_14 and the like) and the crosses (508, 509, 702, 853) are "
+    "left out: they are counts of history, which the graph has itself. Rows have no time, so there is no "
+    "time.yaml.",
 )

@@ -1,4 +1,4 @@
-"""AliExpress search: pages of results with clicks and purchases in four countries. Neither users nor items have ids."""
+"""AliExpress search: result pages with clicks and purchases in four countries, without ids."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ _ITEM_CODES = [_ITEM[k - 1] for k in (19, 34, 35, 36, 40, 41, 42)]
 _NUMBERS = [*_USER[8:31], *(name for name in _ITEM[1:48] if name not in _ITEM_CODES)]
 CATEGORICAL = {f"categorical_{k}": name for k, name in enumerate([*_USER_CODES, *_ITEM_CODES], 1)}
 NUMERICAL = {f"numerical_{k}": name for k, name in enumerate(_NUMBERS, 1)}
-"""MTReclib's names of the columns, and the published ones, which have only numbers."""
+"""MTReclib's column names to the published ones, which are only numbered."""
 
 
 def write(bench: Workbench, country: str) -> dict[str, int]:
-    """Exposures from the published files, or from `train.csv` and `test.csv` that MTReclib makes of them."""
+    """Write exposures from the published files, or from `train.csv` and `test.csv` of MTReclib."""
     define = _from_tables if bench.holds("train.csv") else partial(_from_pages, country=country)
     left_out = 0
     codes = {name: f"{name}::DOUBLE::BIGINT" for name in CATEGORICAL}
-    parts = [
-        f"coalesce({code}::VARCHAR, '')" for code in codes.values()
-    ]  # one that is missing keeps its place
+    parts = [f"coalesce({code}::VARCHAR, '')" for code in codes.values()]  # a missing one keeps its place
     users, items = (f"concat_ws('-', {', '.join(own)})" for own in (parts[:9], parts[9:]))
     features = codes | {name: f"{name}::FLOAT" for name in NUMERICAL}
     columns = ", ".join(f"{value} AS {name}" for name, value in features.items())
@@ -49,13 +47,14 @@ def _from_tables(bench: Workbench, file: str) -> None:
 
 
 def _from_pages(bench: Workbench, file: str, country: str) -> None:
-    """A page's user features joined to its items; their last column is 0 for shown, 1 for clicked, 2 for bought."""
+    """Join a page's user features to its items, whose last column is 0, 1 (clicked) or 2 (bought)."""
     bench.view(f"{file}_pages", f"{country}_user_{file}.csv", _USER, header=False)
     bench.view(f"{file}_rows", f"{country}_item_{file}.csv", _ITEM, header=False)
     renamed = ", ".join(f"{old} AS {new}" for new, old in (CATEGORICAL | NUMERICAL).items())
     bench.define(
         file,
-        f"""SELECT user_1 AS search_id, {renamed}, item_49::DOUBLE >= 1 AS click, item_49::DOUBLE >= 2 AS buy, number
+        f"""SELECT user_1 AS search_id, {renamed},
+            item_49::DOUBLE >= 1 AS click, item_49::DOUBLE >= 2 AS buy, number
         FROM (SELECT *, row_number() OVER () AS number FROM {file}_rows) JOIN {file}_pages ON item_1 = user_1
         WHERE item_49::DOUBLE IN (0, 1, 2)""",
     )
@@ -77,13 +76,16 @@ def _country(code: str, where: str, size: str) -> DataSet:
         instead=("train.csv", "test.csv"),
         write=partial(write, country=country),
         config="aliexpress",
-        published="the published files, which are split in time: a tenth of the pages of train valid, test test. Pages of train are put "
-        "into ten parts at random, so that their history may lie after them; test reads all of train and nothing else",
-        layout="https://tianchi.aliyun.com/dataset/74690; easezyc/Multitask-Recommendation-Library, data/preprocess.py and "
-        "datasets/aliexpress.py",
-        access="an account on the home page, or train.csv and test.csv of MTReclib's processed folder, linked in its README",
-        notes="No user and no item has an id: nodes are the combinations of the 9 categories of a user and the 7 of an item, so that a "
-        "graph knows groups, not people. Rows hold no time, so there is no time.yaml.",
+        published="the published files, which are split by time: a tenth of the pages of train is valid, "
+        "test is test. Pages of train are put into ten random parts, so their history may be later than "
+        "they are; test reads all of train and nothing else",
+        layout="https://tianchi.aliyun.com/dataset/74690; easezyc/Multitask-Recommendation-Library, "
+        "data/preprocess.py and datasets/aliexpress.py",
+        access="an account on the home page, or train.csv and test.csv of MTReclib's processed folder, "
+        "linked in its README",
+        notes="Users and items have no ids: nodes are the combinations of the 9 categories of a user and "
+        "the 7 of an item, so a graph knows groups, not people. Rows have no time, so there is no "
+        "time.yaml.",
     )
 
 

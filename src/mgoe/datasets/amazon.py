@@ -1,4 +1,4 @@
-"""Amazon Electronics, 5-core, 2014: reviews as events, since an item without a review says nothing."""
+"""Amazon Electronics, 5-core, 2014: reviews as events, since a missing review is no negative."""
 
 from __future__ import annotations
 
@@ -12,57 +12,58 @@ from mgoe.errors import DataError
 _REVIEWS, _PRODUCTS = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
 _FIELDS = {"reviewerID": "VARCHAR", "asin": "VARCHAR", "overall": "DOUBLE", "unixReviewTime": "BIGINT"}
 _TEXT = r"""(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")"""
-"""A text as Python writes it, in single or double quotes."""
+"""A Python string literal in single or double quotes."""
 _KEY, _LEAF = rf"'asin': {_TEXT}", rf"'categories': \[.*?{_TEXT}\]\]"
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """Reviews as events `rated` (below 4 of 5) and `liked`; of each product the last name of its last path of categories."""
+    """Write reviews as events `rated` (below 4 of 5) and `liked`, and the leaf of each product's last
+    category path.
+    """
     reviews = bench.path(_REVIEWS)
     _check_fields(bench, first_line(reviews))
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
-    bench.define(
-        "raw",
-        f"SELECT * FROM read_json({as_text(str(reviews))}, format = 'newline_delimited', columns = {{{fields}}})",
-    )
+    options = f"format = 'newline_delimited', columns = {{{fields}}}"
+    bench.define("raw", f"SELECT * FROM read_json({as_text(str(reviews))}, {options})")
     bench.define("placed", f"SELECT *, {in_order('reviewerID', 'unixReviewTime, asin')} FROM raw")
     bench.write(
         "log/events.parquet",
-        f"""SELECT reviewerID AS user_id, asin AS item_id, to_timestamp(unixReviewTime) AT TIME ZONE 'UTC' AS timestamp,
-            CASE WHEN overall >= 4 THEN 'liked' ELSE 'rated' END AS behavior, {moment(LAST_OUT, "place")} AS part
+        f"""SELECT reviewerID AS user_id, asin AS item_id,
+            to_timestamp(unixReviewTime) AT TIME ZONE 'UTC' AS timestamp,
+            CASE WHEN overall >= 4 THEN 'liked' ELSE 'rated' END AS behavior,
+            {moment(LAST_OUT, "place")} AS part
         FROM placed""",
     )
     bench.lines("product", _PRODUCTS)
     bench.define("leaf", f"SELECT {_either(_KEY)} AS item_id, {_either(_LEAF)} AS category FROM product")
     bench.write(
         "items.parquet",
-        """SELECT item_id, any_value(category) AS category FROM leaf WHERE item_id IN (SELECT asin FROM raw) GROUP BY item_id ORDER BY 1""",
+        """SELECT item_id, any_value(category) AS category FROM leaf
+        WHERE item_id IN (SELECT asin FROM raw) GROUP BY item_id ORDER BY 1""",
     )
     return {}
 
 
 def _either(pattern: str) -> str:
-    """The text that a pattern finds, in whichever quotes; null where it finds none."""
+    """Select the text that a pattern finds in either kind of quotes; null if it finds none."""
     single, double = (f"regexp_extract(line, {as_text(pattern)}, {group})" for group in (1, 2))
     return f"nullif(concat({single}, {double}), '')"
 
 
 def _check_fields(bench: Workbench, line: str) -> None:
     place = bench.path(_REVIEWS)
-    mend = f"`mgoe data describe {bench.name}` says where the layout was read; take the files published there"
+    fix = f"`mgoe data describe {bench.name}` names the source of the layout; use the files published there"
     try:
         found = json.loads(line)
     except ValueError:
-        raise DataError(
-            place, f"another layout: expected a JSON object a line, found {line[:60]!r}; {mend}"
-        ) from None
+        rule = f"another layout: expected one JSON object per line, found {line[:60]!r}; {fix}"
+        raise DataError(place, rule) from None
     missing = [name for name in _FIELDS if not isinstance(found, dict) or name not in found]
     if missing:
         names = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-        raise DataError(
-            place,
-            f"another layout: expected the fields {', '.join(_FIELDS)}, found {names} without {missing[0]!r}; {mend}",
-        )
+        found_there = f"found {names} without {missing[0]!r}"
+        rule = f"another layout: expected the fields {', '.join(_FIELDS)}, {found_there}; {fix}"
+        raise DataError(place, rule)
 
 
 _FOLDER = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
@@ -78,10 +79,11 @@ ELECTRONICS = DataSet(
     write=write,
     config="amazon-electronics",
     time="by quantiles of the days (reviews have a day and no hour)",
-    published="leave-last-out with one uniform negative a review, as DIN has it: each user's last review test, the one before valid; "
-    "negatives are of the made-up day, and other users' later reviews are in the history",
-    layout="zhougr1993/DeepInterestNetwork, deepFM/build_dataset.py; public readers of both files, which take a review as JSON and a "
-    "product as a Python literal",
+    published="leave-last-out with one uniform negative per review, as in DIN: each user's last review is "
+    "test, the one before valid; negatives are of the synthetic day, and other users' later reviews are in "
+    "the history",
+    layout="zhougr1993/DeepInterestNetwork, deepFM/build_dataset.py; public readers of both files, which "
+    "take a review as JSON and a product as a Python literal",
     downloads=(Download(f"{_FOLDER}/{_REVIEWS}", 495_854_086), Download(f"{_FOLDER}/{_PRODUCTS}")),
-    notes="A review of 4 or 5 stars does both tasks.",
+    notes="A review of 4 or 5 stars counts for both tasks.",
 )

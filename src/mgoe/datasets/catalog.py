@@ -1,4 +1,4 @@
-"""All data sets, by name."""
+"""All data sets by name."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ _ALL = (
     kuairec.KUAIREC,
 )
 DATA_SETS: dict[str, DataSet] = {data.name: data for data in _ALL}
-"""By name."""
+"""The data sets by name."""
 
 
 def find(name: str) -> DataSet:
-    """A data set by name.
+    """Return a data set by name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: The name is unknown.
     """
     if name not in DATA_SETS:
-        raise ConfigError(
-            name,
-            f"is no data set known here{did_you_mean(name, list(DATA_SETS))}; `mgoe data list` names them all",
-        )
+        near = did_you_mean(name, list(DATA_SETS))
+        raise ConfigError(name, f"is not a known data set{near}; `mgoe data list` lists them all")
     return DATA_SETS[name]

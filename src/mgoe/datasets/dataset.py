@@ -1,4 +1,4 @@
-"""What a public data set is, to people and to the commands."""
+"""The description of a public data set."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from mgoe.datasets.reading import Workbench
 
 Write = Callable[["Workbench"], dict[str, int]]
-"""Writes the log; returns how many rows were left out, by reason."""
+"""Write the log and return the number of rows left out, by reason."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file at a public address."""
+    """One file at a public address."""
 
     address: str
     size: int | None = None
-    """Bytes, where they are published."""
+    """Bytes, if published."""
     md5: str | None = None
-    """Where it is published."""
+    """Checksum, if published."""
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
         return self.address.rpartition("/")[2]
 
 
@@ -41,46 +41,46 @@ class DataSet:
     home: str
     licence: str
     size: str
-    """Of what is fetched, for people."""
+    """Size of the download, for people."""
     files: tuple[str, ...]
-    """Those that `prepare` reads, wherever below the folder they lie."""
+    """Files that `prepare` reads, at any depth below the folder."""
     write: Write
     """Writes the log."""
     config: str
     """Its templates are `configs/CONFIG.PROTOCOL.yaml`."""
     published: str
-    """The protocol of its papers, as `published.yaml` has it, and what that loses."""
+    """The protocol of its papers in `published.yaml`, and what it loses."""
     layout: str
-    """Where the layout of the files was read."""
+    """Where the layout of the files is documented."""
     time: str | None = None
-    """The leak-free protocol of `time.yaml`; None where the files hold no times and no order."""
+    """The leak-free protocol in `time.yaml`; None if the files hold neither times nor an order."""
     downloads: tuple[Download, ...] = ()
     instead: tuple[str, ...] = ()
-    """Other files that do as well."""
+    """Other files that can be used instead."""
     access: str = "no account needed"
-    """How to come by the files."""
+    """How to get the files."""
     notes: str = ""
-    """What else to know."""
+    """Further remarks."""
     real: bool = False
     """Whether `prepare` was run on the real files."""
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The configurations that `prepare` writes."""
+        """Protocols whose configurations `prepare` writes."""
         return ("published",) if self.time is None else ("time", "published")
 
     @property
     def choices(self) -> list[tuple[str, ...]]:
-        """Files that are enough."""
+        """Sets of files each of which is sufficient."""
         return [self.files, self.instead] if self.instead else [self.files]
 
     @property
     def wanted(self) -> set[str]:
-        """Names of files to take out of archives."""
+        """Names of the files to unpack from archives."""
         return {*self.files, *self.instead}
 
     def row(self) -> dict[str, Any]:
-        """One row of the list of data sets."""
+        """Return one row of the list of data sets."""
         return {
             "name": self.name,
             "form": self.form,
@@ -91,7 +91,7 @@ class DataSet:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Everything that is known of it."""
+        """Return all facts about the data set."""
         return {
             "title": self.title,
             **self.row(),

@@ -1,9 +1,10 @@
-"""One file over HTTP: resumed where it was cut, begun anew where the server's file is another one, whole under its own name or not there.
+"""Download one file over HTTP: resume an interrupted download, and start again if the server's file has
+changed.
 
-What is there of a file lies in `NAME.part`, and in `NAME.part.json` what the server said of it: its size, entity tag and date. With
-these a later request asks for the rest of that very file (RFC 9110, If-Range), so that two versions are never joined. The standard
-library's client is enough for that, and keeps the required install small.
-"""
+The bytes that have arrived are in `NAME.part`, and the size, entity tag and date that the server reported in
+`NAME.part.json`. With these a later request asks for the rest of exactly that file (RFC 9110, If-Range), so
+two versions are never joined. The standard library's client is enough for that and keeps the default install
+small."""
 
 from __future__ import annotations
 
@@ -26,28 +27,28 @@ from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
 
 OnProgress = Callable[[str, int, int | None], None]
-"""Called with the file's name, bytes there, and bytes in all where the server says so."""
+"""Called with the file's name, the bytes that have arrived, and the total if the server reports it."""
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
-_ATTEMPTS = 3  # without a new byte; each waits longer than the one before
+_ATTEMPTS = 3  # in a row without a new byte; each waits longer than the one before
 _KINDS = {
     ".zip": ("a ZIP archive", b"PK"),
     ".gz": ("packed by gzip", b"\x1f\x8b"),
     ".tgz": ("packed by gzip", b"\x1f\x8b"),
 }
-"""By the ending of a name: what a file is, and how its bytes begin."""
+"""What a file is and how its bytes begin, by the ending of its name."""
 _REFUSED = {
     401: "needs an account",
     403: "refuses access",
-    404: "has no such file any more",
-    410: "has no such file any more",
+    404: "no longer has the file",
+    410: "no longer has the file",
 }
 
 
 @dataclass
 class _Server:
-    """What a server says of a file."""
+    """What a server reports about a file."""
 
     size: int | None = None
     tag: str | None = None
@@ -55,7 +56,7 @@ class _Server:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range takes: a strong tag, else the date."""
+        """Return what If-Range takes: a strong tag, else the date."""
         return self.tag if self.tag and not self.tag.startswith("W/") else self.date
 
 
@@ -64,7 +65,7 @@ class _Cut(Exception):
 
 
 class _Changed(Exception):
-    """The server's file is not the one that was begun."""
+    """The server's file is not the one whose download was started."""
 
 
 def download(
@@ -76,22 +77,22 @@ def download(
     say: Callable[[str], None] = lambda line: None,
     wait: float = 1.0,
 ) -> Path:
-    """Fetch a file, or go on with it.
+    """Download a file, or resume its download.
 
     Args:
         source: The file.
-        folder: Where it goes; it exists.
-        home: Page that people get the file from, for messages.
+        folder: Where it goes; must exist.
+        home: Page where people get the file, for messages.
         on_progress: Called after every chunk.
-        say: Called with a line where a download begins anew.
+        say: Called with a line when a download starts again.
         wait: Seconds before the second attempt; twice that before the third.
 
     Returns:
-        The file, whose checksum or size is right where one is published.
+        The file, checked against its published checksum or size if there is one.
 
     Raises:
-        DataError: The server refuses, cannot be reached, cuts the download off or changes the file again and again, or sends what is not
-            the published one.
+        DataError: The server refuses, cannot be reached, keeps breaking the connection or changing the file,
+            or sends something other than the published file.
         OutputError: The disk is too small, or the folder cannot be written.
     """
     path, part = folder / source.name, folder / f"{source.name}.part"
@@ -106,23 +107,16 @@ def download(
                 _forget(part)
                 changes += 1
                 if changes >= _ATTEMPTS:
-                    mend = f"try later, or get it from {home} yourself, and name its folder with --from"
-                    raise DataError(
-                        source.address,
-                        f"the server gives another file each time, {changes} times now; {mend}",
-                    ) from None
-                say(f"{source.name} has changed on the server: begun anew")
+                    fix = f"try later, or get it from {home} yourself and name its folder with --from"
+                    rule = f"the server sends a different file each time, {changes} times now; {fix}"
+                    raise DataError(source.address, rule) from None
+                say(f"{source.name} has changed on the server: starting again")
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
-                    what = (
-                        f"the download was cut off after {_size(part):,} bytes"
-                        if _size(part)
-                        else "nothing came"
-                    )
-                    raise DataError(
-                        source.address, f"{what} ({cut}); the same command goes on from there"
-                    ) from None
+                    arrived = f"after {_size(part):,} bytes" if _size(part) else "before the first byte"
+                    rule = f"the download was interrupted {arrived} ({cut}); run the same command to resume"
+                    raise DataError(source.address, rule) from None
                 time.sleep(wait * attempt)
         check(source, part, home)
         part.replace(path)
@@ -133,24 +127,24 @@ def download(
 
 
 def remaining(source: Download, folder: Path) -> int:
-    """Bytes of a file that are still to come, as far as its size is published."""
+    """Return the bytes of a file that are still missing; 0 if its size is not published."""
     if (folder / source.name).exists() or source.size is None:
         return 0
     return max(0, source.size - _size(folder / f"{source.name}.part"))
 
 
 def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress) -> None:
-    """Append what is missing; all of it where the server sends all of it."""
+    """Append the missing bytes, or write all of them if the server sends the whole file."""
     have, known = _size(part), _remembered(part)
     if have and have == known.size:
-        return  # it was stopped between the last byte and the check
+        return  # interrupted between the last byte and the check
     if known.validator is None:
-        have = 0  # nothing tells whether the server's file is still the one that was begun
+        have = 0  # the server's file may have changed since the download was started
     with closing(_open(source, have, known, home)) as answer:
         server = _said(answer, have, known)
         if answer.status == 200:
             have = 0
-            _forget(part)  # before its state is another one's
+            _forget(part)  # before the state of another file is written
         write_json(_state(part), vars(server))
         require_space(part.parent, (server.size or have) - have, source.name)
         with _opened(part, have) as file:
@@ -177,15 +171,15 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
         if error.code >= 500 or error.code == 429:
             raise _Cut(f"the server answers {error.code} {error.reason}") from None
         why = _REFUSED.get(error.code, "does not give the file")
-        mend = f"get it from {home} yourself, and name its folder with --from"
-        raise DataError(source.address, f"the server {why} ({error.code} {error.reason}); {mend}") from None
+        fix = f"get it from {home} yourself, and name its folder with --from"
+        raise DataError(source.address, f"the server {why} ({error.code} {error.reason}); {fix}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise _Cut(f"the server cannot be reached: {reason}") from None
 
 
 def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Server:
-    """What an answer says of the file; refused where it is the rest of another one."""
+    """Read what a response reports about the file; raise `_Changed` if it is the rest of another file."""
     headers = answer.headers
     if answer.status != 206:
         size = headers.get("Content-Length") or ""
@@ -212,9 +206,8 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 def _opened(part: Path, have: int) -> Any:
     with output_errors(part):
-        return part.open(
-            "ab" if have else "wb", buffering=0
-        )  # so that nothing is left to write, and to fail, at the end
+        # without a buffer, no byte is left to be written, and to fail, at the end
+        return part.open("ab" if have else "wb", buffering=0)
 
 
 def _write(file: Any, chunk: bytes, part: Path) -> None:
@@ -228,30 +221,30 @@ def _write(file: Any, chunk: bytes, part: Path) -> None:
             if error.errno == errno.ENOSPC
             else f"cannot be written: {error.strerror or error}"
         )
-        raise OutputError(part, f"{what}; free space, and the same command goes on from there") from None
+        raise OutputError(part, f"{what}; free space and run the same command to resume") from None
 
 
 def check(source: Download, path: Path, home: str) -> None:
-    """Compare a file with its published checksum; where there is none, with its published size and with what its name says that it is.
-    A download that is wrong goes; a whole file stays.
+    """Check a file against its published checksum, or else against its published size and the type in its
+    name.
+
+    A wrong download is removed; a complete file of the user stays.
 
     Raises:
-        DataError: It is another one.
+        DataError: The file is not the published one.
     """
     wrong = _wrong(source, path)
     if wrong is None:
         return
     if path.suffix == ".part":
         _forget(path)
-    mend = f"remove it if it is still there and fetch it again; if that does not help, get it from {home} yourself"
-    raise DataError(
-        path.with_suffix("") if path.suffix == ".part" else path,
-        f"{wrong}; {mend}, and name its folder with --from",
-    )
+    place = path.with_suffix("") if path.suffix == ".part" else path
+    fix = f"remove it if it still exists and fetch it again; if that fails, get it from {home} yourself"
+    raise DataError(place, f"{wrong}; {fix} and name its folder with --from")
 
 
 def _wrong(source: Download, path: Path) -> str | None:
-    """The rule that a file breaks, and what was found."""
+    """Return the rule that a file breaks and what was found; None if it is the published file."""
     with path.open("rb") as file:
         if source.md5 is not None:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Fetching a data set: its archives by HTTP or from a folder, checked, and the files that are needed unpacked."""
+"""Fetch a data set: get its archives by HTTP or from a folder, check them, and unpack the required files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from mgoe.datasets.unpack import ENDINGS, DamagedArchive, unpack
 from mgoe.errors import DataError, OutputError
 
 MADE_OF = "unpacked.json"
-"""In the folder of unpacked files: which archives of which set they are from."""
+"""File among the unpacked ones that records the data set and the archives they came from."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What `fetch` left.
+    """Result of `fetch`.
 
     Attributes:
-        name: Of the data set.
-        path: The folder, which `prepare` reads.
-        files: Names of the files that are needed, all there.
+        name: Name of the data set.
+        path: The folder that `prepare` reads.
+        files: Names of the required files, all present.
     """
 
     name: str
@@ -48,18 +48,18 @@ def fetch(
     on_progress: OnProgress = lambda name, done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Fetched:
-    """Download a data set's archives into `out/downloads` and unpack what is needed into `out/files`.
+    """Download a data set's archives into `out/downloads` and unpack the required files into `out/files`.
 
     Args:
         data: The data set.
-        out: A folder; one that was cut off is gone on with.
-        source: Folder with archives that the user has fetched, or one archive, instead of a download.
+        out: A folder; an interrupted download in it is resumed.
+        source: A folder of archives, or one archive, that the user has, instead of a download.
         on_progress: Called after every chunk of a download.
-        say: Called with a line about each stage.
+        say: Called with a line per stage.
 
     Raises:
-        DataError: The set has no public address and no folder was named; or a download or an archive fails.
-        OutputError: The disk is too small, the folder cannot be written, or `out/files` holds what is not of this set.
+        DataError: The data set has no public address and no folder was named, or a download or archive fails.
+        OutputError: The disk is too small, the folder cannot be written, or `out/files` holds other files.
     """
     out = Path(out)
     if source is None and not data.downloads:
@@ -67,7 +67,7 @@ def fetch(
     with exclusive(out, f"a download of {data.name}"):
         _check_own(data, out / "files")
         archives = (
-            _downloaded(data, out, on_progress, say) if source is None else _brought(data, Path(source), say)
+            _downloaded(data, out, on_progress, say) if source is None else _provided(data, Path(source), say)
         )
         unsure = {
             out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None
@@ -76,34 +76,33 @@ def fetch(
     there = _names(out / "files") | _names(out / "downloads")
     if not _enough(data, there):
         absent = next(name for name in data.files if name not in there)
-        raise DataError(
-            out, f"{absent} is needed and in none of the archives; `mgoe data describe {data.name}` names all"
-        )
+        fix = f"`mgoe data describe {data.name}` lists them"
+        raise DataError(out, f"{absent} is required and in none of the archives; {fix}")
     return Fetched(data.name, str(out), sorted(there & data.wanted))
 
 
 def by_hand(data: DataSet) -> str:
-    """How a user comes by a set that has no public address."""
+    """Explain how to get a data set that has no public address."""
+    command = f"{data.name} --from FOLDER --out OUT"
     return (
-        f"cannot be downloaded by a command ({data.access}): get {', '.join(data.files)} from {data.home}, then "
-        f"`mgoe data prepare {data.name} --from FOLDER --out OUT`; `mgoe data fetch {data.name} --from FOLDER --out OUT` unpacks archives"
+        f"cannot be downloaded by a command ({data.access}): get {', '.join(data.files)} from {data.home}, "
+        f"then run `mgoe data prepare {command}`; `mgoe data fetch {command}` unpacks archives"
     )
 
 
 def _check_own(data: DataSet, folder: Path) -> None:
-    """A folder of unpacked files is replaced as a whole, so nothing else may lie in it."""
+    """Refuse a folder with foreign files: the folder of unpacked files is replaced as a whole."""
     there = _names(folder)
     if not there:
         return
     strange = sorted(there - data.wanted - {MADE_OF})
     made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
     if made_by not in (None, data.name):
-        raise OutputError(
-            folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out"
-        )
+        rule = f"must hold files of {data.name}, found those of {made_by}; choose another --out"
+        raise OutputError(folder, rule)
     if strange or made_by is None:
         found = strange[0] if strange else f"no {MADE_OF}"
-        rule = f"must hold nothing but what `mgoe data fetch` unpacked, found {found}"
+        rule = f"must hold only files that `mgoe data fetch` unpacked, found {found}"
         raise OutputError(folder, f"{rule}; move it away or choose another --out")
 
 
@@ -119,13 +118,13 @@ def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable
     return paths
 
 
-def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
-    """A user's archives: those of a published name, all of them where there is none; what has a checksum is compared with it."""
+def _provided(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
+    """Return a user's archives: those with a published name, checked, or all if none has one."""
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     found = [path for path in paths if path.name.endswith(ENDINGS)]
     if not found:
-        rule = f"must be an archive ({', '.join(ENDINGS)}) or a folder that holds some, found none"
-        raise DataError(source, f"{rule}; files that are unpacked go to `mgoe data prepare`")
+        rule = f"must be an archive ({', '.join(ENDINGS)}) or a folder with archives, found none"
+        raise DataError(source, f"{rule}; pass unpacked files to `mgoe data prepare`")
     published = {one.name: one for one in data.downloads}
     named = [path for path in found if path.name in published]
     for path in named:
@@ -137,7 +136,10 @@ def _brought(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Pa
 def _unpack(
     data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]
 ) -> None:
-    """Whole or not at all, and not again where all of these archives is there. A damaged one goes if no checksum vouched for it."""
+    """Unpack archives into one folder atomically, unless it was made from these archives already.
+
+    A damaged archive without a published checksum is removed.
+    """
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     made_of = {"set": data.name, "archives": {path.name: fingerprint_of_ends(path).hex() for path in packed}}
     if not packed or (
@@ -149,15 +151,12 @@ def _unpack(
         before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")
-            mend = (
-                "it is removed, and the same command downloads it anew"
-                if archive in unsure
-                else "fetch it again"
-            )
+            removed = "it is removed, and the same command downloads it again"
+            fix = removed if archive in unsure else "fetch it again"
             try:
                 before |= {
                     path.name: archive
-                    for path in unpack(archive, sorted(data.wanted), folder, before=before, mend=mend)
+                    for path in unpack(archive, sorted(data.wanted), folder, before=before, fix=fix)
                 }
             except DamagedArchive:
                 if archive in unsure:

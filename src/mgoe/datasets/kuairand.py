@@ -37,14 +37,19 @@ _VIDEO = ("author_id", "video_type", "upload_type", "music_type", "tag")
 
 
 def write(bench: Workbench, version: str) -> dict[str, int]:
-    """The three logs as three files, and the basic features. The statistics of videos cover the whole month, so they are left out."""
+    """Write the three logs as three files, and the basic features.
+
+    The statistics of videos cover the whole month, so they are left out.
+    """
     labels = ", ".join(f'{column}::TINYINT AS "{name}"' for name, column in _LABELS.items())
     for name, file in _LOGS.items():
         bench.view("raw", file.format(version), _COLUMNS)
         bench.write(
             f"log/{name}.parquet",
-            f"""SELECT user_id::BIGINT AS user_id, video_id::BIGINT AS item_id, epoch_ms(time_ms::BIGINT) AS timestamp, {labels},
-                (play_time_ms::DOUBLE / 1000)::FLOAT AS play, hourmin::INTEGER // 100 AS hour, tab::TINYINT AS tab,
+            f"""SELECT user_id::BIGINT AS user_id, video_id::BIGINT AS item_id,
+                epoch_ms(time_ms::BIGINT) AS timestamp, {labels},
+                (play_time_ms::DOUBLE / 1000)::FLOAT AS play,
+                hourmin::INTEGER // 100 AS hour, tab::TINYINT AS tab,
                 is_rand::TINYINT AS is_rand
             FROM raw""",
         )
@@ -53,7 +58,8 @@ def write(bench: Workbench, version: str) -> dict[str, int]:
     bench.view("video", f"video_features_basic_{version}.csv", ("video_id", *_VIDEO, "video_duration"))
     bench.write(
         "items.parquet",
-        f"SELECT video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE / 1000 AS duration FROM video",
+        f"SELECT video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE / 1000 AS "
+        "duration FROM video",
     )
     return {}
 
@@ -75,13 +81,14 @@ def _version(name: str, unpacked: str, size: int, md5: str) -> DataSet:
         ),
         write=partial(write, version=version),
         config="kuairand",
-        time="both standard logs: a week history, then windows of 3 days, 3 to 5 May 2022 valid, 6 to 8 May test; buckets of 8 hours",
-        published="train on the standard log of 8 to 21 April, valid and test on the videos shown at random from 22 April and 30 April: "
-        "the unbiased test that the set was made for, in real time",
+        time="both standard logs: a week history, then windows of 3 days, 3 to 5 May 2022 valid, 6 to 8 "
+        "May test; buckets of 8 hours",
+        published="train on the standard log of 8 to 21 April, valid and test on the videos shown at "
+        "random from 22 April and 30 April: the unbiased test that the set was made for, in real time",
         layout="chongminggao/KuaiRand, README.md",
         downloads=(Download(f"https://zenodo.org/records/10439422/files/KuaiRand-{name}.tar.gz", size, md5),),
-        notes="Features of users and videos were taken once, at a moment that is not published. video_features_statistic is left out: its "
-        "means are over the whole month, test days too.",
+        notes="Features of users and videos were taken once, at a moment that is not published. "
+        "video_features_statistic is left out: its means are over the whole month, test days too.",
     )
 
 

@@ -1,4 +1,4 @@
-"""KuaiRec: a sparse matrix of watched videos, and a small one in which nearly every user watched every video."""
+"""KuaiRec: a sparse matrix of watched videos, and a small one that is almost fully observed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _USER = {
     ),
     **dict.fromkeys(("follow_user_num", "fans_user_num", "friend_user_num", "register_days"), "DOUBLE"),
 }
-_LABELS = """user_id::BIGINT AS user_id, video_id::BIGINT AS item_id, (watch_ratio::DOUBLE >= 1)::TINYINT AS finish,
+_LABELS = """user_id::BIGINT AS user_id, video_id::BIGINT AS item_id,
+    (watch_ratio::DOUBLE >= 1)::TINYINT AS finish,
     (watch_ratio::DOUBLE > 2)::TINYINT AS "like", (play_duration::DOUBLE / 1000)::FLOAT AS play"""
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """The big matrix with its times and its part in ten along time, each row once; the small one as the part after them."""
+    """Write the big matrix with its times and its tenth along time, each row once, then the small one."""
     bench.view("big", "big_matrix.csv", _COLUMNS)
     bench.view("small", "small_matrix.csv", _COLUMNS)
     bench.define(
@@ -27,7 +28,8 @@ def write(bench: Workbench) -> dict[str, int]:
     bench.define(
         "placed",
         f"""SELECT *, ntile({PARTS}) OVER (ORDER BY moment, user_id::BIGINT, video_id::BIGINT) AS part,
-            row_number() OVER (PARTITION BY user_id::BIGINT ORDER BY moment, video_id::BIGINT) AS place FROM timed""",
+            row_number() OVER (PARTITION BY user_id::BIGINT ORDER BY moment, video_id::BIGINT) AS place
+        FROM timed""",
     )
     time = "to_timestamp(moment) AT TIME ZONE 'UTC'"
     written = bench.write(
@@ -60,8 +62,8 @@ KUAIREC = DataSet(
     write=write,
     config="kuairec",
     time="the big matrix alone, by quantiles of its days",
-    published="train on the big matrix, the last tenth of it valid, test on the small, fully observed matrix; both are of the same weeks, "
-    "so part of the history lies after the row",
+    published="train on the big matrix, the last tenth of it valid, test on the small, fully observed "
+    "matrix; both are of the same weeks, so part of the history lies after the row",
     layout="chongminggao/KuaiRec, README.md and loaddata.py; user_features.csv as rosefun/EGMN reads it",
     downloads=(
         Download(
@@ -70,6 +72,7 @@ KUAIREC = DataSet(
             "261550d472c48eff4990fb13c0e5bcf7",
         ),
     ),
-    notes="finish is a watch ratio of at least 1, like one above 2, as the README suggests. item_daily_features is left out. One row in "
-    "thirteen of the big matrix repeats another in full, and counts once.",
+    notes="finish is a watch ratio of at least 1, like one above 2, as the README suggests. "
+    "item_daily_features is left out. One row in thirteen of the big matrix repeats another in full, and "
+    "counts once.",
 )

@@ -1,6 +1,6 @@
-"""MovieLens 1M and 10M: ratings as exposures, so that tasks are told apart among what a user chose to rate.
+"""MovieLens 1M and 10M: ratings as exposures, so that tasks differ among what a user chose to rate.
 
-Titles of 1M are in Latin-1, those of 10M in UTF-8, where a movie may have the genre `(no genres listed)`: a missing value.
+Titles of 1M are in Latin-1, those of 10M in UTF-8. The genre `(no genres listed)` of 10M is a missing value.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ _RATINGS = ("user_id", "item_id", "rating", "seconds")
 
 
 def write(bench: Workbench, users: bool, titles: Encoding) -> dict[str, int]:
-    """Ratings with two labels and the rating itself; genres and year of movies; in 1M what users say of themselves."""
+    """Write ratings with two labels and the rating itself, genres and year of movies, and in 1M the users'
+    own data.
+    """
     bench.view("raw", "ratings.dat", _RATINGS, header=False, delimiter="::")
     bench.write(
         "log/exposures.parquet",
-        """SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
-            (rating::DOUBLE >= 4)::TINYINT AS "like", (rating::DOUBLE >= 5)::TINYINT AS love, rating::FLOAT AS rating FROM raw""",
+        """SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
+            to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
+            (rating::DOUBLE >= 4)::TINYINT AS "like", (rating::DOUBLE >= 5)::TINYINT AS love,
+            rating::FLOAT AS rating FROM raw""",
     )
     bench.view(
         "movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::", encoding=titles
@@ -27,7 +31,8 @@ def write(bench: Workbench, users: bool, titles: Encoding) -> dict[str, int]:
     year = r"nullif(regexp_extract(title, '\((\d{4})\)\s*$', 1), '')::DOUBLE"
     bench.write(
         "items.parquet",
-        f"SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres, {year} AS year FROM movie",
+        f"""SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres,
+            {year} AS year FROM movie""",
     )
     if users:
         bench.view(
@@ -49,14 +54,16 @@ def _version(name: str, size: int | None, md5: str, users: bool, titles: Encodin
         form="exposures",
         tasks=("like", "love", "rating"),
         home=f"https://grouplens.org/datasets/movielens/{short}",
-        licence="GroupLens: research, with acknowledgement; no redistribution, no commercial use without permission",
+        licence="GroupLens: research, with acknowledgement; no redistribution, no commercial use without "
+        "permission",
         size="6 MB" if size is None else f"{size / 1e6:.0f} MB",
         files=("ratings.dat", "movies.dat", *(("users.dat",) if users else ())),
         write=partial(write, users=users, titles=titles),
         config=f"movielens-{short}",
         time="by quantiles of the days, all three tasks",
-        published="as MacGNN has it: the first 80 % in time as history, the next 10 % for training, the last 10 % test, a rating of 4 or "
-        "more as the label; the last fifth of the training part is our validation, quantiles are of positives, and rows of new nodes stay",
+        published="as in MacGNN: the first 80 % in time are history, the next 10 % training, the last 10 % "
+        "test, a rating of 4 or more is the label; the last fifth of the training part is our validation, "
+        "quantiles are of positives, and rows of new nodes stay",
         layout="the READMEs of GroupLens; YuanchenBei/MacGNN, data/mag/ml_process.py",
         downloads=(Download(f"https://files.grouplens.org/datasets/movielens/ml-{short}.zip", size, md5),),
     )

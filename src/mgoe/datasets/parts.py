@@ -1,65 +1,68 @@
-"""Made-up days: how a published split that is no split in time is written as one (ours).
+"""Synthetic days: express a published split that is not a split by time as one (ours).
 
-The library splits by time alone. A split by user, at random or by file becomes one when each row gets a made-up day: its part of the
-data set, counted from 1 January 2000. Cuts between such days then name the split, and a row reads history of earlier parts alone, so
-that no row reads its own label or that of its part. What a part cannot promise is that its history lies before it in real time.
+The library splits by time only. A split by user, at random or by file becomes one when each row gets a
+synthetic day: its part of the data set, counted from 1 January 2000. Cuts between these days then define the
+split, and a row reads the history of earlier parts only, so it never reads its own label or one of its own
+part. A part cannot promise that its history precedes it in real time.
 
-Everything here is SQL of DuckDB that gives a number or a moment a row.
+Everything here is DuckDB SQL that yields one number or one timestamp per row.
 """
 
 from __future__ import annotations
 
 PARTS = 10
-"""In which training rows are cut, where a test set is published beside them."""
+"""Number of parts of the training rows if a test set is published beside them."""
 TEST = PARTS + 1
 _DAY = 86_400  # seconds
 
 
 def moment(part: str, place: str = "0") -> str:
-    """A moment on a part's day.
+    """Return a timestamp on a part's day.
 
     Args:
         part: From 1.
-        place: Order within the user's rows, from 0, which the time of day keeps as seconds.
+        place: Order within the user's rows, from 0, stored as seconds of the day.
     """
-    return f"TIMESTAMP '2000-01-01' + to_days(({part} - 1)::INTEGER) + to_seconds(least({place}, {_DAY - 1})::BIGINT)"
+    second = f"to_seconds(least({place}, {_DAY - 1})::BIGINT)"
+    return f"TIMESTAMP '2000-01-01' + to_days(({part} - 1)::INTEGER) + {second}"
 
 
 def drawn(key: str, parts: int = PARTS) -> str:
-    """A part at random, the same for equal keys, on any machine and in any order of rows.
+    """Return a random part that depends on the key alone, not on the machine or the order of rows.
 
     Args:
         key: Text.
-        parts: How many, equally likely.
+        parts: Number of parts, equally likely.
     """
     return f"(1 + ('0x' || md5({key})[1:8])::BIGINT % {parts})"
 
 
 def anywhere(key: str) -> str:
-    """A place on the day at random, so that rows that say the same stay two rows.
+    """Return a random second of the day, so that equal rows stay two rows.
 
     Args:
-        key: Text, another one each row.
+        key: Text that differs between rows.
     """
     return f"(('0x' || md5({key})[9:16])::BIGINT % {_DAY})"
 
 
 def in_order(user: str, order: str) -> str:
-    """Two columns: `place` of a row, from 1, among those of its user, and `n`, how many these are.
+    """Return two columns: the `place` of a row among those of its user, from 1, and their number `n`.
 
     Args:
-        user: Whose rows they are.
-        order: By what they are in order.
+        user: Column of the user.
+        order: Columns that order the rows.
     """
-    return f"row_number() OVER (PARTITION BY {user} ORDER BY {order}) AS place, count(*) OVER (PARTITION BY {user}) AS n"
+    window = f"PARTITION BY {user}"
+    return f"row_number() OVER ({window} ORDER BY {order}) AS place, count(*) OVER ({window}) AS n"
 
 
 def along(parts: int = PARTS, length: str = "n") -> str:
-    """Equal shares of a sequence, in its order: the part of the row at `place`.
+    """Return the part of the row at `place` if a sequence is cut into equal parts in its order.
 
     Args:
-        parts: How many shares.
-        length: Of the sequence.
+        parts: Number of parts.
+        length: Length of the sequence.
     """
     return f"(1 + ({parts} * (place - 1)) // {length})"
 
@@ -67,4 +70,6 @@ def along(parts: int = PARTS, length: str = "n") -> str:
 LAST_OUT = (
     f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
 )
-"""Leave-last-out: the last row of a sequence is test, the one before validation, the others lie along parts 1 to 9."""
+"""Leave-last-out: the last row of a sequence is test, the one before validation, the others follow along
+parts 1 to 9.
+"""

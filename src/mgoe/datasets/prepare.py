@@ -1,4 +1,4 @@
-"""From a data set's published files to a log and configurations that run on it, whole or not at all."""
+"""Turn a data set's published files into a log and configurations that run on it, atomically."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mgoe.errors import DataError, OutputError
 
 SUMMARY = "dataset.json"
 MEMORY = 4.0
-"""GiB that DuckDB takes at most; what exceeds it is spilled to disk."""
+"""Upper limit of DuckDB's memory in GiB; the rest is spilled to disk."""
 
 
 @dataclass(frozen=True)
 class PreparedLog:
-    """What `prepare` wrote.
+    """Result of `prepare`.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         path: The folder.
-        rows: Of each file, by its path below the folder.
+        rows: Rows of each file by its path below the folder.
         left_out: Rows that are in no file, by reason.
         configs: Configurations to run.
-        seconds: Taken in all.
+        seconds: Total time.
     """
 
     name: str
@@ -53,19 +53,19 @@ def prepare(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> PreparedLog:
-    """Parse a data set's files into `out/log`, with side tables and a configuration a protocol beside it.
+    """Parse a data set's files into `out/log`, with side tables and one configuration per protocol.
 
     Args:
         data: The data set.
-        source: Folder that holds its files, anywhere below.
-        out: A new folder, or with `overwrite` one of an earlier call.
-        memory: GiB that DuckDB takes at most.
+        source: Folder with its files at any depth.
+        out: A new folder, or with `overwrite` one that an earlier call wrote.
+        memory: Upper limit of DuckDB's memory in GiB.
         overwrite: Replace what an earlier call wrote.
-        say: Called with a line about each stage.
+        say: Called with a line per stage.
 
     Raises:
-        DataError: A file is missing, of another layout, or holds a row that is not as published.
-        OutputError: The folder cannot be written or is not free, or holds the source.
+        DataError: A file is missing, or has another layout than the published one.
+        OutputError: The folder cannot be written, is not empty, or holds the source.
     """
     source, out = Path(source), Path(out)
     if not source.is_dir():
@@ -98,12 +98,12 @@ def _prepare(
 
 
 def config(data: DataSet, protocol: str, folder: Path) -> str:
-    """The text of a data set's configuration.
+    """Return the text of a data set's configuration.
 
     Args:
         data: The data set.
         protocol: `time` or `published`.
-        folder: Where its log lies; the text names it from the root, so that it runs from anywhere.
+        folder: Where its log is; the text names its absolute path, so that it runs from anywhere.
     """
     template = (files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml").read_text(
         encoding="utf-8"
@@ -126,21 +126,19 @@ def _write_log(
 
 
 def _check_free(out: Path, source: Path, overwrite: bool) -> None:
-    """The folder is replaced as a whole, so nothing may lie in it that an earlier call did not write."""
+    """Refuse a folder with foreign files, since it is replaced as a whole."""
     if source.resolve().is_relative_to(out.resolve()):
         raise OutputError(out, f"must not hold the source, found {source} in it; choose a folder elsewhere")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     summary = read_json(out / SUMMARY) if (out / SUMMARY).exists() else {}
     if summary.keys() != PreparedLog.__dataclass_fields__.keys():
-        raise OutputError(out, "holds what no `mgoe data prepare` wrote; choose a new folder")
+        raise OutputError(out, "holds files that `mgoe data prepare` did not write; choose a new folder")
     if not overwrite:
-        raise OutputError(
-            out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
-        )
+        rule = "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
+        raise OutputError(out, rule)
     written = {SUMMARY, "log", *summary["rows"], *(Path(name).name for name in summary["configs"])}
     strange = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
     if strange:
-        raise OutputError(
-            out, f"holds what no `mgoe data prepare` wrote: {strange[0]}; move it away or choose a new folder"
-        )
+        rule = f"holds a file that `mgoe data prepare` did not write: {strange[0]}"
+        raise OutputError(out, f"{rule}; move it away or choose a new folder")

@@ -1,4 +1,4 @@
-"""A data set's folder, opened: its files found, their layout checked, their rows as views, a log written from them."""
+"""Read a data set's folder: find its files, check their layout, define views over their rows, write a log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Encoding: TypeAlias = Literal["utf-8", "latin-1"]
 
 
 class Workbench:
-    """What a data set's `write` works with: views over the published files, and Parquet files below a folder.
+    """Views over the published files of a data set, and Parquet files written below a folder.
 
     Args:
-        name: Of the data set.
-        source: Folder that holds the published files, anywhere below.
+        name: Name of the data set.
+        source: Folder with the published files at any depth.
         out: Folder to write to.
-        place: The folder that it becomes, for messages.
-        con: A DuckDB database, whose memory is bounded.
+        place: The final folder, for messages.
+        con: A DuckDB database with bounded memory.
     """
 
     def __init__(self, name: str, source: Path, out: Path, place: Path, con: duckdb.DuckDBPyConnection):
@@ -37,10 +37,10 @@ class Workbench:
         self._con = con
         self._packed: set[Path] = set()
         self.rows: dict[str, int] = {}
-        """Of each file written, by its path below the folder."""
+        """Rows of each written file by its path below the folder."""
 
     def path(self, name: str) -> Path:
-        """The one file of a name, wherever below the folder.
+        """Return the single file of a name at any depth below the folder.
 
         Raises:
             DataError: There is none, or more than one.
@@ -48,9 +48,8 @@ class Workbench:
         found = [path for path in self._files() if path.name == name]
         if len(found) > 1:
             others = f"{found[0].relative_to(self.source)} and {found[1].relative_to(self.source)}"
-            raise DataError(
-                self.source, f"one file {name} is needed, found {others}; name the folder of one of them"
-            )
+            rule = f"one file {name} is required, found {others}; name the folder of one of them"
+            raise DataError(self.source, rule)
         if not found:
             raise DataError(self.source / name, self._absent(name))
         if name.endswith(".gz"):
@@ -58,11 +57,11 @@ class Workbench:
         return found[0]
 
     def holds(self, name: str) -> bool:
-        """Whether a file of a name lies anywhere below the folder."""
+        """Return whether a file of a name exists at any depth below the folder."""
         return any(path.name == name for path in self._files())
 
     def _files(self) -> list[Path]:
-        """Below the folder; what is hidden is not the user's."""
+        """Return all files below the folder but hidden ones."""
         below = (path for path in self.source.rglob("*") if path.is_file())
         return sorted(
             path
@@ -75,9 +74,9 @@ class Workbench:
         packed = next((file for file in names if file.endswith(ENDINGS)), None)
         if packed is not None:
             command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
-            return f"is needed and not there, found {packed}; unpack it with `{command}`"
-        found = did_you_mean(name, names[:5]) if names else "; the folder holds no file"
-        return f"is needed and not there{found}; `mgoe data describe {self.name}` says which files are needed"
+            return f"is required and missing, found {packed}; unpack it with `{command}`"
+        found = did_you_mean(name, names[:5]) if names else "; the folder is empty"
+        return f"is required and missing{found}; `mgoe data describe {self.name}` lists the required files"
 
     def view(
         self,
@@ -90,12 +89,14 @@ class Workbench:
         null: str = "",
         encoding: Encoding = "utf-8",
     ) -> None:
-        """A view of the rows of a text file, all columns text, null where empty. Columns that are not read may have any name, or none.
+        """Define a view of the rows of a text file; all columns are text, and empty values null.
+
+        Columns that are not read may have any name, or none.
 
         Args:
             view: Its name.
             name: Of the file.
-            columns: With a header, those that are read, anywhere in it; without one, all of them in order.
+            columns: With a header, the columns to read, in any order; without one, all columns in order.
             header: Whether the first line names the columns.
             delimiter: Between columns.
             null: Text that stands for a missing value.
@@ -123,47 +124,46 @@ class Workbench:
         )
         names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
         self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(as_pattern(path))}, delim = {as_text(delimiter)}, "
-            f"quote = '{quote}', escape = '{quote}', header = {header}, auto_detect = false, nullstr = {as_text(null)}, "
-            f"encoding = '{encoding}', columns = {{{names}}})"
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(as_pattern(path))}, "
+            f"delim = {as_text(delimiter)}, quote = '{quote}', escape = '{quote}', header = {header}, "
+            f"auto_detect = false, nullstr = {as_text(null)}, encoding = '{encoding}', columns = {{{names}}})"
         )
 
     def lines(self, view: str, name: str) -> None:
-        """A view of the lines of a text file, in the column `line`.
+        """Define a view of the lines of a text file, in the column `line`.
 
         Raises:
             DataError: The file is missing.
         """
         file = as_text(as_pattern(self.path(name)))
         self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({file}, delim = '\x01', quote = '', "
-            "escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})"
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({file}, delim = '\x01', quote = "
+            "'', escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = "
+            f"{{'line': 'VARCHAR'}})"
         )
 
     def define(self, view: str, query: str) -> None:
-        """A view of a query."""
+        """Define a view of a query."""
         self._run(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
 
     def write(self, name: str, query: str) -> int:
-        """Write a query's rows to a Parquet file, never all in memory; returns how many they are.
+        """Stream a query's rows to a Parquet file and return their number.
 
         Raises:
-            DataError: A value is not what its column holds, or a line is broken.
-            OutputError: There is no room for it.
+            DataError: A value does not fit its column, or a line is malformed.
+            OutputError: Memory or disk are too small.
         """
         path = self.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self._run(f"COPY ({query}) TO {as_text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
         self.rows[name] = self.count(f"read_parquet({as_text(as_pattern(path))})")
         if not self.rows[name]:
-            raise DataError(
-                self.source,
-                f"{name} must have rows, found none; are the files those of {self.name}, and whole?",
-            )
+            rule = f"{name} must have rows, found none; check that the files are complete and of {self.name}"
+            raise DataError(self.source, rule)
         return self.rows[name]
 
     def count(self, table: str) -> int:
-        """Rows of a view, a table or a file."""
+        """Count the rows of a view, a table or a file."""
         found = self._run(f"SELECT count(*) FROM {table}").fetchone()
         return int(found[0]) if found else 0
 
@@ -188,13 +188,12 @@ class Workbench:
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
-            mend = f"compare it with the layout that `mgoe data describe {self.name}` names, and fetch the file again"
-            raise DataError(
-                where, f"a row is not as the data set publishes it: {_sentence(error)}; {mend}"
-            ) from None
+            fix = f"compare it with the layout in `mgoe data describe {self.name}`, and fetch the file again"
+            rule = f"a row differs from the published layout: {_sentence(error)}; {fix}"
+            raise DataError(where, rule) from None
 
     def _check_packed(self) -> None:
-        """See that every packed file can be read to its end; DuckDB does not always say which cannot."""
+        """Check that every gzip file can be read to its end; DuckDB does not always name the damaged one."""
         for path in sorted(self._packed):
             with _reading(path), gzip.open(path) as file:
                 while file.read(1 << 20):
@@ -220,15 +219,15 @@ class Workbench:
             )
 
     def _other_layout(self, expected: str, found: str) -> str:
-        mend = (
-            f"`mgoe data describe {self.name}` says where the layout was read; take the files published there"
+        fix = (
+            f"`mgoe data describe {self.name}` names the source of the layout; use the files published there"
         )
-        return f"another layout: expected {expected}, found {found}; {mend}"
+        return f"another layout: expected {expected}, found {found}; {fix}"
 
     def _first_line(self, path: Path, delimiter: str, quote: str) -> list[str]:
         line = first_line(path)
         if not line:
-            raise DataError(path, "the file is empty; fetch it again")
+            raise DataError(path, "is empty; fetch it again")
         if quote:
             try:
                 return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
@@ -240,10 +239,10 @@ class Workbench:
 
 
 def first_line(path: Path) -> str:
-    """First line of a text file, packed by gzip or not, without its end.
+    """Return the first line of a text file, gzip or not, without its line end.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
@@ -257,12 +256,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(path, f"the file is damaged: {error}; remove it and fetch it again") from None
     except OSError as error:
         raise DataError(
-            path, f"cannot be read: {error.strerror or error}; see that you may read it, or fetch it again"
+            path, f"cannot be read: {error.strerror or error}; make it readable, or fetch it again"
         ) from None
 
 
 def as_text(value: str) -> str:
-    """A value as a text of SQL."""
+    """Quote a value as a SQL string."""
     return "'" + value.replace("'", "''") + "'"
 
 

@@ -7,15 +7,20 @@ from mgoe.datasets.parts import LAST_OUT, in_order, moment
 from mgoe.datasets.reading import Workbench
 
 _COLUMNS = ("user_id", "item_id", "category_id", "behavior", "seconds")
-_NINE_DAYS = "seconds::BIGINT >= 1511539200 AND seconds::BIGINT < 1512316800"  # 25 November to 3 December 2017 in Beijing
+# 25 November to 3 December 2017 in Beijing
+_NINE_DAYS = "seconds::BIGINT >= 1511539200 AND seconds::BIGINT < 1512316800"
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """Events, and the category of each item at its first event. Rows whose time lies outside the nine days are faults of the log."""
+    """Write events, and the category of each item at its first event.
+
+    Rows with a time outside the nine days are errors of the log and left out.
+    """
     bench.view("raw", "UserBehavior.csv", _COLUMNS, header=False)
     bench.define(
         "placed",
-        f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, category_id::BIGINT AS category_id, behavior,
+        f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
+            category_id::BIGINT AS category_id, behavior,
             to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
             {in_order("user_id::BIGINT", "seconds::BIGINT, item_id::BIGINT, behavior")}
         FROM raw WHERE {_NINE_DAYS}""",
@@ -44,8 +49,8 @@ TAOBAO = DataSet(
     write=write,
     config="taobao",
     time="by day: 2 days history, 5 train, 2 December valid, 3 December test; buckets of 8 hours",
-    published="leave-last-out, as sequential and multi-behaviour papers have it: each user's last event test, the one before valid; "
-    "other users' later events are in the history, and the ends of sequences lie on any day",
+    published="leave-last-out, as in sequential and multi-behaviour papers: each user's last event is "
+    "test, the one before valid; other users' later events are in the history, and sequences end on any day",
     layout="pyg-team/pytorch_geometric, torch_geometric/datasets/taobao.py; thuml/DARE, preprocess/README.md",
     downloads=(Download("https://alicloud-dev.oss-cn-hangzhou.aliyuncs.com/UserBehavior.csv.zip"),),
     access="the address is PyTorch Geometric's; the home page needs an account",

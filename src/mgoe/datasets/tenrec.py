@@ -1,4 +1,6 @@
-"""Tenrec, QK-video: exposures of videos with clicks, likes, shares and follows. No times, but each user's rows are in order."""
+"""Tenrec, QK-video: exposures of videos with clicks, likes, shares and follows; rows have an order but no
+times.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,17 @@ _COLUMNS = (
 
 
 def write(bench: Workbench) -> dict[str, int]:
-    """Exposures with two made-up moments: `sequence`, along the user's own rows, and `part`, at random."""
+    """Write exposures with two synthetic times: `sequence`, along the user's own rows, and `part`, at
+    random.
+    """
     bench.view("raw", "QK-video.csv", _COLUMNS, null=r"\N")
     bench.define("numbered", "SELECT *, row_number() OVER () AS number FROM raw")
     bench.define("placed", f"SELECT *, {in_order('user_id::BIGINT', 'number')} FROM numbered")
     at_random = drawn("'tenrec ' || number")
     bench.write(
         "log/exposures.parquet",
-        f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id, click::TINYINT AS click, "like"::TINYINT AS "like",
+        f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
+            click::TINYINT AS click, "like"::TINYINT AS "like",
             share::TINYINT AS share, follow::TINYINT AS follow, watching_times::INTEGER AS watching_times,
             {moment(along(), "place")} AS sequence, {moment(at_random, "place")} AS part
         FROM placed""",
@@ -53,12 +58,13 @@ TENREC = DataSet(
     files=("QK-video.csv",),
     write=write,
     config="tenrec",
-    time="along each user's own rows, in tenths: 2 history, 6 train, the ninth valid, the last test; there are no times, so rows of "
-    "different users are not in order",
-    published="random 8:1:1, the first of the eight tenths as history; the papers' sample of two unclicked rows a click is not drawn, "
-    "and history may lie after the row",
-    layout="yuangh-x/2022-NIPS-Tenrec, README.md, utils.py and Data Processing/gen_ctr.py; columns and null sign in "
-    "NVIDIA-Merlin/models, examples/quick_start",
+    time="along each user's own rows, in tenths: 2 history, 6 train, the ninth valid, the last test; there "
+    "are no times, so rows of different users are not in order",
+    published="random 8:1:1, the first of the eight tenths is history; the papers' sample of two unclicked "
+    "rows per click is not drawn, and history may be later than the row",
+    layout="yuangh-x/2022-NIPS-Tenrec, README.md, utils.py and Data Processing/gen_ctr.py; columns and "
+    "null marker in NVIDIA-Merlin/models, examples/quick_start",
     access="Tenrec.zip by Google Drive or a form, both on the home page",
-    notes="watching_times is an outcome, so no feature. Gender, age and category are those of a node's first row.",
+    notes="watching_times is an outcome, not a feature. Gender, age and category are those of a node's "
+    "first row.",
 )

@@ -1,7 +1,7 @@
-"""Taking the files that are needed out of archives, and nothing else.
+"""Unpack the required files of archives.
 
-A member is written under the last part of its name, straight into one folder: no name in an archive can lead anywhere else.
-"""
+Each is written under the last part of its name directly into one folder, so no name in an archive can lead
+elsewhere."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ def unpack(
     into: Path,
     *,
     before: Mapping[str, Path] | None = None,
-    mend: str = "fetch it again",
+    fix: str = "fetch it again",
 ) -> list[Path]:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
     Args:
         archive: ZIP or tar.
         wanted: Last parts of names.
-        into: A folder; it exists.
-        before: What is in the folder already, and of which archive.
-        mend: What to do where the archive is damaged.
+        into: An existing folder.
+        before: Files already in the folder, with the archive they came from.
+        fix: What to do about a damaged archive.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        DamagedArchive: It is.
-        DataError: The archive holds a wanted file twice, or one that another archive held.
-        OutputError: The disk is too small for what is wanted.
+        DamagedArchive: The archive cannot be unpacked.
+        DataError: The archive holds a wanted file twice, or one that another archive held too.
+        OutputError: The disk is too small for the wanted files.
     """
     try:
         return _take(archive, wanted, into, before or {})
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {mend}") from None
+        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {fix}") from None
 
 
 def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
@@ -84,7 +84,7 @@ def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str,
         for member in chosen:
             path = into / _last(member)
             if path.name in before:
-                rule = f"{path.name} must be in one archive, found it in {before[path.name]} too"
+                rule = f"{path.name} must be in one archive only, found it in {before[path.name]} too"
                 raise DataError(archive, f"{rule}; name the right archive itself with --from")
             if path.exists():
                 raise DataError(
@@ -106,7 +106,7 @@ def _last(member: _Member) -> str:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
-    """Its regular files; links and folders are none."""
+    """Yield the regular files of an archive, without links and folders."""
     with ExitStack() as stack:
         if archive.name.endswith(".zip"):
             packed = stack.enter_context(zipfile.ZipFile(archive))

@@ -1,9 +1,10 @@
 """Ranking of the whole catalogue: HR@k and NDCG@k for a seeded sample of users.
 
-A query is one user of the split; relevant are the items that this user did the task on in the split. The catalogue is every item
-known at the snapshot, those the user knows already included, since people do come back. An item that came later cannot be ranked
-by anyone and is no relevant item either. Equal scores share their mean rank, so that a model gains nothing by scoring all items alike.
-A list with a NaN has no order: its query is NaN, and so is the mean over queries.
+A query is one user of the split; relevant are the items that this user did the task on in the split. The
+catalogue is every item known at the snapshot, those the user knows already included, since people do come
+back. An item that came later cannot be ranked by anyone and is no relevant item either. Equal scores share
+their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has no order: its
+query is NaN, and so is the mean over queries.
 
 Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `Q` queries.
 """
@@ -39,17 +40,17 @@ def rank_catalogue(
     split: str,
     query_seed: int,
 ) -> list[Row]:
-    """Rows `hr@k`, `ndcg@k` and `queries` of each binary task, and the means of the first two over tasks.
+    """Return rows `hr@k`, `ndcg@k` and `queries` per binary task, and the means of the first two over tasks.
 
     Args:
         score: The model.
         labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
         tasks: T of them.
-        catalogue: Items known at the snapshot that the split reads: codes below it.
+        catalogue: Number of items known at the snapshot that the split reads, which have the indices below it.
         queries: Users drawn among those with something relevant; all of them if they are fewer.
         k: Depths.
         model, seed, split: Written into the rows.
-        query_seed: Of the draw; the same for all models.
+        query_seed: Seed of the draw; the same for all models.
 
     Returns:
         NaN where no query has anything relevant.
@@ -94,7 +95,7 @@ def rank_catalogue(
 
 
 def draw_queries(users: NDArray[np.integer], queries: int, seed: int) -> NDArray[np.int64]:
-    """A seeded sample of distinct users, rising; all of them if there are no more than `queries`."""
+    """Draw distinct users, in rising order; all of them if there are at most `queries`."""
     distinct = np.unique(users).astype(np.int64)
     if len(distinct) <= queries:
         return distinct
@@ -110,7 +111,9 @@ def _ranks(
     binary: Sequence[int],
     catalogue: int,
 ) -> NDArray[np.float64]:
-    """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats. Shape (pairs, binary)."""
+    """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats.
+    Shape (pairs, binary).
+    """
     ranks = np.zeros(relevant.shape)
     at_once = max(1, BLOCK // catalogue)
     for start in range(0, len(chosen), at_once):
@@ -126,7 +129,7 @@ def _ranks(
 
 
 def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Ranks of some items in a list, from 1; equal scores share their mean, and a list with a NaN has none.
+    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has none.
 
     Args:
         scores: Of every item. Shape (I,).
@@ -142,7 +145,7 @@ def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArr
 
 
 def _score_all(score: Score, users: NDArray[np.int64], catalogue: int) -> NDArray[np.floating]:
-    """Scores of every item for each user. Shape (users, I, T)."""
+    """Score every item for each user. Shape (users, I, T)."""
     size = len(users) * catalogue
     parts = []
     for start in range(0, size, BLOCK):

@@ -1,4 +1,4 @@
-"""Every metric of one set of predictions, over all rows and over slices of them."""
+"""Every metric of one set of predictions, over all rows and over slices."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def measure(
 ) -> list[Row]:
     """Measure predictions.
 
-    A binary task has `auc`, `gauc` (by user, weighted by impressions, over the `gauc_users` with both classes; `gauc_users_skipped` have
-    one), `logloss`, `calibration_error`, `predicted_over_observed`; a regression has `rmse`, `mae`, `spearman`; both have `examples` and
-    `positives`, which count rows with a label. Task `all` has the mean `auc` and `gauc` over binary tasks and `ranking`, the mean
-    of those two (the mean of the six, with three tasks). Means are over the tasks where the metric exists.
+    A binary task has `auc`, `gauc` (by user, weighted by impressions, over the `gauc_users` with both
+    classes; `gauc_users_skipped` have one), `logloss`, `calibration_error`, `predicted_over_observed`; a
+    regression has `rmse`, `mae`, `spearman`; both have `examples` and `positives`, which count rows with a
+    label. Task `all` has the mean `auc` and `gauc` over binary tasks and `ranking`, the mean of those two
+    (the mean of the six, with three tasks). Means are over the tasks where the metric exists.
 
     Args:
         scores: Probabilities of binary tasks, values of regressions. Shape (N, T).
@@ -51,7 +52,9 @@ def measure(
 def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:
-    """Points of a reliability diagram for each binary task: `predicted`, `observed` and `rows` of bins of equally many rows."""
+    """Return the points of a reliability diagram per binary task: `predicted`, `observed` and `rows` of bins of
+    equally many rows.
+    """
     found = {
         task.name: metrics.calibration(labels[:, t], scores[:, t], bins)
         for t, task in enumerate(tasks)

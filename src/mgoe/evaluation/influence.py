@@ -1,11 +1,13 @@
-"""How much each user moves a metric: the closed form of what a bootstrap over users estimates.
+"""The influence of each user on a metric: the closed form of what a bootstrap over users estimates.
 
-Rows of one user depend on one another, so users are the units that vary. A metric's influence of user c is the change of the metric, to
-first order, when c is drawn once more; the sum of its squares is the metric's variance. Against a bootstrap it needs one pass
-instead of hundreds, and differences and means of metrics are differences and means of influences.
+Rows of one user depend on one another, so users are the units that vary. A metric's influence of user c is
+the change of the metric, to first order, when c is drawn once more; the sum of its squares is the metric's
+variance. Against a bootstrap it needs one pass instead of hundreds, and differences and means of metrics are
+differences and means of influences.
 
-- AUC: `sum over c's positives of (V - A) / P + sum over c's negatives of (V - A) / Q` with the placement V of each row, P positives and
-  Q negatives (DeLong et al. 1988, for rows in clusters by Obuchowski 1997, Nonparametric analysis of clustered ROC curve data).
+- AUC: `sum over c's positives of (V - A) / P + sum over c's negatives of (V - A) / Q` with the placement V of
+  each row, P positives and Q negatives (DeLong et al. 1988, for rows in clusters by Obuchowski 1997,
+  Nonparametric analysis of clustered ROC curve data).
 - GAUC: `n_c (A_c - G) / sum n`, a ratio of sums over users with both classes.
 - Log loss and other means over rows: `sum over c's rows of (loss - mean) / rows`; RMSE by the delta method.
 
@@ -31,20 +33,20 @@ from mgoe.evaluation.rows import ALL
 from mgoe.metrics import Task
 
 FEWEST = 20
-"""Users with labels, for AUC with positives and with negatives, for GAUC with both, below which their spread says nothing of chance: the
-influence of the only one is zero."""
+"""Fewest users with labels (for AUC with positives and with negatives, for GAUC with both) for an interval. The
+influence of a single user is zero, so noise would look certain."""
 
 
 @dataclass(frozen=True)
 class Influence:
-    """Metrics of one set of predictions, and what each user does to them.
+    """Metrics of one set of predictions, and the influence of each user on them.
 
     Attributes:
         names: Task and metric of each column.
         values: The metrics. Shape (M,).
         users: Rising. Shape (C,).
-        parts: Influence of each user; a column sums to 0, or is NaN where the metric does not exist or fewer than `FEWEST` users carry it.
-            Shape (C, M).
+        parts: Influence of each user; a column sums to 0, or is NaN where the metric does not exist or fewer
+            than `FEWEST` users carry it. Shape (C, M).
     """
 
     names: tuple[tuple[str, str], ...]
@@ -53,7 +55,7 @@ class Influence:
     parts: NDArray[np.float32]
 
     def __sub__(self, other: Influence) -> Influence:
-        """Paired difference: both must be of the same examples and tasks."""
+        """Return the paired difference; both must be of the same examples and tasks."""
         if self.names != other.names or not np.array_equal(self.users, other.users):
             raise ValueError("influences can only be subtracted when they are of the same tasks and users")
         return Influence(self.names, self.values - other.values, self.users, self.parts - other.parts)
@@ -62,7 +64,7 @@ class Influence:
         """Write one safetensors file.
 
         Raises:
-            OutputError: It cannot be written, for want of space or rights.
+            OutputError: It cannot be written, for lack of space or rights.
         """
         with output_errors(path, SafetensorError):
             save_file(
@@ -86,12 +88,15 @@ class Influence:
             raise OutputError(path, "no such file; `mgoe run` writes it") from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise OutputError(
-                path, f"cannot be read ({error}); `mgoe run` or `compare` writes it anew"
+                path, f"cannot be read ({error}); run `mgoe run` or `mgoe compare` again"
             ) from None
 
 
 def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Users that carry each metric: those who move it. The others, without a label say, tell nothing of chance. (C, M) -> (M,)."""
+    """Count the users who contribute to each metric; the others, such as those without a label, do not move it.
+
+    (C, M) -> (M,).
+    """
     return (parts != 0).sum(0)
 
 
@@ -101,10 +106,11 @@ def user_influence(
     users: NDArray[np.integer],
     tasks: Sequence[Task],
 ) -> Influence:
-    """Metrics of predictions with each user's influence on them.
+    """Return the metrics of predictions with each user's influence on them.
 
-    Columns are `auc`, `gauc` and `logloss` of each binary task, `rmse` and `mae` of each regression, and the means over binary tasks
-    `all.auc`, `all.gauc` and `all.ranking`, taken where they exist, as `measure` takes them.
+    Columns are `auc`, `gauc` and `logloss` of each binary task, `rmse` and `mae` of each regression, and the
+    means over binary tasks `all.auc`, `all.gauc` and `all.ranking`, taken where they exist, as `measure`
+    takes them.
 
     Args:
         scores, labels: As for `measure`. Shape (N, T).

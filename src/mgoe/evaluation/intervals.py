@@ -1,17 +1,19 @@
-"""Intervals of metrics and of leads over baselines: one bootstrap over users and seeds, p values, Holm's correction.
+"""Intervals of metrics and of leads over baselines: one bootstrap over users and seeds, p values, Holm's
+correction.
 
-A lead is the mean over seeds of paired differences on the same rows. Redrawing the users moves it, to first order, by
+A lead is the mean over seeds of paired differences on the same rows. Redrawing the users moves it, to first
+order, by
 
     sum over users c of (w_c - 1) * mean over seeds of influence_c,     w_c ~ Poisson(1),
 
-which is what a bootstrap over users does without measuring anything a second time (multiplier bootstrap; van der
-Vaart & Wellner 1996, 3.6). Seeds are too few to redraw: three seeds have ten different samples, none wider than
-the three. Their mean moves by s / sqrt(seeds) times a draw of Student's t with seeds - 1 degrees of freedom, the
-bootstrap of a normal sample. Both movements add up, and all baselines of a table share the draws. With one seed only
-users vary, and the interval says nothing about seeds.
+which is what a bootstrap over users does without measuring anything a second time (multiplier bootstrap; van
+der Vaart & Wellner 1996, 3.6). Seeds are too few to redraw: three seeds have ten different samples, none
+wider than the three. Their mean moves by s / sqrt(seeds) times a draw of Student's t with seeds - 1 degrees
+of freedom, the bootstrap of a normal sample. Both movements add up, and all baselines of a table share the
+draws. With one seed only users vary, and the interval says nothing about seeds.
 
-The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement. p is twice the share
-of movements that reach d, so p < .05 where the interval excludes zero, up to a draw.
+The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement. p is twice the
+share of movements that reach d, so p < .05 where the interval excludes zero, up to a draw.
 
 Axes: `C` users or random groups of them, `M` metrics, `B` draws, `V` baselines.
 """
@@ -30,8 +32,8 @@ from mgoe.evaluation.influence import Influence, carriers
 LEVEL = 0.95
 DRAWS = 10_000
 GROUPS = 512
-"""Number of random groups of users that are drawn as one. The variance stays the same, up to three hundredths of an
-interval, and the cost no longer grows with the number of users."""
+"""Number of random groups of users that are drawn as one. The variance stays the same, up to three hundredths
+of an interval, and the cost no longer grows with the number of users."""
 _BLOCK = 1000
 
 
@@ -48,8 +50,8 @@ class Estimate:
         by_seed: The values of the single seeds.
         users: How many test users (or groups of them) contribute to the metric.
         p: Two-sided p value of no difference; NaN for a model's own value.
-        adjusted: p after Holm's correction over the baselines, for the same task and metric; NaN for a baseline that
-            shares fewer seeds with the model than others do.
+        adjusted: p after Holm's correction over the baselines, for the same task and metric; NaN for a
+            baseline that shares fewer seeds with the model than others do.
     """
 
     model: str
@@ -102,7 +104,8 @@ def find_leads(
     Args:
         model: Its name.
         ours: Its influence by seed, on the same rows as all others.
-        baselines: Theirs, by name. Seeds that both have are compared; a baseline that shares none is left out.
+        baselines: Theirs, by name. Seeds that both have are compared; a baseline that shares none is left
+            out.
         seed: Of the draws.
         draws: B.
     """

@@ -1,8 +1,7 @@
-"""An influence in a few kilobytes of text: what a table needs of a cell, so that it can stand in one far from where it was fitted.
+"""Pack an influence into a few kilobytes of text, so that a table can be computed far from where a model was fitted.
 
-Influences are rounded to 32,767 steps of the largest of their metric; values are kept as they are. A lead is a difference of influences
-that are nearly equal, of which one user in a long tail can be the largest: of fewer steps (lines of earlier versions have 127) an interval
-shows the rounding.
+Influences are rounded to 32,767 steps of the largest one of their metric; values are kept exactly. A lead is a
+difference of influences that are nearly equal, so with fewer steps the rounding would show in its interval.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from mgoe.evaluation.influence import Influence
 
 STEPS = np.iinfo(np.int16).max
 STEPS_BEFORE = np.iinfo(np.int8).max
-"""Of lines that do not say."""
+"""Of lines without `steps`."""
 
 
 def pack(influence: Influence) -> dict[str, Any]:
-    """As plain values. The influence must be dealt: its users are then numbers from 0 on."""
-    largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN where nothing is known of chance
+    """Return an influence as plain values. Its users must be groups numbered from 0, see `group_users`."""
+    largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN without an interval
     steps = np.divide(STEPS, largest, out=np.zeros_like(largest), where=largest > 0)
     parts = np.rint(np.nan_to_num(influence.parts * steps)).astype("<i2")
     return {
@@ -37,10 +36,10 @@ def pack(influence: Influence) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> Influence:
-    """The inverse of `pack`, but for the rounding.
+    """Return the influence that `pack` wrote, up to rounding.
 
     Raises:
-        ValueError, TypeError, KeyError: It is not what `pack` gives.
+        ValueError, TypeError, KeyError: The values were not written by `pack`.
     """
     names = tuple((task, metric) for task, _, metric in (name.rpartition(".") for name in packed["metrics"]))
     values, largest = (

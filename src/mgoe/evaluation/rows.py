@@ -1,4 +1,4 @@
-"""The rows of `metrics.json`: one number a row, the same shape for every model, seed, split, slice, task and metric."""
+"""The rows of `metrics.json`: one number per model, seed, split, slice, task and metric."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mgoe._util.files import write_text
 from mgoe.errors import OutputError
 
 ALL = "all"
-"""The slice of every row, and the task that stands for the mean over tasks."""
+"""Name of the slice of all examples, and of the task that stands for the mean over tasks."""
 
 
 class Row(TypedDict):
-    """One measured number. A value that does not exist is NaN here and null in the file."""
+    """One measured number. A missing value is NaN here and null in the file."""
 
     model: str
     seed: int
@@ -28,7 +28,7 @@ class Row(TypedDict):
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write `metrics.json`, whole or not at all; a row a line, so that two runs can be compared line by line."""
+    """Write `metrics.json` atomically, one row per line, so that two runs can be compared by line."""
     lines = [
         json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows
     ]
@@ -52,5 +52,5 @@ def read_rows(path: Path) -> list[Row]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise OutputError(
             path,
-            f"holds no metrics ({type(error).__name__}: {error}); `mgoe run` or `compare` writes it anew",
+            f"holds no metrics ({type(error).__name__}: {error}); run `mgoe run` or `mgoe compare` again",
         ) from None

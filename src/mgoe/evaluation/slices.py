@@ -1,4 +1,4 @@
-"""Parts of the examples that are worth a look of their own, as masks.
+"""Slices of the examples, as masks.
 
 Axes: `N` examples, `E` events of the history.
 """
@@ -18,20 +18,20 @@ Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
 
 def unseen(
-    codes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]
+    nodes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Nodes that the snapshot an example reads does not know.
+    """Return which examples have a node that their snapshot does not know.
 
     Args:
-        codes: Users or items; negative where the log never had them. Shape (N,).
+        nodes: Users or items by index; negative if the log never had them. Shape (N,).
         snapshots: Which snapshot each example reads. Shape (N,).
-        known_at: Nodes known at each snapshot; they are the codes below. Shape (snapshots,).
+        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape (snapshots,).
     """
-    return (codes < 0) | (codes >= known_at[snapshots])
+    return (nodes < 0) | (nodes >= known_at[snapshots])
 
 
 def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """By the number of events of the user at the example's snapshot (see `known_before`): none, few, some, many. Shape (N,)."""
+    """Slice by the number of events of the user at the example's snapshot (see `known_before`). Shape (N,) each."""
     return {
         "activity-none": events == 0,
         "activity-few": (events > 0) & (events < FEW),
@@ -43,7 +43,7 @@ def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
 def history_age(
     buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cuts: NDArray[np.integer]
 ) -> dict[str, NDArray[np.bool_]]:
-    """By the buckets between the last event an example may know and itself: the nearer half, its median included, and the farther.
+    """Slice by the age of the history in buckets: the half up to the median, and the older half.
 
     Args:
         buckets: Shape (N,).
@@ -61,11 +61,11 @@ def known_before(
     items: NDArray[np.integer],
     snapshots: NDArray[np.integer],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """What the history that each example reads knows of it. Memory goes by examples and nodes; the history is passed by in parts.
+    """Return what the history of each example knows about it. Memory grows with examples and nodes, not with the history.
 
     Args:
-        history: Parts of it, in any order.
-        users: Negative where the log never had them. Shape (N,).
+        history: Parts of the history, in any order.
+        users: Negative if the log never had them. Shape (N,).
         items: Likewise. Shape (N,).
         snapshots: Shape (N,).
 
@@ -76,7 +76,7 @@ def known_before(
     numbers, number = np.unique(snapshots, return_inverse=True)
     events = np.zeros((len(numbers), size), np.int64)
     pairs, pair = np.unique(users.astype(np.int64) * width + items, return_inverse=True)
-    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every pair has a place
+    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every search ends inside
     known_at = np.full(len(pairs), NEVER)
     for some_users, some_items, since in history:
         ours = some_users < size
@@ -103,13 +103,13 @@ def make_slices(
     items_at: NDArray[np.integer],
     history: Iterable[Part],
 ) -> dict[str, NDArray[np.bool_]]:
-    """All slices of a set of examples by name.
+    """Return all slices of a set of examples by name.
 
     Args:
         users, items, buckets, snapshots: Of the examples. Shape (N,) each.
         cuts: Last bucket of each snapshot.
         users_at, items_at: Nodes known at each snapshot.
-        history: Read once, a part at a time.
+        history: Read once, part by part.
     """
     events, new = known_before(history, users, items, snapshots)
     return {

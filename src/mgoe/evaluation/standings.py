@@ -186,7 +186,8 @@ def verdict(standings: Standings) -> str:
         if column == MEAN
         else f"In {head(column)}, {standings.reference} is",
         "first" if place == 1 else f"number {place}",
-        f"of {len(judged) + 1}. Its interval lies {'below' if sign < 0 else 'above'} zero against {len(ahead)} of {len(judged)}",
+        f"of {len(judged) + 1}. Its interval lies {'below' if sign < 0 else 'above'} zero against "
+        f"{len(ahead)} of {len(judged)}",
         f"({sure} after Holm's correction), {'above' if sign < 0 else 'below'} zero against {behind}.",
     ]
     parts += ["With one seed intervals speak of users alone."] * (len(judged[0].by_seed) == 1)

@@ -51,8 +51,8 @@ def log_losses(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
 def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibration:
     """Expected calibration error over bins of equally many rows (Nguyen and O'Connor, 2015).
 
-    Equal widths would put nearly all rows of a rare task into one bin. Equal predictions share a bin, so that the order of rows
-    changes nothing.
+    Equal widths would put nearly all rows of a rare task into one bin. Equal predictions share a bin, so that
+    the order of rows changes nothing.
 
     Args:
         labels: Positive where above 0, missing where NaN. Shape (N,).

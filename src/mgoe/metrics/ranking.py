@@ -50,7 +50,8 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
-    """AUC within each group, weighted by the group's rows (impressions), over groups with both classes (Zhu et al., KDD 2017).
+    """AUC within each group, weighted by the group's rows (impressions), over groups with both classes (Zhu
+    et al., KDD 2017).
 
     Args:
         labels: Positive where above 0, missing where NaN. Shape (N,).
@@ -105,8 +106,8 @@ def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
         scores: Any monotone scale. Shape (N,).
 
     Returns:
-        For a positive, the share of negatives below it; for a negative, the share of positives above it. All NaN with one class
-        only or a NaN score. Shape (N,).
+        For a positive, the share of negatives below it; for a negative, the share of positives above it. All
+        NaN with one class only or a NaN score. Shape (N,).
     """
     positive, scores = np.asarray(labels) > 0, np.asarray(scores)
     n_up = int(positive.sum())
@@ -129,7 +130,8 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
     """Share of queries with a relevant item among the first k (HR@k).
 
     Args:
-        ranks: Rank of each relevant item in its query's list, from 1; a half where it is tied, NaN where it is not known. Shape (N,).
+        ranks: Rank of each relevant item in its query's list, from 1; a half where it is tied, NaN where it
+            is not known. Shape (N,).
         queries: Query of each. Every query has a relevant item. Shape (N,).
         k: Depth.
     """
@@ -142,7 +144,8 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
 
 
 def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
-    """Mean over queries of the discounted gain of relevant items among the first k, over the best reachable (Järvelin, 2002).
+    """Mean over queries of the discounted gain of relevant items among the first k, over the best reachable
+    (Järvelin, 2002).
 
     Gains are 0 or 1 and the discount is 1 / log2(1 + rank). Arguments as for `hit_rate_at`.
     """

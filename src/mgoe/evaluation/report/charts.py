@@ -127,7 +127,9 @@ def line_chart(
 def reliability_chart(
     points: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, int], label: str
 ) -> Svg:
-    """Observed share over mean prediction of each bin, a line a model, the first on top; logarithmic where predictions span two decades."""
+    """Observed share over mean prediction of each bin, a line a model, the first on top; logarithmic where
+    predictions span two decades.
+    """
     width = 340
     svg = Svg(width, 330, label)
     predicted = [p for model in points.values() for p in finite(model["predicted"]) if p > 0]
@@ -165,7 +167,8 @@ def heat_map(
     users: Sequence[int],
     items: Sequence[int],
 ) -> Svg:
-    """Lift between macro nodes: warm where a user macro node takes more of an item macro node than expected. Bars are members.
+    """Lift between macro nodes: warm where a user macro node takes more of an item macro node than expected.
+    Bars are members.
 
     Args:
         lift: Shape (Ku, Ki).

@@ -55,7 +55,9 @@ def _board(standings: Standings) -> dict[str, Any]:
 
 
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
-    """Leads over every baseline, a drawing a metric, the mean first; strong where they hold after Holm's correction."""
+    """Leads over every baseline, a drawing a metric, the mean first; strong where they hold after Holm's
+    correction.
+    """
     columns = main_columns(summarise(standings.rows))
     plots = []
     for column in sorted(columns, key=lambda column: column != MEAN):

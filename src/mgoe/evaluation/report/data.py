@@ -21,7 +21,8 @@ class MacroView:
     Attributes:
         lift: Score between macro nodes over the score expected from their sums, smoothed. Shape (Ku, Ki).
         user_sizes, item_sizes: Members. Shape (Ku,), (Ki,).
-        user_members, item_members: Ids of a few members, those of the highest score sums first; a list a macro node.
+        user_members, item_members: Ids of a few members, those of the highest score sums first; a list a
+            macro node.
         cold_users, cold_items: Nodes without a macro node.
     """
 

@@ -37,7 +37,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: groups of columns with their spans, the columns, and named lines. `strong` is the line of the report's model."""
+    """A table: groups of columns with their spans, the columns, and named lines. `strong` is the line of the
+    report's model.
+    """
 
     groups: Sequence[tuple[str, int]]
     columns: Sequence[str]
@@ -101,7 +103,9 @@ def slice_grid(data: ReportData) -> Grid | None:
 
 
 def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
-    """Differences to each baseline with half of their interval; marked where the interval leaves out 0 on the good side."""
+    """Differences to each baseline with half of their interval; marked where the interval leaves out 0 on the
+    good side.
+    """
     columns = [
         c
         for c in dict.fromkeys((d.task, d.metric) for d in differences)
@@ -123,7 +127,9 @@ def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
 
 
 def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Grid:
-    """Macro nodes, largest first: members, their share, the three macro nodes of the other side they go with, and some ids."""
+    """Macro nodes, largest first: members, their share, the three macro nodes of the other side they go with,
+    and some ids.
+    """
     lines = []
     for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
         liked = np.argsort(-lift[node], kind="stable")[:3]
@@ -144,7 +150,9 @@ def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, o
 
 
 def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
-    """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items lie side by side."""
+    """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items
+    lie side by side.
+    """
     users, items = (
         np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN])
         for sizes in (view.user_sizes, view.item_sizes)
