@@ -68,12 +68,10 @@ def report_data(models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, b
         "curves": curves,
         "reliability": reliability,
         "macro": _macro(rng),
-        "history_age": "Every model reads the same history: the snapshot at the last cut before its window. Test examples lie 1 to 19 "
-        "buckets (days) after it, 9.4 on average.",
-        "negatives": "Negatives: three for each positive example, drawn from the events of the same day, dropped only if the user did "
-        "that item that day.",
+        "history_age": "Every model reads the same history: the snapshot at the last cut before its window.",
+        "negatives": "Negatives: three per positive example, from the events of the same day.",
         "notes": ["Validation picked the epoch; test was read once."],
-        "settings": "data:\n  log: [tmall.parquet]\n  bucket: 1d\ntasks:\n- name: click\n- name: fav\n- name: buy\n",
+        "settings": "data:\n  log: [tmall.parquet]\n  bucket: 1d\ntasks:\n- name: click\n- name: fav\n",
         "command": "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --out runs/tmall",
     }
     return ReportData(**(whole | changes))

@@ -51,7 +51,7 @@ def influence(value: float, parts: np.ndarray) -> Influence:
 @up_to(15)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
 def test_leads_are_those_of_a_naive_loop(seed: int, baselines: int, metrics: int, seeds: int):
-    """Every draw, baseline and metric by itself: sums over users of (weight - 1) times the mean of the seeds' paired influences."""
+    """Every draw, baseline and metric by itself: sums of (weight - 1) times the mean paired influence."""
     rng, users, draws = np.random.default_rng(seed), 7, 50
     names = tuple(("t", str(m)) for m in range(metrics))
 
@@ -122,7 +122,7 @@ def test_an_interval_equals_that_of_drawing_users_and_measuring_again(seed: int)
 
 
 def test_a_lead_over_equally_good_baselines_is_seldom_claimed():
-    """Five baselines of equal skill on new users each time: each interval holds 0 at its level, and Holm's correction keeps the family's."""
+    """Five equally good baselines, new users each time: intervals keep their level, Holm's correction the family's."""
     inside, claimed = [], []
     for world in range(200):
         labels, scores, users = made_up(world, users=100, rows=600, missing=0)
@@ -161,7 +161,7 @@ def test_intervals_cover_the_truth_at_their_level():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_model_s_own_interval_has_the_width_of_the_closed_form(seeds):
-    """t times the root of the variance over users plus that over seeds, a little wider where both are added."""
+    """The root of the variance over users plus that over seeds, a little wider if both are added."""
     labels, scores, users = made_up(1, users=400, rows=4000, missing=0)
     logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
     rngs = [np.random.default_rng(seed) for seed in range(seeds)]

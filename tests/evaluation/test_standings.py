@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mgoe.evaluation import Influence, Standings, find_leads, latex, markdown, verdict
 from mgoe.evaluation.report.comparison import forest_plots
-from mgoe.evaluation.standings import differences, quality
+from mgoe.evaluation.sheets import differences, quality
 from tests.effort import up_to
 
 MEAN = ("all", "ranking")
@@ -72,7 +72,7 @@ def test_a_model_with_fewer_seeds_is_neither_the_best_nor_beaten():
     assert {name: cells[-1].text for name, cells in lines.lines} == {"b": "1", "c": "3"}
     assert {name: cells[-2].text == "-" for name, cells in lines.lines} == {"b": True, "c": False}
     assert (
-        "a is first of 2. Its interval lies above zero against 1 of 1 (1 after Holm's correction)"
+        "a is first of 2. Its interval is above zero against 1 of 1 (1 after Holm's correction)"
         in verdict(found)
     )
     assert verdict(found).endswith("Not counted: 1 that shares fewer seeds with it.")
@@ -121,9 +121,9 @@ def test_a_name_with_a_bar_is_one_cell():
     assert line.count("|") - 1 == head.count("|")
 
 
-def test_one_seed_speaks_of_users_alone():
+def test_with_one_seed_the_verdict_says_so():
     assert verdict(standings({"a": {0: 0.7}, "b": {0: 0.6}})).endswith(
-        "With one seed intervals speak of users alone."
+        "With one seed intervals are over users alone."
     )
 
 
@@ -134,7 +134,7 @@ def test_what_was_not_measured_has_no_place():
 
 @pytest.mark.parametrize(
     ("ours", "said"),
-    [(0.5, "first of 2. Its interval lies below zero against 1 of 1"), (0.9, "number 2 of 2")],
+    [(0.5, "first of 2. Its interval is below zero against 1 of 1"), (0.9, "number 2 of 2")],
 )
 def test_errors_are_better_when_lower(ours, said):
     found = standings({"a": {0: ours, 1: ours, 2: ours}, "b": {0: 0.7, 1: 0.7, 2: 0.7}}, ("stay", "rmse"))
@@ -167,4 +167,4 @@ def test_models_of_which_the_same_is_said_share_a_sentence():
         missing={"b": waiting, "c": "failed with seed 1: killed_by 9", "d": waiting},
         notes=["Made twice."],
     )
-    assert found.below == [f"b, d: {waiting}", "c: failed with seed 1: killed_by 9", "Made twice."]
+    assert found.remarks == [f"b, d: {waiting}", "c: failed with seed 1: killed_by 9", "Made twice."]

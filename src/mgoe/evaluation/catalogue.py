@@ -3,8 +3,8 @@
 A query is one user of the split; relevant are the items that this user did the task on in the split. The
 catalogue is every item known at the snapshot, those the user knows already included, since people do come
 back. An item that came later cannot be ranked by anyone and is no relevant item either. Equal scores share
-their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has no order: its
-query is NaN, and so is the mean over queries.
+their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has no order:
+its query is NaN, and so is the mean over queries.
 
 Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `Q` queries.
 """
@@ -46,7 +46,8 @@ def rank_catalogue(
         score: The model.
         labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
         tasks: T of them.
-        catalogue: Number of items known at the snapshot that the split reads, which have the indices below it.
+        catalogue: Number of items known at the snapshot that the split reads, which have the indices below
+            it.
         queries: Users drawn among those with something relevant; all of them if they are fewer.
         k: Depths.
         model, seed, split: Written into the rows.
@@ -129,7 +130,8 @@ def _ranks(
 
 
 def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has none.
+    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has
+    none.
 
     Args:
         scores: Of every item. Shape (I,).

@@ -52,9 +52,8 @@ def measure(
 def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:
-    """Return the points of a reliability diagram per binary task: `predicted`, `observed` and `rows` of bins of
-    equally many rows.
-    """
+    """Return the points of a reliability diagram per binary task: `predicted`, `observed` and `rows` of bins
+    of equally many rows."""
     found = {
         task.name: metrics.calibration(labels[:, t], scores[:, t], bins)
         for t, task in enumerate(tasks)

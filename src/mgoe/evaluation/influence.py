@@ -5,8 +5,8 @@ the change of the metric, to first order, when c is drawn once more; the sum of 
 variance. Against a bootstrap it needs one pass instead of hundreds, and differences and means of metrics are
 differences and means of influences.
 
-- AUC: `sum over c's positives of (V - A) / P + sum over c's negatives of (V - A) / Q` with the placement V of
-  each row, P positives and Q negatives (DeLong et al. 1988, for rows in clusters by Obuchowski 1997,
+- AUC: `sum over c's positives of (V - A) / P + sum over c's negatives of (V - A) / Q` with the placement V
+  of each row, P positives and Q negatives (DeLong et al. 1988, for rows in clusters by Obuchowski 1997,
   Nonparametric analysis of clustered ROC curve data).
 - GAUC: `n_c (A_c - G) / sum n`, a ratio of sums over users with both classes.
 - Log loss and other means over rows: `sum over c's rows of (loss - mean) / rows`; RMSE by the delta method.
@@ -33,8 +33,8 @@ from mgoe.evaluation.rows import ALL
 from mgoe.metrics import Task
 
 FEWEST = 20
-"""Fewest users with labels (for AUC with positives and with negatives, for GAUC with both) for an interval. The
-influence of a single user is zero, so noise would look certain."""
+"""Fewest users with labels (for AUC with positives and with negatives, for GAUC with both) for an interval.
+The influence of a single user is zero, so noise would look certain."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Influence:
 
 
 def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count the users who contribute to each metric; the others, such as those without a label, do not move it.
+    """Count the users who contribute to each metric; the others, such as those without a label, do not move
+    it.
 
     (C, M) -> (M,).
     """

@@ -1,8 +1,9 @@
-"""Pack an influence into a few kilobytes of text, so that a table can be computed far from where a model was fitted.
+"""Pack an influence into a few kilobytes of text, so that a table can be computed far from where a model was
+fitted.
 
-Influences are rounded to 32,767 steps of the largest one of their metric; values are kept exactly. A lead is a
-difference of influences that are nearly equal, so with fewer steps the rounding would show in its interval.
-"""
+Influences are rounded to 32,767 steps of the largest one of their metric; values are kept exactly. A lead is
+a difference of influences that are nearly equal, so with fewer steps the rounding would show in its
+interval."""
 
 from __future__ import annotations
 

@@ -25,13 +25,17 @@ def unseen(
     Args:
         nodes: Users or items by index; negative if the log never had them. Shape (N,).
         snapshots: Which snapshot each example reads. Shape (N,).
-        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape (snapshots,).
+        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape
+            (snapshots,).
     """
     return (nodes < 0) | (nodes >= known_at[snapshots])
 
 
 def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """Slice by the number of events of the user at the example's snapshot (see `known_before`). Shape (N,) each."""
+    """Slice by the number of events of the user at the example's snapshot (see `known_before`).
+
+    Shape (N,) each.
+    """
     return {
         "activity-none": events == 0,
         "activity-few": (events > 0) & (events < FEW),
@@ -61,7 +65,8 @@ def known_before(
     items: NDArray[np.integer],
     snapshots: NDArray[np.integer],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return what the history of each example knows about it. Memory grows with examples and nodes, not with the history.
+    """Return what the history of each example knows about it. Memory grows with examples and nodes, not with
+    the history.
 
     Args:
         history: Parts of the history, in any order.

@@ -1,4 +1,4 @@
-"""Rows of metrics as a table: the mean over seeds and its spread, on the terminal or as Markdown."""
+"""Rows of metrics as a table: the mean over seeds and its spread, for the terminal or as Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Column = tuple[str, str]
 """Task and metric."""
 
 MEAN: Column = (ALL, "ranking")
-"""Of AUC and GAUC over tasks."""
+"""Mean of AUC and GAUC over tasks."""
 LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
@@ -47,7 +47,7 @@ class Summary:
 
 
 def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
-    """Mean and spread over seeds, by model and by task and metric, both in order of appearance."""
+    """Return mean and spread over seeds by model, and by task and metric, in order of appearance."""
     found = by_seed(rows, split, slice)
     return {
         model: {column: _summary([*seeds.values()]) for column, seeds in columns.items()}
@@ -58,7 +58,7 @@ def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dic
 def by_seed(
     rows: Iterable[Row], split: str = "test", slice: str = ALL
 ) -> dict[str, dict[Column, dict[int, float]]]:
-    """Values a seed, by model and by task and metric, in order of appearance."""
+    """Return values by seed for each model, task and metric, in order of appearance."""
     values: dict[str, dict[Column, dict[int, float]]] = {}
     for row in rows:
         if row["split"] == split and row["slice"] == slice:
@@ -69,30 +69,30 @@ def by_seed(
 
 
 def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
-    """AUC and GAUC (or RMSE and rank correlation) of each task, then the mean of AUC and GAUC over tasks."""
+    """Return AUC and GAUC (or RMSE and rank correlation) of each task, then their mean over tasks."""
     present = list(dict.fromkeys(column for columns in summaries.values() for column in columns))
     return [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == MEAN]
 
 
 def headline(summaries: Mapping[str, Mapping[Column, Summary]]) -> Column:
-    """The one column that stands for a model: the mean of AUC and GAUC, else the first there is."""
+    """Return the column that ranks models: the mean of AUC and GAUC, else the first one."""
     columns = main_columns(summaries)
     return MEAN if MEAN in columns or not columns else columns[0]
 
 
 def title(metric: str) -> str:
-    """A metric's name for people."""
+    """Return a metric's name for people."""
     name, at, depth = metric.partition("@")
     return f"{name.upper()}@{depth}" if at else TITLES.get(metric, metric.replace("_", " "))
 
 
 def head(column: Column) -> str:
-    """A column's name for people."""
+    """Return a column's name for people."""
     return title(column[1]) if column[0] == ALL else f"{column[0]} {title(column[1])}"
 
 
 def pipes(lines: Iterable[Sequence[str]]) -> str:
-    """Lines of a Markdown table."""
+    """Join cells to a Markdown table."""
     return (
         "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
         + "\n"
@@ -100,14 +100,16 @@ def pipes(lines: Iterable[Sequence[str]]) -> str:
 
 
 def distance(metric: str, value: float) -> float:
-    """How far a value is from the best possible, up to a constant: smaller is better."""
+    """Return the distance of a value from the best possible one, up to a constant; smaller is better."""
     if metric == "predicted_over_observed":
         return abs(np.log(value)) if value > 0 else np.inf
     return value if LOWER.fullmatch(metric) else -value
 
 
 def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
-    """Models whose mean is the best of a column, to the four digits shown; none if there is only one model."""
+    """Return the models with the best mean of a column, to the four digits shown; none if there is one
+    model.
+    """
     distances = {
         m: round(distance(column[1], columns[column].mean), 4)
         for m, columns in summaries.items()
@@ -118,14 +120,14 @@ def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> s
 
 
 def show(summary: Summary | None) -> str:
-    """A number as printed: four digits and the spread; `-` for what does not exist."""
+    """Format a mean with four digits and its spread; `-` if it does not exist."""
     if summary is None or np.isnan(summary.mean):
         return "-"
     return f"{summary.mean:.4f}" + ("" if np.isnan(summary.std) else f" ±{summary.std:.4f}")
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
-    """A Markdown table of the test split, a model a line, the best of each column in bold."""
+    """Return a Markdown table of the test split, one line per model, the best of each column in bold."""
     summaries = summarise(rows, "test", ALL)
     columns = main_columns(summaries)
     lines = [["model", *map(head, columns)], ["---", *["---:"] * len(columns)]]
@@ -136,7 +138,7 @@ def markdown_table(rows: Iterable[Row]) -> str:
 
 
 def rich_table(rows: Iterable[Row], split: str = "test", slice: str = ALL, name: str | None = None) -> Table:
-    """The same for the terminal, of any split and slice."""
+    """Return the same table for the terminal, for any split and slice."""
     summaries = summarise(rows, split, slice)
     columns = main_columns(summaries)
     table = Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)

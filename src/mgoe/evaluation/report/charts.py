@@ -13,7 +13,7 @@ from mgoe.evaluation.report.svg import Scale, Svg, finite, padded, short
 WIDTH = 400
 ROW = 22
 COLOURS = 8
-"""Number of `--c1 ...` colours of the style sheet."""
+"""Number of colours `--c1 ...` in the style sheet."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Mark:
 
 
 def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = False) -> Svg:
-    """Values with intervals, a line each. Those far behind the rest stay off the scale and keep their number.
+    """Draw values with intervals, one line each. Values far behind the rest are off the scale and keep their
+    number.
 
     Args:
         marks: In order.
-        label: What it shows.
-        lower_is_better: Which end counts as behind.
+        label: Description of the plot.
+        lower_is_better: Whether large values are behind.
     """
     marks = [mark for mark in marks if math.isfinite(mark.value)]
     front = (min if lower_is_better else max)((mark.value for mark in marks), default=0.0)
@@ -50,7 +51,10 @@ def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = 
 
 
 def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
-    """Differences with intervals around a line at 0, a line each. The closest third sets the scale."""
+    """Draw differences with intervals around a line at 0, one line each.
+
+    The closest third sets the scale.
+    """
     marks = [mark for mark in marks if math.isfinite(mark.value)]
     away = [abs(mark.value) for mark in marks]
     near = math.inf if len(marks) < 4 else 5 * float(np.quantile(away, 1 / 3))
@@ -105,7 +109,7 @@ def _intervals(
 def line_chart(
     series: Sequence[Sequence[tuple[float, float]]], label: str, best: Sequence[tuple[float, float]] = ()
 ) -> Svg:
-    """Thin lines over whole steps (epochs), with a dot where each was best."""
+    """Draw thin lines over whole steps (epochs), with a dot at the best step of each."""
     svg = Svg(180, 118, label)
     steps = [x for line in series for x, _ in line] or [1.0]
     across = Scale((min(steps), max(steps)), (38, 172))
@@ -127,8 +131,9 @@ def line_chart(
 def reliability_chart(
     points: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, int], label: str
 ) -> Svg:
-    """Observed share over mean prediction of each bin, a line a model, the first on top; logarithmic where
-    predictions span two decades.
+    """Draw the observed share over the mean prediction of each bin, one line per model, the first on top.
+
+    The axes are logarithmic if predictions span two decades.
     """
     width = 340
     svg = Svg(width, 330, label)
@@ -167,8 +172,10 @@ def heat_map(
     users: Sequence[int],
     items: Sequence[int],
 ) -> Svg:
-    """Lift between macro nodes: warm where a user macro node takes more of an item macro node than expected.
-    Bars are members.
+    """Draw the lift between macro nodes: warm if a user macro node takes more of an item macro node than
+    expected.
+
+    Bars show members.
 
     Args:
         lift: Shape (Ku, Ki).
@@ -179,9 +186,7 @@ def heat_map(
     left, top, bar = 34.0, 34.0, 44.0
     wide, tall = cell * len(items), cell * len(users)
     svg = Svg(left + wide + bar + 8, top + tall + bar + 8, "Lift between user and item macro nodes")
-    depth = np.clip(
-        np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1
-    )  # 8 times as much, or an eighth, is the full colour
+    depth = np.clip(np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1)  # full colour from 8 times or an eighth
     every = max(1, math.ceil(11 / cell))
     for row, u in enumerate(users):
         y = top + row * cell
@@ -219,7 +224,7 @@ def heat_map(
 def gate_bars(
     weights: Sequence[Sequence[float]], tasks: Sequence[str], experts: Sequence[str], label: str
 ) -> Svg:
-    """For each task, the share of each expert in what its tower reads."""
+    """Draw, per task, the share of each expert in what its tower reads."""
     svg = Svg(WIDTH, 30 * len(tasks) + 6, label)
     left = min(110, 12 + 7 * max((len(task) for task in tasks), default=4))
     for row, (task, shares) in enumerate(zip(tasks, weights, strict=False)):

@@ -1,4 +1,4 @@
-"""The report of a comparison: each question with its tables and a forest plot a metric."""
+"""The report of a comparison: each question with its tables and one forest plot per metric."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from mgoe._util.files import write_text
 from mgoe.evaluation.report.charts import Mark, difference_plot
 from mgoe.evaluation.report.render import templates
 from mgoe.evaluation.report.svg import Svg
-from mgoe.evaluation.standings import Standings, differences, holds, quality, verdict
+from mgoe.evaluation.sheets import differences, quality, verdict
+from mgoe.evaluation.standings import Standings, is_significant
 from mgoe.evaluation.table import MEAN, MEAN_TITLE, head, main_columns, summarise
 
 TEMPLATE = "comparison.html.j2"
@@ -24,14 +25,14 @@ def render_comparison(
     settings: str = "",
     command: str = "",
 ) -> str:
-    """A comparison as one HTML page that loads nothing.
+    """Return a comparison as one HTML page without external resources.
 
     Args:
         name: Title of the page.
         standings: Every table on every log.
         facts: Short facts by name.
-        settings: Of the comparison, YAML.
-        command: That makes it again.
+        settings: Settings of the comparison as YAML.
+        command: The command that reproduces it.
     """
     boards = [_board(one) for one in standings]
     return templates.get_template(TEMPLATE).render(
@@ -40,7 +41,7 @@ def render_comparison(
 
 
 def write_comparison(path: Path, *args: Any, **kwargs: Any) -> None:
-    """Write the page, whole or not at all; arguments as of `render_comparison`."""
+    """Write the page atomically; arguments as for `render_comparison`."""
     write_text(path, render_comparison(*args, **kwargs))
 
 
@@ -55,9 +56,7 @@ def _board(standings: Standings) -> dict[str, Any]:
 
 
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
-    """Leads over every baseline, a drawing a metric, the mean first; strong where they hold after Holm's
-    correction.
-    """
+    """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
     columns = main_columns(summarise(standings.rows))
     plots = []
     for column in sorted(columns, key=lambda column: column != MEAN):
@@ -67,7 +66,14 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
             if (lead.task, lead.metric) == column and math.isfinite(lead.value)
         ]
         marks = [
-            Mark(lead.baseline or "", lead.value, lead.low, lead.high, lead.by_seed, strong=holds(lead))
+            Mark(
+                lead.baseline or "",
+                lead.value,
+                lead.low,
+                lead.high,
+                lead.by_seed,
+                strong=is_significant(lead),
+            )
             for lead in chosen
         ]
         name = MEAN_TITLE if column == MEAN else head(column)

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values; everything but the rows may be missing."""
+"""The content of a report as plain values; everything but the rows may be missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mgoe.evaluation.rows import ALL, Row
 
 @dataclass(frozen=True)
 class MacroView:
-    """The macro graph of one snapshot and resolution, as people look at it.
+    """The macro graph of one snapshot and resolution, prepared for people.
 
     Attributes:
         lift: Score between macro nodes over the score expected from their sums, smoothed. Shape (Ku, Ki).
@@ -52,8 +52,8 @@ class MacroView:
             edges: Score between macro nodes. Shape (Ku, Ki).
             user_macro, item_macro: Own macro node; Ku or Ki where cold. Shape (U,), (I,).
             user_sums, item_sums: Score sums of nodes. Shape (U,), (I,).
-            user_ids, item_ids: Codes to ids.
-            examples: Members named a macro node.
+            user_ids, item_ids: Functions from indices to ids.
+            examples: Members to name per macro node.
         """
         ku, ki = edges.shape
         edges = edges.astype(np.float64)

@@ -1,4 +1,4 @@
-"""From report data to what the template writes out: sentences, grids and charts."""
+"""Turn report data into the sentences, grids and charts of the template."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mgoe.evaluation.rows import ALL
 from mgoe.evaluation.table import BOUNDS, LOWER, MEAN, MEAN_TITLE, SHOWN, Column, by_seed, summarise, title
 
 RELIABLE_MODELS = 4
-"""Models drawn into a reliability diagram: more lines cannot be told apart."""
+"""Models in a reliability diagram; more lines would be hard to distinguish."""
 
 
 def sections(data: ReportData) -> dict[str, Any]:
-    """Everything the template names; a part that has no data is empty."""
+    """Return everything that the template names; a part without data is empty."""
     differences = [e for e in data.estimates if e.baseline is not None and e.model == data.leader]
     return {
         "data": data,
@@ -51,7 +51,7 @@ def sections(data: ReportData) -> dict[str, Any]:
 
 
 def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
-    """The result in a sentence or two."""
+    """Return the result in one or two sentences."""
     means = {m: found[MEAN].mean for m, found in summarise(data.rows).items() if MEAN in found}
     means = {m: mean for m, mean in means.items() if math.isfinite(mean) and m not in BOUNDS}
     if data.leader not in means:
@@ -61,13 +61,14 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
         "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
     )
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
-    text = f"{data.leader} reaches {means[data.leader]:.4f} on test, as the mean of AUC and GAUC over {tasks}{place}."
+    value = f"{means[data.leader]:.4f}"
+    text = f"{data.leader} reaches {value} on test, the mean of AUC and GAUC over {tasks}{place}."
     baselines = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
     if baselines:
         close = min(baselines, key=lambda e: e.value)
         sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
-        text += f" Against {close.baseline}, its strongest baseline, the difference is {close.value:+.4f}, with a 95 % interval {sure}:"
-        text += f" {close.low:+.4f} to {close.high:+.4f}."
+        text += f" Against {close.baseline}, the strongest baseline, the difference is {close.value:+.4f},"
+        text += f" with a 95 % interval {sure}: {close.low:+.4f} to {close.high:+.4f}."
     return text
 
 
@@ -99,7 +100,7 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
 
 
 def _plot(data: ReportData, column: Column) -> Svg | None:
-    """One metric of all models; nothing where there is no other to stand beside."""
+    """Plot one metric of all models; None if there is only one model."""
     own = {e.model: e for e in data.estimates if e.baseline is None and (e.task, e.metric) == column}
     seeds, marks = by_seed(data.rows), []
     for model, found in summarise(data.rows).items():
@@ -133,7 +134,7 @@ def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[s
 
 
 def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
-    """One metric's differences to all baselines."""
+    """Plot the differences of one metric to all baselines."""
     chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
     marks = [
         Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0)
@@ -143,7 +144,7 @@ def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
 
 
 def _curves(data: ReportData) -> list[dict[str, Any]]:
-    """Validation and training loss of each model, a thin line a seed."""
+    """Plot validation and training loss of each model, one thin line per seed."""
     runs = {model: list(seeds.values()) for model, seeds in data.curves.items() if seeds}
     watched = {
         model: [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in found]
@@ -209,7 +210,7 @@ def _macro(data: ReportData) -> dict[str, Any] | None:
 
 
 def _gates(data: ReportData) -> list[dict[str, Any]]:
-    """Gate use at the best epoch of the first seed: experts of another are others."""
+    """Plot gate use at the best epoch of the first seed; experts of different seeds do not correspond."""
     cards = []
     for model, seeds in data.curves.items():
         weights = next((gates for run in seeds.values() if (gates := _best_gates(run)) is not None), None)

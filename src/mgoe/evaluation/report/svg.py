@@ -1,4 +1,4 @@
-"""The few shapes that charts are made of, as inline SVG whose colours are the page's CSS variables."""
+"""The shapes of the charts as inline SVG, coloured by the page's CSS variables."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Svg:
     """A drawing that scales with its container.
 
     Args:
-        width, height: In user units; about pixels where the container is as wide.
-        label: What it shows, for screen readers.
+        width, height: In user units, about one pixel each at full width.
+        label: Description for screen readers.
     """
 
     def __init__(self, width: float, height: float, label: str):
@@ -91,7 +91,7 @@ _LEAST = 1e-9
 
 
 class Scale:
-    """A straight (or logarithmic) map from values to positions."""
+    """A linear or logarithmic map from values to positions."""
 
     def __init__(self, values: tuple[float, float], positions: tuple[float, float], log: bool = False):
         low, high = values
@@ -105,7 +105,7 @@ class Scale:
         return a + (b - a) * min(max(share, 0), 1)
 
     def ticks(self, about: int = 4) -> list[float]:
-        """Round values inside the scale."""
+        """Return round values inside the scale."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             powers = [10.0**e for e in range(first, last + 1) if self.low <= 10.0**e <= self.high]
@@ -121,23 +121,23 @@ class Scale:
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
-    """Those that exist."""
+    """Return the finite values."""
     return [v for v in values if v is not None and math.isfinite(v)]
 
 
 AIR = 0.08
-"""Of a range, that is left free on either side of it."""
+"""Share of a range left free on either side."""
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
-    """A range around values with some air."""
+    """Return a range around values with some space on either side."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     air = (high - low) * AIR or abs(high) * AIR or 0.5
     return low - air, high + air
 
 
 def short(value: float) -> str:
-    """A tick label without noise."""
+    """Format a tick label."""
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 

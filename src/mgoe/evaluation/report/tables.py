@@ -1,4 +1,4 @@
-"""The tables of a report, as grids that the template only has to write out."""
+"""The tables of a report, as grids that the template writes out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DETAILS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, what stands small beside it, and whether it is the best."""
+    """A number, a small note beside it, and whether it is the best."""
 
     text: str
     note: str = ""
@@ -49,13 +49,13 @@ class Grid:
 
 
 def result_grid(data: ReportData) -> Grid | None:
-    """Every model by AUC and GAUC of each task, and their mean."""
+    """Return AUC and GAUC of each task and their mean, one line per model."""
     summaries = summarise(data.rows)
     return _grid(data, summaries, main_columns(summaries)) if summaries else None
 
 
 def task_grid(data: ReportData, task: str) -> Grid:
-    """Every model by all metrics of one task, with intervals where there are any."""
+    """Return all metrics of one task, one line per model, with intervals if there are any."""
     summaries = summarise(data.rows)
     there = {column for columns in summaries.values() for column in columns}
     return _grid(
@@ -64,7 +64,7 @@ def task_grid(data: ReportData, task: str) -> Grid:
 
 
 def catalogue_grid(data: ReportData) -> Grid | None:
-    """HR@k and NDCG@k of each task and their means."""
+    """Return HR@k and NDCG@k of each task and their means."""
     summaries = summarise(data.rows)
     there = dict.fromkeys(
         c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
@@ -78,7 +78,7 @@ def catalogue_grid(data: ReportData) -> Grid | None:
 
 
 def slice_grid(data: ReportData) -> Grid | None:
-    """Mean of AUC and GAUC of every model on each slice, and the examples it speaks for."""
+    """Return the mean of AUC and GAUC of every model on each slice, with the number of examples."""
     slices = [
         name
         for name in dict.fromkeys(row["slice"] for row in data.rows if row["split"] == "test")
@@ -103,9 +103,7 @@ def slice_grid(data: ReportData) -> Grid | None:
 
 
 def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
-    """Differences to each baseline with half of their interval; marked where the interval leaves out 0 on the
-    good side.
-    """
+    """Return differences to each baseline with half their interval, marked if it excludes 0 on the good side."""
     columns = [
         c
         for c in dict.fromkeys((d.task, d.metric) for d in differences)
@@ -127,9 +125,7 @@ def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
 
 
 def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Grid:
-    """Macro nodes, largest first: members, their share, the three macro nodes of the other side they go with,
-    and some ids.
-    """
+    """Return macro nodes by size: members, share, the three closest nodes of the other side, example ids."""
     lines = []
     for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
         liked = np.argsort(-lift[node], kind="stable")[:3]
@@ -150,9 +146,7 @@ def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, o
 
 
 def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
-    """Macro nodes to draw, the largest if they are many, ordered so that similar users and then their items
-    lie side by side.
-    """
+    """Return the largest macro nodes to draw, ordered so that similar users and items are adjacent."""
     users, items = (
         np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN])
         for sizes in (view.user_sizes, view.item_sizes)
