@@ -1,24 +1,25 @@
-"""A place for a node that the clustering has not seen, from its own edges.
+"""Placing nodes that a snapshot has not placed, by their own pairs and by the rules of a build.
 
-With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own edges, of score
-times a row of `Q`, stretched: whoever has edges can be placed without the rest of the graph. Since `S^T P = Q Sigma`, an item's is the sum
-of score times user vector, divided by `Sigma`, as exactly as the power steps have converged. Its macro node is the one that ties it best.
-All of it is what the build itself does (`Projection`, `likeliest`).
-"""
+With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the
+user's own pairs, of score times a row of `Q`, times a stretch: a user with pairs can be placed without the
+rest of the graph. Since `S^T P = Q Sigma`, an item's vector is the sum of score times user vector, divided by
+`Sigma`, as exactly as the power steps have converged. A node's macro node is the one that is likeliest by its
+pairs. """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.errors import GraphError
-from mgoe.graph.edges import SparseEdges
-from mgoe.graph.likelihood import likeliest
+from mgoe.graph.likelihood import Likeliest
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import OTHER, Side
+from mgoe.graph.pair_rows import OTHER, Block, Side
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import Sketch, divided
-from mgoe.graph.snapshot import Resolution
+from mgoe.graph.sketch import Projection, Sketch, divided
 
 
 @dataclass(frozen=True)
@@ -34,46 +35,86 @@ class Place:
     macro: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Places nodes of one side from blocks of their pairs.
+
+    Attributes:
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        other_sums: Score sum of each node of the other side. Shape (I,) or (U,).
+        other_vectors: Their vectors, or rows of `Q` if they are items. Shape (I, rank) or (U, rank).
+        stretch: Factor of each column of a vector. Shape (rank,).
+        normalize: `degree` or `none`.
+        chances: Of `likelihood.log_chances`, per resolution. Shape (other K, K) each.
+    """
+
+    scores: NDArray[np.int64]
+    other_sums: NDArray[np.float64]
+    other_vectors: NDArray[np.float32]
+    stretch: NDArray[np.float32]
+    normalize: str
+    chances: tuple[NDArray[np.int32], ...]
+
+    @classmethod
+    def of(cls, graph: MacroGraph, side: Side, snapshot: int = -1) -> Placement:
+        """Return the placement of users or of items by a snapshot."""
+        at, settings = graph.snapshots[snapshot], graph.meta["settings"]
+        arrays, sketch = at.arrays, Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
+        if side == "user":
+            sums, vectors, stretch = arrays["basis_sum"] / UNIT, sketch.basis, sketch.stretch
+        else:
+            sums, vectors = arrays["user_sum"].astype(np.float64), arrays["user_vectors"]
+            stretch = divided(np.ones_like(sketch.singular), sketch.singular)
+        chances = tuple(getattr(part, f"{side}_chances") for part in at.resolutions)
+        return cls(graph.fixed_scores, sums, vectors, stretch, settings["normalize"], chances)
+
+    def vectors(self, block: Block, sums: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the vectors of a block's nodes, given their score sums (n,). Shape (n, rank)."""
+        scores, others = self.scores / UNIT, (self.other_sums, self.other_vectors)
+        return Projection(scores, sums, *others, self.stretch, self.normalize)(block)["vectors"]
+
+    def macro(self, block: Block, other_macro: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """Return the macro nodes of a block's nodes.
+
+        Args:
+            block: Of n nodes.
+            other_macro: Macro node of each node of the other side, per resolution; a cold one says nothing.
+
+        Returns:
+            The cold macro node for a node without others. Shape (n, resolutions).
+        """
+        parts = zip(other_macro, self.chances, strict=True)
+        found = [Likeliest(self.scores, macro, chances)(block)["macro"] for macro, chances in parts]
+        return np.stack(found, axis=1)
+
+
 def place(
-    graph: MacroGraph, side: Side, neighbours: ArrayLike, codes: ArrayLike, snapshot: int = -1
+    graph: MacroGraph, side: Side, neighbours: ArrayLike, task_masks: ArrayLike, snapshot: int = -1
 ) -> Place:
     """Place one node by its edges (ours).
 
     Args:
-        graph: Where to.
-        side: What the node is.
-        neighbours: Distinct items of a user, or users of an item; those that the snapshot has not seen are passed over. Shape (E,).
-        codes: Tasks done with each, as bits. Shape (E,).
-        snapshot: Which one; the latest by default.
+        graph: The graph that the node is placed in.
+        side: Whether it is a user or an item.
+        neighbours: Distinct items of a user, or users of an item; unknown ones are ignored. Shape (E,).
+        task_masks: Tasks done with each. Shape (E,).
+        snapshot: Which snapshot; the latest by default.
 
     Raises:
         GraphError: The two lists differ in length.
     """
-    neighbours, codes = np.asarray(neighbours, np.int64), np.asarray(codes, np.int64)
-    if neighbours.shape != codes.shape:
+    other, masks = np.asarray(neighbours, np.int64), np.asarray(task_masks, np.int64)
+    if other.shape != masks.shape:
         raise GraphError(
-            "place", f"neighbours and codes must be of one length, found {neighbours.shape} and {codes.shape}"
+            "place",
+            f"neighbours and task_masks must be of one length, found {other.shape} and {masks.shape}",
         )
-    at, settings = graph.snapshots[snapshot], graph.meta["settings"]
-    learned = Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
-    if side == "user":
-        sums, vectors, stretch = at.arrays["basis_sum"] / UNIT, learned.basis, learned.stretch
-    else:
-        sums, vectors = at.arrays["user_sum"], at.arrays["user_vectors"]
-        stretch = divided(np.ones_like(learned.singular), learned.singular)
-    seen = (neighbours >= 0) & (neighbours < len(sums))
-    seen[seen] = sums[neighbours[seen]] > 0
-    neighbours, codes = neighbours[seen], codes[seen]
-    fixed = graph.fixed_scores[codes]
-    score = fixed / UNIT
-    if settings["normalize"] == "degree":
-        score = score / np.sqrt(sums[neighbours] * score.sum())
-    vector = (score @ vectors[neighbours] * stretch).astype(np.float32)
-    return Place(vector, tuple(_macro(part, side, neighbours, fixed) for part in at.resolutions))
-
-
-def _macro(at: Resolution, side: Side, neighbours: NDArray[np.int64], fixed: NDArray[np.int64]) -> int:
-    """The macro node that ties a node best, from its pairs."""
-    other: NDArray[np.int32] = getattr(at, f"{OTHER[side]}_macro")[neighbours]
-    edges = SparseEdges(np.array([0, len(fixed)]), other.astype(np.uint16), fixed)
-    return int(likeliest(edges, getattr(at, f"{side}_chances"))[0])
+    by, at = Placement.of(graph, side, snapshot), graph.snapshots[snapshot]
+    seen = (other >= 0) & (other < len(by.other_sums))
+    seen[seen] = by.other_sums[other[seen]] > 0
+    other, masks = other[seen], masks[seen]
+    times = np.empty(0, np.int64), np.empty(0, np.uint16)
+    pairs = Block(0, np.array([0, len(other)]), other.astype(np.int32), masks.astype(np.uint16), *times)
+    macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
+    sums = np.array([by.scores[masks].sum() / UNIT])
+    return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))
