@@ -73,13 +73,13 @@ def test_live_nodes_read_as_the_live_states_own_gather(events, data):
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), START + events, resolutions=[(1, 2), (3, 4)])
         live = world.live()
-        gather = PairGather(live.base, live)
+        gather = PairGather(live.snapshot, live)
         for _ in range(2):
             live.apply(data.draw(streams(world)))
             check_equal(
                 gather,
                 live,
-                owners(live.base),
+                owners(live.snapshot),
                 np.arange(-1, live.size("user")),
                 np.arange(-1, live.size("item")),
             )

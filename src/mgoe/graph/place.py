@@ -4,7 +4,7 @@ With `S = P Sigma Q^T`, users are stored as `S Q Sigma^(scale - 1)`. So a user's
 user's own pairs, of score times a row of `Q`, times a stretch: a user with pairs can be placed without the
 rest of the graph. Since `S^T P = Q Sigma`, an item's vector is the sum of score times user vector, divided by
 `Sigma`, as exactly as the power steps have converged. A node's macro node is the one that is likeliest by its
-pairs. """
+pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.errors import GraphError
 from mgoe.graph.likelihood import Likeliest
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import OTHER, Block, Side
+from mgoe.graph.pair_rows import NO_TIMES, OTHER, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Projection, Sketch, divided
 
@@ -68,12 +68,12 @@ class Placement:
         chances = tuple(getattr(part, f"{side}_chances") for part in at.resolutions)
         return cls(graph.fixed_scores, sums, vectors, stretch, settings["normalize"], chances)
 
-    def vectors(self, block: Block, sums: NDArray[np.float64]) -> NDArray[np.float32]:
+    def vectors(self, block: PairRows, sums: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the vectors of a block's nodes, given their score sums (n,). Shape (n, rank)."""
         scores, others = self.scores / UNIT, (self.other_sums, self.other_vectors)
         return Projection(scores, sums, *others, self.stretch, self.normalize)(block)["vectors"]
 
-    def macro(self, block: Block, other_macro: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    def macro(self, block: PairRows, other_macro: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
         """Return the macro nodes of a block's nodes.
 
         Args:
@@ -113,8 +113,8 @@ def place(
     seen = (other >= 0) & (other < len(by.other_sums))
     seen[seen] = by.other_sums[other[seen]] > 0
     other, masks = other[seen], masks[seen]
-    times = np.empty(0, np.int64), np.empty(0, np.uint16)
-    pairs = Block(0, np.array([0, len(other)]), other.astype(np.int32), masks.astype(np.uint16), *times)
+    indptr = np.array([0, len(other)])
+    pairs = PairRows(indptr, other.astype(np.int32), masks.astype(np.uint16), *NO_TIMES)
     macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
     sums = np.array([by.scores[masks].sum() / UNIT])
     return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))

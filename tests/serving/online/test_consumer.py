@@ -37,7 +37,7 @@ def lines_of_a_commit(
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal inside
         ours = "mgoe/serving" in frame.f_code.co_filename
-        begins = frame.f_code.co_name == "_commit"
+        begins = frame.f_code.co_name == "commit"
         inside += (event == "call") * begins - (event == "return") * begins
         if event == "line" and ours and inside:
             seen.add(line := (frame.f_code.co_filename, frame.f_lineno))
@@ -68,11 +68,11 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
     ]
     held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
     snapshot.skip([held])
-    wanted = snapshot.untouched()
+    wanted = snapshot.without_events()
     wanted.apply([*first, *second])
 
     def begun() -> Consumer:
-        consumer = Consumer(Listed([held, *first]), snapshot.untouched())  # type: ignore[arg-type]
+        consumer = Consumer(Listed([held, *first]), snapshot.without_events())  # type: ignore[arg-type]
         consumer.catch_up()
         consumer.log.events += [*second, held]
         return consumer

@@ -28,7 +28,7 @@ asked = st.lists(
 def check_equal(ids: pa.Array, wanted: list[int | str]) -> None:
     codes = IdLookup(Vocabulary(ids))
     expected = [int(codes.vocabulary.indices([one])[0]) if fits(one, ids) else -1 for one in wanted]
-    assert codes.of(wanted).tolist() == expected
+    assert codes.indices(wanted).tolist() == expected
 
 
 def fits(one: int | str, ids: pa.Array) -> bool:
@@ -53,15 +53,19 @@ def test_strings(ids: list[str], wanted: list[int | str]):
 
 @pytest.mark.parametrize("one", ["--5", "-", "5-", "-0", "05", "²", "9" * 20])
 def test_a_text_that_writes_no_number_is_an_id_never_seen(one: str):
-    assert IdLookup(Vocabulary(pa.array([5, -5, 0], pa.int64()))).of([one, 5, "-5"]).tolist() == [-1, 0, 1]
+    assert IdLookup(Vocabulary(pa.array([5, -5, 0], pa.int64()))).indices([one, 5, "-5"]).tolist() == [
+        -1,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.string()])
 def test_no_id_at_all(kind: pa.DataType):
     codes = IdLookup(Vocabulary(pa.array([], kind)))
-    assert codes.of([]).shape == (0,)
-    assert codes.of([1, "1"]).tolist() == [-1, -1]
-    assert codes.of([]).dtype == np.int64
+    assert codes.indices([]).shape == (0,)
+    assert codes.indices([1, "1"]).tolist() == [-1, -1]
+    assert codes.indices([]).dtype == np.int64
 
 
 def test_strings_are_read_in_slices(monkeypatch: pytest.MonkeyPatch):
@@ -72,5 +76,5 @@ def test_strings_are_read_in_slices(monkeypatch: pytest.MonkeyPatch):
     )
     monkeypatch.setattr(codes, "SLICE", 4)
     ids = [f"n{k}" for k in range(10)]
-    assert IdLookup(Vocabulary(pa.array(ids))).of([*ids, "n10"]).tolist() == [*range(10), -1]
+    assert IdLookup(Vocabulary(pa.array(ids))).indices([*ids, "n10"]).tolist() == [*range(10), -1]
     assert asked == [4, 4, 2]

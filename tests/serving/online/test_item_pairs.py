@@ -14,18 +14,20 @@ from mgoe.serving.events.event import Event
 from mgoe.serving.online import item_pairs
 from mgoe.serving.online.item_pairs import PARTS, item_rows
 from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.state import LiveBase
 from tests.graph.histories import BUCKET
 from tests.serving.online.worlds import BEHAVIORS, World, read
 
 
 def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_path: Path):
-    ids = [Vocabulary(pa.array(np.arange(n))) for n in (large.users, large.items)]
+    users, items = (Vocabulary(pa.array(np.arange(n))) for n in (large.users, large.items))
+    ids = {"user": users, "item": items}
     (tmp_path / "index-of-another").mkdir()
-    first = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
+    first = LiveNodes(LiveBase.of(large.graph, ids, BEHAVIORS, tmp_path))
     held = [path.name for path in tmp_path.iterdir()]
     assert len(held) == 1
     made = (tmp_path / held[0] / "other.npy").stat().st_mtime_ns
-    second = LiveNodes(large.graph, *ids, BEHAVIORS, tmp_path)
+    second = LiveNodes(LiveBase.of(large.graph, ids, BEHAVIORS, tmp_path))
     assert (tmp_path / held[0] / "other.npy").stat().st_mtime_ns == made
     for live in (first, second):
         live.apply([Event(0, i, "buy", 10 * BUCKET) for i in range(20)])

@@ -18,6 +18,7 @@ from mgoe.graph import MacroGraph, place
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event
+from mgoe.serving.events.seen import SeenEvents
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.nodes import Nodes
@@ -62,7 +63,7 @@ def second_order(
 ) -> np.ndarray:
     """Dense edges over two steps by the equation: others as of the snapshot, with that snapshot's way back."""
     s, s0 = (m if side == "user" else m.T for m in (matrix, before))
-    part = live.base.resolutions[r]
+    part = live.snapshot.resolutions[r]
     k = len(getattr(part, f"{side}_mass"))
     placed = getattr(part, f"{side}_macro")
     first = np.zeros((s.shape[1], k + 1), np.int64)
@@ -77,13 +78,13 @@ def second_order(
 
 def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tuple[np.ndarray, np.ndarray]:
     """Fixed-point scores of all pairs by id, with the events and before."""
-    arrays, codes = live.base.arrays, np.zeros((users, items), np.int64)
-    user = np.repeat(np.arange(live.base.n_users), np.diff(arrays["pairs.indptr"]))
+    arrays, codes = live.snapshot.arrays, np.zeros((users, items), np.int64)
+    user = np.repeat(np.arange(live.snapshot.n_users), np.diff(arrays["pairs.indptr"]))
     codes[user, arrays["pairs.item"]] = arrays["pairs.task_mask"]
-    before = live.scores[codes]
+    before = live.base.scores[codes]
     for event in events:
         codes[event.user, event.item] |= BEHAVIORS[event.behavior]
-    return live.scores[codes], before
+    return live.base.scores[codes], before
 
 
 @up_to(12)
@@ -127,9 +128,10 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
                     nodes.fixed_second[slots, r], dense[np.arange(len(ids)), nodes.macro[slots, r]]
                 )
                 if r == 1:
-                    assert_array_equal(nodes.fixed_two[slots], dense)
+                    assert_array_equal(nodes.fixed_all_second[slots], dense)
                     assert_array_equal(
-                        nodes.two[slots], np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16)
+                        nodes.log_second[slots],
+                        np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16),
                     )
 
 
@@ -165,7 +167,7 @@ def test_without_events_live_values_are_the_snapshots(events):
             for grid in np.meshgrid(np.arange(-1, world.users + 1), np.arange(-1, world.items + 1))
         )
         found, wanted = (
-            gather_patched(live.base, live.sides, live.pairs, user, item, GROUPS),
+            gather_patched(live.snapshot, live.sides, live.pairs, user, item, GROUPS),
             live.gather(user, item, GROUPS),
         )
         assert found.keys() == wanted.keys()
@@ -186,11 +188,11 @@ def test_nodes_that_no_event_touched_read_the_same_by_both_ways(large: World):
         n = rng.integers(1, 5)
         user, item = rng.integers(-1, large.users + 3, n), rng.integers(-1, large.items + 3, n)
         groups = GROUPS if rng.random() < 0.5 else ["counts", "edges", "aggregates"]
-        plain = ~touched(live.base, live.sides, {"user": user, "item": item}, groups)
+        plain = ~touched(live.snapshot, live.sides, {"user": user, "item": item}, groups)
         quick += 0 < plain.sum() < n
         found, wanted = (
             live.gather(user, item, groups),
-            gather_patched(live.base, live.sides, live.pairs, user, item, groups),
+            gather_patched(live.snapshot, live.sides, live.pairs, user, item, groups),
         )
         for name in wanted:
             assert_array_equal(found[name], wanted[name], err_msg=name)
@@ -271,9 +273,9 @@ def test_a_newcomer_is_known_no_sooner_than_its_events(
     before = live.sides[side].base_values
     size, read_before = live.size(side), type(before).read
 
-    def look(self: BaseValues, codes: np.ndarray, recents: int) -> dict[str, np.ndarray]:
+    def look(self: BaseValues, indices: np.ndarray) -> dict[str, np.ndarray]:
         seen.append((live.indices(side, [10_000]).tolist(), live.size(side), live.stats[f"new {side}s"]))
-        return read_before(self, codes, recents)
+        return read_before(self, indices)
 
     monkeypatch.setattr(BaseValues, "read", look)
     live.apply([Event(10_000, 10_000, "click", 10 * BUCKET)])
@@ -296,8 +298,8 @@ def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(
     live, text = large_and_newcomers, [str(one) for one in ids]
     assert live.look_up("user", ids).tolist() == live.look_up("user", text).tolist()
     assert "_by_string" not in vars(live.vocabularies["user"])
-    other = live.untouched()  # by a vocabulary of its own, which may have one
-    other.vocabularies, other._born = {side: copy(one) for side, one in live.vocabularies.items()}, live._born
+    other = live.without_events()  # by a vocabulary of its own, which may have one
+    other.vocabularies, other.state = {side: copy(one) for side, one in live.vocabularies.items()}, live.state
     assert live.look_up("user", ids).tolist() == other.indices("user", text).tolist()
 
 
@@ -336,7 +338,13 @@ def test_counts_say_what_came(large: World):
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(BaseValues, "read"), (LiveNodes, "_name"), (Nodes, "touch"), (LivePairs, "add"), (LiveNodes, "_fresh")],
+    [
+        (BaseValues, "read"),
+        (Nodes, "add_newcomers"),
+        (Nodes, "touch"),
+        (LivePairs, "add"),
+        (SeenEvents, "add"),
+    ],
 )
 def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(
     large: World, where: type, name: str, monkeypatch: pytest.MonkeyPatch
@@ -378,7 +386,7 @@ def test_what_the_snapshot_holds_counts_no_more_whatever_behaviour_did_it(large:
 def test_another_state_on_the_same_snapshot_knows_nothing_of_this_one(large: World):
     live, event = large.live(), Event(0, 10_000, "buy", large.graph.meta["last"] + 1, "a")
     live.apply([event])
-    other = live.untouched()
+    other = live.without_events()
     assert (other.stats["events"], other.size("item")) == (0, large.items)
     assert other.apply([event, replace(event, user=1, id="b")]) == 2
     assert live.stats["events"] == 1

@@ -16,6 +16,7 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, NewEvents, build_graph, update_graph
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.state import LiveBase
 from tests.graph.histories import CUTS, event_lists, history, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
@@ -40,7 +41,7 @@ class World:
 
     def live(self) -> LiveNodes:
         users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
-        return LiveNodes(self.graph, users, items, BEHAVIORS)
+        return LiveNodes(LiveBase.of(self.graph, {"user": users, "item": items}, BEHAVIORS))
 
     def updated(self, events: list[Event]) -> MacroGraph:
         rows = [

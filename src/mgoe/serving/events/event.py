@@ -177,6 +177,14 @@ def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
     return value
 
 
+def canonical_id(value: Any, kind: pa.DataType) -> int | str | None:
+    """Return an id as a vocabulary of this type holds it, None for a value that it cannot hold."""
+    try:
+        return read_id(value, kind, "")
+    except EventError:
+        return None
+
+
 def typed(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:
     """Events with ids as vocabularies hold them, whatever a log holds; None for one whose ids cannot be such.
 

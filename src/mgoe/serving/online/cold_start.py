@@ -1,24 +1,23 @@
-"""Macro nodes and sketch vectors of nodes that the snapshot has not placed, from their live pairs, by the rules of an update.
+"""Cold start: macro nodes and sketch vectors of nodes that the snapshot has not placed, by the rules of an
+update.
 
-Users join the macro node that ties them best to placed items, then items to placed users; then users whose items are all new, then items
-whose users were; who is tied to newcomers alone joins the first. What results depends on the pairs, not on when they came.
-"""
+Users join the macro node that is likeliest by their pairs with placed items, then items by placed users; then
+users who only have new items, then items that only had such users; a node that is tied to unplaced ones alone
+joins the first macro node. The result depends on the pairs, not on the order in which they came."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph import MacroGraph
-from mgoe.graph.likelihood import Likeliest
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
+from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import Projection, Sketch, divided
-from mgoe.serving.online.base_values import LEVELS
-from mgoe.serving.online.nodes import Nodes
-from mgoe.serving.online.pairs import LivePairs
+from mgoe.serving.online.base_values import UNPLACED
+
+if TYPE_CHECKING:
+    from mgoe.serving.online.state import LiveState
 
 ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
     ("user", 1, (0,)),
@@ -26,164 +25,98 @@ ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
     ("user", 3, (0, 2)),
     ("item", 4, (0, 1, 3)),
 )
-"""Which side is placed, the level that it gets, and the levels of the other side that it is placed by."""
+"""The side that is placed, the level that its nodes get, and the levels of the other side's nodes that place
+them."""
 Slots = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Sketched:
-    """What projects newcomers of one side, see `Projection`. Nodes whose code is below `first` keep the snapshot's vector."""
-
-    sums: NDArray[np.float64]
-    vectors: NDArray[np.float32]
-    stretch: NDArray[np.float32]
-    normalize: str
-    first: int
-
-
-def sketched(graph: MacroGraph, user_sums: NDArray[np.int64]) -> dict[Side, Sketched]:
-    """What projects newcomers, see `mgoe.graph.place`."""
-    arrays, settings = graph.latest.arrays, graph.meta["settings"]
-    learned, normalize = Sketch(arrays["basis"], arrays["singular"], settings["scale"]), settings["normalize"]
-    inverse = divided(np.ones_like(learned.singular), learned.singular)
-    return {
-        "user": Sketched(arrays["basis_sum"] / UNIT, arrays["basis"], learned.stretch, normalize, 0),
-        "item": Sketched(user_sums / UNIT, arrays["user_vectors"], inverse, normalize, graph.latest.n_items),
-    }
-
-
 class ColdStart:
-    """Places newcomers.
+    """One placement of the newcomers whose pairs have changed.
 
     Args:
-        sides: Live nodes.
-        pairs: Live pairs.
-        scores: Fixed-point score of every code. Shape (2^T,).
-        sketched: By side.
+        state: The live state that they belong to.
+        changed: Slots with changed pairs, each once, by side.
+
+    Attributes:
+        changed: Slots whose values have changed, newcomers that move and their neighbours included.
     """
 
-    def __init__(
-        self,
-        sides: dict[Side, Nodes],
-        pairs: LivePairs,
-        scores: NDArray[np.int64],
-        sketched: dict[Side, Sketched],
-    ):
-        self.sides, self.pairs, self.scores, self.sketched = sides, pairs, scores, sketched
+    def __init__(self, state: LiveState, changed: dict[Side, Slots]):
+        self._state, self._sides, self._pairs = state, state.sides, state.pairs
+        self._waiting = {side: self._newcomers(side, changed[side]) for side in SIDES}
+        self.changed = changed
+        if any(len(self._waiting[side]) for side in SIDES):
+            self._run()
 
-    def settle(self, changed: dict[Side, Slots]) -> dict[Side, Slots]:
-        """Place newcomers whose pairs have changed, and whom that moves.
-
-        Args:
-            changed: Slots with changed pairs.
-
-        Returns:
-            Slots whose values have changed, these included.
-        """
-        touched: dict[Side, list[Slots]] = {side: [changed[side]] for side in SIDES}
-        waiting: dict[Side, Slots] = {side: self._newcomers(side, changed[side]) for side in SIDES}
-        if not any(len(waiting[side]) for side in SIDES):
-            return changed
+    def _run(self) -> None:
         for side in SIDES:
-            self._project(side, waiting[side])
+            self._project(side, self._waiting[side])
         for side, level, by in ROUNDS:
-            nodes = self.sides[side]
-            slots = waiting[side][nodes.level[waiting[side]] >= level]
+            slots = self._waiting[side]
+            slots = slots[self._sides[side].level[slots] >= level]
             if len(slots):
-                self._move(side, *self._placed(side, slots, by, level), touched, waiting)
+                self._place(side, slots, level, by)
         for side in SIDES:
-            lost = waiting[side][self.sides[side].level[waiting[side]] == LEVELS]
-            if len(lost):
-                self._move(
-                    side,
-                    lost,
-                    np.zeros((len(lost), self.sides[side].macro.shape[1]), np.int32),
-                    LEVELS,
-                    touched,
-                    waiting,
-                )
-        return {side: np.unique(np.concatenate(touched[side])) for side in SIDES}
+            slots = self._waiting[side]
+            slots = slots[self._sides[side].level[slots] == UNPLACED]
+            if len(slots):
+                first = np.zeros((len(slots), self._sides[side].macro.shape[1]), np.int32)
+                self._move(side, slots, first, UNPLACED)
 
     def _newcomers(self, side: Side, slots: Slots) -> Slots:
-        return slots[self.sides[side].level[slots] > 0]
-
-    def _placed(
-        self, side: Side, slots: Slots, by: tuple[int, ...], level: int
-    ) -> tuple[Slots, NDArray[np.int32], int]:
-        """Those that the nodes of some levels can place, and their macro nodes (n, Z)."""
-        nodes, other = self.sides[side], self.sides[OTHER[side]]
-        indptr, numbers = self.pairs.of(side, nodes, slots)
-        others = self._others(side, numbers)
-        allowed = np.isin(other.level[others], by)
-        block = _block(indptr, np.arange(len(numbers)), self.pairs.task_mask[numbers])
-        found = []
-        for r, part in enumerate(nodes.base_values.snapshot.resolutions):
-            macro = np.where(allowed, other.macro[others, r], nodes.base_values.other_widths[r]).astype(
-                np.int32
-            )
-            found.append(Likeliest(self.scores, macro, getattr(part, f"{side}_chances"))(block)["macro"])
-        macro = np.stack(found, axis=1)
-        able = macro[:, 0] < nodes.base_values.widths[0]
-        nodes.level[slots[~able]] = LEVELS
-        return slots[able], macro[able], level
-
-    def _move(
-        self,
-        side: Side,
-        slots: Slots,
-        macro: NDArray[np.int32],
-        level: int,
-        touched: dict[Side, list[Slots]],
-        waiting: dict[Side, Slots],
-    ) -> None:
-        """Give macro nodes, and bring the edges of their neighbours along."""
-        nodes, other = self.sides[side], self.sides[OTHER[side]]
-        differs = (nodes.macro[slots] != macro).any(axis=1)
-        wakes = differs | (nodes.level[slots] != level)
-        nodes.level[slots] = level
-        indptr, numbers = self.pairs.of(side, nodes, slots[wakes])
-        waiting[OTHER[side]] = np.union1d(
-            waiting[OTHER[side]], self._newcomers(OTHER[side], self._others(side, numbers))
-        ).astype(np.int64)
-        slots, macro = slots[differs], macro[differs]
-        indptr, numbers = self.pairs.of(side, nodes, slots)
-        others, degree = self._others(side, numbers), np.diff(indptr)
-        codes, scores = self.pairs.task_mask[numbers], self.scores[self.pairs.task_mask[numbers]]
-        other.move(
-            others,
-            np.repeat(nodes.macro[slots], degree, axis=0),
-            np.repeat(macro, degree, axis=0),
-            scores,
-            codes,
-        )
-        nodes.replace(slots, macro, indptr, other.index[others], scores)
-        touched[side].append(slots)
-        touched[OTHER[side]].append(others)
+        return slots[self._sides[side].level[slots] > 0]
 
     def _project(self, side: Side, slots: Slots) -> None:
-        """Vectors from a node's pairs with nodes of the snapshot, in the order of their codes."""
-        nodes, how = self.sides[side], self.sketched[side]
-        slots = slots[nodes.index[slots] >= how.first]
-        indptr, numbers = self.pairs.of(side, nodes, slots)
-        row, other = (
-            np.repeat(np.arange(len(slots)), np.diff(indptr)),
-            self.sides[OTHER[side]].index[self._others(side, numbers)],
-        )
-        order = np.lexsort((other, row))
-        block = _block(indptr, other[order], self.pairs.task_mask[numbers][order])
-        own = nodes.fixed_sum[slots] / UNIT
-        projection = Projection(self.scores / UNIT, own, how.sums, how.vectors, how.stretch, how.normalize)
-        nodes.vectors[slots] = projection(block)["vectors"]
+        """Compute vectors from pairs with the snapshot's nodes, in the order of their indices.
 
-    def _others(self, side: Side, numbers: NDArray[np.int64]) -> Slots:
-        return (self.pairs.item if side == "user" else self.pairs.user)[numbers].astype(np.int64)
+        As in an update, items that the snapshot has a vector of keep it.
+        """
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        if side == "item":
+            slots = slots[nodes.index[slots] >= nodes.base_values.snapshot.n_items]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        index = other.index[others]
+        order = np.lexsort((index, np.repeat(np.arange(len(slots)), np.diff(indptr))))
+        block = _block(indptr, index[order], self._pairs.task_mask[numbers][order])
+        placement = self._state.base.placements[side]
+        nodes.vectors[slots] = placement.vectors(block, nodes.fixed_sum[slots] / UNIT)
+
+    def _place(self, side: Side, slots: Slots, level: int, by: tuple[int, ...]) -> None:
+        """Place the nodes that are tied to nodes of some levels."""
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        allowed = np.isin(other.level[others], by)
+        widths = nodes.base_values.other_widths
+        other_macro = [
+            np.where(allowed, other.macro[others, r], width).astype(np.int32)
+            for r, width in enumerate(widths)
+        ]
+        block = _block(indptr, np.arange(len(numbers)), self._pairs.task_mask[numbers])
+        macro = self._state.base.placements[side].macro(block, other_macro)
+        placed = macro[:, 0] < nodes.base_values.widths[0]
+        nodes.level[slots[~placed]] = UNPLACED
+        self._move(side, slots[placed], macro[placed], level)
+
+    def _move(self, side: Side, slots: Slots, macro: NDArray[np.int32], level: int) -> None:
+        """Give macro nodes (n, Z), and adapt the edges of the neighbours."""
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        moves = (nodes.macro[slots] != macro).any(axis=1)
+        wakes = moves | (nodes.level[slots] != level)  # neighbours may now be placed otherwise
+        nodes.level[slots] = level
+        woken = self._newcomers(OTHER[side], self._pairs.of(nodes, slots[wakes])[2])
+        self._waiting[OTHER[side]] = np.union1d(self._waiting[OTHER[side]], woken).astype(np.int64)
+        slots, macro = slots[moves], macro[moves]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        degree, task_mask = np.diff(indptr), self._pairs.task_mask[numbers]
+        scores = self._state.base.scores[task_mask]
+        former, now = (np.repeat(values, degree, axis=0) for values in (nodes.macro[slots], macro))
+        other.move_neighbours(others, former, now, scores, task_mask)
+        nodes.set_macro(slots, macro, indptr, other.index[others], scores)
+        self.changed = {
+            side: np.union1d(self.changed[side], slots),
+            OTHER[side]: np.union1d(self.changed[OTHER[side]], others),
+        }
 
 
-def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], code: NDArray[np.int64]) -> PairRows:
-    return PairRows(
-        indptr,
-        other.astype(np.int32),
-        code.astype(np.uint16),
-        np.empty(0, np.int64),
-        np.empty(0, np.uint16),
-    )
+def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], task_mask: NDArray[np.int64]) -> PairRows:
+    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)

@@ -1,28 +1,31 @@
-"""From the log to the live state: a worker's own view of what all workers have taken."""
+"""From the event log to the live state: a worker's own view of the events that all workers have taken."""
 
 from __future__ import annotations
 
 import json
 import logging
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mgoe.bundle import Bundle
 from mgoe.errors import BundleError
+from mgoe.serving.events.event import Event
 from mgoe.serving.events.log import START, EventLog, Position
 from mgoe.serving.online.live import LiveNodes
 
 HELD = "live.json"
-"""File of a bundle that says up to where its graph holds the events of each log that it was refreshed from."""
+"""File of a bundle that says up to where its graph holds the events of each log that it was refreshed
+from."""
 
 
 class Consumer:
     """Applies the events of a log to live nodes, each once and in the log's order.
 
     Args:
-        log: Where events are.
-        live: Nodes that hold what is before `position`, and nothing after it.
-        position: Where to go on.
+        log: The log of events.
+        live: Nodes that hold the events before `position` and none after it.
+        position: Where to start.
     """
 
     def __init__(self, log: EventLog, live: LiveNodes, position: Position = START):
@@ -32,12 +35,15 @@ class Consumer:
 
     @classmethod
     def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Consumer:
-        """Live nodes of a bundle with all events of the log that its graph lacks. Of earlier ones, as far as the log still has them, the
-        ids are known: one that is sent again does not count.
+        """Return a consumer that has applied all events of the log that the bundle's graph lacks.
+
+        The ids of earlier events, as far as the log still has them, are remembered: one that is sent again
+            does not
+        count.
 
         Raises:
             StoreError: The log is away.
-            BundleError: What the bundle says of its events cannot be read.
+            BundleError: The file with the positions cannot be read.
         """
         live, position, held = LiveNodes.of(bundle, index), START, position_of(bundle.path, log)
         while log.order(position) < log.order(held) and (found := log.read(position)):
@@ -46,7 +52,9 @@ class Consumer:
         consumer = cls(log, live, held)
         consumer.catch_up()
         if unknown := live.stats["unknown"]:
-            rule = "events of the log are left out: their behaviour does no task of the bundle, or their ids are not of its type"
+            rule = (
+                "events of the log are ignored: the bundle does not know their behaviour or their type of ids"
+            )
             logging.getLogger(__name__).warning(rule, extra={"fields": {"events": unknown}})
         return consumer
 
@@ -56,47 +64,52 @@ class Consumer:
         return self.log.may_have(self.position)
 
     def catch_up(self) -> int:
-        """Apply what has come since, from every process. Cheap where nothing has.
+        """Apply the events that have come since, from every process. Cheap if there are none.
+
+        If a batch fails, the next call replays all events on a new state, since the present one may hold a
+        part of it.
 
         Returns:
             How many events changed something.
 
         Raises:
-            StoreError: The log is away; what was known stays known.
+            StoreError: The log is away; events that were applied stay.
         """
         with self._mutex:
-            changed = self._again() if self._failed else 0
-            while found := self.log.read(self.position):
+            changed = 0
+            if self._failed:
+                changed, self.position, self._failed = self._replay(), self._read_to, False
+            for events in self._batches(self.position):
                 self._failed = True
-                changed += self.live.apply([event for _, event in found])
-                self.position, self._failed = found[-1][0], False
+                changed += self.live.apply(events)
+                self.position, self._failed = self._read_to, False
         return changed
 
-    def _again(self) -> int:
-        """Go on with a state to which all events are applied once more: where a batch failed half-way, some of it is in the present one."""
-        live, position, changed = self.live.untouched(), self._start, 0
-        while found := self.log.read(position):
-            changed += live.apply([event for _, event in found])
-            position = found[-1][0]
-        self.live.become(live)
-        self.position, self._failed = position, False
-        return changed
+    def _replay(self) -> int:
+        self._read_to = self._start
+        return self.live.replay(self._batches(self._start))
+
+    def _batches(self, after: Position) -> Iterator[Sequence[Event]]:
+        while found := self.log.read(after):
+            self._read_to = after = found[-1][0]
+            yield [event for _, event in found]
 
 
 def position_of(bundle: Path, log: EventLog) -> Position:
-    """Up to where a bundle's graph holds the events of a log; the start if it was never refreshed from it.
+    """Return up to where a bundle's graph holds the events of a log; the start if it was never refreshed from
+    it.
 
     Raises:
-        BundleError: It cannot be read.
+        BundleError: The file with the positions cannot be read.
     """
     return positions(bundle).get(log.identity, START)
 
 
 def positions(bundle: Path) -> dict[str, Position]:
-    """Up to where a bundle's graph holds the events of each log, by the log's identity.
+    """Return up to where a bundle's graph holds the events of each log, by the log's identity.
 
     Raises:
-        BundleError: They cannot be read.
+        BundleError: The file with the positions cannot be read.
     """
     try:
         return dict(json.loads((bundle / HELD).read_text(encoding="utf-8"))["positions"])

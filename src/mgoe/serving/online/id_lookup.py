@@ -40,7 +40,7 @@ class IdLookup:
                 codes = range(first, min(first + SLICE, vocabulary.size))
                 self._by_string.update(zip(vocabulary.ids(codes).to_pylist(), codes, strict=True))
 
-    def of(self, ids: Sequence[Id]) -> NDArray[np.int64]:
+    def indices(self, ids: Sequence[Id]) -> NDArray[np.int64]:
         """Codes of ids, -1 where never seen. 7 and "7" are one, "07" is another. Shape (n,)."""
         if not self._integers:
             get = self._by_string.get

@@ -1,78 +1,122 @@
-"""Compiled loops over pairs that live events have changed. Slots index the arrays of `Nodes`."""
+"""Compiled loops over pairs that live events have changed. Slots index the arrays of `Nodes`.
+
+Axes: `m` changed pairs, `Z` resolutions, `K` macro nodes, `T` tasks, `R` recent neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe.graph.edges import find
 
 
-@numba.njit(cache=True, nogil=True)
-def sums(
-    own, other, score, old, base, code, old_code, new, events, time, other_sums,
-    total, second, done, degree, recent, last,
-):  # fmt: skip  # pragma: no cover - compiled
-    """Sums over one and two steps, pairs by task, pairs, events, last moment."""
-    for p in range(len(own)):
-        a = own[p]
-        total[a] += score[p] - old[p]
-        if other[p] < len(other_sums):
-            second[a] += (score[p] - old[p]) * (other_sums[other[p]] - base[p])
-        gained = code[p] & ~old_code[p]
-        for t in range(done.shape[1]):
-            done[a, t] += gained >> t & 1
-        degree[a] += new[p]
-        recent[a] += events[p]
-        last[a] = max(last[a], time[p])
+class Change(NamedTuple):
+    """Changed pairs as one side sees them. Shape (m,) each but for `other_macro`.
+
+    Attributes:
+        own: Slot of the node of this side.
+        other: Index of the other node.
+        other_macro: Macro nodes of the other node. Shape (m, Z).
+        score, old_score, base_score: Fixed-point score now, before this change, and in the snapshot.
+        task_mask, old_task_mask: Tasks done now and before; none before if the pair is new.
+        events: How many events more.
+        time: Of the last event.
+    """
+
+    own: NDArray[np.int64]
+    other: NDArray[np.int64]
+    other_macro: NDArray[np.int32]
+    score: NDArray[np.int64]
+    old_score: NDArray[np.int64]
+    base_score: NDArray[np.int64]
+    task_mask: NDArray[np.int64]
+    old_task_mask: NDArray[np.int64]
+    events: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+
+class Totals(NamedTuple):
+    """Arrays of `Nodes` that sum over a node's pairs, named as there."""
+
+    fixed_sum: NDArray[np.int64]
+    fixed_second_sum: NDArray[np.int64]
+    done: NDArray[np.int32]
+    degree: NDArray[np.int64]
+    events: NDArray[np.int32]
+    last: NDArray[np.int64]
 
 
 @numba.njit(cache=True, nogil=True)
-def edges(own, macro, step, out):  # pragma: no cover - compiled
-    """1st-order edges at one resolution."""
+def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
+    """Add to sums over one and two steps, pairs per task, pairs, events, and the time of the last event."""
+    for p in range(len(change.own)):
+        a, other, step = change.own[p], change.other[p], change.score[p] - change.old_score[p]
+        totals.fixed_sum[a] += step
+        if other < len(other_sums):
+            totals.fixed_second_sum[a] += step * (other_sums[other] - change.base_score[p])
+        gained = change.task_mask[p] & ~change.old_task_mask[p]
+        for t in range(totals.done.shape[1]):
+            totals.done[a, t] += gained >> t & 1
+        totals.degree[a] += change.old_task_mask[p] == 0
+        totals.events[a] += change.events[p]
+        totals.last[a] = max(totals.last[a], change.time[p])
+
+
+@numba.njit(cache=True, nogil=True)
+def add_edges(own, macro, step, out):  # pragma: no cover - compiled
+    """Add to 1st-order edges at one resolution."""
     for p in range(len(own)):
         out[own[p], macro[p]] += step[p]
 
 
 @numba.njit(cache=True, nogil=True)
-def second_own(own, other, step, base, indptr, column, score, macro, out):  # pragma: no cover - compiled
-    """2nd-order edge of each node to its own macro node."""
+def add_own_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
+    """Add to each node's 2nd-order edge to its own macro node."""
+    indptr, column, score = edges
     for p in range(len(own)):
         a = own[p]
         if other[p] < len(indptr) - 1:
-            out[a] += step[p] * (np.int64(find(indptr, column, score, other[p], macro[a])) - base[p])
+            edge = np.int64(find(indptr, column, score, other[p], macro[a]))
+            out[a] += step[p] * (edge - base_score[p])
 
 
 @numba.njit(cache=True, nogil=True)
-def second_all(own, other, step, base, indptr, column, score, macro, out):  # pragma: no cover - compiled
-    """2nd-order edges of each node to every macro node."""
+def add_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
+    """Add to the 2nd-order edges of each node to every macro node."""
+    indptr, column, score = edges
     for p in range(len(own)):
-        a = own[p]
-        if other[p] < len(indptr) - 1:
-            for q in range(indptr[other[p]], indptr[other[p] + 1]):
+        a, row = own[p], other[p]
+        if row < len(indptr) - 1:
+            for q in range(indptr[row], indptr[row + 1]):
                 out[a, column[q]] += step[p] * np.int64(score[q])
-            if base[p]:
-                out[a, macro[a]] -= step[p] * base[p]
+            if base_score[p]:
+                out[a, macro[a]] -= step[p] * base_score[p]
 
 
 @numba.njit(cache=True, nogil=True)
-def tally(own, macro, code, sign, out):  # pragma: no cover - compiled
-    """Neighbours by task and macro node."""
+def add_tasks(own, macro, task_mask, sign, out):  # pragma: no cover - compiled
+    """Add to neighbours by task and macro node."""
     for p in range(len(own)):
         for t in range(out.shape[1]):
-            out[own[p], t, macro[p]] += sign * (code[p] >> t & 1)
+            out[own[p], t, macro[p]] += sign * (task_mask[p] >> t & 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def count(indptr, other, code, macro, out):  # pragma: no cover - compiled
-    """`tally` of whole rows."""
+def count_tasks(indptr, other, task_mask, macro, out):  # pragma: no cover - compiled
+    """Count neighbours by task and macro node from all pairs of some nodes."""
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
             for t in range(out.shape[1]):
-                out[row, t, macro[other[e]]] += code[e] >> t & 1
+                out[row, t, macro[other[e]]] += task_mask[e] >> t & 1
 
 
 @numba.njit(cache=True, nogil=True)
-def times(indptr, other, time, recent, out):  # pragma: no cover - compiled
-    """Moments of recent neighbours."""
+def recent_times(indptr, other, time, recent, out):  # pragma: no cover - compiled
+    """Read when the last event with each recent neighbour was."""
     for row in range(len(recent)):
         for r in range(recent.shape[1]):
             if recent[row, r] < 0:
@@ -81,85 +125,71 @@ def times(indptr, other, time, recent, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def pair_at(indptr, item, user, wanted, out):  # pragma: no cover - compiled
-    """Where pairs lie in rows, -1 where they are not there."""
-    for p in range(len(user)):
+def find_pairs(indptr, other, rows, columns, out):  # pragma: no cover - compiled
+    """Find where pairs are stored in sparse rows, -1 for those that are not."""
+    for p in range(len(rows)):
         out[p] = -1
-        if user[p] >= len(indptr) - 1:
+        if rows[p] >= len(indptr) - 1:
             continue
-        low, high = indptr[user[p]], indptr[user[p] + 1]
+        low, high = indptr[rows[p]], indptr[rows[p] + 1]
         while low < high:
             middle = (low + high) >> 1
-            if item[middle] < wanted[p]:
+            if other[middle] < columns[p]:
                 low = middle + 1
             else:
                 high = middle
-        if low < indptr[user[p] + 1] and item[low] == wanted[p]:
+        if low < indptr[rows[p] + 1] and other[low] == columns[p]:
             out[p] = low
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _before(time, score, node, other_time, other_score, other, known, rank):  # pragma: no cover - compiled
-    """Whether a neighbour comes first: the newer, then the higher score, then the smaller number, newcomers last."""
-    if time != other_time:
-        return time > other_time
-    if score != other_score:
-        return score > other_score
-    if node >= known and other >= known and rank[node - known] != rank[other - known]:
-        return rank[node - known] < rank[other - known]
-    return node < other
+def _comes_before(
+    time, score, node, entry_time, entry_score, entry, known, rank
+):  # pragma: no cover - compiled
+    """Whether a node comes before an entry of the list: newer, then higher score, then smaller index,
+    newcomers last."""
+    if time != entry_time:
+        return time > entry_time
+    if score != entry_score:
+        return score > entry_score
+    if node >= known and entry >= known and rank[node - known] != rank[entry - known]:
+        return rank[node - known] < rank[entry - known]
+    return node < entry
 
 
 @numba.njit(cache=True, nogil=True)
-def recents(
-    own, other, code, time, scores, known, rank, neighbour, codes, moment
-):  # pragma: no cover - compiled
-    """Put neighbours where they now belong. What a pair is sorted by only ever grows, so that none comes back that has left."""
+def add_recents(change, scores, known, rank, neighbour, masks, times):  # pragma: no cover - compiled
+    """Move neighbours to where they now belong.
+
+    What a pair is sorted by only ever grows, so a neighbour that has left the list comes back only with an
+    event."""
     length = neighbour.shape[1]
-    for p in range(len(own)):
-        a, n, at = own[p], 0, length
+    for p in range(len(change.own)):
+        a, node, time, score = change.own[p], change.other[p], change.time[p], scores[change.task_mask[p]]
+        n, at = 0, length
         while n < length and neighbour[a, n] >= 0:
-            if neighbour[a, n] == other[p]:
+            if neighbour[a, n] == node:
                 at = n
             n += 1
-        if at == length:
-            if n == length:
-                last = neighbour[a, n - 1]
-                if not _before(
-                    time[p],
-                    scores[code[p]],
-                    other[p],
-                    moment[a, n - 1],
-                    scores[codes[a, n - 1]],
-                    last,
-                    known,
-                    rank,
-                ):
-                    continue
-                n -= 1
+        if at == length:  # not in the list
             at = n
-        while at > 0 and _before(
-            time[p],
-            scores[code[p]],
-            other[p],
-            moment[a, at - 1],
-            scores[codes[a, at - 1]],
-            neighbour[a, at - 1],
-            known,
-            rank,
-        ):
-            neighbour[a, at], codes[a, at], moment[a, at] = (
-                neighbour[a, at - 1],
-                codes[a, at - 1],
-                moment[a, at - 1],
-            )
+            if n == length:  # the list is full: replace the last entry or leave it
+                at = n - 1
+                last, last_score = neighbour[a, at], scores[masks[a, at]]
+                if not _comes_before(time, score, node, times[a, at], last_score, last, known, rank):
+                    continue
+        while at > 0:
+            entry, entry_score = neighbour[a, at - 1], scores[masks[a, at - 1]]
+            if not _comes_before(time, score, node, times[a, at - 1], entry_score, entry, known, rank):
+                break
+            neighbour[a, at], masks[a, at], times[a, at] = entry, masks[a, at - 1], times[a, at - 1]
             at -= 1
-        neighbour[a, at], codes[a, at], moment[a, at] = other[p], code[p], time[p]
+        neighbour[a, at], masks[a, at], times[a, at] = node, change.task_mask[p], time
 
 
 @numba.njit(cache=True, nogil=True)
-def table(edges, done_at, degree, out):  # pragma: no cover - compiled
-    """Macro task table, by the rule of `mgoe.graph.neighbours.task_table`."""
+def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
+    """Fill the macro task table by the rule of `mgoe.graph.neighbours.task_table`."""
     for row in range(len(out)):
         if degree[row] == 0:
             continue
@@ -180,7 +210,7 @@ def _largest(values, ties):  # pragma: no cover - compiled
 
 @numba.njit(cache=True, nogil=True)
 def link(nodes, first, head, following):  # pragma: no cover - compiled
-    """Put new pairs, numbered from `first`, at the head of their nodes' lists."""
+    """Put new pairs, numbered from `first`, at the head of their nodes' chains."""
     for p in range(len(nodes)):
         following[first + p] = head[nodes[p]]
         head[nodes[p]] = first + p
@@ -188,7 +218,7 @@ def link(nodes, first, head, following):  # pragma: no cover - compiled
 
 @numba.njit(cache=True, nogil=True)
 def walk(nodes, head, following, indptr, out):  # pragma: no cover - compiled
-    """Pairs of nodes, by their lists. Without room for them, only how many: `indptr` (n + 1,)."""
+    """List the pairs of nodes by their chains. An empty `out` only counts them, into `indptr` (n + 1,)."""
     to = 0
     for row in range(len(nodes)):
         p = head[nodes[row]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mgoe.graph import Resolution, Snapshot
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.online import kernels
-from mgoe.serving.online.base_values import some_rows
+from mgoe.serving.online.base_values import rows_of
 from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.pairs import LivePairs
 
@@ -84,7 +84,7 @@ class _Part:
             self.codes[: self.asked],
         )
         plain = np.flatnonzero(slots < 0)
-        starts, at = some_rows(indptr, codes[plain])
+        starts, at = rows_of(indptr, codes[plain])
         dense[np.repeat(plain, np.diff(starts)), column[at]] = score[at]
         live = np.flatnonzero(slots >= 0)
         dense[live] = self.nodes.edges[slots[live], self.nodes.starts[r] : self.nodes.starts[r] + width]
@@ -168,8 +168,8 @@ def _arrays(part: _Part, other: _Part) -> dict[str, NDArray]:
     )
     out = {f"{side}_{name}": part.rows(base.arrays[f"{side}_{name}"], getattr(part.nodes, name), cold if fill is None else fill)
            for name, fill in PLAIN.items()}  # fmt: skip
-    for order, name in (("1", "one"), ("2", "two")):
-        out[side[0] + order] = part.rows(base.arrays[side[0] + order], getattr(part.nodes, name), 0)
+    for order, live in (("1", "log_first"), ("2", "log_second")):
+        out[side[0] + order] = part.rows(base.arrays[side[0] + order], getattr(part.nodes, live), 0)
     recent, codes = _recent(part)
     recent[part.asked :] = -1
     name = f"recent_{OTHER[side]}s"
@@ -197,7 +197,7 @@ def _pairs(
     both = (wanted["user"] >= 0) & (wanted["item"] >= 0)
     user, item = np.unique(np.stack([wanted[side][both] for side in SIDES]), axis=1)
     at = np.empty(len(user), np.int64)
-    kernels.pair_at(base.arrays["pairs.indptr"], base.arrays["pairs.item"], user, item, at)
+    kernels.find_pairs(base.arrays["pairs.indptr"], base.arrays["pairs.item"], user, item, at)
     code, time = (
         np.where(at >= 0, _at(base.arrays[f"pairs.{name}"], at), 0) for name in ("task_mask", "time")
     )

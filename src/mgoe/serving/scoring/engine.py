@@ -195,7 +195,7 @@ class Engine:
             self.score(user, np.arange(-1, min(500, self.n_items)), None)
         _ = self.about, self._members
         self.known_items(0)
-        live, ids = self.live.untouched(), {side: self._some_ids(side) for side in SIDES}
+        live, ids = self.live.without_events(), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
         self._scorer.rehearse(live, live.look_up("user", ids["user"]), live.look_up("item", ids["item"]))
@@ -251,20 +251,14 @@ class Engine:
         found = self.live.changes(side, code)
         if not found:
             return None
-        dense, other = self.live.base.dense, OTHER[side]
-        start = int(self.live.sides[side].starts[dense])
-        part = self.live.base.resolutions[dense]
-        before, now = (
-            edges[start : start + len(part.item_mass if side == "user" else part.user_mass)]
-            for edges in found["edges"]
-        )
+        before, now = found["edges"]
         moved = np.flatnonzero(before != now)
         pairs = {name: [float(value) for value in found[name]] for name in ("pairs", "events", "score")}
         edges = [
             {"node": int(k), "before": round(float(before[k]), 4), "now": round(float(now[k]), 4)}
             for k in moved
         ]
-        return {"new": found["new"], **pairs, "edges": edges, "neighbours": found[f"{other}s"][:SHOWN]}
+        return {"new": found["new"], **pairs, "edges": edges, "neighbours": found[f"{OTHER[side]}s"][:SHOWN]}
 
 
 def _edges(logs: NDArray) -> list[dict[str, float]]:

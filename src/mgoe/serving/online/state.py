@@ -1,0 +1,278 @@
+"""The live state: nodes and pairs as a snapshot and every event since have made them.
+
+An event changes its user and its item at once, exactly as the next update of the graph will: the pair's tasks
+and score, both nodes' counts, 1st-order edges at every resolution, recent neighbours (ties among newcomers
+aside, see `Nodes.rank`) and macro task table. Their 2nd-order edges change by the counterpart's edges as of
+the snapshot. All other nodes stay as the snapshot has them until the next update.
+
+Of the 2nd order, a snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to everyone
+else who touched `i`, since `s_ui e_c(u)` is what `u` itself gave to `N_i1[i]`. These others are kept as they
+were, `N_i1[i] - s0_ui e_c(u)` with the snapshot's `s0_ui`. So when `s_ui` changes by `ds_ui`,
+
+    dN_u2[u] = ds_ui (N_i1[i] - s0_ui e_c(u)),
+
+with the snapshot's values in the brackets: the sum depends on the events, not on their order. The same holds
+for items. What belongs to others waits for the next update: vectors, masses, totals, task shares, and the cut
+from which idle buckets are counted.
+
+The state is a fold over a set of events: unions, maxima and integer sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.data import Vocabulary
+from mgoe.graph import MacroGraph, Snapshot
+from mgoe.graph.counts import task_share
+from mgoe.graph.fold import MOST_EVENTS
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
+from mgoe.graph.place import Placement
+from mgoe.graph.scores import UNIT
+from mgoe.serving.events.event import Event, canonical_id, typed
+from mgoe.serving.events.seen import SeenEvents
+from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
+from mgoe.serving.online.cold_start import ColdStart
+from mgoe.serving.online.id_lookup import Id, IdLookup
+from mgoe.serving.online.item_pairs import item_rows
+from mgoe.serving.online.kernels import Change
+from mgoe.serving.online.nodes import Nodes
+from mgoe.serving.online.pairs import LivePairs
+
+
+@dataclass(frozen=True)
+class LiveBase:
+    """What live states of one bundle start from and share.
+
+    Attributes:
+        snapshot: The graph's latest, memory-mapped.
+        vocabularies, lookup: Ids of known nodes, for arrays and for lists of ids.
+        task_masks: Tasks that each behaviour does.
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        values: What the snapshot holds of each side's nodes.
+        placements: Places newcomers of each side.
+        newest: Time of the snapshot's newest event.
+        since: Time from which events count as recent; None: all do.
+        seen: Events that the snapshot holds, as far as they are known.
+    """
+
+    snapshot: Snapshot
+    vocabularies: Mapping[Side, Vocabulary]
+    lookup: Mapping[Side, IdLookup]
+    task_masks: Mapping[str, int]
+    scores: NDArray[np.int64]
+    values: Mapping[Side, BaseValues]
+    placements: Mapping[Side, Placement]
+    newest: int
+    since: int | None
+    seen: SeenEvents
+
+    @classmethod
+    def of(
+        cls,
+        graph: MacroGraph,
+        vocabularies: Mapping[Side, Vocabulary],
+        task_masks: Mapping[str, int],
+        index: Path | None = None,
+    ) -> LiveBase:
+        """Read what is read once.
+
+        Args:
+            graph: Of the bundle.
+            vocabularies: Its ids.
+            task_masks: Tasks that each behaviour does.
+            index: Folder for the pairs by item, see `item_rows`.
+        """
+        meta, snapshot, scores = graph.meta, graph.latest, graph.fixed_scores
+        rows: dict[Side, PairRows] = {
+            "user": PairRows.by_user(graph.folder(-1)),
+            "item": item_rows(graph, index),
+        }
+        masks = rows["user"].task_mask
+        share = task_share(tasks_done(masks, len(meta["ranks"])), len(masks))
+        sums = {side: score_sums(snapshot, side) for side in SIDES}
+        placements: dict[Side, Placement] = {side: Placement.of(graph, side) for side in SIDES}
+        placements["item"] = replace(placements["item"], other_sums=sums["user"] / UNIT)  # not rounded
+        return cls(
+            snapshot=snapshot,
+            vocabularies=vocabularies,
+            lookup={side: IdLookup(vocabulary) for side, vocabulary in vocabularies.items()},
+            task_masks=task_masks,
+            scores=scores,
+            values={
+                side: BaseValues(side, snapshot, scores, rows[side], share, sums[OTHER[side]])
+                for side in SIDES
+            },
+            placements=placements,
+            newest=int(meta["last"]),
+            since=None if graph.since is None else (graph.since + 1) * meta["bucket"],
+            seen=SeenEvents(),
+        )
+
+    def understood(self, events: Sequence[Event]) -> list[Event]:
+        """Return events that do a task and whose ids may be the bundle's, with ids as its vocabularies hold
+        them."""
+        kinds = {side: vocabulary.type for side, vocabulary in self.vocabularies.items()}
+        found = typed(events, kinds)
+        return [event for event in found if event is not None and event.behavior in self.task_masks]
+
+
+class Batch(NamedTuple):
+    """New events, looked up and ready to be added. Shape (n,) each unless stated otherwise.
+
+    Attributes:
+        nodes: Index of the node of each event, by side.
+        newcomers: Ids that will get indices, by side. Shape (any,).
+        values: Base values of nodes that are untouched so far, by side.
+        task_mask: Tasks that are new.
+        time: Microseconds.
+        events: What each adds to the event count of its pair: one per task, none if it is older than that
+            counts.
+        seen: All events of the batch.
+        counts: Changes of `LiveState.counts`.
+    """
+
+    nodes: dict[Side, NDArray[np.int64]]
+    newcomers: dict[Side, list[Id]]
+    values: dict[Side, dict[str, NDArray]]
+    task_mask: NDArray[np.int64]
+    time: NDArray[np.int64]
+    events: NDArray[np.int64]
+    seen: SeenEvents
+    counts: dict[str, int]
+
+
+class LiveState:
+    """What events have changed since a snapshot.
+
+    A batch is added in two steps: `prepare` reads what it needs, `commit` changes the state. If `commit`
+        fails, the
+    state may hold a part of the batch, and has to be replaced by one to which all events are added again.
+
+    Args:
+        base: What the state starts from.
+        version: Of a state without events.
+
+    Attributes:
+        sides: Touched nodes.
+        pairs: Touched pairs.
+        version: Grows with every batch that changes something.
+        counts: Events that counted, that repeated others, that are unknown (a behaviour that does no task, or
+            an id that cannot be the bundle's), and those of them that are older than the snapshot's newest
+            event (`late`).
+    """
+
+    def __init__(self, base: LiveBase, version: int = 0):
+        self.base, self.version = base, version
+        self.sides: dict[Side, Nodes] = {
+            side: Nodes(base.values[side], base.vocabularies[side].size) for side in SIDES
+        }
+        self.pairs = LivePairs()
+        self.counts = {"events": 0, "duplicates": 0, "unknown": 0, "late": 0}
+        self._seen = SeenEvents()
+
+    def indices(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """Return indices of ids, newcomers included; -1 for those never seen. Shape (n,)."""
+        index = self.base.lookup[side].indices(ids)
+        if self.sides[side].new_ids:
+            missing = np.flatnonzero(index < 0).tolist()
+            index[missing] = self.newcomers(side, [ids[row] for row in missing])
+        return index
+
+    def newcomers(self, side: Side, ids: Sequence[Any]) -> list[int]:
+        """Return indices of newcomers, -1 for other ids."""
+        kind, known = self.base.vocabularies[side].type, self.sides[side].new_ids
+        return [known.get(canonical_id(one, kind) or "", -1) for one in ids]
+
+    def prepare(self, events: Sequence[Event]) -> Batch:
+        """Look up which events are new, and read the base values of the nodes that they touch first."""
+        base, seen = self.base, SeenEvents(self.base.seen, self._seen)
+        understood = base.understood(events)
+        new: list[tuple[Event, int]] = []
+        for event in understood:
+            if interactions := seen.add(event, base.task_masks[event.behavior]):
+                new.append((event, sum(1 << task for *_, task in interactions)))
+        time = np.array([event.time for event, _ in new], np.int64)
+        task_mask = np.array([mask for _, mask in new], np.int64)
+        index: dict[Side, NDArray[np.int64]] = {}
+        newcomers: dict[Side, list[Id]] = {}
+        values: dict[Side, dict[str, NDArray]] = {}
+        for side in SIDES:
+            index[side], newcomers[side] = self._with_new_indices(side, [getattr(e, side) for e, _ in new])
+            if len(first := self.sides[side].untouched(index[side])):
+                values[side] = base.values[side].read(first)
+        tasks = np.array([mask.bit_count() for _, mask in new], np.int64)
+        counts = {
+            "events": len(new),
+            "duplicates": len(understood) - len(new),
+            "unknown": len(events) - len(understood),
+            "late": int((time <= base.newest).sum()),
+        }
+        recent = tasks if base.since is None else np.where(time >= base.since, tasks, 0)
+        return Batch(index, newcomers, values, task_mask, time, recent, seen, counts)
+
+    def commit(self, batch: Batch) -> int:
+        """Add the events of a batch that was prepared on the present state.
+
+        Returns:
+            How many changed something.
+        """
+        if batch.counts["events"]:
+            for side in SIDES:
+                self.sides[side].add_newcomers(batch.newcomers[side])
+            for side, values in batch.values.items():
+                self.sides[side].touch(values)
+            self._add(batch)
+        self._seen.update(batch.seen)
+        for name, count in batch.counts.items():
+            self.counts[name] += count
+        return batch.counts["events"]
+
+    def _with_new_indices(self, side: Side, ids: list[Id]) -> tuple[NDArray[np.int64], list[Id]]:
+        """Indices of ids, and the distinct ids that `commit` will give new ones."""
+        index, first = self.indices(side, ids), self.sides[side].count
+        unknown = np.flatnonzero(index < 0).tolist()
+        new = {one: first + k for k, one in enumerate(dict.fromkeys(ids[row] for row in unknown))}
+        index[unknown] = [new[ids[row]] for row in unknown]
+        return index, list(new)
+
+    def _add(self, batch: Batch) -> None:
+        pairs, scores = self.pairs, self.base.scores
+        key, inverse = np.unique(batch.nodes["user"] << 32 | batch.nodes["item"], return_inverse=True)
+        user, item, rows = key >> 32, key & (1 << 32) - 1, self.base.values["user"].rows
+        changed = pairs.add(user, item, self.sides, rows)
+        old_task_mask, old_events = pairs.task_mask[changed], pairs.events[changed]
+        each = changed[inverse]
+        np.bitwise_or.at(pairs.task_mask, each, batch.task_mask)
+        np.maximum.at(pairs.time, each, batch.time)
+        np.add.at(pairs.events, each, batch.events)
+        pairs.events[changed] = np.minimum(pairs.events[changed], MOST_EVENTS)
+        task_mask = pairs.task_mask[changed]
+        slots: dict[Side, NDArray[np.int64]] = {
+            side: getattr(pairs, side)[changed].astype(np.int64) for side in SIDES
+        }
+        for side in SIDES:
+            other = self.sides[OTHER[side]]
+            change = Change(
+                own=slots[side],
+                other=other.index[slots[OTHER[side]]],
+                other_macro=other.macro[slots[OTHER[side]]],
+                score=scores[task_mask],
+                old_score=scores[old_task_mask],
+                base_score=scores[pairs.base_task_mask[changed]],
+                task_mask=task_mask,
+                old_task_mask=old_task_mask,
+                events=pairs.events[changed] - old_events,
+                time=pairs.time[changed],
+            )
+            self.sides[side].add(change, other)
+        self.version += 1
+        started = ColdStart(self, {side: np.unique(slots[side]) for side in SIDES})
+        for side in SIDES:
+            self.sides[side].finish(started.changed[side], self.version)
