@@ -33,7 +33,7 @@ def chance(rng: np.random.Generator, rows: int, p: float = 0.4) -> np.ndarray:
 
 
 def taobao(folder: Path) -> None:
-    """No header: user, item, category, behaviour, second. Three rows lie outside the nine days, as in the real log."""
+    """No header: user, item, category, behaviour, second. As in the real log, rows exceed the nine days."""
     rng, user, item = draw()
     moment = rng.integers(1511539200, 1512316800, ROWS)
     moment[:3] = (-2134949234, 1511539199, 1512316800)
@@ -161,7 +161,7 @@ def kuairand(folder: Path, version: str = "pure") -> None:
 
 
 def kuairec(folder: Path) -> None:
-    """Two matrices, users, and tags as lists; two rows of each have no time, three of the big one come twice."""
+    """Two matrices, users, and tags as lists; two rows of each have no time, three of the big one repeat."""
     header = [
         "user_id",
         "video_id",
@@ -197,7 +197,7 @@ def kuairec(folder: Path) -> None:
 
 
 def movielens(folder: Path, users: bool) -> None:
-    """Columns cut by two colons; titles in Latin-1 with users, which 1M has, else in UTF-8. In 10M a movie may have no genres."""
+    """Columns separated by two colons; titles in Latin-1 with users (1M), else in UTF-8, some without genres."""
     rng, user, item = draw()
     rating = rng.integers(1, 6, ROWS)
     moment = 978300760 + rng.integers(0, 60 * DAY, ROWS)
@@ -287,7 +287,7 @@ def listed(**fields: object) -> str:
 
 
 def ali_ccp(folder: Path) -> None:
-    """Rows and sessions, no header; the first rows are a purchase without a click, a row without an item, and a twin of a later row."""
+    """Rows and sessions without header, among them a purchase without a click and a row without an item."""
     rng, user, item = draw(300)
     for name, rows in (("train", 900), ("test", 200)):
         sessions = [f"{name}{k:04x}" for k in range(len(user))]

@@ -154,7 +154,7 @@ def test_a_page_in_place_of_a_file_is_not_kept(tmp_path: Path, name: str):
         for asked in (1, 2):
             with pytest.raises(
                 DataError,
-                match=rf"it must be .*, found a file that begins with b'<html>sign in.*get it from {data.home}",
+                match=rf"it must be .*, found .* begins with b'<html>sign in.*get it from {data.home}",
             ):
                 fetch(data, tmp_path / "raw")
             assert len(served.requests) == asked

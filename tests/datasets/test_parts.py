@@ -12,7 +12,8 @@ from mgoe.datasets.parts import LAST_OUT, PARTS, TEST, along, anywhere, drawn, i
 
 def values(expression: str, rows: int) -> np.ndarray:
     """An expression of `place` and `n`, for places 1 to `rows`."""
-    query = f"SELECT {expression} AS value FROM (SELECT range + 1 AS place, {rows}::BIGINT AS n FROM range({rows})) ORDER BY place"
+    places = f"SELECT range + 1 AS place, {rows}::BIGINT AS n FROM range({rows})"
+    query = f"SELECT {expression} AS value FROM ({places}) ORDER BY place"
     return duckdb.sql(query).fetchnumpy()["value"]
 
 
@@ -40,7 +41,8 @@ def test_shares_are_equal_and_in_order(rows: int, parts: int):
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=40))
 def test_places_are_those_of_each_user_s_rows_in_order(rows: list[tuple[int, int]]):
     listed = ", ".join(f"({user}, {day}, {number})" for number, (user, day) in enumerate(rows))
-    query = f"SELECT user_id, number, {in_order('user_id', 'day, number')} FROM (VALUES {listed}) AS t(user_id, day, number)"
+    table = f"(VALUES {listed}) AS t(user_id, day, number)"
+    query = f"SELECT user_id, number, {in_order('user_id', 'day, number')} FROM {table}"
     for user, number, place, n in duckdb.sql(query).fetchall():
         own = sorted((day, k) for k, (other, day) in enumerate(rows) if other == user)
         assert own[place - 1][1] == number

@@ -103,7 +103,7 @@ def slice_grid(data: ReportData) -> Grid | None:
 
 
 def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
-    """Return differences to each baseline with half their interval, marked if it excludes 0 on the good side."""
+    """Return differences to each baseline with half their interval, marked if it favours the model."""
     columns = [
         c
         for c in dict.fromkeys((d.task, d.metric) for d in differences)
