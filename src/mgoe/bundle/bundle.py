@@ -1,12 +1,12 @@
-"""The one artefact that a service needs: a folder that scores without the training data.
+"""The artefact that a service needs: a folder that scores without the training data.
 
 bundle.json          format, versions, checksums, the model's settings, tasks
-settings.yaml        of the run that made it
+settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
-graph/               the latest snapshot, with the pair codes that updates need
+graph/               the latest snapshot, with the pairs that updates need
 model.safetensors    weights;  spec.json: what the model reads
-prior.npy            log-odds of the negative sampling, an item
-metrics.json         what it measured on validation and test
+prior.npy            log-odds of the negative sampling, one per item
+metrics.json         metrics on validation and test
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from mgoe.training.assemble import Graph
 from mgoe.training.pairs import PairScorer
 
 FORMAT = 2
-"""1 is of before version 0.1: its models read two columns more."""
+"""Format of the folder; format 1 was never released."""
 MANIFEST = "bundle.json"
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
-"""What a manifest holds."""
+"""Required keys of the manifest with their types."""
 
 
 class History(Graph, Protocol):
-    """What a bundle knows of its nodes' past."""
+    """A graph that lists the items of a user's history."""
 
     def known_items(self, user: int) -> NDArray[np.int32]: ...
 
@@ -63,15 +63,15 @@ def write_bundle(
     graph: MacroGraph,
     metrics: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write a bundle; it appears when it is whole.
+    """Write a bundle atomically.
 
     Args:
-        out: Folder to write, replaced if there.
-        settings: Of the run.
+        out: Folder to write; an existing one is replaced.
+        settings: Settings of the run.
         model: Resolved settings of the model.
         cell: Folder with its `model.safetensors` and `spec.json`.
-        prepared, graph: What it was trained on; the latest snapshot goes along.
-        metrics: Rows to keep with it.
+        prepared, graph: Data and graph of the training; the latest snapshot is copied.
+        metrics: Rows to store with it.
     """
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
@@ -101,7 +101,7 @@ def write_bundle(
 
 
 class Bundle:
-    """A model with all it needs to score: `mgoe.load(path)` opens one."""
+    """A model with everything it needs to score: `mgoe.load(path)` opens one."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
@@ -114,13 +114,13 @@ class Bundle:
         """Open a bundle.
 
         Args:
-            path: Its folder, or a link to it; all is read from where the link leads now, wherever it leads
-                later.
+            path: Its folder, or a link to it; files are read from where the link leads now, even if it
+                changes later.
             verify: Check every file against its checksum.
 
         Raises:
-            BundleError: The folder holds no bundle, one of another format, a file that is missing or changed,
-                or names one elsewhere.
+            BundleError: The folder holds no bundle or one of another format, or a file is missing, changed or
+                outside the folder.
         """
         path = Path(os.path.realpath(path))
         try:
@@ -154,7 +154,7 @@ class Bundle:
 
     @cached_property
     def settings(self) -> RunSettings:
-        """Of the run that made it."""
+        """Settings of the run that wrote it."""
         return load_settings(self.path / "settings.yaml")
 
     @cached_property
@@ -164,12 +164,12 @@ class Bundle:
 
     @cached_property
     def graph(self) -> MacroGraph:
-        """The latest snapshot."""
+        """The macro graph with its latest snapshot."""
         return MacroGraph.open(self.path / "graph")
 
     @cached_property
     def model(self) -> RankingModel:
-        """With its weights, ready to score."""
+        """The model with its weights, ready to score."""
         spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
         with Undrawn():
             model = make_model(
@@ -180,21 +180,17 @@ class Bundle:
 
     @property
     def strongest(self) -> str:
-        """The strongest binary task, or the strongest where none is binary: what a ranking is by where
-        nothing else is said.
-        """
+        """The strongest binary task, or the strongest task if none is binary: the default of a ranking."""
         return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
 
     @property
     def objective(self) -> str:
-        """How likely the strongest task is done at all, as an objective: `click * buy` where `buy` is given
-        `click`.
-        """
+        """The objective of doing the strongest task at all: `click * buy` if `buy` is given `click`."""
         return " * ".join(chain(self.strongest, self.settings.tasks))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """What was measured: model, seed, split, slice, task, metric, value."""
+        """Metrics: model, seed, split, slice, task, metric, value."""
         return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
 
     @cached_property
@@ -207,26 +203,26 @@ class Bundle:
 
     @property
     def _history(self) -> History:
-        """What its model reads of nodes."""
+        """The graph whose history its model reads."""
         return self.graph.latest
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
-        """Codes of ids, -1 where never seen. Shape (n,)."""
+        """Return the indices of ids, -1 for unknown ones. Shape (n,)."""
         return self._vocabulary(side).indices(ids)
 
-    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Any]:
-        """Ids of codes."""
-        return self._vocabulary(side).ids(codes).to_pylist()
+    def ids(self, side: Side, indices: NDArray[np.int64]) -> list[Any]:
+        """Return the ids of indices."""
+        return self._vocabulary(side).ids(indices).to_pylist()
 
     def size(self, side: Side) -> int:
-        """Nodes that have a code."""
+        """Return the number of nodes that have an index."""
         return self._vocabulary(side).size
 
     def _vocabulary(self, side: Side) -> Vocabulary:
         return self.encoders.users if side == "user" else self.encoders.items
 
     def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
-        """The same bundle, its model's predictions computed by another engine."""
+        """Return the same bundle with predictions computed by another engine."""
         other = Bundle(self.path, self.manifest)
         other.__dict__["_scorer"] = PairScorer(
             self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side, predict
@@ -245,19 +241,19 @@ class Bundle:
         Args:
             users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or
                 Arrow columns. Unseen ids are scored as nodes without history.
-            context: Context features by name, as in the log, a value a pair or one for all; a missing one is
+            context: Context features by name, as in the log, one value per pair or one for all; a missing one is
                 unknown.
             recalibrated: Undo the sampling of negatives (see `sampling_prior`).
 
         Returns:
-            One row a pair: `user`, `item`, and the probability (or value) of each task.
+            One row per pair: `user`, `item`, and the probability (or value) of each task.
 
         Raises:
             BundleError: The lists differ in length, or a context feature is unknown.
         """
         user_ids, item_ids = self._paired(users, items)
-        codes = self.indices("user", user_ids), self.indices("item", item_ids)
-        scores = self.score_indices(*codes, self._encode(context, len(user_ids)), recalibrated)
+        indices = self.indices("user", user_ids), self.indices("item", item_ids)
+        scores = self.score_indices(*indices, self._encode(context, len(user_ids)), recalibrated)
         columns = {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
         return pd.DataFrame(columns | {task: scores[:, t] for t, task in enumerate(self.tasks)})
 
@@ -269,16 +265,16 @@ class Bundle:
         context: Mapping[str, ArrayLike] | None = None,
         exclude_known: bool = False,
     ) -> pd.DataFrame:
-        """The best items of the whole catalogue for a user.
+        """Return the best items of the whole catalogue for a user.
 
         Args:
             user: An id.
-            k: How many.
-            task: What to rank by; the strongest binary task by default. One within a sample space ranks by
-                how likely it is done at all.
-            context: One value a context feature; several-valued ones take a list, or a text cut at the
-                separator.
-            exclude_known: Leave out items the user has a history with.
+            k: Number of items.
+            task: What to rank by; the strongest binary task by default. A task with a sample space ranks by
+                the probability that it is done at all.
+            context: One value per context feature; several-valued ones take a list, or a text with
+                separators.
+            exclude_known: Leave out items in the user's history.
 
         Returns:
             `item` and each task's probability, best first. At most k rows.
@@ -292,18 +288,16 @@ class Bundle:
             raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
         if k < 1:
             raise BundleError("k", f"must be at least 1, found {k}")
-        code = int(self.indices("user", [user])[0])
+        index = int(self.indices("user", [user])[0])
         candidates = np.arange(self.size("item"))
         if exclude_known:
-            candidates = np.setdiff1d(candidates, self._history.known_items(code))
+            candidates = np.setdiff1d(candidates, self._history.known_items(index))
         own = self._encode(
             {name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates)
         )
-        scores = self.score_indices(np.full(len(candidates), code), candidates, own, recalibrated=True)
-        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)[
-            :, self.tasks.index(task)
-        ]  # in float64 as an objective is
-        best = np.argsort(-at_all, kind="stable")[:k]
+        scores = self.score_indices(np.full(len(candidates), index), candidates, own, recalibrated=True)
+        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)  # float64, as objectives are
+        best = np.argsort(-at_all[:, self.tasks.index(task)], kind="stable")[:k]
         return pd.DataFrame(
             {"item": self.ids("item", candidates[best])}
             | {name: scores[best, t] for t, name in enumerate(self.tasks)}
@@ -316,27 +310,27 @@ class Bundle:
         context: Mapping[str, NDArray] | None = None,
         recalibrated: bool = True,
     ) -> NDArray[np.float32]:
-        """Score pairs of codes, in blocks. Shape (B, T)."""
+        """Score pairs of indices, in blocks. Shape (B, T)."""
         scores = self._scorer(users, items, context or {})
         if not recalibrated:
             return scores
         return self.recalibrate(scores, items)
 
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Undo the sampling of negatives in the scores (B, T) of items by code (B,)."""
+        """Undo the sampling of negatives in the scores (B, T) of items by index (B,)."""
         return recalibrate(scores, self.shift(items), self.shifted)
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What `recalibrate` adds to the log-odds of doing anything on items by code. Shape (B,)."""
+        """Return what `recalibrate` adds to the log-odds of items by index. Shape (B,)."""
         return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
 
     @cached_property
     def shifted(self) -> NDArray[np.bool_]:
-        """The tasks that are recalibrated. Shape (T,)."""
+        """Which tasks are recalibrated. Shape (T,)."""
         return shifted_tasks(self.settings.tasks)
 
     def describe(self) -> dict[str, Any]:
-        """What `mgoe describe BUNDLE` prints."""
+        """Return what `mgoe describe BUNDLE` prints."""
         return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
             "graph": self.graph.describe()
         }

@@ -1,4 +1,4 @@
-"""Undoing the sampling of negatives: from the odds that a model learns to a probability that means something.
+"""Undo the sampling of negatives: from the odds that a model learns to a meaningful probability.
 
 Axes: `B` pairs, `T` tasks, `I` items.
 """
@@ -16,9 +16,9 @@ Floats = TypeVar("Floats", bound=np.floating)
 
 
 def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -> NDArray[np.float32]:
-    """What to add to the log-odds of doing anything, to undo the sampling of negatives, an item (ours).
+    """Return, per item, what to add to the log-odds to undo the sampling of negatives (ours).
 
-    With `r` draws a positive from `q(i)`, and `n` positives of an active user in a bucket, `r n q(i) (1 -
+    With `r` draws per positive from `q(i)`, and `n` positives of an active user in a bucket, `r n q(i) (1 -
     p(u, i))` negatives stand beside `p(u, i)` positives: a draw that the user did is dropped. So the odds
     that a model learns, times `r n q(i)`, are those that a user who is active in a bucket does something on
     the item in it. Exposure logs hold real negatives: nothing is added.
@@ -48,30 +48,27 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
 
 
 def _share(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the whole, after one more each, so that no item is impossible."""
+    """Return shares of the total after adding one to each count, so that no item is impossible."""
     return (counts + 1) / (counts + 1).sum()
 
 
 def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
-    """Whose probabilities are recalibrated: binary tasks, but for those within a sample space, which no
-    sampled negative enters. (T,).
+    """Return which tasks are recalibrated: binary ones without a sample space.
+
+    Shape (T,).
     """
     return np.array([task.kind == "binary" and task.given is None for task in tasks])
 
 
 def chain(name: str, tasks: Sequence[TaskSettings]) -> list[str]:
-    """A task behind those that it is given: the product of their probabilities is how likely it is done at
-    all.
-    """
+    """Return a task after those it is given; the product of their probabilities is that of doing it at all."""
     given = {task.name: task.given for task in tasks}
     above = given[name]
     return [name] if above is None else [*chain(above, tasks), name]
 
 
 def in_whole_space(probabilities: NDArray[Floats], tasks: Sequence[TaskSettings]) -> NDArray[Floats]:
-    """Probabilities (B, T) of tasks within a sample space as those over all pairs: times those of the tasks
-    that they are given.
-    """
+    """Turn probabilities (B, T) within a sample space into those over all pairs."""
     names = [task.name for task in tasks]
     return np.stack(
         [probabilities[:, [names.index(one) for one in chain(name, tasks)]].prod(axis=1) for name in names],
@@ -82,16 +79,15 @@ def in_whole_space(probabilities: NDArray[Floats], tasks: Sequence[TaskSettings]
 def recalibrate(
     probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Undo the sampling of negatives in the tasks that `shifted_tasks` names; probabilities and values of the
-    others stay (ours).
+    """Undo the sampling of negatives in the tasks of `shifted_tasks`; other values stay (ours).
 
     A sampled negative stands for pairs on which nothing was done. It changes the odds that anything is done,
     to whose logarithm the shift is added, and not what share of what is done each task has. The likeliest
-    task stands for anything: exactly so where every positive has it, as a click.
+    task stands for anything, exactly so if every positive has it, as a click.
 
     Args:
         probabilities: Shape (B, T).
-        shift: Of the log-odds, as `sampling_prior` has it. Shape (B,).
+        shift: Added to the log-odds, see `sampling_prior`. Shape (B,).
         shifted: Shape (T,).
     """
     if not shifted.any():

@@ -1,4 +1,4 @@
-"""Measures of predictions: arrays in, numbers out. Knows nothing of the rest of the library.
+"""Metrics of predictions: arrays in, numbers out, without any other part of the library.
 
 A missing label (NaN) drops its row. Where a measure does not exist (one class, no rows) it is NaN, without a
 warning; so it is where a prediction is NaN, since a model that predicts NaN must not look measured.

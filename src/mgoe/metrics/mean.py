@@ -1,4 +1,4 @@
-"""Means of measures that may not exist."""
+"""Means of metrics that may not exist."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import numpy as np
 
 
 def mean_defined(values: Iterable[float]) -> float:
-    """The mean over the values that are a number; NaN where none is (ours)."""
+    """Return the mean of the values that are numbers; NaN if none is (ours)."""
     there = [value for value in values if not np.isnan(value)]
     return float(np.mean(there)) if there else np.nan

@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: log loss and calibration."""
+"""How reliable probabilities are: log loss and calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predicted beside observed.
+    """Predicted and observed shares.
 
     Attributes:
         error: Expected calibration error: mean over bins, weighted by rows, of |predicted - observed|.

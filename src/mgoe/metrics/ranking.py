@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Gauc:
-    """AUC within groups, and how many groups it speaks for.
+    """AUC within groups, and the number of groups behind it.
 
     Attributes:
         value: Mean of the groups' AUC, weighted by their rows; NaN where no group has both classes.
@@ -97,7 +97,7 @@ def group_auc(
 
 
 def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
-    """Share of the other class that each row is on the right side of, ties one half (DeLong et al., 1988).
+    """Share of the other class that each row is ranked correctly against, ties one half (DeLong et al., 1988).
 
     The mean over positives and the mean over negatives both equal the AUC.
 

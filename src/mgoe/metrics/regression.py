@@ -19,7 +19,7 @@ def mae(labels: ArrayLike, values: ArrayLike) -> float:
 
 
 def spearman(labels: ArrayLike, values: ArrayLike) -> float:
-    """Correlation of ranks, ties at their mean rank; NaN where either side is constant. Both of shape (N,)."""
+    """Correlation of ranks, ties at their mean rank; NaN if either side is constant. Both of shape (N,)."""
     labels, values = _valid(labels, values)
     if len(labels) == 0 or np.isnan(values).any():
         return np.nan

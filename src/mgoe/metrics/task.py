@@ -1,4 +1,4 @@
-"""What measures need to know of a task."""
+"""The facts about a task that metrics need."""
 
 from __future__ import annotations
 
