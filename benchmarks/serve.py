@@ -1,7 +1,7 @@
 """Whole requests to a service: 500 candidates, three tasks, a million users.
 
     python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60]
-        [--sizes 20 100 500] [--work FOLDER] [--no-peers]
+        [--sizes 20 100 500] [--work FOLDER] [--no-peers] [--rank-only]
 
 The service is one worker on one core; the load comes from the other. There are two models on one graph per
 size:
@@ -85,15 +85,16 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "serve")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--rank-only", action="store_true", help="leave out floors, peer and mixed load")
     given = parser.parse_args()
-    if not given.no_peers:
+    if not (given.no_peers or given.rank_only):
         require_peers()
     given.work.mkdir(parents=True, exist_ok=True)
     for k in given.sizes:
         made(given, k)
     whole = of_sizes(given, "serve.rank500", "paper")
     of_sizes(given, "serve.default.rank500", "mgoe")
-    if 100 in given.sizes:
+    if 100 in given.sizes and not given.rank_only:
         floors(given, whole)
         mixed(given)
 

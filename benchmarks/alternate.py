@@ -1,0 +1,190 @@
+"""Two source trees in turn within one run: is the new one slower?
+
+    python benchmarks/alternate.py OLD NEW [--only graph train serve intake] [--rounds 5] [--work FOLDER]
+    python benchmarks/alternate.py OLD NEW --quick
+
+OLD and NEW are checkouts. Each round runs a benchmark on both, and the next round in the reverse order, so
+that what else the machine does meets both alike. Each tree is measured by its own `benchmarks/` where it has
+the file, else by those of this checkout, with its own `src` as PYTHONPATH. A first run on each tree does not
+count: it makes logs, graphs and bundles, and compiles kernels. `--quick` takes small sizes and one round, to
+see whether all runs.
+
+| name | what | figures |
+|---|---|---|
+| `graph` | the graph of 1e7 events | seconds of the command |
+| `train` | steps of `mgoe` and `mgoe-paper` | samples per second, with feeding and without |
+| `serve` | `/v1/rank` of 500 candidates, both models | median latency, processor time per request |
+| `intake` | batches of 1 and 100 events, 1 and 4 clients | median latency, events per second, processor time |
+
+One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
+old one. The ratio is of times, new over old, also where the figure is a rate: above 1 the new tree is slower.
+The figure `NAME.cpu_s` is the processor time of the whole command and of what it started. Processor time says
+more than the clock where other work shares the machine. At the end comes a table; the exit code is 1 if any
+ratio exceeds 1.03.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import ROOT, line
+
+LIMIT = 1.03
+"""Ratio up to which the new tree is not slower."""
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A benchmark that both trees run.
+
+    Attributes:
+        file: Its script.
+        options: Its arguments, besides the folder of its work.
+        quick: Those of a small run.
+        figures: What counts of the figures that it prints, as a regular expression for whole names.
+    """
+
+    file: str
+    options: Sequence[str]
+    quick: Sequence[str]
+    figures: str
+
+
+COMPARISONS = {
+    "graph": Comparison(
+        "graph.py",
+        ["--events", "1e7", "--keep"],
+        ["--events", "1e5", "--keep"],
+        r"graph\.seconds\.\de\d",
+    ),
+    "train": Comparison(
+        "train.py",
+        ["--no-peers", "--users", "1e5", "--examples", "500000", "--short", "--rounds", "3", "--keep"],
+        ["--no-peers", "--users", "1e4", "--examples", "50000", "--short", "--rounds", "1", "--keep"],
+        r"train\.(mgoe|default)_samples_per_s|train\.step_samples_per_s\..*",
+    ),
+    "serve": Comparison(
+        "serve.py",
+        ["--rank-only", "--users", "100000", "--items", "20000", "--sizes", "100", "--seconds", "5"],
+        ["--rank-only", "--users", "10000", "--items", "2000", "--sizes", "100", "--seconds", "1"],
+        r"serve\.(default\.)?rank500\.(p50_ms|cpu_ms)",
+    ),
+    "intake": Comparison(
+        "intake.py",
+        ["--requests", "500", "--seconds", "10"],
+        ["--requests", "50", "--seconds", "5", "--users", "2000"],
+        r"intake\..*(p50_ms|events_per_s|cpu_us)",
+    ),
+}
+
+
+def main() -> None:
+    """Run what is asked for, and print the figures and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"whose medians count; {ROUNDS} by default"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes and one round")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "alternate", help="kept and used again")
+    given = parser.parse_args()
+    trees = {"old": given.old.resolve(), "new": given.new.resolve()}
+    table = ["| figure | unit | old | new | times, new over old |", "|---|---|---:|---:|---:|"]
+    slower = 0
+    for name in given.only:
+        taken = in_turn(name, trees, given.work.resolve(), 1 if given.quick else given.rounds, given.quick)
+        for figure, (unit, old, new) in taken.items():
+            ratio = old / new if "/s" in unit else new / old
+            line(figure, new, unit, old, ratio)
+            slower += ratio > LIMIT
+            table.append(f"| {figure} | {unit} | {old:.5g} | {new:.5g} | {ratio:.3f} |")
+    print("\n".join(["", *table, "", f"{slower} of {len(table) - 2} figures are more than 3 % slower"]))
+    raise SystemExit(slower > 0)
+
+
+def in_turn(
+    name: str, trees: dict[str, Path], work: Path, rounds: int, quick: bool
+) -> dict[str, tuple[str, float, float]]:
+    """Run one comparison on both trees in turn.
+
+    Args:
+        name: Of the comparison.
+        trees: The old and the new checkout.
+        work: Folder for what the benchmark makes, one per tree.
+        rounds: How often each tree runs.
+        quick: Take small sizes.
+
+    Returns:
+        Unit, old median and new median per figure, in the order in which the benchmark prints them.
+    """
+    values: dict[str, dict[str, list[float]]] = {side: defaultdict(list) for side in trees}
+    units: dict[str, str] = {}
+    for number in range(-1, rounds):
+        for side in list(trees)[:: 1 if number % 2 else -1]:
+            folder = work / ("quick" if quick else "whole") / name / side
+            figures = measured(name, trees[side], folder, quick)
+            if number < 0:
+                continue
+            for figure, (unit, value) in figures.items():
+                units[figure] = unit
+                values[side][figure].append(value)
+            shown = ", ".join(f"{figure} {value:.5g}" for figure, (_, value) in figures.items())
+            print(f"{name}, round {number + 1}, {side}: {shown}", file=sys.stderr, flush=True)
+    both = [figure for figure in units if all(figure in values[side] for side in trees)]
+    return {figure: (units[figure], *(median(values[side][figure]) for side in trees)) for figure in both}
+
+
+def measured(name: str, tree: Path, work: Path, quick: bool) -> dict[str, tuple[str, float]]:
+    """Run a benchmark on a tree.
+
+    Returns:
+        Unit and value of each figure that counts, and the command's processor time.
+
+    Raises:
+        RuntimeError: The benchmark failed.
+    """
+    comparison = COMPARISONS[name]
+    home = tree if (tree / "benchmarks" / comparison.file).exists() else ROOT
+    work.mkdir(parents=True, exist_ok=True)
+    options = [*(comparison.quick if quick else comparison.options), "--work", str(work)]
+    command = [sys.executable, str(home / "benchmarks" / comparison.file), *options]
+    environment = os.environ | {"PYTHONPATH": str(tree / "src")}
+    before = children_seconds()
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    spent = children_seconds() - before
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr[-3000:]}")
+    figures = {}
+    for printed in map(json.loads, filter(lambda row: row.startswith("{"), done.stdout.splitlines())):
+        if re.fullmatch(comparison.figures, printed["name"]):
+            figures[printed["name"]] = printed["unit"], printed["value"]
+    return figures | {f"{name}.cpu_s": ("s", spent)}
+
+
+def children_seconds() -> float:
+    """Return the processor time of all processes that this one has started and waited for."""
+    used = psutil.Process().cpu_times()
+    return used.children_user + used.children_system
+
+
+if __name__ == "__main__":
+    main()
