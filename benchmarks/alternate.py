@@ -14,7 +14,7 @@ see whether all runs.
 | `graph` | the graph of 1e7 events | seconds of the command |
 | `train` | steps of `mgoe` and `mgoe-paper` | samples per second, with feeding and without |
 | `serve` | `/v1/rank` of 500 candidates, both models | median latency, processor time per request |
-| `intake` | batches of 1 and 100 events, 1 and 4 clients | median latency, events per second, processor time |
+| `intake` | batches of 1 and 100 events, 1 and 4 clients | median latency, rate, processor time per event |
 
 One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
 old one. The ratio is of times, new over old, also where the figure is a rate: above 1 the new tree is slower.
