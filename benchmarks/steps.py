@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from mgoe.data import ExampleFile, Examples
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
 from mgoe.training import Batch, Feed, ProcessGroup, make_spec, uses_bfloat16
+from mgoe.training.loss_check import LossCheck
 from mgoe.training.step import Stepper
-from mgoe.training.trouble import LossGuard
 
 CPU = torch.device("cpu")
 STEPS = 1_000_000
@@ -152,10 +153,10 @@ class Training:
         return recorded.calls
 
     def _train(self, batches: Iterable[Batch], check: Callable[..., None] = lambda *_: None) -> float:
-        guard = LossGuard(self.stepper.model, [task.name for task in self.spec.tasks], 1)
+        finite = LossCheck(self.stepper.model, [task.name for task in self.spec.tasks], 1, batches=sys.maxsize)
 
         def checked(*what: Any) -> None:
-            guard.check(*what)
+            finite(*what)
             check(*what)
 
         return seconds(lambda: [self.stepper(batch, number, checked) for number, batch in enumerate(batches)])

@@ -20,7 +20,7 @@ from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
 from mgoe.experiments.folder import FREE
 from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, predict, save_checkpoint
-from mgoe.training.done import FREE as FREE_OF_A_FIT
+from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
 from tests.cli.test_bad_input import assert_refused
 
@@ -102,7 +102,7 @@ def stopped_after(step: int, mgoe: Mgoe, config: Path, out: Path, at_step) -> No
     result = mgoe("train", config, "--out", out)
     assert result.exit_code == 143
     assert "goes on from there" in result.stderr
-    assert load_checkpoint(latest(out))[1]["done"]["steps"] == step
+    assert load_checkpoint(latest(out))[1]["state"]["steps"] == step
 
 
 def test_a_stopped_train_goes_on_to_the_same_numbers(mgoe, config, alone, built, at_step):
@@ -150,7 +150,7 @@ def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
 
 def test_what_may_change_is_the_same_for_a_run_and_for_a_fit():
     """But for the memory, by which examples are put in order: a run keeps it."""
-    assert {*FREE["training"]} == FREE_OF_A_FIT - {"memory"}
+    assert {*FREE["training"]} == MAY_CHANGE - {"memory"}
     assert {*FREE["training"]} <= TrainingSettings.model_fields.keys()
 
 
@@ -255,7 +255,7 @@ def test_two_processes_are_stopped_and_one_goes_on(mgoe, config, alone, built):
     _, stderr = process.communicate(timeout=120)
     assert stderr.count("mgoe: stopped; what was finished is kept") == 1
     assert "mgoe: torchrun" not in stderr
-    done = load_checkpoint(latest(built))[1]["done"]
+    done = load_checkpoint(latest(built))[1]["state"]
     assert 0 < done["steps"] < EPOCHS * steps_an_epoch(alone)
     assert mgoe("train", config, "--out", built).exit_code == 0
     same_curve(built, alone)

@@ -19,7 +19,7 @@ from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.training import fit, load_checkpoint, load_weights, predict
 from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, make_balance
-from mgoe.training.distributed.process_group import ProcessGroup
+from mgoe.training.distributed.process_group import ALONE
 from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
 from tests.effort import up_to
@@ -66,8 +66,7 @@ def drawn(tasks: int, width: int, seed: int) -> Linear:
 def balanced(model, name: str) -> None:
     """Gradients of one batch."""
     balance = make_balance(name, model)
-    balance.backward(*model.loss({}))
-    balance.finish(ProcessGroup())
+    balance.backward(*model.loss({}), ALONE)
 
 
 @up_to(30)
@@ -135,8 +134,7 @@ def test_what_one_task_moves_alone_is_not_weighed():
         rows = torch.stack([torch.autograd.grad(loss, bias, retain_graph=True)[0] for loss in each])
         assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved
         make = make_balance("mgda", model)
-        make.backward(*model.loss(batch))
-        make.finish(ProcessGroup())
+        make.backward(*model.loss(batch), ALONE)
         torch.testing.assert_close(bias.grad[1], rows[1, 1] * model.task_weights[1])
 
 
@@ -161,27 +159,19 @@ def test_no_task_is_moved_against_its_own_gradient(name):
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty", *sorted(set(AGGREGATIONS) - RANDOM)])
 @pytest.mark.parametrize("preset", ["mgoe", "mgoe-paper", "mmoe", "shared-bottom"])
-def test_a_batch_in_parts_is_the_batch_and_every_parameter_moves(name, preset):
+def test_every_parameter_moves(name, preset):
     spec = make_spec(2)
-    batch, models = random_batch(spec, 60), []
-    for parts in (1, 3):
-        model = make_model(preset, spec, 0)
-        step = Stepper(
-            model, training(balance=name, accumulate=parts, learning_rate=1e-3), 1, False, ProcessGroup()
-        )
-        step(batch, 0, lambda *_: None)
-        assert all(p.grad is not None and bool((p.grad.to_dense() != 0).any()) for p in step.dense)
-        models.append(step)
-    for one, other in zip(models[0].dense, models[1].dense, strict=True):
-        torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=2e-2)
+    model = make_model(preset, spec, 0)
+    step = Stepper(model, training(balance=name, learning_rate=1e-3), 1, False, ALONE)
+    step(random_batch(spec, 60), 0, lambda *_: None)
+    assert all(p.grad is not None and bool((p.grad.to_dense() != 0).any()) for p in step.dense)
 
 
 def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path):
     model = drawn(2, 2, 0)
     balance = Uncertainty(model)  # type: ignore[arg-type]
     losses = torch.tensor([3.0, 0.1], requires_grad=True)
-    balance.backward(losses.sum(), losses)
-    balance.finish(ProcessGroup())
+    balance.backward(losses.sum(), losses, ALONE)
     torch.testing.assert_close(balance.log_variance.grad, 0.5 - model.task_weights * losses.detach())
     torch.testing.assert_close(losses.grad, model.task_weights)
     out = Model()
@@ -207,23 +197,20 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_weights_are_saved(tmp_path
 
 
 def test_the_learned_weight_of_a_task_without_a_label_stays_as_it_is():
-    """In a batch, or in all of them; a label in any part of the batch counts once."""
     model = drawn(3, 2, 0)
     model.task_weights = torch.tensor([1.0, 1.0, 0.0])
     balance = Uncertainty(model)  # type: ignore[arg-type]
     for losses, expected in (([3.0, 0.0, 1.0], [-2.5, 0.0, 0.0]), ([1.0, 2.0, 1.0], [-0.5, -1.5, 0.0])):
         balance.log_variance.grad = None
-        for part in (losses, [0.0, 0.0, 0.0]):
-            of_tasks = torch.tensor(part, requires_grad=True)
-            balance.backward(of_tasks.sum(), of_tasks)
-        balance.finish(ProcessGroup())
+        of_tasks = torch.tensor(losses, requires_grad=True)
+        balance.backward(of_tasks.sum(), of_tasks, ALONE)
         assert balance.log_variance.grad is not None
         assert balance.log_variance.grad.tolist() == expected
 
 
 def test_learned_weights_do_not_decay():
     model = Model()
-    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, ProcessGroup())  # type: ignore[arg-type]
+    step = Stepper(model, training(balance="uncertainty", weight_decay=10.0), 1, False, ALONE)  # type: ignore[arg-type]
     step.balance.dense()[0].data.fill_(2.0)
     without = {
         name: tensor * torch.nan if name == "labels" else tensor

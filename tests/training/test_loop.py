@@ -196,11 +196,6 @@ class Broken(Model):
         return super().loss(batch, totals)
 
 
-def test_a_batch_in_parts_is_counted_once(tmp_path):
-    with pytest.raises(TrainingError, match=r"epoch 1, batch 2: the loss of task 'buy' is nan"):
-        fit(Broken(), TRAIN, VALID, training(accumulate=3), tmp_path)
-
-
 def test_a_loss_that_is_no_number_stops_with_batch_task_and_parameter(tmp_path):
     with pytest.raises(
         TrainingError,

@@ -63,7 +63,7 @@ def test_mlflow_says_that_a_fit_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     tracker = MLflow(tmp_path, 0)
     tracker.write(1, {"loss": 0.5})
-    tracker.close(whole=False)
+    tracker.close(finished=False)
     (run,) = importlib.import_module("mlflow").MlflowClient().search_runs(["0"])
     assert run.info.status == "FAILED"
 

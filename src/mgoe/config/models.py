@@ -51,17 +51,11 @@ class TrainingSettings(Settings):
     table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     """Of the row-wise optimiser of the embedding tables."""
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-    schedule: Literal["linear", "constant"] = "linear"
-    """Of both learning rates, after the warm-up: falling to zero, or as they are."""
-    warmup: float = Field(default=0.0, ge=0, lt=1)
-    """Share of all steps over which the learning rates rise from zero."""
     clip: float = Field(default=1.0, gt=0)
     """Norm that all dense gradients together are cut to. Tables need none: their optimiser divides by it."""
     balance: Balance = "fixed"
     """How tasks share what they all move: `fixed` adds up losses times their weights, `uncertainty` learns the weights, the others
     reconcile gradients (TorchJD)."""
-    accumulate: int = Field(default=1, ge=1)
-    """Parts that a batch is worked off in, which take less memory; the step is the same."""
     monitor: str = "all.ranking"
     """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC.
     Where every task is a regression, the default stands for `all.rmse`."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mgoe.errors import TrainingError
-from mgoe.training.distributed.process_group import ProcessGroup
+from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 from mgoe.training.distributed.shards import Shard, write_together
 
-ALONE = ProcessGroup()
 UNKNOWN = "?" * 64
 """Stands in a file for its checksum until all is written."""
 
@@ -113,85 +110,6 @@ def read_meta(path: Path) -> dict[str, Any]:
             return json.loads((file.metadata() or {})["meta"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(path, f"the checkpoint is damaged ({error}); train the model again") from None
-
-
-class Checkpoints:
-    """The latest checkpoints of a fit, in a folder: what it goes on from.
-
-    Args:
-        folder: Made with the first checkpoint.
-        keep: How many stay.
-    """
-
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
-
-    def save(
-        self,
-        step: int,
-        tensors: Mapping[str, Tensor | Shard],
-        meta: Mapping[str, Any],
-        processes: ProcessGroup = ALONE,
-    ) -> None:
-        """Write the state after a step, and remove those that are too many, and later ones, which could not be read when the fit went on.
-        Arguments as for `save_checkpoint`.
-
-        Raises:
-            TrainingError: It cannot be written; the ones before stay.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        saved = self.folder / f"{step:010d}.safetensors"
-        save_checkpoint(saved, tensors, meta, processes)
-        if processes.leads:
-            files = self._files()
-            end = files.index(saved) + 1
-            for other in (*files[: max(0, end - self.keep)], *files[end:]):
-                other.unlink()
-
-    def latest(self, processes: ProcessGroup = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest that is whole; where several processes call it, the one that the first of them finds.
-
-        Raises:
-            TrainingError: Another process cannot read it.
-        """
-        newest, found = "", None
-        for file in reversed(self._files() if processes.leads else []):
-            with suppress(TrainingError):
-                newest, found = file.name, load_checkpoint(file)
-                break
-        newest = processes.agree(newest)
-        return load_checkpoint(self.folder / newest) if newest and found is None else found
-
-    def clear(self) -> None:
-        """Remove all of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def check_space(self, tensors: Mapping[str, Tensor | Shard], best: Path) -> None:
-        """See before training that checkpoints of such a state will fit on the disk. Room that the fit's own files take counts as free:
-        they give way to the new ones.
-
-        Args:
-            tensors: Of the state.
-            best: Where the best weights will be.
-
-        Raises:
-            TrainingError: They will not.
-        """
-        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-        own = sum(file.stat().st_size for file in (*self._files(), best) if file.exists())
-        needed, free = (
-            (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values()),
-            shutil.disk_usage(there).free + own,
-        )
-        if needed > free:
-            found = f"{needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found {free / 1e9:.2f} GB free or its own"
-            raise TrainingError(
-                self.folder,
-                f"training needs {found}; free space, choose another --out, or lower training.keep",
-            )
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
 
 
 def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str, Any]:

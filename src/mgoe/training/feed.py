@@ -19,7 +19,7 @@ from torch import Tensor
 from mgoe._util.prefetch import prefetched
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.training.assemble import Arrays, assemble
-from mgoe.training.distributed.process_group import ProcessGroup
+from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 
 if TYPE_CHECKING:
     from mgoe.data import Prepared
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
-ALONE = ProcessGroup()
 
 BLOCK_ROWS = 65_536
 """Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter. Some blocks are held at a time, so

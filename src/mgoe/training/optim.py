@@ -1,7 +1,7 @@
-"""Two optimisers a model: row-wise Adagrad for embedding tables, AdamW for everything else.
+"""Two optimisers per model: row-wise Adagrad for embedding tables, AdamW for everything else.
 
-Dense Adam spends three quarters of a step sweeping over table rows that the batch never touched; a row-wise optimiser touches the
-batch's rows alone and keeps one number a row.
+Dense Adam spends three quarters of a step sweeping over table rows that the batch never touched. A row-wise optimiser touches
+only the rows of the batch, and keeps one number per row.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mgoe.training.distributed.shards import Shard
 
 
 class RowwiseAdagrad(Optimizer):
-    """Adagrad with one accumulator a row, for sparse gradients (the form FBGEMM and TorchRec use).
+    """Adagrad with one accumulator per row, for sparse gradients (the form that FBGEMM and TorchRec use).
 
-    `a_r += mean_d(g_rd^2)`, `w_r -= lr * g_r / (sqrt(a_r) + eps)`. Rows without a gradient stay as they are.
+    `a_r += mean_d(g_rd^2)`, `w_r -= lr * g_r / (sqrt(a_r) + eps)`. Rows without a gradient do not change.
 
     Args:
         params: Tables of shape (rows, D) whose gradients are sparse in the first dimension.
@@ -59,7 +59,7 @@ class RowwiseAdagrad(Optimizer):
 
 
 def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
-    """Rows that have a gradient, (n,), and its sum for each, (n, D). Where that is less work than sorting: all rows, some zero."""
+    """Return the rows with a gradient, (n,), and the sum for each, (n, D); all rows, some zero, if that is less work than sorting."""
     if not gradient.is_sparse:
         return slice(None), gradient.float()
     if gradient._nnz() < gradient.shape[0]:
@@ -75,10 +75,10 @@ def make_optimizers(
     settings: TrainingSettings,
     balance: Sequence[nn.Parameter] = (),
 ) -> list[Optimizer]:
-    """Row-wise Adagrad for the tables, fused AdamW for the dense part; either is left out where it has no parameter.
+    """Return row-wise Adagrad for the tables and fused AdamW for the dense part, without the one that has no parameter.
 
-    What they gather is there, as zeros, from the start: so a checkpoint's size is known before training. The parameters of `balance` do not
-    decay: a decay would pull tasks towards equal weights.
+    Their state exists, as zeros, from the start, so a checkpoint's size is known before training. The parameters of `balance`
+    do not decay: decay would pull the tasks towards equal weights.
     """
     optimizers: list[Optimizer] = []
     if dense:
@@ -101,44 +101,33 @@ def make_optimizers(
     return optimizers
 
 
-def set_rates(optimizers: list[Optimizer], settings: TrainingSettings, step: int, steps: int) -> None:
-    """Learning rates of step `step` of `steps`: a pure function of the step, so that nothing of the schedule needs saving."""
-    warm = settings.warmup * steps
-    if step < warm:
-        factor = (step + 1) / (warm + 1)
-    else:
-        factor = 1.0 - (step - warm) / (steps - warm) if settings.schedule == "linear" else 1.0
+def set_rates(optimizers: list[Optimizer], step: int, steps: int) -> None:
+    """Set the learning rates of step `step` of `steps`, which fall linearly to zero.
+
+    They are a pure function of the step, so a checkpoint need not hold them.
+    """
+    factor = 1.0 - step / steps
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor | Shard]:
-    """What the optimisers have gathered, by name: optimiser, parameter and quantity."""
-    return {
-        f"optimizer.{o}.{p}.{key}": value
-        for o, p, state in _states(optimizers)
-        for key, value in state.items()
-    }
+    """Return the state of the optimisers, named by optimiser, parameter and quantity."""
+    return {f"{name}.{key}": value for name, _, state in _states(optimizers) for key, value in state.items()}
 
 
 def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave. Other tensors are passed over."""
-    states = {(o, p): state for o, p, state in _states(optimizers)}
-    for name, tensor in tensors.items():
-        kind, *place = name.split(".", 3)
-        if kind == "optimizer":
-            o, p, key = int(place[0]), int(place[1]), place[2]
-            parameter = [parameter for group in optimizers[o].param_groups for parameter in group["params"]][
-                p
-            ]
-            held = states[o, p].get(key)
-            states[o, p][key] = held.take(tensor) if isinstance(held, Shard) else tensor.to(parameter.device)
+    """Restore what `optimizer_tensors` returned. Other tensors are ignored."""
+    for name, parameter, state in _states(optimizers):
+        for key, held in state.items():
+            tensor = tensors[f"{name}.{key}"]
+            state[key] = held.take(tensor) if isinstance(held, Shard) else tensor.to(parameter.device)
 
 
-def _states(optimizers: list[Optimizer]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def _states(optimizers: list[Optimizer]) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+    """Yield the name of each parameter, the parameter and its state."""
     for o, optimizer in enumerate(optimizers):
-        for p, parameter in enumerate(
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        ):
-            yield o, p, optimizer.state[parameter]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for p, parameter in enumerate(parameters):
+            yield f"optimizer.{o}.{p}", parameter, optimizer.state[parameter]

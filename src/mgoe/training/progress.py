@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from mgoe._util.progress import ProgressBar, is_terminal
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """Where a fit is after some step."""
+    """How far a fit is after a step."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     epochs: int
     step: int
-    """Steps done, over all epochs."""
+    """Steps taken, over all epochs."""
     steps: int
     samples_per_second: float
-    """Training alone, without validation."""
+    """Rate of training, without validation."""
     loss: float
     """Mean over the steps since the last report."""
     monitor: float | None
-    """Validation's last value; None before the first."""
+    """Latest value on validation; None before the first."""
     losses: dict[str, float] = field(default_factory=dict)
-    """Mean over the epoch so far, by task."""
+    """Mean loss over the epoch so far, by task."""
     last: dict[str, Any] = field(default_factory=dict)
-    """What the last validation found: its entry of `curves.json`; empty before the first."""
+    """Entry of `curves.json` of the last validation; empty before the first."""
 
     def __str__(self) -> str:
         parts = [
@@ -55,21 +53,14 @@ OnProgress = Callable[[FitProgress], None]
 
 @contextmanager
 def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress | None]:
-    """A bar with rate and time left on standard error; None, and nothing printed, where that is no terminal."""
-    if not sys.stderr.isatty():
+    """Show a bar with rate and time left on standard error; yield None if that is not a terminal."""
+    if not is_terminal():
         yield None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, state="")
+    with ProgressBar(title) as bar:
 
         def show(now: FitProgress) -> None:
             state = str(now) if now.monitor is None else f"{now}  {monitor} {now.monitor:.4f}"
-            bar.update(task, total=now.steps, completed=now.step, state=state)
+            bar.update(now.step, now.steps, state)
 
         yield show

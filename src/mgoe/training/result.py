@@ -27,7 +27,7 @@ class FitResult:
     seconds: float
     """All of it, validation included."""
     cpu_seconds: float
-    """The same in time of the processor, all threads of this process together; NaN where an earlier part of the fit did not count it."""
+    """Processor time of the same, over all threads of this process."""
     samples_per_second: float
     """Training alone."""
     precision: str

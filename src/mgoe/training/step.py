@@ -1,11 +1,11 @@
-"""One step: losses of a batch's parts, gradients of all processes, clipping, updates.
+"""One step: loss of a batch, gradients of all processes, clipping, update.
 
 Axes: `B` batch, `T` tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from mgoe.config import TrainingSettings
 from mgoe.training.allocator import keep_freed_memory
 from mgoe.training.balance import make_balance
 from mgoe.training.distributed.process_group import ProcessGroup
-from mgoe.training.distributed.sharded import follow
+from mgoe.training.distributed.sharded import connect_optimizers
 from mgoe.training.distributed.shards import Shard
 from mgoe.training.feed import Batch
 from mgoe.training.optim import load_optimizers, make_optimizers, optimizer_tensors, set_rates
@@ -28,13 +28,13 @@ Check = Callable[[Batch, Tensor, Tensor], None]
 
 
 class Stepper:
-    """Moves a model's parameters, batch by batch.
+    """Update a model's parameters, batch by batch.
 
     Args:
         model: On its device.
-        settings: Rates, clipping, parts of a batch.
-        steps: Of the whole fit, for the schedule.
-        bfloat16: Whether matrix products run in it.
+        settings: Learning rates, clipping and balance of tasks.
+        steps: Number of steps of the whole fit; the learning rates fall to zero over them.
+        bfloat16: Whether matrix products run in bfloat16.
         processes: The processes that step together.
     """
 
@@ -52,47 +52,42 @@ class Stepper:
         self.balance = make_balance(settings.balance, model)
         self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
         self.optimizers = make_optimizers(self.tables, model.dense(), settings, self.balance.dense())
-        follow(model, self.optimizers)
+        connect_optimizers(model, self.optimizers)
 
     def __call__(self, batch: Batch, number: int, check: Check) -> tuple[Tensor, Tensor]:
         """Take step `number`, from 0, of the fit.
 
         Args:
-            batch: This process' share.
-            number: Decides the rates.
-            check: Called with a part, its loss and its losses by task before they are used.
+            batch: This process' share of the batch.
+            number: Decides the learning rates.
+            check: Called with the batch, its loss and its losses per task before they are used.
 
         Returns:
-            The loss, (), and the loss of each task, (T,), of the batches of all processes together.
+            The loss, (), and the loss per task, (T,), of the batches of all processes together.
         """
-        set_rates(self.optimizers, self.settings, number, self.steps)
+        set_rates(self.optimizers, number, self.steps)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        whole = self.processes.size == 1 and self.settings.accumulate == 1
-        totals = None if whole else self._totals(batch)
-        summed = []
-        for part in _parts(batch, self.settings.accumulate):
-            with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
-                loss, of_tasks = self.model.loss(part) if totals is None else self.model.loss(part, totals)
-            check(part, loss, of_tasks)
-            self.balance.backward(loss, of_tasks)
-            summed.append(torch.cat([loss.detach().float().reshape(1), of_tasks.detach().float()]))
-        self.balance.finish(self.processes)
-        losses = torch.stack(summed).sum(0)
-        self._share(losses)
+        totals = None if self.processes.size == 1 else self._label_weight(batch)
+        with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss, losses = self.model.loss(batch, totals)
+        check(batch, loss, losses)
+        self.balance.backward(loss, losses, self.processes)
+        summed = torch.cat([loss.detach().float().reshape(1), losses.detach().float()])
+        self._sum_over_processes(summed)
         clip_grad_norm_(self.dense, self.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        return losses[0], losses[1:]
+        return summed[0], summed[1:]
 
     def tensors(self) -> dict[str, Tensor | Shard]:
-        """All that a step depends on besides its batch and its number, by name."""
+        """Return everything that a step depends on besides its batch and its number, by name."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         balance = {f"balance.{name}": tensor for name, tensor in self.balance.tensors().items()}
         return weights | balance | optimizer_tensors(self.optimizers)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Restore what `tensors` returned."""
         weights = {
             name.removeprefix("model."): tensor
             for name, tensor in tensors.items()
@@ -103,33 +98,20 @@ class Stepper:
             tensor.copy_(tensors[f"balance.{name}"])
         load_optimizers(self.optimizers, tensors)
 
-    def _totals(self, batch: Batch) -> Tensor:
-        """Weight of valid labels a task, of all processes. Shape (T,)."""
+    def _label_weight(self, batch: Batch) -> Tensor:
+        """Return the weight of valid labels per task, over all processes. Shape (T,)."""
         totals = (batch["weight"][:, None] * ~self.model.targets(batch).isnan()).sum(0)
         self.processes.sum_([totals])
         return totals
 
-    def _share(self, losses: Tensor) -> None:
-        """Add up what the processes found: gradients, and losses for the record."""
-        if self.processes.size == 1:
-            return
-        gradients = [_gradient(parameter) for parameter in self.dense]
-        self.processes.sum_([losses, *gradients])
-        self.processes.sum_sparse_(self.tables)
+    def _sum_over_processes(self, losses: Tensor) -> None:
+        """Add up the gradients and losses of all processes, in place."""
+        if self.processes.size > 1:
+            self.processes.sum_([losses, *(_gradient(parameter) for parameter in self.dense)])
+            self.processes.sum_sparse_(self.tables)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
-
-
-def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    """The batch in so many parts of about equal size."""
-    if count == 1:
-        yield batch
-        return
-    rows = len(batch["weight"])
-    for part in range(count):
-        cut = slice(part * rows // count, (part + 1) * rows // count)
-        yield {name: tensor[cut] for name, tensor in batch.items()}

@@ -1,8 +1,9 @@
-"""Tells TensorBoard or MLflow how a fit goes."""
+"""Write the progress of a fit to TensorBoard or MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,27 +11,27 @@ from mgoe._util.extras import load
 from mgoe._util.files import write_text
 from mgoe.training.progress import FitProgress
 
-MEND = "pip install 'mgoe[track]'"
+FIX = "pip install 'mgoe[track]'"
 
 
 class Tracker(Protocol):
-    """Where numbers over steps go."""
+    """A place that numbers over steps are written to."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Values by name, at a step of the fit."""
+        """Write values by name, at a step of the fit."""
         ...
 
-    def close(self, whole: bool) -> None:
-        """Write what is held back, and whether the fit came to its end."""
+    def close(self, finished: bool) -> None:
+        """Write what is buffered, and whether the fit finished."""
         ...
 
 
 class TensorBoard:
-    """Event files in a folder, for `tensorboard --logdir`.
+    """Write event files into a folder, for `tensorboard --logdir`.
 
     Args:
-        folder: Of the fit.
-        step: Where it goes on; what an earlier process wrote beyond is hidden.
+        folder: Folder of the fit.
+        step: Step the fit resumes from; what an earlier process wrote beyond it is hidden.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -38,60 +39,71 @@ class TensorBoard:
 
     @staticmethod
     def load() -> Any:
-        """The library, or MissingExtra."""
-        return load("torch.utils.tensorboard", "training.track", "TensorBoard", MEND)
+        """Return the library, or raise MissingExtra."""
+        return load("torch.utils.tensorboard", "training.track", "TensorBoard", FIX)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self, whole: bool) -> None:
+    def close(self, finished: bool) -> None:
         self._writer.close()
 
 
 class MLflow:
-    """A run of MLflow, where MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say.
+    """Write a run of MLflow, at MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME.
 
     Args:
-        folder: Of the fit: names the run, and holds its id, so that a fit that goes on goes on in the same run.
+        folder: Folder of the fit. It names the run and holds its id, so that a resumed fit continues the same run.
+        step: Step the fit resumes from.
     """
 
     def __init__(self, folder: Path, step: int):
         self._client = self.load()
         held = folder / "mlflow.run"
         known = held.read_text() if step and held.exists() else None
-        run = self._client.start_run(
-            run_id=known, run_name=None if known else "/".join(folder.resolve().parts[-2:])
-        )
-        write_text(held, run.info.run_id)
+        name = None if known else "/".join(folder.resolve().parts[-2:])
+        write_text(held, self._client.start_run(run_id=known, run_name=name).info.run_id)
 
     @staticmethod
     def load() -> Any:
-        """The library, or MissingExtra."""
-        return load("mlflow", "training.track", "MLflow", MEND)
+        """Return the library, or raise MissingExtra."""
+        return load("mlflow", "training.track", "MLflow", FIX)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        named = {
-            name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()
-        }  # a name is a file in some stores
+        # Some stores write one file per name.
+        named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}
         self._client.log_metrics(named, step=step)
 
-    def close(self, whole: bool) -> None:
-        self._client.end_run("FINISHED" if whole else "FAILED")
+    def close(self, finished: bool) -> None:
+        self._client.end_run("FINISHED" if finished else "FAILED")
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
+@contextmanager
+def tracking(name: str, folder: Path, step: int) -> Iterator[Tracker | None]:
+    """Open the tracker that `training.track` names, or none, until the block ends."""
+    tracker = TRACKERS[name](folder, step) if name in TRACKERS else None
+    finished = False
+    try:
+        yield tracker
+        finished = True
+    finally:
+        if tracker:
+            tracker.close(finished)
+
+
 def of_progress(now: FitProgress) -> dict[str, float]:
-    """Numbers of a report during an epoch, by name."""
+    """Return the numbers of a report during an epoch, by name."""
     return {"loss": now.loss, "samples_per_second": now.samples_per_second} | {
         f"loss/{task}": loss for task, loss in now.losses.items()
     }
 
 
 def of_epoch(entry: dict[str, Any]) -> dict[str, float]:
-    """Numbers of an entry of `curves.json`, by path; those that do not exist are left out."""
+    """Return the numbers of an entry of `curves.json`, by path, without those that are NaN."""
     return {name: value for name, value in _flat("", entry) if value == value}
 
 

@@ -18,18 +18,18 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import make_model
 from mgoe.models.layers import inputs, tables
-from mgoe.training import ProcessGroup, RowwiseAdagrad, fit, load_weights, memory, predict, save_checkpoint
-from mgoe.training.checkpoint import Checkpoints
+from mgoe.training import ProcessGroup, RowwiseAdagrad, fit, load_weights, predict, save_checkpoint
 from mgoe.training.distributed import sharded
 from mgoe.training.distributed.sharded import (
     OpenedTable,
     ShardedTable,
-    follow,
+    connect_optimizers,
+    free_memory,
     place_tables,
     torchrec,
     unshard,
 )
-from mgoe.training.memory import free_memory
+from mgoe.training.resume import Checkpoints
 from tests.effort import SOAK, up_to
 from tests.models.batches import make_spec
 from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
@@ -96,10 +96,10 @@ def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first
     together(first[0], PROGRAM, str(tmp_path), json.dumps({"tables": first[1], "leave": 2}))
     left = Checkpoints(tmp_path / "checkpoints", 2).latest()
     assert left is not None
-    assert left[1]["done"]["epochs"] == 1
+    assert left[1]["state"]["epochs"] == 1
     together(then[0], PROGRAM, str(tmp_path), json.dumps({"tables": then[1]}))
     for rank in range(then[0]):  # to the second that the first epoch took: it was not trained again
-        assert found_by(tmp_path, rank)["curves"][0] == left[1]["done"]["curves"][0]
+        assert found_by(tmp_path, rank)["curves"][0] == left[1]["state"]["curves"][0]
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     assert_learned(alone[0], again.state_dict())
@@ -163,7 +163,7 @@ def test_a_sharded_table_is_a_table_with_rowwise_adagrad(group):
         plain = nn.Embedding(rows, width, sparse=True)
         table = ShardedTable(plain, group, CPU, (0,))
         optimizers = [RowwiseAdagrad([held.weight], lr=0.1) for held in (plain, table)]
-        follow(nn.Sequential(table), optimizers)
+        connect_optimizers(nn.Sequential(table), optimizers)
         for _ in range(steps):
             codes = torch.from_numpy(rng.integers(0, rows, (rng.integers(1, 6), 2)))
             pull = torch.from_numpy(rng.normal(size=(*codes.shape, width)).astype(np.float32))
@@ -229,14 +229,10 @@ def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
     assert first.weight.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "needed"), [("balance", "upgrad", "fixed or uncertainty"), ("accumulate", 2, "1")]
-)
-def test_ways_of_training_that_need_whole_tables_are_refused(name, value, needed):
-    settings = TrainingSettings(tables="sharded", **{name: value})
-    rule = f"training.{name}: must be {needed} where tables are sharded, found {value}: .* or set training.tables to replicated"
-    with pytest.raises(TrainingError, match=rule):
-        place_tables(Model(), settings, TWO, CPU, 0)
+def test_a_balance_that_needs_whole_tables_is_refused():
+    rule = "must be fixed or uncertainty where tables are sharded, found upgrad: .* or set training.tables to replicated"
+    with pytest.raises(TrainingError, match=f"training.balance: {rule}"):
+        place_tables(Model(), TrainingSettings(tables="sharded", balance="upgrad"), TWO, CPU, 0)
 
 
 @with_torchrec
@@ -273,21 +269,12 @@ def test_unshard_leaves_whole_tables():
     assert type(model.users) is nn.Embedding
 
 
-def test_free_memory_is_of_the_machine_the_group_and_the_processes_on_it(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+def test_processes_on_one_machine_share_its_free_memory(monkeypatch):
+    monkeypatch.setattr(sharded, "available_memory", lambda: 900_000)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert free_memory(CPU) == 4_096_000
-    for limit, found in (("max", 4_096_000), ("1000000", 900_000)):
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text("100000\n")
-        assert free_memory(CPU) == found
+    assert free_memory(CPU) == 900_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory(CPU) == 225_000
-    (tmp_path / "meminfo").unlink()
-    (tmp_path / "memory.max").unlink()
-    assert free_memory(CPU) is None
 
 
 LARGE = """
@@ -300,6 +287,7 @@ from mgoe.models import late_tables
 from mgoe.models.layers import tables
 from mgoe.training import joined, load_weights, save_checkpoint
 from mgoe.training.distributed.sharded import place_tables, unshard
+from mgoe.training.resume import Checkpoints
 from mgoe.training.step import Stepper
 tables.LATE_ROWS = 1000
 out, rows = Path(sys.argv[1]), int(sys.argv[2])

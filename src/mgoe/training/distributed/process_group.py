@@ -141,6 +141,10 @@ class ProcessGroup:
         return [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
 
 
+ALONE = ProcessGroup()
+"""The group of a process that trains alone."""
+
+
 def _meeting_place() -> torch.device:
     """Where tensors must be that the processes exchange."""
     return (

@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mgoe._util.memory import available_memory
 from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import draw_rows
 from mgoe.models.layers.inputs import Category
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.shards import Shard
-from mgoe.training.memory import free_memory
 
 EPS = 1e-8
 """As in `RowwiseAdagrad`."""
@@ -149,7 +149,7 @@ def place_tables(
             draw_rows(table.weight.detach(), 0, table.num_embeddings, (seed, number))
 
 
-def follow(model: nn.Module, optimizers: list[Optimizer]) -> None:
+def connect_optimizers(model: nn.Module, optimizers: list[Optimizer]) -> None:
     """Let sharded tables learn at the rate of the optimiser that lists them, and what they gather be saved with its state."""
     groups = {
         id(p): (optimizer, group)
@@ -253,16 +253,21 @@ def _a_process(rows: int, processes: ProcessGroup) -> int:
 
 def _too_large(whole: int, processes: ProcessGroup, device: torch.device) -> bool:
     """Whether tables take more than half of what some process may still take; half is for gradients, batches and the rest."""
-    free = free_memory(device)
-    return processes.any(free is not None and 2 * whole > free)[0]
+    return processes.any(2 * whole > free_memory(device))[0]
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that a process may still take, where `torchrun` started several on the machine that each take as much."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _check(settings: TrainingSettings) -> None:
-    for name, needed in (("balance", ("fixed", "uncertainty")), ("accumulate", (1,))):
-        found = getattr(settings, name)
-        if found not in needed:
-            rule = f"must be {' or '.join(map(str, needed))} where tables are sharded, found {found}: they move in the backward pass"
-            raise TrainingError(
-                f"training.{name}", f"{rule}; change it, or set training.tables to replicated"
-            )
+    if settings.balance not in ("fixed", "uncertainty"):
+        raise TrainingError(
+            "training.balance",
+            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: sharded tables learn in the "
+            "backward pass; change it, or set training.tables to replicated",
+        )
     torchrec()
