@@ -28,7 +28,7 @@ from mgoe.experiments.model_resolution import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers.stacked import StackedMLP
 from mgoe.models.layers.towers import Towers
-from mgoe.models.mgoe.model import MGOEOptions
+from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.spec import Batch
 
 MEMBERS = MGOEOptions().members

@@ -44,7 +44,7 @@ from mgoe.models import MGOE, FeatureSpec, resolve
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts, edge_weights
 from mgoe.models.layers.inputs import DenseInputs
 from mgoe.models.layers.stacked import StackedMLP
-from mgoe.models.mgoe.model import MGOEOptions
+from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.spec import Batch
 
 

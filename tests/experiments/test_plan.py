@@ -13,7 +13,7 @@ from mgoe.config import load_comparison
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.plan import Plan
 from mgoe.models import PRESETS
-from mgoe.models.mgoe.model import MGOEOptions
+from mgoe.models.mgoe.options import MGOEOptions
 from tests.experiments.tiny import settings
 
 WRONG = [

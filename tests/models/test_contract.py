@@ -29,13 +29,13 @@ MODELS = {
             "mgoe",
             {
                 "inputs": tuple(GROUPS),
-                "options": {"table": True, "transfer": "add", "gate_query": "ids", "products": 4},
+                "options": {"table": True, "transfer": "concat", "gate_query": "inputs", "products": 4},
             },
         ),
         (
-            "one for all",
+            "shared macro nodes",
             "mgoe",
-            {"inputs": tuple(GROUPS), "options": {"task_ids": False, "shared_macro": True, "one_gate": True}},
+            {"inputs": tuple(GROUPS), "options": {"shared_macro": True, "one_gate": True}},
         ),
         (
             "target",
@@ -52,7 +52,7 @@ MODELS = {
         (
             "paper of the graph alone",
             "mgoe-paper",
-            {"inputs": GRAPH_ONLY, "options": {"gate_query": "ids", "tower_hidden": [16]}},
+            {"inputs": GRAPH_ONLY, "options": {"gate_query": "inputs", "tower_hidden": [16]}},
         ),
         ("mgoe of the graph alone", "mgoe", {"inputs": GRAPH_ONLY}),
         (
@@ -60,7 +60,7 @@ MODELS = {
             "mgoe",
             {"inputs": tuple(GROUPS), "options": {"members": 3, "table": True, "one_gate": False}},
         ),
-        ("members of the paper's form", "mgoe-paper", {"options": {"members": 2, "gate_query": "ids"}}),
+        ("members of the paper's form", "mgoe-paper", {"options": {"members": 2, "gate_query": "inputs"}}),
         ("mmoe", "mmoe", {}),
         ("mmoe+graph", "mmoe+graph", {"options": {"experts": 4}}),
         ("mmoe+counts", "mmoe+counts", {}),
@@ -309,8 +309,8 @@ def test_any_two_options_go_together():
     switches = {
         "form": ["mlp", "paper"],
         "attention": ["none", "target"],
-        "transfer": ["none", "add", "aitm", "concat"],
-        "gate_query": ["counts", "ids", "inputs", "experts"],
+        "transfer": ["none", "aitm", "concat"],
+        "gate_query": ["counts", "inputs", "experts"],
         "second_order": [True, False],
         "table": [True, False],
     }

@@ -22,7 +22,8 @@ from mgoe.models.baselines.stem import STEM, STEMOptions
 from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
 from mgoe.models.mgoe.folded import FoldedHalves
-from mgoe.models.mgoe.model import MGOE, MGOEOptions
+from mgoe.models.mgoe.model import MGOE
+from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
 from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 

@@ -118,9 +118,15 @@ class RankingModel(nn.Module, ABC):
         """`logits` to probabilities, and to values in the label's own unit. Shape (B, T)."""
         return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
 
+    def expert_weights(self, batch: Batch) -> Tensor | None:
+        """Return the weight of each expert per task, (B, T, S), or (B, 1, S) if tasks share one gate; None without gates."""
+        return None
+
+    @torch.no_grad()
     def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """What the report shows of the model's inside, e.g. `gates` (T, experts); nothing by default."""
-        return {}
+        """Return what the report shows of the model's inside: `gates`, the mean weight of each expert per task, (T, S)."""
+        weights = self.expert_weights(batch)
+        return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
     def halves(self, owners: Owners) -> Halves:
         """How it is served, parts of it computed ahead of a request; by default none (see `halves.AdditiveHalves`).

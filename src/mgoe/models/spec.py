@@ -12,7 +12,6 @@ from mgoe.features import CategoricalSpec, FeatureSpec, TaskSpec
 __all__ = ["DENSE_KEYS", "Batch", "CategoricalSpec", "FeatureSpec", "TaskSpec", "batch_keys"]
 
 
-
 Batch: TypeAlias = dict[str, Tensor]
 
 DENSE_KEYS: dict[str, tuple[str, ...]] = {

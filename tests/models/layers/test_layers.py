@@ -80,23 +80,20 @@ def naive_towers(towers: Towers, common, own):
     logits, before = [], None
     for t in range(len(own)):
         first = towers.mlp.first(common, own)[t]
-        told = (
-            None
-            if before is None or towers.told is None
-            else (before @ towers.told.weight[t - 1] + towers.told.bias[t - 1]).relu()
-        )
-        if towers.heard is not None and told is not None:
-            first = first + told @ towers.heard[t - 1]
+        message = None
+        if before is not None and towers.message is not None:
+            message = (before @ towers.message.weight[t - 1] + towers.message.bias[t - 1]).relu()
+        if towers.read_message is not None and message is not None:
+            first = first + message @ towers.read_message[t - 1]
         h = first.relu()
         for layer in towers.mlp.deeper:
             h = (h @ layer.weight[t] + layer.bias[t]).relu()
-        if told is not None and towers.transfer == "add":
-            h = h + told
-        if told is not None and towers.transfer == "aitm":
+        if towers.attention is not None and message is not None:
             d = h.shape[1]
             score, value = [], []
-            for v in (told, h):
-                query, key, worth = (v @ towers.value.weight[t - 1] + towers.value.bias[t - 1]).split(d, 1)
+            for v in (message, h):
+                projected = v @ towers.attention.weight[t - 1] + towers.attention.bias[t - 1]
+                query, key, worth = projected.split(d, 1)
                 score.append((query * key).sum(1) / d**0.5)
                 value.append(worth)
             share = torch.stack(score).softmax(0)
@@ -106,7 +103,7 @@ def naive_towers(towers: Towers, common, own):
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("transfer", ["none", "concat", "add", "aitm"])
+@pytest.mark.parametrize("transfer", ["none", "concat", "aitm"])
 @pytest.mark.parametrize("common", [0, 3])
 def test_towers_equal_their_definition(transfer, common):
     towers = Towers(4, common, 5, (6, 4), transfer)
@@ -114,7 +111,7 @@ def test_towers_equal_their_definition(transfer, common):
     torch.testing.assert_close(towers(x, own), naive_towers(towers, x, own))
 
 
-@pytest.mark.parametrize("transfer", ["none", "concat", "add", "aitm"])
+@pytest.mark.parametrize("transfer", ["none", "concat", "aitm"])
 def test_information_passes_from_weak_to_strong_only(transfer):
     torch.manual_seed(0)
     towers = Towers(3, 0, 5, (32, 16), transfer)  # wide enough that no unit layer is dead on all rows

@@ -15,9 +15,9 @@ from tests.models.batches import make_spec, random_batch
 OPTIONS = st.fixed_dictionaries(
     {
         "form": st.sampled_from(["mlp", "paper"]),
-        "transfer": st.sampled_from(["none", "add", "aitm", "concat"]),
-        "gate_query": st.sampled_from(["counts", "ids", "inputs", "experts"]),
-        **{name: st.booleans() for name in ("table", "task_ids", "one_gate", "edge_vectors")},
+        "transfer": st.sampled_from(["none", "aitm", "concat"]),
+        "gate_query": st.sampled_from(["counts", "inputs", "experts"]),
+        **{name: st.booleans() for name in ("table", "one_gate", "edge_vectors")},
     }
 )
 

@@ -41,7 +41,7 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @up_to(20)
 @given(
-    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(), transfer=st.sampled_from(["none", "add", "aitm", "concat"]),
+    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(), transfer=st.sampled_from(["none", "aitm", "concat"]),
     rows=st.integers(1, 9), users=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_what_a_kernel_mixes_is_what_the_model_joins(

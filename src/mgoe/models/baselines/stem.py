@@ -40,9 +40,7 @@ class SplitInputs(nn.Module):
         sets: How many.
     """
 
-    def __init__(
-        self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, sets: int
-    ):
+    def __init__(self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, sets: int):
         super().__init__()
         o, self.sets = options, sets
         self.dense = DenseInputs(spec, groups, sets * o.width, o.edge_vectors)

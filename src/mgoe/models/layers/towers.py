@@ -1,4 +1,4 @@
-"""Prediction towers, one a task from weakest to strongest, each told something by the one before."""
+"""Prediction towers, one per task from weakest to strongest, each receiving information from the one before."""
 
 from __future__ import annotations
 
@@ -12,68 +12,71 @@ from torch import Tensor, nn
 from mgoe.models.layers.stacked import StackedLinear, StackedMLP, for_products, uniform
 from mgoe.models.layers.tables import SPREAD
 
-Transfer = Literal["none", "concat", "add", "aitm"]
+Transfer = Literal["none", "concat", "aitm"]
 
 
 class Towers(nn.Module):
     """T MLPs and their logits, or M times T.
 
-    What tower t hears of tower t-1's last hidden layer h is `p = ReLU(W h)`. `concat` reads p beside the inputs; `add` adds p to the
-    tower's own last hidden layer; `aitm` weighs the two by AITM's attention (arXiv 2105.08489): `sum_v softmax_v(<K v, Q v>/sqrt(d)) V v`
-    for v in (p, own).
+    Tower t receives `p = ReLU(W h)`, with h the last hidden layer of tower t-1. `concat` reads p beside the inputs; `aitm`
+    weighs p and the tower's own last hidden layer by AITM's attention (arXiv 2105.08489):
+    `sum_v softmax_v(<K v, Q v>/sqrt(d)) V v` for v in (p, own).
 
     Args:
         tasks: T.
         common: Width of the inputs that all towers read; 0 for none.
-        own: Width of the inputs that each has for itself; 0 for none.
+        own: Width of the inputs that each tower has for itself; 0 for none.
         hidden: Widths of the hidden layers.
-        transfer: What a tower hears of the one before.
-        members: M, sets of towers side by side that know nothing of each other.
+        transfer: How a tower uses the one before.
+        members: M, the number of independent sets of towers.
     """
 
     def __init__(
         self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer, members: int = 1
     ):
         super().__init__()
-        last, heard = hidden[-1], members * (tasks - 1)
+        last, receivers = hidden[-1], members * (tasks - 1)
         self.tasks = tasks
         self.transfer: Transfer = transfer if tasks > 1 else "none"
         self.mlp = StackedMLP(members * tasks, common, own, hidden)
         self.out = StackedLinear(members * tasks, last, 1)
-        self.told = StackedLinear(heard, last, last) if self.transfer != "none" else None
-        self.heard = (
-            uniform(heard, last, hidden[0], fan_in=common + own + last) if self.transfer == "concat" else None
-        )
-        self.value = StackedLinear(heard, last, 3 * last) if self.transfer == "aitm" else None
+        self.message = self.read_message = self.attention = None
+        if self.transfer != "none":
+            self.message = StackedLinear(receivers, last, last)
+        if self.transfer == "concat":
+            self.read_message = uniform(receivers, last, hidden[0], fan_in=common + own + last)
+        if self.transfer == "aitm":
+            self.attention = StackedLinear(receivers, last, 3 * last)
 
     def forward(self, common: Tensor | None, own: Tensor | None) -> Tensor:
         """(B, common) and (M T, B, own), the towers of a member side by side, -> logits (B, M T)."""
         return self.rest(self.mlp.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """From the first layers before their ReLU, (M T, B, hidden[0]), which may be overwritten. Logits (B, M T)."""
+        """Return logits (B, M T) from the first layers before their ReLU, (M T, B, hidden[0]), which may be overwritten."""
         if self.transfer == "concat":
-            h = self._concat(first)
+            h = self._concatenate(first)
+        elif self.transfer == "aitm":
+            h = self._attend(self.mlp.rest(first))
         else:
             h = self.mlp.rest(first)
-            h = h if self.transfer == "none" else self._merge(h)
         return self.out(h).squeeze(2).T
 
-    def _tell(self, t: int, h: Tensor) -> Tensor:
-        assert self.told is not None
-        return self.told.some(self._hearing(t), h).relu()
-
-    def _hearing(self, t: int) -> slice:
-        """Of what only towers that hear have: that of task t, of every member."""
+    def _receivers(self, t: int) -> slice:
+        """Select task t, of every member, among the layers that only receiving towers have."""
         return slice(t - 1, None, self.tasks - 1)
 
-    def _concat(self, first: Tensor) -> Tensor:
-        assert self.heard is not None
+    def _message(self, t: int, h: Tensor) -> Tensor:
+        assert self.message is not None
+        return self.message.some(self._receivers(t), h).relu()
+
+    def _concatenate(self, first: Tensor) -> Tensor:
+        assert self.read_message is not None
         hidden: list[Tensor] = []
         for t in range(self.tasks):
             h = first[t :: self.tasks]
             if t:
-                h = torch.baddbmm(h, self._tell(t, hidden[-1]), self.heard[self._hearing(t)])
+                h = torch.baddbmm(h, self._message(t, hidden[-1]), self.read_message[self._receivers(t)])
             h = h.relu()
             for layer in self.mlp.deeper:
                 assert isinstance(layer, StackedLinear)
@@ -81,24 +84,20 @@ class Towers(nn.Module):
             hidden.append(h)
         return torch.stack(hidden, 1).flatten(0, 1)
 
-    def _merge(self, own: Tensor) -> Tensor:
+    def _attend(self, own: Tensor) -> Tensor:
+        assert self.attention is not None
         hidden = [own[:: self.tasks]]
         for t in range(1, self.tasks):
-            told, h = self._tell(t, hidden[-1]), own[t :: self.tasks]
-            hidden.append(h + told if self.value is None else self._attend(t, told, h))
+            both = torch.cat([self._message(t, hidden[-1]), own[t :: self.tasks]], 1)  # (M, 2 B, d)
+            projected = self.attention.some(self._receivers(t), both).unflatten(1, (2, -1))
+            query, key, value = projected.chunk(3, 3)
+            weights = ((query * key).sum(3).float() / math.sqrt(own.shape[2])).softmax(1)
+            hidden.append((weights[..., None].to(value.dtype) * value).sum(1))
         return torch.stack(hidden, 1).flatten(0, 1)
-
-    def _attend(self, t: int, told: Tensor, own: Tensor) -> Tensor:
-        """(M, B, d) each -> (M, B, d)."""
-        assert self.value is not None
-        both = torch.cat([told, own], 1)
-        query, key, value = self.value.some(self._hearing(t), both).unflatten(1, (2, -1)).chunk(3, 3)
-        weights = ((query * key).sum(3).float() / math.sqrt(own.shape[2])).softmax(1)
-        return (weights[..., None].to(value.dtype) * value).sum(1)
 
 
 class MacroTaskTable(nn.Module):
-    """Embeddings of the two table entries of each task: the macro nodes that the user, and the item, prefer under it."""
+    """Embed the two table entries of each task: the macro nodes that the user and the item prefer under it."""
 
     first_item: Tensor
     first_user: Tensor

@@ -1,13 +1,14 @@
-"""Experts that are linear, seen from the towers: how the paper's form is served (ours).
+"""Serve the paper's form fast: its experts are linear, so they fold into the towers (ours).
 
-In that form an expert is what it reads, `z_s`, and tower t begins with `W_t sum_s g_ts z_s + c_t`. Gates add up to 1, so this is
-`sum_s g_ts (W_t z_s + c_t)`: what stands in the brackets is a sum of the user's and the item's, and is computed ahead of a request. For
-a candidate there remain the gates' softmax, a sum of S rows a tower, and the towers' deeper layers.
+In that form an expert's output is its input `z_s`, and tower t begins with `W_t sum_s g_ts z_s + c_t`. Gates add up to 1, so
+this equals `sum_s g_ts (W_t z_s + c_t)`. The bracket is a sum of a user term and an item term, both computed ahead of a request.
+What remains per candidate is the gates' softmax, a sum of S rows per tower, and the towers' deeper layers.
 
-Of these, what AITM passes on from tower to tower takes a third of its products. With `p` what a tower hears, `o` its own last hidden
-layer, and weights w and 1 - w of the two: the values' product is linear, so `w V p + (1 - w) V o = V z` with `z = o + w (p - o)`, and V
-goes into what reads it, the logit and the next tower. Of the two scores only the difference counts, and as each is quadratic,
-`x (K Q' x) + x m`, it is `<p - o, M (p + o) + m>` with M the symmetric part of `K Q'`: one product instead of four.
+AITM's transfer from tower to tower needs a third of its products. With `p` what a tower receives, `o` its own last hidden
+layer, and their weights w and 1 - w: the values' product is linear, so `w V p + (1 - w) V o = V z` with `z = o + w (p - o)`,
+and V moves into what reads it, the logit and the next tower. Only the difference of the two scores counts, and each score is
+quadratic, `x (K Q' x) + x m`. So the difference is `<p - o, M (p + o) + m>` with M the symmetric part of `K Q'`: one product
+instead of four.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class FoldedAITM(nn.Module):
-    """`rest` of towers that pass on by AITM, with weights folded as above.
+    """`Towers.rest` for transfer `aitm`, with weights folded as above.
 
     Args:
-        towers: With transfer `aitm`. Later changes of their weights are not seen.
+        towers: Later changes of their weights have no effect.
     """
 
-    told: Tensor
-    told_bias: Tensor
+    message: Tensor
+    message_bias: Tensor
     form: Tensor
     form_bias: Tensor
     out: Tensor
@@ -44,20 +45,18 @@ class FoldedAITM(nn.Module):
     def __init__(self, towers: Towers):
         super().__init__()
         self.mlp = towers.mlp
-        assert towers.told is not None
-        assert towers.value is not None
-        (told, told_bias), (out, out_bias), (three, three_bias) = map(
-            _doubled, (towers.told, towers.out, towers.value)
-        )
-        (query, key, value), (q, k, v) = three.chunk(3, 2), three_bias.chunk(3, 2)
+        assert towers.message is not None
+        assert towers.attention is not None
+        message, message_bias = _doubled(towers.message)
+        out, out_bias = _doubled(towers.out)
+        projection, projection_bias = _doubled(towers.attention)
+        (query, key, value), (q, k, v) = projection.chunk(3, 2), projection_bias.chunk(3, 2)
         scale = math.sqrt(query.shape[1])
-        form = (query @ key.mT + key @ query.mT) / (2 * scale)
-        form_bias = (q @ key.mT + k @ query.mT) / scale
         folded = {
-            "told": torch.cat([told[:1], value[:-1] @ told[1:]]),
-            "told_bias": torch.cat([told_bias[:1], v[:-1] @ told[1:] + told_bias[1:]]),
-            "form": form,
-            "form_bias": form_bias,
+            "message": torch.cat([message[:1], value[:-1] @ message[1:]]),
+            "message_bias": torch.cat([message_bias[:1], v[:-1] @ message[1:] + message_bias[1:]]),
+            "form": (query @ key.mT + key @ query.mT) / (2 * scale),
+            "form_bias": (q @ key.mT + k @ query.mT) / scale,
             "out": torch.cat([out[:1], value @ out[1:]]),
             "out_bias": torch.cat([out_bias[:1], v @ out[1:] + out_bias[1:]]),
         }
@@ -65,23 +64,19 @@ class FoldedAITM(nn.Module):
             self.register_buffer(name, weight.float())
 
     def rest(self, first: Tensor) -> Tensor:
-        """As `Towers.rest`: (T, B, W), which may be overwritten -> (B, T)."""
+        """Return logits (B, T) from (T, B, W), which may be overwritten, as `Towers.rest` does."""
         own = [self._own(t, h) for t, h in enumerate(first.unbind())]
         merged = own[:1]
-        for told, told_bias, form, form_bias, mine in zip(
-            self.told, self.told_bias, self.form, self.form_bias, own[1:], strict=True
-        ):
-            heard = torch.addmm(told_bias, merged[-1], told).relu()
-            apart = heard - mine
-            weight = (torch.addmm(form_bias, heard + mine, form) * apart).sum(1, keepdim=True).sigmoid()
-            merged.append(torch.addcmul(mine, weight, apart))
-        return torch.cat(
-            [torch.addmm(bias, h, out) for bias, h, out in zip(self.out_bias, merged, self.out, strict=True)],
-            1,
-        )
+        for t, h in enumerate(own[1:]):
+            received = torch.addmm(self.message_bias[t], merged[-1], self.message[t]).relu()
+            apart = received - h
+            score = (torch.addmm(self.form_bias[t], received + h, self.form[t]) * apart).sum(1, keepdim=True)
+            merged.append(torch.addcmul(h, score.sigmoid(), apart))
+        logits = [torch.addmm(self.out_bias[t], h, self.out[t]) for t, h in enumerate(merged)]
+        return torch.cat(logits, 1)
 
     def _own(self, t: int, h: Tensor) -> Tensor:
-        """Last hidden layer of one tower, a product at a time: runtimes add the bias and cut below 0 within it."""
+        """Return the last hidden layer of one tower, one product at a time: runtimes fuse bias and ReLU into it."""
         h = h.relu()
         for layer in self.mlp.deeper:
             assert isinstance(layer, StackedLinear)
@@ -94,19 +89,19 @@ def _doubled(layer: StackedLinear) -> tuple[Tensor, Tensor]:
 
 
 class Folded(nn.Module):
-    """An `Additive` model that computes what an MGOE in the paper's form does.
+    """An `Additive` model that computes the same as an MGOE in the paper's form.
 
     Args:
-        model: In form `paper`, whose gates read `experts`, `ids` or `inputs`.
+        model: MGOE in form `paper`.
     """
 
     def __init__(self, model: MGOE):
         super().__init__()
         self.model, self.spec = model, model.spec
-        self.towers = FoldedAITM(model.towers) if model.towers.value is not None else model.towers
+        self.towers = model.towers if model.towers.attention is None else FoldedAITM(model.towers)
 
     def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
-        """First layers of the towers from each expert, (B, S * T * W), and scores of the gates, (B, G)."""
+        """Return the first layers of the towers for each expert, (B, S * T * W), and the scores of the gates, (B, G)."""
         model, layer = self.model, self.model.towers.mlp
         _, experts, *scores = model.first(batch, x)
         if model.gates.score is not None and not scores:
@@ -122,7 +117,7 @@ class Folded(nn.Module):
         return [begun.flatten(1), *scores]
 
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
-        """Logits (B, T) from `first`, and from what the batch holds of recent neighbours."""
+        """Return logits (B, T) from `first` and the batch's recent neighbours."""
         model, layer = self.model, self.model.towers.mlp
         begun = first[0].unflatten(1, (model.gates.experts, layer.copies, -1))
         if model.gates.score is None:
@@ -140,18 +135,18 @@ class Folded(nn.Module):
 
 
 class FoldedHalves(AdditiveHalves):
-    """Those of a `Folded` model. Where the pair has nothing of its own, `join` is `towers` of a sum that can be made as rows are read."""
+    """The decomposition of a `Folded` model. If the pair has no inputs of its own, rows can be mixed as they are read."""
 
     model: Folded
 
     @property
     def mixed(self) -> tuple[int, int, int] | None:
-        """Experts S, towers T and gates (T, 1 or 0) of a row, which is `[begun (S, T, W), scores (gates, S)]`; None: `join` reads more."""
+        """Return experts S, towers T and gates (T, 1 or 0) of a row `[begun (S, T, W), scores (gates, S)]`; None if `join` reads more."""
         if self.keys:
             return None
         gates, towers = self.model.model.gates, self.model.model.towers.mlp.copies
         return gates.experts, towers, gates.gates
 
     def towers(self, h: Tensor) -> Tensor:
-        """From the mixed first layers before their ReLU, (T, B, W), to logits (B, T)."""
+        """Return logits (B, T) from the mixed first layers before their ReLU, (T, B, W)."""
         return self.model.towers.rest(h)
