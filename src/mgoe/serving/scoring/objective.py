@@ -1,21 +1,18 @@
-"""The objective of a ranking: one number made of what the tasks are worth, such as `click * buy^2`.
+"""The objective of a ranking: one number made from the tasks' probabilities, such as `click * buy^2`.
 
-A grammar of its own, read by recursive descent; nothing of it is run as Python. `^` binds tightest and to the right, then the sign,
-then `*` and `/`, then `+` and `-`, so that `-2^2` is -4.
+`^` binds tightest and to the right, then the sign, then `*` and `/`, then `+` and `-`, so that `-2^2` is -4. Reading
+is precedence climbing rather than Python's parser, because a task may have the name of a Python keyword and because
+every error names its character.
 
-    sum   = term (("+" | "-") term)*
-    term  = sign (("*" | "/") sign)*
-    sign  = "-" sign | power
-    power = atom ("^" sign)?
-    atom  = number | task | function "(" sum ("," sum)* ")" | "(" sum ")"
+Axes: `B` rows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial, reduce
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +25,26 @@ LONGEST = 500
 DEEPEST = 40
 """Parentheses, signs and powers inside one another."""
 FUNCTIONS: dict[str, tuple[int, int]] = {"min": (2, 8), "max": (2, 8), "log": (1, 1), "sqrt": (1, 1)}
-"""Least and most arguments of each."""
+"""Least and most arguments of each function."""
+BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "^": 4}
+"""How tightly each operator binds."""
+SIGN = 3
+"""How tightly a sign binds."""
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>[-+*/^(),]))"
 )
 
-Values = NDArray[np.float64]
+Tasks: TypeAlias = Mapping[str, NDArray[np.floating]]
+Values: TypeAlias = NDArray[np.float64]
+Node: TypeAlias = Callable[[Tasks], Values]
 
 
 class ObjectiveError(MgoeError):
     """An objective cannot be read, or has no value for some row.
 
     Args:
-        position: Of the character at fault, from 0.
+        message: The rule, what was found, and the fix.
+        position: The character at fault, from 0.
     """
 
     def __init__(self, message: str, position: int):
@@ -48,48 +52,18 @@ class ObjectiveError(MgoeError):
         super().__init__("objective", f"{message} (at character {position})")
 
 
-@dataclass(frozen=True)
-class Number:
-    """A constant."""
-
-    value: float
-    position: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task's probability or value."""
-
-    name: str
-    position: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """An operator or a function of one or more parts. A sign is the operator `neg`."""
-
-    operator: str
-    parts: tuple[Node, ...]
-    position: int
-
-
-Node = Number | Task | Call
-
-
-@dataclass(frozen=True)
 class Objective:
     """An objective that was read.
 
-    Attributes:
-        text: As given.
-        root: Of its tree.
+    Args:
+        root: Computes it from columns of the tasks; a constant has one row.
     """
 
-    text: str
-    root: Node
+    def __init__(self, root: Node):
+        self._root = root
 
-    def __call__(self, tasks: Mapping[str, NDArray[np.floating]]) -> Values:
-        """One number a row.
+    def __call__(self, tasks: Tasks) -> Values:
+        """Compute one number per row.
 
         Args:
             tasks: Probabilities (or values) by task. Shape (B,) each.
@@ -101,203 +75,179 @@ class Objective:
             ObjectiveError: A row divides by zero, or has no finite value.
         """
         rows = len(next(iter(tasks.values())))
-        if not rows:  # a part without a task is still computed once, and may have no value
+        if not rows:  # a constant part would still be computed once, and may have no value
             return np.empty(0)
         with np.errstate(all="ignore"):
-            return np.broadcast_to(_value(self.root, tasks), (rows,))
+            return np.broadcast_to(self._root(tasks), (rows,))
 
 
 @lru_cache(maxsize=1024)
 def read_objective(text: str, tasks: tuple[str, ...]) -> Objective:
-    """Read an objective; clients ask by few.
+    """Read an objective. Clients use few different ones, so they are cached.
 
     Args:
-        text: Of at most `LONGEST` characters.
-        tasks: Names it may hold.
+        text: At most `LONGEST` characters.
+        tasks: Names that it may hold.
 
     Raises:
-        ObjectiveError: It does not follow the grammar, is too long or too deep, or names what is no task.
+        ObjectiveError: It breaks the grammar, is too long or too deep, or names something that is not a task.
+
+    Example:
+        >>> read_objective("click * buy^2", ("click", "buy"))({"click": np.array([0.5]), "buy": np.array([0.2])})
+        array([0.02])
     """
     if len(text) > LONGEST:
-        raise ObjectiveError(
-            f"must be of at most {LONGEST} characters, found {len(text)}; write it shorter", LONGEST
-        )
-    return Objective(text, _Reader(text, tasks).whole())
+        rule = f"must have at most {LONGEST} characters, found {len(text)}; write it shorter"
+        raise ObjectiveError(rule, LONGEST)
+    return Objective(_Reader(text, tasks).whole())
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    position: int
+
+    def __str__(self) -> str:
+        return self.text if self.kind == "end" else repr(self.text)
+
+
+def _tokens(text: str) -> list[_Token]:
+    """Return numbers, names and signs, and `end` after them."""
+    tokens: list[_Token] = []
+    at, end = 0, len(text.rstrip())
+    while at < end:
+        found = _TOKEN.match(text, at)
+        if found is None:
+            at += len(text[at:]) - len(text[at:].lstrip())
+            fix = "use numbers, tasks, + - * / ^ and parentheses"
+            raise ObjectiveError(f"holds {text[at]!r}, which means nothing here; {fix}", at)
+        kind = found.lastgroup or ""
+        tokens.append(_Token(kind, found[kind], found.start(kind)))
+        at = found.end()
+    return [*tokens, _Token("end", "the end", end)]
 
 
 class _Reader:
-    """Recursive descent over the tokens of one text."""
+    """Reads the tokens of one text; `next` is the first that was not read."""
 
-    def __init__(self, text: str, tasks: Sequence[str]):
-        self.tasks, self.depth, self.at = tasks, 0, 0
-        self.tokens: list[tuple[str, str, int]] = []
-        place, end = 0, len(text.rstrip())
-        while place < end:
-            found = _TOKEN.match(text, place)
-            if found is None:
-                place += len(text[place:]) - len(text[place:].lstrip())
-                raise ObjectiveError(
-                    f"holds {text[place]!r}, which means nothing here; use numbers, tasks, + - * / ^ and parentheses",
-                    place,
-                )
-            kind = found.lastgroup or ""
-            self.tokens.append((kind, found[kind], found.start(kind)))
-            place = found.end()
-        self.tokens.append(("end", "the end", end))
+    def __init__(self, text: str, tasks: tuple[str, ...]):
+        self._tasks, self._rest, self._depth = tasks, iter(_tokens(text)), 0
+        self.next = next(self._rest)
 
     def whole(self) -> Node:
-        node = self._sum()
-        kind, token, position = self.tokens[self.at]
-        if kind != "end":
-            raise ObjectiveError(f"must end or go on with an operator, found {token!r}", position)
+        root = self._expression(1)
+        if self.next.kind != "end":
+            rule = f"must end or continue with an operator, found {self.next}"
+            raise ObjectiveError(rule, self.next.position)
+        return root
+
+    def _expression(self, least: int) -> Node:
+        """Read an operand, and what operators that bind at least this tightly join to it."""
+        node = self._operand()
+        while (binding := BINDING.get(self.next.text, 0)) >= least:
+            _, operator, position = self._take()
+            right = self._nested(SIGN, position) if operator == "^" else self._expression(binding + 1)
+            node = partial(_call, operator, position, (node, right))
         return node
 
-    def _sum(self) -> Node:
-        return self._chain("+-", self._term)
-
-    def _term(self) -> Node:
-        return self._chain("*/", self._sign)
-
-    def _chain(self, operators: str, part: Callable[[], Node]) -> Node:
-        node = part()
-        while (found := self._take(operators)) is not None:
-            node = Call(found[0], (node, part()), found[1])
-        return node
-
-    def _sign(self) -> Node:
-        if (found := self._take("-")) is not None:
-            return Call("neg", (self._deeper(self._sign, found[1]),), found[1])
-        base = self._atom()
-        if (found := self._take("^")) is not None:
-            return Call("^", (base, self._deeper(self._sign, found[1])), found[1])
-        return base
-
-    def _atom(self) -> Node:
-        kind, token, position = self.tokens[self.at]
-        self.at += 1
+    def _operand(self) -> Node:
+        kind, text, position = token = self._take()
         if kind == "number":
-            return self._number(token, position)
-        if token == "(":
-            node = self._deeper(self._sum, position)
+            if not np.isfinite(value := np.array([float(text)])).all():
+                raise ObjectiveError(f"a number must be below 1.8e308, found {text}", position)
+            return lambda _: value
+        if text == "-":
+            return partial(_call, "neg", position, (self._nested(SIGN, position),))
+        if text == "(":
+            node = self._nested(1, position)
             self._close()
             return node
-        if kind == "name" and token not in self.tasks and token in FUNCTIONS:
-            return self._call(token, position)
+        if text in self._tasks:
+            return lambda tasks: np.asarray(tasks[text], np.float64)
+        if text in FUNCTIONS:
+            return partial(_call, text, position, self._arguments(text, position))
         if kind == "name":
-            if token not in self.tasks:
-                known = f"tasks: {', '.join(self.tasks)}; functions: {', '.join(FUNCTIONS)}"
-                raise ObjectiveError(
-                    f"{token!r} is no task{did_you_mean(token, [*self.tasks, *FUNCTIONS])}; {known}", position
-                )
-            return Task(token, position)
-        raise ObjectiveError(
-            f"needs a number, a task or a parenthesis, found {token if kind == 'end' else repr(token)}",
-            position,
-        )
+            known = f"tasks: {', '.join(self._tasks)}; functions: {', '.join(FUNCTIONS)}"
+            meant = did_you_mean(text, [*self._tasks, *FUNCTIONS])
+            raise ObjectiveError(f"{text!r} is not a task{meant}; {known}", position)
+        raise ObjectiveError(f"needs a number, a task or a parenthesis, found {token}", position)
 
-    @staticmethod
-    def _number(token: str, position: int) -> Number:
-        value = float(token)
-        if not np.isfinite(value):
-            raise ObjectiveError(f"a number must be below 1.8e308, found {token}", position)
-        return Number(value, position)
-
-    def _call(self, name: str, position: int) -> Node:
-        if self._take("(") is None:
+    def _arguments(self, name: str, position: int) -> tuple[Node, ...]:
+        if self.next.text != "(":
             raise ObjectiveError(f"{name} is a function: write {name}(...)", position)
-        parts = [self._deeper(self._sum, position)]
-        while self._take(",") is not None:
-            parts.append(self._deeper(self._sum, position))
+        parts: list[Node] = []
+        while self.next.text == ("," if parts else "("):
+            self._take()
+            parts.append(self._nested(1, position))
         self._close()
         least, most = FUNCTIONS[name]
         if not least <= len(parts) <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
             raise ObjectiveError(f"{name} takes {wanted} parts, found {len(parts)}", position)
-        return Call(name, tuple(parts), position)
+        return tuple(parts)
 
-    def _close(self) -> None:
-        if self._take(")") is None:
-            kind, token, position = self.tokens[self.at]
-            raise ObjectiveError(
-                f"needs a closing parenthesis, found {token if kind == 'end' else repr(token)}", position
-            )
-
-    def _deeper(self, part: Callable[[], Node], position: int) -> Node:
-        if self.depth == DEEPEST:
+    def _nested(self, least: int, position: int) -> Node:
+        if self._depth == DEEPEST:
             raise ObjectiveError(f"may nest {DEEPEST} deep at most; write it flatter", position)
-        self.depth += 1
-        node = part()
-        self.depth -= 1
+        self._depth += 1
+        node = self._expression(least)
+        self._depth -= 1
         return node
 
-    def _take(self, signs: str) -> tuple[str, int] | None:
-        """The next token if it is one of these signs."""
-        kind, token, position = self.tokens[self.at]
-        if kind != "sign" or token not in signs:
-            return None
-        self.at += 1
-        return token, position
+    def _close(self) -> None:
+        if (token := self._take()).text != ")":
+            raise ObjectiveError(f"needs a closing parenthesis, found {token}", token.position)
+
+    def _take(self) -> _Token:
+        taken, self.next = self.next, next(self._rest, self.next)
+        return taken
 
 
-def _value(node: Node, tasks: Mapping[str, NDArray[np.floating]]) -> Values:
-    if isinstance(node, Number):
-        return np.array([node.value])
-    if isinstance(node, Task):
-        return np.asarray(tasks[node.name], np.float64)
-    parts = [_value(part, tasks) for part in node.parts]
-    _refuse(node, parts)
-    value = _OPERATORS[node.operator](parts)
-    if not np.isfinite(value).all():
-        rule = "has no finite value"
-        raise ObjectiveError(
-            f"{node.operator!r} {rule} for {_shown(node, parts, ~np.isfinite(value))}; keep numbers in a range",
-            node.position,
-        )
-    return value
+def _call(operator: str, position: int, parts: tuple[Node, ...], tasks: Tasks) -> Values:
+    """Compute an operator or a function of its parts. A sign is the operator `neg`."""
+    values = [part(tasks) for part in parts]
+    if operator in _UNDEFINED:
+        undefined, rule, fix = _UNDEFINED[operator]
+        _refuse(undefined(*values), operator, position, values, rule, fix)
+    result = _OPERATORS[operator](*values)
+    rule = f"{operator!r} has no finite value for"
+    _refuse(~np.isfinite(result), operator, position, values, rule, "; keep numbers in a range")
+    return result
 
 
-def _refuse(node: Call, parts: list[Values]) -> None:
-    """What mathematics does not define, said by its name."""
-    if node.operator == "/" and (zero := parts[1] == 0).any():
-        raise ObjectiveError(
-            f"divides by zero for {_shown(node, parts, zero)}; add a small number to the divisor",
-            node.position,
-        )
-    if node.operator == "^" and (zero := (parts[0] == 0) & (parts[1] < 0)).any():
-        raise ObjectiveError(
-            f"divides by zero for {_shown(node, parts, zero)}; add a small number to the base", node.position
-        )
-    if node.operator == "log" and (low := parts[0] <= 0).any():
-        raise ObjectiveError(
-            f"a logarithm needs a positive number, found {_shown(node, parts, low)}", node.position
-        )
-    if node.operator == "sqrt" and (low := parts[0] < 0).any():
-        raise ObjectiveError(
-            f"a square root needs a number from 0, found {_shown(node, parts, low)}", node.position
-        )
+def _refuse(
+    wrong: NDArray[np.bool_], operator: str, position: int, values: list[Values], rule: str, fix: str
+) -> None:
+    """Raise if any row is wrong, and show the numbers of the first."""
+    if wrong.any():
+        rows = np.broadcast_arrays(wrong, *values)
+        first = int(np.flatnonzero(rows[0])[0])
+        numbers = [f"{column[first]:.6g}" for column in rows[1:]]
+        infix = operator in BINDING
+        shown = f" {operator} ".join(numbers) if infix else f"{operator}({', '.join(numbers)})"
+        raise ObjectiveError(f"{rule} {shown}{fix}", position)
 
 
-def _shown(node: Call, parts: list[Values], wrong: NDArray[np.bool_]) -> str:
-    """The operator at the first row that is wrong, in numbers."""
-    rows = np.broadcast_arrays(wrong, *parts)
-    first = int(np.flatnonzero(rows[0])[0])
-    numbers = [f"{column[first]:.6g}" for column in rows[1:]]
-    return (
-        f" {node.operator} ".join(numbers)
-        if node.operator in "+-*/^"
-        else f"{node.operator}({', '.join(numbers)})"
-    )
-
-
-_OPERATORS: dict[str, Callable[[list[Values]], Values]] = {
-    "+": lambda parts: parts[0] + parts[1],
-    "-": lambda parts: parts[0] - parts[1],
-    "*": lambda parts: parts[0] * parts[1],
-    "/": lambda parts: parts[0] / parts[1],
-    "^": lambda parts: parts[0] ** parts[1],
-    "neg": lambda parts: -parts[0],
-    "min": lambda parts: reduce(np.minimum, parts),
-    "max": lambda parts: reduce(np.maximum, parts),
-    "log": lambda parts: np.log(parts[0]),
-    "sqrt": lambda parts: np.sqrt(parts[0]),
+_OPERATORS: dict[str, Callable[..., Values]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "^": np.power,
+    "neg": np.negative,
+    "min": lambda *values: reduce(np.minimum, values),
+    "max": lambda *values: reduce(np.maximum, values),
+    "log": np.log,
+    "sqrt": np.sqrt,
 }
+_UNDEFINED: dict[str, tuple[Callable[..., NDArray[np.bool_]], str, str]] = {
+    "/": (lambda _, divisor: divisor == 0, "divides by zero for", "; add a small number to the divisor"),
+    "^": (
+        lambda base, power: (base == 0) & (power < 0),
+        "divides by zero for",
+        "; add a small number to the base",
+    ),
+    "log": (lambda value: value <= 0, "a logarithm needs a positive number, found", ""),
+    "sqrt": (lambda value: value < 0, "a square root needs a number from 0, found", ""),
+}
+"""Where an operator has no value: the rows, the rule, and the fix."""
