@@ -22,7 +22,7 @@ from benchmarks.measure import line
 from mgoe.bundle import Bundle
 from mgoe.data import Prepared
 from mgoe.metrics import auc
-from mgoe.serving.scoring.onnx import Precision
+from mgoe.serving.scoring.runtime import Precision, Runtime
 from mgoe.serving.scoring.scorer import Scorer
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -42,7 +42,7 @@ def main() -> None:
     examples = examples.take(rows)
     exact: dict[str, float] = {}
     for precision in PRECISIONS:
-        scorer = Scorer.open(bundle, precision=precision)
+        scorer = Scorer(bundle, runtime=Runtime(precision=precision))
         scores = scored(scorer, examples.user, examples.item)
         for t, task in enumerate(bundle.settings.tasks):
             there = ~np.isnan(examples.labels[:, t])

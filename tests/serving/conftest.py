@@ -22,9 +22,9 @@ def bundle(finished: Path) -> mgoe.Bundle:
 @pytest.fixture(scope="module")
 def service(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One that serves it as `mgoe serve` does. No test of a module adds events to it."""
-    from tests.serving.served import Scoring, served  # skips what needs it where a package is missing
+    from tests.serving.served import Runtime, served  # skips what needs it where a package is missing
 
-    with served(finished / "bundle", tmp_path_factory.mktemp("state"), scorer=Scoring()) as found:
+    with served(finished / "bundle", tmp_path_factory.mktemp("state"), runtime=Runtime()) as found:
         yield found
 
 

@@ -21,10 +21,10 @@ import uvicorn  # noqa: E402
 
 from mgoe.serving.events.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
-from mgoe.serving.http.protocol import Heads  # noqa: E402
-from mgoe.serving.http.reloader import Current  # noqa: E402
+from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
+from mgoe.serving.http.reloader import Reloader  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
-from mgoe.serving.scoring.engine import Scoring  # noqa: E402
+from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
 """A connection each, and patience with a busy machine."""
@@ -37,7 +37,7 @@ class Served:
     """Where it listens, and what serves."""
 
     url: str
-    current: Current
+    reloader: Reloader
     client: httpx.Client
 
     def rank(self, **request: Any) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def served(
     limits: Limits | None = None,
     tokens: tuple[bytes, ...] = (),
     log: EventLog | None = None,
-    scorer: Scoring = Scoring("torch"),  # which has nothing to export at the start
+    runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
 ) -> Iterator[Served]:
     """Start, and stop when the block ends."""
-    current = Current(bundle, log or FileLog(state / "events"), state, scorer, every=EVERY)
-    app = create_app(current, limits or Limits(), tokens, access_log=False)
+    reloader = Reloader(bundle, log or FileLog(state / "events"), state, runtime, every=EVERY)
+    app = create_app(reloader, limits or Limits(), tokens, access_log=False)
     how = {
-        "http": Heads,
+        "http": LimitedProtocol,
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -102,7 +102,7 @@ def served(
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
-            yield Served(url, current, client)
+            yield Served(url, reloader, client)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -38,7 +38,8 @@ def export(
 
     from mgoe import experiments
     from mgoe.bundle import Bundle
-    from mgoe.serving.scoring.onnx import Exported, export_whole
+    from mgoe.serving.scoring.onnx_export import export_whole
+    from mgoe.serving.scoring.onnx_sessions import Session
 
     bundle = Bundle.open(path)
     export_whole(bundle.model, onnx, precision)
@@ -46,7 +47,7 @@ def export(
     if on is not None:
         before, after = (
             experiments.measure_pairs(bundle, on),
-            experiments.measure_pairs(bundle.run_by(Exported(onnx)), on),
+            experiments.measure_pairs(bundle.run_by(Session(onnx)), on),
         )
         compared = [
             {name: row[name] for name in ("task", "metric")}

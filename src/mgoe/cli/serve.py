@@ -63,7 +63,7 @@ def serve(
     """Serve a bundle over HTTP: rankings, scores, live events, explanations, and a page at /."""
     given = {
         "bundle": bundle, "host": host, "port": port, "workers": workers, "state": state, "redis": redis, "token_file": token_file,
-        "engine": engine, "precision": precision,
+        "runtime": {"engine": engine, "precision": precision},
         "public": public, "access_log": access_log,
         "limits": {"body": max_body, "candidates": max_candidates, "events": max_events, "requests": max_requests, "seconds": timeout},
     }  # fmt: skip
@@ -73,10 +73,9 @@ def serve(
 
 def _serve(given: dict[str, Any]) -> None:
     from mgoe.config import check_settings
-    from mgoe.serving.http.available import require_serving
+    from mgoe.serving.http.settings import ServeSettings, require_serving
 
     require_serving()
     from mgoe.serving.http.service import serve as run
-    from mgoe.serving.http.settings import ServeSettings
 
     run(check_settings(ServeSettings, given, "serve"))

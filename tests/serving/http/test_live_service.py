@@ -73,7 +73,7 @@ def test_texts_that_are_no_ids_of_whole_numbers_make_no_index_of_all_ids(finishe
         assert (answer["unseen_user"], answer["unseen_items"], answer["repeated"]) == (True, 2, 1)
         assert not service.rank(user="1000000000", k=1)["unseen_user"]
         service.explain(user="nobody", item="nothing")
-        for side in (vocabularies := service.current.engine.live.vocabularies):
+        for side in (vocabularies := service.reloader.engine.live.vocabularies):
             assert "_by_string" not in vars(vocabularies[side])
 
 
@@ -171,9 +171,9 @@ def test_a_bundle_is_replaced_while_requests_run(finished: Path, own: Path, tmp_
         threads = [threading.Thread(target=hammer, args=(service, stop, found)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        first = service.current.engine.name
+        first = service.reloader.engine.name
         for target in (other, own):
-            before = service.current.engine.name
+            before = service.reloader.engine.name
             (tmp_path / "next").symlink_to(target)
             os.replace(tmp_path / "next", link)
             until(lambda before=before: service.rank(user=1, k=1)["bundle"] != before)
@@ -230,8 +230,8 @@ def test_an_event_without_an_id_that_a_refreshed_bundle_holds_counts_no_more(fin
     experiments.refresh(finished / "bundle", str(tmp_path / "state"), tmp_path / "new")
     with served(tmp_path / "new", tmp_path / "state") as service:
         service.add(event)
-        assert service.current.engine.live.stats["duplicates"] == 1
-        assert service.current.engine.live.stats["events"] == 0
+        assert service.reloader.engine.live.stats["duplicates"] == 1
+        assert service.reloader.engine.live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
         experiments.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
 
@@ -244,9 +244,9 @@ def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path
         )
         experiments.refresh(own, str(state), tmp_path / "new")
         service.add({"user": 10**9, "item": items[3], "behavior": "buy", "id": "later"})
-        name = service.current.engine.name
+        name = service.reloader.engine.name
         shutil.copytree(tmp_path / "new", own, dirs_exist_ok=True)
-        until(lambda: service.current.engine.name != name and service.current.refused is None)
+        until(lambda: service.reloader.engine.name != name and service.reloader.refused is None)
         explained = service.explain(user=10**9)
         assert {one["id"] for one in explained["recents"]["items"]} == set(items[:4])
         assert explained["live"]["user"]["pairs"] == [3, 4]

@@ -1,4 +1,4 @@
-"""The guard before an application that only waits: who takes a place, whose body is read, and for whose page a browser may ask."""
+"""The middleware in front of an application that only waits: who takes a place, whose body is read, and for whose page a browser may ask."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 for _name in ("orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
-from mgoe.serving.http.middleware import Guard, names_loopback  # noqa: E402
+from mgoe.serving.http.middleware import Middleware, names_loopback  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
-from mgoe.serving.http.telemetry import Figures  # noqa: E402
+from mgoe.serving.http.telemetry import Telemetry  # noqa: E402
 
 TOKEN = b"0123456789abcdef"
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
@@ -34,11 +34,11 @@ async def never() -> dict[str, Any]:
 class Asked:
     """A request under way, whose body never comes."""
 
-    def __init__(self, guard: Guard, path: str, token: bytes = TOKEN):
+    def __init__(self, middleware: Middleware, path: str, token: bytes = TOKEN):
         self.status = 0
         headers = [(b"authorization", b"Bearer " + token), (b"content-length", b"10")]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-        self.task = asyncio.create_task(guard(scope, never, self._hear))
+        self.task = asyncio.create_task(middleware(scope, never, self._hear))
 
     async def _hear(self, message: Any) -> None:
         self.status = message.get("status", self.status)
@@ -46,68 +46,70 @@ class Asked:
             await asyncio.sleep(60)  # a client that does not take its refusal
 
 
-async def statuses(guard: Guard, *asked: tuple[str, bytes]) -> list[int]:
+async def statuses(middleware: Middleware, *asked: tuple[str, bytes]) -> list[int]:
     """Of requests, each begun after the one before it, a moment after the last; 0 is one that still waits."""
-    under_way = [Asked(guard, *one) for one in asked]
+    in_flight = [Asked(middleware, *one) for one in asked]
     await asyncio.sleep(0.05)
-    for one in under_way:
+    for one in in_flight:
         one.task.cancel()
-    await asyncio.gather(*(one.task for one in under_way), return_exceptions=True)
-    return [one.status for one in under_way]
+    await asyncio.gather(*(one.task for one in in_flight), return_exceptions=True)
+    return [one.status for one in in_flight]
 
 
 @pytest.fixture
-def guard() -> Guard:
+def middleware() -> Middleware:
     limits = Limits(requests=2, seconds=30)
-    return Guard(done, limits, (TOKEN,), Figures(dict), frozenset(), access_log=False)
+    return Middleware(done, limits, (TOKEN,), Telemetry(dict), frozenset(), access_log=False)
 
 
-def test_those_without_a_token_take_no_place(guard: Guard):
+def test_those_without_a_token_take_no_place(middleware: Middleware):
     wrong, right = ("/v1/rank", b"wrong"), ("/v1/rank", TOKEN)
-    assert asyncio.run(statuses(guard, *[wrong] * 5, right, right, right, wrong)) == [401] * 5 + [
+    assert asyncio.run(statuses(middleware, *[wrong] * 5, right, right, right, wrong)) == [401] * 5 + [
         0,
         0,
         429,
         401,
     ]
-    assert guard.under_way == 0
+    assert middleware.in_flight == 0
 
 
 @pytest.mark.parametrize("path", [*OPEN, "/metrics"])
-def test_what_is_not_counted_is_answered_at_once_and_its_body_not_awaited(guard: Guard, path: str):
+def test_what_is_not_counted_is_answered_at_once_and_its_body_not_awaited(middleware: Middleware, path: str):
     right = ("/v1/rank", TOKEN)
-    assert asyncio.run(statuses(guard, right, right, *[(path, TOKEN)] * 3)) == [0, 0, 200, 200, 200]
+    assert asyncio.run(statuses(middleware, right, right, *[(path, TOKEN)] * 3)) == [0, 0, 200, 200, 200]
 
 
-def test_the_figure_is_of_those_that_have_a_place(guard: Guard):
+def test_the_figure_is_of_those_that_have_a_place(middleware: Middleware):
     async def counted() -> list[float]:
-        under_way = [
-            Asked(guard, path, token)
+        in_flight = [
+            Asked(middleware, path, token)
             for path, token in [("/v1/rank", TOKEN)] * 3 + [("/v1/rank", b"no"), ("/metrics", TOKEN)]
         ]
         await asyncio.sleep(0.05)
-        held = guard.figures.registry.get_sample_value("mgoe_in_flight")
-        for one in under_way:
+        held = middleware.telemetry.registry.get_sample_value("mgoe_in_flight")
+        for one in in_flight:
             one.task.cancel()
-        await asyncio.gather(*(one.task for one in under_way), return_exceptions=True)
-        return [held or 0, guard.figures.registry.get_sample_value("mgoe_in_flight") or 0]
+        await asyncio.gather(*(one.task for one in in_flight), return_exceptions=True)
+        return [held or 0, middleware.telemetry.registry.get_sample_value("mgoe_in_flight") or 0]
 
     assert asyncio.run(counted()) == [2, 0]
 
 
-def test_places_taken_by_open_paths_do_not_send_others_away(guard: Guard):
+def test_places_taken_by_open_paths_do_not_send_others_away(middleware: Middleware):
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(60 if scope["path"] in (*OPEN, "/metrics") else 0)
         await done(scope, receive, send)
 
-    guard.app = slow
+    middleware.app = slow
     assert (
-        asyncio.run(statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], ("/v1/rank", TOKEN)))
+        asyncio.run(
+            statuses(middleware, *[(path, TOKEN) for path in (*OPEN, "/metrics")], ("/v1/rank", TOKEN))
+        )
         == [0] * 6
     )
     assert (
         asyncio.run(
-            statuses(guard, *[(path, TOKEN) for path in (*OPEN, "/metrics")], *[("/v1/rank", TOKEN)] * 3)
+            statuses(middleware, *[(path, TOKEN) for path in (*OPEN, "/metrics")], *[("/v1/rank", TOKEN)] * 3)
         )[-1]
         == 429
     )
@@ -134,9 +136,9 @@ ELSEWHERE = st.one_of(
 
 
 def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **headers: str) -> int:
-    """Of a request with some headers, at a guard that needs a token or none."""
-    guard = Guard(
-        done, Limits(), (TOKEN,) if token else (), Figures(dict), frozenset(), access_log=False, local=local
+    """Of a request with some headers, at a middleware that needs a token or none."""
+    middleware = Middleware(
+        done, Limits(), (TOKEN,) if token else (), Telemetry(dict), frozenset(), access_log=False, local=local
     )
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     given += [(b"authorization", b"Bearer " + TOKEN)] if token else []
@@ -145,13 +147,13 @@ def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **h
     async def hear(message: Any) -> None:
         said.append(message.get("status", 0))
 
-    asyncio.run(guard({"type": "http", "method": "POST", "path": path, "headers": given}, never, hear))
+    asyncio.run(middleware({"type": "http", "method": "POST", "path": path, "headers": given}, never, hear))
     return said[0]
 
 
 @given(host=LOOPBACK, port=PORTS)
 def test_a_local_service_answers_under_every_name_of_loopback(host: str, port: str):
-    assert names_loopback((host + port).encode())
+    assert names_loopback(host + port)
     assert status(local=True, host=host + port, origin=f"http://{host}{port}") == 200
 
 
@@ -169,10 +171,7 @@ def test_pages_of_other_sites_are_refused(host: str, port: str, other: str, toke
     origins = [f"https://{other}{port}", f"http://{host}{port}1", "null", f"http://{host}.{other}{port}", ""]
     for origin in origins:
         assert (
-            status(
-                token=token, local=local and names_loopback(host.encode()), host=host + port, origin=origin
-            )
-            == 403
+            status(token=token, local=local and names_loopback(host), host=host + port, origin=origin) == 403
         )
 
 

@@ -16,9 +16,11 @@ from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving.events.log import FileLog
 from mgoe.serving.http import reloader as module
-from mgoe.serving.scoring.engine import Engine, Scoring
-from tests.serving.served import served
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.explanation import explain
+from mgoe.serving.scoring.runtime import Runtime
 from tests.serving.http.test_live_service import change_manifest, mgoe_name, until
+from tests.serving.served import served
 
 
 def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
@@ -37,12 +39,12 @@ def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monk
         def break_down() -> None:
             raise MemoryError("no room")
 
-        monkeypatch.setattr(service.current.engine, "catch_up", break_down)
+        monkeypatch.setattr(service.reloader.engine, "catch_up", break_down)
         service.add({"user": 10**9, "item": 1, "behavior": "buy", "id": "e1"})
         assert service.client.get("/readyz").json()["detail"] == "no room"
         monkeypatch.undo()
         until(lambda: service.client.get("/readyz").json()["detail"] is None)
-        assert service.current.engine.live.stats["events"] == 1
+        assert service.reloader.engine.live.stats["events"] == 1
 
 
 def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
@@ -50,7 +52,7 @@ def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
 ):
     monkeypatch.setattr(module, "PAUSE", 0.1)
     with served(own, tmp_path / "state") as service:
-        opened, before = service.current._open, service.current.engine
+        opened, before = service.reloader._open, service.reloader.engine
         asked: list[int] = []
 
         def away_at_first() -> Engine:
@@ -59,10 +61,10 @@ def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
                 raise StoreError("redis", "is away")
             return opened()
 
-        monkeypatch.setattr(service.current, "_open", away_at_first)
+        monkeypatch.setattr(service.reloader, "_open", away_at_first)
         (own / MANIFEST).touch()
-        until(lambda: service.current.engine is not before)
-        assert (len(asked), service.current.refused) == (3, None)
+        until(lambda: service.reloader.engine is not before)
+        assert (len(asked), service.reloader.refused) == (3, None)
 
 
 def test_a_bundle_that_goes_away_is_missed_and_one_that_comes_is_taken(own: Path, tmp_path: Path):
@@ -78,30 +80,30 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
     finished: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Neither at the start nor later: what was read may be of two."""
-    opened, whole = [], Engine.open
+    opened = []
 
     def open_and_replace(path: Path, *how: Any) -> Engine:
-        engine = whole(path, *how)
+        engine = Engine(path, *how)
         if len(opened) in (0, 2):
             change_manifest(own, note=len(opened))
         opened.append(engine)
         return engine
 
-    monkeypatch.setattr(Engine, "open", open_and_replace)
+    monkeypatch.setattr(module, "Engine", open_and_replace)
     with served(own, tmp_path / "state") as service:
-        assert service.current.engine is opened[1]
+        assert service.reloader.engine is opened[1]
         change_manifest(own, note="another")
-        until(lambda: service.current.engine is not opened[1])
-        assert service.current.engine is opened[3]
-        assert service.current.engine.name == mgoe_name(own)
+        until(lambda: service.reloader.engine is not opened[1])
+        assert service.reloader.engine is opened[3]
+        assert service.reloader.engine.name == mgoe_name(own)
 
 
-@pytest.mark.parametrize("how", [Scoring("torch"), Scoring("onnx")])
+@pytest.mark.parametrize("how", [Runtime(engine="torch"), Runtime(engine="onnx")])
 def test_an_engine_ends_when_the_last_request_lets_go_of_it(finished: Path, tmp_path: Path, how: Any):
     """By counting: what is there when a service starts is never searched for circles (`gc.freeze`)."""
-    engine = Engine.open(finished / "bundle", FileLog(tmp_path / "events"), tmp_path, how)
-    engine.explain(1, 1, {})
-    parts = [weakref.ref(part) for part in (engine, engine._scorer, engine._scorer._items, engine.live)]
+    engine = Engine(finished / "bundle", FileLog(tmp_path / "events"), tmp_path, how)
+    explain(engine, 1, 1, {})
+    parts = [weakref.ref(part) for part in (engine, engine.scorer, engine.scorer._rows, engine.live)]
     gc.collect()
     gc.disable()
     try:

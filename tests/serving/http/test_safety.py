@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mgoe.errors import ConfigError, RequestError
-from mgoe.serving.http import protocol as heads
+from mgoe.serving.http import protocol
 from mgoe.serving.http.app import MISTAKES, _read
 from mgoe.serving.http.schemas import EventsRequest, RankRequest
 from mgoe.serving.http.settings import Limits, ServeSettings, is_loopback, read_tokens
@@ -82,7 +82,7 @@ def test_a_large_body_is_refused(guarded: Served):
     ],
 )
 def test_a_head_that_never_ends_is_refused(guarded: Served, head: bytes):
-    status, answer = raw(guarded, head % (b"x" * (heads.MOST + heads.PIECE)))
+    status, answer = raw(guarded, head % (b"x" * (protocol.MOST + protocol.PIECE)))
     assert status == 431
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["place"] == "headers"
 
@@ -94,7 +94,7 @@ def test_what_follows_a_body_in_chunks_ends(guarded: Served):
         + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     with pytest.raises((IndexError, ConnectionResetError)):  # no answer
-        raw(guarded, head + b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * heads.MOST)
+        raw(guarded, head + b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * protocol.MOST)
 
 
 @given(
@@ -102,11 +102,11 @@ def test_what_follows_a_body_in_chunks_ends(guarded: Served):
     cuts=st.lists(st.integers(0, 200_000), max_size=6),
     long=st.booleans(),
 )
-def test_heads_within_the_limit_pass_however_they_arrive(
+def test_headers_within_the_limit_pass_however_they_arrive(
     guarded: Served, sizes: list[int], cuts: list[int], long: bool
 ):
     """One after the other, with bodies of any size, cut anywhere."""
-    name = b"x" * (heads.MOST - heads.PIECE) if long else b"x"
+    name = b"x" * (protocol.MOST - protocol.PIECE) if long else b"x"
     parts = [
         b"POST /v1/none HTTP/1.1\r\nHost: " + name + b"\r\nAuthorization: Bearer " + TOKEN for _ in sizes
     ]
@@ -157,7 +157,7 @@ def test_what_takes_too_long_is_given_up(guarded: Served, monkeypatch: pytest.Mo
         await asyncio.sleep(60)
         return []
 
-    monkeypatch.setattr(guarded.current, "add", forever)
+    monkeypatch.setattr(guarded.reloader, "add", forever)
     response = guarded.client.post("/v1/events", json={"events": [{}]})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert "0.5 s" in response.json()["error"]
@@ -167,7 +167,7 @@ def test_a_defect_shows_no_trace(guarded: Served, monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise RuntimeError("the secret inside")
 
-    monkeypatch.setattr(guarded.current.engine, "score", broken)
+    monkeypatch.setattr(guarded.reloader.engine.scorer, "in_blocks", broken)
     response = guarded.client.post("/v1/rank", json={"user": 1}, headers={"X-Request-Id": "mine-1"})
     assert response.status_code == 500
     assert response.headers["x-request-id"] == "mine-1"
@@ -211,17 +211,17 @@ def test_malformed_requests(guarded: Served, method: str, path: str, body: bytes
 
 @pytest.mark.parametrize("names", [MISTAKES, 5_000, 200_000])
 @pytest.mark.parametrize("model", [RankRequest, EventsRequest])
-def test_more_mistakes_than_can_be_told_are_counted(names: int, model: type[BaseModel]):
+def test_more_mistakes_than_are_listed_are_counted(names: int, model: type[BaseModel]):
     """To list those of a body near the limit takes a second, in which nobody is answered."""
     body = b"{" + b",".join(b'"%d":0' % name for name in range(names)) + b"}"  # and no user, or no events
     assert len(body) < Limits().body
     with pytest.raises(
-        RequestError, match=f"^body: has {names + 1:,} mistakes, more than are told apart; send what"
+        RequestError, match=f"^body: has {names + 1:,} mistakes, more than are listed; send what"
     ):
         _read(model, body)
 
 
-def test_a_few_mistakes_are_told_by_the_first():
+def test_the_first_of_a_few_mistakes_is_named():
     with pytest.raises(RequestError, match=r"^x0: "):
         _read(RankRequest, b'{"user": 1, ' + b",".join(b'"x%d":0' % name for name in range(MISTAKES)) + b"}")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 for _name in ("fastapi", "orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
-from mgoe.serving.http import schemas as wire  # noqa: E402
+from mgoe.serving.http import schemas  # noqa: E402
 from mgoe.serving.http.app import _json  # noqa: E402
 
 MANY: list[Any] = [[]] * 5000
@@ -24,15 +24,15 @@ NAMED: dict[str, Any] = {str(k): [] for k in range(5000)}
 @pytest.mark.parametrize(
     ("model", "body"),
     [
-        (wire.RankRequest, {"user": 1, "candidates": MANY}),
-        (wire.RankRequest, {"user": 1, "filters": {"exclude": MANY}}),
-        (wire.RankRequest, {"user": 1, "filters": {"at_least": NAMED}}),
-        (wire.RankRequest, {"user": 1, "context": {"device": MANY}}),
-        (wire.RankRequest, {"user": 1, "context": {name: {} for name in NAMED}}),
-        (wire.ScoreRequest, {"users": MANY, "items": [1]}),
-        (wire.ScoreRequest, {"users": [1], "items": MANY}),
-        (wire.EventsRequest, {"events": MANY}),
-        (wire.ContextOf, {"context": dict.fromkeys(list(NAMED)[:100], MANY)}),
+        (schemas.RankRequest, {"user": 1, "candidates": MANY}),
+        (schemas.RankRequest, {"user": 1, "filters": {"exclude": MANY}}),
+        (schemas.RankRequest, {"user": 1, "filters": {"at_least": NAMED}}),
+        (schemas.RankRequest, {"user": 1, "context": {"device": MANY}}),
+        (schemas.RankRequest, {"user": 1, "context": {name: {} for name in NAMED}}),
+        (schemas.ScoreRequest, {"users": MANY, "items": [1]}),
+        (schemas.ScoreRequest, {"users": [1], "items": MANY}),
+        (schemas.EventsRequest, {"events": MANY}),
+        (schemas.ContextOf, {"context": dict.fromkeys(list(NAMED)[:100], MANY)}),
     ],
 )
 def test_a_body_that_is_wrong_everywhere_gives_few_errors(model: type[BaseModel], body: dict[str, Any]):
@@ -43,9 +43,9 @@ def test_a_body_that_is_wrong_everywhere_gives_few_errors(model: type[BaseModel]
 
 @pytest.mark.parametrize("field", ["context", "at_least"])
 def test_what_is_counted_first_is_described_as_before(field: str):
-    model = wire.RankRequest if field == "context" else wire.Filters
+    model = schemas.RankRequest if field == "context" else schemas.Filters
     described = model.model_json_schema()["properties"][field]
-    assert (described["type"], described["maxProperties"]) == ("object", wire.NAMES)
+    assert (described["type"], described["maxProperties"]) == ("object", schemas.NAMES)
     assert described["additionalProperties"]
 
 

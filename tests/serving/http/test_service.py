@@ -23,6 +23,7 @@ from mgoe.serving.events.log import EventLog, FileLog  # noqa: E402
 from mgoe.serving.events.redis import RedisLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
+from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 from tests.serving.http.test_live_service import change_manifest  # noqa: E402
 
 
@@ -39,7 +40,7 @@ def said_of(
         raise Opened
 
     monkeypatch.setattr(service, "open_events", lambda where: log)
-    monkeypatch.setattr(service, "Current", stop)
+    monkeypatch.setattr(service, "Reloader", stop)
     with caplog.at_level(logging.INFO), pytest.raises(Opened):
         service.application(ServeSettings(bundle=folder))
     return [(record.levelname, record.getMessage()) for record in caplog.records]
@@ -124,7 +125,9 @@ def test_workers_are_not_started_on_what_each_would_find_wrong(
     """A record that is no event, a model's class that is not there."""
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
-    settings = ServeSettings(bundle=own, state=tmp_path / "state", workers=2, engine="torch", port=0)
+    settings = ServeSettings(
+        bundle=own, state=tmp_path / "state", workers=2, runtime=Runtime(engine="torch"), port=0
+    )
     if wrong == "log":
         log = FileLog(tmp_path / "state" / "events")
         log.append([cast(Event, SimpleNamespace(encode=lambda: b"[]"))])
@@ -150,13 +153,13 @@ def test_a_service_of_this_machine_alone_has_its_names_alone(
 ):
     said: list[object] = []
     monkeypatch.setenv("MGOE_TOKEN", token)
-    monkeypatch.setattr(service, "Current", lambda *_, url: said.append(url))
+    monkeypatch.setattr(service, "Reloader", lambda *_, url: said.append(url))
     monkeypatch.setattr(service, "create_app", lambda *_, local: said.append(local))
     service.application(ServeSettings(bundle=tmp_path, state=tmp_path, **given))
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
-def test_workers_that_are_gone_leave_no_folder_of_figures_to_look_in(
+def test_workers_that_are_gone_leave_no_folder_of_metrics_to_look_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A service started in the same process later would look there in vain."""

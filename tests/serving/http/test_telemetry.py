@@ -1,4 +1,4 @@
-"""Figures of several workers, some of which died."""
+"""Metrics of several workers, some of which died."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ for _name in ("orjson", "prometheus_client"):
 
 WORKER = """
 import os, sys, time
-from mgoe.serving.http.telemetry import Figures
-figures = Figures(dict)
-figures.in_flight.inc(int(sys.argv[1]))
-figures.scored.inc(int(sys.argv[1]))
+from mgoe.serving.http.telemetry import Telemetry
+telemetry = Telemetry(dict)
+telemetry.in_flight.inc(int(sys.argv[1]))
+telemetry.scored.inc(int(sys.argv[1]))
 if sys.argv[2] == "die":
     os._exit(1)
-print(figures.page().decode())
+print(telemetry.page().decode())
 """
 
 
-def worker(shared: Path, under_way: int, then: str) -> str:
+def worker(shared: Path, in_flight: int, then: str) -> str:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
-    command = [sys.executable, "-c", WORKER, str(under_way), then]
+    command = [sys.executable, "-c", WORKER, str(in_flight), then]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     ).stdout
 
 
-def test_what_a_dead_worker_had_under_way_is_not_counted(tmp_path: Path):
+def test_what_a_dead_worker_had_in_flight_is_not_counted(tmp_path: Path):
     worker(tmp_path, 7, "die")
     page = worker(tmp_path, 2, "tell").splitlines()
     assert "mgoe_in_flight 2.0" in page

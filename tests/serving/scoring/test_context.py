@@ -15,7 +15,7 @@ from mgoe.config import FeatureSettings
 from mgoe.data import Vocabulary
 from mgoe.data.features import FeatureEncoders
 from mgoe.errors import DataError, RequestError
-from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.context import encode_context
 
 FEATURES = (
     FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"), FeatureSettings(name="tags", kind="multi"),
@@ -42,18 +42,10 @@ scalars = (
 several = st.lists(scalars, max_size=4)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    """Of which a context needs the encoders alone."""
-    made = object.__new__(Engine)
-    made._context = ENCODERS
-    return made
-
-
 @given(context=st.fixed_dictionaries({}, optional={feature.name: scalars | several for feature in FEATURES}))
-def test_any_context_is_encoded_or_refused(engine: Engine, context: dict[str, Any]):
+def test_any_context_is_encoded_or_refused(context: dict[str, Any]):
     with suppress(RequestError, DataError):
-        assert (engine.context(context) is None) == (not context)
+        assert encode_context(ENCODERS, context).keys() == {"device", "numeric", "tags", "numbers"}
 
 
 @pytest.mark.parametrize(
@@ -61,20 +53,20 @@ def test_any_context_is_encoded_or_refused(engine: Engine, context: dict[str, An
     [
         ({"device": [1]}, "context.device: takes one value, found a list of 1"),
         ({"age": [1, 2]}, "context.age: takes one value, found a list of 2"),
-        ({"tags": 7}, "context.tags: takes a list, or a text cut at its separator, found 7"),
+        ({"tags": 7}, "context.tags: takes a list, or a text with separators, found 7"),
         ({"tags": True}, "context.tags: takes a list"),
         ({"tags": [1, "a"]}, "context.tags: takes values of one type, .* found text and whole number"),
         ({"numbers": [10**30, 1]}, "context.numbers: takes values of one type, .* found whole number"),
         ({"numbers": [10**30]}, "context.numbers: takes values of one type"),
         (
             {"devise": 1},
-            "context.devise: 'devise' is no context feature of this bundle; did you mean 'device'",
+            "context.devise: 'devise' is not a context feature of this bundle; did you mean 'device'",
         ),
     ],
 )
-def test_what_does_not_suit_the_feature_is_said(engine: Engine, context: dict[str, Any], said: str):
+def test_what_does_not_suit_the_feature_is_said(context: dict[str, Any], said: str):
     with pytest.raises(RequestError, match=said):
-        engine.context(context)
+        encode_context(ENCODERS, context)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +78,12 @@ def test_what_does_not_suit_the_feature_is_said(engine: Engine, context: dict[st
         ({"tags": None}, [-1] * 3),
     ],
 )
-def test_several_values(engine: Engine, context: dict[str, Any], codes: list[int]):
-    encoded = engine.context(context)
-    assert encoded is not None
+def test_several_values(context: dict[str, Any], codes: list[int]):
+    encoded = encode_context(ENCODERS, context)
     assert encoded["tags"].tolist() == [codes]
 
 
 @pytest.mark.parametrize("age", [1e308, -1e308, 10**400, 10**30, 1e39])
-def test_a_number_is_finite_however_large(engine: Engine, age: float):
-    encoded = engine.context({"age": age})
-    assert encoded is not None
+def test_a_number_is_finite_however_large(age: float):
+    encoded = encode_context(ENCODERS, {"age": age})
     assert np.isfinite(encoded["numeric"]).all()

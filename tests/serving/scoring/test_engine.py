@@ -17,7 +17,8 @@ import gc, json, sys, time
 from pathlib import Path
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from mgoe.serving.scoring.engine import Engine, Scoring
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.events.event import Event
 from mgoe.serving.events.log import FileLog
 
@@ -25,16 +26,17 @@ def compiled():
     return {one.py_func.__name__: len(one.signatures) for one in gc.get_objects() if isinstance(one, Dispatcher)}
 
 log = FileLog(Path(sys.argv[2]) / "events")
-engine = Engine.open(Path(sys.argv[1]), log, scorer=Scoring("torch"))
+engine = Engine(Path(sys.argv[1]), log, runtime=Runtime(engine="torch"))
 ready = compiled()
 assert engine.live.stats["events"] == 0
-known = {side: engine.ids(side, np.arange(2)) for side in ("user", "item")}
+known = {side: engine.live.ids(side, np.arange(2)) for side in ("user", "item")}
 now = time.time_ns() // 1000
 log.append([Event(user, item, "buy", now, None) for user in (*known["user"], 10**9) for item in (known["item"][0], 10**9)])
 engine.catch_up()
 for user in (10**9, known["user"][0]):
-    engine.score(int(engine.indices("user", [user])[0]), np.arange(-1, engine.n_items), None)
-    engine.known_items(int(engine.indices("user", [user])[0]))
+    index = int(engine.live.look_up("user", [user])[0])
+    engine.scorer.score(index, np.arange(-1, engine.scorer.n_items))
+    engine.live.known_items(index)
 print(json.dumps({"events": engine.live.stats["events"], "new": {k: n for k, n in compiled().items() if n != ready.get(k, 0)}}))
 """
 

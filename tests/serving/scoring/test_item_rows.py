@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
 from mgoe.models import FoldedHalves, make_model
-from mgoe.serving.scoring.item_rows import ItemRows, in_large_pages
+from mgoe.serving.scoring.item_rows import ItemRows, allocate
 from tests.effort import up_to
 from tests.models.batches import make_spec
 from tests.models.test_decomposition import OWNERS, of_one_user, part
@@ -41,12 +41,10 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @up_to(20)
 @given(
-    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(), transfer=st.sampled_from(["none", "aitm", "concat"]),
-    rows=st.integers(1, 9), users=st.booleans(), seed=st.integers(0, 99),
+    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(),
+    transfer=st.sampled_from(["none", "aitm", "concat"]), rows=st.integers(1, 9), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_what_a_kernel_mixes_is_what_the_model_joins(
-    dtype, tasks, one_gate, table, transfer, rows, users, seed
-):
+def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, seed):
     spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
     model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
     halves, batch = model.halves(OWNERS), of_one_user(spec, rows, seed)
@@ -57,8 +55,6 @@ def test_what_a_kernel_mixes_is_what_the_model_joins(
             halves.user(part(batch, "user", halves.user_keys)),
             halves.item(part(batch, "item", halves.item_keys)),
         )
-        if users:  # a context a candidate
-            user = user + torch.randn(rows, 1)
         kept = rows_of(items, dtype)
         order = np.random.default_rng(seed).permutation(rows)
         taken = kept.take(order)
@@ -68,10 +64,10 @@ def test_what_a_kernel_mixes_is_what_the_model_joins(
 
 
 def test_large_pages_hold_what_they_are_given():
-    room = in_large_pages(3, 5, torch.bfloat16)
+    room = allocate(3, 5, torch.bfloat16)
     room[:] = torch.arange(15).view(3, 5)
     assert room.float().sum() == 105
-    assert in_large_pages(4, 0, torch.float32).shape == (4, 0)
+    assert allocate(4, 0, torch.float32).shape == (4, 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,7 +75,7 @@ def test_newcomers_find_room_and_all_others_stay(dtype):
     values = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).to(dtype).float()
     held, copies = rows_of(values[:80], dtype), set()
     for total in range(81, 401):
-        held.renew(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
+        held.update(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
         copies.add(held._held[0].data_ptr())
         assert torch.equal(
             held.take(np.arange(-1, total + 1)),

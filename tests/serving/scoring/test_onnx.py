@@ -17,8 +17,9 @@ import mgoe
 from mgoe.errors import StoreError
 from mgoe.models import CategoricalSpec, Halves, make_model, neutral
 from mgoe.models.spec import batch_keys
-from mgoe.serving.scoring import onnx
-from mgoe.serving.scoring.onnx import Exported, Sessions, export_whole
+from mgoe.serving.scoring import onnx_cache, onnx_sessions
+from mgoe.serving.scoring.onnx_export import export_whole
+from mgoe.serving.scoring.onnx_sessions import Session, Sessions
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_decomposition import OWNERS, late, of_one_user, part
@@ -34,7 +35,7 @@ def test_whole_models(tmp_path: Path, name: str):
     spec = make_spec()
     model = make_model(MODELS[name], spec, 0).eval()
     export_whole(model, tmp_path / "model.onnx")
-    exported = Exported(tmp_path / "model.onnx")
+    exported = Session(tmp_path / "model.onnx")
     assert {file.name for file in tmp_path.iterdir()} <= {"model.onnx", "model.onnx.data"}
     for rows, seed in ((1, 1), (5, 2), (64, 3)):
         batch = random_batch(spec, rows, seed)
@@ -84,7 +85,7 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = Sessions(*given, weights="one")
     Sessions(*given, weights="another")
     assert len(list((tmp_path / "onnx").iterdir())) == 2
-    monkeypatch.setattr(onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
+    monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
     again = Sessions(*given, weights="one")
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
 
@@ -109,9 +110,9 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
     done: list[str] = []
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "rest.onnx").touch()
-    monkeypatch.setattr(onnx, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(onnx_cache, "sync", lambda path: done.append(path.name))
     monkeypatch.setattr(Path, "rename", lambda *_: done.append("named"))
-    onnx._settled(tmp_path / "made", tmp_path / "kept")
+    onnx_cache.keep_graphs(tmp_path / "made", tmp_path / "kept")
     assert done == ["rest.onnx", "made", "named", tmp_path.name]
 
 
@@ -151,8 +152,8 @@ def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest
         path.mkdir()
     for path in (served, left):
         os.utime(path, (0, 0))
-    monkeypatch.setattr(onnx, "UNUSED", time.time() - 60)  # between the two moments
-    monkeypatch.setattr(onnx, "export", lambda *_, **__: pytest.fail("it was exported again"))
+    monkeypatch.setattr(onnx_cache, "UNUSED", time.time() - 60)  # between the two moments
+    monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
     for _ in range(2):
         Sessions(*given)
         assert {*(tmp_path / "onnx").iterdir()} == {served, used}
@@ -190,7 +191,7 @@ def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, c
         auc = [row for row in told["compared"] if row["metric"] == "auc"]
         assert {row["task"] for row in auc} >= set(bundle.tasks)
         found, expected = (
-            one.predict(users, items)[list(bundle.tasks)] for one in (bundle.run_by(Exported(out)), bundle)
+            one.predict(users, items)[list(bundle.tasks)] for one in (bundle.run_by(Session(out)), bundle)
         )
         np.testing.assert_allclose(found, expected, atol=most)
         assert np.abs(found.to_numpy() - expected.to_numpy()).max() > (0 if precision == "int8" else -1)

@@ -19,7 +19,7 @@ import mgoe
 from mgoe._util.files import sha256
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
-from mgoe.serving.scoring import ranking
+from mgoe.serving.scoring import ranking, scorer
 from mgoe.serving.scoring.objective import read_objective
 from tests.effort import up_to
 from tests.serving.served import Served, answered, served
@@ -104,7 +104,7 @@ def test_a_ranking_is_the_objective_s_order(
 def test_the_whole_catalogue_is_ranked_in_blocks(
     service: Served, bundle: mgoe.Bundle, users: list, monkeypatch, block: int
 ):
-    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(scorer, "BLOCK_ROWS", block)
     found = service.rank(user=users[5], k=12, objective="click")
     assert_allclose(found["scores"], bundle.recommend(users[5], k=12, task="click")["click"], atol=1e-5)
     assert found["ranked"] == bundle.encoders.items.size
@@ -204,7 +204,7 @@ def test_ids_come_back_as_they_were_given(service: Served, users: list, items: l
         ({"user": 1, "objective": "click / 0"}, "objective", "divides by zero"),
         ({"user": 1, "objective": "clik"}, "objective", "did you mean 'click'"),
         ({"user": 1, "filters": {"at_least": {"clik": 0.1}}}, "filters.at_least", "did you mean 'click'"),
-        ({"user": 1, "context": {"device": "x"}}, "context.device", "no context feature"),
+        ({"user": 1, "context": {"device": "x"}}, "context.device", "not a context feature"),
         ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "must be a whole number"),
     ],
 )

@@ -19,6 +19,7 @@ from mgoe.errors import ConfigError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.scoring.item_rows import ItemRows
+from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import up_to
 
@@ -35,7 +36,7 @@ def bundle(finished: Path) -> mgoe.Bundle:
 
 @pytest.fixture(scope="module")
 def scorers(bundle: mgoe.Bundle) -> dict[str, Scorer]:
-    return {engine: Scorer.open(bundle, engine=engine) for engine in ENGINES}
+    return {engine: Scorer(bundle, runtime=Runtime(engine=engine)) for engine in ENGINES}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -44,12 +45,11 @@ def test_scores_are_the_bundles(scorers: dict[str, Scorer], bundle: mgoe.Bundle,
     @given(
         user=st.integers(-1, 210),
         items=st.lists(st.integers(-1, 110), max_size=40),
-        recalibrated=st.booleans(),
     )
-    def check(user, items, recalibrated):
+    def check(user, items):
         codes = np.array(items, np.int64)
-        expected = bundle.score_indices(np.full(len(codes), user), codes, recalibrated=recalibrated)
-        found = scorers[engine].score(user, codes, recalibrated=recalibrated)
+        expected = bundle.score_indices(np.full(len(codes), user), codes)
+        found = scorers[engine].score(user, codes)
         assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
     check()
@@ -58,17 +58,16 @@ def test_scores_are_the_bundles(scorers: dict[str, Scorer], bundle: mgoe.Bundle,
 @pytest.mark.parametrize("engine", ENGINES)
 def test_contexts_side_features_and_values(shown: Path, engine: str):
     bundle, rng = mgoe.load(shown / "bundle"), np.random.default_rng(0)
-    scorer, items = Scorer.open(bundle, engine=engine), rng.integers(-1, 100, 30)
-    for rows in (1, 30):
-        context = {name: rng.integers(0, 3, rows) for name in bundle.encoders.context_features.encode({}, 1)}
-        each = {name: np.resize(values, 30) for name, values in context.items()}
-        expected = bundle.score_indices(np.full(30, 5), items, each)
-        assert_allclose(scorer.score(5, items, context), expected, atol=1e-5, rtol=1e-4)
+    scorer, items = Scorer(bundle, runtime=Runtime(engine=engine)), rng.integers(-1, 100, 30)
+    context = {name: rng.integers(0, 3, 1) for name in bundle.encoders.context_features.encode({}, 1)}
+    each = {name: np.resize(values, 30) for name, values in context.items()}
+    expected = bundle.score_indices(np.full(30, 5), items, each)
+    assert_allclose(scorer.score(5, items, context), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     live = LiveNodes.of(bundle)
-    scorer = Scorer.open(bundle, live, engine="torch")
+    scorer = Scorer(bundle, live, Runtime(engine="torch"))
     items = np.arange(bundle.encoders.items.size)
     before = scorer.score(3, items)
     assert_allclose(before, bundle.score_indices(np.full(len(items), 3), items), atol=1e-5, rtol=1e-4)
@@ -86,7 +85,7 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     live.apply([reader.read(event, now) for event in raw])
     scorer.refresh()  # as a service does it where it applies events
     every = np.arange(live.size("item"))
-    fresh = Scorer.open(bundle, live, engine="torch")
+    fresh = Scorer(bundle, live, Runtime(engine="torch"))
     for user in (3, 8, 11):
         # Not to the last bit: PyTorch sums products of one or two rows in another order, and takes another exponential for the last of a
         # block, so that a row computed alone differs by some 1e-6 of its size from the same row in a block, whatever it is padded to.
@@ -101,7 +100,7 @@ def test_a_score_reads_all_of_a_batch_of_events_or_nothing(
 ):
     """A batch that touches user and item, and is applied just as the item's rows are read."""
     live = LiveNodes.of(bundle)
-    scorer, items = Scorer.open(bundle, live, engine=engine), np.arange(30)
+    scorer, items = Scorer(bundle, live, Runtime(engine=engine)), np.arange(30)
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
     events = [
         EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
@@ -139,8 +138,8 @@ def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
 ):
     """A batch between two blocks: pairs of the second are scored as after it, on both sides."""
     live = LiveNodes.of(bundle)
-    scorer, items = Scorer.open(bundle, live, engine="torch"), np.arange(30)
-    before, rest = scorer.score(3, items), scorer._rest
+    scorer, items = Scorer(bundle, live, Runtime(engine="torch")), np.arange(30)
+    before, deeper = scorer.score(3, items), scorer._deeper_layers
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
     events = [
         EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
@@ -149,10 +148,10 @@ def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
 
     def then_apply(*args: Any) -> Any:
         live.apply(events)
-        return rest(*args)
+        return deeper(*args)
 
     monkeypatch.setattr("mgoe.serving.scoring.scorer.BLOCK_ROWS", 15)
-    monkeypatch.setattr(scorer, "_rest", then_apply)
+    monkeypatch.setattr(scorer, "_deeper_layers", then_apply)
     found = scorer.score(3, items)
     assert_allclose(found[:15], before[:15], rtol=1e-5)
     assert_allclose(found[15:], scorer.score(3, items)[15:], rtol=1e-5)
@@ -160,29 +159,22 @@ def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
 
 def test_torch_has_no_weights_of_8_bits(bundle: mgoe.Bundle):
     with pytest.raises(ConfigError, match="int8 needs the engine onnx"):
-        Scorer.open(bundle, engine="torch", precision="int8")
+        Scorer(bundle, runtime=Runtime(engine="torch", precision="int8"))
 
 
 def test_lower_precision_is_close(bundle: mgoe.Bundle):
     items = np.arange(100)
-    exact = Scorer.open(bundle, engine="torch").score(4, items, recalibrated=False)
+    exact = Scorer(bundle, runtime=Runtime(engine="torch")).score(4, items)
     for engine, precision in (("torch", "bfloat16"), ("onnx", "int8")):
-        low = Scorer.open(bundle, engine=engine, precision=precision)
-        found = low.score(4, items, recalibrated=False)
+        low = Scorer(bundle, runtime=Runtime(engine=engine, precision=precision))
+        found = low.score(4, items)
         assert_allclose(found, exact, atol=0.05)
         assert np.abs(found - exact).max() > 0
-        assert low.nbytes < Scorer.open(bundle, engine="torch").nbytes
+        assert low.nbytes < Scorer(bundle, runtime=Runtime(engine="torch")).nbytes
 
 
-def test_an_explanation_adds_up(scorers: dict[str, Scorer], bundle: mgoe.Bundle):
-    shown = scorers["torch"].explain(4, 7, top=100)
-    assert shown["tasks"] == pytest.approx(
-        dict(zip(bundle.tasks, bundle.score_indices(np.array([4]), np.array([7]))[0], strict=True)), abs=1e-5
-    )
-    for weights in shown["gates"].values():
-        assert sum(weights) == pytest.approx(1, abs=1e-5)
-    assert set(shown["macro"]) == {"u1", "u2", "i1", "i2"}
-    for nodes in shown["macro"].values():
-        assert sum(node["weight"] for node in nodes) == pytest.approx(1, abs=1e-5)
-        assert all(node["edge"] > 0 for node in nodes)
-        assert [node["weight"] for node in nodes] == sorted((node["weight"] for node in nodes), reverse=True)
+def test_the_weights_of_an_explanation_add_up(scorers: dict[str, Scorer]):
+    shown = scorers["torch"].weights(4, 7)
+    assert set(shown) >= {"gates", "u1", "u2", "i1", "i2"}
+    for name in ("gates", "u1", "u2", "i1", "i2"):
+        assert_allclose(shown[name].sum(-1), 1, atol=1e-5)

@@ -1,6 +1,8 @@
-"""What stands before every request: token, size, time, number; and what is said of it afterwards.
+"""What every request passes first: host, origin, token, number, size and time; and what is recorded of it afterwards.
 
-Pure ASGI, around the whole application, so that nothing is parsed, and no route is looked for, of a request that may not pass.
+Pure ASGI around the whole application: of a request that may not pass, nothing is parsed and no route is looked for.
+Starlette's own middleware does not cover it: its host check knows no address ranges, and it limits neither bodies
+nor times.
 """
 
 from __future__ import annotations
@@ -11,70 +13,65 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import orjson
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mgoe.serving.http.settings import Limits, is_loopback
-from mgoe.serving.http.telemetry import Figures, log
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from mgoe.serving.http.telemetry import Telemetry, log
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-"""Without a token; none of them tells anything of users or items."""
+"""Paths that need no token; none of them says anything about users or items."""
 UNCOUNTED = OPEN | {"/metrics"}
-"""Answered however busy the service is, without a look at a body: none of them has one, and one that never ends holds up nobody."""
-REQUEST_ID = "mgoe.request"
-"""Of a scope: the client's own name for the request if it gave one, so that its log and ours can be read together."""
-_PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+"""Paths that are answered however busy the service is, without reading a body: none of them has one."""
+RETRY = {"retry-after": "1"}
+CLOSE = {"connection": "close"}
+"""Where a body may still be on its way."""
+SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Refused(Exception):
     """A request that goes no further."""
 
-    def __init__(self, status: int, place: str, error: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
-        self.status, self.place, self.error, self.headers = status, place, error, headers
+    def __init__(self, status: int, place: str, error: str, headers: Mapping[str, str] | None = None):
+        self.response = problem(status, error, place, headers=headers)
 
 
-class Guard:
+class Middleware:
     """An application behind its limits.
+
+    It leaves two things in `request.state`: `request_id`, and the whole `body` of a request that is counted.
 
     Args:
         app: What answers.
-        limits: See there.
-        tokens: Any of them opens; none: everybody may ask.
-        figures: To count with.
-        routes: Paths there are; others are counted together.
-        access_log: Write a line a request.
-        local: Answer under the names of loopback alone. Where no token is needed, a site whose name leads to loopback would else be taken
-            by a browser for the service itself.
+        limits: How much may be asked.
+        tokens: Any of them opens the service; without tokens everybody may ask.
+        telemetry: Counts requests.
+        routes: Paths that exist; all others are counted together.
+        access_log: Log one line per request.
+        local: Answer only under the names of loopback. Where no token is needed, a browser would otherwise take the
+            service for any site whose name leads to loopback.
     """
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         limits: Limits,
         tokens: tuple[bytes, ...],
-        figures: Figures,
+        telemetry: Telemetry,
         routes: frozenset[str],
         access_log: bool,
         local: bool = False,
     ):
-        self.app, self.limits, self.tokens, self.figures, self.routes, self.access_log = (
-            app,
-            limits,
-            tokens,
-            figures,
-            routes,
-            access_log,
-        )
-        self.local, self.under_way = local, 0
+        self.app, self.limits, self.tokens, self.local = app, limits, tokens, local
+        self.telemetry, self.routes, self.access_log = telemetry, routes, access_log
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,180 +79,135 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        headers = dict(scope["headers"])
-        name = headers.get(b"x-request-id", b"")
-        request_id = scope[REQUEST_ID] = name if _PLAIN_ID.fullmatch(name) else uuid.uuid4().hex.encode()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
+        request = Request(scope, receive)
+        request.state.request_id = request_id
 
-        async def noted(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *SAFE]
+                own = (b"x-request-id", request_id.encode())
+                message["headers"] = [*message.get("headers", ()), own, *SAFE]
             await send(message)
 
         try:
-            await self._answer(scope, headers, receive, noted)
-        except Refused as refused:
-            await _refuse(noted, refused)
-        except TimeoutError:
-            if not status:
-                await _refuse(
-                    noted,
-                    Refused(
-                        503,
-                        "server",
-                        f"took longer than {self.limits.seconds:g} s; ask for less, or later",
-                        RETRY,
-                    ),
-                )
-        except Exception as error:
-            log("failed", logging.ERROR, error, request=request_id.decode(), path=scope["path"])
-            if not status:
-                await _refuse(noted, Refused(500, "server", failure(scope)))
+            refused = await self._answered(request, send_noted)
+            if refused and not status:
+                await refused.response(scope, receive, send_noted)
         finally:
-            route = scope["path"] if scope["path"] in self.routes else "other"
-            self.figures.answered(route, status, started)
+            path = scope["path"]
+            self.telemetry.answered(path if path in self.routes else "other", status, started)
             if self.access_log:
+                milliseconds = round((time.perf_counter() - started) * 1e3, 3)
                 log(
-                    "request", method=scope["method"], path=scope["path"][:200], status=status,
-                    ms=round((time.perf_counter() - started) * 1e3, 3), request=request_id.decode(),
+                    "request", method=scope["method"], path=path[:200], status=status, ms=milliseconds,
+                    request=request_id,
                 )  # fmt: skip
 
-    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        self._check_name(headers.get(b"host", b""))
-        _check_origin(scope["path"], headers)
-        if scope["path"] not in OPEN:
-            self._check_token(headers)
-        if scope["path"] in UNCOUNTED:
-            async with asyncio.timeout(self.limits.seconds):
-                await self.app(scope, receive, send)
-            return
-        with self._counted():
-            await self._whole(scope, await self._body(headers, receive), receive, send)
+    async def _answered(self, request: Request, send: Send) -> Refused | None:
+        """Let the application answer. Return why it did not."""
+        try:
+            self._check(request)
+            if request.scope["path"] in UNCOUNTED:
+                async with asyncio.timeout(self.limits.seconds):
+                    await self.app(request.scope, request.receive, send)
+                return None
+            with self._counted():
+                request.state.body = await self._body(request)
+                async with asyncio.timeout(self.limits.seconds):
+                    await self.app(request.scope, request.receive, send)
+        except Refused as refused:
+            return refused
+        except TimeoutError:
+            rule = f"took longer than {self.limits.seconds:g} s; ask for less, or later"
+            return Refused(503, "server", rule, RETRY)
+        except Exception as error:
+            log("failed", logging.ERROR, error, request=request.state.request_id, path=request.scope["path"])
+            return Refused(500, "server", failure(request))
+        return None
+
+    def _check(self, request: Request) -> None:
+        """Check the host, the origin and the token."""
+        path, headers = request.scope["path"], request.headers
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.local and host and not names_loopback(host):
+            rule = f"must be localhost or a loopback address while no token is needed, found {host[:80]!r}"
+            raise Refused(403, "host", f"{rule}; start the service with a --token-file, or --public", CLOSE)
+        # Programs send neither header, and a link from another site to the page is no request of that site.
+        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+        if foreign or (headers.get("sec-fetch-site") == "cross-site" and path != "/"):
+            found = repr(origin[:80]) if origin else "another site"
+            rule = f"must be the service's own, {host[:80]!r}, found {found}"
+            fix = "ask from its own page or from a program; a proxy in front must pass Host on unchanged, with its port"
+            raise Refused(403, "origin", f"{rule}; {fix}", CLOSE)
+        if self.tokens and path not in OPEN:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            # All tokens are compared, so that the time says nothing.
+            equal = [hmac.compare_digest(given.strip().encode("latin-1"), token) for token in self.tokens]
+            if scheme.lower() != "bearer" or not any(equal):
+                found = "found another one" if given else "found none"
+                rule = f"needs a bearer token of this service, {found}"
+                raise Refused(401, "authorization", rule, {"www-authenticate": "Bearer"} | CLOSE)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """One of those that may be answered at once; after the token, so that nobody without one can take their places."""
-        if self.under_way >= self.limits.requests:
-            raise Refused(
-                429,
-                "server",
-                f"answers {self.limits.requests} requests at once; ask again in a second",
-                (*RETRY, CLOSE),
-            )
-        self.under_way += 1
-        self.figures.in_flight.inc()
+        """Count a request in flight; after the token check, so that nobody without a token can take a place."""
+        if self.in_flight >= self.limits.requests:
+            rule = f"answers {self.limits.requests} requests at once; ask again in a second"
+            raise Refused(429, "server", rule, RETRY | CLOSE)
+        self.in_flight += 1
+        self.telemetry.in_flight.inc()
         try:
             yield
         finally:
-            self.under_way -= 1
-            self.figures.in_flight.dec()
+            self.in_flight -= 1
+            self.telemetry.in_flight.dec()
 
-    async def _whole(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Answer a request whose body is there."""
-        read = False
-
-        async def replay() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async with asyncio.timeout(self.limits.seconds):
-            await self.app(scope, replay, send)
-
-    def _check_name(self, host: bytes) -> None:
-        if self.local and host and not names_loopback(host):
-            rule = f"must be localhost or a loopback address while no token is needed, found {_told(host)}"
-            raise Refused(
-                403, "host", f"{rule}; start the service with a --token-file, or --public", (CLOSE,)
-            )
-
-    def _check_token(self, headers: dict[bytes, bytes]) -> None:
-        if not self.tokens:
-            return
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        equal = [
-            hmac.compare_digest(given.strip(), token) for token in self.tokens
-        ]  # all of them, so that time tells nothing
-        if scheme.lower() != b"bearer" or not any(equal):
-            found = "found another one" if given else "found none"
-            raise Refused(
-                401, "authorization", f"needs a bearer token of this service, {found}", (CHALLENGE, CLOSE)
-            )
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body, within its limits."""
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > self.limits.body:
-            raise self._too_large()
-        if length == b"0" and b"transfer-encoding" not in headers:
+    async def _body(self, request: Request) -> bytes:
+        """Read the whole body, within its limits."""
+        length = request.headers.get("content-length", "0")
+        if length == "0" and "transfer-encoding" not in request.headers:
             return b""
-        parts: list[bytes] = []
-        size, more = 0, True
+        rule = f"may have {self.limits.body:,} bytes at most; send less at a time"
+        too_large = Refused(413, "body", rule, CLOSE)
+        if length.isdecimal() and int(length[:20]) > self.limits.body:
+            raise too_large
+        parts, size = [], 0
         try:
             async with asyncio.timeout(self.limits.seconds):
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise Refused(400, "body", "ended before it was whole")
-                    part = message.get("body", b"")
+                async for part in request.stream():
                     parts.append(part)
-                    size, more = size + len(part), message.get("more_body", False)
+                    size += len(part)
                     if size > self.limits.body:
-                        raise self._too_large()
+                        raise too_large
         except TimeoutError:
-            raise Refused(408, "body", f"must arrive within {self.limits.seconds:g} s", (CLOSE,)) from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _too_large(self) -> Refused:
-        return Refused(
-            413, "body", f"may have {self.limits.body:,} bytes at most; send less at a time", (CLOSE,)
-        )
+            raise Refused(408, "body", f"must arrive within {self.limits.seconds:g} s", CLOSE) from None
+        except ClientDisconnect:
+            raise Refused(400, "body", "ended before it was complete") from None
+        return b"".join(parts)
 
 
-def names_loopback(host: bytes) -> bool:
-    """Whether a Host header, with or without a port, is a name of loopback or an address in it."""
-    text = host.decode("latin-1").lower()
-    name = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+def names_loopback(host: str) -> bool:
+    """Return whether a Host header, with or without a port, is a name of loopback or an address in it."""
+    host = host.lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return is_loopback(name) or name.endswith(".localhost")
 
 
-def _check_origin(path: str, headers: dict[bytes, bytes]) -> None:
-    """See that no browser asks for a page of another site. Programs send no such headers, and a link from elsewhere to the page is none."""
-    host, origin = headers.get(b"host", b""), headers.get(b"origin")
-    foreign = origin is not None and origin.partition(b"://")[2].lower() != host.lower()
-    if foreign or (headers.get(b"sec-fetch-site") == b"cross-site" and path != "/"):
-        rule = (
-            f"must be the service's own, {_told(host)}, found {_told(origin) if origin else 'another site'}"
-        )
-        mend = "ask from its own page or from a program; a proxy in front must hand on Host as it came, with its port"
-        raise Refused(403, "origin", f"{rule}; {mend}", (CLOSE,))
+def problem(
+    status: int,
+    error: str,
+    place: str,
+    position: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a `Problem`: the answer to every request that fails."""
+    body = orjson.dumps({"error": error, "place": place, "position": position})
+    return Response(body, status, headers, media_type="application/json")
 
 
-def _told(header: bytes) -> str:
-    return repr(header[:80].decode("latin-1"))
-
-
-def failure(scope: Scope) -> str:
-    """What a client is told of a defect: where to look, and nothing of the inside."""
-    return f"failed; its log says why under the request {scope[REQUEST_ID].decode()}"
-
-
-RETRY = ((b"retry-after", b"1"),)
-CLOSE = (b"connection", b"close")
-"""Where a body may still be on its way."""
-CHALLENGE = (b"www-authenticate", b"Bearer")
-SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-
-
-async def _refuse(send: Send, refused: Refused) -> None:
-    body = orjson.dumps({"error": refused.error, "place": refused.place, "position": None})
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *refused.headers,
-    ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def failure(request: Request) -> str:
+    """Return what a client learns of a defect: where to look, and nothing about the inside."""
+    return f"failed; its log says why under the request {request.state.request_id}"

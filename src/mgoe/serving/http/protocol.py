@@ -1,7 +1,7 @@
-"""HTTP whose heads end: the line and the headers of a request, which come before a token can be checked.
+"""The HTTP protocol of uvicorn, with a limit on the line and headers of a request, which come before any token.
 
-The parser holds whatever comes until a head is whole. So bytes are counted as they arrive: those that come in a row without being of a
-body, be they of a head or of what follows a body in chunks.
+The parser keeps whatever comes until the headers are complete, and uvicorn limits that only for its slower parser. So
+bytes are counted as they arrive: those in a row that belong to no body, whether they are headers or trailers.
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST = 64 * 2**10
-"""Bytes of a head."""
+"""Bytes of the line and headers of a request."""
 PIECE = 16 * 2**10
-"""Bytes that are parsed at once, and by which a head may be longer than `MOST`."""
-_BODY = orjson.dumps(
-    {
-        "error": f"the line and headers of a request may have {MOST:,} bytes",
-        "place": "headers",
-        "position": None,
-    }
-)
+"""Bytes that are parsed at once, by which the headers may be longer than `MOST`."""
+_ERROR = f"the line and headers of a request may have {MOST:,} bytes"
+_BODY = orjson.dumps({"error": _ERROR, "place": "headers", "position": None})
 REFUSAL = b"\r\n".join(
     [
         b"HTTP/1.1 431 Request Header Fields Too Large",
@@ -32,35 +27,35 @@ REFUSAL = b"\r\n".join(
 )
 
 
-class Heads(HttpToolsProtocol):
-    """A connection that is closed when a head does not end."""
+class LimitedProtocol(HttpToolsProtocol):
+    """A connection that is closed when the headers of a request do not end."""
 
-    _held = 0
+    _outside_bodies = 0
 
     def data_received(self, data: bytes) -> None:
-        """Read what has come, a piece at a time."""
+        """Parse what has arrived, a piece at a time."""
         for at in range(0, len(data), PIECE):
             if self.transport.is_closing():
                 return
             piece = data[at : at + PIECE]
-            self._held += len(piece)
+            self._outside_bodies += len(piece)
             super().data_received(piece)
-            if self._held > MOST:
+            if self._outside_bodies > MOST:
                 if self.cycle is None or self.cycle.response_complete:
                     self.transport.write(REFUSAL)
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """A head is whole."""
-        self._held = 0
+        """Start to count again."""
+        self._outside_bodies = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Some of a body has come."""
-        self._held = 0
+        """Start to count again."""
+        self._outside_bodies = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is whole."""
-        self._held = 0
+        """Start to count again."""
+        self._outside_bodies = 0
         super().on_message_complete()

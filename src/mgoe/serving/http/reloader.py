@@ -1,8 +1,8 @@
-"""The engine that serves now, the store of events it lives by, and the watch over the bundle's folder.
+"""The engine that serves now, the events that it lives by, and the watch over the bundle's folder.
 
-A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server that watches the path takes the
-new one by itself: nothing has to reach all of them, and no route lets a client change what is served. A refused one is tried again
-when its files change, so that a copy that is under way is taken when it is whole.
+A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server that watches
+the path takes the new one by itself: nothing has to reach all of them, and no route lets a client change what is
+served. A refused bundle is tried again when its files change, so that a copy in progress is taken when it is complete.
 """
 
 from __future__ import annotations
@@ -18,49 +18,47 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import BundleError, EventError, MgoeError, StoreError
 from mgoe.serving.events.log import EventLog
-from mgoe.serving.http.telemetry import log
-from mgoe.serving.scoring.engine import Engine, Scoring
-
-if TYPE_CHECKING:
-    from mgoe.serving.http.telemetry import Figures
+from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.runtime import Runtime
 
 LOW = 8
-"""Priority of threads that come after requests: those that write and apply events, and the one that opens a bundle. Where requests leave no
-rest, they have a seventh of the core, and a bundle is still open in half a minute. Give each worker a core: a ranking waits for an event
-that is being applied, and that for whatever else the core does."""
+"""Priority of the threads that come after requests: those that write and apply events, and the one that opens a
+bundle. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give each worker
+a core of its own: a ranking waits for an event that is being applied."""
 PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""Seconds until a bundle that could not be opened for want of store, space or memory is tried again; twice as long each time."""
+"""Seconds until a bundle is tried again that could not be opened for lack of store, space or memory; they double."""
 LOOKS = 3
-"""Without finding a bundle, until that is said."""
+"""Looks in a row that find no bundle, until that is reported."""
 WRITERS = 8
 """Batches of events that are written at once."""
 OPENS = "bundle"
-"""Name of the thread that opens one."""
+"""Name of the thread that opens a bundle."""
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
 T = TypeVar("T")
 
 
-class Current:
-    """What serves.
+class Reloader:
+    """Holds the engine that serves, and replaces it when its bundle is.
 
     Args:
         path: The bundle's folder, or a link to it.
-        log: Of live events.
+        log: Live events.
         index: See `Engine`.
-        scorer: See `Engine`.
+        runtime: See `Engine`.
         every: Seconds between looks at the folder.
-        url: Where it listens, for its log.
+        url: Where the service listens, for its log.
 
     Attributes:
-        engine: Of the bundle that serves now. A request takes it once, and keeps it.
-        refused: Why the bundle that lies there now is not the one that serves; None: it is.
-        away: Why the log of events cannot be read; None: it can.
+        engine: The engine that serves now. A request takes it once, and keeps it.
+        refused: Why the bundle at the path is not the one that serves; None if it is.
+        away: Why the log of events cannot be read; None if it can.
     """
 
     def __init__(
@@ -68,22 +66,22 @@ class Current:
         path: Path,
         log: EventLog,
         index: Path | None = None,
-        scorer: Scoring | None = None,
+        runtime: Runtime = Runtime(),
         every: float = 1.0,
         url: str = "",
     ):
         self.path, self.log, self.every, self.url = path, log, every, url
-        self._open = partial(Engine.open, path, log, index, scorer)
-        self._seen, self.engine = self._open_whole()
+        self._open = partial(Engine, path, log, index, runtime)
+        self._seen, self.engine = self._open_unchanged()
         self.refused: str | None = None
         self.away: str | None = None
-        self._writers = ThreadPoolExecutor(WRITERS, "append", initializer=_step_back)
-        self._reader = ThreadPoolExecutor(1, "follow", initializer=_step_back)
+        self._writers = ThreadPoolExecutor(WRITERS, "append", initializer=_lower_priority)
+        self._reader = ThreadPoolExecutor(1, "follow", initializer=_lower_priority)
 
     @asynccontextmanager
-    async def running(self, figures: Figures) -> AsyncIterator[None]:
+    async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
         """Watch the folder and follow the log while the block runs."""
-        tasks = [asyncio.create_task(work) for work in (self._watch(figures), self._follow())]
+        tasks = [asyncio.create_task(work) for work in (self._watch(telemetry), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
         try:
             yield
@@ -97,15 +95,17 @@ class Current:
             log("stopped")
 
     async def add(self, raw: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        """Make events durable, and let them count in what this process answers from now on.
+        """Make events durable, and let them count in whatever this process answers from now on.
 
         Returns:
-            What is wrong with each; None: nothing.
+            What is wrong with each; None if nothing is.
 
         Raises:
-            StoreError: The log is away; none of them may count on being kept.
+            StoreError: The log is away; no event of the batch may be relied on.
         """
-        reader, now, errors, events = self.engine.events, time.time_ns() // 1000, [], []
+        reader, now = self.engine.events, time.time_ns() // 1000
+        errors: list[str | None] = []
+        events = []
         for one in raw:
             try:
                 events.append(reader.read(one, now))
@@ -114,95 +114,75 @@ class Current:
                 errors.append(str(error))
         if events:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(
-                self._writers, self.log.append, events
-            )  # several at once share a write to the disk
+            await loop.run_in_executor(self._writers, self.log.append, events)  # several batches share a sync
             await loop.run_in_executor(self._reader, self._catch_up)
         return errors
 
     def _catch_up(self) -> None:
-        """Apply what is new in the log, in the one thread that does so. What cannot be read now, whatever the reason, is read later."""
+        """Apply new events, in the one thread that does so. What cannot be read now, for any reason, is read later."""
         try:
             self.engine.catch_up()
+        except Exception as error:
+            if self.away is None:
+                log("events are away", logging.ERROR, _defect(error), error=str(error))
+            self.away = str(error) or type(error).__name__
+        else:
             if self.away is not None:
                 log("events are back")
             self.away = None
-        except Exception as error:
-            if self.away is None:
-                log(
-                    "events are away",
-                    logging.ERROR,
-                    None if isinstance(error, MgoeError) else error,
-                    error=str(error),
-                )
-            self.away = str(error) or type(error).__name__
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW)
-            if (
-                self.away is not None or self.engine.may_be_behind
-            ):  # another thread would take its turns from a request
+            if self.away is not None or self.engine.may_be_behind:  # a thread takes time from requests
                 await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
-    async def _watch(self, figures: Figures) -> None:
-        pause, looks = PAUSE, 0
+    async def _watch(self, telemetry: Telemetry) -> None:
+        pause, missing = PAUSE, 0
         while True:
             await asyncio.sleep(self.every)
             found = fingerprint(self.path)
-            if found is None:
-                looks += 1
-                if looks == LOOKS:  # not only between two names
-                    self._seen = None
-                    self._refuse(
-                        BundleError(
-                            self.path,
-                            f"its {MANIFEST} is missing or cannot be read; put a whole bundle there",
-                        ),
-                        figures,
-                    )
-                continue
-            looks = 0
-            if found == self._seen:
+            missing = missing + 1 if found is None else 0
+            if missing == LOOKS:  # not only while one folder takes the place of another
+                rule = f"its {MANIFEST} is missing or cannot be read; put a complete bundle there"
+                self._refuse(BundleError(self.path, rule), telemetry)
+                self._seen = None
+            if found is None or found == self._seen:
                 continue
             self._seen = found
             try:
-                self._seen, engine = await _behind_requests(self._open_whole)
+                self._seen, engine = await _behind_requests(self._open_unchanged)
                 before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
-            except Exception as error:  # whatever is wrong with it, the old one goes on
-                self._refuse(error, figures)
+            except Exception as error:  # whatever is wrong with the new bundle, the old one keeps serving
+                self._refuse(error, telemetry)
                 if isinstance(
                     error, StoreError | OSError | MemoryError
-                ):  # nothing is wrong with the bundle itself: try it again
+                ):  # not the bundle's fault: try it again
                     await asyncio.sleep(pause)
                     pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
             else:
                 pause = PAUSE
-                figures.swaps.labels("taken").inc()
+                telemetry.swaps.labels("taken").inc()
                 log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
 
-    def _open_whole(self) -> tuple[tuple[Any, ...] | None, Engine]:
-        """An engine of one bundle, and its fingerprint: opened again where another bundle took the place meanwhile."""
+    def _open_unchanged(self) -> tuple[tuple[Any, ...] | None, Engine]:
+        """Open the bundle, again if it was replaced meanwhile. Return its fingerprint and an engine."""
         while True:
             found, engine = fingerprint(self.path), self._open()
             if fingerprint(self.path) == found:
                 return found, engine
 
-    def _refuse(self, error: Exception, figures: Figures) -> None:
+    def _refuse(self, error: Exception, telemetry: Telemetry) -> None:
         self.refused = f"the bundle at {self.path} was refused: {error}"
-        figures.swaps.labels("refused").inc()
-        trace = None if isinstance(error, MgoeError) else error
-        log(
-            "bundle refused",
-            logging.ERROR,
-            trace,
-            path=str(self.path),
-            error=str(error),
-            goes_on_with=self.engine.name,
-        )
+        telemetry.swaps.labels("refused").inc()
+        fields = {"path": str(self.path), "error": str(error), "serving": self.engine.name}
+        log("bundle refused", logging.ERROR, _defect(error), **fields)
 
     def _take(self, engine: Engine) -> str:
-        """In the thread that follows the log, so that no event that the old engine shows is missing from the new one. The old name."""
+        """Serve with another engine; return the old one's name.
+
+        Runs in the thread that follows the log, so that the new engine lacks no event that the old one shows.
+        """
         before = self.engine.name
         with suppress(StoreError):
             engine.catch_up()
@@ -211,18 +191,12 @@ class Current:
 
 
 def fingerprint(path: Path) -> tuple[Any, ...] | None:
-    """Changes when a bundle or any of its files does; None where there is none to read."""
+    """Return what changes when a bundle or any of its files does; None if there is none to read."""
     try:
         real = path.resolve()
         files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
         return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # RuntimeError: links that lead to each other
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: links in a circle
         return None
 
 
@@ -234,13 +208,18 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def _defect(error: Exception) -> Exception | None:
+    """Return an error that is logged with its trace, because no user can fix it."""
+    return None if isinstance(error, MgoeError) else error
+
+
 async def _behind_requests(work: Callable[[], T]) -> T:
-    """Run in a thread that has a small part of the core while requests need all of it, and that a process which ends does not wait for."""
+    """Run work in a thread of low priority, for which the process does not wait when it ends."""
     done: Future[T] = Future()
     done.set_running_or_notify_cancel()  # from here on nobody cancels it
 
     def run() -> None:
-        _step_back()
+        _lower_priority()
         try:
             done.set_result(work())
         except BaseException as error:
@@ -251,10 +230,10 @@ async def _behind_requests(work: Callable[[], T]) -> T:
 
 
 def is_opening() -> bool:
-    """Whether a bundle is being opened behind requests."""
+    """Return whether a bundle is being opened behind requests."""
     return any(thread.name == OPENS for thread in threading.enumerate())
 
 
-def _step_back() -> None:
-    with suppress(OSError, AttributeError):  # where a thread has no priority of its own, it shares
+def _lower_priority() -> None:
+    with suppress(OSError, AttributeError):  # where threads have no priority of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)

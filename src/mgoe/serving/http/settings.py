@@ -8,34 +8,37 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from mgoe._util.extras import load
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.serving.events.stores import REDIS
-from mgoe.serving.scoring.onnx import Precision, Runtime
+from mgoe.serving.scoring.runtime import Runtime
 
+NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
+"""Libraries of the extra `serve`."""
 TOKEN = "MGOE_TOKEN"
-"""Environment variable with the token, where no file is named."""
+"""Environment variable with the tokens if no file is named."""
 SHORTEST = 16
-"""Characters of a token."""
+"""Characters of a token, at least."""
 
 
 class Limits(Settings):
-    """What one request, and all at once, may ask for."""
+    """How much one request, and all at once, may ask for."""
 
     body: int = Field(default=2 * 2**20, ge=1024)
-    """Bytes of a body; above, 413."""
+    """Bytes of a body; a larger one gets 413."""
     candidates: int = Field(default=10_000, ge=1)
-    """Of a request; above, 422. So for pairs to score."""
+    """Candidates to rank, or pairs to score; more get 422."""
     events: int = Field(default=1_000, ge=1)
-    """Of a batch; above, 422."""
+    """Events of a batch; more get 422."""
     seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Until a body must be there (408), and then until it must be answered (503)."""
+    """Seconds until a body must have arrived (408), and then until it must be answered (503)."""
     requests: int = Field(default=64, ge=1)
-    """At once, a worker; above, 429."""
+    """Requests at once per worker; more get 429."""
 
 
 class ServeSettings(Settings):
-    """Of one service."""
+    """The settings of one service."""
 
     bundle: Path
     host: str = "127.0.0.1"
@@ -45,61 +48,64 @@ class ServeSettings(Settings):
     """Folder of the event log, and of what workers share; BUNDLE.state by default."""
     redis: str | None = None
     """URL of a Redis that holds the event log for several servers, instead of a folder."""
-    engine: Runtime = "onnx"
+    runtime: Runtime = Runtime()
     """What runs the model."""
-    precision: Precision = "float32"
-    """See `Scorer`."""
     token_file: Path | None = None
     public: bool = False
     """Listen beyond loopback without a token."""
     access_log: bool = True
-    """A line a request."""
+    """Log one line per request."""
     limits: Limits = Limits()
 
     @field_validator("redis")
     @classmethod
     def _has_a_scheme(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(REDIS):
-            raise ValueError(
-                f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}; write it as in redis://host:6379/0"
-            )
+            rule = f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}"
+            raise ValueError(f"{rule}; write it as in redis://host:6379/0")
         return url
 
 
-def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
-    """Tokens that open the service, one a line of the file; none: everybody may ask.
+def require_serving() -> None:
+    """Check that the libraries of the service are installed.
 
     Raises:
-        ConfigError: The file cannot be read or holds none, a token is short, or the service would be open to the network.
+        MissingExtra: One is not installed.
     """
-    if settings.token_file is not None:
+    for name in NEEDED:
+        load(name, "serve", name, "pip install 'mgoe[serve]'")
+
+
+def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
+    """Return the tokens that open the service; without any, everybody may ask.
+
+    Raises:
+        ConfigError: The token file cannot be read or is empty, a token is short, or the service would be open to the
+            network.
+    """
+    if settings.token_file is None:
+        lines = os.environ.get(TOKEN, "").split()
+    else:
         try:
             lines = settings.token_file.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                settings.token_file,
-                f"the token file cannot be read ({error}); name a text file, a token a line",
-            ) from None
+            rule = f"the token file cannot be read ({error}); name a text file with one token per line"
+            raise ConfigError(settings.token_file, rule) from None
         if not lines:
-            raise ConfigError(
-                settings.token_file, "must hold a token a line, found none; `openssl rand -hex 32` makes one"
-            )
-    else:
-        lines = os.environ.get(TOKEN, "").split()
-    if short := [line for line in lines if len(line) < SHORTEST]:
-        rule = f"a token has at least {SHORTEST} characters, found one of {len(short[0])}; `openssl rand -hex 32` makes one"
-        raise ConfigError(settings.token_file or TOKEN, rule)
+            rule = "must hold one token per line, found none; `openssl rand -hex 32` makes one"
+            raise ConfigError(settings.token_file, rule)
+    if shortest := [len(line) for line in lines if len(line) < SHORTEST]:
+        rule = f"a token has at least {SHORTEST} characters, found one of {shortest[0]}"
+        raise ConfigError(settings.token_file or TOKEN, f"{rule}; `openssl rand -hex 32` makes one")
     if not lines and not settings.public and not is_loopback(settings.host):
-        mend = f"name a --token-file (or set {TOKEN}), or say --public to let everybody ask"
-        raise ConfigError(
-            "--host",
-            f"{settings.host} can be reached from other machines, so a token is needed, found none; {mend}",
-        )
+        rule = f"{settings.host} can be reached from other machines, so a token is needed, found none"
+        fix = f"name a --token-file (or set {TOKEN}), or pass --public to let everybody ask"
+        raise ConfigError("--host", f"{rule}; {fix}")
     return tuple(line.encode() for line in lines)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Return whether an address can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

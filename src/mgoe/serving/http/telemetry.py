@@ -1,4 +1,4 @@
-"""What a service says of itself: a line of JSON an event on standard error, and figures for Prometheus."""
+"""What a service reports: one line of JSON per event on standard error, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""Folder in which workers add up their figures; prometheus_client reads it when it is imported."""
+"""Environment variable with the folder in which workers add up their metrics; prometheus_client reads it at import."""
 BUCKETS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0)
 LOGGER = "mgoe.serving"
 
@@ -26,7 +28,7 @@ class Json(logging.Formatter):
     """A record as one line of JSON: time, level, event, and the fields given with it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return the line."""
         line: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
@@ -39,12 +41,12 @@ class Json(logging.Formatter):
 
 
 def log(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
-    """Write one line."""
+    """Log one line."""
     logging.getLogger(LOGGER).log(level, event, extra={"fields": fields}, exc_info=trace)
 
 
 def configure_logs() -> None:
-    """Everything of this process that logs, as JSON on standard error."""
+    """Write all logs of this process as JSON on standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json())
     logging.captureWarnings(True)
@@ -55,85 +57,54 @@ def configure_logs() -> None:
         logging.getLogger(name).propagate = name != "uvicorn.access"
 
 
-class Figures:
-    """Counters of one worker; `page` adds those of all workers up.
+class Telemetry:
+    """The metrics of one worker; `page` adds up those of all workers.
 
     Args:
-        stats: Of the live state, read when the page is.
+        stats: Counts of the live state, read when the page is.
     """
 
     def __init__(self, stats: Callable[[], Mapping[str, float]]):
-        self.registry = CollectorRegistry()
-        self._labelled: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._stats, self.registry = stats, CollectorRegistry()
 
-        def named(kind: type, name: str, text: str, labels: Iterable[str] = (), **options: Any) -> Any:
-            return kind(f"mgoe_{name}", text, tuple(labels), registry=self.registry, **options)
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"mgoe_{name}", text, labels, registry=self.registry)
 
-        self.requests = named(Counter, "requests", "Requests answered.", ("route", "status"))
-        self.seconds = named(
-            Histogram,
-            "request_seconds",
-            "From the first byte of a request to its answer.",
-            ("route",),
-            buckets=BUCKETS,
-        )
-        self.in_flight = named(
-            Gauge,
-            "in_flight",
-            "Requests under way, of those whose number is limited.",
-            multiprocess_mode="livesum",
-        )
-        self.scored = named(Counter, "scored", "Pairs scored.")
-        self.unseen = named(Counter, "unseen", "Ids never seen, by kind.", ("kind",))
-        self.events = named(Counter, "events", "Events, by outcome.", ("outcome",))
-        self.swaps = named(Counter, "bundle_swaps", "Refreshed bundles, by outcome.", ("outcome",))
-        self.registry.register(_Live(stats))
+        self.requests = counter("requests", "Requests answered.", "route", "status")
+        self.scored = counter("scored", "Pairs scored.")
+        self.unseen = counter("unseen", "Ids never seen, by kind.", "kind")
+        self.events = counter("events", "Events, by outcome.", "outcome")
+        self.swaps = counter("bundle_swaps", "Refreshed bundles, by outcome.", "outcome")
+        self.seconds = Histogram(
+            "mgoe_request_seconds", "From the first byte of a request to its answer.", ("route",),
+            buckets=BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "mgoe_in_flight", "Requests in flight, of those whose number is limited.",
+            multiprocess_mode="livesum", registry=self.registry,
+        )  # fmt: skip
+        self.registry.register(self)
 
     def answered(self, route: str, status: int, started: float) -> None:
         """Count a request."""
-        held = self._labelled.get((route, status))
-        if held is None:
-            held = self._labelled[route, status] = (
-                self.requests.labels(route, str(status)),
-                self.seconds.labels(route),
-            )
-        held[0].inc()
-        held[1].observe(time.perf_counter() - started)
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(time.perf_counter() - started)
 
     def page(self) -> bytes:
-        """In Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         if SHARED not in os.environ:
             return generate_latest(self.registry)
-        _forget_the_dead(Path(os.environ[SHARED]))
-        every = CollectorRegistry()
-        MultiProcessCollector(every)
-        return generate_latest(every)
-
-
-def _forget_the_dead(shared: Path) -> None:
-    """Drop the gauges of workers that are gone: what one had under way when it died is no longer."""
-    for file in shared.glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        if pid.isdigit() and not _lives(int(pid)):
-            file.unlink(missing_ok=True)  # another worker may be at it too
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):  # with the latter its number is somebody else's by now
-        return False
-    return True
-
-
-class _Live:
-    """What the live state of this worker holds."""
-
-    def __init__(self, stats: Callable[[], Mapping[str, float]]):
-        self._stats = stats
+        for file in Path(os.environ[SHARED]).glob("gauge_live*_*.db"):
+            worker = int(file.stem.rpartition("_")[2])
+            if not psutil.pid_exists(worker):  # what it had in flight when it died is no longer
+                with suppress(FileNotFoundError):  # another worker was faster
+                    mark_process_dead(worker)
+        total = CollectorRegistry()
+        MultiProcessCollector(total)
+        return generate_latest(total)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield gauges of the live state, as a collector of the registry."""
         for name, value in self._stats().items():
-            yield GaugeMetricFamily(
-                f"mgoe_live_{name.replace(' ', '_')}", f"Of the live state: {name}.", value=value
-            )
+            text = f"Of the live state: {name}."
+            yield GaugeMetricFamily(f"mgoe_live_{name.replace(' ', '_')}", text, value=value)

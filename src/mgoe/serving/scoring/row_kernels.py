@@ -1,6 +1,9 @@
-"""Rows of the items of one request, compiled: copied, or mixed by gates without a copy. Each row is asked for before it is read.
+"""Compiled loops over the rows of one request's items: copied, or mixed by gates without a copy.
 
-Rows are floats of 32 bits, or the upper 16 of these (bfloat16), given as words: `word << shift` are the 32 bits.
+A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these (bfloat16),
+given as words: `word << shift` are the 32 bits.
+
+Axes: `B` items of a request, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's first layer.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ import numpy as np
 from mgoe.graph.memory_hints import prefetch_long_row
 
 AHEAD = 4
-"""Items between asking for a row and reading it: rows have some kilobytes."""
+"""Items between fetching a row and reading it: rows have some kilobytes."""
 
 
 @numba.njit(cache=True, nogil=True)
 def take(words, items, shift):  # pragma: no cover - compiled
-    """Rows of items. Shape (B, F)."""
+    """Return rows of items. Shape (B, F)."""
     n, length = len(items), words.shape[1]
     bits, flat = np.empty((n, length), np.uint32), words.reshape(-1)
     for b in range(n):
@@ -30,8 +33,10 @@ def take(words, items, shift):  # pragma: no cover - compiled
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def mix(words, items, shift, user, experts, tasks, gates):  # pragma: no cover - compiled
-    """What `Folded.rest` gives its towers: with [begun (S, T, W), scores (gates, S)] the sum of an item's row and the user's,
-    `h_t = sum_s softmax(scores_t)_s begun_st`. Shape (T, B, W).
+    """Return what `Folded.rest` gives its towers. Shape (T, B, W).
+
+    With [first (S, T, W), scores (gates, S)] the sum of an item's row and the user's,
+    `h_t = sum_s softmax(scores_t)_s first_st`.
     """
     n, length = len(items), words.shape[1]
     width = (length - gates * experts) // (experts * tasks)

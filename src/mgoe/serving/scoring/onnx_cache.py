@@ -1,0 +1,67 @@
+"""Exported graphs that are kept from one start of a service to the next.
+
+An export takes seconds of a core, which a service that replaces its bundle under load does not have. A refreshed
+bundle usually has the weights of the one before.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from mgoe._util.files import remove_folder, sync
+from mgoe.errors import StoreError
+
+UNUSED = 7 * 24 * 3600
+"""Seconds after which unused graphs are removed: long enough to return to an earlier bundle."""
+
+
+def find_graphs(place: Path) -> bool:
+    """Return whether a folder of graphs exists, mark it as used now, and remove others that are long unused.
+
+    One process at a time, so that no folder is removed between being found and being used.
+    """
+    with suppress(OSError), FileLock(f"{place.parent}.lock"):
+        if place.is_dir():
+            place.touch()
+        for other in place.parent.iterdir():
+            if time.time() - other.stat().st_mtime > UNUSED:
+                remove_folder(other)
+    return place.is_dir()
+
+
+@contextmanager
+def new_graphs(place: Path | None) -> Iterator[Path]:
+    """Yield a new folder for graphs, in the system's temporary folder if they are not kept.
+
+    Raises:
+        StoreError: Graphs cannot be written.
+    """
+    parent = place.parent if place else Path(tempfile.gettempdir())
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as scratch:
+            folder = Path(scratch) / "graphs"
+            folder.mkdir()
+            yield folder
+    except OSError as error:
+        rule = f"the graphs of the model cannot be written: {error.strerror or error}"
+        raise StoreError(parent, f"{rule}; free space, or fix the rights of the folder") from None
+
+
+def keep_graphs(folder: Path, place: Path) -> Path:
+    """Move new graphs to their place, durably, unless another worker was faster. Return the place."""
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+    try:
+        folder.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+    sync(place.parent)
+    return place

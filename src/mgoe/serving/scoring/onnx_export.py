@@ -1,0 +1,141 @@
+"""Models as ONNX graphs: the parts that a service runs, and whole models for other runtimes.
+
+A graph has one input per batch key and one output, `out`. PyTorch is the reference.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mgoe._util.extras import load
+from mgoe._util.files import output_errors
+from mgoe.models import Batch, RankingModel, batch_keys, expanded, neutral
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""Packages of the extra: two to export, one to run."""
+
+
+def package(name: str) -> Any:
+    """Return a package of the extra `onnx`.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load(name, "onnx", name, "pip install 'mgoe[onnx]'")
+
+
+class _Positional(nn.Module):
+    """A function of named tensors as a module of positional ones, which is what the exporter reads."""
+
+    def __init__(self, owner: nn.Module, compute: Callable[[Batch], Tensor], names: Sequence[str]):
+        super().__init__()
+        self.owner, self._compute, self.names = owner, compute, list(names)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self._compute(dict(zip(self.names, tensors, strict=True)))
+
+
+def export(
+    out: Path,
+    owner: nn.Module,
+    compute: Callable[[Batch], Tensor],
+    sample: Batch,
+    free: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Write a function as an ONNX graph; its weights are stored next to it, in `<name>.data`.
+
+    Args:
+        out: The file.
+        owner: The module that holds the weights.
+        compute: The function, from named tensors to one tensor.
+        sample: A value of every input, by which shapes are traced. A free axis has at least two entries, because
+            the exporter takes an axis of one entry for a constant.
+        free: The axes of each input that may have any size, as `{axis: label}`. Axes with one label are of one size.
+
+    Raises:
+        MissingExtra: The extra is not installed.
+    """
+    for needed in NEEDED[:2]:
+        package(needed)
+    out.parent.mkdir(exist_ok=True)
+    names = sorted(sample)
+    sizes = {label: torch.export.Dim(label, min=1) for axes in free.values() for label in axes.values()}
+    shapes = tuple({axis: sizes[label] for axis, label in free.get(name, {}).items()} for name in names)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _Positional(owner, compute, names).eval(), tuple(sample[name] for name in names), dynamo=True,
+            verbose=False, dynamic_shapes=(shapes,), input_names=names, output_names=["out"],
+        )  # fmt: skip
+        assert program is not None
+        program.save(out, external_data=True)
+
+
+def quantise(file: Path, out: Path) -> None:
+    """Write a graph with 8-bit weights in its matrix products (ONNX Runtime's dynamic quantisation)."""
+    quantization = package("onnxruntime.quantization")
+    out.parent.mkdir(exist_ok=True)
+    with _quiet():
+        quantization.quantize_dynamic(
+            file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8
+        )
+
+
+def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "int8"] = "float32") -> None:
+    """Write a whole model for another runtime: batches by their keys in, `out` (B, T) as `predict` gives it.
+
+    The graph `out` and its weights in `<name>.data` appear when they are complete.
+
+    Raises:
+        MissingExtra: The extra is not installed.
+        OutputError: The files cannot be written.
+    """
+    names = batch_keys(model.spec, model.needs)
+    sample = {key: value.clone() for key, value in expanded(neutral(model.spec), 3).items() if key in names}
+    free = {key: {0: "rows"} for key in sample}
+    for kind in ("user_side", "item_side", "context"):
+        for feature in getattr(model.spec, kind):
+            if feature.multi and (key := f"{kind}.{feature.name}") in sample:
+                sample[key] = torch.full((3, 2), -1)
+                free[key][1] = f"length{list(sample).index(key)}"
+    with output_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            file = Path(scratch) / "float32" / out.name
+            export(file, model, model.predict, sample, free)
+            if precision == "int8":
+                quantise(file, Path(scratch) / "int8" / out.name)
+            for written in sorted((Path(scratch) / precision).iterdir(), reverse=True):  # the weights first
+                os.replace(written, out.parent / written.name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporters, which report what they do not fold; leave what other threads log alone."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    root = logging.getLogger()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    root.addFilter(_not_of_root)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_not_of_root)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _not_of_root(record: logging.LogRecord) -> bool:
+    return record.name != "root"

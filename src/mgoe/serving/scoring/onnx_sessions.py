@@ -1,0 +1,142 @@
+"""A model's graphs in ONNX Runtime: what a service runs for every request.
+
+Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mgoe import __version__
+from mgoe._util.files import remove_folder, sha256
+from mgoe.models import Batch, FoldedHalves, Halves
+from mgoe.serving.scoring.onnx_cache import find_graphs, keep_graphs, new_graphs
+from mgoe.serving.scoring.onnx_export import export, package, quantise
+from mgoe.serving.scoring.runtime import Precision
+
+USER_ROW, ITEM_ROWS, MIXED = "row.user", "row.item", "mixed"
+"""Inputs of the graphs beside the keys of a batch: what `user` and `item` give, and their mixed sum."""
+
+
+class Session:
+    """A graph, run on one thread.
+
+    Args:
+        file: The graph. Its weights are read from the disk as they are needed.
+    """
+
+    def __init__(self, file: Path):
+        runtime = package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._names = [given.name for given in self._session.get_inputs()]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Run the graph on a batch; keys that it does not read are ignored."""
+        return torch.from_numpy(
+            self._session.run(None, {name: batch[name].numpy() for name in self._names})[0]
+        )
+
+
+class Sessions:
+    """`user`, `join` and `towers` of a model's decomposition, run by ONNX Runtime.
+
+    Args:
+        halves: The decomposition.
+        user: A sample of what `user` reads, one row.
+        candidates: A sample of what `join` reads beside the rows of the user and of the items: one row of a user's
+            key, several of any other.
+        precision: `int8` quantises the matrix products of what runs for every candidate.
+        cache: Folder that keeps graphs from one start to the next; None keeps nothing.
+        weights: Identifies the weights in the cache.
+    """
+
+    def __init__(
+        self,
+        halves: Halves,
+        user: Batch,
+        candidates: Batch,
+        precision: Precision,
+        cache: Path | None = None,
+        weights: str = "",
+    ):
+        self._halves, self._rest_name = halves, "int8.onnx" if precision == "int8" else "rest.onnx"
+        self._widths = {
+            key: value.shape[1:]
+            for key, value in (user | candidates).items()
+            if key.startswith("context.") and value.ndim > 1
+        }
+        place = cache and cache / "onnx" / self._fingerprint(user, candidates, precision, weights)
+        if place and find_graphs(place):
+            try:
+                self._open(place)
+                return
+            except Exception:  # damaged: ONNX Runtime's errors have no class in common
+                remove_folder(place)
+        with new_graphs(place) as folder:
+            self._write(folder, user, candidates)
+            self._open(keep_graphs(folder, place) if place else folder)
+
+    def user(self, batch: Batch) -> Tensor:
+        """What the user adds to the first layers. Shape (1, F)."""
+        return self._user(batch) if self._user and self._fits(batch) else self._halves.user(batch)
+
+    def join(self, user: Tensor, items: Tensor, batch: Batch) -> Tensor:
+        """Logits. Shape (B, T)."""
+        if not self._fits(batch):
+            return self._halves.join(user, items, batch)
+        return self._rest(batch | {USER_ROW: user, ITEM_ROWS: items})
+
+    def towers(self, h: Tensor) -> Tensor:
+        """Logits from mixed first layers, see `FoldedHalves`. Shape (B, T)."""
+        return self._rest({MIXED: h})
+
+    def _fingerprint(self, user: Batch, candidates: Batch, precision: Precision, weights: str) -> str:
+        """Return a name for the graphs that changes with whatever they are made of."""
+        shapes = [
+            (name, list(value.shape)) for batch in (user, candidates) for name, value in sorted(batch.items())
+        ]
+        files = {inspect.getfile(type(part)) for part in self._halves.modules()}  # the user's own models, too
+        code = sorted(sha256(Path(file)) for file in files)
+        versions = [__version__, torch.__version__, package("onnxruntime").__version__]
+        made_of = json.dumps([weights, precision, shapes, code, versions])
+        return hashlib.sha256(made_of.encode()).hexdigest()[:24]
+
+    def _write(self, folder: Path, user: Batch, candidates: Batch) -> None:
+        halves, rest = self._halves, folder / "rest.onnx"
+        if halves.width:
+            export(folder / "user.onnx", halves, halves.user, user, {})
+        if isinstance(halves, FoldedHalves) and halves.mixed is not None:
+            experts, tasks, gates = halves.mixed
+            mixed = {MIXED: torch.zeros(tasks, 2, (halves.width - experts * gates) // (experts * tasks))}
+            export(rest, halves, lambda batch: halves.towers(batch[MIXED]), mixed, {MIXED: {1: "rows"}})
+        else:
+            rows = max((2, *(value.shape[0] for value in candidates.values())))
+            first = {USER_ROW: torch.zeros(1, halves.width), ITEM_ROWS: torch.zeros(rows, halves.width)}
+            sample = first | candidates
+            free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
+            export(
+                rest,
+                halves,
+                lambda batch: halves.join(batch[USER_ROW], batch[ITEM_ROWS], batch),
+                sample,
+                free,
+            )
+        if self._rest_name == "int8.onnx":
+            quantise(rest, folder / self._rest_name)
+
+    def _open(self, folder: Path) -> None:
+        self._user = Session(folder / "user.onnx") if self._halves.width else None
+        self._rest = Session(folder / self._rest_name)
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether no list of a context is longer than the graphs, whose widths are fixed, have place for."""
+        return all(batch[key].shape[1:] == width for key, width in self._widths.items() if key in batch)

@@ -1,0 +1,32 @@
+"""An explanation names what carried a score, heaviest first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mgoe
+from mgoe.serving.events.log import FileLog
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.explanation import explain
+from mgoe.serving.scoring.runtime import Runtime
+
+pytest.importorskip("orjson", reason="orjson is not installed: pip install 'mgoe[serve]'")
+
+
+def test_an_explanation_adds_up(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+    engine = Engine(finished / "bundle", FileLog(tmp_path / "events"), runtime=Runtime(engine="torch"))
+    user, item = bundle.ids("user", np.array([4]))[0], bundle.ids("item", np.array([7]))[0]
+    shown = explain(engine, user, item, {})
+    scores = bundle.score_indices(np.array([4]), np.array([7]))[0]
+    assert shown["tasks"] == pytest.approx(dict(zip(bundle.tasks, scores, strict=True)), abs=1e-5)
+    for weights in shown["gates"].values():
+        assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
+    assert set(shown["macro"]) == {"u1", "u2", "i1", "i2"}
+    for nodes in shown["macro"].values():
+        weights = [node["weight"] for node in nodes]
+        assert weights == sorted(weights, reverse=True)
+        assert 0 < sum(weights) <= 1 + 1e-5
+        assert all(node["edge"] > 0 for node in nodes)
