@@ -53,6 +53,7 @@ from mgoe.evaluation import draw_queries, ranks_in
 from mgoe.experiments.cell import Inputs, fit_model
 from mgoe.experiments.model_resolution import model_rows, named_models
 from mgoe.experiments.runs import begin
+from mgoe.features import View
 from mgoe.metrics import hit_rate_at, ndcg_at
 from mgoe.training.pairs import PairScorer
 
@@ -291,9 +292,8 @@ class Ranking:
 
     def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
         prepared, catalogue = self.inputs.prepared, np.arange(task.known.shape[1])
-        scorer = PairScorer(
-            self.model, self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side
-        )
+        view = View.of(self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side)
+        scorer = PairScorer(self.model, view)
         context = prepared.context_features.encode({}, len(catalogue))
         said = np.stack(
             [scorer(np.full(len(catalogue), user), catalogue, context) for user in task.queries]

@@ -15,16 +15,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,35 +47,19 @@ from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.spec import Batch
 
 
-@dataclass(frozen=True)
-class UnmergedSnapshot:
-    """As a snapshot, but that the edges which experts aggregate come from T graphs, side by side: T K wide.
+def unmerged(merged: Snapshot, of_tasks: Sequence[Snapshot]) -> Snapshot:
+    """A snapshot whose dense edges come from the tasks' own graphs, side by side: T K wide.
 
-    Attributes:
+    Args:
         merged: What all else is read from.
         of_tasks: Of each task's own graph, as of the same moment, with as many macro nodes.
     """
-
-    merged: Snapshot
-    of_tasks: tuple[Snapshot, ...]
-
-    @property
-    def macro_users(self) -> int:
-        return self.merged.macro_users
-
-    @property
-    def macro_items(self) -> int:
-        return self.merged.macro_items
-
-    def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
-    ) -> dict[str, NDArray]:
-        groups = list(groups)
-        found = self.merged.gather(users, items, groups)
-        if "aggregates" in groups:
-            each = [snapshot.gather(users, items, ["aggregates"]) for snapshot in self.of_tasks]
-            found |= {order: np.concatenate([one[order] for one in each], 1) for order in LEADS_TO}
-        return found
+    arrays = dict(merged.arrays)
+    for order in LEADS_TO:
+        nodes = len(arrays[order])
+        each = [snapshot.arrays[order] for snapshot in of_tasks]
+        arrays[order] = np.concatenate([np.pad(one, ((0, nodes - len(one)), (0, 0))) for one in each], 1)
+    return replace(merged, arrays=arrays)
 
 
 class UnmergedGraph(MacroGraph):
@@ -91,10 +74,10 @@ class UnmergedGraph(MacroGraph):
         return graph
 
     @cached_property
-    def snapshots(self) -> tuple[UnmergedSnapshot, ...]:  # type: ignore[override]
+    def snapshots(self) -> tuple[Snapshot, ...]:
         whole = MacroGraph(self.path, self.meta).snapshots
         each = zip(*(graph.snapshots for graph in self.of_tasks), strict=True)
-        return tuple(UnmergedSnapshot(merged, of_tasks) for merged, of_tasks in zip(whole, each, strict=True))
+        return tuple(unmerged(merged, of_tasks) for merged, of_tasks in zip(whole, each, strict=True))
 
 
 class OwnNumbers(DenseInputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from mgoe.config.base import Settings
 from mgoe.data import Examples
+from mgoe.graph import Resolution, Snapshot
 from mgoe.models import FeatureSpec, TaskSpec
 from mgoe.training import Feed
 
@@ -17,23 +19,29 @@ TASKS = (TaskSpec("click"), TaskSpec("buy"))
 USERS, ITEMS, SNAPSHOTS = 60, 40, 4
 
 
-class Snapshot:
-    """Knows the first nodes only, and stamps its own number on what it gives."""
-
-    def __init__(self, number: int):
-        self.number = number
-        self.n_users, self.n_items = USERS * (number + 1) // SNAPSHOTS, ITEMS * (number + 1) // SNAPSHOTS
-        self.macro_users, self.macro_items = 5, 4
-
-    def gather(self, users: np.ndarray, items: np.ndarray, groups) -> dict[str, np.ndarray]:
-        u, i = np.where(users < self.n_users, users, -1), np.where(items < self.n_items, items, -1)
-        inputs = {"user_macro": np.where(u < 0, 5, u % 5), "item_macro": np.where(i < 0, 4, i % 4)}
-        if "counts" in groups:
-            inputs["counts"] = np.stack([u, i, np.full(len(u), self.number)], axis=1).astype(np.float32) / 10
-        if "recents" in groups:
-            inputs["recent_items"] = np.stack([i, np.full(len(u), -1)], axis=1)
-            inputs["recent_users"] = np.stack([u, np.full(len(u), -1)], axis=1)
-        return inputs
+def make_snapshot(number: int) -> Snapshot:
+    """Return a snapshot that knows the first nodes only and writes its number into their counts."""
+    users, items = USERS * (number + 1) // SNAPSHOTS, ITEMS * (number + 1) // SNAPSHOTS
+    u, i = np.arange(users), np.arange(items)
+    arrays = {
+        "pairs.task_mask": np.zeros(0, np.uint8),
+        "user_counts": np.stack([u, np.full(users, number)], axis=1).astype(np.float32) / 10,
+        "item_counts": i[:, None].astype(np.float32) / 10,
+        "recent_items": np.stack([u % items, np.full(users, -1)], axis=1).astype(np.int32),
+        "recent_users": np.stack([i % users, np.full(items, -1)], axis=1).astype(np.int32),
+    }
+    for side, nodes in (("user", u), ("item", i)):
+        other = "items" if side == "user" else "users"
+        arrays[f"recent_{other}_task_mask"] = np.zeros((len(nodes), 2), np.uint8)
+        arrays |= {f"{side}_{name}": np.zeros(len(nodes), np.float32) for name in ("sum", "second_sum")}
+        arrays |= {f"{side}_{name}": np.zeros((len(nodes), 1)) for name in ("table", "vectors")}
+        arrays |= {f"{side[0]}{order}": np.zeros((len(nodes), 1), np.float16) for order in (1, 2)}
+    nothing = np.zeros(0)
+    dense = Resolution(**{
+        **{field.name: nothing for field in fields(Resolution)},
+        "user_macro": u % 5, "item_macro": i % 4, "user_mass": np.zeros(5), "item_mass": np.zeros(4),
+    })  # fmt: skip
+    return Snapshot(arrays, (dense,), 0, number, 1)
 
 
 def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:
@@ -60,7 +68,7 @@ class Side:
 
 
 GRAPH = SimpleNamespace(
-    snapshots=[Snapshot(number) for number in range(SNAPSHOTS)],
+    snapshots=[make_snapshot(number) for number in range(SNAPSHOTS)],
     meta={"settings": {"recents": 2}},
     checksum="of a fake",
     task_mask_scores=(0.0, 1.0, 2.0, 3.0),

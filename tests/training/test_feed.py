@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe._util.prefetch import prefetched
-from mgoe.training import assemble
+from mgoe.features import Reader, View
 from mgoe.training.distributed.process_group import ProcessGroup
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
@@ -47,16 +47,8 @@ def direct(examples, rows):
     parts = []
     for row in rows:
         one = examples.take(np.array([row]))
-        part = assemble(
-            GRAPH.snapshots[one.snapshot[0]],
-            one.user,
-            one.item,
-            one.context,
-            needs=NEEDS,
-            spec=SPEC,
-            user_side=PREPARED.user_side,
-            item_side=PREPARED.item_side,
-        )
+        view = View.of(GRAPH.snapshots[one.snapshot[0]], PREPARED.user_side, PREPARED.item_side)
+        part = Reader(NEEDS, SPEC)(view, one.user, one.item, one.context)
         parts.append(part | {"labels": one.labels, "weight": one.weight, "position": one.position})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -146,7 +138,8 @@ def test_only_needed_groups_are_gathered():
 
 def test_inputs_of_a_prediction_hold_no_label():
     users, items = np.array([0, 3, -1, USERS_BEYOND]), np.array([0, 39, 2, -1])
-    inputs = assemble(GRAPH.snapshots[-1], users, items, {}, needs=NEEDS, spec=SPEC, **sides())
+    view = View.of(GRAPH.snapshots[-1], PREPARED.user_side, PREPARED.item_side)
+    inputs = Reader(NEEDS, SPEC)(view, users, items)
     assert not set(inputs) & {"labels", "weight", "position", "snapshot", "bucket"}
     np.testing.assert_array_equal(inputs["user"], [0, 3, SPEC.n_users, SPEC.n_users])
     np.testing.assert_array_equal(inputs["item"], [0, SPEC.n_items, 2, SPEC.n_items])
@@ -155,10 +148,6 @@ def test_inputs_of_a_prediction_hold_no_label():
 
 
 USERS_BEYOND = 10_000
-
-
-def sides():
-    return {"user_side": PREPARED.user_side, "item_side": PREPARED.item_side}
 
 
 def feed_threads():

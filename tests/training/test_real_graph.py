@@ -7,10 +7,10 @@ import pytest
 
 from mgoe.config import TrainingSettings, make_settings
 from mgoe.data import prepare
-from mgoe.features import GROUPS
+from mgoe.features import GROUPS, Reader, View
 from mgoe.graph import Source, build_graph
 from mgoe.models import make_model, resolve
-from mgoe.training import Feed, assemble, fit, make_spec
+from mgoe.training import Feed, fit, make_spec
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +40,13 @@ def prepared_log(tmp_path_factory):
 def test_blocks_are_what_each_row_gathers_from_its_own_snapshot(prepared_log):
     prepared, graph, spec = prepared_log
     examples = prepared.examples("train")
-    feed = Feed(prepared, graph, examples, frozenset(tuple(GROUPS)), spec)
+    feed = Feed(prepared, graph, examples, frozenset(GROUPS), spec)
     rows = np.random.default_rng(1).permutation(len(examples))[:100]
     block = feed.block(rows)
     for place, row in enumerate(rows):
         one = examples.take(np.array([row]))
-        alone = assemble(
-            graph.snapshots[one.snapshot[0]],
-            one.user,
-            one.item,
-            one.context,
-            needs=frozenset(tuple(GROUPS)),
-            spec=spec,
-            user_side=prepared.user_side,
-            item_side=prepared.item_side,
-        )
+        view = View.of(graph.snapshots[one.snapshot[0]], prepared.user_side, prepared.item_side)
+        alone = Reader(GROUPS, spec)(view, one.user, one.item, one.context)
         assert set(block) == {*alone, "labels", "weight"}
         for name, values in alone.items():
             np.testing.assert_array_equal(block[name][place].numpy(), values[0], err_msg=name)

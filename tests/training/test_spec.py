@@ -6,7 +6,7 @@ import pytest
 from mgoe.errors import TrainingError
 from mgoe.models import CategoricalSpec, FeatureSpec
 from mgoe.training import make_spec
-from tests.training.fakes import GRAPH, PREPARED, make_examples, make_feed
+from tests.training.fakes import GRAPH, NEEDS, PREPARED, make_examples, make_feed
 
 
 def prepared(**changes):
@@ -14,7 +14,7 @@ def prepared(**changes):
 
 
 def test_sizes_are_those_of_the_data():
-    spec = make_spec(PREPARED, GRAPH)
+    spec = make_spec(PREPARED, GRAPH, NEEDS)
     assert (spec.n_users, spec.n_items) == (
         GRAPH.snapshots[1].n_users,
         GRAPH.snapshots[1].n_items,
@@ -30,14 +30,14 @@ def test_sizes_are_those_of_the_data():
 
 def test_moments_are_those_of_the_training_examples(monkeypatch):
     block = make_feed(500, seed=3).block(np.arange(500))  # the seed of the fake's training examples
-    spec = make_spec(PREPARED, GRAPH)
+    spec = make_spec(PREPARED, GRAPH, NEEDS)
     for name, (mean, std) in spec.moments.items():
         values = block[name].double().numpy()
         np.testing.assert_allclose(mean, values.mean(0), atol=1e-6)
         np.testing.assert_allclose(std, values.std(0), atol=1e-6)
     monkeypatch.setattr("mgoe.training.spec.MOMENT_ROWS", 100)
-    sampled = make_spec(PREPARED, GRAPH)
-    assert sampled.moments == make_spec(PREPARED, GRAPH).moments != spec.moments
+    sampled = make_spec(PREPARED, GRAPH, NEEDS)
+    assert sampled.moments == make_spec(PREPARED, GRAPH, NEEDS).moments != spec.moments
 
 
 def test_only_wanted_groups_are_measured():
@@ -48,7 +48,7 @@ def test_a_regression_label_has_moments_over_what_is_known():
     settings = {"tasks": [{"name": "click"}, {"name": "stay", "kind": "regression"}]}
     examples = make_examples(4)
     examples.labels[:, 1] = [1, np.nan, 3, 5]
-    stay = make_spec(prepared(settings=settings, streamed=lambda split: examples), GRAPH).tasks[1]
+    stay = make_spec(prepared(settings=settings, streamed=lambda split: examples), GRAPH, NEEDS).tasks[1]
     assert (stay.mean, stay.std) == (3, pytest.approx(np.std([1, 3, 5])))
 
 

@@ -33,11 +33,11 @@ from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
 from mgoe.data.columns import is_list
 from mgoe.errors import BundleError
+from mgoe.features import FeatureSpec, Source, View
 from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
-from mgoe.models import Batch, FeatureSpec, RankingModel, Undrawn, make_model, written_out
+from mgoe.models import Batch, RankingModel, Undrawn, make_model, written_out
 from mgoe.training import load_weights
-from mgoe.training.assemble import Graph
 from mgoe.training.pairs import PairScorer
 
 FORMAT = 2
@@ -47,8 +47,8 @@ KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys of the manifest with their types."""
 
 
-class History(Graph, Protocol):
-    """A graph that lists the items of a user's history."""
+class History(Protocol):
+    """Knows the items of a user's history."""
 
     def known_items(self, user: int) -> NDArray[np.int32]: ...
 
@@ -199,7 +199,12 @@ class Bundle:
 
     @cached_property
     def _scorer(self) -> PairScorer:
-        return PairScorer(self.model, self._history, self.encoders.user_side, self.encoders.item_side)
+        return PairScorer(self.model, self._source)
+
+    @property
+    def _source(self) -> Source:
+        """What its model reads pairs from."""
+        return View.of(self.graph.latest, self.encoders.user_side, self.encoders.item_side)
 
     @property
     def _history(self) -> History:
@@ -224,9 +229,7 @@ class Bundle:
     def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
         """Return the same bundle with predictions computed by another engine."""
         other = Bundle(self.path, self.manifest)
-        other.__dict__["_scorer"] = PairScorer(
-            self.model, self.graph.latest, self.encoders.user_side, self.encoders.item_side, predict
-        )
+        other.__dict__["_scorer"] = PairScorer(self.model, self._source, predict)
         return other
 
     def predict(

@@ -24,8 +24,9 @@ from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
 from mgoe.experiments.machine import processor_of
 from mgoe.experiments.model_resolution import is_boosted
+from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph
-from mgoe.models import BoostedTrees, FeatureSpec, RankingModel, late_tables, make_model
+from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
     CHECKPOINTS,
     Feed,
@@ -288,7 +289,8 @@ def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingM
         inputs.prepared.streamed("test"),
         len(inputs.prepared.cuts) - 1,
     )
-    scorer = PairScorer(model, inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
+    view = View.of(inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
+    scorer = PairScorer(model, view)
     unknown = prepared.context_features
 
     def score(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:

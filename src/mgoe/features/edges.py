@@ -125,36 +125,27 @@ def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:
 @numba.njit(cache=True, nogil=True)
 def _read(users, items, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
     """Write the columns of each kind from `at` on; a kind that is not wanted is at -1."""
-    ku, ki = len(users.mass), len(items.mass)
-    dense, row = np.zeros(ki + 1), 0
-    while row < len(u):
-        user, stop = u[row], row + 1
-        while stop < len(u) and u[stop] == user:
-            stop += 1
-        slot_u, cu, sum_u = _node(users, user)
-        mass_u = users.mass[cu] if cu < ku else 0.0
-        laid_out = stop - row >= LONG_RUN
-        if laid_out:
-            _lay_out(users, user, slot_u, dense)
-        while row < stop:
-            _ask(users, u, row, at[2] >= 0)
-            _ask(items, i, row, at[3] >= 0)
-            item = i[row]
-            slot_i, ci, sum_i = _node(items, item)
-            mass_i = items.mass[ci] if ci < ki else 0.0
-            if at[0] >= 0:
-                edge = dense[ci] if laid_out else _edge(users, user, slot_u, ci, ki)
-                forms(out, row, at[0], edge, sum_u, mass_i, total, ki)
-            if at[1] >= 0:
-                forms(out, row, at[1], _edge(items, item, slot_i, cu, ku), sum_i, mass_u, total, ku)
-            if at[2] >= 0:
-                _second(users, user, slot_u, cu, out, row, at[2])
-            if at[3] >= 0:
-                _second(items, item, slot_i, ci, out, row, at[3])
-            if at[4] >= 0:
-                edge = macro_edges[cu, ci] if cu < ku and ci < ki else 0.0
-                forms(out, row, at[4], edge, mass_u, mass_i, total, ki)
-            row += 1
+    n, ku, ki = len(u), len(users.mass), len(items.mass)
+    slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
+    slot_i, macro_i, sum_i, mass_i = _nodes_of(items, i)
+    edge = np.empty(n)
+    if at[0] >= 0:
+        _first(users, u, slot_u, macro_i, ki, edge)
+        for row in range(n):
+            forms(out, row, at[0], edge[row], sum_u[row], mass_i[row], total, ki)
+    if at[1] >= 0:
+        _first(items, i, slot_i, macro_u, ku, edge)
+        for row in range(n):
+            forms(out, row, at[1], edge[row], sum_i[row], mass_u[row], total, ku)
+    if at[2] >= 0:
+        _second(users, u, slot_u, macro_u, at[2], out)
+    if at[3] >= 0:
+        _second(items, i, slot_i, macro_i, at[3], out)
+    if at[4] >= 0:
+        for row in range(n):
+            cu, ci = macro_u[row], macro_i[row]
+            between = macro_edges[cu, ci] if cu < ku and ci < ki else 0.0
+            forms(out, row, at[4], between, mass_u[row], mass_i[row], total, ki)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -166,61 +157,71 @@ def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no 
     out[row, at + 2] = (edge + 0.3) / (row_sum * column_sum / total + 0.3)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _node(side, node):  # pragma: no cover - compiled
-    """Return the row in the overlay (-1 where there is none), macro node and score sum of a node."""
-    slot, macro, total = np.int64(-1), np.int64(len(side.mass)), 0.0
-    if node >= 0:
-        slot = np.int64(side.slot[node]) if node < len(side.slot) else np.int64(-1)
-        if slot >= 0:
-            macro, total = np.int64(side.live_macro[slot, side.resolution]), np.float64(side.live_sum[slot])
+@numba.njit(cache=True, nogil=True)
+def _nodes_of(side, nodes):  # pragma: no cover - compiled
+    """Return each node's row in the overlay (-1 where there is none), macro node, score sum, and the mass of the macro node."""
+    # an array that is read out of a tuple in a loop would be counted as used at every row
+    base_macro, base_sum, base_mass, changed = side.macro, side.sum, side.mass, side.slot
+    live_macro, live_sum, r = side.live_macro, side.live_sum, side.resolution
+    n, cold = len(nodes), len(base_mass)
+    slot, macro, total, mass = np.full(n, -1), np.full(n, cold), np.zeros(n), np.zeros(n)
+    for row in range(n):
+        if row + AHEAD < n:
+            prefetch(base_macro, nodes[row + AHEAD])
+            prefetch(base_sum, nodes[row + AHEAD])
+        node = nodes[row]
+        if node < 0:
+            continue
+        if node < len(changed):
+            slot[row] = changed[node]
+        if slot[row] >= 0:
+            macro[row], total[row] = live_macro[slot[row], r], live_sum[slot[row]]
         else:
-            macro, total = np.int64(side.macro[node]), np.float64(side.sum[node])
-    return slot, macro, total
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _edge(side, node, slot, macro, cold):  # pragma: no cover - compiled
-    """Return the 1st-order edge of a node to a macro node of the other side."""
-    if node < 0 or macro == cold:
-        return 0.0
-    if slot >= 0:
-        return side.live_edges[slot, side.start + macro] / UNIT
-    return find(side.indptr, side.column, side.score, node, macro) / UNIT
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _second(side, node, slot, macro, out, row, at):  # pragma: no cover - compiled
-    """Write the forms of a node's 2nd-order edge to its own macro node."""
-    edge, total, width = 0.0, 0.0, len(side.mass)
-    if slot >= 0:
-        edge, total = side.live_second[slot, side.resolution], side.live_second_sum[slot]
-    elif node >= 0:
-        edge, total = side.second[node], side.second_sum[node]
-    mass = side.second_mass[macro] if macro < width else 0.0
-    forms(out, row, at, edge, total, mass, side.total2, width)
+            macro[row], total[row] = base_macro[node], base_sum[node]
+        if macro[row] < cold:
+            mass[row] = base_mass[macro[row]]
+    return slot, macro, total, mass
 
 
 @numba.njit(cache=True, nogil=True)
-def _lay_out(side, node, slot, out):  # pragma: no cover - compiled
-    """Write a node's 1st-order edges to all macro nodes; that to the cold one is 0."""
-    out[:] = 0
-    if slot >= 0:
-        for k in range(len(out) - 1):
-            out[k] = side.live_edges[slot, side.start + k] / UNIT
-    elif node >= 0:
-        for entry in range(side.indptr[node], side.indptr[node + 1]):
-            out[side.column[entry]] = side.score[entry] / UNIT
+def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
+    """Write the 1st-order edge of each node to a macro node of the other side; that to the cold one is 0."""
+    indptr, column, score, live, start = side.indptr, side.column, side.score, side.live_edges, side.start
+    dense, row = np.zeros(cold + 1), 0
+    while row < len(nodes):
+        node, own, stop = nodes[row], slot[row], row + 1
+        while stop < len(nodes) and nodes[stop] == node:
+            stop += 1
+        if own < 0 <= node and stop - row >= LONG_RUN:
+            dense[:] = 0
+            for entry in range(indptr[node], indptr[node + 1]):
+                dense[column[entry]] = score[entry] / UNIT
+            while row < stop:
+                out[row] = dense[macro[row]]
+                row += 1
+        while row < stop:
+            ask_entries(indptr, column, score, nodes, row)
+            if node < 0 or macro[row] == cold:
+                out[row] = 0
+            elif own >= 0:
+                out[row] = live[own, start + macro[row]] / UNIT
+            else:
+                out[row] = find(indptr, column, score, node, macro[row]) / UNIT
+            row += 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _ask(side, nodes, row, second):  # pragma: no cover - compiled
-    """Ask for what a coming row reads of its node."""
-    ask_entries(side.indptr, side.column, side.score, nodes, row)
-    if row + AHEAD < len(nodes):
-        node = nodes[row + AHEAD]
-        prefetch(side.macro, node)
-        prefetch(side.sum, node)
-        if second:
-            prefetch(side.second, node)
-            prefetch(side.second_sum, node)
+@numba.njit(cache=True, nogil=True)
+def _second(side, nodes, slot, macro, at, out):  # pragma: no cover - compiled
+    """Write the forms of each node's 2nd-order edge to its own macro node."""
+    base, base_sum, mass, width = side.second, side.second_sum, side.second_mass, len(side.mass)
+    live, live_sum, total, r = side.live_second, side.live_second_sum, side.total2, side.resolution
+    for row in range(len(nodes)):
+        if row + AHEAD < len(nodes):
+            prefetch(base, nodes[row + AHEAD])
+            prefetch(base_sum, nodes[row + AHEAD])
+        edge, row_sum = 0.0, 0.0
+        if slot[row] >= 0:
+            edge, row_sum = live[slot[row], r], live_sum[slot[row]]
+        elif nodes[row] >= 0:
+            edge, row_sum = base[nodes[row]], base_sum[nodes[row]]
+        forms(out, row, at, edge, row_sum, mass[macro[row]] if macro[row] < width else 0.0, total, width)

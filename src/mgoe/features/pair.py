@@ -31,10 +31,13 @@ class Pair(InputGroup):
     def read(self, view: View, pairs: Pairs) -> Arrays:
         arrays, live = view.snapshot.arrays, view.overlay
         known = KnownPairs(*(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time")))
-        changed = ChangedPairs(live.user.slot, live.user.head, live.pairs.next_user, live.pairs.item,
-                               live.item.index, live.pairs.task_mask, live.pairs.time)  # fmt: skip
         out = np.zeros((len(pairs.user), arrays["user_table"].shape[1] + 1), np.float32)
-        _read(known, changed, view.as_of, view.snapshot.bucket, pairs.user, pairs.item, out)
+        when = view.as_of, view.snapshot.bucket
+        _read_known(known, *when, pairs.user, pairs.item, out)
+        if len(live.user.slot):
+            changed = ChangedPairs(live.user.slot, live.user.head, live.pairs.next_user, live.pairs.item,
+                                   live.item.index, live.pairs.task_mask, live.pairs.time)  # fmt: skip
+            _read_changed(changed, *when, pairs.user, pairs.item, out)
         return {"pair": out}
 
 
@@ -60,28 +63,39 @@ class ChangedPairs(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _read(known, changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
-    tasks = out.shape[1] - 1
-    entries, others = np.empty(0, np.int64), np.empty(0, np.int64)
+def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - compiled
+    indptr, item, task_mask, time = known
     for row in range(len(users)):
-        user, item = users[row], items[row]
-        ask_entries(known.indptr, known.item, known.task_mask, users, row)
-        if len(changed.slot) and (row == 0 or user != users[row - 1]):
-            entries, others = _changed_of(changed, user)
-        if user < 0 or item < 0:
+        ask_entries(indptr, item, task_mask, users, row)
+        user = users[row]
+        if user < 0 or user >= len(indptr) - 1 or items[row] < 0:
             continue
-        done, time = np.int64(0), np.int64(0)
-        at = np.searchsorted(others, item) if len(others) else 0
-        if at < len(others) and others[at] == item:
-            done, time = changed.task_mask[entries[at]], changed.time[entries[at]]
-        elif user < len(known.indptr) - 1:
-            done = np.int64(find(known.indptr, known.item, known.task_mask, user, item))
-            if done:
-                time = find(known.indptr, known.item, known.time, user, item)
+        done = find(indptr, item, task_mask, user, items[row])
         if done:
-            for t in range(tasks):
-                out[row, t] = done >> t & 1
-            out[row, tasks] = 1 / (1 + max(0, as_of - time // bucket))
+            _write(done, find(indptr, item, time, user, items[row]), as_of, bucket, out[row])
+
+
+@numba.njit(cache=True, nogil=True)
+def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
+    """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of rows."""
+    row = 0
+    while row < len(users):
+        user = users[row]
+        entries, others = _changed_of(changed, user)
+        while row < len(users) and users[row] == user:
+            at = np.searchsorted(others, items[row])
+            if at < len(others) and others[at] == items[row]:
+                entry = entries[at]
+                _write(changed.task_mask[entry], changed.time[entry], as_of, bucket, out[row])
+            row += 1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
+    tasks = len(out) - 1
+    for t in range(tasks):
+        out[t] = done >> t & 1
+    out[tasks] = 1 / (1 + max(0, as_of - time // bucket))
 
 
 @numba.njit(cache=True, nogil=True)

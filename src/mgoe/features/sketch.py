@@ -16,7 +16,7 @@ from mgoe.graph.memory_hints import AHEAD, prefetch_row
 from mgoe.graph.pair_rows import Side
 
 LANES = 8
-"""Rows whose sums run side by side. Each sum has a fixed order, and alone would wait for every addition."""
+"""Rows of one user whose sums run side by side. Each sum has a fixed order, and alone would wait for every addition."""
 
 
 class Sketch(InputGroup):
@@ -64,133 +64,138 @@ def _ranks(rank: int) -> list[int]:
 
 @numba.njit(cache=True, nogil=True)
 def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no cover - compiled
-    rank, length = users.vectors.shape[1], recent.shape[1]
-    flat_users, flat_items, flat_recent = (
-        users.vectors.reshape(-1),
-        items.vectors.reshape(-1),
-        recent.reshape(-1),
-    )
-    left, right = np.zeros((rank, LANES), np.float32), np.zeros((rank, LANES), np.float32)
-    target, in_lane = (
-        np.zeros((LANES, rank), np.float32),
-        np.full(LANES, -2),
-    )  # in_lane: the user in each lane
+    vectors_u, slot_u, live_u = users
+    vectors_i, slot_i, live_i = items
+    rank, length = vectors_u.shape[1], recent.shape[1]
+    flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
+    vector, target = np.zeros((LANES, rank), np.float32), np.zeros((LANES, rank), np.float32)
     norms, neighbours, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
     for first in range(0, len(u), LANES):
-        rows = min(LANES, len(u) - first)
+        rows, one_user = min(LANES, len(u) - first), True
         for lane in range(rows):
             row = first + lane
-            _ask(users.vectors, flat_users, u, row)
-            _ask(recent, flat_recent, u, row)
-            _ask(items.vectors, flat_items, i, row)
-            if u[row] != in_lane[lane]:
-                in_lane[lane] = u[row]
-                _copy(users, u[row], target[lane])
-                left[:, lane] = target[lane]
-            _copy(items, i[row], target[lane])
-            right[:, lane] = target[lane]
-        _products(left, right, ranks, u, i, first, rows, out)
+            _ask(flat_u, rank, u, row)
+            _ask(flat_recent, length, u, row)
+            _ask(flat_i, rank, i, row)
+            _copy(vectors_i, slot_i, live_i, i[row], target, lane)
+            one_user &= u[row] == u[first]
+            if lane == 0 or not one_user:
+                _copy(vectors_u, slot_u, live_u, u[row], vector, lane)
+        if one_user:
+            _products_of_one(vector, target, ranks, out, first, rows)
+        else:
+            for lane in range(rows):
+                own = lane if u[first + lane] != u[first] else 0
+                _products(vector, own, target, lane, ranks, out, first + lane)
         for lane in range(rows):
             row = first + lane
             if u[row] < 0 or i[row] < 0:
                 continue
             if u[row] != current:
-                current = u[row]
-                n = _recent_of(users, recent, live_recent, items, current, neighbours, norms)
-            if row + 1 < len(u) and u[row + 1] != current and 0 <= u[row + 1] < len(recent):
+                current, n = u[row], 0
+                slot = _slot(slot_u, current)
+                while n < length:
+                    item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
+                    if item < 0:
+                        break
+                    neighbours[n], own = item, _slot(slot_i, item)
+                    norms[n] = (
+                        _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
+                    )
+                    n += 1
+            coming = u[row + 1] if row + 1 < len(u) else -1
+            if coming != current and 0 <= coming < len(recent):
                 for r in range(length):
-                    prefetch_row(flat_items, np.int64(recent[u[row + 1], r]), rank)
-            _closest(items, target[lane], neighbours[:n], norms, out[row, 2 * len(ranks) :])
+                    prefetch_row(flat_i, np.int64(recent[coming, r]), rank)
+            if n == 0:
+                continue
+            own_norm, largest, total = _dot(target, lane, target, lane), np.float32(-1), np.float32(0)
+            for k in range(n):
+                own = _slot(slot_i, neighbours[k])
+                near = (
+                    _dot(target, lane, live_i, own)
+                    if own >= 0
+                    else _dot(target, lane, vectors_i, neighbours[k])
+                )
+                value = near / np.sqrt(own_norm * norms[k] + np.float32(1e-20))
+                largest = max(largest, value)
+                total += value
+            out[row, 2 * len(ranks)], out[row, 2 * len(ranks) + 1] = largest, total / n
 
 
 @numba.njit(cache=True, nogil=True)
-def _products(left, right, ranks, u, i, first, rows, out):  # pragma: no cover - compiled
-    """Write cosines and products of up to `LANES` rows, from their vectors (rank, LANES)."""
-    product, square_u, square_i = (
-        np.zeros(LANES, np.float32),
-        np.zeros(LANES, np.float32),
-        np.zeros(LANES, np.float32),
-    )
-    d = 0
+def _products(users, lane_u, items, lane_i, ranks, out, row):  # pragma: no cover - compiled
+    """Write the cosine and the product of two vectors at each rank; 0 where one of them is 0."""
+    product, left, right, d = np.float32(0), np.float32(0), np.float32(0), 0
+    for part in range(len(ranks)):
+        while d < ranks[part]:
+            product += users[lane_u, d] * items[lane_i, d]
+            left += users[lane_u, d] * users[lane_u, d]
+            right += items[lane_i, d] * items[lane_i, d]
+            d += 1
+        out[row, part], out[row, len(ranks) + part] = _scores(product, left, right)
+
+
+@numba.njit(cache=True, nogil=True)
+def _products_of_one(users, items, ranks, out, first, rows):  # pragma: no cover - compiled
+    """As `_products`, for the user of the first lane and the items of all, with every sum in the same order."""
+    rank = users.shape[1]
+    lanes = np.empty((rank, LANES), np.float32)
+    for lane in range(LANES):
+        for d in range(rank):
+            lanes[d, lane] = items[lane, d]
+    product, right = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    left, d = np.float32(0), 0
     for part in range(len(ranks)):
         while d < ranks[part]:
             for lane in range(LANES):
-                product[lane] += left[d, lane] * right[d, lane]
-                square_u[lane] += left[d, lane] * left[d, lane]
-                square_i[lane] += right[d, lane] * right[d, lane]
+                product[lane] += users[0, d] * lanes[d, lane]
+                right[lane] += lanes[d, lane] * lanes[d, lane]
+            left += users[0, d] * users[0, d]
             d += 1
         for lane in range(rows):
-            row = first + lane
-            if u[row] < 0 or i[row] < 0:
-                continue
-            out[row, part] = product[lane] / np.sqrt(square_u[lane] * square_i[lane] + np.float32(1e-20))
-            # signed fourth root: products of degree-normalised scores span many orders of magnitude
-            out[row, len(ranks) + part] = np.sign(product[lane]) * abs(product[lane]) ** np.float32(0.25)
+            cosine, root = _scores(product[lane], left, right[lane])
+            out[first + lane, part], out[first + lane, len(ranks) + part] = cosine, root
 
 
-@numba.njit(cache=True, nogil=True)
-def _recent_of(users, recent, live_recent, items, user, neighbours, norms):  # pragma: no cover - compiled
-    """Write a user's recent items and the square norms of their vectors; return how many there are."""
-    slot = _slot(users, user)
-    n = 0
-    for r in range(len(neighbours)):
-        item = np.int64(live_recent[slot, r]) if slot >= 0 else np.int64(recent[user, r])
-        if item < 0:
-            break
-        neighbours[n] = item
-        own = _slot(items, item)
-        norms[n] = (
-            _dot(items.live[own], items.live[own])
-            if own >= 0
-            else _dot(items.vectors[item], items.vectors[item])
-        )
-        n += 1
-    return n
-
-
-@numba.njit(cache=True, nogil=True)
-def _closest(items, target, neighbours, norms, out):  # pragma: no cover - compiled
-    """Write the largest and the mean cosine of a vector with those of items."""
-    if not len(neighbours):
-        return
-    own, largest, total = _dot(target, target), np.float32(-1), np.float32(0)
-    for r in range(len(neighbours)):
-        slot = _slot(items, neighbours[r])
-        product = _dot(target, items.live[slot]) if slot >= 0 else _dot(target, items.vectors[neighbours[r]])
-        value = product / np.sqrt(own * norms[r] + np.float32(1e-20))
-        largest = max(largest, value)
-        total += value
-    out[0], out[1] = largest, total / len(neighbours)
+@numba.njit(cache=True, nogil=True, inline="always")
+def _scores(product, left, right):  # pragma: no cover - compiled
+    """Return cosine and signed fourth root: products of degree-normalised scores span many orders of magnitude."""
+    cosine = product / np.sqrt(left * right + np.float32(1e-20))
+    return cosine, np.sign(product) * abs(product) ** np.float32(0.25)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _dot(a, b):  # pragma: no cover - compiled
+def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     product = np.float32(0)
-    for d in range(len(a)):
-        product += a[d] * b[d]
+    for d in range(a.shape[1]):
+        product += a[row_a, d] * b[row_b, d]
     return product
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _slot(nodes, node):  # pragma: no cover - compiled
+def _slot(slot, node):  # pragma: no cover - compiled
     """Return a node's row in the overlay, -1 where there is none."""
-    return np.int64(nodes.slot[node]) if 0 <= node < len(nodes.slot) else np.int64(-1)
+    return np.int64(slot[node]) if 0 <= node < len(slot) else np.int64(-1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy(nodes, node, out):  # pragma: no cover - compiled
+def _copy(vectors, slot, live, node, out, lane):  # pragma: no cover - compiled
     """Write a node's vector, zeros for one without history."""
-    slot = _slot(nodes, node)
-    if slot >= 0:
-        out[:] = nodes.live[slot]
+    own = _slot(slot, node)
+    if own >= 0:
+        for d in range(out.shape[1]):
+            out[lane, d] = live[own, d]
     elif node >= 0:
-        out[:] = nodes.vectors[node]
+        for d in range(out.shape[1]):
+            out[lane, d] = vectors[node, d]
     else:
-        out[:] = 0
+        for d in range(out.shape[1]):
+            out[lane, d] = 0
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _ask(rows, flat, nodes, row):  # pragma: no cover - compiled
+def _ask(flat, width, nodes, row):  # pragma: no cover - compiled
     """Ask for the row of a coming row's node."""
     if row + AHEAD < len(nodes) and nodes[row + AHEAD] != nodes[row]:
-        prefetch_row(flat, nodes[row + AHEAD], rows.shape[1])
+        prefetch_row(flat, nodes[row + AHEAD], width)

@@ -212,8 +212,10 @@ class Pairs(NamedTuple):
             raise GraphError(
                 "pairs", f"users and items must be of one length, found {users.shape} and {items.shape}"
             )
+        n = len(users)
         rows = {
-            name: np.broadcast_to(values, (len(users), *values.shape[1:])) for name, values in context.items()
+            name: values if len(values) == n else np.broadcast_to(values, (n, *values.shape[1:]))
+            for name, values in context.items()
         }
         return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)
 

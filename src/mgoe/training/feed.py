@@ -18,13 +18,12 @@ from torch import Tensor
 
 from mgoe._util.prefetch import prefetched
 from mgoe.data import ExampleFile, Examples, join
-from mgoe.training.assemble import Arrays, assemble
+from mgoe.features import Arrays, FeatureSpec, Reader, View
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 
 if TYPE_CHECKING:
     from mgoe.data import Prepared
     from mgoe.graph import MacroGraph
-    from mgoe.models import FeatureSpec
 
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
@@ -57,8 +56,8 @@ class Feed:
         self.examples = examples
         self.spec = spec
         self._graph = graph
-        self._needs = needs
-        self._sides = {"user_side": prepared.user_side, "item_side": prepared.item_side}
+        self._sides = prepared.user_side, prepared.item_side
+        self._read = Reader(needs, spec)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -131,15 +130,8 @@ class Feed:
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}
 
     def _inputs(self, examples: Examples, snapshot: int) -> Arrays:
-        return assemble(
-            self._graph.snapshots[snapshot],
-            examples.user,
-            examples.item,
-            examples.context,
-            needs=self._needs,
-            spec=self.spec,
-            **self._sides,
-        )
+        view = View.of(self._graph.snapshots[snapshot], *self._sides)
+        return self._read(view, examples.user, examples.item, examples.context)
 
 
 def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:

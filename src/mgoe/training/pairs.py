@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe.training.assemble import Graph, assemble
+from mgoe.features import Reader, Source
 from mgoe.training.predict import device_of, evaluating, to_device
 
 if TYPE_CHECKING:
-    from mgoe.data import SideFeatures
     from mgoe.models import Batch, RankingModel
 
 BLOCK_ROWS = 16_384
@@ -26,44 +25,33 @@ class PairScorer:
 
     Args:
         model: With its weights.
-        snapshot: The history that every pair reads, or what has become of it since.
-        user_side, item_side: Encoded features by code.
-        predict: What computes predictions in place of the model's own method.
+        source: What every pair is read from: the view of a snapshot, or of a live state.
+        predict: Computes predictions in place of the model's own method.
     """
 
     def __init__(
         self,
         model: RankingModel,
-        snapshot: Graph,
-        user_side: SideFeatures,
-        item_side: SideFeatures,
+        source: Source,
         predict: Callable[[Batch], torch.Tensor] | None = None,
     ):
-        self._model = model
+        self._model, self._source = model, source
         self._predict = predict or model.predict
-        self._snapshot = snapshot
-        self._sides = {"user_side": user_side, "item_side": item_side}
+        self._read = Reader(model.needs, model.spec)
 
     def __call__(
         self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
     ) -> NDArray[np.float32]:
-        """Score pairs of codes; -1 is unseen. Encoded context has one row a pair. Shape (B, T)."""
-        spec = self._model.spec
-        out = np.empty((len(users), len(spec.tasks)), np.float32)
+        """Score pairs of indices; -1 is unseen. Encoded context has one row per pair. Shape (B, T)."""
+        out = np.empty((len(users), len(self._model.spec.tasks)), np.float32)
         device = device_of(self._model)
         rows = CPU_BLOCK_ROWS if device.type == "cpu" else BLOCK_ROWS
         with evaluating(self._model):
             for start in range(0, len(users), rows):
                 part = slice(start, start + rows)
-                inputs = assemble(
-                    self._snapshot,
-                    users[part],
-                    items[part],
-                    {name: values[part] for name, values in (context or {}).items()},
-                    needs=self._model.needs,
-                    spec=spec,
-                    **self._sides,
-                )
+                own = {name: values[part] for name, values in (context or {}).items()}
+                with self._source.reading() as view:
+                    inputs = self._read(view, users[part], items[part], own)
                 batch = {
                     name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()
                 }

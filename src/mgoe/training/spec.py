@@ -9,7 +9,7 @@ import numpy as np
 
 from mgoe.config import TaskSettings
 from mgoe.errors import TrainingError
-from mgoe.models import DENSE_KEYS, CategoricalSpec, FeatureSpec, TaskSpec
+from mgoe.features import GROUPS, CategoricalSpec, FeatureSpec, TaskSpec
 from mgoe.training.feed import Feed, some_rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MOMENT_ROWS = 200_000
 
 
 def make_spec(
-    prepared: Prepared, graph: MacroGraph, needs: frozenset[str] = frozenset(DENSE_KEYS)
+    prepared: Prepared, graph: MacroGraph, needs: frozenset[str] = frozenset(GROUPS)
 ) -> FeatureSpec:
     """The specification of data that models are made for.
 
@@ -61,8 +61,10 @@ def make_spec(
         task_mask_scores=tuple(graph.task_mask_scores),
     )
     rows = some_rows(len(examples), MOMENT_ROWS, 0)
-    sample = Feed(prepared, graph, examples, needs & DENSE_KEYS.keys(), spec).block(rows)
-    dense = {key: sample[key].double() for keys in DENSE_KEYS.values() for key in keys if key in sample}
+    keys = {name: [key.name for key in GROUPS[name].keys(spec) if key.kind == "dense"] for name in GROUPS}
+    read = frozenset(name for name in needs if keys[name])
+    sample = Feed(prepared, graph, examples, read, spec).block(rows)
+    dense = {key: sample[key].double() for name in GROUPS for key in keys[name] if key in sample}
     return replace(
         spec,
         widths={key: values.shape[1] for key, values in dense.items()},

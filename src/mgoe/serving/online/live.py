@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.bundle import Bundle
 from mgoe.data import to_arrow
 from mgoe.data.events import task_bits
+from mgoe.features import View, read
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.id_lookup import Id
 from mgoe.serving.online.nodes import Nodes
-from mgoe.serving.online.overlay import gather_patched, touched
+from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.online.pairs import LivePairs
 from mgoe.serving.online.state import LiveBase, LiveState
 
@@ -133,25 +134,9 @@ class LiveNodes:
     def gather(
         self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
     ) -> dict[str, NDArray]:
-        """What a model reads of each pair, as `Snapshot.gather` with the live events in it. The form that
-        every faster one must equal.
-
-        Args:
-            users, items: Indices; -1 is a node without history. Shape (B,) each.
-            groups: Which inputs to bring.
-        """
-        with self.lock:
-            moved = touched(self.snapshot, self.sides, {"user": users, "item": items}, groups := set(groups))
-            if not moved.any():
-                return self.snapshot.gather(users, items, groups)
-            live = gather_patched(self.snapshot, self.sides, self.pairs, users[moved], items[moved], groups)
-            if moved.all():
-                return live
-            held = self.snapshot.gather(users[~moved], items[~moved], groups)
-        out = {name: np.empty((len(users), *values.shape[1:]), values.dtype) for name, values in held.items()}
-        for name, values in out.items():
-            values[moved], values[~moved] = live[name], held[name]
-        return out
+        """Return what a model reads of each pair, see `mgoe.features.read`."""
+        with LiveView(View.of(self.snapshot), self).reading() as view:
+            return read(view, users, items, groups)
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Return the items in a user's history, in order; none for an unknown user."""

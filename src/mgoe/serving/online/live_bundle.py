@@ -9,10 +9,12 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
+from mgoe.features import Source
 from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Consumer
 from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.overlay import LiveView
 
 
 class LiveBundle(Bundle):
@@ -33,6 +35,10 @@ class LiveBundle(Bundle):
     @property
     def _history(self) -> LiveNodes:
         return self._live
+
+    @property
+    def _source(self) -> Source:
+        return LiveView(super()._source, self._live)
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         return self._live.indices(side, ids)
