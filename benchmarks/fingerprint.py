@@ -826,17 +826,21 @@ CLOSE = 1e-6
 def first_difference(one: Any, other: Any, place: str = "answer") -> str | None:
     """Find where two answers first differ by more than rounding; None where they do not."""
     if isinstance(one, dict) and isinstance(other, dict):
-        if one.keys() != other.keys():
-            return f"{place}: keys {sorted(one.keys() ^ other.keys())}"
-        pairs: Iterator[tuple[Any, Any, str]] = ((one[key], other[key], f"{place}.{key}") for key in one)
-    elif isinstance(one, list) and isinstance(other, list):
+        both = sorted(one.keys() & other.keys())
+        if (apart := first_of((one[key], other[key], f"{place}.{key}") for key in both)) is not None:
+            return apart
+        alone = sorted(one.keys() ^ other.keys())
+        return f"{place}: only one of them has {alone}, all else agrees" if alone else None
+    if isinstance(one, list) and isinstance(other, list):
         if len(one) != len(other):
             return f"{place}: {len(one)} -> {len(other)} entries"
-        pairs = ((a, b, f"{place}.{n}") for n, (a, b) in enumerate(zip(one, other, strict=True)))
-    elif isinstance(one, float) or isinstance(other, float):
-        return None if close(one, other) else f"{place}: {one} -> {other}"
-    else:
-        return None if one == other else f"{place}: {one!r} -> {other!r}"
+        return first_of((a, b, f"{place}.{n}") for n, (a, b) in enumerate(zip(one, other, strict=True)))
+    same = close(one, other) if isinstance(one, float) or isinstance(other, float) else one == other
+    return None if same else f"{place}: {one!r} -> {other!r}"
+
+
+def first_of(pairs: Iterator[tuple[Any, Any, str]]) -> str | None:
+    """Find the first difference among the parts of two answers."""
     return next(
         (found for a, b, where in pairs if (found := first_difference(a, b, where)) is not None), None
     )
