@@ -1,4 +1,5 @@
-"""The same events as codes, and the library's build on them: where a comparison with kernels starts, ids aside.
+"""The same events as codes, and the library's build on them: where a comparison with kernels starts, ids
+aside.
 
 As a command: build the graph of a coded history and print the seconds from its pairs to the saved arrays.
 """

@@ -1,4 +1,6 @@
-"""What HTTP alone takes: an application that answers a request with its own body, on the server of the service."""
+"""What HTTP alone takes: an application that answers a request with its own body, on the server of the
+service.
+"""
 
 from __future__ import annotations
 

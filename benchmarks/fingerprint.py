@@ -15,10 +15,11 @@ answers are the same if every number agrees to 1e-6.
 What is recorded of each log:
 
 - `LOG.log`: the log itself, so that a difference in the simulator is not taken for one in the library;
-- `LOG.groups.K.ARRAY`: every input group of many (user, item) pairs as of snapshot K, unknown ids among them;
+- `LOG.groups.K.ARRAY`: every input group of many (user, item) pairs as of snapshot K, unknown ids among
+them;
 - `LOG.batch.SPLIT.ARRAY`: what training feeds a model that reads everything;
-- `LOG.weights.MODEL`, `LOG.metrics.MODEL.SPLIT`, `LOG.bundle.MODEL`: trained parameters, metrics, predictions
-  of the model's bundle;
+- `LOG.weights.MODEL`, `LOG.metrics.MODEL.SPLIT`, `LOG.bundle.MODEL`: trained parameters, metrics,
+  predictions of the model's bundle;
 - `LOG.metrics.all`, `LOG.leads`: rows of the whole run, reference rows included, and the intervals;
 - `LOG.serve.MODEL.ENGINE.*`: answers of a service before and after a stream of live events;
 - `LOG.live.*`: input groups, predictions and recommendations with those events;
@@ -67,7 +68,8 @@ from numpy.typing import NDArray  # noqa: E402
 import mgoe  # noqa: E402
 from mgoe.cli import main as mgoe_command  # noqa: E402
 
-# --- Adapter: the only section that imports the library's inside --------------------------------------------
+# --- Adapter: the only section that imports the library's inside
+# --------------------------------------------
 # Lines keep the names of the tree before the redesign, so that old and new files compare. If you rename
 # something, add its name here: nothing below this section changes.
 
@@ -142,7 +144,8 @@ def looked_up(nodes: Any, users: Sequence[Any], items: Sequence[Any]) -> tuple[N
     return look_up("user", users), look_up("item", items)
 
 
-# --- Lines --------------------------------------------------------------------------------------------------
+# --- Lines
+# --------------------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -194,7 +197,8 @@ def renamed(answer: Any) -> Any:
     return [renamed(value) for value in answer] if isinstance(answer, list) else answer
 
 
-# --- The library from outside: its command, its bundles, its service ----------------------------------------
+# --- The library from outside: its command, its bundles, its service
+# ----------------------------------------
 
 
 def command(*arguments: Any) -> str:
@@ -276,7 +280,8 @@ class Service:
             return {"status": refused.code}  # its sentence may be worded anew
 
 
-# --- What is recorded of a log ------------------------------------------------------------------------------
+# --- What is recorded of a log
+# ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -563,7 +568,8 @@ def after(
     lines.array(f"{log.name}.refreshed", predictions(work / "refreshed", *live, kept))
 
 
-# --- The logs -----------------------------------------------------------------------------------------------
+# --- The logs
+# -----------------------------------------------------------------------------------------------
 
 TINY = ["--users", "200", "--items", "100", "--exposures", "12000", "--set", "days=30"]
 TINY += ["--set", "user_communities=4", "--set", "item_communities=5"]
@@ -779,7 +785,8 @@ PARTS: dict[str, Callable[[Lines, Path, argparse.Namespace], None]] = {
     "tmall": tmall,
 }
 
-# --- Comparing ----------------------------------------------------------------------------------------------
+# --- Comparing
+# ----------------------------------------------------------------------------------------------
 
 
 def compare(old: Path, new: Path) -> int:

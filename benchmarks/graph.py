@@ -1,27 +1,36 @@
-"""Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the floor and from rivals.
+"""Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the floor
+and from peers.
 
     python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows
     python benchmarks/graph.py --events 5e7 --nmi            # do macro nodes find the planted communities?
-    python benchmarks/graph.py --kernels --macgnn --more     # rivals at 5e7 and 1e6, what more settings add at 1e7
+    python benchmarks/graph.py --kernels --macgnn --more  # peers at 5e7 and 1e6, more settings at 1e7
 
-Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item communities: one snapshot of the
-whole log, one resolution of 100/100; rank 64, two power iterations and no rounds, as the kernels have it, or with `--nmi` the library's
-defaults. Users are a 50th of the events, items a fifth of the users (a tenth from 1e9 on). Two cores.
+Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item
+communities: one snapshot of the whole log, one resolution of 100/100; rank 64, two power iterations and no
+rounds, as the kernels have it, or with `--nmi` the library's defaults. Users are a 50th of the events, items
+a fifth of the users (a tenth from 1e9 on). Two cores.
 
-A line a figure, `{name, value, unit, against, ratio}`, N the events:
+One line per figure, `{name, value, unit, against, ratio}`, N the events:
 
-- `graph.seconds.N`: the command, the start of Python and reading and numbering the ids included; `graph.events_per_s.N` likewise;
-  `graph.build_events_per_s.N` without the stage that numbers ids. `graph.slope`: of log seconds over log events, by least squares.
-- `graph.seconds.STAGE.N`, `graph.stage_events_per_s.STAGE.N`, `graph.peak_gib.STAGE.N`: as the build notes them.
-- `graph.peak_gib.N`: anonymous memory; `graph.peak_file_gib.N`: file pages in the address space; `graph.mapped_gib.N`: the artefact.
-- `graph.floor_seconds.N`: reading the log's four columns; against the whole command, the ratio says how many times longer that takes.
-- `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have edges.
-- `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against `benchmarks/kernels.py`; ratio ours over
-  theirs. `graph.kernels.seconds.STAGE.N`: theirs.
-- `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against `benchmarks/macgnn.py` with every event a sample;
-  `..._last_fifth.N` with its own protocol's samples alone; ratio theirs over ours.
-- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second snapshot at 90 % of the time, to
-  the library's build from coded events; against that build, ratio added over build.
+- `graph.seconds.N`: the command, the start of Python and reading and numbering the ids included;
+  `graph.events_per_s.N` likewise; `graph.build_events_per_s.N` without the stage that numbers ids.
+  `graph.slope`: of log seconds over log events, by least squares.
+- `graph.seconds.STAGE.N`, `graph.stage_events_per_s.STAGE.N`, `graph.peak_gib.STAGE.N`: as the build notes
+them.
+- `graph.peak_gib.N`: anonymous memory; `graph.peak_file_gib.N`: file pages in the address space;
+`graph.mapped_gib.N`: the artefact.
+- `graph.floor_seconds.N`: reading the log's four columns; against the whole command, the ratio says how many
+times longer that takes.
+- `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have
+edges.
+- `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against
+  `benchmarks/kernels.py`; ratio ours over theirs. `graph.kernels.seconds.STAGE.N`: theirs.
+- `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against
+  `benchmarks/macgnn.py` with every event a sample; `..._last_fifth.N` with its own protocol's samples alone;
+  ratio theirs over ours.
+- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second
+  snapshot at 90 % of the time, to the library's build from coded events; against that build, ratio added
+  over build.
 """
 
 from __future__ import annotations
@@ -157,7 +166,9 @@ def coded_histories(plan: Plan, events: float) -> Iterator[tuple[World, tuple[Pa
 
 
 def compare_kernels(plan: Plan, events: float) -> None:
-    """The library's build of coded events and bare kernels on the same file, in turn, compiled code warm on both sides."""
+    """The library's build of coded events and bare kernels on the same file, in turn, compiled code warm on
+    both sides.
+    """
     stages: list[dict[str, float]] = []
     with coded_histories(plan, events) as (world, histories):
 
@@ -184,7 +195,9 @@ def compare_kernels(plan: Plan, events: float) -> None:
 
 
 def compare_macgnn(plan: Plan, events: float) -> None:
-    """Our build, from log to saved graph, and MacGNN's preparation of the same log, in turn; the start of Python counts on neither side."""
+    """Our build, from log to saved graph, and MacGNN's preparation of the same log, in turn; the start of
+    Python counts on neither side.
+    """
     with plan.log(events) as world:
         fifths: list[float] = []
 

@@ -1,8 +1,9 @@
-"""The stages of a build as bare kernels: what a good engineer writes for this one task, in memory, with numba, BLAS and faiss.
+"""The stages of a build as bare kernels: what a good engineer writes for this one task, in memory, with
+numba, BLAS and faiss.
 
-From coded events (user, item, task) come scores, a sketch, macro nodes, and edges of both orders. Left out is all that makes a library:
-fixed-point sums, bounds on memory, neighbours, counts, the macro task table, a saved result. What is counted begins with reading the coded
-Parquet; compiling is not.
+From coded events (user, item, task) come scores, a sketch, macro nodes, and edges of both orders. Left out
+is all that makes a library: fixed-point sums, bounds on memory, neighbours, counts, the macro task table, a
+saved result. What is counted begins with reading the coded Parquet; compiling is not.
 
 Axes: `E` distinct pairs, `U` users, `I` items, `K` macro nodes, `D` rank.
 """
@@ -105,7 +106,9 @@ def read(history: Path) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[n
 
 
 def scores(user: NDArray[np.int32], item: NDArray[np.int32], task: NDArray[np.int8]) -> Rows:
-    """Distinct pairs by user, then item, scored ln(1 + sum of the ranks of the tasks done), ranks 1, 2 ... T."""
+    """Distinct pairs by user, then item, scored ln(1 + sum of the ranks of the tasks done), ranks 1, 2 ...
+    T.
+    """
     codes = np.arange(1 << _TASKS)[:, None] >> np.arange(_TASKS) & 1
     table = np.log1p(codes @ np.arange(1, _TASKS + 1)).astype(np.float32)
     return Rows(*compiled.scores(user, item, task, int(user.max()) + 1, table))
@@ -114,7 +117,8 @@ def scores(user: NDArray[np.int32], item: NDArray[np.int32], task: NDArray[np.in
 def sketch(
     by_user: Rows, by_item: Rows, rank: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Unit vectors of users and items: a randomised SVD of a fifth of the users, degree-normalised; all users projected.
+    """Unit vectors of users and items: a randomised SVD of a fifth of the users, degree-normalised; all
+    users projected.
 
     Returns:
         Shapes (U, D), (I, D).
@@ -161,7 +165,9 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def cluster(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]:
-    """Spherical k-means by faiss on its own sample (256 rows a centre), from k-means++ seeds; then every row to its nearest centre."""
+    """Spherical k-means by faiss on its own sample (256 rows a centre), from k-means++ seeds; then every row
+    to its nearest centre.
+    """
     rows = np.ascontiguousarray(rows, np.float32)
     sample = (
         rows
@@ -189,7 +195,9 @@ def second_order(rows: Rows, edges: NDArray[np.float32], own: NDArray[np.integer
 
 
 def main() -> None:
-    """Run the kernels on a coded history, after a run on a little of it that compiles them; print the seconds of each stage."""
+    """Run the kernels on a coded history, after a run on a little of it that compiles them; print the
+    seconds of each stage.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("history", type=Path)
     parser.add_argument("warm_up", type=Path)

@@ -1,4 +1,4 @@
-"""LightGCN (He et al. 2020) on sparse matrices: the graph rival among recommenders of the whole catalogue.
+"""LightGCN (He et al. 2020) on sparse matrices: the graph peer among recommenders of the whole catalogue.
 
 Axes: `U` users, `I` items, `D` width.
 """
@@ -22,7 +22,8 @@ def light_gcn(
     batch: int = 8192,
     decay: float = 1e-4,
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of pairs (eq. 15).
+    """Embeddings smoothed over the normalised graph (eq. 7, 8), their mean over rounds, and the loss of
+    pairs (eq. 15).
 
     Args:
         known: Who did what; entries count as one. Shape (U, I).
@@ -34,7 +35,8 @@ def light_gcn(
         decay: Weight of the squared norms.
 
     Yields:
-        Embeddings of users and of items, whose products are scores, after each number of epochs. Shapes (U, D), (I, D).
+        Embeddings of users and of items, whose products are scores, after each number of epochs. Shapes (U,
+        D), (I, D).
     """
     torch.manual_seed(seed)
     users, items = known.shape
@@ -64,7 +66,9 @@ def light_gcn(
 
 
 class _Smoothed(torch.autograd.Function):
-    """`smoothed`, whose gradient is itself of the gradient: the graph is symmetric, and nothing needs to be transposed."""
+    """`smoothed`, whose gradient is itself of the gradient: the graph is symmetric, and nothing needs to be
+    transposed.
+    """
 
     @staticmethod
     def forward(ctx, adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:  # type: ignore[override]

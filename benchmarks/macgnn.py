@@ -1,17 +1,19 @@
-"""What users of MacGNN run to prepare a log: its way of working, written anew.
+"""What users of MacGNN run to prepare a log: its way of working, rewritten.
 
-Dictionaries of neighbours filled in Python, a sparse matrix of counts, sparse products with the memberships made dense, k-means on the
-users' dense 1st-order rows, then a loop over a data frame's rows that joins, for each sample, user and item, four K-vectors, two lists of
-the 20 most recent neighbours and the label into one vector of doubles.
+Dictionaries of neighbours filled in Python, a sparse matrix of counts, sparse products with the memberships
+made dense, k-means on the users' dense 1st-order rows, then a loop over a data frame's rows that joins, for
+each sample, user and item, four K-vectors, two lists of the 20 most recent neighbours and the label into one
+vector of doubles.
 
-In its favour: items come with their macro nodes (its data sets have a category; here the planted communities), which cost nothing; there is
-one history, the whole log, where its scripts prepare a second one for the test rows; there are no negatives, though a log without
-exposures needs them and each is a row more; the result is not written to disk, and is dropped a part at a time, so that it fits in
-memory. It merges no tasks. Reading the log and numbering its ids counts; the start of Python does not.
+In its favour: items come with their macro nodes (its data sets have a category; here the planted
+communities), which cost nothing; there is one history, the whole log, where its scripts prepare a second one
+for the test rows; there are no negatives, though a log without exposures needs them and each is a row more;
+the result is not written to disk, and is dropped a part at a time, so that it fits in memory. It merges no
+tasks. Reading the log and numbering its ids counts; the start of Python does not.
 
-As a command: print the seconds of all before the loop, and of the loop over the last fifth of the rows and over all. The last fifth is
-what its own protocol makes samples of; all rows is what training on the log takes.
-"""
+As a command: print the seconds of all before the loop, and of the loop over the last fifth of the rows and
+over all. The last fifth is what its own protocol makes samples of; all rows is what training on the log
+takes."""
 
 from __future__ import annotations
 

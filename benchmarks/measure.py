@@ -1,4 +1,6 @@
-"""How every benchmark measures: a line of JSON a figure, a child process with its peak memory, rivals in turn within one run."""
+"""How every benchmark measures: one line of JSON per figure, a child process with its peak memory, peers in
+turn within one run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 2
-"""Cores that every figure is measured on, ours and the rivals'."""
+"""Cores that every figure is measured on, ours and the peers'."""
 GIB = 2**30
 ROUNDS = 3
 """Of a comparison, whose medians count."""
@@ -65,7 +67,8 @@ class Spent:
     Attributes:
         seconds: From start to end, the start of Python included.
         anonymous_gib: Peak memory of its own, of the process and its children together.
-        mapped_gib: Peak of file pages and shared memory in its address space; the system takes file pages back when it needs them.
+        mapped_gib: Peak of file pages and shared memory in its address space; the system takes file pages
+            back when it needs them.
         output: What it printed.
     """
 
@@ -135,7 +138,7 @@ def _children(process: int) -> list[int]:
 
 
 def in_turn(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Run rivals one after the other, each round in the reverse order of the one before.
+    """Run peers one after the other, each round in the reverse order of the one before.
 
     Args:
         runs: Each returns its seconds.

@@ -1,14 +1,17 @@
-"""Is it the average of four members, or what they are? mgoe beside four bottoms that learn alone and are averaged likewise.
+"""Is it the average of four members, or what they are? mgoe beside four bottoms that learn alone and are
+averaged likewise.
 
-    python benchmarks/members.py examples/tmall.yaml --set data.log=tmall.parquet --set seeds=[0,1,2] --out runs/members
+    python benchmarks/members.py examples/tmall.yaml --set data.log=tmall.parquet \\
+        --set seeds=[0,1,2] --out runs/members
 
-The rival is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A member is a bottom and a tower
-a task, with the layers of `shared-bottom`; all read the same embeddings, each learns alone, and the model says the mean of their logits.
-What is left between the two are macro graph experts, their gate, and what towers hear.
+The peer is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A
+member is a bottom and a tower a task, with the layers of `shared-bottom`; all read the same embeddings, each
+learns alone, and the model says the mean of their logits. What is left between the two are macro graph
+experts, their gate, and what towers hear.
 
-A line a figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio` the figure over it; then
-`members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and GAUC, and its 95 % interval, `.low` and `.high`.
-"""
+One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio`
+the figure over it; then `members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and
+GAUC, and its 95 % interval, `.low` and `.high`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What `--precision bfloat16` and `int8` of `mgoe serve` cost: AUC of the test examples of a finished run, as the service scores them.
+"""What `--precision bfloat16` and `int8` of `mgoe serve` cost: AUC of the test examples of a finished run,
+as the service scores them.
 
     python benchmarks/precision.py RUN        # the folder of `mgoe run`
 
-All examples read the bundle's snapshot, which may hold what they ask for: differences count, not the values. Lines:
-`serve.precision.PRECISION.auc.TASK` against float32, ratio the difference; `.rows`: MiB that are kept of the items.
-"""
+All examples read the bundle's snapshot, which may hold what they ask for: differences count, not the values.
+Lines: `serve.precision.PRECISION.auc.TASK` against float32, ratio the difference; `.rows`: MiB that are kept
+of the items."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""A simulated log as training reads it, without a whole run: graphs of all its history, and examples drawn from its events.
+"""A simulated log as training reads it, without a whole run: graphs of all its history, and examples drawn
+from its events.
 
-Two tasks: `click`, any behaviour weaker than a purchase, and `buy`. An example in two is an event of the log, the other its user with an
-item of another event, so that users and items come as often as they do in a log. What a model could learn of them does not matter here: the
-graphs know these events.
+Two tasks: `click`, any behaviour weaker than a purchase, and `buy`. An example in two is an event of the
+log, the other its user with an item of another event, so that users and items come as often as they do in a
+log. What a model could learn of them does not matter here: the graphs know these events.
 
-As a command: make the folders of `made` once; numbering the log and building the graphs takes memory that a benchmark should not hold.
-"""
+As a command: make the folders of `made` once; numbering the log and building the graphs takes memory that a
+benchmark should not hold."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ class Made:
 
 @contextmanager
 def made(work: Path, users: float, examples: int, keep: bool) -> Iterator[Made]:
-    """A log of so many users, its graphs and examples; those that lie in `work` are taken as they are.
+    """A log of so many users, its graphs and examples; those in `work` are reused.
 
     Args:
         work: Where they go.

@@ -1,11 +1,12 @@
-"""What speed costs in quality: the fast step (bfloat16, row-wise Adagrad on tables) beside float32 with Adam on everything.
+"""What speed costs in quality: the fast step (bfloat16, row-wise Adagrad on tables) beside float32 with Adam
+on everything.
 
     python benchmarks/quality.py LOG [--config examples/tmall.yaml] [--seeds 5] [--out FOLDER]
 
-Two models of one run, the same in all else, with ids on, so that there are tables. Prints `quality.METRIC` for `auc`, `gauc` and `ranking`
-(the mean of the two), each the mean over tasks and seeds on test: value of the fast step, `against` the other; and `quality.lead`, the
-difference of `ranking` paired by seed, with `.low` and `.high` of its 95 % interval.
-"""
+Two models of one run, the same in all else, with ids on, so that there are tables. Prints `quality.METRIC`
+for `auc`, `gauc` and `ranking` (the mean of the two), each the mean over tasks and seeds on test: value of
+the fast step, `against` the other; and `quality.lead`, the difference of `ranking` paired by seed, with
+`.low` and `.high` of its 95 % interval."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for metric in METRICS:
             fast, plain = mean(rows, FAST, metric), mean(rows, PLAIN, metric)
             line(f"quality.{metric}", fast, "1", plain, fast / plain)
-        lead = next(lead for lead in experiments.leads(out) if lead.rival == PLAIN)
+        lead = next(lead for lead in experiments.leads(out) if lead.baseline == PLAIN)
         for name, value in (("lead", lead.value), ("lead.low", lead.low), ("lead.high", lead.high)):
             line(f"quality.{name}", value, "1")
 
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5, help="5 by default")
     parser.add_argument("--jobs", type=int, default=1, help="fits side by side; 1 by default")
     parser.add_argument(
-        "--out", type=Path, help="folder of the run, gone on with if it is there; a temporary one by default"
+        "--out", type=Path, help="folder of the run, resumed if it exists; a temporary one by default"
     )
     return parser
 

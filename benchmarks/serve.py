@@ -6,10 +6,10 @@
 The service is one worker on one core; the load comes from the other. There are two models on one graph per
 size:
 
-- `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges, without
-  recents (width 32, as in `train.py`). What it reads of a pair is a sum of the user's part and the item's.
-  The user's part is computed once per request and an item's is kept, so no work of a request grows with a
-  node's degree or with K.
+- `serve.rank500`, `serve.rank500.kK`: `mgoe-paper` on ids, side and context features and macro edges,
+  without recents (width 32, as in `train.py`). What it reads of a pair is a sum of the user's part and the
+  item's. The user's part is computed once per request and an item's is kept, so no work of a request grows
+  with a node's degree or with K.
 - `serve.default.rank500`, likewise: `mgoe` with its defaults. It reads the history of every pair, edges at
   five resolutions, and a sketch: the candidate's vector against the user's and those of the user's 20 latest
   items.
@@ -49,7 +49,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.load import Asked, load, post
 from benchmarks.measure import ROOT, line
-from benchmarks.rivals import EXPERT, TOWER, WIDTH, require_peers
+from benchmarks.peers import EXPERT, TOWER, WIDTH, require_peers
 from benchmarks.served import MODELS, TASKS, made_up_bundle
 from benchmarks.service import (
     CORES,

@@ -1,6 +1,7 @@
-"""A bundle of any size in under a few minutes: a random log, its true macro graph, and a model with fresh weights.
+"""A bundle of any size in a few minutes: a random log, its true macro graph, and a model with fresh weights.
 
-Macro nodes are drawn, since what they hold changes no time of a service; everything else is what `mgoe run` writes.
+Macro nodes are random, since their members do not change the speed of a service; the rest is as `mgoe run`
+writes it.
 
 python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--tasks 3] [--models mgoe paper]
 """
@@ -37,7 +38,7 @@ MODELS = {
         "options": {"width": 32},
     },
 }
-"""`mgoe` as a run builds it by default; `paper`, the faithful reading without recents, as `train.py` has it."""
+"""`mgoe` as a run builds it by default; `paper`, the form of the paper without recents, as in `train.py`."""
 TASKS = ("click", "favour", "cart", "buy")
 EVENTS = 10
 """A user, on average."""
@@ -55,7 +56,7 @@ def made_up_bundle(
     tasks: int = 3,
     models: Sequence[str] = ("mgoe",),
 ) -> list[Path]:
-    """Write a bundle a model, on one graph.
+    """Write one bundle per model, on one graph.
 
     Args:
         out: Their folder.

@@ -1,16 +1,20 @@
-"""The engine on Spark beside the embedded one: the same shards, the same command, one after the other, on two cores of this machine.
+"""The engine on Spark beside the embedded one: the same shards, the same command, one after the other, on
+two cores of this machine.
 
     python benchmarks/spark.py --events 5e7
 
-Each is `mgoe graph build` in a process of its own, as in `benchmarks/graph.py`: one snapshot of the whole log, one resolution of 100/100;
-Spark's master is `local[2]`. The two graphs have to be identical in every file.
+Each is `mgoe graph build` in a process of its own, as in `benchmarks/graph.py`: one snapshot of the whole
+log, one resolution of 100/100; Spark's master is `local[2]`. The two graphs have to be identical in every
+file.
 
-A line a figure, `{name, value, unit, against, ratio}`, N the events; `against` is the embedded engine, the ratio Spark over it:
+One line per figure, `{name, value, unit, against, ratio}`, N the events; `against` is the embedded engine,
+the ratio Spark over it:
 
-- `graph.spark.seconds.N`: the command, the start of Python and of Java included. `graph.spark.seconds.STAGE.N`: as the build notes them.
+- `graph.spark.seconds.N`: the command, the start of Python and of Java included.
+`graph.spark.seconds.STAGE.N`: as the build notes them.
 - `graph.spark.peak_gib.N`: anonymous memory of all processes together.
-- `graph.spark.python_gib.N`, `graph.spark.jvm_gib.N`: peaks of the processes of Python, and of that of Java; nothing to compare with.
-"""
+- `graph.spark.python_gib.N`, `graph.spark.jvm_gib.N`: peaks of the processes of Python, and of that of Java;
+nothing to compare with."""
 
 from __future__ import annotations
 
@@ -64,7 +68,9 @@ def beside(figure: str, size: str, spark: float, embedded: float, unit: str) -> 
 
 @contextmanager
 def peaks() -> Iterator[dict[str, float]]:
-    """Most anonymous memory, GiB, of the processes of `python` and of the `jvm` that this one starts meanwhile, by kind."""
+    """Most anonymous memory, GiB, of the processes of `python` and of the `jvm` that this one starts
+    meanwhile, by kind.
+    """
     most, stop = {"python": 0.0, "jvm": 0.0}, threading.Event()
 
     def watch() -> None:

@@ -77,7 +77,9 @@ class Training:
     def stepper(self) -> Stepper:
         """Of a fresh model, with the defaults of a fit."""
         settings = TrainingSettings(batch_size=self.batch_size)
-        return Stepper(self.model().train(), settings, STEPS, uses_bfloat16(settings.precision, CPU), ProcessGroup())
+        return Stepper(
+            self.model().train(), settings, STEPS, uses_bfloat16(settings.precision, CPU), ProcessGroup()
+        )
 
     def model(self) -> RankingModel:
         """A fresh model."""
@@ -130,7 +132,9 @@ class Training:
         )
 
     def floor(self, batches: int) -> float:
-        """Seconds of so many steps' `FLOOR` operators, forward and backward, and of copying their macro edges, all else left out."""
+        """Seconds of so many steps' `FLOOR` operators, forward and backward, and of copying their macro
+        edges, all else left out.
+        """
         calls = self.floor_calls()
         node = {"user": self.examples.user[: self.batch_size], "item": self.examples.item[: self.batch_size]}
         edges = [(np.asarray(self.source.latest.arrays[name]), node[side]) for name, side in EDGES.items()]

@@ -4,7 +4,8 @@
 
 A tree is a checkout; what is measured is its `src/mgoe`:
 
-- statements: nodes of the syntax tree that are statements; docstrings, also those of constants, are left out;
+- statements: nodes of the syntax tree that are statements; docstrings, also those of constants, are left
+out;
 - repeated passages: passages of six or more lines that also stand elsewhere, blank lines and imports left
   out; `--repeated` lists them;
 - lines of the median and of the longest module;
@@ -193,7 +194,8 @@ def common(one: list[tuple[int, str]], other: list[tuple[int, str]]) -> int:
     return count
 
 
-# --- In a process of its own, which imports the tree ---------------------------------------------------------
+# --- In a process of its own, which imports the tree
+# ---------------------------------------------------------
 
 
 def in_child(tree: Path, what: str) -> dict[str, int]:

@@ -1,19 +1,20 @@
-"""Do macro nodes recover planted communities, and which settings does that ask for?
+"""Do macro nodes recover planted communities, and which settings does it take?
 
-    python benchmarks/study.py worlds      # by events a node, and by the shape of the log
-    python benchmarks/study.py settings    # rank, power iterations, threshold, scale, macro nodes, sample, rounds
+    python benchmarks/study.py worlds      # by events per node, and by the shape of the log
+    python benchmarks/study.py settings    # rank, power iterations, threshold, scale, macro nodes, sample
     python benchmarks/study.py drift       # when should macro nodes be learned again?
 
-Simulated logs of 100 user and 100 item communities and `--events` events, a million by default; one snapshot, one resolution of 100/100
-unless that is what varies. A figure is the normalised mutual information of macro nodes and communities over all nodes with edges, the mean
-of `--seeds` worlds (two by default).
+Simulated logs of 100 user and 100 item communities and `--events` events, a million by default; one snapshot,
+one resolution of 100/100 unless that varies. A figure is the normalised mutual information of macro nodes and
+communities over all nodes with edges, the mean of `--seeds` worlds (two by default).
 
-A line a figure, `{name, value, unit, against, ratio}`:
+One line per figure, `{name, value, unit, against, ratio}`:
 
-- `study.nmi.SIDE.WORLD.USER_EVENTS`: SIDE user or item; as many events a user, and five times as many an item. `against` is what nodes
-  reach that are placed by their edges to the true communities of the other side.
-- `study.nmi.SIDE.KEY=VALUE`: one setting of the graph is not the default. `against` is what the default gives on the same logs.
-- `study.drift.SHARE`: a graph of the first SHARE of the time, updated with the rest: the drift that it then shows.
+- `study.nmi.SIDE.WORLD.USER_EVENTS`: SIDE is user or item, with so many events per user and five times as
+  many per item. `against` is the value of nodes placed by their edges to the true communities of the other side.
+- `study.nmi.SIDE.KEY=VALUE`: one setting of the graph is not the default. `against` is the default's value on
+  the same logs.
+- `study.drift.SHARE`: a graph of the first SHARE of the time, updated with the rest: the drift that it shows.
   `study.nmi.SIDE.kept.SHARE`: of its macro nodes, against those that `--recluster` learns.
 """
 
@@ -136,7 +137,7 @@ def study_settings(events: float, seeds: int) -> None:
 
 
 def study_drift(events: float, seeds: int) -> None:
-    """A graph of the first part of the time, updated with the rest, against one that is then learned again."""
+    """A graph of the first part of the time, updated with the rest, against one that is learned again."""
     for share in SHARES:
         found = [_drifted(events, seed, share) for seed in range(seeds)]
         line(f"study.drift.{share}", mean(drift for drift, _, _ in found), "1")

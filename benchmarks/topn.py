@@ -1,27 +1,32 @@
-"""Top-N recommendation over the whole catalogue: HR@10 and NDCG@10 of seeded users, models beside popularity, item-kNN, ALS and LightGCN.
+"""Top-N recommendation over the whole catalogue: HR@10 and NDCG@10 of seeded users, models beside
+popularity, item-kNN, ALS and LightGCN.
 
     python benchmarks/topn.py examples/tmall.yaml --set data.log=tmall.parquet --split time
-    python benchmarks/topn.py examples/tmall.yaml --set data.log=tmall.parquet --split leave-last-out --models mgoe mmoe
+    python benchmarks/topn.py examples/tmall.yaml --set data.log=tmall.parquet --split leave-last-out \\
+        --models mgoe mmoe
 
 Two protocols, each with `--queries` users, a thousand by default, and every item of the catalogue ranked:
 
-- `time`: the test window of the configuration. Relevant is what a user does in it; recommenders know the history up to its snapshot, what
-  a model reads. Items that the user knows stay in the list, since people do come back.
-- `leave-last-out`: relevant is the last item of each user; all else is known, the other users' later events included, which is what
-  papers measure and no service could. Items that a user did before leave his list. Models are trained on the log without what was
-  held out, by its own time split, and read a snapshot of all of it.
+- `time`: the test window of the configuration. Relevant is what a user does in it; recommenders know the
+  history up to its snapshot, what a model reads. Items that the user knows stay in the list, since people do
+  come back.
+- `leave-last-out`: relevant is the last item of each user; all else is known, the other users' later events
+  included, which is what papers measure and no service could. Items that a user did before leave his list.
+  Models are trained on the log without what was held out, by its own time split, and read a snapshot of all
+  of it.
 
-Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry: popularity is its column sum,
-item-kNN the cosine of columns, ALS weighted matrix factorisation (Hu, Koren & Volinsky 2008), both of `implicit`, and LightGCN
-(He et al. 2020) three rounds of smoothing with the loss of pairs (`lightgcn.py`). A model's order is by the sum of its tasks'
-probabilities, or by one task's with `--task`, with the sampling of negatives undone in full, by half or not at all. These and the other
-settings (`READINGS`, `GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its snapshot; there too
-`leave-last-out` takes what users know from their lists. A model's scores are kept in memory: 4 bytes a query, item and task.
+Recommenders work on the matrix of users and items of all tasks, `ln(1 + number of events)` an entry:
+popularity is its column sum, item-kNN the cosine of columns, ALS weighted matrix factorisation (Hu, Koren &
+Volinsky 2008), both of `implicit`, and LightGCN (He et al. 2020) three rounds of smoothing with the loss of
+pairs (`lightgcn.py`). A model's order is by the sum of its tasks' probabilities, or by one task's with
+`--task`, with the sampling of negatives undone in full, by half or not at all. These and the other settings
+(`READINGS`, `GRIDS`) are those of the best NDCG@10 on the validation window, by the history up to its
+snapshot; there too `leave-last-out` takes what users know from their lists. A model's scores are kept in
+memory: 4 bytes a query, item and task.
 
-A line a figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over it. Then a line a model and
-recommender, `topn.PROTOCOL.MODEL-minus-RECOMMENDER.METRIC`: the mean difference over users, `against` its standard error, `ratio` how many
-of these it is.
-"""
+One line per figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity's, `ratio` the figure over
+it. Then a line per model and recommender, `topn.PROTOCOL.MODEL-minus-RECOMMENDER.METRIC`: the mean
+difference over users, `against` its standard error, `ratio` how many of these it is."""
 
 from __future__ import annotations
 
@@ -72,13 +77,13 @@ GRIDS: dict[str, Grid] = {
 """Settings that are tried; those of LightGCN are moments of one fit."""
 READINGS: Grid = [{"undone": share} for share in (1, 0.5, 0)]
 """Of one fit of a model: how much of the sampling of negatives is undone."""
-MENDS = {
-    "time": "move the last of split.cuts, so that users do known items after it, or choose --split leave-last-out",
+FIXES = {
+    "time": "move the last of split.cuts, so users do known items after it, or choose --split leave-last-out",
     "leave-last-out": "take a log in which users do more than one item, or choose --split time",
 }
 """By split, what helps where nothing is relevant."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.floating]]
-"""Users (Q,) to a score an item (Q, I)."""
+"""Users (Q,) to one score per item (Q, I)."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ def held_out(user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.boo
 
 
 def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettings:
-    """Write the log without what is held out, an event a row, and return the settings that read it."""
+    """Write the log without what is held out, one event per row, and return the settings that read it."""
     user, item, *_ = history_of(whole)
     table = whole.history.order_by(["time", "user", "item", "task"]).to_pyarrow()
     kept = table.filter(pa.array(~held_out(user, item)))
@@ -196,7 +201,10 @@ def without_last(settings: RunSettings, whole: Prepared, out: Path) -> RunSettin
 
 
 def measure(task: Task, scores: Scores, block: int = 64) -> dict[str, NDArray[np.float64]]:
-    """HR and NDCG at ten, each of shape (Q,). Equal scores share their mean rank; both are NaN where a score is."""
+    """HR and NDCG at ten, each of shape (Q,).
+
+    Equal scores share their mean rank; both are NaN where a score is.
+    """
     hits, gains = [], []
     for start in range(0, len(task.queries), block):
         group = task.queries[start : start + block]
@@ -257,7 +265,7 @@ RECOMMENDERS: dict[str, Recommender] = {
     "als": als,
     "lightgcn": by_graph,
 }
-"""What stands beside the models; popularity first, which all else is held against."""
+"""What stands beside the models; popularity first, which all else is compared with."""
 
 
 def chosen_scores(name: str, make: Recommender, grid: Grid, task: Task, valid: Task, seed: int) -> Scores:
@@ -345,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--task: no task is binary; name the one to order items by, of {', '.join(kinds)}")
     if asked.split == "leave-last-out" and "regression" in kinds.values():
         parser.error(
-            "--split leave-last-out: writes events, which have no values; leave out tasks of the kind regression"
+            "--split leave-last-out: writes events, which have no values; leave out tasks of the kind "
+            "regression"
         )
     if asked.queries < 1:
         parser.error(f"--queries: must be at least 1, found {asked.queries}")
@@ -365,7 +374,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 task = leave_last_out(whole, prepared, asked.queries, asked.seed)
         if len(task.queries) == 0:
             parser.error(
-                f"--split {asked.split}: there must be a user with something to find, found none; {MENDS[asked.split]}"
+                f"--split {asked.split}: there must be a user with something to find, found none; "
+                f"{FIXES[asked.split]}"
             )
         experiments.build(settings, out, prepared, say)
         valid = by_time(prepared, "valid", asked.queries, asked.seed, hide=task.hide)

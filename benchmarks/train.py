@@ -1,29 +1,33 @@
-"""Training: examples a second, where the time of a step goes, and how far others' loops and the bare products are.
+"""Training: examples per second, where the time of a step goes, and how far others' loops and the bare
+products are.
 
-    python benchmarks/train.py                           # 1 M users, 200 k items; needs the packages of the extra `bench`
-    python benchmarks/train.py --work runs/bench --keep  # the log and its graphs take minutes to make; they are used again
+    python benchmarks/train.py                           # 1 M users, 200 k items; needs the extra `bench`
+    python benchmarks/train.py --work runs/bench --keep  # keep the log and its graphs, which take minutes
     python benchmarks/train.py --no-peers                # without torch-rechub and DeepCTR-Torch
 
-Log and graphs are simulated (`benchmarks/prepared.py`); a batch has 4096 rows. `paper` is `mgoe-paper` at K = 100 and width 32, two tasks,
-no recents; `default` is `mgoe` on the graph that a run builds by default. One thread is one core, which feeds and computes by turns. All
-but the rivals train as `mgoe train` does: row-wise tables, bf16 where the processor multiplies it; shuffled, gathered, checked, clipped.
-What is compared runs in turn within one run, and medians count.
+Log and graphs are simulated (`benchmarks/prepared.py`); a batch has 4096 rows. `paper` is `mgoe-paper` at K
+= 100 and width 32, two tasks, no recents; `default` is `mgoe` on the graph that a run builds by default. One
+thread is one core, which feeds and computes by turns. All but the peers train as `mgoe train` does: row-wise
+tables, bf16 where the processor multiplies it; shuffled, gathered, checked, clipped. What is compared runs
+in turn within one run, and medians count.
 
-A line a figure, `{name, value, unit, against, ratio}`:
+One line per figure, `{name, value, unit, against, ratio}`:
 
-- `train.step_vs_rowwise_dense_adam`: examples a second of `paper`, against the same model behind a data loader over rows, with dense Adam
-  (`benchmarks/rivals.py`); ratio ours over theirs.
-- `train.vs_torch_rechub_mmoe`, `train.vs_deepctr_torch_mmoe`: our MMoE against theirs of the same size, on the same examples; ratio
-  likewise.
-- `train.mgoe_samples_per_s`: `paper`, one thread. `....two_cores`: one thread, and a core that feeds. `....two_threads`: both compute.
-  `train.default_samples_per_s`, likewise: `default`. Ratio to one thread. `....one_member`: `default` with `members: 1`, one thread, in
-  turn with `default`; ratio to it.
-- `train.share.MODEL.STAGE`: of the time for a row, with one thread: `feeding`, `forward`, `backward` (and clipping), `optimiser`.
+- `train.step_vs_rowwise_dense_adam`: examples per second of `paper`, against the same model behind a data
+  loader over rows, with dense Adam (`benchmarks/peers.py`); ratio ours over theirs.
+- `train.vs_torch_rechub_mmoe`, `train.vs_deepctr_torch_mmoe`: our MMoE against theirs of the same size, on
+  the same examples; ratio likewise.
+- `train.mgoe_samples_per_s`: `paper`, one thread. `....two_cores`: one thread, and a core that feeds.
+  `....two_threads`: both compute. `train.default_samples_per_s`, likewise: `default`. Ratio to one thread.
+  `....one_member`: `default` with `members: 1`, one thread, in turn with `default`; ratio to it.
+- `train.share.MODEL.STAGE`: of the time for a row, with one thread: `feeding`, `forward`, `backward` (and
+clipping), `optimiser`.
 - `train.step_samples_per_s.MODEL`: the step alone, its batches ready, one thread.
-- `train.floor_samples_per_s`: of `paper`, the matrix products and look-ups alone, on tensors of the same shapes and types, and the rows of
-  its macro edges copied as they are stored. `train.floor_ratio`: floor over `train.mgoe_samples_per_s`.
-- `train.feed_rows_per_s`: batches of `paper` without a step, examples in memory, one thread; `....disk`: in their file; `....default`: of
-  `default`, in memory. Against the step alone; ratio feed over step.
+- `train.floor_samples_per_s`: of `paper`, the matrix products and look-ups alone, on tensors of the same
+  shapes and types, and the rows of its macro edges copied as they are stored. `train.floor_ratio`: floor
+  over `train.mgoe_samples_per_s`.
+- `train.feed_rows_per_s`: batches of `paper` without a step, examples in memory, one thread; `....disk`: in
+  their file; `....default`: of `default`, in memory. Against the step alone; ratio feed over step.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import rivals
+from benchmarks import peers
 from benchmarks.measure import ROUNDS, in_turn, line
 from benchmarks.prepared import Made, made
 from benchmarks.steps import Training
@@ -52,7 +56,7 @@ from mgoe.models import resolve
 USERS, EXAMPLES = 1e6, 2_000_000
 BATCH = 4096
 EPOCH, COMPARED = 100, 20
-"""Batches of an epoch of ours, and of one that a rival runs too."""
+"""Batches of an epoch of ours, and of one that a peer runs too."""
 PAPER = resolve(
     ModelSettings(
         name="paper",
@@ -63,9 +67,9 @@ PAPER = resolve(
 )
 DEFAULT = resolve("mgoe")
 ONE_MEMBER = resolve(ModelSettings(name="one_member", base="mgoe", options={"members": 1}))
-MMOE = resolve(ModelSettings(name="mmoe", base="mmoe", inputs=("ids",), options={"width": rivals.WIDTH // 2}))
+MMOE = resolve(ModelSettings(name="mmoe", base="mmoe", inputs=("ids",), options={"width": peers.WIDTH // 2}))
 """A node's row has the width times the tasks."""
-PEERS = {"torch_rechub": rivals.torch_rechub, "deepctr_torch": rivals.deepctr_torch}
+PEERS = {"torch_rechub": peers.torch_rechub, "deepctr_torch": peers.deepctr_torch}
 PLACES = {"": (1, 1), ".two_cores": (1, 2), ".two_threads": (2, 2)}
 """Threads and cores, by the ends of names."""
 
@@ -106,9 +110,9 @@ def computing(threads: int, cores: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def compare(name: str, ours: Training, rival: rivals.Epoch, rounds: int) -> None:
-    """Examples a second of our epochs and of a rival's."""
-    runs = {"ours": ours.epoch, "theirs": rival.run}
+def compare(name: str, ours: Training, peer: peers.Epoch, rounds: int) -> None:
+    """Examples per second of our epochs and of a baseline's."""
+    runs = {"ours": ours.epoch, "theirs": peer.run}
     for run in runs.values():
         run()
     took = in_turn(runs, rounds)
@@ -129,7 +133,7 @@ def compare_rowwise(plan: Plan) -> None:
     compare(
         "step_vs_rowwise_dense_adam",
         ours,
-        rivals.rowwise_dense_adam(ours.model(), inputs, plan.batch_size),
+        peers.rowwise_dense_adam(ours.model(), inputs, plan.batch_size),
         plan.rounds,
     )
 
@@ -138,12 +142,15 @@ def compare_peers(plan: Plan) -> None:
     """MMoE, ours and theirs."""
     for name, peer in PEERS.items():
         ours = plan.training(MMOE, "plain", COMPARED)
-        rival = peer(ours.examples, ours.spec.n_users + 1, ours.spec.n_items + 1, plan.batch_size)
-        compare(f"vs_{name}_mmoe", ours, rival, plan.rounds)
+        peer = peer(ours.examples, ours.spec.n_users + 1, ours.spec.n_items + 1, plan.batch_size)
+        compare(f"vs_{name}_mmoe", ours, peer, plan.rounds)
 
 
 def measure(plan: Plan, name: str, training: Training) -> tuple[float, float]:
-    """Rates of a model and the shares of its stages. Returns examples a second of whole training and of the step alone, on one thread."""
+    """Rates of a model and the shares of its stages.
+
+    Returns examples per second of whole training and of the step alone, on one thread.
+    """
 
     def placed(threads: int, cores: int) -> float:
         with computing(threads, cores):
@@ -211,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     options = _parser().parse_args(arguments)
     if options.peers:
-        rivals.require_peers()
+        peers.require_peers()
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,16 @@
-"""A graph a task instead of one that merges them: what merging brings to the experts of mgoe.
+"""One graph per task instead of a merged one: what merging brings to the experts of mgoe.
 
-    python benchmarks/unmerged.py examples/tmall.yaml --set data.log=tmall.parquet --set seeds=[0,1,2] --out runs/unmerged
+    python benchmarks/unmerged.py examples/tmall.yaml --set data.log=tmall.parquet \\
+        --set seeds=[0,1,2] --out runs/unmerged
 
-Each task has a macro graph of its own, built of its events alone: other macro nodes, other edges. The expert of a task reads the edges
-of its task's graph where in mgoe all read those of the merged one, as aggregates and as numbers, so that both have as many parameters.
-What else a model reads (counts, pair history, sketch, target edges) stays that of the merged graph.
+Each task has a macro graph of its own, built of its events alone: other macro nodes, other edges. The expert
+of a task reads the edges of its task's graph where in mgoe all read those of the merged one, as aggregates
+and as numbers, so that both have as many parameters. What else a model reads (counts, pair history, sketch,
+target edges) stays that of the merged graph.
 
-A line a figure, test split, mean over seeds: `unmerged.TASK.METRIC`, `against` being mgoe's and `ratio` the figure over it; then
-`unmerged.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and GAUC, and its 95 % interval, `.low` and `.high`.
-"""
+One line per figure, test split, mean over seeds: `unmerged.TASK.METRIC`, `against` being mgoe's and `ratio`
+the figure over it; then `unmerged.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and
+GAUC, and its 95 % interval, `.low` and `.high`."""
 
 from __future__ import annotations
 
@@ -134,7 +136,9 @@ class Unmerged(MGOE):
 def graphs_of_tasks(
     settings: RunSettings, prepared: Prepared, merged: MacroGraph, out: Path
 ) -> list[MacroGraph]:
-    """A graph of each task's events, with the codes of users and items of all, and macro nodes as many as the merged graph's."""
+    """A graph of each task's events, with the codes of users and items of all, and macro nodes as many as
+    the merged graph's.
+    """
     graphs = []
     for task, name in enumerate(settings.task_names):
         source = source_of(settings, prepared)
@@ -180,7 +184,7 @@ def parsed(about: str | None, arguments: Sequence[str] | None) -> argparse.Names
 
 @contextmanager
 def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepared, MacroGraph]]:
-    """What was asked, the folder, and what lies in it once examples are prepared and the graph is built."""
+    """What was asked, the folder, and what it holds once examples are prepared and the graph is built."""
     use_cores()
     settings = load_settings(asked.config, asked.sets)
     with tempfile.TemporaryDirectory() as temporary:

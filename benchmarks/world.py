@@ -74,7 +74,8 @@ class World:
 
 @contextmanager
 def simulated(work: Path, events: float, keep: bool, sets: Sequence[str] = ()) -> Iterator[World]:
-    """A log of about so many events below `work`. One that lies there is taken as it is; a new one is removed after, unless it is kept.
+    """A log of about so many events below `work`. An existing one is reused; a new one is removed after,
+    unless it is kept.
 
     Args:
         work: Where its folder goes.
@@ -116,7 +117,8 @@ class Build:
 
 @contextmanager
 def built(world: World, graph: Mapping[str, Any], keep: bool = False) -> Iterator[Build]:
-    """Build the graph of a log by the command, in a process of its own; the output is removed after, unless it is kept.
+    """Build the graph of a log by the command, in a process of its own; the output is removed after, unless
+    it is kept.
 
     Args:
         world: The log.
@@ -150,7 +152,9 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
-    """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left out."""
+    """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left
+    out.
+    """
     finest = graph.latest.resolutions[-1]
     macro: dict[Side, NDArray[np.int32]] = {"user": finest.user_macro, "item": finest.item_macro}
     return _agreement(
@@ -159,7 +163,9 @@ def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
 
 
 def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
-    """`agreement` of nodes placed by their edges to the true communities of the other side: about the best there is."""
+    """`agreement` of nodes placed by their edges to the true communities of the other side: about the best
+    there is.
+    """
     truth, scores = communities(simulation, graph), graph.fixed_scores
     k = {side: int(truth[side].max()) + 1 for side in SIDES}
     rows = PairRows.by_user(graph.folder(-1)).some(None)

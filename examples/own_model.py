@@ -1,7 +1,8 @@
 """A model of your own beside MGOE: a cross network (DCN-V2, arXiv 2008.13535) in forty lines.
 
-A model is a class: its switches (`Options`), its layers, and `logits` for a batch. Loss, missing labels, regression tasks, position
-bias, sparse tables, training, comparison and the bundle come from `RankingModel` and the rest of the library. Name it by its import path:
+A model is a class: its switches (`Options`), its layers, and `logits` for a batch. Loss, missing labels,
+regression tasks, position bias, sparse tables, training, comparison and the bundle come from `RankingModel`
+and the rest of the library. Name it by its import path:
 
     models:
       - mgoe

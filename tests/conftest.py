@@ -64,7 +64,7 @@ def finished(small: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def exposures(world: Path) -> RunSettings:
-    """Settings of a run on the exposure log: context, position, a sample space, a regression, a side table."""
+    """Settings of a run on the exposure log: context, position, sample space, regression, side table."""
     return make_settings(
         {
             "data": {

@@ -1,4 +1,6 @@
-"""The benchmark runs on a log of twenty thousand events, prints what it says, and its rivals compute what the library does."""
+"""The benchmark runs on a log of twenty thousand events, prints what it says, and its peers compute what the
+library does.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,10 @@ def test_every_figure_of_a_build_has_its_line(
     of_stages = {
         f"{figure}.{stage}" for figure in ("seconds", "stage_events_per_s", "peak_gib") for stage in stages
     }
-    rivals = {
+    peers = {
         f"kernels.seconds.{stage}" for stage in ("scores_and_1st_order", "sketch", "clusters", "2nd_order")
     }
-    assert set(found) == {f"graph.{name}.2e4" for name in whole | compared | of_stages | rivals}
+    assert set(found) == {f"graph.{name}.2e4" for name in whole | compared | of_stages | peers}
     assert all(figure["value"] > 0 for figure in found.values())
     for name in ("floor_seconds", "vs_kernels"):
         assert found[f"graph.{name}.2e4"]["against"] > 0
@@ -72,8 +74,8 @@ def test_every_figure_of_a_build_has_its_line(
 def test_every_comparison_has_its_line(work: Path, capsys: pytest.CaptureFixture[str]):
     graph.main(["--macgnn", "5e4", "--more", "1e5", "--rounds", "1", "--work", str(work)])
     found = lines(capsys.readouterr().out)
-    rival = {f"graph.vs_macgnn_preparation{part}.5e4" for part in ("", "_last_fifth")}
-    assert set(found) == rival | {f"graph.seconds_added.{what}.1e5" for what in ("resolution", "snapshot")}
+    peer = {f"graph.vs_macgnn_preparation{part}.5e4" for part in ("", "_last_fifth")}
+    assert set(found) == peer | {f"graph.seconds_added.{what}.1e5" for what in ("resolution", "snapshot")}
     assert all(figure["against"] > 0 for figure in found.values())
 
 
@@ -153,7 +155,7 @@ def test_sizes():
     ]
 
 
-def test_rivals_run_in_turn_and_medians_count():
+def test_peers_run_in_turn_and_medians_count():
     order: list[str] = []
     seconds = iter([1.0, 10, 30, 3, 2, 20])
 
@@ -170,7 +172,8 @@ def test_rivals_run_in_turn_and_medians_count():
 
 def test_memory_of_a_child_counts_its_children():
     holds = "import time; a = bytearray(200 << 20); time.sleep(.5)"
-    starts = f"import subprocess, sys; {holds.split(';')[1]}; subprocess.run([sys.executable, '-c', '{holds}']); print('done')"
+    child = f"subprocess.run([sys.executable, '-c', '{holds}'])"
+    starts = f"import subprocess, sys; {holds.split(';')[1]}; {child}; print('done')"
     spent = measure.child("-c", starts)
     assert spent.output == "done\n"
     assert 400 / 1024 <= spent.anonymous_gib < 500 * 2**20 / measure.GIB

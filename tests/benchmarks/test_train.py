@@ -1,4 +1,6 @@
-"""The benchmark of training runs on a log of a thousand users, prints what it says, and its rivals are of our size and learn."""
+"""The benchmark of training runs on a log of a thousand users, prints what it says, and its peers are of our
+size and learn.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks import prepared, rivals, steps, train
+from benchmarks import peers, prepared, steps, train
 from tests.benchmarks.test_graph_benchmark import lines
 
 USERS, EXAMPLES, BATCH = 1000, 30_000, 256
 with_peers = pytest.mark.skipif(
-    any(importlib.util.find_spec(module) is None for module in rivals.PACKAGES),
+    any(importlib.util.find_spec(module) is None for module in peers.PACKAGES),
     reason="the extra `bench` is not installed",
 )
 
@@ -108,12 +110,12 @@ def test_the_rowwise_loop_trains_the_same_model(log: prepared.Made):
     training = plan(log).training(train.PAPER, "plain", 20)
     inputs = next(training.feed().batches(len(training.examples)))
     model = training.model()
-    rival = rivals.rowwise_dense_adam(model, inputs, BATCH)
-    collated = next(iter(DataLoader(rivals.Rows(inputs), len(training.examples))))
+    peer = peers.rowwise_dense_adam(model, inputs, BATCH)
+    collated = next(iter(DataLoader(peers.Rows(inputs), len(training.examples))))
     with torch.no_grad():
         ours, theirs = training.model().loss(inputs)[0], model.loss(collated)[0]
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
-    assert rival.run() > 0
+    assert peer.run() > 0
     assert not model.tables()
     with torch.no_grad():
         assert float(model.loss(inputs)[0]) < float(ours)
@@ -124,21 +126,19 @@ def test_the_rowwise_loop_trains_the_same_model(log: prepared.Made):
 def test_a_peer_is_of_our_size_and_learns(peer: str, log: prepared.Made, capfd: pytest.CaptureFixture[str]):
     training = plan(log).training(train.MMOE, "plain", 100)
     examples, spec = training.examples, training.spec
-    rival = train.PEERS[peer](examples, spec.n_users + 1, spec.n_items + 1, BATCH)
+    peer = train.PEERS[peer](examples, spec.n_users + 1, spec.n_items + 1, BATCH)
     ours = training.model()
-    tables = rivals.WIDTH * (spec.n_users + spec.n_items + 2)
+    tables = peers.WIDTH * (spec.n_users + spec.n_items + 2)
     assert sum(table.numel() for table in ours.tables()) == tables
-    assert rivals.parameters(rival.model) - tables == pytest.approx(
-        rivals.parameters(ours) - tables, rel=0.05
-    )
-    before = [parameter.detach().clone() for parameter in rival.model.parameters()]
-    assert rival.run() > 0
-    assert all(not torch.equal(old, new) for old, new in zip(before, rival.model.parameters(), strict=True))
+    assert peers.parameters(peer.model) - tables == pytest.approx(peers.parameters(ours) - tables, rel=0.05)
+    before = [parameter.detach().clone() for parameter in peer.model.parameters()]
+    assert peer.run() > 0
+    assert all(not torch.equal(old, new) for old, new in zip(before, peer.model.parameters(), strict=True))
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_missing_peer_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(rivals.PACKAGES, "no_such_module", "no-such-package")
+    monkeypatch.setitem(peers.PACKAGES, "no_such_module", "no-such-package")
     with pytest.raises(
         SystemExit,
         match=r"need .*no-such-package, found no such package; `pip install 'mgoe\[bench\]'`.*--no-peers",

@@ -24,9 +24,14 @@ from tests.models.batches import make_spec, random_batch
 
 @up_to(20)
 @given(
-    tasks=st.integers(1, 3), members=st.integers(1, 2), seed=st.integers(0, 99), second=st.booleans(), shared=st.booleans(),
-    mask=st.booleans(), knots=st.sampled_from([(), (0.5,), (-1.0, 0.0, 1.0)]),
-)  # fmt: skip
+    tasks=st.integers(1, 3),
+    members=st.integers(1, 2),
+    seed=st.integers(0, 99),
+    second=st.booleans(),
+    shared=st.booleans(),
+    mask=st.booleans(),
+    knots=st.sampled_from([(), (0.5,), (-1.0, 0.0, 1.0)]),
+)
 def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(
     tasks, members, seed, second, shared, mask, knots
 ):

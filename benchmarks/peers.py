@@ -1,9 +1,10 @@
-"""Others' training loops, each over the same examples: a data loader over rows with dense Adam, torch-rechub's MMoE, DeepCTR-Torch's MMoE.
+"""Others' training loops, each over the same examples: a data loader over rows with dense Adam,
+torch-rechub's MMoE, DeepCTR-Torch's MMoE.
 
-A peer's model has the width and the layers of ours (two experts of 128-64, a linear gate a task, towers of 64-32) and reads user and item
-by rows of 32; its loader, loop and Adam are its own. In the peers' favour: no weight decay and no penalty on embeddings, which are passes
-over all rows that their defaults make at each step, and no metric while training. torch-rechub's layers have a batch normalisation each.
-"""
+A peer's model has the width and the layers of ours (two experts of 128-64, a linear gate a task, towers of
+64-32) and reads user and item by rows of 32; its loader, loop and Adam are its own. In the peers' favour: no
+weight decay and no penalty on embeddings, which are passes over all rows that their defaults make at each
+step, and no metric while training. torch-rechub's layers have a batch normalisation each."""
 
 from __future__ import annotations
 
@@ -66,14 +67,18 @@ def require_peers() -> None:
     """Stop with the command that brings what is missing."""
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        bring = f"`pip install 'mgoe[bench]'`, or `pip install --no-deps {' '.join(missing)}`, which leaves torch as it is"
+        bring = (
+            f"`pip install 'mgoe[bench]'`, or `pip install --no-deps {' '.join(missing)}`, which keeps torch"
+        )
         raise SystemExit(
-            f"peers: need {', '.join(missing)}, found no such package; {bring}, or leave the peers out with --no-peers"
+            f"peers: need {', '.join(missing)}, found no such package; {bring}, or leave the peers out with "
+            "--no-peers"
         )
 
 
 def rowwise_dense_adam(model: RankingModel, inputs: dict[str, Tensor], batch_size: int) -> Epoch:
-    """The same model as most loops would train it: examples collated row by row, gradients and Adam over whole tables, float32.
+    """The same model as most loops would train it: examples collated row by row, gradients and Adam over
+    whole tables, float32.
 
     Args:
         model: Its tables are made dense.
@@ -156,7 +161,9 @@ def deepctr_torch(examples: Examples, users: int, items: int, batch_size: int) -
 
 
 def _keep_offline() -> None:
-    """Import DeepCTR-Torch, which starts a thread that asks the network for a newer one, and let the thread find no network."""
+    """Import DeepCTR-Torch, which starts a thread that asks the network for a newer one, and let the thread
+    find no network.
+    """
     before = set(threading.enumerate())
     with mock.patch("requests.get", side_effect=OSError), redirect_stdout(io.StringIO()):
         _module("deepctr_torch")
