@@ -564,7 +564,7 @@ def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
         assert_refused(mgoe("init", log), "log.parquet", f"at least 4 rows, found {few}", "add more rows")
     events.head(50)[["timestamp", "item_id"]].assign(user_id=7, done="click").to_parquet(log)
     assert_refused(
-        mgoe("init", log), "needs a user and an item", "user_id, done hold one value alone, so add more rows"
+        mgoe("init", log), "needs a user and an item", "user_id, done hold a single value, so add more rows"
     )
     events.to_parquet(log)
     (tmp_path / "mine.yaml").write_text("mine")

@@ -102,17 +102,17 @@ ROWS = {
     "broken id": (
         change(EVENTS, "item_id", [1.5]),
         RUN,
-        r"column 'item_id': an id held as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
+        r"column 'item_id': an id stored as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
     ),
     "infinite id": (
         change(EVENTS, "item_id", [np.inf]),
         RUN,
-        r"an id held as a float must be a whole number below 2\^53, found 'inf' in row 3",
+        r"an id stored as a float must be a whole number below 2\^53, found 'inf' in row 3",
     ),
     "broken decimal id": (
         EVENTS.assign(item_id=[Decimal("7.50"), *[Decimal("7.00")] * 23]),
         RUN,
-        r"column 'item_id': an id held as a decimal must be a whole number, found '7.50' in row 1; write ids as integers or strings",
+        r"column 'item_id': an id stored as a decimal must be a whole number, found '7.50' in row 1; write ids as integers or strings",
     ),
     "id of no type": (
         EVENTS.assign(user_id=True),
@@ -131,7 +131,7 @@ ROWS = {
             ["soon"],
         ),
         RUN,
-        r"column 'timestamp': a time must be given and readable .*, found 'soon' in row 3; mend or leave out",
+        r"column 'timestamp': a time must be given and readable .*, found 'soon' in row 3; fix or leave out",
     ),
     "missing time": (
         change(EVENTS, "timestamp", [None, None, None]),
@@ -173,9 +173,9 @@ ROWS = {
     "time of another unit": (
         change(EVENTS, "timestamp", [253402300799]),
         RUN,
-        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, where most are s; mend or leave",
+        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, where most are s; fix or leave",
     ),
-    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
+    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found only a header; name another file"),
     "behaviour of no type": (
         EVENTS.assign(behavior=1.5),
         RUN,
@@ -184,7 +184,7 @@ ROWS = {
     "task never happens": (
         EVENTS.replace({"behavior": {"buy": "buys"}}),
         RUN,
-        r"every task must happen: found none of 'buy' in column 'behavior'; did you mean 'buys'\?; mend tasks.buy",
+        r"every task must happen: found none of 'buy' in column 'behavior'; did you mean 'buys'\?; fix tasks.buy",
     ),
     "one user": (
         EVENTS.assign(user_id=7),
@@ -204,7 +204,7 @@ ROWS = {
     "label always": (
         SHOWN.assign(clicked=True),
         RUN_SHOWN,
-        r"click always happens: found 1 in all 36 rows with a label; leave it out or mend the column",
+        r"click always happens: found 1 in all 36 rows with a label; leave it out or fix the column",
     ),
     "label all missing": (
         SHOWN.assign(clicked=pd.Series([None] * 36, dtype=float)),
@@ -260,7 +260,7 @@ ROWS = {
     "infinite feature": (
         change(SHOWN, "price", [np.inf]),
         RUN_SHOWN,
-        r"column 'price': a numeric feature must be finite .*, found 'inf' in row 3; mend the column",
+        r"column 'price': a numeric feature must be finite .*, found 'inf' in row 3; fix the column",
     ),
     "feature of no type": (
         SHOWN.assign(price="dear"),
@@ -285,7 +285,7 @@ ROWS = {
     "position for an unknown place": (
         change(SHOWN, "place", [100_000, 999_999_999]),
         RUN_SHOWN,
-        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; mend the column or drop `data.position`",
+        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; fix the column or drop `data.position`",
     ),
 }
 
@@ -328,7 +328,7 @@ def test_csv_rows_that_break_a_columns_type_are_named(tmp_path):
     (tmp_path / "long.csv").write_text("\n".join(long) + "\n")
     message = refusal_of(logs.event_settings(data={"log": str(tmp_path / "long.csv")}), tmp_path)
     assert (
-        f"column 'user_id': the values before are BIGINT, found 'oops' in line {len(long)}; mend that row"
+        f"column 'user_id': the values before are BIGINT, found 'oops' in line {len(long)}; fix that row"
         in message
     )
 
@@ -392,7 +392,7 @@ def test_buckets_without_negatives_are_refused_and_few_are_told(tmp_path):
 def test_times_outside_what_counts(tmp_path):
     settings = logs.event_settings(data={"start": "2021-01-01"})
     found = refusal(EVENTS, settings, tmp_path)
-    assert "some rows must lie between data.start and data.end, found none of 24 from 2021-01-01" in found
+    assert "some rows must be between data.start and data.end, found none of 24 from 2021-01-01" in found
     second = logs.event_settings(data={"bucket": "1s", "time_unit": "s"})
     assert "bucket numbers must fit 32 bits, found 15787908010" in refusal(
         EVENTS.assign(timestamp=EVENTS.timestamp * 10), second, tmp_path

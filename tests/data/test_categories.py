@@ -9,7 +9,7 @@ import pytest
 
 from mgoe.config import FeatureSettings
 from mgoe.data import connect
-from mgoe.data.fit import fit_encoders, read_feature
+from mgoe.data.features import fit_encoders, read_feature
 from mgoe.errors import DataError
 
 READ = {
@@ -64,6 +64,6 @@ def test_what_is_read_is_known_again(kind: str, several: bool, tmp_path: Path):
 def test_moments_and_times_are_no_categories(kind: str, several: bool, tmp_path: Path):
     with pytest.raises(
         DataError,
-        match=r"log, column 'value': a category must be no moment and no time, found .*; convert it to text",
+        match=r"log, column 'value': a category must not be a time, found .*; convert it to text",
     ):
         codes(tmp_path, kind, (REFUSED[kind],), several)

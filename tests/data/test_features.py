@@ -82,7 +82,7 @@ def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
         (
             SIDE.assign(id=[1, 0, 1, 1]),
             FEATURES,
-            r"side.parquet, column 'id': a side table has one row an id, found 1 in 3 rows; keep one of each",
+            r"side.parquet, column 'id': a side table has one row per id, found 1 in 3 rows; keep one of each",
         ),
         (
             SIDE.assign(id=[1, 0, None, 4]),
@@ -108,12 +108,12 @@ def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
         (
             SIDE,
             [{"name": "kinds"}],
-            r"column 'kinds': a categorical feature holds one value a row .* found the type array<int64>",
+            r"column 'kinds': a categorical feature holds one value per row .* found the type array<int64>",
         ),
         (
             SIDE,
             [{"name": "age", "kind": "multi"}],
-            r"column 'age': a several-valued feature is a list or a string cut at its separator, found the type float64",
+            r"column 'age': a several-valued feature is a list or a string split at its separator, found the type float64",
         ),
     ],
 )
@@ -195,13 +195,13 @@ def test_what_was_fitted_is_found_whatever_blanks_are_around_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "values", "rule"),
     [
-        ("tags", [1, 2], "must be lists, or strings cut at its separator, found int64; convert it"),
+        ("tags", [1, 2], "must be lists, or strings split at its separator, found int64; convert it"),
         ("tags", [[["a"]], [["b"]]], "must be lists, or strings .* found list<item: list<item: string>>"),
         ("tags", [{"a": 1}, {"a": 2}], "must be lists, or strings .* found struct"),
-        ("tags", [b"\xff", b"a"], "bytes must be UTF-8, or the 16 of a UUID in every row, found"),
-        ("city", [["Kyiv"], ["Kyiv"]], "must be one value a row, found list<item: string>; convert it"),
-        ("city", [{"a": 1}, {"a": 2}], "must be one value a row, found struct"),
-        ("city", [b"\xff", b"a"], "bytes must be UTF-8, or the 16 of a UUID in every row, found"),
+        ("tags", [b"\xff", b"a"], "bytes must be UTF-8, or the 16 bytes of a UUID in every row, found"),
+        ("city", [["Kyiv"], ["Kyiv"]], "must be one value per row, found list<item: string>; convert it"),
+        ("city", [{"a": 1}, {"a": 2}], "must be one value per row, found struct"),
+        ("city", [b"\xff", b"a"], "bytes must be UTF-8, or the 16 bytes of a UUID in every row, found"),
     ],
 )
 def test_values_of_another_shape_are_refused(name, values, rule):

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pyarrow import csv
 
 from mgoe.data import connect, open_log, prepare
-from mgoe.data.columns import read_time
 from mgoe.data.log import stage
 from mgoe.data.paths import files_of
+from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_times import microseconds
@@ -292,7 +292,7 @@ def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
     con = connect(tmp_path)
     with pytest.raises(
         DataError,
-        match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; mend",
+        match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; fix",
     ):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
 

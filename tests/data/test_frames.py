@@ -51,7 +51,7 @@ def test_a_frame_is_the_file_it_would_be_written_to(kind: str, tmp_path: Path):
 def test_what_is_no_table_is_refused(table: Any):
     with pytest.raises(
         DataError,
-        match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; m",
+        match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; (convert|fix)",
     ):
         as_table(table)
 

@@ -86,7 +86,7 @@ def test_bytes_are_text_or_refused(raw):
     except UnicodeDecodeError:
         with pytest.raises(
             DataError,
-            match=r"users: bytes must be UTF-8, or the 16 of a UUID in every row, found bytes that are no UTF-8",
+            match=r"users: bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that are not UTF-8",
         ):
             to_arrow(raw, "users")
         return

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from mgoe.data.columns import read_time
+from mgoe.data.times import read_time
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("ns")], ids=str)

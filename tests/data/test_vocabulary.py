@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import Vocabulary, columns, to_arrow, without
+from mgoe.data import Vocabulary, arrow, to_arrow
 from mgoe.errors import DataError
 
 kinds = st.sampled_from(
@@ -130,18 +130,18 @@ def test_who_is_forgotten_has_an_id_of_nobody_and_the_others_keep_theirs(data, k
     type_, values = kind
     ids = data.draw(st.lists(values, unique=True, min_size=1))
     codes = data.draw(st.lists(st.integers(0, len(ids) - 1)))
-    left = without(Vocabulary(pa.array(ids, type_)), np.array(codes, np.int64))
+    left = Vocabulary(pa.array(ids, type_)).without(np.array(codes, np.int64))
     assert [left.ids([code])[0].as_py() for code in range(len(ids)) if code not in codes] == [
         one for code, one in enumerate(ids) if code not in codes
     ]
-    again = without(Vocabulary(pa.array(ids, type_)), np.unique(np.array(codes, np.int64)))
+    again = Vocabulary(pa.array(ids, type_)).without(np.unique(np.array(codes, np.int64)))
     assert left.ids(np.arange(left.size)) == again.ids(np.arange(left.size))
     if pa.types.is_string(type_):
-        assert all(left.ids([code])[0].as_py() == f"forgotten user, code {code}" for code in codes)
+        assert all(left.ids([code])[0].as_py() == f"forgotten user, index {code}" for code in codes)
 
 
 def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "MOST_TEXT", 8)
+    monkeypatch.setattr(arrow, "MOST_TEXT", 8)
     ids = pa.chunked_array([["a", "b"], ["c"]])
     made = Vocabulary(ids)
     assert made.ids([0]).type == pa.large_string()
@@ -150,7 +150,7 @@ def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch)
         assert vocabulary.type == pa.string()
         assert vocabulary.indices(ids).tolist() == [0, 1, 2]
         assert vocabulary.ids([2, 0]).to_pylist() == ["c", "a"]
-        assert without(vocabulary, np.array([1])).indices(["a", "b", "c"]).tolist() == [0, -1, 2]
+        assert vocabulary.without(np.array([1])).indices(["a", "b", "c"]).tolist() == [0, -1, 2]
 
 
 @pytest.mark.parametrize(

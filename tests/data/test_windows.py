@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mgoe.config import SplitSettings, dump_settings, make_settings
-from mgoe.data.windows import make_cuts, microseconds
+from mgoe.data.times import microseconds
+from mgoe.data.windows import make_cuts
 from mgoe.errors import DataError
 
 DAY = 18_262  # 2020-01-01

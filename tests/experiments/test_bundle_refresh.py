@@ -35,7 +35,7 @@ from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.bundle_refresh import _later
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.serving import Event, EventLog, EventReader, Consumer, LiveNodes, every, open_events
+from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.log import START
 from tests.effort import SOAK, up_to
 from tests.graph.histories import contents, differences

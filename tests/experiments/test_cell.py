@@ -12,9 +12,8 @@ from numpy.testing import assert_allclose
 
 from mgoe.config import make_settings
 from mgoe.data import ExampleFile, Examples, join
-from mgoe.data.examples import read_examples
 from mgoe.experiments import cell as cell_module
-from tests.data.test_stream import check_same, example_file
+from tests.data.test_example_file import check_same, example_file
 
 
 def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: pytest.MonkeyPatch):
@@ -51,7 +50,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
 
 def test_a_share_of_streamed_rows_is_in_memory_where_it_fits_alone(tmp_path: Path):
     with example_file([100] * 3) as file:
-        whole, path = read_examples(file.path, file.tasks), tmp_path / "fit" / "sample.parquet"
+        whole, path = file.read(), tmp_path / "fit" / "sample.parquet"
         want = cell_module.sampled(whole, 0.5, 7, path, memory=1.0)
         assert isinstance(want, Examples)
         assert not path.exists()

@@ -31,7 +31,7 @@ from mgoe._util.files import atomic_folder, sha256, write_json, write_text
 from mgoe.bundle.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
-from mgoe.data.columns import is_list
+from mgoe.data.arrow import is_list
 from mgoe.errors import BundleError
 from mgoe.features import FeatureSpec, Source, View
 from mgoe.graph import MacroGraph

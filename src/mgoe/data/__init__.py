@@ -1,20 +1,22 @@
 """What a log is: opening, checking, splitting by time, examples and history.
 
-Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` width, `H` aggregate width, `R` recents, `E` distinct
-pairs, `N` examples.
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` width, `H` aggregate width, `R`
+recent neighbours, `E` distinct pairs, `N` examples.
 """
 
+from mgoe.data.arrow import to_arrow
+from mgoe.data.events import task_masks
+from mgoe.data.example_file import ExampleFile
 from mgoe.data.examples import SPLITS, Examples, Split, join
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
+from mgoe.data.history import WholeLog, whole_log
 from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spark, place_of
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
 from mgoe.data.side import SideFeatures
-from mgoe.data.stream import ExampleFile
-from mgoe.data.vocabulary import Vocabulary, to_arrow, without
-from mgoe.data.whole import WholeLog, whole_log
+from mgoe.data.vocabulary import Vocabulary
 
 __all__ = [
     "SPLITS",
@@ -37,7 +39,7 @@ __all__ = [
     "place_of",
     "prepare",
     "profile",
+    "task_masks",
     "to_arrow",
     "whole_log",
-    "without",
 ]

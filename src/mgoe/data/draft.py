@@ -1,4 +1,5 @@
-"""Writing a guessed configuration as a person would: short, with a comment where there is something to say."""
+"""Writing a guessed configuration as a person would: short, with comments where something needs
+explaining."""
 
 from __future__ import annotations
 
@@ -11,22 +12,21 @@ import yaml
 from numpy.typing import NDArray
 
 from mgoe.config import SplitSettings
-from mgoe.data.columns import read_time
-from mgoe.data.expr import Table
-from mgoe.data.roles import Column
+from mgoe.data.checks import Table, only_row
+from mgoe.data.times import read_time
 from mgoe.data.windows import bucket_of, make_cuts, moment_of
 from mgoe.errors import DataError
 
 BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
-"""Seconds of each."""
+"""Seconds of each length of a bucket."""
 CUTS: tuple[list[float], ...] = (
     [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
     [0.3, 0.45, 0.6, 0.7, 0.8, 0.9],
     [0.4, 0.55, 0.7, 0.85],
     [0.4, 0.6, 0.8],
 )
-"""Tried from the first, until no window is empty."""
-_WIDTH = 44  # where comments start
+"""Tried in this order, until no window is empty."""
+_WIDTH = 44  # column at which comments start
 
 
 @dataclass
@@ -38,9 +38,9 @@ class Draft:
         behavior: Column of an event log.
         tasks: Name to its behaviour or label column, weakest first.
         amounts: Tasks among these that are regressions.
-        rare: Behaviours that are no task, with their rows.
+        rare: Behaviours that do not become tasks, with their rows.
         position, weight: Columns of an exposure log.
-        context: Other columns of an exposure log, which may be features.
+        context: Other columns of an exposure log, which may be features, and the kind of feature.
     """
 
     user: str
@@ -52,17 +52,17 @@ class Draft:
     rare: dict[str, int] = field(default_factory=dict)
     position: str | None = None
     weight: str | None = None
-    context: list[Column] = field(default_factory=list)
+    context: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How large the log is and how it lies in time.
+class _Size:
+    """How large the log is, and how its rows are spread over time.
 
     Args:
-        rows, users, items: How many.
-        bucket: A length that suits the log's span.
-        buckets: Those with rows, rising. Shape (b,).
+        rows, users, items: Their numbers.
+        bucket: A bucket length that suits the log's span.
+        buckets: Buckets with rows, rising. Shape (b,).
         counts: Rows in each. Shape (b,).
         done: Rows in each with a task done. Shape (b,).
     """
@@ -76,47 +76,20 @@ class Measure:
     done: NDArray[np.int64]
 
 
-def measure(draft: Draft, source: Table, place: str) -> Measure:
-    """Count a log by time."""
-    moment = read_time(source[draft.time], draft.time, "auto", place)
-    happened = (
-        ibis.literal(True)
-        if draft.behavior
-        else ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
-    )
-    sizes = {
-        "users": source[draft.user].nunique(),
-        "items": source[draft.item].nunique(),
-        "low": moment.min(),
-        "high": moment.max(),
-    }
-    off_midnight = (moment % (BUCKETS["1d"] * 1_000_000) != 0).sum()
-    held = source.aggregate(rows=source.count(), off=off_midnight, **sizes).to_pyarrow().to_pylist()[0]
-    seconds = (held["high"] - held["low"]) / 1e6
-    bucket = (
-        "1d"
-        if not held["off"]
-        else next((name for name, length in BUCKETS.items() if seconds >= 30 * length), "1s")
-    )
-    timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
-    grouped = (
-        timed.filter(timed.bucket.notnull())
-        .group_by("bucket")
-        .aggregate(n=ibis._.count(), done=ibis._.happened.sum())
-    )
-    columns = grouped.order_by("bucket").to_pyarrow()
-    buckets, counts, done = (
-        columns[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
-    )
-    return Measure(held["rows"], held["users"], held["items"], bucket, buckets, counts, done)
+def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -> str:
+    """Return the configuration as YAML.
 
-
-def write_draft(paths: Sequence[str], draft: Draft, log: Measure) -> str:
-    """The configuration as YAML."""
+    Args:
+        paths: The log's paths.
+        draft: What was guessed.
+        source: The log.
+        place: What the log is, for messages.
+    """
+    size = _measure(draft, source, place)
     lines = [
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),
         ("#   mgoe run THIS.yaml --out runs/first", ""),
-        *_data_lines(paths, draft, log),
+        *_data_lines(paths, draft, size),
         ("tasks:", "weakest to strongest"),
         *((f"  - {_task(draft, name, value)}", "") for name, value in draft.tasks.items()),
     ]
@@ -124,60 +97,82 @@ def write_draft(paths: Sequence[str], draft: Draft, log: Measure) -> str:
         shown = ", ".join(f"{value} ({n:,})" for value, n in list(draft.rare.items())[:8])
         lines.append((f"  # left out as too rare: {shown}", ""))
     cuts = "share of the positives before each; the last window is test, the one before valid"
-    lines += [("split:", ""), (f"  cuts: {_cuts(log)}", cuts)]
+    lines += [("split:", ""), (f"  cuts: {_cuts(size)}", cuts)]
     if draft.behavior is not None:
         lines += [("negatives:", ""), ("  ratio: 3", "for each positive")]
     lines += [("models: [mgoe, shared-bottom, mmoe]", "the first one is served"), ("seeds: [0]", "")]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 
 
-def _data_lines(paths: Sequence[str], draft: Draft, log: Measure) -> list[tuple[str, str]]:
-    span = f"{moment_of(int(log.buckets[0]), log.bucket)} to {moment_of(int(log.buckets[-1]), log.bucket)}"
+def _measure(draft: Draft, source: Table, place: str) -> _Size:
+    moment = read_time(source[draft.time], draft.time, "auto", place)
+    day = BUCKETS["1d"] * 1_000_000
+    held = only_row(
+        source.aggregate(
+            rows=source.count(),
+            users=source[draft.user].nunique(),
+            items=source[draft.item].nunique(),
+            low=moment.min(),
+            high=moment.max(),
+            off_midnight=(moment % day != 0).sum(),
+        )
+    )
+    if held["off_midnight"]:
+        span = (held["high"] - held["low"]) / 1e6
+        bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
+    else:
+        bucket = "1d"
+    if draft.behavior:
+        happened = ibis.literal(True)
+    else:
+        happened = ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
+    timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
+    grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
+    counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket").to_pyarrow()
+    buckets, counts, done = (
+        counted[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
+    )
+    return _Size(held["rows"], held["users"], held["items"], bucket, buckets, counts, done)
+
+
+def _data_lines(paths: Sequence[str], draft: Draft, size: _Size) -> list[tuple[str, str]]:
+    first, last = (moment_of(int(size.buckets[place]), size.bucket) for place in (0, -1))
+    log = paths[0] if len(paths) == 1 else list(paths)
     lines = [
         ("data:", ""),
-        (f"  log: {_yaml(paths[0] if len(paths) == 1 else list(paths))}", f"{log.rows:,} rows, {span}"),
-        (f"  user: {_yaml(draft.user)}", f"{log.users:,} users"),
-        (f"  item: {_yaml(draft.item)}", f"{log.items:,} items"),
+        (f"  log: {_yaml(log)}", f"{size.rows:,} rows, {first} to {last}"),
+        (f"  user: {_yaml(draft.user)}", f"{size.users:,} users"),
+        (f"  item: {_yaml(draft.item)}", f"{size.items:,} items"),
         (f"  time: {_yaml(draft.time)}", ""),
     ]
     if draft.behavior is not None:
-        lines.append(
-            (
-                f"  behavior: {_yaml(draft.behavior)}",
-                "what happened; negatives are sampled from the same bucket",
-            )
-        )
-    lines.append((f"  bucket: {log.bucket}", "of time; no example reads an event of its own bucket"))
-    top = int(log.counts.argmax())
-    share = log.counts[top] / log.counts.sum()
-    if share > 0.08 and len(log.counts) >= 30:
-        at = moment_of(int(log.buckets[top]), log.bucket)
-        lines.append(
-            (f"  # end: {at}", f"{at} alone holds {share:.0%} of the rows; cut it off if it is no usual day")
-        )
+        comment = "what happened; negatives are sampled from the same bucket"
+        lines.append((f"  behavior: {_yaml(draft.behavior)}", comment))
+    lines.append((f"  bucket: {size.bucket}", "of time; no example reads an event of its own bucket"))
+    top = int(size.counts.argmax())
+    share = size.counts[top] / size.counts.sum()
+    if share > 0.08 and len(size.counts) >= 30:
+        at = moment_of(int(size.buckets[top]), size.bucket)
+        comment = f"{at} alone holds {share:.0%} of the rows; cut it off if it is not a usual day"
+        lines.append((f"  # end: {at}", comment))
     if draft.position is not None:
         lines.append((f"  position: {_yaml(draft.position)}", "where it was shown: a bias in training only"))
     if draft.weight is not None:
         lines.append((f"  weight: {_yaml(draft.weight)}", "of a row in the loss"))
     if draft.context:
-        lines.append(
-            (
-                "  # context:",
-                "features of an exposure: keep what is known when it is shown, never what follows from it",
-            )
-        )
+        comment = "features of an exposure: keep what is known when it is shown, never what follows from it"
+        lines.append(("  # context:", comment))
         lines += [
-            (f"  #   - {{name: {_yaml(column.name)}, kind: {_feature(column)}}}", "")
-            for column in draft.context
+            (f"  #   - {{name: {_yaml(name)}, kind: {kind}}}", "") for name, kind in draft.context.items()
         ]
     return lines
 
 
-def _cuts(log: Measure) -> list[float]:
-    held = log.done > 0
+def _cuts(size: _Size) -> list[float]:
+    held = size.done > 0
     for cuts in CUTS:
         try:
-            make_cuts(SplitSettings(cuts=cuts), log.bucket, log.buckets[held], log.done[held])
+            make_cuts(SplitSettings(cuts=cuts), size.bucket, size.buckets[held], size.done[held])
         except DataError:
             continue
         return cuts
@@ -191,10 +186,6 @@ def _task(draft: Draft, name: str, value: str) -> str:
     return f"{{name: {_yaml(name)}, label: {_yaml(value)}{kind}}}"
 
 
-def _feature(column: Column) -> str:
-    return {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
-
-
 def _yaml(value: object) -> str:
-    """A value as it stands inside a line of YAML."""
+    """Return a value as it is written inside a line of YAML."""
     return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=1_000_000).strip()[1:-1]

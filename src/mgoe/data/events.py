@@ -1,137 +1,141 @@
-"""Event logs: what happened, one behaviour a row. Negatives are sampled."""
+"""Event logs: what happened, one behaviour per row. Negatives are sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
-from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from mgoe._util.tables import batches
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
-from mgoe.data.examples import ExampleWriter
-from mgoe.data.expr import Table
+from mgoe.data.checks import Expr, Table
+from mgoe.data.example_file import ExampleWriter
 from mgoe.data.negatives import Pools, blocks, sample_negatives
-from mgoe.data.schema import Log
 from mgoe.errors import DataError
 
 BLOCK = 4_000_000
-"""Positives and draws at once."""
+"""Positives and draws in memory at once."""
 LARGEST = 1_000_000
-"""Positives at once, however few draws each has."""
+"""Positives in memory at once, however few draws each has."""
 
 
-def task_events(log: Log, settings: RunSettings) -> tuple[Table, dict[str, int]]:
-    """The rows whose behaviour does a task, with `code`, the bit mask of the tasks that it does; and the count of every other behaviour.
+def task_masks(settings: RunSettings) -> dict[str, int]:
+    """Return the mask of the tasks that each behaviour does: bit t is set for task t.
 
-    Raises:
-        DataError: A behaviour that a task names never happens.
+    In an exposure log each task is a behaviour of its own name.
     """
-    table = log.table
-    counted = table.group_by("behavior").aggregate(n=ibis._.count()).order_by("behavior").to_pyarrow()
-    counts = dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
-    masks = behavior_masks(counts, settings, log.place)
-    code = ibis.cases(
-        *((table.behavior == behavior, ibis.literal(mask, "int32")) for behavior, mask in masks.items())
-    )
-    events = table.filter(table.behavior.isin(list(masks))).mutate(code=code).drop("behavior")
-    return events, {behavior: count for behavior, count in counts.items() if behavior not in masks}
+    masks: dict[str, int] = {}
+    for t, task in enumerate(settings.tasks):
+        for behavior in task.done_by if settings.form == "events" else [task.name]:
+            masks[behavior] = masks.get(behavior, 0) | 1 << t
+    return masks
 
 
-def behavior_masks(
-    counts: Mapping[str, int], settings: RunSettings, place: str, every_task: bool = True
-) -> dict[str, int]:
-    """Which tasks each behaviour does, as bits.
+def check_behaviors(counts: Mapping[str, int], settings: RunSettings, place: str) -> None:
+    """Refuse a log in which a behaviour that a task names never happens.
 
     Args:
         counts: Rows of each behaviour in the log.
-        settings: Of the run.
+        settings: Settings of the run.
         place: What the log is, for messages.
-        every_task: Whether each has to happen.
 
     Raises:
-        DataError: A behaviour that a task names never happens, and has to.
+        DataError: A behaviour never happens.
     """
-    for task in settings.tasks if every_task else ():
+    for task in settings.tasks:
         for behavior in task.done_by:
             if behavior not in counts:
-                found = f"found none of {behavior!r} in column {settings.data.behavior!r}{did_you_mean(behavior, list(counts))}"
-                raise DataError(place, f"every task must happen: {found}; mend tasks.{task.name}.behaviors")
-    return task_bits(settings)
+                hint = did_you_mean(behavior, list(counts))
+                raise DataError(
+                    place,
+                    f"every task must happen: found none of {behavior!r} in column "
+                    f"{settings.data.behavior!r}{hint}; "
+                    f"fix tasks.{task.name}.behaviors",
+                )
 
 
-def task_bits(settings: RunSettings) -> dict[str, int]:
-    """The tasks that each behaviour does, as bits. In an exposure log each task is a behaviour of its own name."""
-    bits: dict[str, int] = {}
-    for t, task in enumerate(settings.tasks):
-        for behavior in task.done_by if settings.form == "events" else [task.name]:
-            bits[behavior] = bits.get(behavior, 0) | 1 << t
-    return bits
+def behavior_counts(rows: Table) -> dict[str, int]:
+    """Return the number of rows of each behaviour."""
+    counted = rows.group_by("behavior").aggregate(n=rows.count()).order_by("behavior").to_pyarrow()
+    return dict(zip(counted["behavior"].to_pylist(), counted["n"].to_pylist(), strict=True))
 
 
-def task_history(coded: Table, tasks: int) -> Table:
-    """One row an event and task. Columns user, item, time, bucket, task."""
-    return ibis.union(
-        *(
-            coded.filter((coded.code & 1 << t) != 0).select(
-                "user", "item", "time", "bucket", task=ibis.literal(t, "int64").cast("int8")
-            )
-            for t in range(tasks)
+def with_task_mask(rows: Table, masks: Mapping[str, int]) -> Table:
+    """Return the rows whose behaviour does a task, with `task_mask` in place of `behavior`."""
+    mask = ibis.cases(
+        *((rows.behavior == behavior, ibis.literal(m, "int32")) for behavior, m in masks.items())
+    )
+    return rows.filter(rows.behavior.isin(list(masks))).mutate(task_mask=mask).drop("behavior")
+
+
+def rows_per_task(rows: Table, key: Expr, masks: Mapping[Any, int]) -> Table:
+    """Return one row per event and task, with `task` as int8: an event that does several tasks is repeated.
+
+    Args:
+        rows: The events.
+        key: A column of the events.
+        masks: The mask of the tasks that an event does, by its value of `key`.
+    """
+    parts, rest = [], dict(masks)
+    while rest:  # once where every behaviour does one task
+        weakest = {value: (mask & -mask).bit_length() - 1 for value, mask in rest.items()}
+        task = ibis.cases(
+            *((key == value, ibis.literal(t, "int64")) for value, t in weakest.items()), else_=0
         )
-    )
+        task = task.cast("int8")
+        parts.append(rows.filter(key.isin(list(rest))).mutate(task=task))
+        rest = {value: mask & (mask - 1) for value, mask in rest.items() if mask & (mask - 1)}
+    return ibis.union(*parts) if len(parts) > 1 else parts[0]
 
 
-def positives(con: Backend, coded: Table) -> Table:
-    """Events of a user on an item in a bucket as one row, with the union of their codes."""
-    return con.create_table(
-        "positives",
-        coded.group_by(["bucket", "user", "item"]).aggregate(code=coded.code.bit_or().cast("int32")),
-    )
+def positives(rows: Table) -> Table:
+    """Return the events of a user on an item in a bucket as one row, with the union of their task masks."""
+    masks = rows.task_mask.bit_or().cast("int32")
+    return rows.group_by(["bucket", "user", "item"]).aggregate(task_mask=masks)
 
 
 def write_event_examples(
     found: Table,
     buckets: NDArray[np.int64],
     counts: NDArray[np.int64],
-    first: int,
-    last: int,
-    settings: NegativeSettings,
-    tasks: int,
+    cuts: NDArray[np.int32],
+    settings: RunSettings,
     writer: ExampleWriter,
 ) -> None:
-    """Positives and their sampled negatives, block by block of whole buckets, of a long one some users at a time.
+    """Write positives and their sampled negatives, in blocks of whole buckets; a long bucket in parts of
+    whole users.
 
     Args:
-        found: What `positives` made.
+        found: What `positives` returned.
         buckets: Buckets with positives, rising. Shape (b,).
         counts: Positives in each. Shape (b,).
-        first: The last bucket that has no examples.
-        last: The last bucket of training examples.
-        settings: Of the negatives.
-        tasks: Their number.
+        cuts: Bucket number of each cut: the first has no examples before it, the last but one ends training.
+        settings: Settings of the run.
         writer: Where the examples go.
     """
-    size = max(1, min(LARGEST, BLOCK // (1 + settings.ratio)))
-    training, judged = (buckets > first) & (buckets <= last), buckets > last
-    for part, drawn in ((training, settings.of_training), (judged, settings)):
+    negatives, tasks = settings.negatives, len(settings.tasks)
+    size = max(1, min(LARGEST, BLOCK // (1 + negatives.ratio)))
+    training, evaluated = (buckets > cuts[0]) & (buckets <= cuts[-2]), buckets > cuts[-2]
+    for part, sampling in ((training, negatives.of_training), (evaluated, negatives)):
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
             if counts[part][low:high].sum() < 2 * size:
-                _write(rows.to_pyarrow(), drawn, tasks, writer)
+                _write(rows.to_pyarrow(), sampling, tasks, writer)
                 continue
             whole, before = rows.select("item", "bucket").to_pyarrow(), 0
-            pools = Pools.of(whole["item"].to_numpy(), whole["bucket"].to_numpy(), drawn.distribution)
+            pools = Pools.of(whole["item"].to_numpy(), whole["bucket"].to_numpy(), sampling.distribution)
             for some in _whole_users(batches(rows), size):
-                _write(some, drawn, tasks, writer, pools, before)
+                _write(some, sampling, tasks, writer, pools, before)
                 before += len(some)
 
 
 def _whole_users(ordered: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Rows in pieces of about so many, none of which cuts a user of a bucket."""
+    """Yield rows in parts of about `size` that keep the rows of a user in a bucket together."""
     held: list[pa.RecordBatch] = []
     for batch in (part[start : start + size] for part in ordered for start in range(0, len(part), size)):
         held.append(batch)
@@ -155,16 +159,11 @@ def _write(
     pools: Pools | None = None,
     before: int = 0,
 ) -> None:
-    user, item, bucket, code = (
-        block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "code")
-    )
+    names = "user", "item", "bucket", "task_mask"
+    user, item, bucket, done = (block[name].to_numpy().astype(np.int64) for name in names)
     source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
-    users, items, all_buckets = (
-        np.concatenate([user, user[source]]),
-        np.concatenate([item, drawn]),
-        np.concatenate([bucket, bucket[source]]),
-    )
-    codes = np.concatenate([code, np.zeros(len(source), np.int64)])
-    order = np.lexsort((codes == 0, items, users, all_buckets))
-    labels = (codes[order, None] >> np.arange(tasks) & 1).astype(np.float32)
-    writer.write(users[order], items[order], all_buckets[order], labels)
+    user, item, bucket = np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]]
+    task_mask = np.r_[done, np.zeros(len(source), np.int64)]
+    order = np.lexsort((task_mask == 0, item, user, bucket))
+    labels = (task_mask[order, None] >> np.arange(tasks) & 1).astype(np.float32)
+    writer.write(user[order], item[order], bucket[order], labels)

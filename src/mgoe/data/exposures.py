@@ -1,4 +1,4 @@
-"""Exposure logs: one row a shown item, a label column a task. Used as they are; a label becomes history when it is known."""
+"""Exposure logs: one row per item shown, one label column per task, used as they are."""
 
 from __future__ import annotations
 
@@ -10,113 +10,88 @@ import pyarrow as pa
 
 from mgoe._util.tables import batches
 from mgoe.config import RunSettings, seconds
-from mgoe.data.examples import ExampleWriter
-from mgoe.data.expr import Expr, Table
-from mgoe.data.features import FeatureEncoders
-from mgoe.data.fit import longest
-from mgoe.data.schema import Log
-from mgoe.data.windows import bucket_of, within
+from mgoe.data.checks import Expr, Table, only_row
+from mgoe.data.example_file import ExampleWriter
+from mgoe.data.features import FeatureEncoders, longest
+from mgoe.data.times import within
+from mgoe.data.windows import bucket_of
 from mgoe.errors import DataError
 
 
-def check_labels(log: Log, settings: RunSettings) -> Table:
-    """The log's rows, unless a task never or always happens.
+def check_labels(rows: Table, settings: RunSettings, place: str) -> None:
+    """Refuse a log in which a task never or always happens.
 
     Raises:
-        DataError: Its labels are all missing, or all the same.
+        DataError: A task's labels are all missing, or all the same.
     """
     for task in settings.tasks:
-        label = log.table[f"label_{task.name}"]
-        held = (
-            log.table.aggregate(n=label.count(), low=label.min(), high=label.max())
-            .to_pyarrow()
-            .to_pylist()[0]
-        )
-        place = f"{log.place}, column {task.label!r}"
+        label = rows[f"label_{task.name}"]
+        held = only_row(rows.aggregate(n=label.count(), low=label.min(), high=label.max()))
+        where = f"{place}, column {task.label!r}"
         if not held["n"]:
             raise DataError(
-                place,
-                f"task {task.name} needs labels, found every row null; name another column or leave the task out",
+                where,
+                f"task {task.name} needs labels, found every row null; name another column or leave the task "
+                "out",
             )
         if held["low"] == held["high"]:
-            often = (
-                "never happens"
-                if held["high"] == 0
-                else "always happens"
-                if task.kind == "binary"
-                else "never varies"
-            )
-            found = f"found {held['low']:g} in all {held['n']} rows with a label"
+            often = "always happens" if task.kind == "binary" else "never varies"
             raise DataError(
-                place,
-                f"a task must happen in some rows and not in others, {task.name} {often}: {found}; leave it out or mend the column",
+                where,
+                f"a task must happen in some rows and not in others, "
+                f"{task.name} {often if held['high'] else 'never happens'}: "
+                f"found {held['low']:g} in all {held['n']} rows with a label; leave it out or fix the column",
             )
-    return log.table
 
 
-def label_history(coded: Table, settings: RunSettings) -> Table:
-    """One row a task done, at the moment it was known. Columns user, item, time, bucket, task."""
+def label_history(rows: Table, settings: RunSettings) -> Table:
+    """Return one row per task done, at the moment it was known: user, item, time, task, bucket."""
     parts = []
     for t, task in enumerate(settings.tasks):
-        done = coded.filter(coded[f"label_{task.name}"] > 0)
-        known = (
-            done[f"known_{task.name}"]
-            if task.known_at is not None
-            else done.time + seconds(task.delay) * 1_000_000
-        )
+        done = rows.filter(rows[f"label_{task.name}"] > 0)
+        delayed = done.time + seconds(task.delay) * 1_000_000
+        known = delayed if task.known_at is None else done[f"known_{task.name}"]
         parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
     history: Table = ibis.union(*parts) if len(parts) > 1 else parts[0]
     history = within(history, None, settings.data.end)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 
 
-def any_positive(table: Table, settings: RunSettings) -> Expr:
-    """Whether a row has a label above 0."""
-    return ibis.or_(*(table[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks))
+def any_positive(rows: Table, settings: RunSettings) -> Expr:
+    """Return whether a row has a label above 0."""
+    return ibis.or_(*(rows[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks))
 
 
 def write_exposure_examples(
-    coded: Table, settings: RunSettings, first: int, context: FeatureEncoders, writer: ExampleWriter
+    rows: Table, settings: RunSettings, first: int, context: FeatureEncoders, writer: ExampleWriter
 ) -> None:
-    """Every exposure after the first cut as an example, sorted so that the log's order changes nothing.
+    """Write every exposure after the first cut as an example, in an order that does not depend on the log's.
 
     Args:
-        coded: Rows with codes in place of ids.
-        settings: Of the run.
-        first: The last bucket that has no examples.
+        rows: Rows with indices in place of ids.
+        settings: Settings of the run.
+        first: The last bucket without examples.
         context: Encoders of the context features.
         writer: Where the examples go.
     """
-    rows = coded.filter(coded.bucket > first)
+    rows = rows.filter(rows.bucket > first)
     labels = [f"label_{task.name}" for task in settings.tasks]
-    keys = [
-        rows.bucket,
-        rows.user,
-        rows.item,
-        any_positive(rows, settings).desc(),
-        *(rows[label].fill_null(-1).desc() for label in labels),
-    ]
-    ordered = rows.order_by(
-        [*keys, *(name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels))]
-    )
-    several = [
-        feature for feature in context.features if feature.kind == "multi"
-    ]  # a file has one width, which suits its longest row
-    context = replace(
-        context,
-        lengths={feature.name: longest(rows[f"context_{feature.name}"], feature) for feature in several},
-    )
-    for batch in batches(ordered):
+    keys = [rows.bucket, rows.user, rows.item, any_positive(rows, settings).desc()]
+    keys += [rows[label].fill_null(-1).desc() for label in labels]
+    rest = [name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels)]
+    # a file has one width per several-valued feature, that of its longest row
+    several = [feature for feature in context.features if feature.kind == "multi"]
+    lengths = {feature.name: longest(rows[f"context_{feature.name}"], feature) for feature in several}
+    context = replace(context, lengths=lengths)
+    for batch in batches(rows.order_by([*keys, *rest])):
         columns = {name: batch.column(name) for name in batch.schema.names}
-        encoded = context.encode(
-            {feature.name: columns[f"context_{feature.name}"] for feature in context.features}, len(batch)
-        )
+        given = {feature.name: columns[f"context_{feature.name}"] for feature in context.features}
         writer.write(
             *(_numpy(columns[name]) for name in ("user", "item", "bucket")),
             labels=np.stack([_numpy(columns[label]) for label in labels], axis=1).astype(np.float32),
             weight=_numpy(columns["weight"]) if "weight" in columns else None,
             position=_numpy(columns["position"]) if "position" in columns else None,
-            context=encoded,
+            context=context.encode(given, len(batch)),
         )
 
 

@@ -1,41 +1,47 @@
-"""Encoders of features: categories to codes, numbers to standard scores. The same at preparation and at prediction."""
+"""Encoders of features: categories to indices, numbers to standard scores. The same at preparation and
+prediction."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute
 
+from mgoe._util.tables import batches
 from mgoe.config import FeatureSettings
-from mgoe.data.columns import is_text, to_arrow
+from mgoe.data.arrow import is_text, one_array, pc, texts, to_arrow
+from mgoe.data.checks import Check, Expr, Table
+from mgoe.data.columns import read_numeric, wrong_type
 from mgoe.data.vocabulary import Vocabulary
-from mgoe.errors import DataError
-
-pc: Any = compute  # most of its functions are made at import, out of a type checker's sight
+from mgoe.errors import ConfigError, DataError
 
 LONGEST = 50
-"""Categories of a several-valued feature that are kept a row; the rest are cut off, the unknown before the known."""
+"""Categories kept per row of a several-valued feature; the rest are cut off, unknown ones before known
+ones."""
 _FILE = "features.json"
 
 
 @dataclass(frozen=True)
 class FeatureEncoders:
-    """What turns columns into arrays, fitted once.
+    """Turn columns into arrays; fitted once, with `fit_encoders`.
 
-    A category has a code from 1; 0 stands for the missing, the rare and the unseen.
+    A category has an index from 1; 0 stands for missing, rare and unseen ones.
 
     Args:
-        features: Which there are.
+        features: The features.
         vocabularies: Of categorical and several-valued features, by name.
-        lengths: Columns of several-valued features at least, by name: the most categories of a row that they were fitted on.
-        moments: Mean and deviation, by name of numeric features.
+        lengths: Least number of columns of several-valued features, by name: the most categories in a row
+            that they were fitted on.
+        moments: Mean and standard deviation of numeric features, by name.
     """
 
     features: tuple[FeatureSettings, ...] = ()
@@ -45,22 +51,27 @@ class FeatureEncoders:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Codes of each categorical or several-valued feature, the unknown counted."""
+        """Number of indices of each categorical or several-valued feature, including the unknown one."""
         return {name: vocabulary.size + 1 for name, vocabulary in self.vocabularies.items()}
 
     def names(self, kind: str) -> list[str]:
-        """Features of one kind, in the settings' order."""
+        """Return the features of one kind, in the order of the settings."""
         return [feature.name for feature in self.features if feature.kind == kind]
 
     def encode(self, columns: Mapping[str, Any], n: int) -> dict[str, NDArray]:
-        """Encode columns by feature name; one that is not given is unknown in every row.
+        """Encode columns by feature name; a feature without a column is unknown in every row.
 
         Args:
-            columns: From a list, NumPy, pandas, polars or Arrow, each of n rows; others than the features are not read.
-            n: Rows.
+            columns: Lists, NumPy arrays, pandas or polars series, or Arrow arrays, each of n rows. Columns
+                that are not features are ignored.
+            n: Number of rows.
 
         Returns:
-            Codes int64 (n,), several-valued codes int64 (n, L) with -1 at the pad, and under `numeric` standard scores float32 (n, F).
+            Indices int64 (n,), several-valued indices int64 (n, L) padded with -1, and under `numeric`
+            standard scores float32 (n, F).
+
+        Raises:
+            DataError: A column has another number of rows, or values that its feature cannot have.
         """
         given = {
             feature.name: to_arrow(columns[feature.name], f"feature {feature.name!r}")
@@ -71,27 +82,26 @@ class FeatureEncoders:
             if len(values) != n:
                 raise DataError(
                     f"feature {name!r}",
-                    f"must have a value for each of {n} rows, found {len(values)}; give null where it is unknown",
+                    f"must have a value for each of {n} rows, found {len(values)}; give null where it is "
+                    "unknown",
                 )
-        encoded: dict[str, NDArray] = {}
-        for feature in self.features:
-            if feature.kind != "numeric":
-                encoded[feature.name] = self._encode_categories(feature, given.get(feature.name), n)
-        numeric = self.names("numeric")
-        if numeric:
-            encoded["numeric"] = np.stack(
-                [self._standardise(name, given.get(name), n) for name in numeric], axis=1
-            )
+        encoded: dict[str, NDArray] = {
+            feature.name: self._encode_categories(feature, given.get(feature.name), n)
+            for feature in self.features
+            if feature.kind != "numeric"
+        }
+        if numeric := self.names("numeric"):
+            scores = [self._standardise(name, given.get(name), n) for name in numeric]
+            encoded["numeric"] = np.stack(scores, axis=1)
         return encoded
 
     def save(self, folder: Path) -> None:
-        """Write a folder of one JSON and one vocabulary a feature."""
+        """Write a folder with one JSON file and one vocabulary per feature."""
         folder.mkdir(parents=True, exist_ok=True)
         for k, vocabulary in enumerate(self.vocabularies.values()):
             vocabulary.save(folder / f"categories-{k}.parquet")
-        features = [feature.model_dump(mode="json") for feature in self.features]
         held = {
-            "features": features,
+            "features": [feature.model_dump(mode="json") for feature in self.features],
             "categories": list(self.vocabularies),
             "lengths": dict(self.lengths),
             "moments": dict(self.moments),
@@ -102,12 +112,10 @@ class FeatureEncoders:
     def load(cls, folder: Path) -> FeatureEncoders:
         """Read what `save` wrote."""
         held = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        files = {name: folder / f"categories-{k}.parquet" for k, name in enumerate(held["categories"])}
         return cls(
             features=tuple(FeatureSettings.model_validate(feature) for feature in held["features"]),
-            vocabularies={
-                name: Vocabulary.load(folder / f"categories-{k}.parquet")
-                for k, name in enumerate(held["categories"])
-            },
+            vocabularies={name: Vocabulary.load(file) for name, file in files.items()},
             lengths=held["lengths"],
             moments={name: (mean, std) for name, (mean, std) in held["moments"].items()},
         )
@@ -115,40 +123,33 @@ class FeatureEncoders:
     def _encode_categories(
         self, feature: FeatureSettings, values: pa.Array | None, n: int
     ) -> NDArray[np.int64]:
+        several = feature.kind == "multi"
         try:
-            if feature.kind == "multi":
-                return self._encode_multi(feature, values, n)
-            return (
-                np.zeros(n, np.int64)
-                if values is None
-                else self.vocabularies[feature.name].indices(values) + 1
-            )
+            if several:
+                return self._encode_several(feature, values, n)
+            if values is None:
+                return np.zeros(n, np.int64)
+            return self.vocabularies[feature.name].indices(values) + 1
         except pa.ArrowException:
             rule = (
-                "must be lists, or strings cut at its separator"
-                if feature.kind == "multi"
-                else "must be one value a row"
+                "must be lists, or strings split at its separator" if several else "must be one value per row"
             )
-            raise DataError(
-                f"feature {feature.name!r}",
-                f"{rule}, found {None if values is None else values.type}; convert it",
-            ) from None
+            found = None if values is None else values.type
+            raise DataError(f"feature {feature.name!r}", f"{rule}, found {found}; convert it") from None
 
-    def _encode_multi(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
+    def _encode_several(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
         if values is None or pa.types.is_null(values.type):
             return np.full((n, self.lengths[feature.name]), -1, np.int64)
-        row, flat = flatten(values, feature)
-        codes, counts = self.vocabularies[feature.name].indices(flat) + 1, np.bincount(row, minlength=n)
-        longest = int(counts.max(initial=0))
-        if longest > LONGEST:
-            order = np.lexsort(
-                ((codes == 0) & (counts[row] > LONGEST), row)
-            )  # what is cut off is unknown before it is known
-            row, codes = row[order], codes[order]
-        padded = np.full((n, max(self.lengths[feature.name], min(longest, LONGEST))), -1, np.int64)
+        row, flat = _flattened(values, feature)
+        indices, counts = self.vocabularies[feature.name].indices(flat) + 1, np.bincount(row, minlength=n)
+        most = int(counts.max(initial=0))
+        if most > LONGEST:  # unknown categories last, so that they are cut off first
+            order = np.lexsort(((indices == 0) & (counts[row] > LONGEST), row))
+            row, indices = row[order], indices[order]
+        padded = np.full((n, max(self.lengths[feature.name], min(most, LONGEST))), -1, np.int64)
         place = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
         kept = place < padded.shape[1]
-        padded[row[kept], place[kept]] = codes[kept]
+        padded[row[kept], place[kept]] = indices[kept]
         return padded
 
     def _standardise(self, name: str, values: pa.Array | None, n: int) -> NDArray[np.float32]:
@@ -161,21 +162,136 @@ class FeatureEncoders:
                 f"feature {name!r}", f"must be numbers, found {values.type}; convert it"
             ) from None
         mean, std = self.moments[name]
-        with np.errstate(
-            over="ignore"
-        ):  # beyond float32 is infinite, and unknown as what is infinite already
+        with np.errstate(over="ignore"):  # a score beyond float32 becomes infinite, and so unknown
             scores = ((numbers - mean) / std).astype(np.float32)
         return np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def flatten(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int64], pa.Array]:
-    """The categories of a several-valued column one after the other, and the row of each; empty and null ones are left out."""
+def _flattened(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int64], pa.Array]:
+    """Return the row of each category of a several-valued column, and the category; empty and null ones are
+    left out."""
     if is_text(values.type):
         values = pc.split_pattern(values, feature.separator)
     row, flat = pc.list_parent_indices(values), pc.list_flatten(values)
     if is_text(flat.type):
-        flat = pc.utf8_trim(flat, characters=" \t\n\r\v\f")  # what the engine trims where encoders are fitted
+        flat = pc.utf8_trim(flat, characters=" \t\n\r\v\f")  # as the engine trims where encoders are fitted
         held = pc.fill_null(pc.not_equal(flat, ""), False)
     else:
         held = pc.is_valid(flat)
     return row.filter(held).to_numpy(zero_copy_only=False).astype(np.int64), flat.filter(held)
+
+
+def check_names(features: Sequence[FeatureSettings], key: str) -> None:
+    """Refuse features that share a name, or have the name that all numbers share.
+
+    Raises:
+        ConfigError: A name is taken.
+    """
+    names = [feature.name for feature in features]
+    for name in names:
+        if names.count(name) > 1 or name == "numeric":
+            raise ConfigError(
+                key,
+                f"each feature needs a name of its own, and `numeric` is taken, found {name!r}; rename the "
+                "column",
+            )
+
+
+def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Expr, list[Check]]:
+    """Return a feature's column, and the checks on it.
+
+    Raises:
+        DataError: The column is of a wrong type.
+    """
+    kind = column.type()
+    if feature.kind == "numeric":
+        return read_numeric(column, feature.name, place)
+    one = kind.value_type if kind.is_array() else kind
+    if one.is_timestamp() or one.is_time() or one.is_interval():  # libraries write them in different ways
+        raise DataError(
+            f"{place}, column {feature.name!r}",
+            f"a category must not be a time, found {kind}; convert it to text",
+        )
+    if feature.kind == "categorical":
+        rule = "a categorical feature holds one value per row (`kind: multi` holds several)"
+        fits = not (kind.is_array() or kind.is_map() or kind.is_struct() or kind.is_binary())
+    else:
+        rule = "a several-valued feature is a list or a string split at its separator"
+        fits = kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))
+    if not fits:
+        raise wrong_type(place, feature.name, kind, rule)
+    return column, []
+
+
+def fit_encoders(
+    table: Table, columns: Mapping[str, str], features: Sequence[FeatureSettings], order: str | None = None
+) -> FeatureEncoders:
+    """Fit encoders on every row of a table; the result does not depend on the order of rows.
+
+    Args:
+        table: Staged.
+        columns: Feature to its column in the table.
+        features: The features.
+        order: Column by whose least value categories are numbered, so that later rows do not renumber them.
+            By default they are numbered in their own order.
+    """
+    vocabularies: dict[str, Vocabulary] = {}
+    lengths: dict[str, int] = {}
+    moments: dict[str, tuple[float, float]] = {}
+    for feature in features:
+        column = table[columns[feature.name]]
+        if feature.kind == "numeric":
+            moments[feature.name] = _mean_and_deviation(table.filter(column.notnull()).select(value=column))
+            continue
+        first = ibis.literal(0) if order is None else table[order]
+        if feature.kind == "multi":
+            lengths[feature.name] = longest(column, feature)
+            values = table.select(value=_listed(column, feature).unnest(), first=first)
+            if values.value.type().is_string():
+                values = values.mutate(value=values.value.strip())
+                values = values.filter(values.value != "")
+        else:
+            values = table.select(value=column, first=first)
+        vocabularies[feature.name] = _categories(values, feature.min_count)
+    return FeatureEncoders(tuple(features), vocabularies, lengths, moments)
+
+
+def longest(column: Expr, feature: FeatureSettings) -> int:
+    """Return the number of categories in the longest row of a several-valued column, from 1 to `LONGEST`."""
+    return max(1, min(LONGEST, int(_listed(column, feature).length().max().to_pyarrow().as_py() or 0)))
+
+
+def _listed(column: Expr, feature: FeatureSettings) -> Expr:
+    return column.split(feature.separator) if column.type().is_string() else column
+
+
+def _categories(values: Table, min_count: int) -> Vocabulary:
+    grouped = values.filter(values.value.notnull()).group_by("value")
+    counted = grouped.aggregate(n=ibis._.count(), first=values["first"].min())
+    frequent = counted.filter(counted.n >= min_count).order_by(["first", "value"])
+    found = one_array(frequent.to_pyarrow()["value"])
+    kind = found.type
+    if pa.types.is_floating(kind):
+        numbers = found.to_numpy(zero_copy_only=False)
+        numbers = numbers[np.isfinite(numbers)]
+        whole = bool((np.floor(numbers) == numbers).all() and (np.abs(numbers) < 2.0**53).all())
+        found = pa.array(numbers.astype(np.int64)) if whole else pa.array(numbers).cast(pa.string())
+    elif pa.types.is_integer(kind):
+        found = found.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
+    else:
+        found = texts(found)
+    return Vocabulary(found)
+
+
+def _mean_and_deviation(values: Table) -> tuple[float, float]:
+    """Compute both from exactly rounded sums, which do not depend on the order of rows."""
+    count = int(values.count().to_pyarrow().as_py())
+    if not count:
+        return 0.0, 1.0
+    mean = math.fsum(_numbers(values)) / count
+    std = math.sqrt(math.fsum((x - mean) ** 2 for x in _numbers(values)) / count)
+    return mean, std if std > 1e-12 * max(1.0, abs(mean)) else 1.0
+
+
+def _numbers(values: Table) -> Iterator[float]:
+    return itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches(values))

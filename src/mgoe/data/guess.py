@@ -1,106 +1,224 @@
-"""A first configuration for a log that nobody has described."""
+"""What the columns of an unknown log mean, guessed from their names, types and values."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 import ibis
 
-from mgoe.data.columns import read_time
-from mgoe.data.draft import Draft, measure, write_draft
-from mgoe.data.expr import Table
+from mgoe.data.checks import Table, only_row
+from mgoe.data.columns import read_id
+from mgoe.data.draft import Draft, write_draft
 from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
-from mgoe.data.roles import (
-    AMOUNT,
-    BEHAVIOR,
-    ITEM,
-    POSITION,
-    SAMPLE,
-    TIME,
-    USER,
-    WEIGHT,
-    Column,
-    look,
-    pick,
-    strength,
-)
+from mgoe.data.times import read_time
 from mgoe.errors import DataError
 
-RARE = 0.002
-"""Share of the rows below which a behaviour is no task of its own."""
+SAMPLE = 200_000
+"""Rows of which the values are looked at."""
 LEAST = 4
-"""Rows that are looked at, at least."""
+"""Rows needed to tell columns apart: a history and three windows take one row each."""
+RARE = 0.002
+"""Share of the rows below which a behaviour does not become a task."""
 MOST_TASKS = 6
 MOST_BEHAVIORS = 50
 
+USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|player|session"
+ITEM = (
+    r"item|iid|product|sku|goods|article|video|movie|film|song|track|book|news|content|asset"
+    r"|offer|listing|business|merchant|ad"
+)
+SECOND = r"session|offer|listing|business|merchant|ad"
+"""Names of users and items only in a log without better ones: beside a user or an item, these are where and
+with whom something happened."""
+TIME = r"time|timestamp|ts|date|datetime|day|when|created"
+BEHAVIOR = r"behaviou?r|action|event|interaction|activity|operation|type|verb"
+POSITION = r"position|pos|slot|rank|place"
+WEIGHT = r"weight"
+AMOUNT = r"rating|stars|score|amount|spent|revenue|gmv|price|duration|dwell|stay|watch|play|seconds|minutes"
+STRENGTH: tuple[str, ...] = (
+    r"impression|show|expos\w*",
+    r"view|pv|visit|browse|open|detail",
+    r"click|clk|tap",
+    r"long_?view|play|watch|finish|read",
+    r"like|thumb|fav|favou?r(?:ite)?|collect|save|bookmark|wish\w*|star",
+    r"comment|forward|share|follow|subscribe",
+    r"cart|basket|add\w*|checkout",
+    r"buy|purchase|order|pay|paid|conversion|convert|transaction|sale|bought|deposit",
+)
+"""Names of behaviours, weakest to strongest."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known about a column.
+
+    Args:
+        name: Its name.
+        kind: `integer`, `float`, `boolean`, `string`, `time`, `list` or `other`.
+        distinct: Number of different values in the sample.
+        low, high: Least and greatest value; not given for times.
+        parses: Whether it holds strings that can be read as times.
+        whole: Whether it holds numbers of a type with fractions, but no fractions.
+    """
+
+    name: str
+    kind: str
+    distinct: int
+    low: Any
+    high: Any
+    parses: bool
+    whole: bool
+
+    def named(self, words: str) -> bool:
+        """Return whether a part of the name is one of the words."""
+        return any(re.fullmatch(f"(?:{words})s?(?:id)?", part) for part in self._parts)
+
+    def is_a(self, words: str) -> bool:
+        """Return whether the name ends in one of the words: `user` and `user_id`, not `user_age`."""
+        parts = [part for part in self._parts if not re.fullmatch("(?:id|key|code|hash|uuid)?", part)]
+        return bool(parts) and re.fullmatch(f"(?:{words})s?(?:id)?", parts[-1]) is not None
+
+    @property
+    def _parts(self) -> list[str]:
+        return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers."""
+        return self.kind in ("integer", "float")
+
+    @property
+    def binary(self) -> bool:
+        """Whether it holds 0 and 1, and both occur."""
+        zero_and_one = self.is_number and self.distinct == 2 and self.low == 0 and self.high == 1
+        return self.kind == "boolean" or zero_and_one
+
+    @property
+    def moment(self) -> bool:
+        """Whether it can be read as a time."""
+        if self.is_number and self.distinct > 2:  # 1998 to 2039, in one of four units
+            return any(9e8 * scale <= self.low and self.high <= 2.2e9 * scale for scale in (1, 1e3, 1e6, 1e9))
+        return self.parses or (self.kind == "time" and self.distinct > 0)
+
+    @property
+    def id(self) -> bool:
+        """Whether it can name users or items.
+
+        A float can only by its name: pandas writes a column of integers with gaps as floats.
+        """
+        named = self.named(f"{USER}|{ITEM}")
+        held = self.kind in ("integer", "string") or (self.whole and named and not self.named(AMOUNT))
+        return held and not self.parses and self.distinct > 1 and (not self.binary or named)
+
 
 def guess(paths: str | Path | Sequence[str | Path]) -> str:
-    """Look at a log and write the configuration that a person would start with, as commented YAML.
+    """Look at a log and return the configuration that a person would start with, as commented YAML.
+
+    Args:
+        paths: Parquet or CSV files, folders or globs.
 
     Raises:
-        DataError: The log cannot be read, or it does not tell which column is the user, the item, the time or what happened.
+        DataError: The log cannot be read, or it is unclear which column is the user, the item, the time or
+            what happened.
     """
     named = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    place = place_of(named)
     with TemporaryDirectory(prefix="mgoe-") as folder:
         con = connect(Path(folder))
         try:
             source = open_log(con, named, "LOG")
-            sample = stage(
-                con, source.limit(SAMPLE), {name: name for name in source.columns}, "sample", named[0]
-            )
-            _check_rows(sample, place_of(named))
-            columns = look(sample)
-            draft = _roles(columns, source, place_of(named))
-            return write_draft(named, draft, measure(draft, source, place_of(named)))
+            columns = {name: name for name in source.columns}
+            sample = stage(con, source.limit(SAMPLE), columns, "sample", named[0])
+            return write_draft(named, _draft(_columns(sample, place), source, place), source, place)
         except duckdb.Error as error:
-            raise unreadable(place_of(named), error) from None
+            raise unreadable(place, error) from None
         finally:
             con.disconnect()
 
 
-def _check_rows(sample: Table, place: str) -> None:
-    """See that there is enough to tell columns apart by: a history and three windows take a row each."""
-    rows = sample.count().to_pyarrow().as_py()
-    if not rows:
+def _columns(sample: Table, place: str) -> list[Column]:
+    """Measure every column of a staged sample in one scan."""
+    measures, kinds = {"rows": sample.count()}, [_kind(sample[name].type()) for name in sample.columns]
+    for k, name in enumerate(sample.columns):
+        column, kind = sample[name], kinds[k]
+        measures[f"nulls{k}"] = column.isnull().sum()
+        if kind not in ("list", "other"):
+            measures[f"distinct{k}"] = column.nunique()
+        if kind not in ("list", "other", "time"):  # a time may be infinite
+            measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
+        if kind == "float":
+            _, (_, broken) = read_id(column, name, "")
+            measures[f"broken{k}"] = broken.bad.fill_null(False).any()
+        if column.type().is_string():
+            measures[f"read{k}"] = read_time(column, name, "auto", "").count()
+    held = only_row(sample.aggregate(**measures))
+    if not held["rows"]:
         raise DataError(place, NO_ROWS)
-    if rows < LEAST:
+    if held["rows"] < LEAST:
         raise DataError(
             place,
-            f"columns are told from at least {LEAST} rows, found {rows}; add more rows, or write the configuration by hand",
+            f"at least {LEAST} rows are needed to guess what columns mean, found {held['rows']}; "
+            "add more rows, or write the configuration by hand",
         )
+    return [
+        Column(
+            name,
+            kinds[k],
+            held.get(f"distinct{k}") or 0,
+            held.get(f"low{k}"),
+            held.get(f"high{k}"),
+            parses=0 < held["rows"] - (held[f"nulls{k}"] or 0) == held.get(f"read{k}"),
+            whole=held.get(f"broken{k}") is False,
+        )
+        for k, name in enumerate(sample.columns)
+    ]
 
 
-def _roles(columns: list[Column], source: Table, place: str) -> Draft:
+def _kind(kind: Any) -> str:
+    tests = {
+        "boolean": kind.is_boolean(),
+        "integer": kind.is_integer() or (kind.is_decimal() and kind.scale == 0),
+        "float": kind.is_floating() or kind.is_decimal(),
+        "string": kind.is_string() or kind.is_uuid(),
+        "time": kind.is_date() or kind.is_timestamp(),
+        "list": kind.is_array(),
+    }
+    return next((name for name, holds in tests.items() if holds), "other")
+
+
+def _draft(columns: list[Column], source: Table, place: str) -> Draft:
     time = _time(columns, source, place)
     ids = [column for column in columns if column.id and column.name != time]
     labels = [column for column in columns if column.binary and column.name != time]
     behavior = _behavior(ids, labels)
     ids = [column for column in ids if column.name != behavior]
-    user = pick(ids, USER, ())
-    item = pick(ids, ITEM, [user.name] if user else [])
+    user = _best(ids, USER)
+    item = _best([column for column in ids if column != user], ITEM)
     if user is None or item is None:  # the columns with most values, the user written before the item
-        rest = sorted(
-            (c for c in ids if c not in (user, item) and c.distinct > 2), key=lambda c: -c.distinct
-        )[: 2 - bool(user) - bool(item)]
-        rest = iter(sorted(rest, key=columns.index))
-        user, item = user or next(rest, None), item or next(rest, None)
+        rest = [column for column in ids if column not in (user, item) and column.distinct > 2]
+        rest = sorted(rest, key=lambda column: -column.distinct)[: 2 - bool(user) - bool(item)]
+        left = iter(sorted(rest, key=columns.index))
+        user, item = user or next(left, None), item or next(left, None)
     if user is None or item is None:
         names = ", ".join(column.name for column in columns)
-        alike = [
-            column.name for column in columns if column.kind in ("integer", "string") and column.distinct == 1
-        ]
-        more = f"{', '.join(alike)} hold one value alone, so add more rows, or " if alike else ""
-        rule = f"a log needs a user and an item, found no column like them among {names}"
-        raise DataError(place, f"{rule}; {more}write the configuration by hand")
+        same = [c.name for c in columns if c.kind in ("integer", "string") and c.distinct == 1]
+        more = f"{', '.join(same)} hold a single value, so add more rows, or " if same else ""
+        raise DataError(
+            place,
+            f"a log needs a user and an item, found no column like them among {names}; "
+            f"{more}write the configuration by hand",
+        )
     draft = Draft(user.name, item.name, time)
-    if behavior is not None:
-        _tasks_of_behaviors(draft, behavior, source)
-        return draft
-    _tasks_of_labels(draft, columns, labels, place)
+    if behavior is None:
+        _add_labels(draft, columns, labels, place)
+    else:
+        _add_behaviors(draft, behavior, source)
     return draft
 
 
@@ -108,101 +226,98 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
     moments = [column for column in columns if column.moment]
     if not moments:
         for column in columns:
-            if column.named(TIME) and column.kind in ("integer", "float"):
-                read_time(source[column.name], column.name, "auto", place)  # it may say why they are none
+            if column.named(TIME) and column.is_number:
+                read_time(source[column.name], column.name, "auto", place)  # its error may say what is wrong
         names = ", ".join(column.name for column in columns)
         raise DataError(
             place,
-            f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; add one",
+            f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; "
+            "add one",
         )
-    return max(
-        moments,
-        key=lambda column: (column.named(TIME), column.kind == "time", column.parses, column.distinct),
-    ).name
+    return max(moments, key=lambda c: (c.named(TIME), c.kind == "time", c.parses, c.distinct)).name
 
 
 def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
-    """The column of behaviours: by its values, or by its name alone where no label has the name of a behaviour."""
+    """Return the column of behaviours: by its values, or by its name if no label is named like a
+    behaviour."""
     few = [column for column in ids if 1 < column.distinct <= MOST_BEHAVIORS]
-    speaking = [
+    by_values = [
         column
         for column in few
-        if column.kind == "string"
-        and strength(str(column.low)) is not None
-        and strength(str(column.high)) is not None
+        if column.kind == "string" and None not in (_strength(str(column.low)), _strength(str(column.high)))
     ]
-    named = (
-        []
-        if any(strength(column.name) is not None for column in labels)
-        else [c for c in few if c.named(BEHAVIOR)]
-    )
-    speaking.sort(key=lambda column: not column.named(BEHAVIOR))
-    return next((column.name for column in [*speaking, *named]), None)
+    by_values.sort(key=lambda column: not column.named(BEHAVIOR))
+    labelled = any(_strength(column.name) is not None for column in labels)
+    by_name = [] if labelled else [column for column in few if column.named(BEHAVIOR)]
+    return next((column.name for column in [*by_values, *by_name]), None)
 
 
-def _tasks_of_behaviors(draft: Draft, behavior: str, source: Table) -> None:
-    counted = (
-        source.filter(source[behavior].notnull())
-        .group_by(value=source[behavior].cast("string"))
-        .aggregate(n=ibis._.count())
-    )
-    counts = {
-        row["value"]: row["n"] for row in counted.order_by([ibis.desc("n"), "value"]).to_pyarrow().to_pylist()
-    }
+def _add_behaviors(draft: Draft, behavior: str, source: Table) -> None:
+    """Make tasks of the frequent behaviours, weakest first."""
+    values = source.filter(source[behavior].notnull()).group_by(value=source[behavior].cast("string"))
+    counted = values.aggregate(n=ibis._.count()).order_by([ibis.desc("n"), "value"]).to_pyarrow()
+    counts = {row["value"]: row["n"] for row in counted.to_pylist()}
     total = sum(counts.values())
     kept = [value for value, n in counts.items() if n >= RARE * total][:MOST_TASKS]
-    order = {
-        value: place for place, value in enumerate(kept)
-    }  # the rarer, the stronger, where the names say nothing
-    known = all(strength(value) is not None for value in kept)
-    kept.sort(key=lambda value: (strength(value) if known else 0, order[value]))
+    if all(_strength(value) is not None for value in kept):
+        kept.sort(key=lambda value: _strength(value) or 0)  # otherwise the rarer, the stronger
     draft.behavior = behavior
     draft.tasks = _names(kept)
     draft.rare = {value: n for value, n in counts.items() if value not in kept}
 
 
-def _tasks_of_labels(draft: Draft, columns: list[Column], labels: list[Column], place: str) -> None:
+def _add_labels(draft: Draft, columns: list[Column], labels: list[Column], place: str) -> None:
+    """Make tasks of the labels, weakest first, and features of what is left."""
     used = [draft.user, draft.item, draft.time]
     free = [column for column in columns if column.name not in used]
-    position, weight = (
-        pick([c for c in free if c.kind == "integer"], POSITION, ()),
-        pick([c for c in free if c.kind == "float"], WEIGHT, ()),
-    )
-    speaking = [
-        column for column in labels if strength(column.name) is not None or column.named("label|target|y")
-    ] or labels
-    speaking = sorted(
-        (c for c in speaking if c.name not in used), key=lambda column: strength(column.name) or 0
-    )[:MOST_TASKS]
-    amounts = [
-        column
-        for column in free
-        if column.kind in ("integer", "float")
-        and column.named(AMOUNT)
-        and not column.binary
-        and column.distinct > 2
-    ]
-    tasks = speaking or amounts[:1]
+    position = _best([column for column in free if column.kind == "integer"], POSITION)
+    weight = _best([column for column in free if column.kind == "float"], WEIGHT)
+    named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
+    named = [column for column in named if column.name not in used]
+    amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
+    tasks = sorted(named, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
     if not tasks:
         raise DataError(
             place,
-            "a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one, or write the configuration by hand",
+            "a log needs a column of behaviours, or label columns of 0 and 1, found neither; "
+            "add one, or write the configuration by hand",
         )
     draft.tasks = _names([column.name for column in tasks])
-    draft.amounts = [
-        name for name, column in draft.tasks.items() if column in [c.name for c in tasks if not c.binary]
-    ]
+    draft.amounts = [name for name, column in zip(draft.tasks, tasks, strict=True) if not column.binary]
     draft.position, draft.weight = position and position.name, weight and weight.name
-    taken = {*used, *draft.tasks.values(), draft.position, draft.weight}
-    draft.context = [
-        column
+    taken = {*draft.tasks.values(), draft.position, draft.weight}
+    draft.context = {
+        column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
         for column in free
         if column.name not in taken and column.kind not in ("time", "other") and not column.moment
+    }
+
+
+def _best(columns: Sequence[Column], words: str) -> Column | None:
+    """Return the column named like one of the words: a first choice, then `..._id`, then the one with most
+    values."""
+
+    def rank(column: Column) -> tuple[bool, bool, int]:
+        first_choice = column.is_a(words) and not column.named(SECOND)
+        return first_choice, column.name.lower().endswith("id"), column.distinct
+
+    return max((column for column in columns if column.named(words)), key=rank, default=None)
+
+
+def _strength(name: str) -> int | None:
+    """Return the place of a behaviour in the order from weak to strong; None if the name says nothing."""
+    parts = re.split(r"[^a-z]+", name.lower())
+    places = [
+        place
+        for place, words in enumerate(STRENGTH)
+        for part in parts
+        if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)
     ]
+    return max(places, default=None)
 
 
 def _names(values: Sequence[str]) -> dict[str, str]:
-    """A task name for each value, of the characters that a name may have."""
+    """Return a task name for each value, of the characters that a name may have."""
     named: dict[str, str] = {}
     for value in values:
         name = re.sub(r"\W+", "_", value, flags=re.ASCII).strip("_").lower() or "task"

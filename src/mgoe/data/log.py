@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import ibis
@@ -17,68 +16,73 @@ from ibis.common.exceptions import IbisError
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches
 from mgoe.config import DataSettings, did_you_mean
+from mgoe.data.checks import Expr, Table, only_row
 from mgoe.data.paths import files_of, kind_of
 from mgoe.errors import DataError
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
-"""What a column of a CSV may be taken for. Not for a date, whose day and month would be guessed: its text is read as ISO 8601."""
+"""Types that a column of a CSV may get. Not dates, because day and month would be guessed: their text is read
+as ISO 8601."""
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
-NO_ROWS = "the log must hold rows, found none but a header; name another file"
+NO_ROWS = "the log must hold rows, found only a header; name another file"
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:
-    """A DuckDB database in a folder, which also takes what does not fit in memory.
+    """Return a DuckDB database in a folder, which also takes what does not fit in memory.
 
     Args:
-        folder: It exists.
-        memory: GiB; most of what the machine has by default.
+        folder: An existing folder.
+        memory: Limit in GiB; by default most of the machine's memory.
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
-    con.con.execute(
-        "SET enable_progress_bar = false"
-    )  # it would go to standard output, and does in processes without a script
+    # the progress bar would go to standard output in processes without a script
+    con.con.execute("SET enable_progress_bar = false")
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
 
 
 def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Sequence[str] = ()) -> ir.Table:
-    """One lazy table over files, folders and globs; columns go by name.
+    """Return one lazy table over files, folders and globs; columns are matched by name.
 
     Args:
-        con: Where the table is made.
-        paths: Files, folders (every Parquet and CSV file below that is not hidden) or globs. All Parquet or all CSV.
-        key: The setting that named them, for messages.
-        ids: Columns of ids. In a CSV they are text where any of them is a number with zeros before it, which is another id than the number.
+        con: The database in which the table is created.
+        paths: Files, folders (every Parquet and CSV file below that is not hidden) or globs. All Parquet or
+            all CSV.
+        key: The setting that names them, for messages.
+        ids: Columns of ids. In a CSV these are text if any of them has leading zeros, since `07` and `7` are
+            different ids.
 
     Raises:
-        DataError: Nothing is there, or it is no Parquet or CSV that can be read.
+        DataError: There are no files, or some cannot be read as Parquet or CSV.
     """
     files = [file for path in paths for file in files_of(str(path), key)]
     kinds = {kind_of(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
             key,
-            f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); convert one or name one kind",
+            f"a log is all Parquet or all CSV, found both ({files[0].name} ... {files[-1].name}); "
+            "convert one or name one kind",
         )
     for file in files:
-        _check_whole(file, parquet=kinds == {"parquet"})
+        _check_complete(file, parquet=kinds == {"parquet"})
     names = [str(file) for file in files]
     patterns = [as_pattern(name) for name in names]
     try:
         if kinds == {"parquet"}:
             return con.read_parquet(patterns, union_by_name=len(names) > 1)
         for name in names:
-            _check_names(con, name)
+            _check_header(con, name)
         return _read_csv(con, patterns, ids)
     except duckdb.Error as error:
         raise unreadable(place_of(names), error) from None
 
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
-    """Whether Spark reads a log as DuckDB does: Parquet alone. It guesses the types and the dialect of a CSV in its own way."""
+    """Return whether Spark reads a log as DuckDB does: only Parquet, since types of a CSV are guessed
+    differently."""
     return all(
         "://" in str(path) or all(kind_of(file, LOG) == "parquet" for file in files_of(str(path), LOG))
         for path in paths
@@ -86,20 +90,21 @@ def on_a_cluster(paths: Sequence[str | Path]) -> bool:
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.Table:
-    """One lazy table on Spark; columns go by name.
+    """Return one lazy table on Spark; columns are matched by name.
 
     Args:
-        backend: Of Spark.
-        paths: Parquet: files, folders and globs that this machine and the workers share, or URLs as Spark takes them (`s3a://...`).
+        backend: A Spark backend.
+        paths: Parquet: files, folders and globs that this machine and the workers share, or URLs that Spark
+            reads (`s3a://...`).
 
     Raises:
-        DataError: Nothing is there, or it is no Parquet.
+        DataError: There are no files, or some are not Parquet.
     """
     names = []
     for path in map(str, paths):
         files = [] if "://" in path else files_of(path, LOG)
         for file in files:
-            _check_whole(file, parquet=True)
+            _check_complete(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
     reader = backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
     reader.parquet(*names).createOrReplaceTempView("mgoe_log")
@@ -107,12 +112,13 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
 
 
 def open_source(con: Backend, data: DataSettings, table: Frame | None) -> ir.Table:
-    """The log that settings name, or what is read in its place; arguments and errors as of `open_log` and `as_table`."""
+    """Return the log that settings name, or `table` if given; arguments and errors as of `open_log` and
+    `as_table`."""
     return open_log(con, data.log, ids=(data.user, data.item)) if table is None else as_table(table)
 
 
 def as_table(rows: Frame) -> ir.Table:
-    """A table of Ibis, or a frame of pandas, polars or Arrow as one.
+    """Return an Ibis table, or a frame of pandas, polars or Arrow as one.
 
     Raises:
         DataError: It is neither.
@@ -122,26 +128,29 @@ def as_table(rows: Frame) -> ir.Table:
     rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
     if not hasattr(rows, "__arrow_c_stream__"):
         raise DataError(
-            "table", f"{rule}, found a {type(rows).__name__}; make one of it, or write a Parquet file"
+            "table", f"{rule}, found a {type(rows).__name__}; convert it, or write a Parquet file"
         )
     try:
         return ibis.memtable(pa.table(rows))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
         raise DataError(
             "table",
-            f"{rule} with columns of one type each, found that {error}; mend it, or write a Parquet file",
+            f"{rule} with columns of one type each, found that {error}; fix it, or write a Parquet file",
         ) from None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:
-    """Copy the columns that are needed into the work database, under names of our own; rows keep their order.
+    """Copy the columns that are needed into the work database, under our own names; rows keep their order.
 
     Args:
         con: The work database.
         table: A table of any Ibis backend.
         columns: New name to the table's own.
-        name: Of the copy.
+        name: Name of the copy.
         place: What the table is, for messages.
+
+    Raises:
+        DataError: The table cannot be read.
     """
     wanted = table.select(**{new: table[old] for new, old in columns.items()})
     try:
@@ -156,33 +165,36 @@ def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, 
 
 
 def drop(con: Backend, name: str) -> None:
-    """Free a staged table (Ibis's own `drop_table` writes no name with sqlglot 30)."""
+    """Free a staged table. (Ibis's own `drop_table` omits the name with sqlglot 30.)"""
     con.con.execute(f'DROP TABLE "{name}"')
 
 
-def require_columns(table: ir.Table, columns: Mapping[str, str], place: str) -> None:
-    """Refuse a table that lacks a column, with the nearest name it has.
+def require_columns(table: ir.Table, columns: Iterable[tuple[str, str]], place: str) -> None:
+    """Refuse a table that lacks a column, and name the nearest one that it has.
 
     Args:
         table: The table.
-        columns: Setting (`data.user`) to the column that it names.
+        columns: Pairs of a setting (`data.user`) and the column that it names.
         place: What the table is, for messages.
+
+    Raises:
+        DataError: A column is missing.
     """
-    for key, column in columns.items():
+    for key, column in columns:
         if column not in table.columns:
+            hint = did_you_mean(column, table.columns)
             raise DataError(
-                place,
-                f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; set {key} to a column it has",
+                place, f"column {column!r} ({key}) is missing{hint}; set {key} to a column it has"
             )
 
 
 def place_of(paths: Sequence[str]) -> str:
-    """A log's name in messages."""
+    """Return a log's name in messages."""
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def unreadable(place: str, error: Exception) -> DataError:
-    """DuckDB's complaint about a file as one sentence of ours."""
+    """Return DuckDB's error about a file as one sentence of ours."""
     text = str(error)
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
     line = re.search(r"CSV Error on Line: (\d+)", text)
@@ -193,21 +205,24 @@ def unreadable(place: str, error: Exception) -> DataError:
         wanted, there = columns.groups()
         return DataError(
             place,
-            f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; mend that line",
+            f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; fix "
+            "that line",
         )
     if found:
         column, value, kind = found.groups()
         where = f" in line {line.group(1)}" if line else ""
         return DataError(
             f"{place}, column {column!r}",
-            f"the values before are {kind}, found {value!r}{where}; mend that row, or write the column as Parquet",
+            f"the values before are {kind}, found {value!r}{where}; fix that row, or write the column as "
+            "Parquet",
         )
     reason = " ".join(text.split("\n\n")[0].split())
-    return DataError(place, f"cannot be read: {reason}; mend it, or write the file again")
+    return DataError(place, f"cannot be read: {reason}; fix it, or write the file again")
 
 
 def _read_csv(con: Backend, patterns: list[str], ids: Sequence[str]) -> ir.Table:
-    """Types are guessed by the first rows of each file, and for ids looked up in all."""
+    """Read CSVs with types guessed from the first rows of each file; those of ids are then checked in all
+    rows."""
 
     def read(types: Mapping[str, str]) -> ir.Table:
         return con.read_csv(
@@ -222,17 +237,18 @@ def _read_csv(con: Backend, patterns: list[str], ids: Sequence[str]) -> ir.Table
     return read(types) if types else guessed
 
 
-def _types_of_ids(texts: Any, ids: Sequence[str]) -> dict[str, str]:
-    """The type that holds every id of a column of digits as it is written, where it is not the one that was guessed."""
-    measures = {}
+def _types_of_ids(written: Table, ids: Sequence[str]) -> dict[str, str]:
+    """Return the type that holds every id of a column of digits as written, where the guessed one does
+    not."""
+    measures: dict[str, Expr] = {}
     for number, name in enumerate(ids):
-        column = texts[name]
+        column: Expr = written[name]
         measures[f"padded{number}"] = column.re_search(r"^\s*[+-]?0[0-9]").any()
         measures[f"digits{number}"] = column.re_search(r"^\s*[+-]?[0-9]+\s*$").all()
         for kind in ("int64", "uint64"):
-            measures[f"{kind} {number}"] = (column.isnull() | column.try_cast(kind).notnull()).all()
-    held = texts.aggregate(**measures).to_pyarrow().to_pylist()[0]
-    types = {}
+            readable: Expr = column.try_cast(kind).notnull()
+            measures[f"{kind} {number}"] = (readable | column.isnull()).all()
+    held, types = only_row(written.aggregate(**measures)), {}
     for number, name in enumerate(ids):
         if held[f"padded{number}"]:
             types[name] = "VARCHAR"
@@ -241,11 +257,12 @@ def _types_of_ids(texts: Any, ids: Sequence[str]) -> dict[str, str]:
     return types
 
 
-def _check_names(con: Backend, file: str) -> None:
-    """Refuse a CSV without a first line of names, for its first event would be taken for them, and one whose lines differ.
+def _check_header(con: Backend, file: str) -> None:
+    """Refuse a CSV without a header, whose first event would become one, and one with lines of different
+    lengths.
 
     Raises:
-        DataError: There is no line of names.
+        DataError: There is no header.
         duckdb.Error: The file cannot be read.
     """
     pattern = as_pattern(file)
@@ -254,37 +271,40 @@ def _check_names(con: Backend, file: str) -> None:
         first = ", ".join(map(repr, con.read_csv([pattern]).columns[:4]))
         raise DataError(
             file,
-            f"the first line must name the columns, found {first}; write a line of names, not all numbers, before it",
+            f"the first line must name the columns, found {first}; write a line of names, not all numbers, "
+            "before it",
         )
-    if len(columns) == 1 and (
-        cut := re.search(r"[,;\t|]", names := columns[0]["name"])
-    ):  # no delimiter cuts all lines alike
-        kinds = {str(number): "VARCHAR" for number in range(len(names.split(cut[0])))}
+    # a single column may mean that no delimiter splits all lines alike: DuckDB's error then names the line
+    if len(columns) == 1 and (delimiter := re.search(r"[,;\t|]", names := columns[0]["name"])):
+        kinds = {str(number): "VARCHAR" for number in range(len(names.split(delimiter[0])))}
         strict = (
             "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
         )
-        con.con.execute(strict, [pattern, cut[0], kinds]).fetchall()  # its error says which line
+        con.con.execute(strict, [pattern, delimiter[0], kinds]).fetchall()
 
 
-def _check_whole(file: Path, parquet: bool) -> None:
+def _check_complete(file: Path, parquet: bool) -> None:
+    """Refuse an empty file, and a Parquet file that does not start and end as one."""
     try:
         size = file.stat().st_size
         if size == 0:
             raise DataError(file, "the file is empty (0 bytes); write it again or leave it out")
         if parquet:
             with file.open("rb") as f:
-                head = f.read(4)
+                start = f.read(4)
                 f.seek(max(0, size - 4))
-                tail = f.read(4)
-            if head != _MAGIC:
+                end = f.read(4)
+            if start != _MAGIC:
                 raise DataError(
                     file,
-                    f"a Parquet file starts with {_MAGIC!r}, found {head!r}; it is of another format or damaged",
+                    f"a Parquet file starts with {_MAGIC!r}, found {start!r}; it is of another format or "
+                    "damaged",
                 )
-            if tail != _MAGIC or size < 12:
+            if end != _MAGIC or size < 12:
                 raise DataError(
                     file,
-                    f"the Parquet file is truncated: it ends without its footer after {size} bytes; copy or write it again",
+                    f"the Parquet file is truncated: it ends without its footer after {size} bytes; "
+                    "copy or write it again",
                 )
     except OSError as error:
         raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None

@@ -1,4 +1,5 @@
-"""Sampled negatives of event logs, from the same bucket, seeded so that what happens later changes none of them."""
+"""Sampled negatives of event logs: from the same bucket, and seeded so that later events change no earlier
+draw."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1), each a function of (seed, bucket, draw) alone (SplitMix64, Steele et al. 2014, as a counter).
+    """Return numbers in [0, 1), each a function of (seed, bucket, draw) alone.
 
-    A stream that does not depend on what was drawn before: buckets need no loop, and later events change no earlier draw.
+    SplitMix64 (Steele et al. 2014) as a counter: buckets need no loop, and no draw depends on those before
+    it.
 
     Args:
-        seed: Of the run.
+        seed: Seed of the run.
         buckets: Bucket number. Shape (n,).
         draws: Number of the draw within its bucket. Shape (n,).
     """
@@ -32,14 +34,14 @@ def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) ->
 
 @dataclass(frozen=True)
 class Pools:
-    """What is drawn from: the items of whole buckets.
+    """The items that negatives are drawn from: those of whole buckets.
 
     Attributes:
-        buckets: Their numbers, rising. Shape (b,).
+        buckets: Bucket numbers, rising. Shape (b,).
         first: The first positive of each. Shape (b,).
-        items: Of all of them, bucket by bucket. Shape (p,).
+        items: Items of all buckets, bucket by bucket. Shape (p,).
         start: Where each bucket's items start. Shape (b,).
-        count: How many each has. Shape (b,).
+        count: How many items each bucket has. Shape (b,).
     """
 
     buckets: NDArray[np.int64]
@@ -50,15 +52,25 @@ class Pools:
 
     @classmethod
     def of(cls, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str) -> Pools:
-        """From all positives of these buckets, sorted by bucket, user, item. Shape (n,) each."""
+        """Return the pools of all positives of some buckets, sorted by bucket, user, item. Shape (n,)
+        each."""
         buckets, first, count = np.unique(bucket, return_index=True, return_counts=True)
         if distribution == "popularity":
             return cls(buckets, first, item, first, count)
-        order = np.lexsort((item, bucket))
-        new = np.ones(len(order), dtype=bool)
-        new[1:] = (np.diff(item[order]) != 0) | (np.diff(bucket[order]) != 0)
-        kept = np.diff(np.cumsum(np.r_[0, new])[np.r_[first, len(order)]])
-        return cls(buckets, first, item[order][new], np.cumsum(kept) - kept, kept)
+        items, distinct = _distinct_per_bucket(item, bucket)
+        return cls(buckets, first, items, np.cumsum(distinct) - distinct, distinct)
+
+
+def _distinct_per_bucket(
+    item: NDArray[np.int64], bucket: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each bucket's distinct items, bucket by bucket, and how many each bucket has. Shapes (p,) and
+    (b,)."""
+    order = np.lexsort((item, bucket))
+    item, bucket = item[order], bucket[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (np.diff(item) != 0) | (np.diff(bucket) != 0)
+    return item[new], np.unique(bucket[new], return_counts=True)[1]
 
 
 def sample_negatives(
@@ -72,15 +84,16 @@ def sample_negatives(
     """Draw items of the same bucket for each positive; drop a draw that the user did in that bucket.
 
     Args:
-        user: Of each positive, which are distinct and sorted by bucket, user, item. Shape (n,).
-        item: Likewise.
-        bucket: Likewise.
+        user: User of each positive. Positives are distinct and sorted by bucket, user, item. Shape (n,).
+        item: Item of each positive. Shape (n,).
+        bucket: Bucket of each positive. Shape (n,).
         settings: Ratio, distribution and seed.
-        pools: Of the whole buckets, where these are some of their users alone.
-        before: Positives of `pools` before these.
+        pools: Pools of the whole buckets, if these positives are those of only some of their users.
+        before: Number of positives of `pools` before these.
 
     Returns:
-        For each negative that stays, the row of its positive (whose user and bucket it has) and its item. Shape (m,) each.
+        For each negative kept, the row of its positive (which gives user and bucket) and its item. Shape (m,)
+        each.
     """
     pools = pools or Pools.of(item, bucket, settings.distribution)
     group = np.searchsorted(pools.buckets, bucket)  # (n,) ordinal of the bucket
@@ -89,8 +102,8 @@ def sample_negatives(
     place = (uniforms(settings.seed, bucket[source], draw) * pools.count[group[source]]).astype(np.int64)
     drawn = pools.items[pools.start[group[source]] + place]
     done = _pair_keys(group, user, item, group[source], user[source], drawn)
-    stays = ~np.isin(done[len(user) :], done[: len(user)])
-    return source[stays], drawn[stays]
+    kept = ~np.isin(done[len(user) :], done[: len(user)])
+    return source[kept], drawn[kept]
 
 
 def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
@@ -101,7 +114,7 @@ def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
 
 
 def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One number for each distinct (bucket, user, item) of the positives followed by the negatives."""
+    """Return one number for each distinct (bucket, user, item) of the positives followed by the negatives."""
     group, user, item = (np.concatenate(pair) for pair in zip(columns[:3], columns[3:], strict=True))
     _, pair = np.unique(user * (item.max() + 1) + item, return_inverse=True)
     return group * (pair.max() + 1) + pair

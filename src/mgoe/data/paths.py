@@ -1,4 +1,4 @@
-"""Which files a log is: what a file, a folder or a glob names."""
+"""The files of a log: those that a file, a folder or a glob names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from mgoe.errors import DataError
 _PARQUET = (".parquet", ".pq")
 _CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
 _OTHER = re.compile(
-    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$",
+    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)"
+    r"(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$",
     re.I,
-)  # data in a form that is not read
-_ASIDE = re.compile(r"[._]|readme\b", re.I)  # what writers of tables leave beside them, and what people do
+)
+"""Names of data in a form that is not read."""
+_IGNORED = re.compile(r"[._]|readme\b", re.I)
+"""Names of what writers of tables and people leave beside data."""
 
 
 def files_of(path: str, key: str) -> list[Path]:
-    """The files that a file, folder or glob names, in order.
+    """Return the files that a file, folder or glob names, in order.
+
+    Args:
+        path: The file, folder or glob.
+        key: The setting that names it, for messages.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such file, or a folder holds data of another form.
     """
     here = Path(path)
     if here.is_file():
@@ -46,46 +53,47 @@ def files_of(path: str, key: str) -> list[Path]:
 
 
 def _matched(pattern: str, key: str) -> list[Path]:
-    """The files that a glob matches, and those of the folders that it matches."""
+    """Return the files that a glob matches, and those of the folders that it matches."""
     found: list[Path] = []
     for match in map(Path, glob.glob(pattern, recursive=True)):
         if match.is_file():
             found.append(match)
-        elif match.is_dir() and not _ASIDE.match(match.name) and not _leads_up(match):
+        elif match.is_dir() and not _IGNORED.match(match.name) and not _leads_up(match):
             found += _of_folder(match, key)
-    found.sort(
-        key=lambda file: len(file.parts), reverse=True
-    )  # of the ways to a file the shortest stays, for links may lead in a circle
+    # links may form a circle: of several paths to a file, the dictionary keeps the last and so the shortest
+    found.sort(key=lambda file: len(file.parts), reverse=True)
     return sorted({(os.path.realpath(file.parent), file.name): file for file in found}.values())
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether a folder is a link to one that holds it."""
+    """Return whether a folder is a link to one that contains it."""
     return folder.is_symlink() and folder.absolute().parent.resolve().is_relative_to(folder.resolve())
 
 
 def _of_folder(here: Path, key: str) -> list[Path]:
-    """The files of a log in a folder, in order.
+    """Return the files of a log in a folder, in order.
 
     Raises:
-        DataError: It holds data of another form.
+        DataError: The folder holds data of another form.
     """
     files = _below(here)
-    found = [file for file in files if _is_read(file)]
-    if left := [file for file in files if _OTHER.search(file.name) and not _is_read(file)]:
+    found = [file for file in files if _kind(file)]
+    if left := [file for file in files if _OTHER.search(file.name) and not _kind(file)]:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        mend = f"convert them, or name by a glob what is the log: {here}/**/*{found[0].suffix if found else _PARQUET[0]}"
+        example = f"{here}/**/*{found[0].suffix if found else _PARQUET[0]}"
         raise DataError(
             f"{key} {here}",
-            f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; {mend}",
+            f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; "
+            f"convert them, or name the files of the log by a glob: {example}",
         )
     return found
 
 
 def _below(here: Path) -> list[Path]:
-    """Files at any depth that do not lie aside, in order.
+    """Return the files at any depth of a folder that are not to be ignored, in order.
 
-    Links to folders are followed, after all that lies here itself, and no folder is read twice: a link may lead to one that holds it.
+    Links to folders are followed after everything in the folder itself. No folder is read twice, since a link
+    may lead to one that contains it.
     """
     seen, found, tops = set(map(str, here.resolve().parents)), [], [here]
     for top in tops:
@@ -94,11 +102,10 @@ def _below(here: Path) -> list[Path]:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = [name for name in folders if not _ASIDE.match(name)]
-            tops += [
-                Path(folder, name) for name in sorted(folders) if os.path.islink(os.path.join(folder, name))
-            ]
-            found += [Path(folder, name) for name in files if not _ASIDE.match(name)]
+            folders[:] = [name for name in folders if not _IGNORED.match(name)]
+            links = [name for name in sorted(folders) if os.path.islink(os.path.join(folder, name))]
+            tops += [Path(folder, name) for name in links]
+            found += [Path(folder, name) for name in files if not _IGNORED.match(name)]
     return sorted(found)
 
 
@@ -107,20 +114,20 @@ def _refuse(error: OSError) -> None:
 
 
 def kind_of(file: Path, key: str) -> str:
-    """Whether a file is `parquet` or `csv`, by its name.
+    """Return `parquet` or `csv`, by the name of a file.
 
     Raises:
-        DataError: It is neither.
+        DataError: The file is neither.
     """
-    if file.name.lower().endswith(_PARQUET):
-        return "parquet"
-    if file.name.lower().endswith(_CSV):
-        return "csv"
+    if kind := _kind(file):
+        return kind
     raise DataError(
         f"{key} {file}",
-        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; rename or convert it",
+        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; "
+        "rename or convert it",
     )
 
 
-def _is_read(file: Path) -> bool:
-    return file.name.lower().endswith(_PARQUET + _CSV)
+def _kind(file: Path) -> str | None:
+    name = file.name.lower()
+    return "parquet" if name.endswith(_PARQUET) else "csv" if name.endswith(_CSV) else None

@@ -1,4 +1,5 @@
-"""A log in numbers, before anything is made of it: size, span, density, funnel, drift, and what is wrong with it."""
+"""A log in numbers, before anything is built from it: size, span, density, funnel, drift, and what is wrong
+with it."""
 
 from __future__ import annotations
 
@@ -15,25 +16,33 @@ from numpy.typing import NDArray
 
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
-from mgoe.data.drift import measure_drift
-from mgoe.data.expr import Expr, Table
+from mgoe.data.checks import Expr, Table, only_row
 from mgoe.data.log import connect, open_source, place_of, stage, unreadable
-from mgoe.data.schema import find_columns, read_columns
-from mgoe.data.windows import bucket_of, moment_of, within
+from mgoe.data.schema import NODES, find_columns, read_columns
+from mgoe.data.times import within
+from mgoe.data.windows import bucket_of, moment_of, rows_per_bucket
 from mgoe.errors import DataError
+
+ENDS = 0.1
+"""Share of the rows in each end of a log that drift compares, rounded up to whole buckets."""
 
 
 def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]:
-    """Describe a log. Rows without an id or a readable time, or outside `data.start` and `data.end`, are counted and left out of the rest.
+    """Describe a log.
+
+    Rows without an id or a readable time, or outside `data.start` and `data.end`, are counted and left out of
+    the rest.
 
     Args:
-        settings: Which columns mean what.
-        table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the files that `data.log` names.
+        settings: The columns and tasks.
+        table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the
+            files that `data.log` names.
 
     Returns:
-        rows, nulls (a column), outside_time, duplicates; users, items, pairs, density (pairs over users times items); span; activity
-        (rows a user and an item); behaviors (event logs: rows, users and items of each value); tasks (times done, pairs, rate a row);
-        funnel (of the pairs with a task, the share with the next one); drift (first against last tenth of the rows).
+        rows, nulls (per column), outside_time, duplicates; users, items, pairs, density (pairs over users
+        times items); span; activity (rows per user and per item); behaviors (event logs: rows, users and
+        items of each value); tasks (times done, pairs, rate per row); funnel (of the pairs with a task, the
+        share with the next one); drift (first against last tenth of the rows).
 
     Raises:
         DataError: The log cannot be read, lacks a column, or has no row that counts.
@@ -46,15 +55,10 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
             names = find_columns(source, settings, place)
             raw = stage(con, source, names, "raw", place)
             values, _ = read_columns(raw, settings, names, place)
-            read = raw.select(**values)
-            counted, missing = _counted(read, settings)
+            counted, missing = _counted(raw.select(**values), settings)
             rows = con.create_table("rows", counted.mutate(**_tasks(counted, settings)))
-            return {
-                "form": settings.form,
-                **missing,
-                "nulls": _nulls(raw, values, names),
-                **_describe(rows, settings, place),
-            }
+            nulls = _nulls(raw, values, names)
+            return {"form": settings.form, **missing, "nulls": nulls, **_describe(rows, settings, place)}
         except duckdb.Error as error:
             raise unreadable(place, error) from None
         finally:
@@ -62,50 +66,41 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
 
 
 def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]:
-    """The rows that count, and how many there are of the others."""
-    whole = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
-    inside = within(whole, settings.data.start, settings.data.end)
-    sizes = {
-        name: int(part.count().to_pyarrow().as_py())
-        for name, part in {"read": read, "whole": whole, "inside": inside}.items()
-    }
-    distinct = int(inside.distinct().count().to_pyarrow().as_py())
+    """Return the rows that count, and the number of others."""
+    complete = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
+    inside = within(complete, settings.data.start, settings.data.end)
+    sizes = [int(part.count().to_pyarrow().as_py()) for part in (read, complete, inside, inside.distinct())]
     counts = {
-        "rows": sizes["read"],
-        "outside_time": sizes["whole"] - sizes["inside"],
-        "duplicates": sizes["inside"] - distinct,
+        "rows": sizes[0],
+        "outside_time": sizes[1] - sizes[2],
+        "duplicates": sizes[2] - sizes[3],
     }
     return inside.mutate(bucket=bucket_of(inside.time, settings.data.bucket)), counts
 
 
 def _tasks(rows: Table, settings: RunSettings) -> dict[str, Expr]:
-    """Whether each task is done in a row."""
+    """Return whether each task is done in a row."""
     if settings.form == "events":
         return {f"task_{task.name}": rows.behavior.isin(task.done_by) for task in settings.tasks}
     return {f"task_{task.name}": rows[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks}
 
 
 def _nulls(raw: Table, values: dict[str, Expr], names: dict[str, str]) -> dict[str, int]:
-    """Missing values by the log's column; a time that cannot be read is one."""
+    """Count missing values by the log's column; a time that cannot be read is missing."""
     times = {ours for ours in names if ours == "time" or ours.startswith("known_")}
     missing = {ours: (values[ours] if ours in times else raw[ours]).isnull().sum() for ours in names}
-    held = raw.aggregate(**missing).to_pyarrow().to_pylist()[0]
-    return {names[ours]: int(count or 0) for ours, count in held.items()}
+    return {names[ours]: int(count or 0) for ours, count in only_row(raw.aggregate(**missing)).items()}
 
 
 def _describe(rows: Table, settings: RunSettings, place: str) -> dict[str, Any]:
-    size = (
-        rows.aggregate(rows=rows.count(), users=rows.user.nunique(), items=rows.item.nunique())
-        .to_pyarrow()
-        .to_pylist()[0]
-    )
+    size = only_row(rows.aggregate(rows=rows.count(), users=rows.user.nunique(), items=rows.item.nunique()))
     if not size["rows"]:
         raise DataError(
             place,
-            "some row must have a user, an item and a time between data.start and data.end, found none; mend them",
+            "some row must have a user, an item and a time between data.start and data.end, found none; fix "
+            "them",
         )
-    counted = rows.group_by("bucket").aggregate(n=ibis._.count()).order_by("bucket").to_pyarrow()
-    buckets, counts = counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
+    buckets, counts = rows_per_bucket(rows)
     on_pairs = _on_pairs(rows, settings.task_names)
     return {
         "users": size["users"],
@@ -113,11 +108,11 @@ def _describe(rows: Table, settings: RunSettings, place: str) -> dict[str, Any]:
         "pairs": on_pairs["pairs"],
         "density": on_pairs["pairs"] / (size["users"] * size["items"]),
         "span": _span(buckets, counts, settings.data.bucket),
-        "activity": {node: _activity(rows, node) for node in ("user", "item")},
+        "activity": {node: _activity(rows, node) for node in NODES},
         "behaviors": _behaviors(rows) if settings.form == "events" else {},
         "tasks": _done(rows, on_pairs, settings),
         "funnel": on_pairs["funnel"],
-        "drift": measure_drift(rows, buckets, counts, settings),
+        "drift": _drift(rows, buckets, counts, settings),
     }
 
 
@@ -137,19 +132,15 @@ def _span(buckets: NDArray[np.int64], counts: NDArray[np.int64], length: str) ->
 
 
 def _activity(rows: Table, node: str) -> dict[str, float]:
-    """Rows a node has."""
+    """Measure the number of rows per user or per item."""
     held = rows.group_by(node).aggregate(n=ibis._.count())
-    measures = {
-        "mean": held.n.mean(),
-        "median": held.n.median(),
-        "p90": held.n.quantile(0.9),
-        "max": held.n.max(),
-    }
-    return held.aggregate(**measures).to_pyarrow().to_pylist()[0]
+    return only_row(
+        held.aggregate(mean=held.n.mean(), median=held.n.median(), p90=held.n.quantile(0.9), max=held.n.max())
+    )
 
 
 def _behaviors(rows: Table) -> dict[str, dict[str, int]]:
-    """Rows, users and items of each value, the most frequent first."""
+    """Count rows, users and items of each behaviour, the most frequent first."""
     counted = rows.group_by("behavior").aggregate(
         rows=ibis._.count(), users=ibis._.user.nunique(), items=ibis._.item.nunique()
     )
@@ -158,40 +149,86 @@ def _behaviors(rows: Table) -> dict[str, dict[str, int]]:
 
 
 def _on_pairs(rows: Table, tasks: Sequence[str]) -> dict[str, Any]:
-    """Distinct pairs of user and item, how many have each task, and which part of these also has the next one."""
-    done = [f"task_{name}" for name in tasks]
-    pairs = rows.group_by(["user", "item"]).aggregate(**{name: rows[name].any() for name in done})
-    steps = list(itertools.pairwise(tasks))
-    both = {
-        f"step {k}": (pairs[one] & pairs[other]).sum()
-        for k, (one, other) in enumerate(itertools.pairwise(done))
-    }
-    held = (
-        pairs.aggregate(pairs=pairs.count(), **{name: pairs[name].sum() for name in done}, **both)
-        .to_pyarrow()
-        .to_pylist()[0]
-    )
-    with_task = {name: int(held[f"task_{name}"]) for name in tasks}
-    shares = [int(held[f"step {k}"]) / max(1, with_task[one]) for k, (one, _) in enumerate(steps)]
+    """Count distinct pairs of user and item, those with each task, and the share of these that has the next
+    task."""
+    done = {f"task_{name}": rows[f"task_{name}"].any() for name in tasks}
+    pairs = rows.group_by(["user", "item"]).aggregate(**done)
+    measures = {"pairs": pairs.count()} | {f"with {name}": pairs[f"task_{name}"].sum() for name in tasks}
+    for one, other in itertools.pairwise(tasks):
+        measures[f"both {one}"] = (pairs[f"task_{one}"] & pairs[f"task_{other}"]).sum()
+    held = only_row(pairs.aggregate(**measures))
+    with_task = {name: int(held[f"with {name}"]) for name in tasks}
     funnel = [
-        {"from": one, "to": other, "share": share} for (one, other), share in zip(steps, shares, strict=True)
+        {"from": one, "to": other, "share": int(held[f"both {one}"]) / max(1, with_task[one])}
+        for one, other in itertools.pairwise(tasks)
     ]
     return {"pairs": held["pairs"], "tasks": with_task, "funnel": funnel}
 
 
 def _done(rows: Table, on_pairs: dict[str, Any], settings: RunSettings) -> dict[str, dict[str, float]]:
-    """Rows that do each task, pairs that have it, and its rate among rows with a label."""
-    names = settings.task_names
-    labels = {
-        name: rows[f"label_{name}"].count() if settings.form == "exposures" else rows.count()
-        for name in names
-    }
-    measures = {f"done {name}": rows[f"task_{name}"].sum() for name in names} | {
-        f"of {name}": count for name, count in labels.items()
-    }
-    held = rows.aggregate(**measures).to_pyarrow().to_pylist()[0]
-    counts = {name: (int(held[f"done {name}"]), int(held[f"of {name}"])) for name in names}
+    """Count the rows that do each task and the pairs that have it, and its rate among rows with a label."""
+    measures = {}
+    for name in settings.task_names:
+        measures[f"done {name}"] = rows[f"task_{name}"].sum()
+        measures[f"of {name}"] = (rows[f"label_{name}"] if settings.form == "exposures" else rows).count()
+    held = {key: int(count) for key, count in only_row(rows.aggregate(**measures)).items()}
     return {
-        name: {"done": done, "pairs": on_pairs["tasks"][name], "rate": done / max(1, of)}
-        for name, (done, of) in counts.items()
+        name: {
+            "done": held[f"done {name}"],
+            "pairs": on_pairs["tasks"][name],
+            "rate": held[f"done {name}"] / max(1, held[f"of {name}"]),
+        }
+        for name in settings.task_names
     }
+
+
+def _drift(
+    rows: Table, buckets: NDArray[np.int64], counts: NDArray[np.int64], settings: RunSettings
+) -> dict[str, Any]:
+    """Compare the first with the last tenth of the rows.
+
+    Args:
+        rows: user, item, bucket and `task_<name>`, whether it is done.
+        buckets: Buckets with rows, rising. Shape (b,).
+        counts: Rows in each. Shape (b,).
+        settings: Settings of the run.
+
+    Returns:
+        Where the ends begin and stop; each task's share of the rows in both; popularity_shift, the total
+        variation between the items' shares; and for the last end, the share of rows with a user, item or pair
+        that no earlier row has. Empty if the ends overlap.
+    """
+    share = np.cumsum(counts) / counts.sum()
+    first = buckets[np.searchsorted(share, ENDS)]
+    last = buckets[np.searchsorted(share, 1 - ENDS, side="right")]
+    if first >= last:
+        return {}
+    marked = rows.mutate(early=rows.bucket <= int(first), late=rows.bucket >= int(last))
+    length = settings.data.bucket
+    return {
+        "first": {"upto": moment_of(int(first) + 1, length), **_rates(marked.filter(marked.early), settings)},
+        "last": {"from": moment_of(int(last), length), **_rates(marked.filter(marked.late), settings)},
+        "popularity_shift": _popularity_shift(marked),
+        "new_users": _new(marked, ["user"]),
+        "new_items": _new(marked, ["item"]),
+        "new_pairs": _new(marked, ["user", "item"]),
+    }
+
+
+def _rates(part: Table, settings: RunSettings) -> dict[str, float]:
+    rates = {name: part[f"task_{name}"].cast("float64").mean() for name in settings.task_names}
+    return only_row(part.aggregate(**rates))
+
+
+def _popularity_shift(marked: Table) -> float:
+    items = marked.group_by("item").aggregate(early=ibis._.early.sum(), late=ibis._.late.sum())
+    held = only_row(items.aggregate(early=items.early.sum(), late=items.late.sum()))
+    gap = (items.early / int(held["early"]) - items.late / int(held["late"])).abs()
+    return float(only_row(items.aggregate(gap=gap.sum() / 2))["gap"])
+
+
+def _new(marked: Table, columns: list[str]) -> float:
+    groups = marked.group_by(columns).aggregate(late=ibis._.late.sum(), old=(~ibis._.late).any())
+    fresh: Expr = ibis.ifelse(groups.old, 0, groups.late)
+    held = only_row(groups.aggregate(new=fresh.sum(), all=groups.late.sum()))
+    return int(held["new"]) / int(held["all"])

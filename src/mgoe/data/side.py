@@ -1,4 +1,4 @@
-"""Side features of users or items: encoded once, stored once a node, memory-mapped."""
+"""Side features of users or items: encoded once, stored once per node, memory-mapped."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from mgoe._util.tables import batches
 from mgoe.config import SideTableSettings
-from mgoe.data.checks import enforce
+from mgoe.data.checks import Table, enforce, only_row
 from mgoe.data.columns import read_id
-from mgoe.data.expr import Table
-from mgoe.data.features import FeatureEncoders
-from mgoe.data.fit import check_names, fit_encoders, read_feature
+from mgoe.data.features import FeatureEncoders, check_names, fit_encoders, read_feature
 from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
 
 class SideFeatures:
-    """Encoded features by node code.
+    """Encoded features by node index.
 
     Args:
-        encoders: What made them.
-        arrays: By feature, and `numeric`: codes (n,), padded codes (n, L), standard scores (n, F).
+        encoders: The encoders that produced the arrays.
+        arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
     """
 
     def __init__(self, encoders: FeatureEncoders, arrays: dict[str, NDArray[Any]]):
         self.encoders = encoders
         self._arrays = arrays
 
-    def gather(self, codes: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Features of nodes by name, the numbers under `numeric`; a code of -1 or beyond the nodes is unknown. B rows each."""
-        wanted = np.asarray(codes, dtype=np.int64)
+    def gather(self, indices: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Return the features of nodes by name, numbers under `numeric`. B rows each.
+
+        Args:
+            indices: Node indices; -1, or one beyond the nodes, is an unknown node. Shape (B,).
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
         return {name: self._take(name, values, wanted) for name, values in self._arrays.items()}
 
     def save(self, folder: Path) -> None:
@@ -49,38 +51,33 @@ class SideFeatures:
     def load(cls, folder: Path) -> SideFeatures:
         """Open what `save` wrote; arrays stay on disk until they are read."""
         encoders = FeatureEncoders.load(folder)
-        names = list(encoders.encode({}, 0))
-        return cls(
-            encoders,
-            {
-                name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False)
-                for k, name in enumerate(names)
-            },
-        )
+        files = {name: folder / f"values-{k}.npy" for k, name in enumerate(encoders.encode({}, 0))}
+        arrays = {name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in files.items()}
+        return cls(encoders, arrays)
 
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
         return self.encoders.encode({}, 1)
 
-    def _take(self, name: str, values: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[Any]:
-        known = (codes >= 0) & (codes < len(values))
-        taken = np.repeat(self._unknown[name], len(codes), axis=0)
-        taken[known] = values[codes[known]]
+    def _take(self, name: str, values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+        known = (indices >= 0) & (indices < len(values))
+        taken = np.repeat(self._unknown[name], len(indices), axis=0)
+        taken[known] = values[indices[known]]
         return taken
 
 
 def read_side(
     con: Backend, settings: SideTableSettings | None, nodes: Vocabulary, key: str
 ) -> tuple[SideFeatures, dict[str, int]]:
-    """Read a side table, encode it and align it with node codes. Ids that the log lacks are left out.
+    """Read a side table, encode it and align it with node indices. Ids that are not in the log are left out.
 
-    Categories and moments come from the whole table, so that the log changes none of them.
+    Categories, means and deviations come from the whole table, so they do not depend on the log.
 
     Args:
         con: The work database.
-        settings: Of the table; None: there is none.
+        settings: Settings of the table; None if there is no table.
         nodes: Ids of the log.
-        key: The setting's name, for messages.
+        key: Name of the setting, for messages.
 
     Returns:
         The features, and counts for the summary.
@@ -92,49 +89,42 @@ def read_side(
         return SideFeatures(FeatureEncoders(), {}), {}
     check_names(settings.features, f"{key}.features")
     source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
-    columns = {f"feature_{k}": feature.name for k, feature in enumerate(settings.features)}
-    require_columns(source, {f"{key}.id": settings.id}, settings.path)
-    for name in columns.values():
-        require_columns(source, {f"{key}.features": name}, settings.path)
-    raw = stage(con, source, {"id": settings.id, **columns}, "raw_side", settings.path)
+    columns = {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}
+    wanted = [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)]
+    require_columns(source, wanted, settings.path)
+    named = {"id": settings.id, **{ours: name for name, ours in columns.items()}}
+    raw = stage(con, source, named, "raw_side", settings.path)
     ids, checks = read_id(raw["id"], settings.id, settings.path)
     values = {"id": ids}
-    for k, feature in enumerate(settings.features):
-        values[f"feature_{k}"], more = read_feature(raw[f"feature_{k}"], feature, settings.path)
+    for feature in settings.features:
+        ours = columns[feature.name]
+        values[ours], more = read_feature(raw[ours], feature, settings.path)
         checks += more
     enforce(raw, checks, settings.path)
     side = raw.select(**values)
     _refuse_repeats(side, settings)
-    encoders = fit_encoders(
-        side, {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}, settings.features
-    )
-    arrays = {
-        name: np.repeat(unknown, nodes.size, axis=0) for name, unknown in encoders.encode({}, 1).items()
-    }
+    encoders = fit_encoders(side, columns, settings.features)
+    unknown = encoders.encode({}, 1)
+    arrays = {name: np.repeat(row, nodes.size, axis=0) for name, row in unknown.items()}
     rows = matched = 0
     for batch in batches(side):
-        codes = nodes.indices(batch.column("id"))
-        known = codes >= 0
-        encoded = encoders.encode(
-            {feature.name: batch.column(f"feature_{k}") for k, feature in enumerate(settings.features)},
-            len(codes),
-        )
-        for name, part in encoded.items():
-            arrays[name][codes[known]] = part[known]
-        rows, matched = rows + len(codes), matched + int(known.sum())
+        indices = nodes.indices(batch.column("id"))
+        known = indices >= 0
+        given = {name: batch.column(ours) for name, ours in columns.items()}
+        for name, part in encoders.encode(given, len(indices)).items():
+            arrays[name][indices[known]] = part[known]
+        rows, matched = rows + len(indices), matched + int(known.sum())
     if not matched:
-        example = side.id.min().to_pyarrow().as_py()
-        found = f"found none of {rows} (the least is {example!r}, the log's first is {nodes.ids([0])[0].as_py()!r})"
+        least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
         raise DataError(
             f"{settings.path}, column {settings.id!r}",
-            f"some id must be one of the log's, {found}; is {key}.id the right column?",
+            f"some id must be one of the log's, found none of {rows} (the least is {least!r}, the log's "
+            "first is "
+            f"{first!r}); is {key}.id the right column?",
         )
     drop(con, "raw_side")
-    return SideFeatures(encoders, arrays), {
-        "rows": rows,
-        "in_log": matched,
-        "nodes_without": nodes.size - matched,
-    }
+    counts = {"rows": rows, "in_log": matched, "nodes_without": nodes.size - matched}
+    return SideFeatures(encoders, arrays), counts
 
 
 def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
@@ -142,11 +132,10 @@ def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
     repeated = counted.filter(counted.n > 1).order_by("id")
     count = int(repeated.count().to_pyarrow().as_py())
     if count:
-        first = repeated.limit(1).to_pyarrow().to_pylist()[0]
-        found = f"found {first['id']!r} in {first['n']} rows" + (
-            f" and {count - 1} more ids repeated" if count > 1 else ""
-        )
+        first = only_row(repeated.limit(1))
+        more = f" and {count - 1} more ids repeated" if count > 1 else ""
         raise DataError(
             f"{settings.path}, column {settings.id!r}",
-            f"a side table has one row an id, {found}; keep one of each",
+            f"a side table has one row per id, found {first['id']!r} in {first['n']} rows{more}; keep one of "
+            "each",
         )

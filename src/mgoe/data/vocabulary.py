@@ -1,27 +1,44 @@
-"""Ids and their codes 0..n-1, by first appearance; an id never seen has code -1."""
+"""Ids and their indices 0..n-1, numbered by first appearance; an id never seen has the index -1."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.data.columns import is_text, one_array, to_arrow
+from mgoe.data.arrow import is_text, one_array, pc, texts, to_arrow
 from mgoe.errors import DataError
+
+if TYPE_CHECKING:
+    from mgoe.data.hash_table import IntegerTable
+
+DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
+"""An integer in its one usual notation: `07`, `+7` and `-0` are other ids."""
+SLICE = 4_096
+"""Strings converted at once (about 3 ms). Arrow holds the interpreter lock meanwhile, so other threads run in
+between."""
 
 
 class Vocabulary:
     """Ids of one kind of node (or categories of one feature), numbered in the order given.
 
+    The table behind look-ups is built once, at the first of them: 18 to 36 bytes per integer id, about 150
+    bytes per string.
+
     Args:
-        ids: Distinct, none null: int64, uint64 or string. Shape (n,).
+        ids: Distinct and not null: int64, uint64 or string. Shape (n,).
+
+    Example:
+        >>> vocabulary = Vocabulary(pa.array([40, 7]))
+        >>> vocabulary.indices([7, 40, 5, "7"]).tolist()
+        [1, 0, -1, 1]
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray):
@@ -38,32 +55,83 @@ class Vocabulary:
         return pa.string() if is_text(self._ids.type) else self._ids.type
 
     def indices(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
-        """Codes of ids from a list, NumPy, pandas, polars or Arrow; -1 where never seen or null.
+        """Return the index of each id of a column, -1 where it was never seen or is null.
 
-        An id of another type counts as seen only where it says the same without loss: 7, 7.0 and "7" are one, "07" is another.
+        Ids of another type match only where nothing is lost: 7, 7.0 and "7" are the same id, "07" is not.
+
+        Args:
+            ids: A list, a NumPy array, a pandas or polars series, or an Arrow array. Shape (n,).
+
+        Returns:
+            Shape (n,).
         """
         values = to_arrow(ids)
         if pa.types.is_null(values.type) or not self.size:
             return np.full(len(values), -1, dtype=np.int64)
-        if pa.types.is_integer(self.type) and pa.types.is_floating(values.type):
+        if is_text(self.type):
+            find = self._by_text.get
+            return np.fromiter([find(one, -1) for one in texts(values).to_pylist()], np.int64, len(values))
+        if pa.types.is_floating(values.type):
             values = _whole(values)
-        if pa.types.is_integer(self.type) and pa.types.is_integer(values.type):
-            return self._integer_codes(values)
-        return self._find(self._by_string, texts(values).to_numpy(zero_copy_only=False), values)
+        if pa.types.is_integer(values.type):
+            return self._indices_of_integers(values)
+        return self.look_up(pc.fill_null(texts(values), "").to_pylist())
 
-    def ids(self, codes: ArrayLike) -> pa.Array:
-        """Ids of codes; null for -1."""
-        taken = np.asarray(codes, dtype=np.int64)
+    def look_up(self, ids: Sequence[int | str]) -> NDArray[np.int64]:
+        """Return what `indices` does, for a list of integers and strings as JSON has them, in microseconds.
+
+        Args:
+            ids: Integers of any size, and strings. Shape (n,).
+
+        Returns:
+            Shape (n,).
+        """
+        if is_text(self.type):
+            find = self._by_text.get
+            return np.fromiter([find(one if isinstance(one, str) else str(one), -1) for one in ids], np.int64)
+        dtype = self._by_integer.dtype
+        try:
+            if set(map(type, ids)) == {int}:
+                return self._by_integer.indices(np.array(ids, dtype))
+        except OverflowError:
+            pass  # some id exceeds 64 bits
+        limits = np.iinfo(dtype)
+        numbers = [number if (number := _number(one)) is not None else limits.max + 1 for one in ids]
+        fits = np.array([limits.min <= number <= limits.max for number in numbers], bool)
+        kept = np.array([number if fit else 0 for number, fit in zip(numbers, fits, strict=True)], dtype)
+        return np.where(fits, self._by_integer.indices(kept), -1)
+
+    def ids(self, indices: ArrayLike) -> pa.Array:
+        """Return the id of each index, null for -1. Shape (n,).
+
+        Raises:
+            DataError: An index is not of this vocabulary.
+        """
+        taken = np.asarray(indices, dtype=np.int64)
         wrong = taken[(taken < -1) | (taken >= self.size)]
         if wrong.size:
             raise DataError(
-                "codes",
-                f"a code lies between -1 and {self.size - 1}, found {wrong[0]}; use codes of this vocabulary",
+                "indices",
+                f"an index is between -1 and {self.size - 1}, found {wrong[0]}; use indices of this "
+                "vocabulary",
             )
         return self._ids.take(pa.array(taken, mask=taken < 0))
 
+    def without(self, indices: NDArray[np.int64]) -> Vocabulary:
+        """Return a vocabulary in which ids that nobody has replace some; all others keep their indices."""
+        gone = np.zeros(self.size, bool)
+        gone[indices] = True
+        indices = np.flatnonzero(gone)
+        if is_text(self.type):
+            unused = pa.array([f"forgotten user, index {index}" for index in indices], self._ids.type)
+        elif pa.types.is_unsigned_integer(self.type):
+            unused = pa.array(np.iinfo(np.uint64).max - indices.astype(np.uint64), self.type)
+        else:
+            unused = pa.array(np.iinfo(np.int64).min + indices, self.type)
+        return Vocabulary(pc.replace_with_mask(self._ids, pa.array(gone), unused))
+
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the column `id`, in code order."""
+        """Write a Parquet file with the column `id`, in the order of the indices."""
         pq.write_table(pa.table({"id": self._ids}), path, compression="zstd")
 
     @classmethod
@@ -72,58 +140,38 @@ class Vocabulary:
         return cls(pq.read_table(path, columns=["id"])["id"])
 
     @cached_property
-    def _by_integer(self) -> pd.Index:
-        return pd.Index(self._ids.to_numpy(zero_copy_only=False))
+    def _by_integer(self) -> IntegerTable:
+        from mgoe.data.hash_table import IntegerTable  # compiles kernels, which not every command needs
+
+        return IntegerTable(self._ids.to_numpy(zero_copy_only=False))
 
     @cached_property
-    def _by_string(self) -> pd.Index:
-        return pd.Index(texts(self._ids).to_numpy(zero_copy_only=False), dtype=object)
+    def _by_text(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for first in range(0, self.size, SLICE):
+            part = self._ids[first : first + SLICE].to_pylist()
+            found.update(zip(part, range(first, first + len(part)), strict=True))
+        return found
 
-    def _integer_codes(self, values: pa.Array) -> NDArray[np.int64]:
-        stored = self.type.to_pandas_dtype()
+    def _indices_of_integers(self, values: pa.Array) -> NDArray[np.int64]:
+        limits = np.iinfo(self._by_integer.dtype)
         numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
-        fits = (numbers >= np.iinfo(stored).min) & (numbers <= np.iinfo(stored).max)
-        codes = self._find(self._by_integer, np.where(fits, numbers, 0).astype(stored), values)
-        codes[~fits] = -1
-        return codes
-
-    @staticmethod
-    def _find(index: pd.Index, keys: NDArray[Any], values: pa.Array) -> NDArray[np.int64]:
-        codes = index.get_indexer(pd.Index(keys, dtype=index.dtype)).astype(np.int64, copy=False)
+        fits = (numbers >= limits.min) & (numbers <= limits.max)
         if values.null_count:
-            codes[values.is_null().to_numpy(zero_copy_only=False)] = -1
-        return codes
+            fits &= values.is_valid().to_numpy(zero_copy_only=False)
+        found = self._by_integer.indices(np.where(fits, numbers, 0).astype(limits.dtype))
+        return np.where(fits, found, -1)
 
 
 def _whole(values: pa.Array) -> pa.Array:
-    """Floats as int64; null where one is not whole or too large to be exact."""
+    """Return floats as int64, null where one is not whole or too large to be exact."""
     numbers = values.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
     exact = (np.floor(numbers) == numbers) & (np.abs(numbers) <= 2.0**53)
     return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)
 
 
-def texts(values: pa.Array) -> pa.Array:
-    """What ids or categories say, as strings; a decimal says no more digits than it needs."""
-    written = values if is_text(values.type) else pc.cast(values, pa.string())
-    if pa.types.is_decimal(values.type):
-        written = pc.replace_substring_regex(
-            written, r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$", r"\1\2\3"
-        )  # type: ignore[attr-defined]
-    return written
-
-
-def without(vocabulary: Vocabulary, codes: NDArray[np.int64]) -> Vocabulary:
-    """A vocabulary with some of its ids replaced by ones that nobody has, so that the codes of the others stay."""
-    ids, codes = (
-        vocabulary.ids(np.arange(vocabulary.size)),
-        np.unique(codes),
-    )  # replacements are taken in the order of the mask
-    if is_text(ids.type):
-        nobody = pa.array([f"forgotten user, code {code}" for code in codes.tolist()], ids.type)
-    elif pa.types.is_unsigned_integer(ids.type):
-        nobody = pa.array(np.iinfo(np.uint64).max - codes.astype(np.uint64), ids.type)
-    else:
-        nobody = pa.array(np.iinfo(np.int64).min + codes, ids.type)
-    gone = np.zeros(vocabulary.size, bool)
-    gone[codes] = True
-    return Vocabulary(pc.replace_with_mask(ids, pa.array(gone), nobody))  # type: ignore[attr-defined]
+def _number(one: int | str) -> int | None:
+    """Return the integer that a string writes in the usual notation, None for other strings."""
+    if isinstance(one, int):
+        return one
+    return int(one) if len(one) <= 20 and DECIMAL.fullmatch(one) else None

@@ -19,7 +19,7 @@ from mgoe.experiments.progress import Watch
 from mgoe.experiments.stages import Say
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events.event import Interaction, Event, typed
+from mgoe.serving.events.event import Event, Interaction, typed
 from mgoe.serving.events.log import START
 from mgoe.serving.online.consumer import HELD, position_of, positions
 

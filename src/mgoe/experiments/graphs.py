@@ -28,7 +28,6 @@ from mgoe.data import (
     open_on_spark,
     place_of,
     whole_log,
-    without,
 )
 from mgoe.data.log import unreadable
 from mgoe.errors import ConfigError, DataError, GraphError
@@ -177,7 +176,7 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
     with _new_events(graph) as work:
         work.mkdir(exist_ok=True)
         try:
-            without(vocabulary, codes).save(work / "users.parquet")
+            vocabulary.without(codes).save(work / "users.parquet")
             shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
             return forget_users(graph, codes, _vocabularies(work), Watch(say))
         finally:

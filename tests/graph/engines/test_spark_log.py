@@ -18,7 +18,8 @@ from mgoe import experiments
 from mgoe._util.tables import checksum
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
-from mgoe.data.columns import read_id, read_time
+from mgoe.data.columns import read_id
+from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.stages import Silent

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import mgoe
 from mgoe.config import RunSettings
+from mgoe.data import task_masks
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, task_bits, typed
+from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, typed
 
 NOW = 1_700_000_000_000_000
 NUMBERS = EventReader({"click": 1, "buy": 2}, {"user": pa.int64(), "item": pa.int64()})
@@ -148,12 +149,12 @@ def test_bytes_that_are_no_event():
 
 
 def test_behaviors_are_those_of_the_tasks(small: RunSettings, exposures: RunSettings, finished: Path):
-    assert task_bits(small) == {"click": 1, "buy": 2}
-    assert task_bits(exposures) == {"click": 1, "buy": 2, "stay": 4}
+    assert task_masks(small) == {"click": 1, "buy": 2}
+    assert task_masks(exposures) == {"click": 1, "buy": 2, "stay": 4}
     several = RunSettings.model_validate(
         {"data": {"log": "x"}, "tasks": [{"name": "any", "behaviors": ["click", "buy"]}, "buy"]}
     )
-    assert task_bits(several) == {"click": 1, "buy": 3}
+    assert task_masks(several) == {"click": 1, "buy": 3}
     reader = EventReader.of(mgoe.load(finished / "bundle"))
     assert reader.behaviors == {"click": 1, "buy": 2}
     assert reader.read({"user": 3, "item": 4, "behavior": "buy", "id": "a"}, NOW) == Event(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -14,21 +13,21 @@ import pyarrow as pa
 
 from mgoe.bundle import Bundle
 from mgoe.config import did_you_mean
-from mgoe.data.columns import UNITS, unit_of
-from mgoe.data.events import task_bits
-from mgoe.data.windows import microseconds
+from mgoe.data import task_masks
+from mgoe.data.times import UNITS, microseconds, unit_of
+from mgoe.data.vocabulary import DECIMAL
 from mgoe.errors import EventError, StoreError
 
 AHEAD = 5 * 60 * 1_000_000
 """Microseconds that an event may be ahead of this machine's clock."""
 LONGEST_ID = 512
 """Characters of an id."""
-DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
-"""The one way in which a text writes a whole number."""
 FIELDS = ("user", "item", "behavior", "time", "id")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
-Interaction = tuple[int | str, int | str, int, int]
+Id = int | str
+"""An id of a user or an item, as JSON has it."""
+Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
 
 
@@ -92,7 +91,7 @@ class EventReader:
     def of(cls, bundle: Bundle) -> EventReader:
         """As the bundle's log was read."""
         kinds = {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type}
-        return cls(task_bits(bundle.settings), kinds, bundle.settings.data.time_unit)
+        return cls(task_masks(bundle.settings), kinds, bundle.settings.data.time_unit)
 
     def read(self, raw: Mapping[str, Any], now: int) -> Event:
         """Check one event.

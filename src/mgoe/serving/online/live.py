@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.data import to_arrow
-from mgoe.data.events import task_bits
+from mgoe.data import task_masks, to_arrow
 from mgoe.features import View, read
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event
-from mgoe.serving.online.id_lookup import Id
+from mgoe.serving.events.event import Event, Id
 from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.online.pairs import LivePairs
@@ -48,7 +46,7 @@ class LiveNodes:
     def of(cls, bundle: Bundle, index: Path | None = None) -> LiveNodes:
         """Return the nodes of a bundle without live events. `index` is a folder for `item_rows`."""
         vocabularies: dict[Side, Any] = {"user": bundle.encoders.users, "item": bundle.encoders.items}
-        return cls(LiveBase.of(bundle.graph, vocabularies, task_bits(bundle.settings), index))
+        return cls(LiveBase.of(bundle.graph, vocabularies, task_masks(bundle.settings), index))
 
     @property
     def sides(self) -> Mapping[Side, Nodes]:

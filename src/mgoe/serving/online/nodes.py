@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.scores import UNIT
+from mgoe.serving.events.event import Id
 from mgoe.serving.online import kernels
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.growing import MIN_ROWS, GrowingArrays, grown
-from mgoe.serving.online.id_lookup import Id
 from mgoe.serving.online.kernels import Change
 
 NEVER = np.iinfo(np.int64).min

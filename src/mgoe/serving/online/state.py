@@ -35,11 +35,10 @@ from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.place import Placement
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, canonical_id, typed
+from mgoe.serving.events.event import Event, Id, canonical_id, typed
 from mgoe.serving.events.seen import SeenEvents
 from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
 from mgoe.serving.online.cold_start import ColdStart
-from mgoe.serving.online.id_lookup import Id, IdLookup
 from mgoe.serving.online.item_pairs import item_rows
 from mgoe.serving.online.kernels import Change
 from mgoe.serving.online.nodes import Nodes
@@ -52,7 +51,7 @@ class LiveBase:
 
     Attributes:
         snapshot: The graph's latest, memory-mapped.
-        vocabularies, lookup: Ids of known nodes, for arrays and for lists of ids.
+        vocabularies: Ids of known nodes.
         task_masks: Tasks that each behaviour does.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         values: What the snapshot holds of each side's nodes.
@@ -64,7 +63,6 @@ class LiveBase:
 
     snapshot: Snapshot
     vocabularies: Mapping[Side, Vocabulary]
-    lookup: Mapping[Side, IdLookup]
     task_masks: Mapping[str, int]
     scores: NDArray[np.int64]
     values: Mapping[Side, BaseValues]
@@ -89,6 +87,8 @@ class LiveBase:
             task_masks: Tasks that each behaviour does.
             index: Folder for the pairs by item, see `item_rows`.
         """
+        for vocabulary in vocabularies.values():
+            vocabulary.look_up([])  # builds the table of ids before the first request
         meta, snapshot, scores = graph.meta, graph.latest, graph.fixed_scores
         rows: dict[Side, PairRows] = {
             "user": PairRows.by_user(graph.folder(-1)),
@@ -102,7 +102,6 @@ class LiveBase:
         return cls(
             snapshot=snapshot,
             vocabularies=vocabularies,
-            lookup={side: IdLookup(vocabulary) for side, vocabulary in vocabularies.items()},
             task_masks=task_masks,
             scores=scores,
             values={
@@ -179,7 +178,7 @@ class LiveState:
 
     def indices(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
         """Return indices of ids, newcomers included; -1 for those never seen. Shape (n,)."""
-        index = self.base.lookup[side].indices(ids)
+        index = self.base.vocabularies[side].look_up(ids)
         if self.sides[side].new_ids:
             missing = np.flatnonzero(index < 0).tolist()
             index[missing] = self.newcomers(side, [ids[row] for row in missing])

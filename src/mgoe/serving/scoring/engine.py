@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.graph.pair_rows import SIDES, Side
-from mgoe.serving.events.event import Event, EventReader
+from mgoe.serving.events.event import Event, EventReader, Id
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Consumer
-from mgoe.serving.online.id_lookup import Id
 from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer

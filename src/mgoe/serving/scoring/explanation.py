@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
-from mgoe.serving.online.id_lookup import Id
+from mgoe.serving.events.event import Id
 from mgoe.serving.scoring.engine import Engine
 
 MACRO_NODES = 8

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import did_you_mean
 from mgoe.errors import RequestError
-from mgoe.serving.online.id_lookup import Id
+from mgoe.serving.events.event import Id
 from mgoe.serving.scoring.objective import Objective, read_objective
 
 if TYPE_CHECKING:

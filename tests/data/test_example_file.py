@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import TaskSettings
 from mgoe.data import ExampleFile, Examples, join
-from mgoe.data.examples import ExampleWriter, read_examples
+from mgoe.data.example_file import ExampleWriter
 from mgoe.data.prepared import Prepared
 from mgoe.errors import DataError
 from tests.effort import up_to
@@ -62,7 +62,7 @@ def check_same(one: Examples, other: Examples) -> None:
 @given(parts=sizes, size=st.integers(1, 70))
 def test_as_they_lie_they_are_what_is_read_at_once(parts, size):
     with example_file(parts) as file:
-        whole = read_examples(file.path, TASKS)
+        whole = file.read()
         assert len(file) == len(whole) == sum(parts)
         np.testing.assert_array_equal(file.labels, whole.labels)
         np.testing.assert_array_equal(file.user, whole.user)
@@ -88,7 +88,7 @@ def test_a_seeded_order_has_every_row_once_and_can_be_entered_anywhere(parts, si
             return
         order = join(chunks)
         np.testing.assert_array_equal(np.sort(order.weight), np.arange(1, sum(parts) + 1))
-        check_same(order, read_examples(file.path, TASKS).take(order.weight.astype(int) - 1))
+        check_same(order, file.read().take(order.weight.astype(int) - 1))
         rest = list(file.ordered(size, (seed, 1), start))
         assert sum(map(len, rest)) == max(0, sum(parts) - start)
         if rest:
@@ -127,7 +127,7 @@ def test_a_file_that_is_lost_between_reads_is_named(damage, read):
         "take": lambda file: file.take(np.arange(5)),
         "column": lambda file: file.column("item"),
         "labels": lambda file: file.labels,
-        "at once": lambda file: read_examples(file.path, TASKS),
+        "at once": lambda file: file.read(),
     }
     with example_file([200] * 5) as file:
         assert len(file) == 1000
@@ -151,13 +151,13 @@ def test_a_file_that_another_one_replaces_is_refused():
         assert sum(map(len, chunks)) == 1000 - first  # what is open stays
         with pytest.raises(
             DataError,
-            match=r"train.parquet: must stay as it is while it is read, found other rows than before",
+            match=r"train.parquet: must stay unchanged while it is read, found other rows than before",
         ):
             list(file.ordered(10, 2))
 
 
 def test_rows_lie_in_groups_that_a_window_holds_many_of(monkeypatch):
-    monkeypatch.setattr("mgoe.data.examples.GROUP_ROWS", 30)
+    monkeypatch.setattr("mgoe.data.example_file.GROUP_ROWS", 30)
     with example_file([200, 10], window_rows=60) as file:
         assert file._groups.max() == 30
         assert max(int(file._groups[window].sum()) for window in file._windows(3)) <= 60
@@ -177,9 +177,9 @@ def test_memory_decides_what_is_streamed():
 @given(parts=sizes, share=st.floats(0, 1), seed=seeds)
 def test_a_share_that_is_written_is_the_one_of_rows_in_memory(group_rows, parts, share, seed):
     with example_file(parts) as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mgoe.data.stream.GROUP_ROWS", group_rows)
+        patch.setattr("mgoe.data.example_file.GROUP_ROWS", group_rows)
         drawn = [np.random.default_rng(seed) for _ in range(2)]
-        whole = read_examples(file.path, TASKS)
+        whole = file.read()
         written = file.sampled(share, drawn[0], file.path.with_name("sample.parquet"))
         check_same(join(list(written.parts())), whole.take(drawn[1].random(len(whole)) < share))
         assert written.window == file.window

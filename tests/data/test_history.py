@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import Vocabulary, columns, whole_log
+from mgoe.data import Vocabulary, arrow, whole_log
 from mgoe.errors import DataError
 from tests.data import logs
 
@@ -46,7 +46,7 @@ def test_every_id_of_an_update_is_there_once_or_is_refused(known, users):
 
 
 def test_much_text_is_numbered_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "MOST_TEXT", 8)
+    monkeypatch.setattr(arrow, "MOST_TEXT", 8)
     assert numbered(["c", "d"], ["b", "c", "a"], tmp_path) == ["c", "d", "a", "b"]
 
 
@@ -54,6 +54,6 @@ def test_much_text_is_numbered_too(tmp_path, monkeypatch):
 def test_a_padded_id_is_not_taken_for_a_number(tmp_path, padded):
     with pytest.raises(
         DataError,
-        match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which no int64 says; mend",
+        match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which cannot be read as int64; fix",
     ):
         numbered([7], ["7", padded], tmp_path)

@@ -1,0 +1,140 @@
+"""Columns of any library as plain Arrow arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import compute
+
+from mgoe.errors import DataError
+
+pc: Any = compute  # most of its functions are created at import, so a type checker cannot see them
+
+MOST_TEXT = 2**31 - 1
+"""Bytes that an array of strings with 32-bit offsets can hold."""
+_UUID_BYTES = 16
+_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_DIGIT_PLACES = np.delete(np.arange(36), [8, 13, 18, 23])
+"""Where the digits of a written UUID stand; the other places hold dashes."""
+
+
+def to_arrow(values: Any, place: str = "values") -> pa.Array:
+    """Return a column of any library, or one value, as one Arrow array.
+
+    UUIDs, bytes and values that no single type holds become strings.
+
+    Args:
+        values: A list, a NumPy array, a pandas or polars series, an Arrow array, or one value.
+        place: What the values are, for messages.
+
+    Raises:
+        DataError: The values are not a column: an iterator, a table, a set, a mapping, or an array of several
+            dimensions. Or they are bytes that are neither UTF-8 nor UUIDs.
+
+    Example:
+        >>> to_arrow([1, 2]).to_pylist()
+        [1, 2]
+    """
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return _plain(values, place)
+    _check_column(values, place)
+    if hasattr(values, "to_arrow"):
+        return to_arrow(values.to_arrow(), place)
+    if isinstance(values, np.generic) or (isinstance(values, np.ndarray) and not values.ndim):
+        values = values.item()
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+        values = [values]
+    try:
+        return to_arrow(pa.array(values), place)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # pd.isna answers with an array for a list, hence `is True`
+        return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())
+
+
+def _check_column(values: Any, place: str) -> None:
+    unordered = isinstance(values, Iterator | Mapping | set | frozenset)
+    if unordered or len(getattr(values, "shape", ())) > 1:
+        shape = "" if unordered else f" of the shape {tuple(values.shape)}"
+        raise DataError(
+            place,
+            f"must be one column (a list, an array, a series) or one value, found a {type(values).__name__}"
+            f"{shape}; make a list of it, or take one of its columns",
+        )
+
+
+def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
+    """Return one array without run ends, dictionaries or views, and with UUIDs and bytes as text."""
+    kind = values.type
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(pc.run_end_decode(values), place)
+    if pa.types.is_dictionary(kind):
+        return _plain(pc.call_function("dictionary_decode", [values]), place)
+    if getattr(kind, "extension_name", "") == "arrow.uuid":
+        return _plain(values.cast(pa.binary(_UUID_BYTES)), place)
+    if is_binary(kind):
+        return one_array(_decoded(one_array(values), place))
+    if is_list(kind):
+        item = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
+        values = values.cast(pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item))
+    return one_array(values)
+
+
+def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return one array; text gets 32-bit offsets where these suffice, otherwise 64-bit ones."""
+    if is_text(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.string() if values.nbytes <= MOST_TEXT else pa.large_string())
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type is a list of any length and layout."""
+    names = "is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view"
+    return any(getattr(pa.types, name)(kind) for name in names)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type is a string with 32-bit or 64-bit offsets."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type is binary, of any length and layout."""
+    names = "is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view"
+    return any(getattr(pa.types, name)(kind) for name in names)
+
+
+def texts(values: pa.Array) -> pa.Array:
+    """Return ids or categories as strings, a decimal without trailing zeros."""
+    written = values if is_text(values.type) else pc.cast(values, pa.string())
+    if pa.types.is_decimal(values.type):
+        trailing = r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$"
+        written = pc.replace_substring_regex(written, trailing, r"\1\2\3")
+    return written
+
+
+def _decoded(values: pa.Array, place: str) -> pa.Array:
+    """Return bytes as text: as UUIDs where every value has 16 bytes, otherwise as UTF-8."""
+    values = values.cast(pa.large_binary())
+    if len(values) > values.null_count and pc.all(pc.equal(pc.binary_length(values), _UUID_BYTES)).as_py():
+        return _uuids(values)
+    try:
+        return values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        raise DataError(
+            place,
+            "bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that are not UTF-8; "
+            "write them as text",
+        ) from None
+
+
+def _uuids(values: pa.Array) -> pa.Array:
+    held = pc.fill_null(values, bytes(_UUID_BYTES)).cast(pa.binary(_UUID_BYTES))
+    raw = np.frombuffer(held.buffers()[1], np.uint8)[held.offset * _UUID_BYTES :][: len(held) * _UUID_BYTES]
+    text = np.full((len(held), 36), ord("-"), np.uint8)
+    text[:, _DIGIT_PLACES] = _HEX_DIGITS[np.stack([raw >> 4, raw & 15], 1)].reshape(len(held), -1)
+    missing = values.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(text.view("S36").ravel(), pa.large_binary(), mask=missing).cast(pa.large_string())

@@ -1,0 +1,148 @@
+"""A whole log as history, without examples: numbered and read where it is stored, never copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe._util.files import sha256, write_json
+from mgoe._util.tables import checksum, digest, mixed
+from mgoe.config import RunSettings
+from mgoe.data.arrow import is_text, one_array, pc
+from mgoe.data.checks import Expr, Table
+from mgoe.data.events import check_behaviors, rows_per_task, task_masks
+from mgoe.data.exposures import label_history
+from mgoe.data.numbering import ids_by_first_bucket, with_indices
+from mgoe.data.schema import NODES, read_rows
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.data.windows import bucket_of
+from mgoe.errors import DataError
+
+
+@dataclass(frozen=True)
+class WholeLog:
+    """The history of a log, and who is in it.
+
+    Attributes:
+        history: `user`, `item` (indices), `time` (microseconds), `task`; lazy.
+        counts: Number of users and items, by `user` and `item`.
+        facts: `events`, `first` and `last` moment, and a `checksum` that does not depend on the order of
+            rows.
+    """
+
+    history: Table
+    counts: dict[str, int]
+    facts: dict[str, int]
+
+
+def whole_log(
+    source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None
+) -> WholeLog:
+    """Check a log, number its users and items, and return it as history.
+
+    Every expression runs in the engine of the table, which may be any of Ibis that can join rows of this
+    process.
+
+    Args:
+        source: The log.
+        settings: Settings of the run; `data` and `tasks` are read.
+        folder: Receives `users.parquet` and `items.parquet`, ids in the order of their indices. Files of the
+            same log that are already there are used again.
+        place: What the log is, for messages.
+        known: Vocabularies of a graph, by `user` and `item`: their ids keep their indices, and new ids
+            follow. In such further events, not every task has to happen.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a row breaks a rule, or no rows are left.
+    """
+    rows, facts = _task_rows(source, settings, place, every_task=known is None)
+    known = known or {}
+    numbered = folder / "numbered.json"
+    these = {"log": facts, "known": {node: sha256(file) for node, file in known.items()}}
+    if not numbered.exists() or json.loads(numbered.read_text()) != these:
+        for node in NODES:
+            first = bucket_of(rows.time.min(), settings.data.bucket)
+            found = one_array(ids_by_first_bucket(rows, node, first)["id"])
+            ids = _appended(Vocabulary.load(known[node]), found, node, place) if known else found
+            Vocabulary(ids).save(folder / f"{node}s.parquet")
+        write_json(numbered, these)
+    ids = {node: pq.read_table(folder / f"{node}s.parquet")["id"] for node in NODES}
+    history = with_indices(rows, ids).select("user", "item", "time", "task")
+    return WholeLog(history, {node: len(ids[node]) for node in NODES}, facts)
+
+
+def _task_rows(
+    source: Table, settings: RunSettings, place: str, every_task: bool
+) -> tuple[Table, dict[str, int]]:
+    """Return the events that do a task, with ids, as `user`, `item`, `time`, `task`, and their facts."""
+    rows, _ = read_rows(source, settings, place)
+    if settings.form == "exposures":
+        history = label_history(rows, settings)
+        found = _measured(history, history.task).to_pyarrow().to_pylist()
+        return history, _facts(found, {row["task"]: [row["task"]] for row in found}, "task", history, place)
+    found = _measured(rows, rows.behavior).order_by("behavior").to_pyarrow().to_pylist()
+    if every_task:
+        check_behaviors({row["behavior"]: row["events"] for row in found}, settings, place)
+    masks = task_masks(settings)
+    history = rows_per_task(rows, rows.behavior, masks).select("user", "item", "time", "task")
+    tasks = {b: [t for t in range(len(settings.tasks)) if mask >> t & 1] for b, mask in masks.items()}
+    return history, _facts(found, tasks, "behavior", history, place)
+
+
+def _measured(rows: Table, group: Expr) -> Table:
+    """Measure the rows of each behaviour or task in one scan: number, first and last moment, and a
+    checksum."""
+    mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
+    return rows.group_by(group).aggregate(
+        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix)
+    )
+
+
+def _facts(
+    found: list[dict[str, Any]], tasks: Mapping[Any, list[int]], key: str, history: Table, place: str
+) -> dict[str, int]:
+    """Return the facts of all events that do a task: the same on every engine, so that another one can
+    resume."""
+    done = [(row, task) for row in found for task in tasks.get(row[key], ())]
+    if not done:
+        raise DataError(
+            place,
+            "some events must do a task between data.start and data.end, found none; "
+            "change these dates, or fix the tasks",
+        )
+    mark = sum(row["checksum"] * (task + 1) for row, task in done)
+    for node in NODES:
+        if not history[node].type().is_integer():
+            ids = history.group_by(node).aggregate(n=history.count())
+            mark += int(ids.aggregate(n=checksum(ids.n * digest(ids[node]))).to_pyarrow()["n"][0].as_py())
+    return {
+        "events": sum(row["events"] for row, _ in done),
+        "first": min(row["first"] for row, _ in done),
+        "last": max(row["last"] for row, _ in done),
+        "checksum": mark % (1 << 61),
+    }
+
+
+def _appended(known: Vocabulary, found: pa.Array, node: str, place: str) -> pa.ChunkedArray:
+    """Return known ids, followed by those found that are new, in the type of the known ones."""
+    new = found.filter(pa.array(known.indices(found) < 0))
+    rule = f"ids of {node}s must be as in the graph ({known.type})"
+    kind = pa.large_string() if is_text(known.type) else known.type  # all ids together may be much text
+    try:
+        read = new.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(place, f"{rule}: {error}; fix the column") from None
+    changed = new.filter(pc.not_equal(read.cast(new.type), new))
+    if len(changed):  # "07" would become 7, which is another id
+        raise DataError(
+            place,
+            f"{rule}, found {changed[0].as_py()!r}, which cannot be read as {known.type}; fix the column",
+        )
+    return pa.chunked_array([known.ids(np.arange(known.size)).cast(kind), read])
