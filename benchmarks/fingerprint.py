@@ -114,7 +114,7 @@ def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDA
         from mgoe.pipeline.cells import Inputs
     except ImportError:
         from mgoe.experiments.cell import Inputs
-    inputs = Inputs(run, load_settings(settings))
+    inputs = getattr(Inputs, "open", Inputs)(run, load_settings(settings))
     examples = inputs.prepared.examples(split)
     feed = Feed(inputs.prepared, inputs.graph, examples, EVERYTHING, inputs.spec)
     block = feed.block(np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(np.int64))

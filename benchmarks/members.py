@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.unmerged import built, held_against, influences, parsed
 from mgoe.config import ModelSettings
 from mgoe.experiments.cell import Inputs
-from mgoe.experiments.model_resolution import decided
 from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers.stacked import StackedMLP
 from mgoe.models.layers.towers import Towers
@@ -59,14 +58,14 @@ class Members(SharedBottom):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    with built(parsed(__doc__, arguments)) as (settings, out, prepared, _):
+    with built(parsed(__doc__, arguments)) as (settings, out, prepared, graph):
         whole = resolve("mgoe")
         knots = {"knots": MGOEOptions().knots}
         bottoms = ModelSettings(
             name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots
         )
-        whole, own = decided([whole, resolve(bottoms)], prepared)
-        inputs = Inputs(out, settings)
+        inputs = Inputs(settings, prepared, graph)
+        whole, own = inputs.decided(whole), inputs.decided(resolve(bottoms))
         theirs = influences(settings, inputs, whole, out)
         held_against("members", influences(settings, inputs, own, out), theirs)
 

@@ -56,7 +56,7 @@ from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries, ranks_in
 from mgoe.experiments.cell import Inputs, fit_model
-from mgoe.experiments.model_resolution import model_rows, named_models
+from mgoe.experiments.plan import Plan
 from mgoe.experiments.runs import begin
 from mgoe.features import View
 from mgoe.metrics import hit_rate_at, ndcg_at
@@ -290,8 +290,8 @@ class Ranking:
     """
 
     def __init__(self, settings: RunSettings, out: Path, name: str, task: str | None):
-        self.inputs = Inputs(out, settings)
-        [model] = [one for one in model_rows(settings, self.inputs.prepared) if one.name == name]
+        self.inputs = Inputs.open(out, settings)
+        model = self.inputs.decided(Plan(settings, out).contestants[name].settings())
         self.model = fit_model(model, settings.seeds[0], settings, self.inputs, out / "topn" / name)[0]
         self.tasks, self.shifted = settings.tasks, shifted_tasks(settings.tasks)
         self.columns = np.array(
@@ -341,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     use_cores()
     settings = load_settings(asked.config, asked.sets)
     for option, names, valid in (
-        ("--models", asked.models, [model.name for model in named_models(settings)]),
+        ("--models", asked.models, [*Plan(settings, Path()).contestants]),
         ("--beside", asked.beside, BESIDE),
         ("--task", [asked.task] if asked.task else [], settings.task_names),
     ):
@@ -360,7 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--queries: must be at least 1, found {asked.queries}")
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as prepared:
+        plan = Plan(settings, out)
+        with begin(plan, plan.cells, overwrite=False, say=say) as prepared:
             pass  # whatever of it is of other settings is refused
         if asked.split == "time":
             task = by_time(prepared, "test", asked.queries, asked.seed, hide=False)
@@ -370,14 +371,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 without_last(settings, prepared, out / "rest.parquet"),
                 out / "rest",
             )
-            with begin(settings, out, overwrite=False, say=say) as prepared:
+            plan = Plan(settings, out)
+            with begin(plan, plan.cells, overwrite=False, say=say) as prepared:
                 task = leave_last_out(whole, prepared, asked.queries, asked.seed)
         if len(task.queries) == 0:
             parser.error(
                 f"--split {asked.split}: there must be a user with something to find, found none; "
                 f"{FIXES[asked.split]}"
             )
-        experiments.build(settings, out, prepared, say)
+        experiments.build(settings, prepared, out / "graph", say)
         valid = by_time(prepared, "valid", asked.queries, asked.seed, hide=task.hide)
         made: dict[str, Callable[[], Recommender]] = {
             name: lambda make=make: make

@@ -36,9 +36,7 @@ from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, estimate, find_leads
-from mgoe.experiments.cell import INFLUENCE, Cell, Inputs, run_cell
-from mgoe.experiments.model_resolution import decided
-from mgoe.experiments.runs import begin
+from mgoe.experiments.cell import DONE, INFLUENCE, Inputs, run_cell
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, resolve
@@ -161,12 +159,12 @@ def graphs_of_tasks(
 
 def influences(settings: RunSettings, inputs: Inputs, model: ModelSettings, out: Path) -> list[Influence]:
     """What each test user does to each metric, a seed each."""
-    cells = [Cell(out, model, seed) for seed in settings.seeds]
-    for cell in cells:
-        if not cell.done:
-            say(f"training {cell.title}")
-            run_cell(cell, settings, inputs, show_progress=False)
-    return [Influence.load(cell.folder / INFLUENCE) for cell in cells]
+    folders = {seed: out / "cells" / model.name / str(seed) for seed in settings.seeds}
+    for seed, folder in folders.items():
+        if not (folder / DONE).exists():
+            say(f"training {model.name}, seed {seed}")
+            run_cell(model, seed, folder, settings, inputs, show_progress=False)
+    return [Influence.load(folder / INFLUENCE) for folder in folders.values()]
 
 
 def say(stage: str) -> None:
@@ -189,9 +187,8 @@ def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepar
     settings = load_settings(asked.config, asked.sets)
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
-        with begin(settings, out, overwrite=False, say=say) as prepared:
-            merged = experiments.build(settings, out, prepared, say)
-        yield settings, out, prepared, merged
+        merged = experiments.macro_graph(settings, out, say=say)
+        yield settings, out, Prepared.open(out / "data"), merged
 
 
 def held_against(name: str, ours: Sequence[Influence], theirs: Sequence[Influence]) -> None:
@@ -218,9 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own = resolve(
             ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids)
         )
-        whole, own = decided([whole, own], prepared)
-        theirs = influences(settings, Inputs(out, settings), whole, out)
-        inputs = Inputs(out, settings)
+        inputs = Inputs(settings, prepared, merged)
+        whole, own = inputs.decided(whole), inputs.decided(own)
+        theirs = influences(settings, inputs, whole, out)
+        inputs = Inputs.open(out, settings)
         inputs.graph = apart
         held_against("unmerged", influences(settings, inputs, own, out), theirs)
 

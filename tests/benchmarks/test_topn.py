@@ -22,6 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from benchmarks import lightgcn, topn
 from mgoe.bundle.calibration import shifted_tasks
 from mgoe.config import RunSettings, make_settings
+from mgoe.experiments.plan import Plan
 from mgoe.experiments.runs import begin
 
 
@@ -116,7 +117,8 @@ def test_settings_are_those_that_are_best_on_validation():
 def test_validation_knows_nothing_of_what_comes_after_its_snapshot(
     small: RunSettings, tmp_path: Path, hide: bool
 ):
-    with begin(small, tmp_path / "out", overwrite=False, say=lambda _: None) as prepared:
+    plan = Plan(small, tmp_path / "out")
+    with begin(plan, plan.cells, overwrite=False, say=lambda _: None) as prepared:
         valid, test = (topn.by_time(prepared, split, 10_000, 0, hide) for split in ("valid", "test"))
     user, item, _, snapshot = topn.history_of(prepared)
     before = snapshot <= len(prepared.cuts) - 2

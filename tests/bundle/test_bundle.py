@@ -448,7 +448,7 @@ def test_the_best_of_a_task_within_a_sample_space_are_likeliest_to_have_it_at_al
 
 def test_exposures_are_left_as_they_are(shown: Path):
     settings = load_settings(shown / "settings.yaml")
-    assert not Inputs(shown, settings).prior.any()
+    assert not Inputs.open(shown, settings).prior.any()
 
 
 def test_a_bundle_says_what_it_is(bundle: mgoe.Bundle, small: RunSettings):

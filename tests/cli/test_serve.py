@@ -1,4 +1,5 @@
-"""`mgoe serve` as a process: workers, figures, a stop that loses nothing, and what it refuses to start with."""
+"""`mgoe serve` as a process: workers, figures, a stop that loses nothing, and what it refuses to start
+with."""
 
 from __future__ import annotations
 
@@ -134,7 +135,8 @@ def test_one_worker_stops_well(own: Path, tmp_path: Path):
 
 @pytest.fixture
 def logs_restored() -> Iterator[None]:
-    """A service that begins to start in this process makes the root's handler write to what the test captures, which ends with it."""
+    """A service that begins to start in this process makes the root's handler write to what the test
+    captures, which ends with it."""
     level = logging.getLogger().level
     yield
     root = logging.getLogger()

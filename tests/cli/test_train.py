@@ -1,4 +1,4 @@
-"""`mgoe train` goes on after a stop, and trains on many processes as on one. Examples are streamed from disk throughout."""
+"""`mgoe train` resumes, and trains on many processes as on one. Examples are streamed from disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import mgoe as library
 from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
-from mgoe.experiments.folder import FREE
+from mgoe.experiments.parts import FREE
 from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, predict, save_checkpoint
 from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
@@ -101,7 +101,7 @@ def stopped_after(step: int, mgoe: Mgoe, config: Path, out: Path, at_step) -> No
     at_step(step, lambda: signal.raise_signal(signal.SIGTERM))
     result = mgoe("train", config, "--out", out)
     assert result.exit_code == 143
-    assert "goes on from there" in result.stderr
+    assert "resumes from there" in result.stderr
     assert load_checkpoint(latest(out))[1]["state"]["steps"] == step
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, 
 
 def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
     change = mgoe("train", config, "--out", built, "--set", "training.learning_rate=0.1")
-    assert_refused(change, "of other settings", "--overwrite")
+    assert_refused(change, "made with another `training.learning_rate`", "--overwrite")
     assert mgoe("train", config, "--out", built, "--resume", "sometimes").exit_code == 2
 
 
@@ -205,7 +205,7 @@ def same_curve(found: Path, expected: Path) -> None:
 
 def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
     """What one process finds with the weights of a bundle."""
-    inputs = experiments.Inputs(out, settings)
+    inputs = experiments.Inputs.open(out, settings)
     model = library.load(out / "bundle").model
     found = {}
     for split in ("valid", "test"):
@@ -240,8 +240,8 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built):
 
 
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
-    monkeypatch.setattr("mgoe.experiments.train_one.joined", lambda device: nullcontext(ProcessGroup(1, 2)))
-    monkeypatch.setattr("mgoe.experiments.train_one.run_cell", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("mgoe.experiments.runs.joined", lambda device: nullcontext(ProcessGroup(1, 2)))
+    monkeypatch.setattr("mgoe.experiments.runs.fit_cell", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr(ProcessGroup, "agree", lambda self, mine: True)  # as the first process says
     assert experiments.train(settings, alone) == []
 

@@ -56,4 +56,4 @@ def own(raw: dict[str, Any], world: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", here)
+    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)

@@ -47,7 +47,8 @@ SECOND = 1_000_000
 
 
 def stream(bundle: Bundle, n: int, seed: int = 0, new: int = 5) -> list[Event]:
-    """Events around the end of the bundle's log, some late, of known and new users and items; each different."""
+    """Events around the end of the bundle's log, some late, of known and new users and items; each
+    different."""
     rng, last = np.random.default_rng(seed), bundle.graph.meta["last"]
     users, items = (
         vocabulary.ids(np.arange(vocabulary.size)).to_pylist()
@@ -426,7 +427,8 @@ def test_the_command(finished: Path, tmp_path: Path):
 
 
 def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
-    """A server is killed again and again; what it acknowledged is there once, and after a refresh the graph equals a rebuild."""
+    """A server is killed again and again; what it acknowledged is there once, and after a refresh the graph
+    equals a rebuild."""
     old, acknowledged = mgoe.load(finished / "bundle"), []
     for kill in range(KILLS):
         words = [

@@ -39,10 +39,9 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     inputs: Any = SimpleNamespace(
         prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=np.zeros(3, np.float32)
     )
-    cell: Any = SimpleNamespace(model=SimpleNamespace(name="m"), seed=0)
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(
-        np.array(cell_module.catalogue(cell, settings, inputs, model)),
+        np.array(cell_module.catalogue(model, settings, inputs, model="m", seed=0)),
         [[0.5, 0.15], [0.001, 0.0009]],
         rtol=1e-6,
     )

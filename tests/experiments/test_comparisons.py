@@ -21,7 +21,7 @@ from mgoe._util.files import write_json
 from mgoe.errors import MissingExtra, OutputError, TrainingError
 from mgoe.experiments import cell as cell_module
 from mgoe.experiments import consistency, records, tuning
-from mgoe.experiments.comparisons import jobs_of
+from mgoe.experiments.execute import jobs_of
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
 from tests.effort import SOAK
@@ -83,7 +83,7 @@ def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(
         models=["mgoe", "shared-bottom", {"name": "narrow", "base": "mgoe", "options": {"width": 4}}],
     )
     result = experiments.compare(more, out, models=["narrow"], seeds=[0], say=said.append)
-    assert said[0].startswith("1 of 1 cells")
+    assert said[0].startswith("training 1 of 1 cells")
     assert result.waiting == 5
     before, after = numbers(compared), numbers(out)
     kept = after[after["model"] != "narrow"].reset_index(drop=True)
@@ -150,12 +150,12 @@ def test_what_is_finished_here_or_elsewhere_needs_no_library(
     raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch
 ):
     plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
-    [entry] = plan.entries
-    shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
-    for part in consistency.parts_of(plan, plan.entries):
+    [cell] = plan.cells
+    shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
+    for part in consistency.parts_of(plan, plan.cells):
         part.begin()
     shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
-    write_json(entry.tuned, {"model": "lightgbm", "trials": [], "best": {}})
+    write_json(cell.search, {"model": "lightgbm", "trials": [], "best": {}})
     (tmp_path / "out" / "comparison.yaml").touch()
     for name in ("lightgbm", "optuna"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -178,9 +178,9 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
         "models": [{"name": f"a.{end}", "base": "mgoe"} for end in ("tmp", "partial")],
     }
     plan = Plan(settings(named, variants={}), tmp_path / "out")
-    for entry in plan.entries:
-        shutil.copytree(compared / "logs/tiny/cells/mgoe/0", entry.cell().folder)
-    for part in consistency.parts_of(plan, plan.entries):
+    for cell in plan.cells:
+        shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
+    for part in consistency.parts_of(plan, plan.cells):
         part.begin()
     for seed in (0, 1):
         shutil.copy(
@@ -197,7 +197,7 @@ def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
         for outcome in here(jobs):
             yield Outcome(outcome.job, failed="its process ended with code -9")
 
-    monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", killed_at_the_end)
+    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", killed_at_the_end)
     said: list[str] = []
     assert experiments.compare(settings(own), tmp_path / "out", say=said.append).failed == {}
     assert records.latest(tmp_path / "out")["tiny", "shared-bottom", 0]["state"] == "finished"
@@ -241,12 +241,12 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     experiments.compare(tuned, out, seeds=[1])
     said: list[str] = []
     experiments.compare(tuned, out, seeds=[1], say=said.append)
-    assert said == ["0 of 1 cells to run, 2 at a time"]
+    assert said == ["training 0 of 1 cells, 2 at a time"]
     search = out / "logs/tiny/tuned/shared-bottom.json"
     plan = Plan(tuned, tmp_path / "other")
-    _, second = plan.entries
-    second.tuned.parent.mkdir(parents=True)
-    shutil.copy(search, second.tuned)
+    _, second = plan.cells
+    second.search.parent.mkdir(parents=True)
+    shutil.copy(search, second.search)
     assert [job.name for job in jobs_of(plan, [second])[0]] == [
         "examples of tiny, seed 1",
         "graph of tiny, seed 1",

@@ -20,7 +20,8 @@ from tests.experiments.tiny import numbers, settings
 def test_a_comparison_goes_on_on_another_machine(
     raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path
 ):
-    """Where the log lies elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked for."""
+    """Where the log lies elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked
+    for."""
     shutil.copytree(world, tmp_path / "moved")
     data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
     moved = raw | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
@@ -28,7 +29,7 @@ def test_a_comparison_goes_on_on_another_machine(
     out, file = tmp_path / "out", compared / "results.jsonl"
     experiments.compare(settings(moved), out, take=[file], say=said.append)
     assert said[0] == f"{file}: 6 of 6 lines taken"
-    assert said[1:] == ["0 of 6 cells to run, 2 at a time", "  examples of tiny, seed 0"]
+    assert said[1:] == ["training 0 of 6 cells, 2 at a time", "  examples of tiny, seed 0"]
     whole = numbers(compared)
     pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
     for one, other in zip(
@@ -83,12 +84,8 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
     damaged = tmp_path / "damaged.jsonl"
     pd.read_parquet(log).to_parquet(log)
     plan = Plan(settings(own), tmp_path / "plan")
-    [part] = [
-        part
-        for part in consistency.parts_of(plan, plan.entries)
-        if part.path == plan.entries[0].cell().folder
-    ]
-    damaged.write_text(json.dumps(line | {"asked": part.digests.pop(), "influence": {"metrics": []}}))
+    [part] = [part for part in consistency.parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
+    damaged.write_text(json.dumps(line | {"asked": part.digest, "influence": {"metrics": []}}))
     with pytest.raises(
         OutputError, match=r"damaged\.jsonl: the line of tiny, shared-bottom, seed 0 is damaged"
     ):
@@ -104,9 +101,9 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     file, made = tmp_path / "out" / "results.jsonl", settings(own)
     experiments.compare(made, tmp_path / "out")
     plan = Plan(made, tmp_path / "there")
-    cell = plan.entries[0].cell()
+    cell = plan.cells[0]
     (cell.folder / "checkpoints").mkdir(parents=True)
-    for part in consistency.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.cells):
         part.begin()
     (plan.out / "comparison.yaml").touch()
 
@@ -117,17 +114,17 @@ def test_a_cell_is_taken_whole_or_not_at_all(
         patch.setattr(imports, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             experiments.compare(made, tmp_path / "there", take=[file])
-    assert not (cell.folder / "taken.json").exists()
+    assert not (cell.folder / "imported.json").exists()
     assert experiments.compare(made, tmp_path / "there", take=[file], stop_after=0).waiting == 0
     assert {path.name for path in cell.folder.iterdir()} == {
         "metrics.json",
-        "taken.json",
+        "imported.json",
         "influence.safetensors",
     }
-    (cell.folder / "taken.json").write_text("{")
+    (cell.folder / "imported.json").write_text("{")
     said: list[str] = []
     assert experiments.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
-    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'taken.json'}: is not valid JSON")
+    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'imported.json'}: is not valid JSON")
 
 
 def test_references_of_the_first_seed_may_be_made_for_another(
@@ -143,7 +140,7 @@ def test_references_of_the_first_seed_may_be_made_for_another(
             ).failed
             == {}
         )
-    assert said[1:] == ["0 of 3 cells to run, 2 at a time"]
+    assert said[1:] == ["training 0 of 3 cells, 2 at a time"]
 
 
 def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, Any], tmp_path: Path):
@@ -209,9 +206,7 @@ def test_lines_of_searches_that_tell_the_evaluation_are_taken(raw: dict[str, Any
     made, file = settings(raw, variants={}, models=["mgoe"], seeds=[0], tune={}), tmp_path / "old.jsonl"
     search = {"model": "mgoe", "trials": [], "best": {}}
     plan = Plan(made, tmp_path / "old")
-    cell = {part.path: part for part in consistency.parts_of(plan, plan.entries)}[
-        plan.entries[0].cell().folder
-    ]
+    cell = {part.path: part for part in consistency.parts_of(plan, plan.cells)}[plan.cells[0].folder]
     line = {
         "log": "tiny",
         "model": "mgoe",

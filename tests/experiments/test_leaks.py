@@ -46,7 +46,7 @@ def personal(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, Pat
 def best(personal: tuple[RunSettings, Path]) -> list[float]:
     """The AUC on the test part of whoever knows the world, a task."""
     settings, run = personal
-    rows = reference_rows(settings, Inputs(run, settings).prepared)
+    rows = reference_rows(settings, Inputs.open(run, settings).prepared)
     where = ("best-reachable", "test", "all", "auc")
     of_task = {
         row["task"]: row["value"]
@@ -60,13 +60,14 @@ def best(personal: tuple[RunSettings, Path]) -> list[float]:
 def test_with_users_exchanged_a_model_knows_no_more_than_items_tell(
     personal: tuple[RunSettings, Path], best: list[float], tmp_path: Path, name: str
 ):
-    """Negatives of an event log are drawn as often as items are clicked: items alone tell nothing of clicks, and of purchases no more than
-    the model's own mean over users does. With its own users a model knows no more than the world, which has the tastes and not the draws.
+    """Negatives of an event log are drawn as often as items are clicked: items alone tell nothing of clicks,
+    and of purchases no more than the model's own mean over users does. With its own users a model knows no
+    more than the world, which has the tastes and not the draws.
     """
     if name == "lightgbm":
         pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
     settings, run = personal
-    inputs = Inputs(run, settings)
+    inputs = Inputs.open(run, settings)
     model, feeds, _ = fit_model(resolve(name), 0, settings, inputs, tmp_path)
     test = inputs.prepared.examples("test")
     rng = np.random.default_rng(0)

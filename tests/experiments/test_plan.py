@@ -128,8 +128,8 @@ def test_every_comparison_of_the_examples_is_valid(
         pytest.skip("a run's settings")
     monkeypatch.chdir(path.parents[1])
     plan = Plan(load_comparison(path), tmp_path)
-    plan.check(plan.entries)
-    assert plan.entries
+    plan.check(plan.cells)
+    assert plan.cells
 
 
 @pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from mgoe.experiments.processes import HELD, Job, run_jobs, wait_for_orphans
 from tests.experiments import jobs
@@ -93,8 +93,8 @@ def test_the_environment_of_whoever_asked_stays_as_it_was(tmp_path: Path):
 def test_the_processes_of_a_killed_comparison_are_waited_for(tmp_path: Path):
     wait_for_orphans(tmp_path)  # nothing was ever begun
     waiting = threading.Thread(target=wait_for_orphans, args=(tmp_path,))
-    with (tmp_path / HELD).open("a") as orphan:
-        fcntl.flock(orphan, fcntl.LOCK_SH)
+    (tmp_path / HELD).mkdir()
+    with FileLock(tmp_path / HELD / "1234"):
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
@@ -109,7 +109,8 @@ def test_a_process_holds_the_folder_while_it_runs(tmp_path: Path):
     next(running)
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
-    with (tmp_path / HELD).open("a") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    held = [FileLock(file) for file in (tmp_path / HELD).iterdir()]
+    with pytest.raises(Timeout):
+        [lock.acquire(timeout=0) for lock in held]
     running.close()
     wait_for_orphans(tmp_path)

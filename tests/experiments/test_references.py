@@ -1,4 +1,5 @@
-"""The best that any model can reach knows what models are given; chance knows the middle of the labels alone."""
+"""The best that any model can reach knows what models are given; chance knows the middle of the labels
+alone."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from mgoe import experiments
 from mgoe.errors import ConfigError, DataError, MissingExtra, TrainingError
 from mgoe.experiments import consistency, tuning
-from mgoe.experiments import jobs as work
+from mgoe.experiments import execute as work
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
 from tests.experiments.tiny import here, settings
@@ -31,24 +31,24 @@ def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], comp
     }
     tune["first"] = [{"options.tau": 2}]
     plan = Plan(settings(raw, tune=tune), compared)
-    entry = plan.entries[0]
-    from mgoe.experiments.jobs import tune_model
+    cell = plan.cells[0]
+    from mgoe.experiments.execute import search_settings
 
     assert plan.settings.tune is not None
-    assert tune_model(entry, plan.settings.tune, tmp_path / "a.json") == 5
+    assert search_settings(cell, plan.settings.tune, tmp_path / "a.json") == 5
     whole = json.loads((tmp_path / "a.json").read_text())
     assert [trial["settings"] for trial in whole["trials"][:2]] == [{}, *tune["first"]]
     assert set(whole["trials"][2]["settings"]) == set(tune["space"])
     values = [trial["value"] for trial in whole["trials"]]
     assert whole["best"] == whole["trials"][int(np.argmax(values))]["settings"]
     (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:3]}))
-    tune_model(entry, plan.settings.tune, tmp_path / "b.json")
+    search_settings(cell, plan.settings.tune, tmp_path / "b.json")
     again = json.loads((tmp_path / "b.json").read_text())
     assert [trial["settings"] for trial in again["trials"]] == [
         trial["settings"] for trial in whole["trials"]
     ]
     assert [trial["value"] for trial in again["trials"]] == values
-    tuned = entry.contestant.settings(tuning.best_of(tmp_path / "b.json"))
+    tuned = cell.contestant.settings(tuning.best_of(tmp_path / "b.json"))
     assert tuned.training == {
         k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")
     }
@@ -77,9 +77,9 @@ class Searched:
 
     def go_on(self) -> list[dict[str, Any]]:
         """Trials of the search, which is gone on with, but for the time they took."""
-        entry, tune = self.plan.entries[0], self.plan.settings.tune
+        cell, tune = self.plan.cells[0], self.plan.settings.tune
         assert tune is not None
-        tuning.search(entry.contestant.settings(), 0, entry.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
+        tuning.search(cell.contestant.settings(), 0, cell.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
         return [
             {key: value for key, value in trial.items() if key != "seconds"}
             for trial in json.loads(self.out.read_text())["trials"]
@@ -164,13 +164,15 @@ def test_a_comparison_notes_whose_search_was_killed(
 
     def killed(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
         for job in jobs:
-            if job.work in (work.prepare_log, work.build):
+            if job.work in (work.prepare_log, work.build_graph_of):
                 yield Outcome(job, job.work(*job.args))
             else:
-                yield Outcome(job, failed="its process ended with code -9", lost=job.work is work.tune_model)
+                yield Outcome(
+                    job, failed="its process ended with code -9", lost=job.work is work.search_settings
+                )
 
     for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
-        monkeypatch.setattr("mgoe.experiments.comparisons.run_jobs", run_jobs)
+        monkeypatch.setattr("mgoe.experiments.execute.run_jobs", run_jobs)
         assert len(experiments.compare(tuned, tmp_path / "out").failed) == failed
     trials = json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())["trials"]
     assert [trial["value"] is None for trial in trials] == [True, False]
@@ -187,7 +189,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
-    asked = [{p.path: p.asked for p in consistency.parts_of(each, each.entries)} for each in (plain, plan)]
+    asked = [{p.path: p.asked for p in consistency.parts_of(each, each.cells)} for each in (plain, plan)]
     changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)

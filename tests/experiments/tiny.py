@@ -1,4 +1,4 @@
-"""Comparisons on a log of a second: settings that differ from the shared ones, jobs in this process, the numbers of a folder."""
+"""Comparisons on a tiny log: other settings, jobs in this process, the numbers of a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `mgoe`: parse, call, print. Whatever is slow to import is imported by the command that needs it."""
+"""The command `mgoe`: parse, call, print. Commands import slow modules themselves."""
 
 from mgoe.cli.app import app, main
 

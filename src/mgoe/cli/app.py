@@ -1,4 +1,4 @@
-"""The root command and the order of its parts."""
+"""The root command, and every command with its examples."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from mgoe import __version__
-from mgoe.cli import compare, data, doctor, export, graph, logs, refresh, score, serve, simulate, stages
+from mgoe.cli import compare, data, doctor, export, graph, logs, refresh, run, score, serve, simulate
+from mgoe.cli.options import examples
 from mgoe.cli.root import Root
-from mgoe.cli.show import examples
 
 app = typer.Typer(
     cls=Root,
     name="mgoe",
-    help="From behaviour logs to a multi-task ranking model that sees every task's graph.",
+    help="From behaviour logs to a multi-task ranking model that uses every task's graph.",
     epilog=examples(
         "mgoe init clicks.parquet -o mine.yaml  [dim]a configuration for your log, with comments[/]",
         "mgoe run mine.yaml --out runs/mine     [dim]bundle, table and report[/]",
@@ -41,94 +41,76 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """See the epilog."""
+    """Show the version, or run a command."""
 
 
-app.command(
-    epilog=examples(
+for _command, _examples in {
+    logs.init: (
         "mgoe init clicks.parquet --out mine.yaml",
         "mgoe init 'logs/2025-*.csv' > mine.yaml",
-    )
-)(logs.init)
-app.command(
-    epilog=examples(
+    ),
+    logs.describe: (
         "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",
         "mgoe describe mine.yaml --json       [dim]columns as configured[/]",
         "mgoe describe runs/mine/bundle",
-    )
-)(logs.describe)
-app.command(
-    epilog=examples(
+    ),
+    simulate.simulate: (
         "mgoe simulate --out runs/demo-log",
         "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
         "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
-    )
-)(simulate.simulate)
-app.add_typer(data.data, name="data")
-app.add_typer(graph.graph, name="graph")
-app.command(
-    epilog=examples(
+    ),
+    run.train: (
         "mgoe train mine.yaml --out runs/mine",
         "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3",
         "torchrun --nproc-per-node 4 -m mgoe train mine.yaml --out runs/mine",
     ),
-)(stages.train)
-app.command(
-    epilog=examples(
+    score.evaluate: (
         "mgoe evaluate runs/mine",
         "mgoe evaluate runs/mine --slice unseen-users",
         "mgoe evaluate runs/mine/bundle --json",
         "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
-    )
-)(score.evaluate)
-app.command(
-    epilog=examples(
+    ),
+    score.predict: (
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
-    )
-)(score.predict)
-app.command(
-    epilog=examples(
+    ),
+    score.recommend: (
         "mgoe recommend runs/mine/bundle 42",
         "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json",
     ),
-)(score.recommend)
-app.command(
-    epilog=examples(
+    export.export: (
         "mgoe export runs/mine/bundle --onnx mine.onnx",
-        "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet   [dim]and what it costs[/]",
-    )
-)(export.export)
-app.command(
-    epilog=examples(
+        "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
+    ),
+    serve.serve: (
         "mgoe serve runs/mine/bundle                       [dim]on this machine alone: http://127.0.0.1:8000[/]",
         "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
         "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
-    )
-)(serve.serve)
-app.command(
-    epilog=examples(
+    ),
+    run.run: (
         "mgoe run mine.yaml --out runs/mine",
         "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
-    )
-)(stages.run)
-app.command(
-    epilog=examples(
+    ),
+    compare.compare: (
         "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
-        "mgoe compare examples/arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
+        "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
         "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
-    )
-)(compare.compare)
-app.command(
-    epilog=examples(
+    ),
+    refresh.refresh: (
         "mgoe refresh runs/mine/bundle --events state --out bundles/today",
         "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
-    )
-)(refresh.refresh)
-app.command(epilog=examples("mgoe doctor", "mgoe doctor --json"))(doctor.doctor)
+    ),
+    doctor.doctor: (
+        "mgoe doctor",
+        "mgoe doctor --json",
+    ),
+}.items():
+    app.command(epilog=examples(*_examples))(_command)
+app.add_typer(data.data, name="data")
+app.add_typer(graph.graph, name="graph")
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command line."""
     app()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mgoe.cli.show import Json, Set, say, show, show_json
-from mgoe.cli.stages import command
+from mgoe.cli.options import Json, Set
+from mgoe.cli.show import command, say, show, show_json
 
 
 def compare(
@@ -20,25 +19,27 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Folder of the results; finished cells are kept.", show_default=False
+            "--out", "-o", help="Folder of the results. Finished cells are kept.", show_default=False
         ),
     ],
     sets: Set = None,
     models: Annotated[
         str | None,
-        typer.Option(help="Run these models and variants alone: mgoe,mgoe:table.", show_default=False),
+        typer.Option(help="Run only these models and variants: mgoe,mgoe:table.", show_default=False),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Run these seeds alone: 0,1.", show_default=False)] = None,
-    logs: Annotated[str | None, typer.Option(help="Run these logs alone.", show_default=False)] = None,
+    seeds: Annotated[str | None, typer.Option(help="Run only these seeds: 0,1.", show_default=False)] = None,
+    logs: Annotated[str | None, typer.Option(help="Run only these logs.", show_default=False)] = None,
     stop_after: Annotated[
         str | None,
-        typer.Option(metavar="LENGTH", help="Begin no cell after so long, such as 90m.", show_default=False),
+        typer.Option(
+            metavar="LENGTH", help="Begin no cell after this time, such as 90m.", show_default=False
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     take: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Take over cells that fit from the results.jsonl of another machine. Repeatable.",
+            help="Import cells that fit from a results.jsonl, or a folder of them. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -46,12 +47,15 @@ def compare(
         bool,
         typer.Option(
             "--overwrite",
-            help="Make anew what was made with other settings; of a choice of cells, where no other has to go.",
+            help="Make anew what was made with other settings, but no cells outside the choice.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train every model with every seed on every log, and say which is ahead by how much. The same command goes on with what is there."""
+    """Train every model with every seed on every log, and say which one leads by how much.
+
+    The same command resumes.
+    """
     from mgoe import experiments
     from mgoe.config import load_comparison
     from mgoe.errors import TrainingError
@@ -71,23 +75,18 @@ def compare(
         command=command(),
     )
     if as_json:
-        leads = [
-            {"question": one.question, "log": one.log, **asdict(lead)}
-            for one in result.standings
-            for lead in one.leads
-        ]
+        leads = [lead for one in result.standings for lead in experiments.plain_leads(one)]
         show_json({"path": str(out), "leads": leads, "failed": result.failed, "waiting": result.waiting})
     else:
         typer.echo(markdown(result.standings))
-        show(
-            f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}\nnumbers {out / 'results.parquet'}"
-        )
+        report, numbers = out / "comparison.html", out / "results.parquet"
+        show(f"\ntables {out / 'tables.md'}\nreport {report}\nnumbers {numbers}")
         if result.waiting:
-            show(f"not run yet: {_cells(result.waiting)}; the same command goes on from here")
+            show(f"not run yet: {_cells(result.waiting)}; the same command resumes")
     if result.failed:
         title, reason = next(iter(result.failed.items()))
-        again = "the same command, for all models, seeds and logs, tries again what failed"
-        raise TrainingError(f"{_cells(len(result.failed))} failed", f"{title}: {reason}; {again}")
+        fix = "the same command, for all models, seeds and logs, retries what failed"
+        raise TrainingError(f"{_cells(len(result.failed))} failed", f"{title}: {reason}; {fix}")
 
 
 def _cells(count: int) -> str:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mgoe.cli.show import Json, Overwrite, examples, facts, say, show, show_json
+from mgoe._util.progress import ProgressBar
+from mgoe.cli.options import Json, Overwrite, examples
+from mgoe.cli.show import facts, say, show, show_json
 
-if TYPE_CHECKING:
-    from mgoe.datasets.download import OnProgress
-
-data = typer.Typer(
-    help="Public data sets: what there is, fetching one, parsing it into a log.", no_args_is_help=True
-)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As `mgoe data list` has it.", show_default=False)]
+data = typer.Typer(help="Public data sets: list them, fetch one, parse it into a log.", no_args_is_help=True)
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name that `mgoe data list` shows.", show_default=False)
+]
 
 
 @data.command("list", epilog=examples("mgoe data list", "mgoe data list --json"))
 def list_(as_json: Json = False) -> None:
-    """Name, form of log, tasks, size and licence of every data set, and whether it was run on the real files."""
+    """List form, tasks, size and licence of every data set, and whether it was run on the real files."""
     from rich.table import Table
 
     from mgoe.datasets import DATA_SETS
@@ -47,7 +43,7 @@ def list_(as_json: Json = False) -> None:
 
 @data.command(epilog=examples("mgoe data describe kuairand-pure", "mgoe data describe ali-ccp --json"))
 def describe(name: Name, as_json: Json = False) -> None:
-    """Home page, licence, addresses and checksums, the files that are needed, where their layout was read, and the protocols."""
+    """Show home page, licence, addresses, checksums, files, the source of their layout, and protocols."""
     from mgoe.datasets import find
 
     found = find(name).describe()
@@ -59,8 +55,8 @@ def describe(name: Name, as_json: Json = False) -> None:
 
 @data.command(
     epilog=examples(
-        "mgoe data fetch movielens-1m --out raw/ml-1m                          [dim]the same command goes on after a cut[/]",
-        "mgoe data fetch aliexpress-nl --from downloads --out raw/aliexpress-nl   [dim]unpack what you fetched yourself[/]",
+        "mgoe data fetch movielens-1m --out raw/ml-1m               [dim]the same command resumes[/]",
+        "mgoe data fetch aliexpress-nl --from downloads --out raw/ae-nl   [dim]unpack your own download[/]",
     )
 )
 def fetch(
@@ -77,11 +73,15 @@ def fetch(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a data set, compare it with its checksum, and unpack the files that `prepare` reads."""
+    """Download a data set, check its checksum, and unpack the files that `prepare` reads."""
     from mgoe.datasets import fetch as get
     from mgoe.datasets import find
 
-    with _bar() as on_progress:
+    with ProgressBar("", unit="B") as bar:
+
+        def on_progress(name: str, done: int, total: int | None) -> None:
+            bar.update(done, total, title=name)
+
         found = get(find(name), out, source, on_progress=on_progress, say=say)
     if as_json:
         show_json(vars(found))
@@ -118,7 +118,7 @@ def prepare(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Parse a data set's files into a log, side tables, and a configuration a protocol."""
+    """Parse a data set's files into a log, side tables, and one configuration per protocol."""
     from mgoe.datasets import find
     from mgoe.datasets import prepare as parse
 
@@ -128,31 +128,3 @@ def prepare(
         return
     show(facts(vars(found)))
     say(f"next: mgoe run {found.configs[0]} --out FOLDER")
-
-
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    """Bytes, rate and time left on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda name, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`doctor`: is this machine ready."""
+"""`doctor`: is this machine ready?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import typer
 
 from mgoe._util.files import GIB
-from mgoe.cli.show import Json, facts, say, show, show_json
+from mgoe.cli.options import Json
+from mgoe.cli.show import facts, say, show, show_json
 
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
-"""What `make demo` needs, with room to spare."""
+"""What `make demo` needs, with a margin."""
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check versions, extras, threads, memory, GPU and disk; exit code 1 where something is amiss."""
+    """Check versions, extras, threads, memory, GPU and disk. Exit with code 1 if something is amiss."""
     required, extras = packages()
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -45,7 +47,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def packages() -> tuple[dict[str, str | None], dict[str, str]]:
-    """Installed versions of what is required (None where missing), and of each extra whether it is whole."""
+    """Return installed versions of the requirements (None if missing), and whether each extra is complete."""
     required: dict[str, str | None] = {}
     extras: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("mgoe") or []:
@@ -61,7 +63,7 @@ def packages() -> tuple[dict[str, str | None], dict[str, str]]:
 
 
 def threads() -> dict[str, Any]:
-    """Cores this process may use, and what limits its libraries."""
+    """Return the cores that this process may use, and what limits its libraries."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cores": cores,
@@ -69,24 +71,17 @@ def threads() -> dict[str, Any]:
     }
 
 
-def memory() -> dict[str, float | None]:
-    """GiB in all, and free where the system says."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
-    report = Path("/proc/meminfo")
-    free = re.search(r"MemAvailable:\s+(\d+)", report.read_text()) if report.exists() else None
-    return {
-        "GiB": round(pages / GIB, 1) if pages else None,
-        "free GiB": round(int(free.group(1)) * 1024 / GIB, 1) if free else None,
-    }
+def memory() -> dict[str, float]:
+    """Return the memory of the machine, and what is free of it."""
+    found = psutil.virtual_memory()
+    return {"GiB": round(found.total / GIB, 1), "free GiB": round(found.available / GIB, 1)}
 
 
 def gpu() -> dict[str, Any]:
-    """What torch sees."""
+    """Return what torch finds."""
     try:
         import torch
-    except (
-        Exception
-    ) as error:  # a broken installation fails in ways of its own, and is what we are asked about
+    except Exception as error:  # a broken installation is what the command looks for
         return {"torch": f"cannot be imported: {error}"}
     names = (
         [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -102,7 +97,7 @@ def gpu() -> dict[str, Any]:
 
 
 def sharding() -> dict[str, str | None]:
-    """Versions of the pair that spreads tables over processes, and whether it loads."""
+    """Return the versions of the libraries that shard tables over processes, and whether they load."""
     pair = {name: _version(name) for name in ("torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")}
     if not any(pair.values()):
         return {"torchrec": "not installed; `make distributed` installs it"}
@@ -116,7 +111,7 @@ def sharding() -> dict[str, str | None]:
 
 
 def amiss(found: dict[str, Any]) -> list[str]:
-    """A sentence for each thing to mend."""
+    """Return one sentence per thing to fix."""
     wrong = [
         f"{name} is not installed; `pip install -e .` installs it"
         for name, version in found["versions"].items()
@@ -127,13 +122,11 @@ def amiss(found: dict[str, Any]) -> list[str]:
     if "trouble" in found["sharded tables"]:
         wrong.append(found["sharded tables"]["trouble"])
     free = found["memory"]["free GiB"]
-    if free is not None and free * GIB < LEAST_MEMORY:
-        wrong.append(
-            f"{free} GiB of memory are free; close something, {LEAST_MEMORY // GIB} are needed for small logs"
-        )
+    if free * GIB < LEAST_MEMORY:
+        wrong.append(f"{free} GiB of memory are free; close programs, small logs need {LEAST_MEMORY // GIB}")
     if found["disk"]["free GiB"] * GIB < LEAST_DISK:
         wrong.append(
-            f"{found['disk']['free GiB']} GiB of disk are free; make room, results need {LEAST_DISK // GIB}"
+            f"{found['disk']['free GiB']} GiB of disk are free; free space, results need {LEAST_DISK // GIB}"
         )
     return wrong
 

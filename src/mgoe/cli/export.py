@@ -1,4 +1,4 @@
-"""`export`: a bundle's model in a form that others run."""
+"""`export`: a bundle's model in a form that other programs run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mgoe.cli.score import BundlePath
-from mgoe.cli.show import Json, say, show, show_json
+from mgoe.cli.options import BundlePath, Json
+from mgoe.cli.show import say, show, show_json, table
 
 
 def export(
@@ -17,25 +17,25 @@ def export(
     onnx: Annotated[
         Path,
         typer.Option(
-            "--onnx", help="File to write; its weights come beside it, in `<name>.data`.", show_default=False
+            "--onnx",
+            help="File to write; its weights are stored beside it, in `<name>.data`.",
+            show_default=False,
         ),
     ],
     precision: Annotated[
-        Literal["float32", "int8"], typer.Option(help="Of weights in matrix products.")
+        Literal["float32", "int8"], typer.Option(help="Precision of weights in matrix products.")
     ] = "float32",
     on: Annotated[
         str | None,
         typer.Option(
             "--on",
-            help="Labelled pairs on which what was written is compared with the bundle.",
+            help="Labelled pairs on which the written model is compared with the bundle.",
             show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle's model as an ONNX graph: batches by name in, a probability (or value) a task out."""
-    from rich.table import Table
-
+    """Write a bundle's model as an ONNX graph: named batches in, one probability (or value) per task out."""
     from mgoe import experiments
     from mgoe.bundle import Bundle
     from mgoe.serving.scoring.onnx_export import export_whole
@@ -46,8 +46,7 @@ def export(
     compared = []
     if on is not None:
         before, after = (
-            experiments.measure_pairs(bundle, on),
-            experiments.measure_pairs(bundle.run_by(Session(onnx)), on),
+            experiments.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx)))
         )
         compared = [
             {name: row[name] for name in ("task", "metric")}
@@ -60,15 +59,10 @@ def export(
         return
     say(f"{precision} model written: {onnx}")
     if compared:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("task", "metric", "bundle", "exported", "difference"):
-            table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+        found = table(("task", "metric", "bundle", "exported", "difference"), left=2)
         for row in compared:
-            found, exported = float(row["bundle"]), float(row["exported"])
-            if math.isfinite(found) and math.isfinite(exported):  # an AUC of one class does not exist
-                table.add_row(
-                    str(row["task"]),
-                    str(row["metric"]),
-                    *(f"{value:.5f}" for value in (found, exported, exported - found)),
-                )
-        show(table)
+            before, after = float(row["bundle"]), float(row["exported"])
+            if math.isfinite(before) and math.isfinite(after):  # an AUC of one class does not exist
+                values = (f"{value:.5f}" for value in (before, after, after - before))
+                found.add_row(str(row["task"]), str(row["metric"]), *values)
+        show(found)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgoe.cli.show import Config, Json, Overwrite, Set, examples, facts, say, show, show_json
-from mgoe.cli.stages import Out
+from mgoe.cli.options import Config, Json, Out, Overwrite, Set, examples
+from mgoe.cli.show import facts, say, show, show_json
 
 if TYPE_CHECKING:
     from mgoe.graph import MacroGraph
 
 graph = typer.Typer(
-    help="The macro graph: build it, look at one, add new events, take users out.", no_args_is_help=True
+    help="The macro graph: build it, describe one, add new events, remove users.", no_args_is_help=True
 )
 Graph = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="A graph, or the run that holds it.", show_default=False)
@@ -24,14 +24,14 @@ Graph = Annotated[
 @graph.command(
     epilog=examples(
         "mgoe graph build mine.yaml --out runs/mine",
-        "mgoe graph build mine.yaml --set graph.snapshots=last --out runs/all  [dim]the whole log, without examples[/]",
+        "mgoe graph build mine.yaml --set graph.snapshots=last --out runs/all  [dim]the whole log[/]",
         "mgoe graph build mine.yaml --set graph.memory=8 --set graph.beta=0.5 --out runs/beta",
     )
 )
 def build(
     config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False
 ) -> None:
-    """Build the macro graph of a log in OUT/graph, or go on with a build that was cut off; `run` with the same --out goes on from there."""
+    """Build the macro graph of a log in OUT/graph, or resume. `run` with the same --out uses it."""
     from mgoe import experiments
     from mgoe.config import load_settings
 
@@ -60,7 +60,7 @@ def describe(
     check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What a graph is of, its sizes, edges, balance and drift, and what the build took."""
+    """Show what a graph was built from, its sizes, edges, balance and drift, and what the build took."""
     from mgoe import experiments
 
     found = experiments.open_graph(path)
@@ -85,7 +85,7 @@ def update(
         list[str] | None,
         typer.Argument(
             metavar="LOG...",
-            help="Files, folders or globs that hold the new events alone.",
+            help="Files, folders or globs that hold only the new events.",
             show_default=False,
         ),
     ] = None,
@@ -93,25 +93,23 @@ def update(
         bool,
         typer.Option(
             "--recluster",
-            help="Learn macro nodes again; they keep the numbers of those whose members they hold.",
+            help="Learn macro nodes again. They keep the numbers of the former ones with the same members.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add new events, users and items to the latest snapshot; macro nodes stay, and all else is as after a rebuild."""
+    """Add new events to the latest snapshot, as a rebuild that keeps the macro nodes would."""
     from mgoe import experiments
     from mgoe.graph import DRIFT_LIMIT
 
     updated = experiments.update(path, log or (), recluster=recluster, say=say)
     change = updated.meta["changes"][-1]
     if change["late pairs"]:
-        say(
-            f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier snapshots lack"
-        )
+        late = f"  {change['late pairs']:,} pairs have events from before the latest window"
+        say(f"{late}, which earlier snapshots lack")
     if updated.drift > DRIFT_LIMIT:
-        say(
-            f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with `mgoe graph update {path} --recluster`"
-        )
+        fix = f"learn macro nodes again with `mgoe graph update {path} --recluster`"
+        say(f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: {fix}")
     _show(updated, as_json)
 
 
@@ -125,7 +123,7 @@ def forget(
     user: Annotated[list[str], typer.Option(help="Id of a user. Repeatable.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Take users out of every snapshot, as if they had never been there."""
+    """Remove users from every snapshot, as if they had never been there."""
     from mgoe import experiments
 
     _show(experiments.forget(path, user, say=say), as_json)

@@ -1,4 +1,4 @@
-"""`init`, `describe`: what a log is."""
+"""`init`, `describe`: what a log or a bundle holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
+from mgoe.cli.options import Json, Overwrite
+from mgoe.cli.show import facts, say, show, show_json
 
 if TYPE_CHECKING:
     from mgoe.config import RunSettings
@@ -36,9 +37,9 @@ def init(
     text = guess(log)
     if out is not None:
         if out.exists() and not overwrite:
-            raise OutputError(out, "is there already; choose another --out, or --overwrite to replace it")
+            raise OutputError(out, "exists already; choose another --out, or --overwrite to replace it")
         write_text(out, text)
-        say(f"read {out}, mend what was guessed wrong, then: mgoe run {out} --out runs/{out.stem}")
+        say(f"read {out}, fix wrong guesses, then: mgoe run {out} --out runs/{out.stem}")
     if as_json:
         show_json(yaml.safe_load(text))
     elif out is None:
@@ -54,7 +55,7 @@ def describe(
     ],
     as_json: Json = False,
 ) -> None:
-    """Rows, users, items, span, density, funnel, drift, duplicates and nulls of a log; or what a bundle holds."""
+    """Show counts, span, density, funnel, drift, duplicates and nulls of a log, or what a bundle holds."""
     found = _describe(what)
     if as_json:
         show_json(found)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mgoe.cli.score import BundlePath
-from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
+from mgoe.cli.options import BundlePath, Json, Overwrite
+from mgoe.cli.show import facts, say, show, show_json
 
 
 def refresh(
@@ -26,28 +26,27 @@ def refresh(
     recluster: Annotated[
         bool,
         typer.Option(
-            "--recluster", help="Learn macro nodes again; the model knows the former ones, so measure it."
+            "--recluster",
+            help="Learn macro nodes again. The model was trained on the former ones, so measure it.",
         ),
     ] = False,
     trim: Annotated[
         bool,
         typer.Option(
             "--trim",
-            help="Drop from the log what BUNDLE held before; no service may go back to an earlier one.",
+            help="Remove from the log what BUNDLE already held. No service may return to an earlier bundle.",
         ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle whose graph holds the events that a service has taken; weights stay."""
+    """Write a bundle whose graph holds the events that a service has taken. The weights stay."""
     from mgoe import experiments
 
-    written = experiments.refresh(
-        bundle, events, out, recluster=recluster, trim=trim, overwrite=overwrite, say=say
-    )
-    told = {"path": str(out), "graph": written.graph.describe()}
+    options = {"recluster": recluster, "trim": trim, "overwrite": overwrite}
+    graph = experiments.refresh(bundle, events, out, **options, say=say).graph.describe()
     if as_json:
-        show_json(told)
+        show_json({"path": str(out), "graph": graph})
     else:
-        show(facts(told["graph"]))
+        show(facts(graph))
         say(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""How every command ends: a mistake of the user in one sentence and code 2, an interrupt in a sentence that says how to go on."""
+"""How commands end: a user's mistake in one sentence and code 2, an interrupt with a hint how to resume."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C so that unfinished files are cleared away."""
+    """SIGTERM, handled like Ctrl-C so that unfinished files are removed."""
 
 
 class Root(TyperGroup):
-    """The group of all commands. What is no `MgoeError` is a defect and keeps its traceback."""
+    """The group of all commands. An error that is no `MgoeError` is a defect and keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -35,12 +35,11 @@ class Root(TyperGroup):
             _say(" ".join(str(error).split()))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stop:
-            if (
-                os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
-            ):  # of many processes one says it
+            if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":
+                fix = "the same command (without --overwrite) resumes from there"
                 _say(
-                    "stopped; what was finished is kept, and the same command (without --overwrite) goes on from there"
-                )
+                    f"stopped; what was finished is kept, and {fix}"
+                )  # once, whatever the number of processes
             raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 

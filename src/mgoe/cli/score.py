@@ -1,32 +1,25 @@
-"""`evaluate`, `predict`, `recommend`: what a model is worth and what it says."""
+"""`evaluate`, `predict`, `recommend`: how good a model is, and what it predicts."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgoe.cli.show import Json, say, show, show_json
+from mgoe.cli.options import BundlePath, Json
+from mgoe.cli.show import say, show, show_json, show_leads, table
 
 if TYPE_CHECKING:
     from mgoe.bundle import Bundle
-    from mgoe.evaluation import Estimate
 
 State = Annotated[
     str | None,
     typer.Option(
         metavar="STATE|REDIS",
-        help="With the live events of a service: its --state folder, or redis://...",
+        help="Add the live events of a service: its --state folder, or redis://...",
         show_default=False,
-    ),
-]
-BundlePath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False
     ),
 ]
 
@@ -42,7 +35,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="[PAIRS]",
-            help="Pairs to measure a bundle on, with a 0/1 (or value) column a task.",
+            help="Pairs to measure a bundle on, with one 0/1 (or value) column per task.",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +43,7 @@ def evaluate(
         str | None, typer.Option(help="`valid`, or `test`, the default.", show_default=False)
     ] = None,
     part: Annotated[
-        str, typer.Option("--slice", help="`all`, or a part of the examples such as `new-pairs`.")
+        str, typer.Option("--slice", help="`all`, or a slice of the examples such as `new-pairs`.")
     ] = "all",
     as_json: Json = False,
 ) -> None:
@@ -64,7 +57,7 @@ def evaluate(
     if pairs is not None:
         if split is not None:
             raise ConfigError(
-                "--split", "is one of the log's, and the pairs are a file of their own; leave it out"
+                "--split", "is a split of the log, and the pairs are a file of their own; leave it out"
             )
         rows, split = experiments.measure_pairs(Bundle.open(path), pairs), "new"
     else:
@@ -97,7 +90,7 @@ def predict(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Score pairs: one row a pair, one probability (or value) a task."""
+    """Score pairs: one row per pair, one probability (or value) per task."""
     import pyarrow.csv as csv
 
     from mgoe import experiments
@@ -121,28 +114,25 @@ def predict(
 def recommend(
     bundle: BundlePath,
     user: Annotated[str, typer.Argument(metavar="USER", help="An id, as in the log.")],
-    k: Annotated[int, typer.Option("--k", "-k", help="How many.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", help="Number of items.")] = 10,
     task: Annotated[
         str | None,
-        typer.Option(help="What to rank by; the strongest binary task by default.", show_default=False),
+        typer.Option(help="Task to rank by; the strongest binary task by default.", show_default=False),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Leave out items the user has a history with.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """The best items of the whole catalogue for a user."""
-    from rich.table import Table
-
+    """Show the best items of the whole catalogue for a user."""
     found = _opened(bundle, state).recommend(user, k, task, exclude_known=new)
     if as_json:
         show_json(found.to_dict("records"))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in found.columns:
-        table.add_column(str(column), justify="left" if column == "item" else "right")
+    columns = [str(column) for column in found.columns]
+    lines = table(columns, left=columns.index("item") + 1)
     for item, *values in found.itertuples(index=False):
-        table.add_row(str(item), *(f"{value:.4g}" for value in values))
-    show(table)
+        lines.add_row(str(item), *(f"{value:.4g}" for value in values))
+    show(lines)
 
 
 def _opened(path: Path, state: str | None) -> Bundle:
@@ -154,21 +144,3 @@ def _opened(path: Path, state: str | None) -> Bundle:
     from mgoe.serving import LiveBundle, open_events
 
     return LiveBundle(bundle, open_events(state, make=False))
-
-
-def show_leads(leads: list[Estimate]) -> None:
-    """How far the first model is ahead of each other, a line each."""
-    for lead in leads:
-        show(f"{lead.model} - {lead.baseline}: {_ahead(lead)}")
-
-
-def _ahead(lead: Estimate) -> str:
-    if math.isnan(lead.value):
-        return "the mean does not exist"
-    exists = not math.isnan(lead.low)
-    interval = (
-        f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
-        if exists
-        else "no interval: too few users carry it"
-    )
-    return f"{lead.value:+.4f} on the mean, {interval}"

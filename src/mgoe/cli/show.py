@@ -1,63 +1,74 @@
-"""What every command prints with: results on standard output, stages on standard error, colour only on a terminal."""
+"""How commands print: results on standard output, progress on standard error, colour only on a terminal."""
 
 from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from mgoe.evaluation import Estimate
+
 PLAIN_WIDTH = 240
-"""Where no terminal gives a width, so that no line of a table is folded."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-Config = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="YAML file; `mgoe init LOG` writes one.", show_default=False)
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a setting: --set training.epochs=2. Repeatable."
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
+"""Width where there is no terminal, so that no line of a table is folded."""
 
 
-def examples(*lines: str) -> str:
-    """The end of a command's help."""
-    return "\n\n".join(["[bold]Examples[/]", *(f"  {line}" for line in lines)])
+def command() -> str:
+    """Return the command line as typed, for the report."""
+    return shlex.join(["mgoe", *sys.argv[1:]])
 
 
 def say(line: str) -> None:
-    """A line about a stage, on standard error."""
+    """Print a line of progress on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def show(what: Table | str) -> None:
-    """A result for people, on standard output."""
+    """Print a result for people on standard output."""
     # Without markup: ids and names may hold brackets.
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False).print(what)
 
 
 def show_json(value: Any) -> None:
-    """A result for programs: JSON alone on standard output; what is no number is null."""
+    """Print a result for programs: JSON alone on standard output, with null for numbers that do not exist."""
     print(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
+def table(columns: Sequence[str], left: int = 1) -> Table:
+    """Return an empty table whose first columns are names and whose others are numbers."""
+    found = Table(box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        found.add_column(column, justify="left" if number < left else "right")
+    return found
+
+
+def show_leads(leads: Sequence[Estimate]) -> None:
+    """Print how far the first model leads each other, one per line."""
+    for lead in leads:
+        text = f"{lead.value:+.4f} on the mean, "
+        if math.isnan(lead.value):
+            text = "the mean does not exist"
+        elif math.isnan(lead.low):
+            text += "no interval: too few users contribute to it"
+        else:
+            text += f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
+        show(f"{lead.model} - {lead.baseline}: {text}")
+
+
 def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
-    """Names and values, a line each; those of mappings below their name."""
-    table = Table(title=title, box=None, show_header=False, title_justify="left", pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Return names and values, one per line; those of mappings below their name."""
+    found = Table(title=title, box=None, show_header=False, title_justify="left", pad_edge=False)
+    found.add_column(style="bold", no_wrap=True)
+    found.add_column(overflow="fold")
     for name, value in _flat(values):
-        table.add_row(name, value)
-    return table
+        found.add_row(name, value)
+    return found
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

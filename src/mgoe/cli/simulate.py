@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from mgoe.cli.show import Json, Overwrite, facts, say, show, show_json
+from mgoe._util.progress import ProgressBar
+from mgoe.cli.options import Json, Overwrite
+from mgoe.cli.show import facts, say, show, show_json
 
 
 def simulate(
@@ -28,52 +27,36 @@ def simulate(
         int | None,
         typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False),
     ] = None,
-    form: Annotated[
-        Literal["events", "exposures", "both"], typer.Option(help="Which of the two logs to write.")
-    ] = "both",
+    form: Annotated[Literal["events", "exposures", "both"], typer.Option(help="Logs to write.")] = "both",
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)
     ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another setting of the world: --set popularity=1.1."
+            "--set", metavar="KEY=VALUE", help="Override another setting of the world: --set popularity=1.1."
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw logs of communities, a funnel, popularity, drift and arrivals; print the best reachable AUC a task."""
+    """Draw logs with communities, a funnel, popularity and drift; show the best reachable AUC per task."""
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import ConfigError
     from mgoe.simulation import WorldSettings
     from mgoe.simulation import simulate as draw
 
     if events is not None and exposures is not None:
-        raise ConfigError("--events", "says how many exposures there are as well; leave out --exposures")
+        raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
     options = {"users": users, "items": items, "exposures": exposures, "seed": seed}
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for override in sets or ():
         apply_override(raw, override)
     settings = check_settings(WorldSettings, raw, "simulate")
-    with _bar() as on_progress:
-        summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=on_progress)
+    with ProgressBar("exposures") as bar:
+        summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
     if as_json:
         show_json(asdict(summary))
         return
     say(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
     show(facts(asdict(summary)))
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Progress on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("exposures", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

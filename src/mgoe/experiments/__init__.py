@@ -1,6 +1,23 @@
-"""The whole line, callable: `mgoe.run(settings, out)`; and in parts, each of which leaves a folder that `run` goes on with.
+"""Runs and comparisons: plan, execute, resume, report; and the graph, scores and bundles by themselves.
 
-A module is imported when a name of it is first asked for: the macro graph is built without torch.
+plan            what there is to do, and where each result is stored
+parts           a part of the results, and the note of what it was made with
+consistency     is what is stored still what is asked for
+resume          what an earlier process left: kept, removed or repaired
+imports         cells of another machine
+execute         the work of a plan; `processes` runs jobs side by side
+stages          the prepared log and the graph
+cell            one model trained with one seed and measured
+tuning          search of settings on validation
+records         results.jsonl
+report          tables and leads; `pages` are the HTML pages
+runs            mgoe run, mgoe train
+comparisons     mgoe compare
+graph_build, graph_update    mgoe graph
+bundle_refresh  mgoe refresh
+score           mgoe predict, mgoe evaluate
+
+A module is imported when one of its names is first used, since the macro graph is built without torch.
 """
 
 # ruff: noqa: F401 - what is imported for types is what is exported
@@ -9,29 +26,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
-    from mgoe.experiments.cell import Cell, Inputs, run_cell
+    from mgoe.experiments.cell import Inputs
     from mgoe.experiments.comparisons import ComparisonResult, compare
-    from mgoe.experiments.folder import claim, mark
-    from mgoe.experiments.graphs import forget, macro_graph, open_graph, update, write_graph_page
-    from mgoe.experiments.results import leads, measured
-    from mgoe.experiments.runs import RunResult, run, train_cells
+    from mgoe.experiments.graph_build import macro_graph
+    from mgoe.experiments.graph_update import forget, open_graph, update
+    from mgoe.experiments.pages import write_graph_page
+    from mgoe.experiments.report import leads, measured, plain_leads
+    from mgoe.experiments.runs import RunResult, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
-    from mgoe.experiments.summary import estimates
-    from mgoe.experiments.train_one import train
 
 _MODULES = {
     "bundle_refresh": ("refresh",),
-    "cell": ("Cell", "Inputs", "run_cell"),
     "comparisons": ("ComparisonResult", "compare"),
-    "folder": ("claim", "mark"),
-    "graphs": ("forget", "macro_graph", "open_graph", "update", "write_graph_page"),
-    "results": ("leads", "measured"),
-    "runs": ("RunResult", "run", "train_cells"),
+    "cell": ("Inputs",),
+    "graph_build": ("macro_graph",),
+    "graph_update": ("forget", "open_graph", "update"),
+    "pages": ("write_graph_page",),
+    "report": ("leads", "measured", "plain_leads"),
+    "runs": ("RunResult", "run", "train"),
     "score": ("measure_pairs", "score_pairs", "write_scores"),
     "stages": ("build", "prepare_data"),
-    "summary": ("estimates",),
-    "train_one": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""A bundle with live events for good: the same weights over a graph that is updated with what a service has taken since."""
+"""`mgoe refresh`: a bundle with the same weights and the events that a service has taken since."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from pathlib import Path
 import ibis
 import pyarrow as pa
 
-from mgoe._util.files import atomic_folder, sha256, write_json
+from mgoe._util.files import atomic_folder, checksums, sha256, write_json
 from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
-from mgoe.errors import BundleError, ConfigError, OutputError
-from mgoe.experiments.graphs import add_events, settings_of
-from mgoe.experiments.progress import Watch
-from mgoe.experiments.stages import Say
+from mgoe.errors import BundleError, OutputError
+from mgoe.experiments.graph_build import vocabularies
+from mgoe.experiments.graph_update import add_events, saved_settings, settings_of
+from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events.event import Event, Interaction, typed
 from mgoe.serving.events.log import START
 from mgoe.serving.online.consumer import HELD, position_of, positions
-
-VOCABULARIES = ("users.parquet", "items.parquet")
 
 
 def refresh(
@@ -36,20 +34,23 @@ def refresh(
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Bundle:
-    """Write a bundle with live events in its graph: nodes born live get their codes, all else is as after a rebuild that keeps the macro
-    nodes. A service that swaps to it applies later events alone.
+    """Write a bundle with live events in its graph.
+
+    New nodes get the indices that they have in the live service; all else is as after a rebuild that keeps
+    the macro nodes. A service that swaps to the new bundle applies only later events.
 
     Args:
-        bundle: What is served; it stays as it is.
+        bundle: The bundle that is served; it stays unchanged.
         events: State folder or Redis server of the service, or its log.
         out: Folder of the new bundle.
-        recluster: Learn macro nodes again. The model was trained on the former ones: it may lose.
-        trim: Drop from the log what the graph of `bundle` held before this. No service may then go back to an earlier bundle.
+        recluster: Learn macro nodes again. The model was trained on the former ones and may get worse.
+        trim: Remove from the log what the graph of `bundle` already held. No service may then return to an
+            earlier bundle.
         overwrite: Replace the bundle in `out`.
-        say: Called with a line a stage.
+        say: Callback for lines of progress.
 
     Raises:
-        MgoeError: The bundle is damaged, the log is away, or `out` is in the way; what was there is as it was.
+        MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
     """
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
@@ -59,7 +60,7 @@ def refresh(
     if strange:
         say(f"{strange:,} events are left out: their ids are not of the type that the bundle's are")
     if not found and not recluster:
-        raise BundleError(bundle, "holds every event of that log; refresh it once there are new ones")
+        raise BundleError(bundle, "holds every event of that log; refresh it when there are new ones")
     say(f"{len(found):,} events since the bundle's graph")
     with atomic_folder(out) as folder:
         names = [name for name in opened.manifest["checksums"] if name != HELD]
@@ -76,20 +77,19 @@ def refresh(
                 graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say
             )
         else:
-            graph = update_graph(graph, None, Watch(say), recluster)
-        for name in VOCABULARIES:
+            graph = update_graph(graph, None, ShowBuild(say), recluster)
+        for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
         write_json(folder / HELD, {"positions": positions(opened.path) | {identity: position}})
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        checksums = {str(path.relative_to(folder)): sha256(path) for path in files}
-        write_json(folder / MANIFEST, opened.manifest | {"checksums": checksums})
+        sums = checksums(folder, [path for path in folder.rglob("*") if path.is_file()])
+        write_json(folder / MANIFEST, opened.manifest | {"checksums": sums})
     if trim:
         log.forget(held)
     return Bundle.open(out, verify=False)
 
 
 def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
-    """See that nothing is lost by what is put in a place, the bundle that is read and events that were taken least of all."""
+    """Refuse a place where writing would lose the source bundle, live events or other files."""
     if not out.exists():
         return
     if out.resolve() in (bundle, *bundle.parents):
@@ -99,7 +99,8 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(
             out,
-            "is there already, and may be served; choose another folder, or replace one that is not with --overwrite",
+            "is there already, and may be served; "
+            "choose another folder, or replace one that is not served with --overwrite",
         )
     if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(
@@ -109,7 +110,10 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
 
 
 def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Interaction], Position, int]:
-    """What was done after a position, each once, where the log ends, and how many events after the position have ids of no use."""
+    """Return the interactions after a position, each once.
+
+    Also return where the log ends, and the number of events after the position whose ids are of another type.
+    """
     keys: set[str] = set()
     seen: set[Interaction] = set()
     found: list[Interaction] = []
@@ -123,13 +127,13 @@ def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Int
                 keys.add(event.id)
             new = event.interactions(reader.behaviors[event.behavior]) - seen
             if later:
-                found += sorted(new, key=lambda deed: deed[-1])
+                found += sorted(new, key=lambda interaction: interaction[-1])
             seen |= new
     return found, position, strange
 
 
 def _typed(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event | None]]:
-    """All events with ids of the bundle's type, and None for one whose ids cannot be such."""
+    """Yield all events with ids of the bundle's type, and None for an event whose ids cannot be converted."""
     after = START
     while part := log.read(after):
         positions, events = zip(*part, strict=True)
@@ -138,7 +142,7 @@ def _typed(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event
 
 
 def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
-    """As a table of an engine, in which each task is a behaviour of its own name."""
+    """Return interactions as a table in which each task is a behaviour of its own name."""
     kinds = {
         "user": bundle.encoders.users.type,
         "item": bundle.encoders.items.type,
@@ -154,9 +158,8 @@ def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
 
 
 def _settings(graph: MacroGraph) -> RunSettings:
-    """How they are read, whatever the form of the log was."""
+    """Return how live events are read, whatever the form of the log was."""
     log = settings_of(graph, [])
-    tasks = [task.name for task in log.tasks]
     data = {
         "log": ["-"],
         "form": "events",
@@ -166,7 +169,5 @@ def _settings(graph: MacroGraph) -> RunSettings:
         "time_unit": "us",
         "bucket": log.data.bucket,
     }
-    try:
-        return RunSettings.model_validate({"data": data, "tasks": tasks, "graph": graph.meta["settings"]})
-    except ValueError as error:
-        raise ConfigError(graph.path, f"the settings saved with the graph cannot be read: {error}") from None
+    tasks = [task.name for task in log.tasks]
+    return saved_settings(graph, {"data": data, "tasks": tasks, "graph": graph.meta["settings"]})

@@ -1,13 +1,16 @@
-"""One cell of a run: a model, fitted with a seed and measured. Cells know nothing of each other, so they can run side by side."""
+"""One cell: a model trained with one seed and measured.
+
+Cells know nothing of each other, so they can run side by side.
+"""
 
 from __future__ import annotations
 
-import json
+import platform
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,10 @@ from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_sett
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
-from mgoe.experiments.machine import processor_of
-from mgoe.experiments.model_resolution import is_boosted
+from mgoe.experiments.parts import DONE
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph
-from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
+from mgoe.models import BASES, BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
     CHECKPOINTS,
     Feed,
@@ -44,64 +46,52 @@ from mgoe.training import (
 )
 from mgoe.training.pairs import PairScorer
 
-DONE = "metrics.json"
 FIT = "fit.json"
+"""Result and cost of the training of a cell."""
 INFLUENCE = "influence.safetensors"
-"""Files of a finished cell: its measures, written last; what the fit was and took; what each test user does to each measure."""
-
+"""Influence of each test user on each metric of a cell."""
+RELIABILITY = "reliability.json"
+"""Observed against predicted rates of a cell on test."""
 SAMPLE = "sample.parquet"
-"""In the folder of a fit on a share of streamed training rows: these."""
+"""The sampled share of streamed training rows, in the folder of a fit."""
+IDS_MIN_POSITIVES = 50
+"""Positives of the median training user and item from which `ids: auto` keeps ids (ours).
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A model and a seed of a run."""
-
-    run: Path
-    model: ModelSettings
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        return self.run / "cells" / self.model.name / str(self.seed)
-
-    @property
-    def done(self) -> bool:
-        """Whether the cell is finished: its metrics are written last."""
-        return (self.folder / DONE).exists()
-
-    @property
-    def standing(self) -> float:
-        """What validation says of the finished cell, higher is better."""
-        fit = json.loads((self.folder / FIT).read_text(encoding="utf-8"))
-        return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
-
-    @property
-    def title(self) -> str:
-        return f"{self.model.name}, seed {self.seed}"
+On a log with 19 and 9 they overfit.
+"""
 
 
 class Inputs:
-    """What every cell of a run reads: opened once a process."""
+    """The prepared log and the graph, opened once per process, and what cells derive from them.
 
-    def __init__(self, run: Path, settings: RunSettings, graph: Path | None = None):
-        self.form, self.negatives = settings.form, settings.negatives
-        self.prepared = Prepared.open(run / "data")
-        self.graph = MacroGraph.open(graph or run / "graph")
+    Args:
+        settings: Settings of the run.
+        prepared: The log.
+        graph: Its graph.
+    """
+
+    def __init__(self, settings: RunSettings, prepared: Prepared, graph: MacroGraph):
+        self.prepared, self.graph = prepared, graph
+        self._form, self._negatives = settings.form, settings.negatives
+
+    @classmethod
+    def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Inputs:
+        """Open `run/data` and a graph, `run/graph` by default."""
+        return cls(settings, Prepared.open(run / "data"), MacroGraph.open(graph or run / "graph"))
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """What every model of the run is made for."""
+        """Specification of the features that every model reads."""
         return make_spec(self.prepared, self.graph)
 
     @cached_property
     def prior(self) -> NDArray[np.float32]:
-        """Log-odds of the negative sampling, an item."""
-        return sampling_prior(self.prepared, self.form, self.negatives)
+        """Log-odds of the negative sampling, per item."""
+        return sampling_prior(self.prepared, self._form, self._negatives)
 
     @cached_property
     def slices(self) -> dict[str, NDArray[np.bool_]]:
-        """Parts of the test examples that are measured apart."""
+        """Slices of the test examples that are measured on their own."""
         test = self.prepared.streamed("test")
         return make_slices(
             *(test.column(name) for name in ("user", "item", "bucket", "snapshot")),
@@ -111,36 +101,66 @@ class Inputs:
             history=self.prepared.history_parts(),
         )
 
+    @cached_property
+    def ids_pay(self) -> bool:
+        """Whether the median user and item have enough training positives to learn an embedding from."""
+        counts = [np.zeros(nodes.size, np.int64) for nodes in (self.prepared.users, self.prepared.items)]
+        for train in self.prepared.streamed("train").parts():
+            done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+            for count, nodes in zip(counts, (train.user, train.item), strict=True):
+                count += np.bincount(nodes[done], minlength=len(count))
+        medians = [np.median(count[count > 0]) if count.any() else 0 for count in counts]
+        return bool(min(medians) >= IDS_MIN_POSITIVES)
+
+    def decided(self, model: ModelSettings) -> ModelSettings:
+        """Return a resolved model with `ids: auto` decided by the log."""
+        if model.ids == "on" or (model.ids == "auto" and self.ids_pay):
+            return model
+        kept = tuple(group for group in model.inputs or () if group != "ids")
+        return model.model_copy(update={"inputs": kept})
+
 
 def run_cell(
-    cell: Cell, settings: RunSettings, inputs: Inputs, show_progress: bool = True, resume: bool = True
+    model: ModelSettings,
+    seed: int,
+    folder: Path,
+    settings: RunSettings,
+    inputs: Inputs,
+    show_progress: bool = True,
+    resume: bool = True,
 ) -> dict[str, Any]:
-    """Fit, measure and write one cell. Validation picks the epoch; test is read once, at the end.
+    """Train, measure and write one cell. Validation picks the epoch; test is read once, at the end.
 
-    A fit that was cut off goes on from its latest checkpoint, unless `resume` is false.
+    Args:
+        model: Resolved settings of the model.
+        seed: Seed of initialisation and of the order of examples.
+        folder: Folder of the cell.
+        settings: Settings of the run.
+        inputs: The log and the graph.
+        show_progress: Show a progress bar where standard error is a terminal.
+        resume: Resume interrupted training from its latest checkpoint.
 
     Returns:
-        Facts about the fit: seconds, samples a second, best epoch, parameters, precision and processor.
+        Facts about the training: seconds, samples per second, best epoch, parameters, precision and
+            processor.
 
     Raises:
-        TrainingError: The fit came to nothing, or what the model predicts is not finite.
+        TrainingError: Training failed, or a prediction is not finite.
     """
     started = time.perf_counter()
-    spec = inputs.spec
-    monitor = Monitor.parse(training_of(settings.training, cell.model).monitor, spec.tasks)
-    with progress_bar(cell.title, monitor.text) if show_progress else nullcontext() as on_progress:
-        model, feeds, fitted = fit_model(
-            cell.model, cell.seed, settings, inputs, cell.folder, on_progress, resume
-        )
+    spec, title = inputs.spec, f"{model.name}, seed {seed}"
+    monitor = Monitor.parse(training_of(settings.training, model).monitor, spec.tasks)
+    with progress_bar(title, monitor.text) if show_progress else nullcontext() as on_progress:
+        fitted_model, feeds, fitted = fit_model(model, seed, settings, inputs, folder, on_progress, resume)
     fitted_at = time.perf_counter()
-    scores = {split: predict(model, feeds[split]) for split in ("valid", "test")}
+    scores = {split: predict(fitted_model, feeds[split]) for split in ("valid", "test")}
     scored = sum(len(values) for values in scores.values()) / (time.perf_counter() - fitted_at)
-    check_finite(cell.title, scores, [task.name for task in spec.tasks])
+    check_finite(title, scores, [task.name for task in spec.tasks])
     facts = {
-        "model": cell.model.name,
-        "seed": cell.seed,
-        "inputs": list(cell.model.inputs or ()),
-        "parameters": model.size,
+        "model": model.name,
+        "seed": seed,
+        "inputs": list(model.inputs or ()),
+        "parameters": fitted_model.size,
         "best_epoch": fitted.best_epoch,
         "best_value": fitted.best_value,
         "lower_is_better": monitor.lower_is_better,
@@ -155,7 +175,7 @@ def run_cell(
         "processor": processor_of(fitted.device),
     }
     if ProcessGroup.current().leads:
-        _write(cell, settings, inputs, model, feeds, scores, facts)
+        _write(folder, settings, inputs, fitted_model, feeds, scores, facts)
     return facts
 
 
@@ -169,20 +189,20 @@ def fit_model(
     resume: bool = True,
     share: tuple[float, int] | None = None,
 ) -> tuple[RankingModel, dict[str, Feed], FitResult]:
-    """Make a model and fit it; validation picks the epoch.
+    """Train a model; validation picks the epoch.
 
     Args:
-        model: Resolved.
-        seed: Of initialisation and of the order of examples.
-        settings: Of the run.
-        inputs: What it reads.
-        out: Folder of the fit.
-        on_progress: Called every few steps.
-        resume: Go on from the latest checkpoint.
-        share: Train on this share of the training rows alone, drawn by this seed.
+        model: Resolved settings of the model.
+        seed: Seed of initialisation and of the order of examples.
+        settings: Settings of the run.
+        inputs: The log and the graph.
+        out: Folder of the checkpoints and weights.
+        on_progress: Callback every few steps.
+        resume: Resume from the latest checkpoint.
+        share: Train on this share of the training rows only, and the seed that draws it.
 
     Returns:
-        The model with the weights of its best epoch, the feed of each split, and what the fit came to.
+        The model with the weights of its best epoch, the feed of each split, and the result of the training.
     """
     spec, training = inputs.spec, training_of(settings.training, model)
     with late_tables():
@@ -196,20 +216,18 @@ def fit_model(
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
-    return (
-        made,
-        feeds,
-        fit_trees(made, *fitting) if isinstance(made, BoostedTrees) else fit(made, *fitting, resume),
-    )
+    if isinstance(made, BoostedTrees):
+        return made, feeds, fit_trees(made, *fitting)
+    return made, feeds, fit(made, *fitting, resume)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:
-    """See that a task cannot drop out of means over tasks for want of predictions.
+    """Refuse predictions that are not finite, for which a task would drop out of the means over tasks.
 
     Args:
-        title: Of the cell.
-        scores: Of each split. Shape (N, T).
-        tasks: Their names.
+        title: Title of the cell.
+        scores: Predictions by split. Shape (N, T).
+        tasks: Names of the tasks.
 
     Raises:
         TrainingError: A prediction is not finite.
@@ -218,23 +236,22 @@ def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: S
         wrong = (~np.isfinite(predictions)).sum(0)  # (T,)
         for task, rows in zip(tasks, wrong, strict=True):
             if rows:
-                rule = f"predictions of {task!r} must be finite, found {rows:,} of {len(predictions):,} on {split} that are not"
-                raise TrainingError(
-                    title, f"{rule}; lower training.learning_rate, or set training.precision to float32"
-                )
+                found = f"found {rows:,} of {len(predictions):,} on {split} that are not"
+                fix = "lower training.learning_rate, or set training.precision to float32"
+                raise TrainingError(title, f"predictions of {task!r} must be finite, {found}; {fix}")
 
 
 def sampled(
     examples: Examples | ExampleFile, share: float, seed: int, file: Path, memory: float
 ) -> Examples | ExampleFile:
-    """A seeded share of rows, in their order.
+    """Draw a share of the rows and keep their order.
 
     Args:
         examples: All rows.
-        share: About so many of them.
-        seed: Of the draw.
-        file: Where the share of streamed examples is written.
-        memory: GiB that it may take; streamed where it takes more.
+        share: Expected share of the rows.
+        seed: Seed of the draw.
+        file: File for the share of streamed examples.
+        memory: GiB that the share may take in memory; it is streamed if it takes more.
 
     Raises:
         OutputError: The file cannot be written.
@@ -246,7 +263,7 @@ def sampled(
 
 
 def _write(
-    cell: Cell,
+    folder: Path,
     settings: RunSettings,
     inputs: Inputs,
     model: RankingModel,
@@ -254,84 +271,74 @@ def _write(
     scores: Mapping[str, NDArray[np.float32]],
     facts: dict[str, Any],
 ) -> None:
-    """Measure predictions and write the cell; its metrics last."""
+    """Measure the predictions and write the cell, its metrics last."""
     rows: list[Row] = []
-    tasks = inputs.spec.tasks
+    tasks, about = inputs.spec.tasks, {"model": facts["model"], "seed": facts["seed"]}
     for split, predictions in scores.items():
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
-        rows += measure(
-            predictions,
-            examples.labels,
-            examples.user,
-            tasks,
-            slices,
-            model=cell.model.name,
-            seed=cell.seed,
-            split=split,
-        )
+        rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
     test = feeds["test"].examples
-    user_influence(scores["test"], test.labels, test.user, tasks).save(cell.folder / INFLUENCE)
-    write_json(cell.folder / "reliability.json", reliability(scores["test"], test.labels, tasks))
+    user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
+    write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
-        rows += catalogue(cell, settings, inputs, model)
-    write_text(cell.folder / "spec.json", inputs.spec.to_json())
-    write_json(cell.folder / FIT, facts)
-    write_rows(cell.folder / DONE, rows)
-    shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
+        rows += catalogue(model, settings, inputs, **about)
+    write_text(folder / "spec.json", inputs.spec.to_json())
+    write_json(folder / FIT, facts)
+    write_rows(folder / DONE, rows)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def catalogue(cell: Cell, settings: RunSettings, inputs: Inputs, model: RankingModel) -> list[Row]:
-    """HR@k and NDCG@k on test over the whole catalogue, scored as a bundle scores: with the sampling of negatives undone. A task within a
-    sample space is ordered by how likely it is done at all."""
-    prepared, test, snapshot = (
-        inputs.prepared,
-        inputs.prepared.streamed("test"),
-        len(inputs.prepared.cuts) - 1,
-    )
+def catalogue(
+    fitted: RankingModel, settings: RunSettings, inputs: Inputs, *, model: str, seed: int
+) -> list[Row]:
+    """Return HR@k and NDCG@k on test over the whole catalogue.
+
+    Items are scored as a bundle scores them: with the sampling of negatives undone. A task within a sample
+    space ranks items by the probability that the task is done at all.
+    """
+    prepared, snapshot = inputs.prepared, len(inputs.prepared.cuts) - 1
+    test, unknown = prepared.streamed("test"), prepared.context_features
     view = View.of(inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
-    scorer = PairScorer(model, view)
-    unknown = prepared.context_features
+    scorer = PairScorer(fitted, view)
 
     def score(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         probabilities = scorer(users, items, unknown.encode({}, len(users)))
-        return in_whole_space(
-            recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks)), settings.tasks
-        )
+        shifted = recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
+        return in_whole_space(shifted, settings.tasks)
 
     return rank_catalogue(
         score,
         test.labels,
         test.user,
         test.column("item"),
-        model.spec.tasks,
+        fitted.spec.tasks,
         catalogue=int(prepared.items_at[snapshot]),
         queries=settings.evaluation.ranking_queries,
         k=settings.evaluation.k,
-        model=cell.model.name,
-        seed=cell.seed,
+        model=model,
+        seed=seed,
         split="test",
         query_seed=settings.evaluation.seed,
     )
 
 
-def told(facts: Mapping[str, Any]) -> str:
-    """A finished cell in a line."""
-    return (
-        f"{facts['model']}, seed {facts['seed']}: {facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, "
-        f"{facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
-    )
+def summary_line(facts: Mapping[str, Any]) -> str:
+    """Return one line about a finished cell."""
+    result = f"{facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}"
+    cost = f"{facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
+    return f"{facts['model']}, seed {facts['seed']}: {result}, {cost}"
 
 
 def check_fit(settings: RunSettings, model: ModelSettings) -> None:
-    """Refuse before any work what a fit would refuse on every machine.
+    """Refuse before any work what training would refuse on every machine.
 
     Args:
-        settings: Of the run.
-        model: Resolved.
+        settings: Settings of the run.
+        model: Resolved settings of the model.
 
     Raises:
-        MgoeError: There would be no snapshot to train on, or the monitor is none.
+        MgoeError: There would be no snapshot to train on, or the monitor is unknown.
     """
     if settings.graph.snapshots == "last":
         raise ConfigError(
@@ -341,22 +348,54 @@ def check_fit(settings: RunSettings, model: ModelSettings) -> None:
 
 
 def check_installed(settings: RunSettings, model: ModelSettings) -> None:
-    """Refuse before any work what a fit would refuse on this machine.
+    """Refuse before any work what training would refuse on this machine.
 
     Args:
-        settings: Of the run.
-        model: Resolved.
+        settings: Settings of the run.
+        model: Resolved settings of the model.
 
     Raises:
-        MgoeError: A library, a compiler or a device that is needed is not here.
+        MgoeError: A library, a compiler or a device is missing.
     """
     check_available(training_of(settings.training, model))
     if is_boosted(model):
         load_lightgbm()
 
 
+def check_bundled(model: ModelSettings) -> None:
+    """Refuse a model that no bundle can hold.
+
+    Raises:
+        ConfigError: It consists of boosted trees.
+    """
+    if is_boosted(model):
+        raise ConfigError(
+            f"models.{model.name}",
+            "a bundle holds a model of weights, found boosted trees; "
+            "name another model first, and this one after it to compare",
+        )
+
+
+def is_boosted(model: ModelSettings) -> bool:
+    """Tell whether a resolved model consists of boosted trees."""
+    return BASES.get(model.base) is BoostedTrees
+
+
 def training_of(settings: TrainingSettings, model: ModelSettings) -> TrainingSettings:
-    """Training settings with what differs for a model."""
+    """Return the training settings with what differs for a model."""
     return check_settings(
         TrainingSettings, settings.model_dump() | model.training, f"models.{model.name}.training"
     )
+
+
+def processor_of(device: str) -> str:
+    """Return the name of the GPU, or of the processor if the device is none."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpus = Path("/proc/cpuinfo")
+    found = (
+        re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(encoding="utf-8"), re.MULTILINE)
+        if cpus.exists()
+        else None
+    )
+    return found[1].strip() if found else platform.processor() or platform.machine()

@@ -1,8 +1,8 @@
-"""Cells of another machine: what its `results.jsonl` says of them stands in a comparison as if they had been fitted here.
+"""Import cells that were fitted on another machine from its `results.jsonl`, as if they had been fitted here.
 
-A line holds the digest of what its cell or its search was made with: settings, seed, the log's files. Code and machine are not in it, and
-are told below the tables where they differ. A line of anything else than is asked for is left out, and so is a cell whose settings another
-search chose, or that was judged on other rows.
+A line holds the digest of what its cell or search was made with: settings, seed and the log's files. Code and
+machine are not part of it; where they differ, a note below the tables says so. A line of other settings is
+left out, and so is a cell whose settings another search chose or that was measured on other rows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any
 from mgoe._util.files import atomic_folder, write_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
-from mgoe.experiments import consistency, records
-from mgoe.experiments.cell import DONE, INFLUENCE
-from mgoe.experiments.judged_rows import judged_cells, judged_seeds, text_of
-from mgoe.experiments.plan import Entry, Plan
+from mgoe.experiments import records
+from mgoe.experiments.cell import INFLUENCE
+from mgoe.experiments.consistency import measured_cells, measured_seeds, parts_of, text_of
+from mgoe.experiments.parts import DONE, SOURCE, Part
+from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.stages import Say
 from mgoe.experiments.tuning import best_of, is_done
 
@@ -30,69 +31,63 @@ TAKEN = "taken"
 THERE = "there already, or of other settings or another log"
 
 
-def take(plan: Plan, told: Mapping[Path, Sequence[Line]], say: Say) -> None:
-    """Take over what files tell of cells that are asked for and not there, searches before the cells whose settings they chose.
+def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
+    """Import the cells that are asked for and not there; searches before the cells whose settings they chose.
 
-    Of several lines of a cell or of a search, the latest that fits counts, whichever file it is in.
+    Of several lines about a cell or a search, the latest that fits counts, whichever file it is in.
 
     Args:
-        plan: Of the comparison.
-        told: The lines of each file, as of a `results.jsonl`.
-        say: Called with a line a file.
+        plan: The comparison.
+        files: The lines of each `results.jsonl`.
+        say: Callback that receives one line per file.
 
     Raises:
         OutputError: A line that fits is damaged.
     """
-    parts = {part.path: part for part in consistency.parts_of(plan, plan.entries)}
-    of: dict[records.Key, list[tuple[Path, Line]]] = {}
-    for file, line in sorted(
-        ((file, line) for file, lines in told.items() for line in lines), key=_moment, reverse=True
-    ):
-        of.setdefault(records.key_of(line), []).append((file, line))
-    ends = {file: Counter[str]() for file in told}
+    parts = {part.path: part for part in parts_of(plan, plan.cells)}
+    lines = sorted(((file, line) for file in files for line in files[file]), key=_moment, reverse=True)
+    ends = {file: Counter[str]() for file in files}
 
-    def each(key: records.Key, entry: Entry, part: consistency.Part, take_one: Callable[[Line], str]) -> None:
-        digests = part.digests if _of_this_log(entry, part) else ()
-        for file, line in [(file, line) for file, line in of.get(key, ()) if line.get("asked") in digests]:
-            try:
-                ends[file][take_one(line)] += 1
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                rule = f"the line of {entry.title} is damaged ({type(error).__name__}: {error}); copy the file again"
-                raise OutputError(file, rule) from None
+    def each(key: records.Key, cell: Cell, part: Part, take_one: Callable[[Line], str]) -> None:
+        if cell.log.world is None and part.asked[SOURCE] is None:
+            return  # the log cannot be read, so equal digests do not mean the same log
+        for file, line in lines:
+            if records.key_of(line) == key and line.get("asked") == part.digest:
+                try:
+                    ends[file][take_one(line)] += 1
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    raise OutputError(
+                        file,
+                        f"the line of {cell.title} is damaged ({type(error).__name__}: {error})"
+                        "; copy the file again",
+                    ) from None
 
-    for entry in {entry.tuned: entry for entry in plan.entries if entry.tuned in parts}.values():
-        part = parts[entry.tuned]
-        each(records.search_key(entry), entry, part, partial(_take_search, plan, part))
-    lines = records.latest(plan.out)
-    judged = {
-        name: judged_cells(plan, log, lines) or judged_seeds(log, plan.settings.seeds)
-        for name, log in plan.logs.items()
-    }
-    rows = {name: next(iter(found), None) for name, found in judged.items()}
-    for entry in plan.entries:
-        part = parts[entry.cell().folder]
-        each(entry.key, entry, part, partial(_take_cell, plan, entry, part, rows))
-    for file, lines in told.items():
+    for cell in {cell.search: cell for cell in plan.cells if cell.search in parts}.values():
+        part = parts[cell.search]
+        each(records.search_key(cell), cell, part, partial(_take_search, plan, part))
+    known = records.latest(plan.out)
+    rows: dict[str, str | None] = {}
+    for name, log in plan.logs.items():
+        measured = measured_cells(plan, log, known) or measured_seeds(log, plan.settings.seeds)
+        rows[name] = next(iter(measured), None)
+    for cell in plan.cells:
+        part = parts[cell.folder]
+        each(cell.key, cell, part, partial(_take_cell, plan, cell, part, rows))
+    for file in files:
         taken = ends[file].pop(TAKEN, 0)
-        ends[file][THERE] = (
-            len(lines) - taken - sum(count for end, count in ends[file].items() if end != THERE)
-        )
-        others = "".join(f"; {count} {end}" for end, count in ends[file].items() if count)
-        say(f"{file}: {taken} of {len(lines)} lines taken{others}")
+        others = {end: count for end, count in ends[file].items() if end != THERE}
+        others = {**others, THERE: len(files[file]) - taken - sum(others.values())}
+        rest = "".join(f"; {count} {end}" for end, count in others.items() if count)
+        say(f"{file}: {taken} of {len(files[file])} lines taken{rest}")
 
 
 def _moment(one: tuple[Path, Line]) -> tuple[str, str]:
-    """When a line was written; of the same moment, in an order that knows no file."""
+    """Order lines by time, and lines of the same time by their content alone."""
     return str(one[1].get("at")), json.dumps(one[1], sort_keys=True)
 
 
-def _of_this_log(entry: Entry, part: consistency.Part) -> bool:
-    """Whether equal digests mean the same log: not where it cannot be read."""
-    return entry.log.world is not None or part.asked[consistency.SOURCE] is not None
-
-
-def _take_search(plan: Plan, part: consistency.Part, line: Line) -> str:
-    """What came of the line of a search."""
+def _take_search(plan: Plan, part: Part, line: Line) -> str:
+    """Import a search and return what happened to its line."""
     if is_done(part.path):
         return THERE
     search = records.search_in(line)
@@ -102,44 +97,46 @@ def _take_search(plan: Plan, part: consistency.Part, line: Line) -> str:
     return TAKEN
 
 
-def _take_cell(
-    plan: Plan, entry: Entry, part: consistency.Part, judged: dict[str, str | None], line: Line
-) -> str:
-    """What came of the line of a cell. The first that is taken decides on which rows its log is judged, where nothing did before."""
-    if entry.cell().done:
+def _take_cell(plan: Plan, cell: Cell, part: Part, measured: dict[str, str | None], line: Line) -> str:
+    """Import a cell and return what happened to its line.
+
+    If nothing decided before on which rows the log is measured, the first cell that is imported does.
+    """
+    if cell.done:
         return THERE
-    tuned = plan.settings.tune is not None
-    if tuned and not is_done(entry.tuned):
+    if plan.comparison.tune is not None and not is_done(cell.search):
         return "waiting for a search"
-    if tuned and line["tuned"] != best_of(entry.tuned):
+    if plan.comparison.tune is not None and line["tuned"] != best_of(cell.search):
         return "of another search"
-    if judged[entry.log.name] not in (None, text_of(line["examples"])):
-        return "judged on other rows"
-    influence, rows = unpack(line["influence"]), _rows(entry, line)
+    if measured[cell.log.name] not in (None, text_of(line["examples"])):
+        return "measured on other rows"
+    influence, rows = unpack(line["influence"]), _rows(cell, line)
     part.begin()
-    with atomic_folder(part.path) as folder:  # in the place of a fit that was cut off
+    with atomic_folder(part.path) as folder:  # replaces interrupted training
         influence.save(folder / INFLUENCE)
-        write_json(folder / records.TAKEN, line)
+        write_json(folder / records.IMPORTED, line)
         write_rows(folder / DONE, rows)
     records.append(plan.out, line)
-    judged[entry.log.name] = text_of(line["examples"])
+    measured[cell.log.name] = text_of(line["examples"])
     return TAKEN
 
 
-def _rows(entry: Entry, line: Mapping[str, Any]) -> list[Row]:
-    """Of `metrics.json`, from keys `SPLIT.TASK.METRIC`."""
+def _rows(cell: Cell, line: Line) -> list[Row]:
+    """Return the rows of `metrics.json` from keys `SPLIT.TASK.METRIC`."""
     found = []
     for name, value in line.items():
         split, _, rest = name.partition(".")
         if rest:
             task, _, metric = rest.rpartition(".")
-            about = {
-                "model": entry.contestant.name,
-                "seed": entry.seed,
-                "split": split,
-                "slice": ALL,
-                "task": task,
-                "metric": metric,
-            }
-            found.append(Row(**about, value=math.nan if value is None else float(value)))
+            found.append(
+                Row(
+                    model=cell.contestant.name,
+                    seed=cell.seed,
+                    split=split,
+                    slice=ALL,
+                    task=task,
+                    metric=metric,
+                    value=math.nan if value is None else float(value),
+                )
+            )
     return found

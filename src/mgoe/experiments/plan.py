@@ -1,4 +1,8 @@
-"""What a comparison consists of: logs, contestants, cells, and where each of them lies. Everything is checked here, before any work."""
+"""What there is to do: logs, contestants and cells, and where each result is stored.
+
+A comparison trains every contestant with every seed on every log. A run is a comparison with one log, whose
+seeds all read the same examples and the same graph. Everything is checked here, before any work.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mgoe._util.files import read_json
 from mgoe.config import (
     ComparisonSettings,
+    LogSettings,
     ModelSettings,
     RunSettings,
     TuneSettings,
@@ -22,15 +28,15 @@ from mgoe.config import (
     variant_name,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.cell import Cell, check_fit, check_installed
+from mgoe.experiments.cell import DONE, FIT, check_fit, check_installed
 from mgoe.experiments.tuning import best_of, concerning, is_done, load_optuna
 from mgoe.models import options_of, resolve
 from mgoe.simulation import Truth, WorldSettings, check_reachable
 
 EXAMPLES = "examples.json"
-"""Beside a seed's prepared log: checksums of the rows that are judged."""
+"""Checksums of the test and validation rows of a prepared log, stored beside it."""
 REFERENCES = "references.json"
-"""In the folder of a simulated log: rows of chance and of the best reachable."""
+"""Rows of `chance` and `best-reachable`, stored in the folder of a simulated log."""
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
 
@@ -40,10 +46,10 @@ class Contestant:
 
     Attributes:
         name: In tables and folders.
-        base: The model whose tuned settings it takes; the name itself unless it is a variant.
-        model: As the comparison names it.
-        variant: Name of the variant, or nothing.
-        changes: What the variant changes, below `graph`, `training` and `model`.
+        base: The model whose tuned settings it takes; its own name unless it is a variant.
+        model: The model as the settings name it.
+        variant: Name of the variant, or empty.
+        changes: What the variant changes below `graph`, `training` and `model`.
     """
 
     name: str
@@ -54,11 +60,11 @@ class Contestant:
 
     @property
     def graph(self) -> Mapping[str, Any]:
-        """What its graph has different from that of the others."""
+        """Graph settings that differ from those of the other contestants."""
         return self.changes.get("graph", {})
 
     def settings(self, tuned: Mapping[str, Any] | None = None) -> ModelSettings:
-        """Resolved: the preset's own, below what was tuned, below what the variant changes.
+        """Return the resolved model: the preset's settings, below the tuned ones, below those of the variant.
 
         Raises:
             ConfigError: The model, an option or a training setting is unknown.
@@ -72,51 +78,58 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Log:
-    """One log of a comparison, in its folder below the results.
+    """One log and its folder.
 
     Attributes:
-        name: Of the log.
-        path: Its folder: `world/`, `seeds/SEED/data`, `seeds/SEED/graph`, `seeds/SEED/graphs/VARIANT`, `tuned/`, `cells/MODEL/SEED`.
-        raw: Settings of a run, but for models and seeds.
-        world: What a simulated log is drawn from.
+        name: Name of the log in a comparison; empty in a run.
+        path: Its folder. It holds `world/`, `seeds/SEED/data`, `seeds/SEED/graph`,
+            `seeds/SEED/graphs/VARIANT`, `tuned/` and `cells/MODEL/SEED`; in a run `data` and `graph` are
+            stored in the folder itself.
+        raw: Settings of a run without models and seeds.
+        world: The settings of the simulated world that the log is drawn from, if it is.
+        run: The settings of the run. All of its seeds read the same examples and the same graph.
+        from_table: Whether a table in memory is read instead of the log's files.
     """
 
     name: str
     path: Path
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(default_factory=dict)
     world: WorldSettings | None = None
+    run: RunSettings | None = None
+    from_table: bool = False
 
     def settings(self, seed: int, contestant: Contestant | None = None) -> RunSettings:
-        """Of the one run that a seed and a contestant make.
+        """Return the settings of the run of one seed and one contestant.
 
         Raises:
             ConfigError: A key is unknown or a value breaks its rule.
         """
-        raw = laid_over(
-            self.raw, {"negatives": {"training_seed": seed}, "graph": {"seed": seed}, "seeds": [seed]}
-        )
+        if self.run is not None:
+            return self.run
+        of_seed = {"negatives": {"training_seed": seed}, "graph": {"seed": seed}, "seeds": [seed]}
+        raw = laid_over(self.raw, of_seed)
         return make_settings(
             laid_over(raw, {"graph": contestant.graph if contestant else {}}), f"logs.{self.name}"
         )
 
     def stage(self, seed: int) -> Path:
-        """Where what all models of a seed share lies: `data/` and `graph/`."""
-        return self.path / "seeds" / str(seed)
+        """Return the folder of `data/` and `graph/`, which all models of a seed share."""
+        return self.path if self.run is not None else self.path / "seeds" / str(seed)
 
     def graph(self, seed: int, contestant: Contestant | None = None) -> Path:
-        """The graph that a contestant reads."""
+        """Return the folder of the graph that a contestant reads."""
         if contestant is None or not contestant.graph:
             return self.stage(seed) / "graph"
         return self.stage(seed) / "graphs" / contestant.variant
 
-    def tuned(self, model: str) -> Path:
-        """The file of a model's search of settings."""
+    def search(self, model: str) -> Path:
+        """Return the file of the search for a model's settings."""
         return self.path / "tuned" / f"{model}.json"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One cell of a comparison."""
+class Cell:
+    """A contestant with a seed on a log: the unit that is trained and measured."""
 
     log: Log
     contestant: Contestant
@@ -128,39 +141,79 @@ class Entry:
 
     @property
     def title(self) -> str:
-        return f"{self.log.name}, {self.contestant.name}, seed {self.seed}"
+        names = [name for name in (self.log.name, self.contestant.name) if name]
+        return f"{', '.join(names)}, seed {self.seed}"
 
     @property
     def settings(self) -> RunSettings:
+        """Settings of the run that this cell is part of."""
         return self.log.settings(self.seed, self.contestant)
 
     @property
-    def tuned(self) -> Path:
-        """The file of its model's search of settings."""
-        return self.log.tuned(self.contestant.base)
+    def graph(self) -> Path:
+        """Folder of the graph that it reads."""
+        return self.log.graph(self.seed, self.contestant)
 
-    def cell(self, model: ModelSettings | None = None) -> Cell:
-        """Where it lies; with its resolved model, what is fitted there."""
-        return Cell(self.log.path, model or ModelSettings(name=self.contestant.name, base=""), self.seed)
+    @property
+    def search(self) -> Path:
+        """File of the search for its model's settings."""
+        return self.log.search(self.contestant.base)
+
+    @property
+    def folder(self) -> Path:
+        return self.log.path / "cells" / self.contestant.name / str(self.seed)
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell is finished: its metrics are written last."""
+        return (self.folder / DONE).exists()
+
+    @property
+    def validation(self) -> float:
+        """Validation result of the finished cell; higher is better."""
+        fit = read_json(self.folder / FIT)
+        return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison, taken apart.
+    """All that a run or a comparison consists of.
 
     Attributes:
-        settings: Of the comparison.
+        settings: The settings that it was made from.
         out: Folder of the results.
+        from_table: Whether a run reads a table in memory instead of the log's files.
     """
 
-    settings: ComparisonSettings
+    settings: ComparisonSettings | RunSettings
     out: Path
+    from_table: bool = False
+
+    @cached_property
+    def comparison(self) -> ComparisonSettings:
+        """The comparison. A run is a comparison with one log."""
+        s = self.settings
+        if isinstance(s, ComparisonSettings):
+            return s
+        return ComparisonSettings.model_construct(
+            logs={"": LogSettings()}, models=s.models, seeds=s.seeds, jobs=s.jobs
+        )
 
     @cached_property
     def contestants(self) -> dict[str, Contestant]:
-        """Models in the order of the settings, then variants."""
-        s = self.settings
-        models = dict(zip(s.model_names, s.models, strict=True))
+        """Models in the order of the settings, then variants.
+
+        Raises:
+            ConfigError: Two models of a run share a name.
+        """
+        s = self.comparison
+        names = s.model_names
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(
+                "models",
+                f"each row needs a name of its own, found {repeated!r} twice; give one another `name`",
+            )
+        models = dict(zip(names, s.models, strict=True))
         found = {name: Contestant(name, name, model) for name, model in models.items()}
         for base in s.variants_of or [s.lead]:
             for variant, changes in s.variants.items():
@@ -171,32 +224,32 @@ class Plan:
     @cached_property
     def logs(self) -> dict[str, Log]:
         """Logs in the order of the settings."""
-        return {name: self._log(name) for name in self.settings.logs}
+        if isinstance(self.settings, RunSettings):
+            return {"": Log("", self.out, run=self.settings, from_table=self.from_table)}
+        return {name: self._log(name) for name in self.comparison.logs}
 
     @cached_property
-    def entries(self) -> list[Entry]:
+    def cells(self) -> list[Cell]:
         """Seed by seed, so that an interrupted comparison is a fair one of fewer seeds."""
-        logs, contestants = self.logs.values(), self.contestants.values()
         return [
-            Entry(log, contestant, seed)
+            Cell(log, contestant, seed)
             for seed in self.settings.seeds
-            for log in logs
-            for contestant in contestants
+            for log in self.logs.values()
+            for contestant in self.contestants.values()
         ]
 
-    def untouched(self, entry: Entry) -> Entry:
-        """Where the settings of an entry's model are searched: the model itself, with the first seed, on the same log."""
-        return Entry(entry.log, self.contestants[entry.contestant.base], self.settings.seeds[0])
+    def searched(self, cell: Cell) -> Cell:
+        """Return the cell that a search for a cell's model uses: its base with the first seed."""
+        return Cell(cell.log, self.contestants[cell.contestant.base], self.settings.seeds[0])
 
     def _log(self, name: str) -> Log:
-        s, given = self.settings, self.settings.logs[name]
-        place = f"logs.{name}"
+        s, place = self.comparison, f"logs.{name}"
+        given = s.logs[name]
         start = read_yaml(given.run, (), "must hold the settings of a run") if given.run else {}
         for key in start:
             if key not in RunSettings.model_fields:
-                raise ConfigError(
-                    given.run, f"unknown key {key!r}{did_you_mean(str(key), list(RunSettings.model_fields))}"
-                )
+                hint = did_you_mean(str(key), list(RunSettings.model_fields))
+                raise ConfigError(given.run, f"unknown key {key!r}{hint}")
         raw: dict[str, Any] = {key: start[key] for key in (*SECTIONS, "tasks") if key in start}
         for above in (s, given):
             raw = laid_over(raw, {key: getattr(above, key) for key in SECTIONS if getattr(above, key, None)})
@@ -206,9 +259,8 @@ class Plan:
         if given.simulate is not None:
             world = check_settings(WorldSettings, given.simulate, f"{place}.simulate")
             raw.setdefault("tasks", list(world.names))
-            raw = laid_over(
-                raw, {"data": {"log": str(path / "world" / "events"), "truth": str(path / "world" / "truth")}}
-            )
+            files = {"log": str(path / "world" / "events"), "truth": str(path / "world" / "truth")}
+            raw = laid_over(raw, {"data": files})
         log = Log(name, path, raw, world)
         if world is not None and log.settings(0).form != "events":
             raise ConfigError(
@@ -216,32 +268,31 @@ class Plan:
             )
         return log
 
-    def check(self, entries: Sequence[Entry]) -> None:
-        """Refuse what can be refused before any work: names, options and choices of a search; of what is to run also monitors, and of
-        simulated logs whether the best reachable is known.
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Refuse what can be refused before any work.
+
+        Names, options and the space of a search are checked for all cells; monitors, and whether the best
+        reachable result of a simulated log is known, for those that are to run.
 
         Args:
-            entries: What is to run.
+            cells: The cells that are to run.
 
         Raises:
-            MgoeError: Something of it breaks a rule.
+            MgoeError: A setting breaks a rule.
         """
         for log in self.logs.values():
             for contestant in self.contestants.values():
                 log.settings(self.settings.seeds[0], contestant)
                 contestant.settings()
-        for entry in {(entry.log.name, entry.contestant.name): entry for entry in entries}.values():
-            check_fit(entry.settings, entry.contestant.settings())
-        for log in {entry.log.name: entry.log for entry in entries if not entry.cell().done}.values():
+        for cell in _one_per_model(cells):
+            check_fit(cell.settings, cell.contestant.settings())
+        for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
             _check_references(log, self.settings.seeds[0])
-        if self.settings.tune is not None:
-            self._check_space(
-                self.settings.tune,
-                {entry.contestant.base: self.untouched(entry) for entry in entries}.values(),
-            )
+        if self.comparison.tune is not None:
+            self._check_space(self.comparison.tune, _one_per_model(map(self.searched, cells)))
 
-    def _check_space(self, tune: TuneSettings, searched: Iterable[Entry]) -> None:
-        """See that every model can be fitted with every choice, and at both ends of every range: the first trial tells nothing of them."""
+    def _check_space(self, tune: TuneSettings, searched: Iterable[Cell]) -> None:
+        """Check that every model can be trained with every choice and with both ends of every range."""
         switches = {
             name
             for contestant in self.contestants.values()
@@ -250,45 +301,39 @@ class Plan:
         for key in tune.space:
             name = key.removeprefix("options.")
             if name != key and name.split(".")[0] not in switches:
-                raise ConfigError(
-                    f"tune.space.{key}",
-                    f"is a switch of none of the models{did_you_mean(name, sorted(switches))}",
-                )
-        for entry in searched:
-            settings = entry.settings
-            for model in _choices(entry.contestant, tune):
+                hint = did_you_mean(name, sorted(switches))
+                raise ConfigError(f"tune.space.{key}", f"no model has this switch{hint}")
+        for cell in searched:
+            settings = cell.settings
+            for model in _choices(cell.contestant, tune):
                 check_fit(settings, model)
 
-    def check_installed(self, entries: Sequence[Entry]) -> None:
-        """Refuse what this machine cannot run: of cells that are not finished, and of searches that they wait for.
+    def check_installed(self, cells: Sequence[Cell]) -> None:
+        """Refuse what this machine cannot run: unfinished cells, and searches that they wait for.
 
         Args:
-            entries: What is to run.
+            cells: The cells that are to run.
 
         Raises:
-            MgoeError: A library, a compiler or a device that is needed is not here.
+            MgoeError: A library, a compiler or a device is missing.
         """
-        tune, undone = self.settings.tune, [entry for entry in entries if not entry.cell().done]
-        for entry in {(entry.log.name, entry.contestant.name): entry for entry in undone}.values():
-            tuned = best_of(entry.tuned) if tune is not None and is_done(entry.tuned) else None
-            check_installed(entry.settings, entry.contestant.settings(tuned))
-        if tune is None:
-            return
-        for first in {
-            entry.tuned: self.untouched(entry) for entry in undone if not is_done(entry.tuned)
-        }.values():
-            load_optuna()
-            settings = first.settings
-            for model in _choices(first.contestant, tune):
-                check_installed(settings, model)
+        tune, undone = self.comparison.tune, [cell for cell in cells if not cell.done]
+        for cell in _one_per_model(undone):
+            tuned = best_of(cell.search) if tune is not None and is_done(cell.search) else None
+            check_installed(cell.settings, cell.contestant.settings(tuned))
+        for cell in _one_per_model(self.searched(cell) for cell in undone if not is_done(cell.search)):
+            if tune is not None:
+                load_optuna()
+                for model in _choices(cell.contestant, tune):
+                    check_installed(cell.settings, model)
 
     def chosen(
         self, models: list[str] | None = None, seeds: list[int] | None = None, logs: list[str] | None = None
-    ) -> list[Entry]:
-        """The part of the cells that is asked for; all where nothing is.
+    ) -> list[Cell]:
+        """Return the cells of some models, seeds and logs; all where none are named.
 
         Raises:
-            ConfigError: A name is none of the comparison's.
+            ConfigError: A name is not part of the comparison.
         """
         asked = (
             ("--models", models, list(self.contestants)),
@@ -298,36 +343,37 @@ class Plan:
         for option, names, valid in asked:
             for one in names or ():
                 if one not in valid:
-                    raise ConfigError(
-                        option,
-                        f"{one!r} is none of the comparison's{did_you_mean(str(one), [str(v) for v in valid])}",
-                    )
+                    hint = did_you_mean(str(one), [str(name) for name in valid])
+                    raise ConfigError(option, f"{one!r} is not part of the comparison{hint}")
         return [
-            entry
-            for entry in self.entries
-            if (not models or entry.contestant.name in models)
-            and (not seeds or entry.seed in seeds)
-            and (not logs or entry.log.name in logs)
+            cell
+            for cell in self.cells
+            if (not models or cell.contestant.name in models)
+            and (not seeds or cell.seed in seeds)
+            and (not logs or cell.log.name in logs)
         ]
 
 
+def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:
+    """Keep one cell per log and contestant, whatever its seed."""
+    return [*{(cell.log.name, cell.contestant.name): cell for cell in cells}.values()]
+
+
 def _choices(contestant: Contestant, tune: TuneSettings) -> Iterator[ModelSettings]:
-    """A model with every choice of a search, and with both ends of every range."""
+    """Yield a model with every choice of a search, and with both ends of every range."""
     for key, values in concerning(contestant.settings(), tune).space.items():
         for value in values if isinstance(values, list) else (values.low, values.high):
             yield contestant.settings(nested({key: value}))
 
 
 def _check_references(log: Log, seed: int) -> None:
-    settings = log.settings(seed)
-    world = (
-        log.world
-        if log.world is not None or settings.data.truth is None
-        else Truth.open(Path(settings.data.truth)).settings
-    )
+    settings, world = log.settings(seed), log.world
+    if world is None and settings.data.truth is not None:
+        world = Truth.open(Path(settings.data.truth)).settings
     if world is None:
         return
     try:
         check_reachable(world, settings)
     except ConfigError as error:
-        raise ConfigError(f"logs.{log.name}.{error.place}", error.message) from None
+        place = f"logs.{log.name}.{error.place}" if log.name else error.place
+        raise ConfigError(place, error.message) from None

@@ -1,8 +1,7 @@
-"""Jobs in processes of their own: one that fails, or is killed for want of memory, takes nothing with it but what needs it."""
+"""Jobs in processes of their own. A job that fails or is killed stops only the jobs that need it."""
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -17,12 +16,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from mgoe.errors import MgoeError
 
-HELD = ".held"
-"""File that each process holds while it runs."""
+HELD = ".processes"
+"""Folder of one lock per process, held while it runs."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Job:
     """A call in a process of its own.
 
     Attributes:
-        name: By which others need it.
+        name: Name that other jobs refer to.
         work: A function of a module.
-        args: What it is called with; must be picklable.
-        needs: Names of jobs that come before, where they are among those run.
+        args: Its arguments; must be picklable.
+        needs: Names of jobs that must end first, if they are among those that run.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        job: Which.
-        value: What it returned.
-        failed: In a sentence, why it failed.
-        lost: Whether its process ended without a word and nobody asked it to, as one does that is killed for want of memory.
+        job: The job.
+        value: Its result.
+        failed: Why it failed, in a sentence.
+        lost: Whether its process ended unasked and without a result, for example because memory ran out.
     """
 
     job: Job
@@ -60,26 +60,26 @@ class Outcome:
 
 
 def wait_for_orphans(folder: Path) -> None:
-    """Wait for the processes of a killed run or comparison. They end as soon as they notice, and until then may write."""
-    if (folder / HELD).exists():
-        with (folder / HELD).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait for the processes of a killed run or comparison, which may write until they notice and end."""
+    for file in (folder / HELD).glob("*"):
+        with FileLock(file):
+            file.unlink(missing_ok=True)
 
 
 def run_jobs(
     jobs: Sequence[Job], at_once: int, folder: Path, threads: int = 1, until: float | None = None
 ) -> Generator[Outcome]:
-    """Run jobs, earlier ones first, and tell each one's end as it comes. Close it: only then do those that run end with it.
+    """Run jobs, earlier ones first, and yield outcomes as jobs end. Closing the generator stops running jobs.
 
     Args:
-        jobs: No job comes before one that it needs.
+        jobs: Each after the jobs that it needs.
         at_once: Processes side by side.
-        folder: That they write to, for `wait_for_orphans`.
-        threads: Of each.
-        until: `time.monotonic()` after which no job is begun any more; those that run come to their end.
+        folder: Folder that they write to, for `wait_for_orphans`.
+        threads: Threads of each process.
+        until: `time.monotonic()` after which no job begins; running jobs are completed.
 
     Yields:
-        Outcomes; of a job that needs a failed one, failed for the same reason. What was not begun has none.
+        Outcomes. A job that needs a failed one fails for the same reason. Jobs that did not begin have none.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted({job.work.__module__ for job in jobs}))
@@ -121,28 +121,22 @@ def run_jobs(
 
 def _start(context: Any, job: Job, folder: Path, threads: int) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_child, args=(theirs, folder / HELD, threads, job.work, job.args), name=job.name
-    )
+    process = context.Process(target=_child, args=(theirs, folder / HELD, threads, job), name=job.name)
     process.start()
     theirs.close()
     return ours, process
 
 
-def _child(
-    connection: Connection, held: Path, threads: int, work: Callable[..., Any], args: tuple[Any, ...]
-) -> None:
+def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
-    os.dup2(sys.stderr.fileno(), 1)  # results on standard output are the parent's alone
+    os.dup2(sys.stderr.fileno(), 1)  # only the parent prints results on standard output
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(
-        threads
-    )  # for what is loaded later; the fork server has loaded the rest under its own
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are loaded later
     threadpool_limits(threads)
     try:
-        with held.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            connection.send((work(*args), ""))
+        held.mkdir(exist_ok=True)
+        with FileLock(held / str(os.getpid())):
+            connection.send((job.work(*job.args), ""))
     except MgoeError as error:
         connection.send((None, " ".join(str(error).split())))
     except Exception as error:
@@ -151,7 +145,7 @@ def _child(
 
 
 def _die_with_parent() -> None:
-    """A cell without the run it belongs to would be begun a second time beside itself."""
+    """End with the parent: otherwise a resumed run would begin the same cell a second time."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""Two rows that put a simulated log's table in proportion: chance, and the best that any model can reach."""
+"""Two reference rows for a simulated log: chance, and the best that any model can reach."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from mgoe.simulation import Truth, reachable
 
 
 def reference_rows(settings: RunSettings, prepared: Prepared) -> list[Row]:
-    """Rows of `chance` and `best-reachable` on validation and test where `data.truth` names a simulated world, else none. Chance says the
-    same of every example: a half, and of a regression the mean of the labels in training.
+    """Return rows of `chance` and `best-reachable` on validation and test.
+
+    There are none unless `data.truth` names a simulated world. Chance predicts one half for every example,
+    and for a regression the mean of the training labels.
     """
     return list(_rows(settings, prepared)) if settings.data.truth is not None else []
 
@@ -43,7 +45,7 @@ def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
 
 
 def _chance(settings: RunSettings, prepared: Prepared) -> NDArray[np.float64]:
-    """What it says of each task. Shape (T,)."""
+    """Return the prediction of chance for each task. Shape (T,)."""
     labels = prepared.streamed("train").labels
     binary = (task.kind == "binary" for task in settings.tasks)
     return np.array(
@@ -52,7 +54,7 @@ def _chance(settings: RunSettings, prepared: Prepared) -> NDArray[np.float64]:
 
 
 def _devices(prepared: Prepared, examples: Examples) -> NDArray[np.object_] | None:
-    """Names of devices where models are given them, null where these do not know them either."""
+    """Return the names of devices if models read them, null where models do not know them either."""
     features = prepared.context_features
     if "device" not in features.names("categorical"):
         return None

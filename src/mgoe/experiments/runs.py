@@ -1,32 +1,40 @@
-"""The whole line: prepare, build, train every model with every seed, compare, bundle, report."""
+"""`mgoe run` and `mgoe train`: prepare, build, train every model with every seed, bundle and report.
+
+Each stage is also a command of its own, which leaves a folder that `run` resumes.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from mgoe._util.files import exclusive, write_text
 from mgoe._util.tables import Frame
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.config import ModelSettings, RunSettings, load_settings
+from mgoe.config import SEEDS, RunSettings, did_you_mean, load_settings
 from mgoe.data import Prepared
-from mgoe.errors import ConfigError, TrainingError
+from mgoe.errors import ConfigError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
-from mgoe.experiments.cell import DONE, Cell, Inputs, check_fit, check_installed, run_cell, told
-from mgoe.experiments.folder import claim, ends_of, mark
-from mgoe.experiments.model_resolution import check_bundled, model_rows, named_models
-from mgoe.experiments.processes import Job, run_jobs, wait_for_orphans
-from mgoe.experiments.references import reference_rows
-from mgoe.experiments.stages import Say, build, prepare_data
-from mgoe.experiments.summary import write_report
-from mgoe.simulation import Truth, check_reachable
+from mgoe.experiments import records
+from mgoe.experiments.cell import Inputs, check_bundled, summary_line, training_of
+from mgoe.experiments.consistency import parts_of
+from mgoe.experiments.execute import execute, fit_cell, note_finished, prepare_log
+from mgoe.experiments.folder import SETTINGS, mark, run_folder
+from mgoe.experiments.pages import write_run_report
+from mgoe.experiments.parts import DONE
+from mgoe.experiments.plan import REFERENCES, Cell, Plan
+from mgoe.experiments.processes import wait_for_orphans
+from mgoe.experiments.report import own_estimates, rows_of, standings_of, write_leads
+from mgoe.experiments.resume import settle
+from mgoe.experiments.stages import Say, build
+from mgoe.training import joined
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class RunResult:
 
     Attributes:
         path: Its folder.
-        rows: Of `metrics.json`.
+        rows: The rows of `metrics.json`.
     """
 
     path: Path
@@ -43,12 +51,12 @@ class RunResult:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """Tidy: model, seed, split, slice, task, metric, value."""
+        """One metric per row: model, seed, split, slice, task, metric, value."""
         return pd.DataFrame(self.rows)
 
     @property
     def bundle(self) -> Bundle:
-        """Of the first model, at its best seed on validation."""
+        """The bundle of the first model, with its best seed on validation."""
         return Bundle.open(self.path / "bundle")
 
     def __repr__(self) -> str:
@@ -65,16 +73,16 @@ def run(
     show_progress: bool = True,
     command: str = "",
 ) -> RunResult:
-    """Run everything, or go on with what an interrupted run of the same settings left.
+    """Run everything, or resume an interrupted run.
 
     Args:
-        settings: Of the run, or the YAML file that holds them.
+        settings: Settings of the run, or the YAML file that holds them.
         out: Folder of the results.
-        overwrite: Replace a finished run, or one of other settings.
+        overwrite: Replace the run that the folder holds.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
-        say: Called with a line a stage.
-        show_progress: Progress bars, where standard error is a terminal.
-        command: What to print in the report as the way to make it again.
+        say: Callback for lines of progress.
+        show_progress: Show progress bars where standard error is a terminal.
+        command: The command that makes the report again, printed in it.
 
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
@@ -85,101 +93,140 @@ def run(
             "torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`"
         )
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
-    check_bundled(named_models(settings)[0])
-    with begin(settings, out, overwrite, say, table) as prepared:
-        graph = build(settings, out, prepared, say)
-        models = model_rows(settings, prepared)
-        train_cells(settings, out, models, say, show_progress)
-        rows = collect(settings, out, models)
-        rows += reference_rows(settings, prepared)
+    plan = Plan(settings, out, from_table=table is not None)
+    check_bundled(plan.contestants[plan.comparison.lead].settings())
+    with begin(plan, plan.cells, overwrite, say, table) as prepared:
+        inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
+        execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
+        by_model = sorted(plan.cells, key=lambda cell: [*plan.contestants].index(cell.contestant.name))
+        rows = rows_of(by_model) + read_rows(out / REFERENCES)
+        standings = standings_of(plan, records.latest(out))
         write_rows(out / "metrics.json", rows)
         write_text(out / "table.md", markdown_table(rows) + "\n")
-        best = best_cell(out, models[0], settings)
-        lead = [row for row in rows if row["model"] == models[0].name]
-        write_bundle(
-            out / "bundle",
-            settings=settings,
-            model=models[0],
-            cell=best.folder,
-            prepared=prepared,
-            graph=graph,
-            metrics=lead,
-        )
-        write_report(
-            settings, out, prepared, graph, models, rows, best, command, seconds=time.perf_counter() - started
-        )
-        mark(out, "finished", seconds=round(time.perf_counter() - started, 1), command=command)
-        say(f"done in {time.perf_counter() - started:,.0f} s: {out / 'report.html'}")
+        write_leads(plan, standings)
+        of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
+        best = max(of_lead, key=lambda cell: cell.validation)
+        _write_bundle(best, inputs, rows_of(of_lead))
+        estimates = own_estimates(plan) + [*standings[0].leads]
+        seconds = time.perf_counter() - started
+        write_run_report(plan, inputs, rows, estimates, best, command, seconds)
+        mark(out, "finished", seconds=round(seconds, 1), command=command)
+        say(f"done in {seconds:,.0f} s: {out / 'report.html'}")
         return RunResult(out, rows)
+
+
+def train(
+    settings: RunSettings | Path | str,
+    out: Path | str,
+    model: str | None = None,
+    seed: int | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = True,
+    say: Say = lambda line: None,
+    show_progress: bool = True,
+) -> list[Row]:
+    """Train one model of a run with one seed, and write its bundle.
+
+    Under `torchrun` all processes train together: the first one prepares, measures and writes; the others
+    return no rows.
+
+    Args:
+        settings: Settings of the run, or the YAML file that holds them.
+        out: Folder of the results.
+        model: Name of one of the run's models; the first by default.
+        seed: The seed; the first of the settings by default.
+        overwrite: Replace the run that the folder holds.
+        resume: Resume interrupted training from its checkpoint, and leave a finished cell as it is.
+        say: Callback for lines of progress.
+        show_progress: Show progress bars where standard error is a terminal.
+
+    Returns:
+        The measurements on validation and test.
+
+    Raises:
+        MgoeError: Settings, log, graph or output folder break a rule.
+    """
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    plan = Plan(settings, out)
+    if model is not None and model not in plan.contestants:
+        hint = did_you_mean(model, list(plan.contestants))
+        raise ConfigError("--model", f"the configuration has no model {model!r}{hint}")
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise ConfigError(
+            "seed",
+            f"must lie between 0 and {SEEDS - 1}, found {seed}; leave it out for the first of the settings",
+        )
+    contestant = plan.contestants[model or plan.comparison.lead]
+    cell = Cell(plan.logs[""], contestant, settings.seeds[0] if seed is None else seed)
+    check_bundled(contestant.settings())
+    with joined(settings.training.device) as processes:
+        processes.check_batch(training_of(settings.training, contestant.settings()).batch_size)
+        if not processes.leads:
+            if not processes.agree(False):  # the first process has prepared everything
+                fit_cell(cell, resume=resume)
+            return []
+        with begin(plan, [cell], overwrite, say) as prepared:
+            inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
+            for part in parts_of(plan, [cell]):
+                part.begin()
+            if not resume:
+                shutil.rmtree(cell.folder, ignore_errors=True)
+            if not processes.agree(cell.done):
+                say(
+                    f"training {cell.title}"
+                    + (f" on {processes.size} processes" if processes.size > 1 else "")
+                )
+                say(summary_line(fit_cell(cell, False, inputs, show_progress, resume)))
+            note_finished(plan, [cell], "")
+            rows = read_rows(cell.folder / DONE)
+            _write_bundle(cell, inputs, rows)
+            return rows
 
 
 @contextmanager
 def begin(
-    settings: RunSettings, out: Path, overwrite: bool, say: Say, table: Frame | None = None
+    plan: Plan, cells: list[Cell], overwrite: bool, say: Say, table: Frame | None = None
 ) -> Iterator[Prepared]:
-    """Refuse what can be refused before any work is done, hold the output folder for this process, and prepare the log.
+    """Check everything before any work, hold the output folder for this process, and prepare the log.
+
+    Args:
+        plan: The run.
+        cells: The cells that are to be trained.
+        overwrite: Replace the run that the folder holds.
+        say: Callback for lines of progress.
+        table: Read instead of the log's files.
+
+    Yields:
+        The prepared log.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
     """
-    for model in named_models(settings):
-        check_fit(settings, model)
-        check_installed(settings, model)
-    if settings.data.truth is not None:
-        check_reachable(Truth.open(settings.data.truth).settings, settings)
-    with exclusive(out, "a run"):
-        wait_for_orphans(out)
-        with claim(out, settings, overwrite, None if table is not None else ends_of(settings)) as resumed:
+    plan.check(cells)
+    plan.check_installed(cells)
+    [log] = plan.logs.values()
+    with exclusive(plan.out, "a run"):
+        wait_for_orphans(plan.out)
+        with run_folder(plan.out, overwrite) as resumed:
             if resumed:
-                say(f"going on with the unfinished run in {out}")
-            prepared = prepare_data(settings, out, table, say)
+                say(f"resuming the unfinished run in {plan.out}")
+            parts = settle(plan, cells, False, SETTINGS, say)
+            for part in parts:
+                if part.path in (plan.out / "data", plan.out / "graph"):
+                    part.begin()
+            seeds = plan.settings.seeds
+            prepared = prepare_log(log, seeds[0], seeds, {}, table, say)
         yield prepared
 
 
-def train_cells(
-    settings: RunSettings, out: Path, models: list[ModelSettings], say: Say, show_progress: bool
-) -> None:
-    """Every model with every seed that is not finished yet, seed by seed, so that an interrupted run is a fair one of fewer seeds."""
-    cells = [Cell(out, model, seed) for seed in settings.seeds for model in models]
-    waiting = [cell for cell in cells if not cell.done]
-    say(f"training {len(waiting)} of {len(cells)} cells ({len(models)} models, {len(settings.seeds)} seeds)")
-    for number, facts in enumerate(_finish(waiting, settings, show_progress), len(cells) - len(waiting) + 1):
-        say(f"  [{number}/{len(cells)}] {told(facts)}")
-
-
-def _finish(cells: list[Cell], settings: RunSettings, show_progress: bool) -> Iterator[dict[str, Any]]:
-    if settings.jobs == 1 or len(cells) <= 1:
-        inputs = Inputs(cells[0].run, settings) if cells else None
-        for cell in cells:
-            assert inputs is not None
-            yield run_cell(cell, settings, inputs, show_progress)
-        return
-    jobs = [Job(cell.title, _run_in_child, (cell, settings)) for cell in cells]
-    with closing(run_jobs(jobs, settings.jobs, cells[0].run, settings.training.threads)) as outcomes:
-        for outcome in outcomes:
-            if outcome.lost:
-                rule = f"a process of {settings.jobs} was killed; memory may have run out: take fewer, the same command goes on"
-                raise TrainingError("jobs", rule)
-            if outcome.failed:
-                raise TrainingError(outcome.job.name, outcome.failed)
-            yield outcome.value
-
-
-def _run_in_child(cell: Cell, settings: RunSettings) -> dict[str, Any]:
-    return run_cell(cell, settings, Inputs(cell.run, settings), show_progress=False)
-
-
-def collect(settings: RunSettings, out: Path, models: list[ModelSettings]) -> list[Row]:
-    """Rows of all cells, models in the order of the settings."""
-    return [
-        row
-        for model in models
-        for seed in settings.seeds
-        for row in read_rows(Cell(out, model, seed).folder / DONE)
-    ]
-
-
-def best_cell(out: Path, model: ModelSettings, settings: RunSettings) -> Cell:
-    """The seed of a model that validation prefers."""
-    cells = [Cell(out, model, seed) for seed in settings.seeds]
-    return max(cells, key=lambda cell: cell.standing)
+def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:
+    write_bundle(
+        cell.log.path / "bundle",
+        settings=cell.settings,
+        model=inputs.decided(cell.contestant.settings()),
+        cell=cell.folder,
+        prepared=inputs.prepared,
+        graph=inputs.graph,
+        metrics=rows,
+    )

@@ -1,4 +1,4 @@
-"""Scoring a file of pairs with a bundle: to another file, block by block; or against its labels.
+"""Score a file of pairs with a bundle: block by block into another file, or against its labels.
 
 Axes: `B` pairs, `T` tasks.
 """
@@ -30,17 +30,18 @@ from mgoe.evaluation import Row, measure
 
 _LABEL = "label of "
 NEW = "new"
-"""The split of rows measured on pairs that a bundle was not made with."""
+"""Name of the split of pairs that a bundle was not made with."""
 
 
 def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
     """Score a file (or folder, or glob) of pairs, block by block.
 
-    Columns are read under the names that the bundle's log had: user, item, and context features where there are any (a missing one is
-    unknown).
+    Columns have the names of the bundle's log: user, item, and context features if there are any. A missing
+    context feature is unknown.
 
     Yields:
-        The user's and the item's column, and each task's probability or value; rows in the order of the file.
+        The columns of user and item, and one per task with its probability or value; rows in the file's
+        order.
 
     Raises:
         DataError: The file cannot be read or lacks a column.
@@ -50,10 +51,12 @@ def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
 
 
 def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
-    """Score a file of pairs into another, Parquet or CSV by its ending; it appears when it is whole, and replaces what was there.
+    """Score a file of pairs into another, Parquet or CSV by its suffix.
+
+    The file appears when it is complete, and replaces what was there.
 
     Returns:
-        Pairs scored.
+        Number of pairs.
 
     Raises:
         DataError: The pairs cannot be read or lack a column.
@@ -61,10 +64,8 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
     """
     out = Path(out)
     if out.suffix not in (".parquet", ".csv"):
-        raise OutputError(
-            out,
-            f"scores are written as .parquet or .csv, found {out.suffix or 'no ending'!r}; choose one of them",
-        )
+        found = out.suffix or "no suffix"
+        raise OutputError(out, f"scores are written as .parquet or .csv, found {found!r}; choose one of them")
     blocks, rows = score_pairs(bundle, pairs), 0
     first = next(blocks)
     writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
@@ -76,10 +77,10 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
 
 
 def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
-    """Measure a bundle on pairs with labels, in columns named like the tasks (or like the log's label columns).
+    """Measure a bundle on pairs with labels, in columns named like the tasks or like the log's labels.
 
     Raises:
-        DataError: The file cannot be read, or lacks a column, or a label is none.
+        DataError: The file cannot be read, lacks a column, or holds an invalid label.
     """
     tasks = bundle.settings.tasks
     scores, labels, users = [], [], []
@@ -99,17 +100,18 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
 
 
 def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) -> Iterator[pa.Table]:
-    """The columns that are needed, and the labels of tasks; the first block is empty, so that a file without rows has columns too."""
+    """Yield the needed columns and the labels of tasks.
+
+    The first block is empty, so that a file without rows has columns too.
+    """
     data = bundle.settings.data
     table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
     for column in (data.user, data.item):
         if column not in table.columns:
-            raise DataError(
-                pairs,
-                f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}",
-            )
+            hint = did_you_mean(column, table.columns)
+            raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{hint}")
     for column in (data.user, data.item):
-        read_id(table[column], column, str(pairs))  # refuses what is no id
+        read_id(table[column], column, str(pairs))  # refuses invalid ids
     context = [feature.name for feature in data.context if feature.name in table.columns]
     try:
         wanted = table.select(
@@ -119,7 +121,7 @@ def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) ->
         yield schema.empty_table()
         for block in batches(wanted):
             yield pa.Table.from_batches([block]).cast(schema)
-    except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on what DuckDB finds wrong
+    except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on errors of DuckDB
         raise unreadable(str(pairs), error) from None
 
 
@@ -134,15 +136,13 @@ def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
 
 
 def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> dict[str, Expr]:
-    """Label columns, named after a task or as in the log, read by the rules of a log."""
+    """Return label columns, named after a task or as in the log, read by the rules of a log."""
     found, checks = {}, []
     for task in tasks:
         name = next((name for name in (task.name, task.label) if name in table.columns), None)
         if name is None:
-            raise DataError(
-                pairs,
-                f"needs a label column {task.name!r} for the bundle's task{did_you_mean(task.name, table.columns)}",
-            )
+            hint = did_you_mean(task.name, table.columns)
+            raise DataError(pairs, f"needs a label column {task.name!r} for the bundle's task{hint}")
         found[_LABEL + task.name], rules = read_label(table[name], name, task.kind == "binary", str(pairs))
         checks += rules
     if checks:

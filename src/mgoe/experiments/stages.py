@@ -1,4 +1,4 @@
-"""What every model of a run shares: the log is prepared, the macro graph is built. Nothing here trains, and nothing loads torch."""
+"""What all models of a run share: the prepared log and the graph. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -6,52 +6,97 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mgoe._util.progress import ProgressBar
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
 from mgoe.errors import OutputError
-from mgoe.experiments.progress import Watch
 from mgoe.graph import MacroGraph, Source, build_graph
 
 Say = Callable[[str], None]
+"""Callback that receives one line of progress."""
+
+
+class ShowBuild:
+    """Observer that shows a build of a graph on standard error, where that is a terminal.
+
+    Args:
+        say: Callback for lines that are worth showing elsewhere too.
+    """
+
+    def __init__(self, say: Say):
+        self._say, self._bar = say, None
+
+    def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
+        """Replace the bar of the last stage and return a callback for the units just completed."""
+        self.close()
+        self._bar = ProgressBar(name, total, unit)
+        return self._bar.advance
+
+    def note(self, line: str) -> None:
+        """Pass on one line."""
+        self._say(f"  {line}")
+
+    def close(self) -> None:
+        """Remove the last bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def prepare_data(
     settings: RunSettings, out: Path, table: Frame | None = None, say: Say = lambda line: None
 ) -> Prepared:
-    """The prepared log below `out`, made unless it is there."""
-    if not (out / "data").exists():
-        started = time.perf_counter()
-        say("preparing the log")
-        prepare(settings, out / "data", table)
-        summary = Prepared.open(out / "data").summary
-        examples = sum(split["examples"] for split in summary["splits"].values())
-        say(
-            f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, {examples:,} examples "
-            f"in {time.perf_counter() - started:.1f} s"
-        )
-        for warning in summary["warnings"]:
-            say(f"  warning: {warning}")
-    return Prepared.open(out / "data")
+    """Return the prepared log in `out/data`, after preparing it if it is not there."""
+    if (out / "data").exists():
+        return Prepared.open(out / "data")
+    started = time.perf_counter()
+    say("preparing the log")
+    prepared = prepare(settings, out / "data", table)
+    summary = prepared.summary
+    examples = sum(split["examples"] for split in summary["splits"].values())
+    counts = f"{summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items"
+    say(f"  {counts}, {examples:,} examples in {time.perf_counter() - started:.1f} s")
+    for warning in summary["warnings"]:
+        say(f"  warning: {warning}")
+    return prepared
 
 
-def build(settings: RunSettings, out: Path, prepared: Prepared, say: Say = lambda line: None) -> MacroGraph:
-    """The macro graph below `out`, built unless it is there."""
-    if not (out / "graph").exists():
-        started = time.perf_counter()
-        say("building the macro graph")
-        graph = build_graph(source_of(settings, prepared), settings.graph, out / "graph", Watch(say))
-        stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
-        say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
-    graph = MacroGraph.open(out / "graph")
-    if graph.meta["changes"]:
-        rule = "was changed since it was built for the examples of this run, so that codes and snapshots no longer agree"
-        raise OutputError(out / "graph", f"{rule}; build it anew with --overwrite, or choose another --out")
+def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | None = None) -> MacroGraph:
+    """Return the macro graph of a prepared log, after building it if it is not there.
+
+    Args:
+        settings: Settings of the run.
+        prepared: The log.
+        folder: Folder of the graph.
+        say: Callback for lines of progress. Without it nothing is shown, not even a bar.
+
+    Raises:
+        MgoeError: The graph cannot be built, or was changed since it was built.
+    """
+    if folder.exists():
+        graph = MacroGraph.open(folder)
+        if graph.meta["changes"]:
+            raise OutputError(
+                folder,
+                "was changed since it was built for the examples of this run, so indices no longer "
+                "agree; build it anew with --overwrite, or choose another --out",
+            )
+        return graph
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    source = source_of(settings, prepared)
+    if say is None:
+        return build_graph(source, settings.graph, folder)
+    started = time.perf_counter()
+    say("building the macro graph")
+    graph = build_graph(source, settings.graph, folder, ShowBuild(say))
+    stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
+    say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph
 
 
 def source_of(settings: RunSettings, prepared: Prepared) -> Source:
-    """What the graph of a prepared log is built of."""
+    """Return what the graph of a prepared log is built from."""
     return Source(
         history=prepared.history,
         cuts=prepared.cuts,

@@ -1,8 +1,8 @@
-"""Settings searched on validation: as many trials for every model, on the same share of the training rows.
+"""Search of settings on validation, with the same number of trials and the same rows for every model.
 
-Trial 0 is the settings as they stand, so that no model comes out worse on validation for having been tuned. After those that are given
-the others are drawn by a tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), each with a seed of its own number: a search
-that is gone on with comes to what one in one go comes to. Test is never read.
+Trial 0 is the unchanged settings, so that no model gets worse on validation by being tuned. After the given
+points, trials are proposed by a tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), each
+seeded by its number, so a resumed search finds what an uninterrupted one finds. Test is never read.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import MgoeError, TrainingError
-from mgoe.experiments.cell import Inputs, fit_model, training_of
-from mgoe.experiments.model_resolution import is_boosted
+from mgoe.experiments.cell import Inputs, fit_model, is_boosted, training_of
 from mgoe.models import options_of, resolve
 from mgoe.training import Monitor
 
 KILLS = 2
-"""So often the process of a trial may be killed, then the trial has failed: memory does not grow by trying."""
+"""Number of times that the process of a trial may be killed before the trial counts as failed."""
 
 
 def load_optuna() -> Any:
-    """The library that searches.
+    """Import the library that searches.
 
     Raises:
         MissingExtra: It is not installed.
@@ -46,17 +45,17 @@ def load_optuna() -> Any:
 
 
 def best_of(path: Path) -> dict[str, Any]:
-    """What the best trial of a finished search changes, as mappings in mappings."""
+    """Return what the best trial of a finished search changes, as nested mappings."""
     return nested(read_json(path)["best"])
 
 
 def is_done(path: Path) -> bool:
-    """Whether a search is finished."""
+    """Tell whether a search is finished."""
     return path.exists() and "best" in read_json(path)
 
 
 def note_killed(path: Path) -> None:
-    """Note that the process of a search was killed in the trial it had come to. Whoever stops a search does not call this."""
+    """Note that the process of a search was killed during a trial. Not for a search that was stopped."""
     found = read_json(path) if path.exists() else {}
     if "best" not in found:
         write_json(path, found | {"killed": found.get("killed", 0) + 1})
@@ -65,23 +64,24 @@ def note_killed(path: Path) -> None:
 def search(
     model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSettings, inputs: Inputs, out: Path
 ) -> int:
-    """Search the settings of a model, or go on with a search that was cut off.
+    """Search the settings of a model, or resume an interrupted search.
 
     Args:
-        model: Resolved, ids decided.
-        seed: Of every fit.
-        settings: Of the run.
-        tune: Trials, share of rows, space; what does not concern the model is passed over.
-        inputs: What the model reads.
-        out: JSON file: `trials`, each with its `settings`, validation `value` (null where the fit failed, with the reason in `failed`) and
-            `seconds`; `killed`, how often the process of the next one was; at the end `best`.
+        model: Resolved settings of the model, with ids decided.
+        seed: Seed of every fit.
+        settings: Settings of the run.
+        tune: Trials, share of rows and space; what does not concern the model is ignored.
+        inputs: The log and the graph.
+        out: JSON file with `trials`, each with its `settings`, its validation `value` (null if the fit
+            failed, with the reason in `failed`) and `seconds`; `killed`, how often the process of the next
+            trial was killed; and finally `best`.
 
     Returns:
         The number of trials.
 
     Raises:
-        TrainingError: Every trial failed. The next search begins anew, since that may be the machine's fault.
-        OutputError: A trial cannot be written, for want of space or rights.
+        TrainingError: Every trial failed. The next search starts over, since the machine may be the reason.
+        OutputError: A trial cannot be written, for lack of space or rights.
     """
     lower = Monitor.parse(training_of(settings.training, model).monitor, settings.tasks).lower_is_better
     tune = concerning(model, tune)
@@ -129,10 +129,10 @@ def _try(
     inputs: Inputs,
     folder: Path,
 ) -> tuple[float | None, str]:
-    """The value of a trial, or why it has none: whatever the fault is, the same settings would bring it about again.
+    """Return the value of a trial, or why it failed: the same settings would fail again.
 
     Raises:
-        Exception: The disk's fault, which is no setting's.
+        Exception: The disk failed, which is independent of the settings.
     """
     try:
         tried = resolve(
@@ -140,19 +140,18 @@ def _try(
                 ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"
             )
         )
-        value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed))[
-            2
-        ].best_value
+        share = (tune.share, tune.seed)
+        value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=share)[2].best_value
     except Exception as error:
-        if _of_the_disk(error, folder):
+        if _is_disk_error(error, folder):
             raise
-        said = str(error) if isinstance(error, MgoeError) else f"{type(error).__name__}: {error}"
-        return None, " ".join(said.split())
-    return (value, "") if math.isfinite(value) else (None, "what is monitored does not exist")
+        reason = str(error) if isinstance(error, MgoeError) else f"{type(error).__name__}: {error}"
+        return None, " ".join(reason.split())
+    return (value, "") if math.isfinite(value) else (None, "the monitored metric does not exist")
 
 
-def _of_the_disk(error: Exception, folder: Path) -> bool:
-    """Whether files of a fit cannot be written."""
+def _is_disk_error(error: Exception, folder: Path) -> bool:
+    """Tell whether an error means that files of a fit cannot be written."""
     if isinstance(error, MgoeError):
         return Path(error.place).is_relative_to(folder)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -164,28 +163,31 @@ def propose(
     seed: int,
     lower_is_better: bool,
 ) -> dict[str, Any]:
-    """Settings of the next trial, a function of the space, the trials before and the seed alone."""
+    """Return the settings of the next trial, a function of space, earlier trials and seed only."""
     optuna = load_optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {key: _distribution(optuna, values) for key, values in space.items()}
     sampler = optuna.samplers.TPESampler(seed=seed + len(trials), n_startup_trials=max(3, len(trials) // 3))
     study = optuna.create_study(direction="minimize" if lower_is_better else "maximize", sampler=sampler)
     for trial in trials:
-        if trial["settings"]:  # the settings as they stand may lie outside the space
-            state = (
-                optuna.trial.TrialState.COMPLETE
-                if trial["value"] is not None
-                else optuna.trial.TrialState.FAIL
+        if trial["settings"]:  # unchanged settings may be outside the space
+            states = optuna.trial.TrialState
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=trial["settings"],
+                    distributions={key: distributions[key] for key in trial["settings"]},
+                    value=trial["value"],
+                    state=states.FAIL if trial["value"] is None else states.COMPLETE,
+                )
             )
-            of = {key: distributions[key] for key in trial["settings"]}
-            kept = {"params": trial["settings"], "distributions": of, "value": trial["value"], "state": state}
-            study.add_trial(optuna.trial.create_trial(**kept))
     return dict(study.ask(distributions).params)
 
 
 def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
-    """What of a search a model has: training settings, and the switches that its base knows. Boosted trees read no training setting that
-    is searched, so that where none of their switches is, every trial would be the same one.
+    """Return the part of a search that concerns a model: training settings and its own switches.
+
+    Boosted trees read no training setting that is searched. Unless one of their switches is, all trials would
+    be equal.
     """
     known = options_of(model).model_fields
     space = {

@@ -21,6 +21,7 @@ from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
+from mgoe.experiments import graph_build
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.stages import Silent
 from mgoe.graph.engines.spark import running_backend
@@ -90,7 +91,7 @@ def test_the_command_reads_the_log_on_spark(
     expected = experiments.macro_graph(settings(small, log), tmp_path / "embedded")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
     with monkeypatch.context() as patched:
-        patched.setattr(experiments.graphs, "connect", refuse)
+        patched.setattr(graph_build, "connect", refuse)
         told = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
         result = CliRunner().invoke(app, told)
     assert result.exit_code == 0, result.output
@@ -100,7 +101,13 @@ def test_the_command_reads_the_log_on_spark(
         assert pq.read_table(found.path / f"{node}.parquet").equals(
             pq.read_table(expected.path / f"{node}.parquet")
         )
-    assert sorted(path.name for path in found.path.parent.iterdir()) == ["graph", "run.json", "settings.yaml"]
+    assert sorted(path.name for path in found.path.parent.iterdir()) == [
+        "graph",
+        "graph.asked.json",
+        "run.json",
+        "settings.yaml",
+        "source.json",
+    ]
 
 
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
@@ -109,7 +116,7 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     """Both engines number alike and find the log unchanged, whatever hashes of their own they have."""
     out = tmp_path / "spark"
     with monkeypatch.context() as patched:
-        patched.setattr(experiments.graphs, "Watch", CutOff)
+        patched.setattr(graph_build, "ShowBuild", CutOff)
         with pytest.raises(Cut):
             experiments.macro_graph(settings(small, texts, **LOCAL), out)
     found = experiments.macro_graph(settings(small, texts), out)

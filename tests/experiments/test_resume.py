@@ -33,7 +33,7 @@ def test_damaged_cells_are_found_and_made_anew(
     assert (result.failed, result.waiting) == ({}, 0)
     for path in broken + shared:
         assert sum(line.startswith(f"damaged, to be made anew: {path}: ") for line in said) == 1
-    assert "3 of 6 cells to run, 2 at a time" in said
+    assert "training 3 of 6 cells, 2 at a time" in said
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
     for path in shared:  # of whichever seed references come first, they are the same
         texts = [
@@ -43,14 +43,14 @@ def test_damaged_cells_are_found_and_made_anew(
         assert texts[0] == texts[1]
     said.clear()
     experiments.compare(settings(raw), out, say=said.append)
-    assert said == ["0 of 6 cells to run, 2 at a time"]
+    assert said == ["training 0 of 6 cells, 2 at a time"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'])
 def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path: Path, text: str):
     out, made = tmp_path / "out", settings(own)
     plan = Plan(made, out)
-    for part in consistency.parts_of(plan, plan.entries):
+    for part in consistency.parts_of(plan, plan.cells):
         part.begin()
     (out / "comparison.yaml").touch()
     file = out / "logs" / "tiny" / "source.json"
@@ -79,7 +79,7 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
     assert search.read_text() == whole
     assert [line.partition(":")[0] for line in said[:2]] == [
         "damaged, to be made anew",
-        "  put back from results.jsonl",
+        "  restored from results.jsonl",
     ]
     lines.write_text(
         "\n".join(line for line in lines.read_text().splitlines() if json.loads(line)["state"] != "searched")
@@ -104,6 +104,6 @@ def test_a_cell_whose_line_is_lost_is_told_by_its_data_or_made_anew(
     assert again == any(
         line.startswith(f"to be made anew: {folder}: its line in results.jsonl is gone") for line in said
     )
-    assert f"{int(again)} of 1 cells to run, 2 at a time" in said
+    assert f"training {int(again)} of 1 cells, 2 at a time" in said
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"
     pd.testing.assert_frame_equal(numbers(out), before)

@@ -1,23 +1,13 @@
-"""`run`, `train`: from a configuration to a bundle, whole or one model."""
+"""`run`, `train`: from a configuration to a bundle, for all models or for one."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mgoe.cli.score import show_leads
-from mgoe.cli.show import Config, Json, Overwrite, Set, say, show, show_json
-
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out", "-o", help="Folder of the results; an unfinished run of the same settings is gone on with."
-    ),
-]
+from mgoe.cli.options import Config, Json, Out, Overwrite, Set
+from mgoe.cli.show import command, say, show, show_json, show_leads
 
 
 def run(
@@ -35,19 +25,13 @@ def run(
 
     settings = load_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
     result = experiments.run(settings, out, overwrite=overwrite, say=say, command=command())
+    paths = {"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html")}
     if as_json:
-        show_json(
-            {
-                "path": str(out),
-                "bundle": str(out / "bundle"),
-                "report": str(out / "report.html"),
-                "metrics": result.rows,
-            }
-        )
+        show_json({**paths, "metrics": result.rows})
         return
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
     show_leads(experiments.leads(out))
-    show(f"\nreport {out / 'report.html'}\nbundle {out / 'bundle'}\nnumbers {out / 'metrics.json'}")
+    show(f"\nreport {paths['report']}\nbundle {paths['bundle']}\nnumbers {out / 'metrics.json'}")
 
 
 def train(
@@ -55,30 +39,29 @@ def train(
     out: Out,
     model: Annotated[
         str | None,
-        typer.Option(help="One of the configuration's models; the first by default.", show_default=False),
+        typer.Option(
+            help="One of the models of the configuration; the first by default.", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The first of the configuration's by default.", show_default=False)
+        int | None,
+        typer.Option(help="The first seed of the configuration by default.", show_default=False),
     ] = None,
     resume: Annotated[
         Literal["auto", "never"],
-        typer.Option(
-            help="Go on from the last checkpoint of a fit that was cut off, or never: begin it anew."
-        ),
+        typer.Option(help="Resume interrupted training from its last checkpoint, or start over."),
     ] = "auto",
     sets: Set = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train one model and write its bundle; `run` with the same --out goes on with the others."""
+    """Train one model and write its bundle. `run` with the same --out trains the other models."""
     from mgoe import experiments
     from mgoe.config import load_settings
     from mgoe.evaluation import rich_table
 
-    settings = load_settings(config, sets or ())
-    rows = experiments.train(
-        settings, out, model, seed, overwrite=overwrite, resume=resume == "auto", say=say
-    )
+    settings, resumes = load_settings(config, sets or ()), resume == "auto"
+    rows = experiments.train(settings, out, model, seed, overwrite=overwrite, resume=resumes, say=say)
     if not rows:  # another process shows them
         return
     if as_json:
@@ -86,8 +69,3 @@ def train(
         return
     show(rich_table(rows, name="Test"))
     show(f"\nbundle {out / 'bundle'}")
-
-
-def command() -> str:
-    """The command line as typed, for the report."""
-    return shlex.join(["mgoe", *sys.argv[1:]])

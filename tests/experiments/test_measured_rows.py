@@ -15,7 +15,7 @@ from mgoe import experiments
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
 from mgoe.experiments import records
-from mgoe.experiments.judged_rows import judged_cells, odd_seed
+from mgoe.experiments.consistency import measured_cells, odd_seed
 from mgoe.experiments.plan import Plan
 from mgoe.graph import MacroGraph
 from tests.experiments.tiny import settings
@@ -57,22 +57,22 @@ def test_a_log_prepared_with_other_rows_than_cells_were_judged_on_fails_before_t
         result = experiments.compare(both, tmp_path / "there", take=take)
         [(title, reason)] = result.failed.items()
         assert title == "tiny, single-task, seed 0"
-        assert "seeds/0: holds other rows to be judged on than tiny, shared-bottom, seed 0, so that" in reason
+        assert "seeds/0: holds other rows to measure on than tiny, shared-bottom, seed 0, so" in reason
         assert not (result.path / "logs/tiny/cells/single-task/0").exists()
     assert "- single-task: failed with seed 0: " in (result.path / "tables.md").read_text()
 
 
 def test_seeds_that_are_prepared_otherwise_are_noticed(raw: dict[str, Any], compared: Path, tmp_path: Path):
     plan = Plan(settings(raw), shutil.copytree(compared, tmp_path / "out"))
-    log, cells = plan.logs["tiny"], judged_cells(plan, plan.logs["tiny"], records.latest(plan.out))
+    log, cells = plan.logs["tiny"], measured_cells(plan, plan.logs["tiny"], records.latest(plan.out))
     assert [len(titles) for titles in cells.values()] == [6]
     assert [odd_seed(log, seed, (0, 1), known) for seed in (0, 1) for known in (cells, {})] == [""] * 4
     (log.stage(1) / "examples.json").write_text('{"test": "another"}')
     assert odd_seed(log, 0, (0, 1), cells) == ""
     assert "than tiny, mgoe, seed 0; tiny, shared-bottom, seed 0; " in odd_seed(log, 1, (0, 1), cells)
-    assert "seed 1 and 1 more, so that" in odd_seed(log, 1, (0, 1), cells)
-    assert "than seed 0, so that" in odd_seed(log, 1, (0, 1), {})
-    assert "than seed 1, so that" in odd_seed(log, 0, (0, 1), {})
+    assert "seed 1 and 1 more, so" in odd_seed(log, 1, (0, 1), cells)
+    assert "than seed 0, so" in odd_seed(log, 1, (0, 1), {})
+    assert "than seed 1, so" in odd_seed(log, 0, (0, 1), {})
 
 
 def test_odd_cells_are_named_and_the_tables_of_other_logs_are_written(
@@ -88,7 +88,7 @@ def test_odd_cells_are_named_and_the_tables_of_other_logs_are_written(
     both = settings(raw, logs={"tiny": raw["logs"]["tiny"], "twin": raw["logs"]["tiny"]})
     with pytest.raises(
         OutputError,
-        match=r"logs/tiny: cells were judged on different rows, .* anything: tiny, mgoe, seed 1 on others than",
+        match=r"logs/tiny: cells were measured on different rows, .*: tiny, mgoe, seed 1 on others than",
     ):
         experiments.compare(both, out)
     tiny, twin = (out / "tables.md").read_text().split("## ")[1:]

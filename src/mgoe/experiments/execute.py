@@ -1,0 +1,245 @@
+"""Do the work of a plan: every chosen cell that is not finished, and what it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.files import read_json
+from mgoe._util.tables import Frame
+from mgoe.config import TuneSettings
+from mgoe.data import Prepared
+from mgoe.errors import OutputError, TrainingError
+from mgoe.evaluation import write_rows
+from mgoe.experiments import records
+from mgoe.experiments.cell import FIT, Inputs, run_cell, summary_line
+from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan
+from mgoe.experiments.processes import Job, Outcome, run_jobs
+from mgoe.experiments.references import reference_rows
+from mgoe.experiments.stages import Say, build, prepare_data
+from mgoe.experiments.tuning import best_of, is_done, note_killed, search
+from mgoe.simulation import simulate
+
+
+def execute(
+    plan: Plan,
+    cells: Sequence[Cell],
+    say: Say,
+    command: str = "",
+    until: float | None = None,
+    inputs: Inputs | None = None,
+    show_progress: bool = False,
+) -> None:
+    """Fit every chosen cell that is not finished, and note each result in `results.jsonl`.
+
+    A cell that fails leaves the others alone. Given `inputs`, what they belong to is a run, which stops at
+    the first failure; with one job its cells are fitted in this process.
+
+    Args:
+        plan: What they are part of.
+        cells: The chosen cells, in order.
+        say: Callback for lines of progress.
+        command: Noted with every cell.
+        until: `time.monotonic()` after which no cell begins.
+        inputs: The log and the graph of a run.
+        show_progress: Show a progress bar of cells that are fitted in this process.
+
+    Raises:
+        TrainingError: A cell of a run failed.
+    """
+    for part in parts_of(plan, [*cells, *map(plan.searched, cells)]):  # searches are of the first seed
+        part.begin()
+    note_finished(plan, cells, command)
+    jobs, waiting = jobs_of(plan, cells)
+    say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
+    if inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1):
+        outcomes = (Outcome(job, fit_cell(waiting[job.name], False, inputs, show_progress)) for job in jobs)
+    else:
+        threads = max(log.settings(0).training.threads for log in plan.logs.values())
+        outcomes = run_jobs(jobs, plan.settings.jobs, plan.out, threads, until)
+    started, done = time.perf_counter(), 0
+    with closing(outcomes):
+        for outcome in outcomes:
+            cell = waiting.get(outcome.job.name)
+            if cell is None:
+                if outcome.lost and outcome.job.work is search_settings:
+                    note_killed(outcome.job.args[-1])
+                say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+                note_searches(plan, command)
+                continue
+            failed = "" if cell.done else outcome.failed  # a process may be killed after its last write
+            if failed and inputs is not None:
+                _raise(plan, outcome)
+            line = records.of_failure(cell, failed, command) if failed else records.of_cell(cell, command)
+            records.append(plan.out, line)
+            done += 1
+            ended = f"{cell.title} failed: {failed}" if failed else _summary(cell)
+            left = (time.perf_counter() - started) / done * (len(waiting) - done)
+            rest = f"; about {_length(left)} left" if done < len(waiting) else ""
+            say(f"  [{done}/{len(waiting)}] {ended}{rest}")
+
+
+def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cell]]:
+    """Return the jobs of unfinished cells, each after those that it needs, and the cells by their titles."""
+    jobs: dict[str, Job] = {}
+    seeds, lines = tuple(plan.settings.seeds), records.latest(plan.out)
+    measured = {name: measured_cells(plan, log, lines) for name, log in plan.logs.items()}
+
+    def need(name: str, there: bool, work: Callable[..., Any], args: tuple, *needs: str) -> str:
+        if not there:
+            jobs.setdefault(name, Job(name, work, args, tuple(one for one in needs if one in jobs)))
+        return name
+
+    def prepared(log: Log, seed: int) -> str:
+        stage, drawn = log.stage(seed), log.world is None or (log.path / "world").exists()
+        world = need(f"world of {log.name}", drawn, draw_world, (log,))
+        there = all(path.exists() for path in (stage / "data", stage / EXAMPLES, log.path / REFERENCES))
+        there = there and not odd_seed(log, seed, seeds, measured[log.name])
+        title = f"examples of {log.name}, seed {seed}"
+        return need(title, there, prepare_log, (log, seed, seeds, measured[log.name]), world)
+
+    def built(cell: Cell) -> str:
+        variant = f", {cell.contestant.variant}" if cell.contestant.graph else ""
+        title = f"graph of {cell.log.name}, seed {cell.seed}{variant}"
+        return need(title, cell.graph.exists(), build_graph_of, (cell,), prepared(cell.log, cell.seed))
+
+    waiting = {cell.title: cell for cell in cells if not cell.done}
+    busy = {cell.log.name for cell in waiting.values()}
+    for log in {cell.log.name: cell.log for cell in cells}.values():
+        missing = log.settings(seeds[0]).data.truth is not None and not (log.path / REFERENCES).exists()
+        if missing and log.name not in busy:  # all of its cells were imported
+            prepared(log, seeds[0])
+    for title, cell in waiting.items():
+        needs = [built(cell)]
+        if plan.comparison.tune is not None:
+            base = plan.searched(cell)
+            search = f"search of {cell.log.name}, {base.contestant.name}"
+            if not is_done(cell.search):
+                args = (base, plan.comparison.tune, cell.search)
+                needs.append(need(search, False, search_settings, args, built(base)))
+        need(title, False, fit_cell, (cell, plan.comparison.tune is not None), *needs)
+    return list(jobs.values()), waiting
+
+
+def note_finished(plan: Plan, cells: Sequence[Cell], command: str) -> None:
+    """Note finished cells and searches that have no line since their process was killed before."""
+    lines = records.latest(plan.out)
+    for cell in {cell.key: cell for cell in (*plan.cells, *cells)}.values():
+        if cell.done and not records.is_finished(cell, lines):
+            stage = cell.log.stage(cell.seed)
+            if not (stage / EXAMPLES).exists() and (stage / "data").exists():
+                note_examples(stage)
+            records.append(plan.out, records.of_cell(cell, command))
+    note_searches(plan, command)
+
+
+def note_searches(plan: Plan, command: str) -> None:
+    """Note finished searches that have no line, or one that could not be imported elsewhere any more."""
+    if plan.comparison.tune is None:
+        return
+    lines = records.latest(plan.out)
+    for cell in {cell.search: plan.searched(cell) for cell in plan.cells}.values():
+        if is_done(cell.search):
+            line, noted = records.of_search(cell, command), lines.get(records.search_key(cell), {})
+            if any(noted.get(key) != line[key] for key in ("search", "asked")):
+                records.append(plan.out, line)
+
+
+def _raise(plan: Plan, outcome: Outcome) -> None:
+    if outcome.lost:
+        jobs = plan.settings.jobs
+        rule = (
+            f"a process of {jobs} was killed; memory may have run out: take fewer, the same command resumes"
+        )
+        raise TrainingError("jobs", rule)
+    raise TrainingError(outcome.job.name, outcome.failed)
+
+
+def _summary(cell: Cell) -> str:
+    return ", ".join([cell.log.name] * bool(cell.log.name) + [summary_line(read_json(cell.folder / FIT))])
+
+
+def _length(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def draw_world(log: Log) -> None:
+    """Draw a simulated log if it is not there."""
+    assert log.world is not None
+    if not (log.path / "world").exists():
+        simulate(log.world, log.path / "world", form="events")
+
+
+def prepare_log(
+    log: Log,
+    seed: int,
+    seeds: Sequence[int],
+    cells: Measured,
+    table: Frame | None = None,
+    say: Say = lambda line: None,
+) -> Prepared:
+    """Prepare a log with the training negatives of a seed, and note the rows that it is measured on.
+
+    Args:
+        log: The log.
+        seed: Seed of the negatives.
+        seeds: All seeds that are asked for.
+        cells: The finished cells by the rows that they were measured on.
+        table: Read instead of the log's files.
+        say: Callback for lines of progress.
+
+    Raises:
+        OutputError: Its cells would be measured on other rows than the log's other cells.
+    """
+    settings, folder = log.settings(seed), log.stage(seed)
+    prepared = prepare_data(settings, folder, table, say)
+    if not (folder / EXAMPLES).exists():
+        note_examples(folder)
+    if odd := odd_seed(log, seed, seeds, cells):
+        raise OutputError(folder, odd)
+    if not (log.path / REFERENCES).exists():
+        write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
+    return prepared
+
+
+def build_graph_of(cell: Cell) -> None:
+    """Build the graph that a cell reads, if it is not there."""
+    if not cell.graph.exists():
+        build(cell.settings, Prepared.open(cell.log.stage(cell.seed) / "data"), cell.graph)
+
+
+def fit_cell(
+    cell: Cell,
+    searched: bool = False,
+    inputs: Inputs | None = None,
+    show_progress: bool = False,
+    resume: bool = True,
+) -> dict[str, Any]:
+    """Train and measure a cell.
+
+    Args:
+        cell: The cell.
+        searched: Use the settings that the search for its model found.
+        inputs: The log and the graph; opened if not given.
+        show_progress: Show a progress bar.
+        resume: Resume interrupted training.
+
+    Returns:
+        Facts about the training.
+    """
+    inputs = inputs or Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
+    model = inputs.decided(cell.contestant.settings(best_of(cell.search) if searched else None))
+    return run_cell(model, cell.seed, cell.folder, cell.settings, inputs, show_progress, resume)
+
+
+def search_settings(cell: Cell, tune: TuneSettings, out: Path) -> int:
+    """Search the settings of a cell's model, or resume the search. Return the number of trials."""
+    inputs = Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
+    model = inputs.decided(cell.contestant.settings())
+    return search(model, cell.seed, cell.settings, tune, inputs, out)
