@@ -79,8 +79,8 @@ def compare(
         stop_after: Seconds after which no cell begins.
         overwrite: Make anew what was made with other settings. Refused if more than the chosen cells would be
         removed.
-        take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same settings and log are
-        imported.
+        take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same
+        settings and log are imported.
         say: Callback for lines of progress.
         command: Noted with every cell.
 
@@ -94,8 +94,10 @@ def compare(
     plan = Plan(settings, Path(out))
     cells = plan.chosen(models, seeds, logs)
     plan.check(cells)
-    files = [file for path in map(Path, take) for file in sorted(path.glob("*.jsonl") if path.is_dir() else [path])]
-    lines_of = {file: list(records.read(file)) for file in files}
+    lines_of = {}
+    for path in map(Path, take):
+        for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+            lines_of[file] = list(records.read(file))
     with exclusive(plan.out, "a comparison"):
         wait_for_orphans(plan.out)
         take_folder(plan.out, SETTINGS, "comparison")
