@@ -39,7 +39,7 @@ def test_tables_are_shown_though_a_cell_fails(mgoe: Mgoe, arena: Path, tmp_path:
     assert "1 cell failed: tiny, steep, seed 0: " in result.stderr
     assert "| shared-bottom | 0." in result.stdout
     assert "steep: failed with seed 0" in result.stdout
-    assert "2 of 2 cells to run" in result.stderr
+    assert "training 2 of 2 cells" in result.stderr
     only = mgoe(
         "compare",
         arena,
@@ -51,7 +51,7 @@ def test_tables_are_shown_though_a_cell_fails(mgoe: Mgoe, arena: Path, tmp_path:
         "1m",
         "--json",
     )
-    assert "0 of 1 cells to run" in only.stderr
+    assert "training 0 of 1 cells" in only.stderr
     assert list(json.loads(only.stdout)["failed"]) == ["tiny, steep, seed 0"]
 
 

@@ -26,6 +26,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     monkeypatch.setattr(
         cell_module, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
+    monkeypatch.setattr(cell_module, "View", SimpleNamespace(of=lambda *_: None))
     examples = SimpleNamespace(labels=None, user=None, column=lambda name: None)
     context = SimpleNamespace(encode=lambda *_: {})
     prepared = SimpleNamespace(
