@@ -1,7 +1,7 @@
-"""The HTTP application: what each route does, described so that the OpenAPI document names every possible answer.
+"""The HTTP application: what each route does and, for the OpenAPI document, everything that it may answer.
 
-Handlers read the body themselves: pydantic checks 500 ids in 25 microseconds straight from JSON, a tenth of what it
-takes through Python objects.
+Handlers read the body themselves: pydantic checks 500 ids in 25 microseconds straight from JSON, a tenth of
+what it takes through Python objects.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 async def _in_turns(steps: Steps[dict[str, Any]]) -> dict[str, Any]:
-    """Carry out the steps; between two of them other requests have their turn, and a time limit takes effect."""
+    """Carry out the steps. Between two of them other requests have their turn and a time limit can strike."""
     while True:
         try:
             next(steps)

@@ -1,8 +1,8 @@
-"""What every request passes first: host, origin, token, number, size and time; and what is recorded of it afterwards.
+"""What every request passes first: checks of host, origin, token, number, size and time; and its log line.
 
-Pure ASGI around the whole application: of a request that may not pass, nothing is parsed and no route is looked for.
-Starlette's own middleware does not cover it: its host check knows no address ranges, and it limits neither bodies
-nor times.
+Pure ASGI around the whole application: of a request that may not pass, nothing is parsed and no route is
+looked for. Starlette's own middleware does not cover it: its host check knows no address ranges, and it
+limits neither bodies nor times.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Middleware:
         telemetry: Counts requests.
         routes: Paths that exist; all others are counted together.
         access_log: Log one line per request.
-        local: Answer only under the names of loopback. Where no token is needed, a browser would otherwise take the
-            service for any site whose name leads to loopback.
+        local: Answer only under the names of loopback. Where no token is needed, a browser would otherwise
+            take the service for any site whose name leads to loopback.
     """
 
     def __init__(
@@ -140,7 +140,8 @@ class Middleware:
         if foreign or (headers.get("sec-fetch-site") == "cross-site" and path != "/"):
             found = repr(origin[:80]) if origin else "another site"
             rule = f"must be the service's own, {host[:80]!r}, found {found}"
-            fix = "ask from its own page or from a program; a proxy in front must pass Host on unchanged, with its port"
+            proxy = "a proxy in front must pass Host on unchanged, with its port"
+            fix = f"ask from its own page or from a program; {proxy}"
             raise Refused(403, "origin", f"{rule}; {fix}", CLOSE)
         if self.tokens and path not in OPEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -153,7 +154,7 @@ class Middleware:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Count a request in flight; after the token check, so that nobody without a token can take a place."""
+        """Count a request in flight. This follows the token check: nobody without a token takes a place."""
         if self.in_flight >= self.limits.requests:
             rule = f"answers {self.limits.requests} requests at once; ask again in a second"
             raise Refused(429, "server", rule, RETRY | CLOSE)

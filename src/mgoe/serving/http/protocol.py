@@ -1,7 +1,8 @@
-"""The HTTP protocol of uvicorn, with a limit on the line and headers of a request, which come before any token.
+"""uvicorn's HTTP protocol with a limit on the line and headers of a request, which come before any token.
 
-The parser keeps whatever comes until the headers are complete, and uvicorn limits that only for its slower parser. So
-bytes are counted as they arrive: those in a row that belong to no body, whether they are headers or trailers.
+The parser keeps whatever comes until the headers are complete, and uvicorn limits that only for its slower
+parser. So bytes are counted as they arrive: those in a row that belong to no body, whether they are headers
+or trailers.
 """
 
 from __future__ import annotations

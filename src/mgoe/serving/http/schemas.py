@@ -1,9 +1,11 @@
-"""What goes over the wire: requests, which are checked against these models, and answers, which they describe.
+"""What a client sends and gets: these models check requests and describe answers.
 
-An answer is columns, a list a column, because 500 rows as objects take ten times as long to write as their scores take to compute.
+An answer is columns, one list per column, because 500 rows as objects take ten times as long to write as
+their scores take to compute.
 
-A list is given up at its first wrong entry, an object with too many names before any of its values is checked: pydantic would otherwise
-make an error an entry, which are a million, and took 25 s, of a body of 2 MiB.
+A list is refused at its first wrong entry, and an object with too many names before any of its values is
+checked: pydantic would otherwise make one error per entry, which took 25 s for the million entries of a 2
+MiB body.
 """
 
 from __future__ import annotations
@@ -27,74 +29,78 @@ from pydantic_core import CoreSchema, core_schema
 from mgoe.serving.events.event import LONGEST_ID
 
 EXACT = 2**53 - 1
-"""Whole numbers up to here are all exact where numbers are floats, as in JavaScript."""
+"""Whole numbers up to here are exact where all numbers are floats, as in JavaScript."""
 NAMES = 64
-"""Of an object, at most."""
+"""Names of an object, at most."""
 
 
 @dataclass(frozen=True)
-class Counted:
+class AtMost:
     """An annotation of a dictionary: its names are counted before its values are checked.
 
     Attributes:
-        most: Names it may have.
+        names: How many it may have.
     """
 
-    most: int
+    names: int
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """First any values, then the right ones."""
+        """Check first for any values, then for the right ones."""
         few = core_schema.dict_schema(
-            core_schema.str_schema(), core_schema.any_schema(), max_length=self.most
+            core_schema.str_schema(), core_schema.any_schema(), max_length=self.names
         )
         return core_schema.chain_schema([few, handler(source)])
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Of the right values."""
-        return handler(schema["steps"][-1]) | {"maxProperties": self.most}  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
+        """Describe the right values."""
+        return handler(schema["steps"][-1]) | {"maxProperties": self.names}  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
 
 
 @dataclass(frozen=True)
-class Said:
-    """An annotation of a union: one sentence at its place, where pydantic has one for each type that a value might have been of.
+class OneMessage:
+    """An annotation of a union: one message, where pydantic has one per member of the union.
 
     Attributes:
-        rule: The sentence.
+        rule: The message.
     """
 
     rule: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """With an error of its own."""
+        """Add an error of its own."""
         return handler(source) | {"custom_error_type": "union", "custom_error_message": self.rule}  # type: ignore[return-value]
 
 
 Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
 Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
 ID = (
-    'As in the log: a whole number or a string; 7 and "7" are one. '
-    f"An answer has a whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
+    'As in the log: a whole number or a string; 7 and "7" are the same id. An answer has a whole number '
+    f"beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
 )
 Id = Annotated[
     Number | Text,
-    Said(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"),
+    OneMessage(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"),
     Field(description=ID),
 ]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
 Values = Annotated[list[Value | None], Field(fail_fast=True)]
-Context = Annotated[
-    dict[
-        str,
-        Annotated[Value | Values, Said("must be a text, a number, true, false, null, or a list of these")]
-        | None,
-    ],
-    Counted(NAMES),
-    Field(
-        description="Context features by name, as in the log; a several-valued one takes a list. One not given is unknown."
-    ),
+SomeValue = Annotated[
+    Value | Values, OneMessage("must be a text, a number, true, false, null, or a list of these")
 ]
+CONTEXT = (
+    "Context features by name, as in the log; a multi-valued one takes a list. One not given is unknown."
+)
+Context = Annotated[dict[str, SomeValue | None], AtMost(NAMES), Field(description=CONTEXT)]
+OBJECTIVE = (
+    "What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The strongest binary "
+    "task by default."
+)
+EVENTS = (
+    "Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since 1970; now by "
+    "default) and id (a retry with the same id counts once)."
+)
 
 
 class Request(BaseModel):
@@ -110,9 +116,9 @@ class Filters(Request):
         default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
     )
     exclude_known: StrictBool = Field(
-        default=False, description="Leave out items that the user has a history with, live events included."
+        default=False, description="Leave out items of the user's history, including live events."
     )
-    at_least: Annotated[dict[str, float], Counted(NAMES)] = Field(
+    at_least: Annotated[dict[str, float], AtMost(NAMES)] = Field(
         default={}, description="Least probability (or value) by task."
     )
 
@@ -131,15 +137,11 @@ class RankRequest(Request):
     user: Id
     candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None,
-        description="Items to rank; the whole catalogue where left out. A repeated one counts once.",
+        description="Items to rank; the whole catalogue if left out. A repeated one counts once.",
     )
     context: Context = Field(default_factory=dict)
-    k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to answer at most, best first.")
-    objective: StrictStr | None = Field(
-        default=None,
-        max_length=500,
-        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The strongest binary task by default.",
-    )
+    k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to return at most, best first.")
+    objective: StrictStr | None = Field(default=None, max_length=500, description=OBJECTIVE)
     filters: Filters = Field(default_factory=Filters)
 
 
@@ -151,13 +153,13 @@ class ScoreRequest(Request):
             "examples": [{"users": [42], "items": [7, 8, 9]}, {"users": [42, 43], "items": [7, 8]}]
         }
     )
-    users: list[Id] = Field(min_length=1, fail_fast=True, description="One a pair, or one for all.")
-    items: list[Id] = Field(min_length=1, fail_fast=True, description="One a pair.")
+    users: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair, or one for all.")
+    items: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair.")
     context: Context = Field(default_factory=dict)
 
 
 class EventsRequest(Request):
-    """Events in any order. Each is checked for itself, so that one that is wrong does not hold up the others."""
+    """Events in any order. Each is checked for itself, so that a wrong one does not hold up the others."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -176,16 +178,17 @@ class EventsRequest(Request):
             ]
         }
     )
-    events: list[dict[str, Any]] = Field(
-        min_length=1,
-        fail_fast=True,
-        description="Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since 1970; now by default) and id "
-        "(a retry with the same id counts once).",
-    )
+    events: list[dict[str, Any]] = Field(min_length=1, fail_fast=True, description=EVENTS)
+
+
+class ContextOf(Request):
+    """A context that is given apart."""
+
+    context: Context
 
 
 def exact(value: Any) -> Any:
-    """An answer with its large whole numbers as strings; arrays, which hold scores, stay."""
+    """Return an answer with its large whole numbers as strings; arrays, which hold scores, stay."""
     if isinstance(value, dict):
         return {name: exact(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -194,22 +197,22 @@ def exact(value: Any) -> Any:
 
 
 class RankAnswer(BaseModel):
-    """The best first, a list a column."""
+    """The best items first, one list per column."""
 
     user: Id
     items: list[Id]
-    scores: list[float] = Field(description="Of the objective.")
+    scores: list[float] = Field(description="Values of the objective.")
     tasks: dict[str, list[float]] = Field(description="Probability (or value) of each task.")
     objective: str
     ranked: int = Field(description="Candidates that were scored.")
-    repeated: int = Field(description="Candidates given again.")
+    repeated: int = Field(description="Candidates given more than once.")
     unseen_user: bool
     unseen_items: int = Field(description="Candidates never seen, which are scored as nodes without history.")
     bundle: str
 
 
 class ScoreAnswer(BaseModel):
-    """One entry a pair, in the order given."""
+    """One entry per pair, in the order given."""
 
     tasks: dict[str, list[float]]
     unseen_users: int
@@ -221,7 +224,7 @@ class Outcome(BaseModel):
     """What became of an event."""
 
     outcome: str = Field(
-        description="`accepted`: durable, and counted once whatever is sent again; `refused`: see `error`."
+        description="`accepted`: durable, and counted once however often it is sent; `refused`: see `error`."
     )
     error: str | None = None
 
@@ -240,15 +243,13 @@ class Problem(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"error": "'bu' is no task; did you mean 'buy'?", "place": "objective", "position": 8}
+                {"error": "'bu' is not a task; did you mean 'buy'?", "place": "objective", "position": 8}
             ]
         }
     )
-    error: str = Field(description="One sentence: the rule, what was found, the mend.")
+    error: str = Field(description="One sentence: the rule, what was found, the fix.")
     place: str = Field(description="Where: a field of the request, or the server.")
-    position: int | None = Field(
-        default=None, description="Of the character of an objective at fault, from 0."
-    )
+    position: int | None = Field(default=None, description="The character of an objective at fault, from 0.")
 
 
 class Edge(BaseModel):
@@ -259,18 +260,18 @@ class Edge(BaseModel):
 
 
 class Recent(BaseModel):
-    """A recent neighbour and what was done."""
+    """A recent neighbour and the tasks done."""
 
     id: Id | None
     tasks: list[str]
-    weight: float | None = Field(default=None, description="In the score, where the model weighs neighbours.")
+    weight: float | None = Field(default=None, description="In the score, if the model weighs neighbours.")
 
 
 class Recents(BaseModel):
-    """Newest first."""
+    """Recent neighbours, newest first."""
 
-    items: list[Recent] = Field(description="Of the user.")
-    users: list[Recent] = Field(description="Of the item.")
+    items: list[Recent] = Field(description="Items of the user.")
+    users: list[Recent] = Field(description="Users of the item.")
 
 
 class Weighed(BaseModel):
@@ -282,21 +283,21 @@ class Weighed(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What carried a score. Without an item: what is known of the user."""
+    """What carried a score; without an item, what is known of the user."""
 
     user: Id
     item: Id | None
     user_macro: int = Field(
-        description="Macro node of the user; as many as there are stands for the cold one."
+        description="Macro node of the user; the one after the last stands for cold start."
     )
     item_macro: int | None
     tasks: dict[str, float] | None = Field(description="Probability (or value) of each task.")
     gates: dict[str, dict[str, float]] | None = Field(
-        default=None, description="Weight of each expert for each task, where the model has gates."
+        default=None, description="Weight of each expert for each task, if the model has gates."
     )
     macro: dict[str, list[Weighed]] | None = Field(
         default=None,
-        description="Macro nodes that weigh most in each aggregate: u1 and u2 of the user, i1 and i2 of the item.",
+        description="The heaviest macro nodes by aggregate: u1 and u2 of the user, i1 and i2 of the item.",
     )
     user_edges: list[Edge] = Field(description="1st-order edges of the user to item macro nodes.")
     item_edges: list[Edge] | None = Field(description="1st-order edges of the item to user macro nodes.")
@@ -312,7 +313,7 @@ class About(BaseModel):
 
     model: str
     tasks: list[str] = Field(description="Weakest to strongest.")
-    objective: str = Field(description="What a ranking is by where nothing else is said.")
+    objective: str = Field(description="What a ranking is by if the request names no objective.")
     behaviors: list[str] = Field(description="What an event may be.")
     context: list[str]
     users: int
@@ -331,7 +332,7 @@ class MacroNode(BaseModel):
 
 
 class Macro(BaseModel):
-    """The heaviest macro nodes, and the score between them: a row a macro user, a column a macro item."""
+    """The heaviest macro nodes, and the score from each macro user (row) to each macro item (column)."""
 
     users: list[MacroNode]
     items: list[MacroNode]
@@ -340,14 +341,8 @@ class Macro(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service answers, and with what."""
+    """Whether the service answers, and with which bundle."""
 
     status: str
     bundle: str | None = None
     detail: str | None = None
-
-
-class ContextOf(Request):
-    """Context where it is given apart."""
-
-    context: Context

@@ -38,8 +38,8 @@ DRAIN = 30
 QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 """Python's warning about what uvicorn's supervisor leaves to clean up, which is no JSON."""
 PROTOCOL = "mgoe.serving.http.protocol:LimitedProtocol"
-"""By its name: passing the class would import this whole package before a worker answers its supervisor, which waits
-five seconds."""
+"""By its name: passing the class would import this whole package before a worker answers its supervisor,
+which waits five seconds."""
 SWITCH = 0.001
 """Seconds after which a thread gives another its turn. Python's own 0.005 is long for requests of one or two
 milliseconds."""
@@ -93,8 +93,8 @@ def check_start(settings: ServeSettings) -> None:
     """Check what every worker needs: a worker that does not start would be started again, without end.
 
     Raises:
-        MgoeError: The bundle, its model, the extra or the store is missing, an event cannot be read, or the state
-            cannot be written.
+        MgoeError: The bundle, its model, the extra or the store is missing, an event cannot be read, or the
+            state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
     for name in NEEDED if settings.runtime.engine == "onnx" else ():

@@ -43,8 +43,8 @@ def _check_value(place: str, kind: str, value: Any) -> None:
             raise RequestError(place, f"takes one value, found a list of {len(value)}; send one of them")
     elif isinstance(value, list):
         if not _have_one_type(value):
-            rule = f"takes values of one type, 64-bit numbers or texts, found {_types(value)}; write all as texts"
-            raise RequestError(place, rule)
+            rule = f"takes values of one type, 64-bit numbers or texts, found {_types(value)}"
+            raise RequestError(place, f"{rule}; write all as texts")
     elif value is not None and not isinstance(value, str):
         rule = f"takes a list, or a text with separators, found {str(value)[:60]}; put it into a list"
         raise RequestError(place, rule)

@@ -25,8 +25,8 @@ class ItemRows:
     """Rows of all items, and one before them for items without history.
 
     Args:
-        compute: Computes rows. It is not kept, since it usually belongs to the owner of these rows: a reference
-            back would keep both in memory.
+        compute: Computes rows. It is not kept, since it usually belongs to the owner of these rows: a
+            reference back would keep both in memory.
         items: How many items there are.
         width: F; rows of width 0 are never computed.
         dtype: What rows are stored in: float32 or bfloat16.
@@ -80,13 +80,12 @@ def _capacity(items: int) -> int:
 
 
 def allocate(rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Return a matrix in large memory pages where the system has them, as they make reads at random places faster."""
+    """Return a matrix, in large memory pages if the system has them: they make random reads faster."""
     size = rows * width * dtype.itemsize
     if not size or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty((rows, width), dtype=dtype)
-    memory = mmap.mmap(
-        -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    )  # shared memory rarely gets large pages
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory rarely gets large pages
+    memory = mmap.mmap(-1, size, flags=private)
     with suppress(OSError):  # a system without large pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8).view(dtype).view(rows, width)

@@ -1,8 +1,8 @@
 """The objective of a ranking: one number made from the tasks' probabilities, such as `click * buy^2`.
 
-`^` binds tightest and to the right, then the sign, then `*` and `/`, then `+` and `-`, so that `-2^2` is -4. Reading
-is precedence climbing rather than Python's parser, because a task may have the name of a Python keyword and because
-every error names its character.
+`^` binds tightest and to the right, then the sign, then `*` and `/`, then `+` and `-`, so that `-2^2` is
+-4. Reading is precedence climbing rather than Python's parser, because a task may have the name of a Python
+keyword and because every error names its character.
 
 Axes: `B` rows.
 """
@@ -93,7 +93,8 @@ def read_objective(text: str, tasks: tuple[str, ...]) -> Objective:
         ObjectiveError: It breaks the grammar, is too long or too deep, or names something that is not a task.
 
     Example:
-        >>> read_objective("click * buy^2", ("click", "buy"))({"click": np.array([0.5]), "buy": np.array([0.2])})
+        >>> objective = read_objective("click * buy^2", ("click", "buy"))
+        >>> objective({"click": np.array([0.5]), "buy": np.array([0.2])}).round(3)
         array([0.02])
     """
     if len(text) > LONGEST:

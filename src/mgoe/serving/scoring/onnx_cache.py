@@ -1,7 +1,7 @@
 """Exported graphs that are kept from one start of a service to the next.
 
-An export takes seconds of a core, which a service that replaces its bundle under load does not have. A refreshed
-bundle usually has the weights of the one before.
+An export takes seconds of a core, which a service that replaces its bundle under load does not have. A
+refreshed bundle usually has the weights of the one before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ranking and scoring in steps: a service can answer others between two steps, even while a catalogue is ranked.
+"""Ranking and scoring in steps, so that a service can answer others even while it ranks a whole catalogue.
 
 Axes: `B` candidates, `T` tasks.
 """
@@ -132,7 +132,7 @@ def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDAr
 
 
 def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return the rows of the k largest values, largest first, equal ones in their order. Shape (min(k, B),)."""
+    """Return the rows of the k largest values, largest first, ties in their order. Shape (min(k, B),)."""
     if k * 8 < len(values):  # few enough that a partition is faster
         least = np.partition(values, len(values) - k)[len(values) - k]
         rows = np.flatnonzero(values >= least)
@@ -147,7 +147,7 @@ def _task_number(name: str, tasks: tuple[str, ...]) -> int:
 
 
 def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.int64], Sequence[Id]]:
-    """Return candidates without those given again. Items that were never seen all have index -1: their ids decide."""
+    """Return candidates without repeated ones. Unseen items all have index -1, so their ids decide."""
     rising = np.sort(items)
     if (rising[1:] != rising[:-1]).all():
         return items, ids

@@ -1,7 +1,7 @@
 """Compiled loops over the rows of one request's items: copied, or mixed by gates without a copy.
 
-A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these (bfloat16),
-given as words: `word << shift` are the 32 bits.
+A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these
+(bfloat16), given as words: `word << shift` are the 32 bits.
 
 Axes: `B` items of a request, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's first layer.
 """
