@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def bundle(finished: Path) -> mgoe.Bundle:
-    """Of the event log: tasks click and buy. Read it only."""
+    """A bundle of the event log, with tasks click and buy. Tests only read it."""
     return mgoe.load(finished / "bundle")
 
 
 @pytest.fixture(scope="module")
 def service(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One that serves it as `mgoe serve` does. No test of a module adds events to it."""
+    """A service of that bundle, as `mgoe serve` starts it. Tests add no events to it."""
     from tests.serving.served import Runtime, served  # skips what needs it where a package is missing
 
     with served(finished / "bundle", tmp_path_factory.mktemp("state"), runtime=Runtime()) as found:

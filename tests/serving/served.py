@@ -27,14 +27,14 @@ from mgoe.serving.http.settings import Limits  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
-"""A connection each, and patience with a busy machine."""
+"""One connection per request, and patience with a busy machine."""
 EVERY = 0.05
 """Seconds between looks at the bundle."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """Where it listens, and what serves."""
+    """A service: where it listens, and what serves."""
 
     url: str
     reloader: Reloader
@@ -54,7 +54,7 @@ class Served:
 
 
 def check_ready(url: str, seconds: float = 180, workers: int = 1) -> None:
-    """Wait until a process of its own says that it serves; any of its workers may answer, so several are asked many times in a row."""
+    """Wait until all workers of a service in another process are ready, by asking many times in a row."""
     end, said = time.monotonic() + seconds, 0
     while said < (1 if workers == 1 else 10 * workers):
         try:
@@ -79,7 +79,7 @@ def served(
     log: EventLog | None = None,
     runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
 ) -> Iterator[Served]:
-    """Start, and stop when the block ends."""
+    """Serve a bundle while the block runs."""
     reloader = Reloader(bundle, log or FileLog(state / "events"), state, runtime, every=EVERY)
     app = create_app(reloader, limits or Limits(), tokens, access_log=False)
     how = {

@@ -1,4 +1,4 @@
-"""Two servers on one Redis behind nginx, with the configurations of examples/serving: an event through one is seen by the other."""
+"""Two servers on one Redis behind nginx, set up as in examples/serving: each sees the events of the other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def running(folder: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]
 
 
 def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
-    """An example with other ports."""
+    """Return an example with other ports."""
     text = (EXAMPLES / name).read_text()
     for written, port in ports.items():
         assert str(written) in text
@@ -61,7 +61,7 @@ def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
 
 @contextmanager
 def nginx(folder: Path, site: Path) -> Iterator[None]:
-    """nginx with one site and everything it writes below a folder."""
+    """Run nginx with one site, and let it write below one folder only."""
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -1,4 +1,4 @@
-"""Events over HTTP: at once, durable, seen by every worker; and a bundle that is replaced while requests run."""
+"""Events over HTTP count at once and reach every worker; bundles are replaced while requests run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def until(happened: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+def test_an_event_changes_the_next_answer(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
     user, items = (
         bundle.encoders.users.ids([0]).to_pylist()[0],
         bundle.encoders.items.ids(np.arange(8)).to_pylist(),
@@ -66,7 +66,7 @@ def test_an_event_moves_what_is_answered_next(finished: Path, bundle: mgoe.Bundl
         assert again.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
 
 
-def test_texts_that_are_no_ids_of_whole_numbers_make_no_index_of_all_ids(finished: Path, tmp_path: Path):
+def test_texts_do_not_build_an_index_over_all_ids_where_ids_are_whole_numbers(finished: Path, tmp_path: Path):
     with served(finished / "bundle", tmp_path) as service:
         service.add({"user": "1000000000", "item": 10**9, "behavior": "buy"})
         answer = service.rank(user="nobody", candidates=["nothing", "1000000000", 10**9, "07"])
@@ -77,7 +77,7 @@ def test_texts_that_are_no_ids_of_whole_numbers_make_no_index_of_all_ids(finishe
             assert "_by_string" not in vars(vocabularies[side])
 
 
-def test_predict_with_the_events_of_a_service_says_what_it_says(
+def test_predict_with_the_events_of_a_service_agrees_with_it(
     finished: Path, bundle: mgoe.Bundle, tmp_path: Path
 ):
     users, items = (
@@ -105,8 +105,8 @@ def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp
     user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
     good = {"user": user, "item": item, "behavior": "click"}
     bad = [
-        good | {"behavior": "clik"}, good | {"time": time.time() + 3600}, good | {"time": "soon"}, {"user": user}, good | {"what": 1},
-        good | {"time": 10**400},
+        good | {"behavior": "clik"}, good | {"time": time.time() + 3600}, good | {"time": "soon"},
+        {"user": user}, good | {"what": 1}, good | {"time": 10**400},
     ]  # fmt: skip
     with served(finished / "bundle", tmp_path) as service:
         found = service.add(good, *bad, good)
@@ -120,7 +120,7 @@ def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp
         assert message in outcome["error"]
 
 
-def test_workers_see_one_another_s_events(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
+def test_workers_see_the_events_of_other_workers(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
     item = bundle.encoders.items.ids([0]).to_pylist()[0]
     with served(finished / "bundle", tmp_path) as one, served(finished / "bundle", tmp_path) as other:
         one.add({"user": 10**9, "item": item, "behavior": "click"})
@@ -209,7 +209,7 @@ def damage(bundle: Path) -> None:
         (lambda bundle: (bundle / "spec.json").unlink(), "missing"),
     ],
 )
-def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(
+def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_keeps_serving(
     finished: Path, own: Path, tmp_path: Path, change, message: str
 ):
     with served(own, tmp_path / "state") as service:
@@ -222,7 +222,7 @@ def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_goes_on(
         until(lambda: service.client.get("/readyz").json()["detail"] is None)
 
 
-def test_an_event_without_an_id_that_a_refreshed_bundle_holds_counts_no_more(finished: Path, tmp_path: Path):
+def test_an_event_without_an_id_counts_once_after_the_bundle_was_refreshed(finished: Path, tmp_path: Path):
     item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
     event = {"user": 10**9, "item": item, "behavior": "click", "time": "2020-01-01T00:00:00Z"}
     with served(finished / "bundle", tmp_path / "state") as service:
@@ -236,7 +236,7 @@ def test_an_event_without_an_id_that_a_refreshed_bundle_holds_counts_no_more(fin
         experiments.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
 
 
-def test_a_refreshed_bundle_holds_the_events_and_later_ones_go_on(finished: Path, own: Path, tmp_path: Path):
+def test_a_refreshed_bundle_holds_the_events_and_takes_later_ones(finished: Path, own: Path, tmp_path: Path):
     state, items = tmp_path / "state", mgoe.load(own).encoders.items.ids(np.arange(5)).to_pylist()
     with served(own, state) as service:
         service.add(

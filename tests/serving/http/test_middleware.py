@@ -1,4 +1,4 @@
-"""The middleware in front of an application that only waits: who takes a place, whose body is read, and for whose page a browser may ask."""
+"""The middleware in front of an application that only waits: which requests it counts, reads and refuses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ async def done(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def never() -> dict[str, Any]:
-    """A body that does not come."""
+    """Wait for a body that never arrives."""
     await asyncio.sleep(60)
     return {}
 
 
 class Asked:
-    """A request under way, whose body never comes."""
+    """A request in flight with a body that never arrives."""
 
     def __init__(self, middleware: Middleware, path: str, token: bytes = TOKEN):
         self.status = 0
@@ -47,7 +47,7 @@ class Asked:
 
 
 async def statuses(middleware: Middleware, *asked: tuple[str, bytes]) -> list[int]:
-    """Of requests, each begun after the one before it, a moment after the last; 0 is one that still waits."""
+    """Return the status of each request a moment after the last began; 0 is one that still waits."""
     in_flight = [Asked(middleware, *one) for one in asked]
     await asyncio.sleep(0.05)
     for one in in_flight:
@@ -62,7 +62,7 @@ def middleware() -> Middleware:
     return Middleware(done, limits, (TOKEN,), Telemetry(dict), frozenset(), access_log=False)
 
 
-def test_those_without_a_token_take_no_place(middleware: Middleware):
+def test_requests_without_a_token_take_no_place(middleware: Middleware):
     wrong, right = ("/v1/rank", b"wrong"), ("/v1/rank", TOKEN)
     assert asyncio.run(statuses(middleware, *[wrong] * 5, right, right, right, wrong)) == [401] * 5 + [
         0,
@@ -74,12 +74,12 @@ def test_those_without_a_token_take_no_place(middleware: Middleware):
 
 
 @pytest.mark.parametrize("path", [*OPEN, "/metrics"])
-def test_what_is_not_counted_is_answered_at_once_and_its_body_not_awaited(middleware: Middleware, path: str):
+def test_uncounted_paths_are_answered_at_once_without_waiting_for_a_body(middleware: Middleware, path: str):
     right = ("/v1/rank", TOKEN)
     assert asyncio.run(statuses(middleware, right, right, *[(path, TOKEN)] * 3)) == [0, 0, 200, 200, 200]
 
 
-def test_the_figure_is_of_those_that_have_a_place(middleware: Middleware):
+def test_the_metric_counts_only_requests_that_have_a_place(middleware: Middleware):
     async def counted() -> list[float]:
         in_flight = [
             Asked(middleware, path, token)
@@ -95,7 +95,7 @@ def test_the_figure_is_of_those_that_have_a_place(middleware: Middleware):
     assert asyncio.run(counted()) == [2, 0]
 
 
-def test_places_taken_by_open_paths_do_not_send_others_away(middleware: Middleware):
+def test_requests_to_open_paths_take_no_place(middleware: Middleware):
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(60 if scope["path"] in (*OPEN, "/metrics") else 0)
         await done(scope, receive, send)
@@ -136,7 +136,7 @@ ELSEWHERE = st.one_of(
 
 
 def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **headers: str) -> int:
-    """Of a request with some headers, at a middleware that needs a token or none."""
+    """Return the status of a request with some headers, at a middleware with or without a token."""
     middleware = Middleware(
         done, Limits(), (TOKEN,) if token else (), Telemetry(dict), frozenset(), access_log=False, local=local
     )
@@ -152,14 +152,14 @@ def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **h
 
 
 @given(host=LOOPBACK, port=PORTS)
-def test_a_local_service_answers_under_every_name_of_loopback(host: str, port: str):
+def test_a_local_service_answers_under_every_loopback_name(host: str, port: str):
     assert names_loopback(host + port)
     assert status(local=True, host=host + port, origin=f"http://{host}{port}") == 200
 
 
 @given(host=ELSEWHERE, port=PORTS, path=st.sampled_from([*OPEN, "/metrics", "/v1/rank"]))
-def test_a_local_service_answers_under_no_name_that_a_site_could_lead_to_it(host: str, port: str, path: str):
-    """Any site may give its own name the address 127.0.0.1, and a browser then takes the service for the site."""
+def test_a_local_service_answers_under_no_other_name(host: str, port: str, path: str):
+    """A site may point its own name to 127.0.0.1, and a browser then takes the service for that site."""
     assume(host != "[::1]")
     assert status(path, local=True, host=host + port) == 403
     assert status(path, token=True, host=host + port) == 200
@@ -176,12 +176,12 @@ def test_pages_of_other_sites_are_refused(host: str, port: str, other: str, toke
 
 
 @pytest.mark.parametrize("token", [False, True])
-def test_what_a_browser_says_of_the_asking_site(token: bool):
+def test_requests_that_a_browser_marks_as_cross_site_are_refused(token: bool):
     for path in ("/v1/rank", "/v1/events", "/metrics", "/healthz"):
         for site, expected in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
             assert status(path, token, host="localhost:8000", sec_fetch_site=site) == expected
     assert status("/", token, host="localhost:8000", sec_fetch_site="cross-site") == 200  # a link to it
 
 
-def test_programs_say_nothing_of_sites():
+def test_programs_that_send_no_browser_headers_pass():
     assert status(local=True, host="127.0.0.1:8000") == status(local=True) == status(token=True) == 200

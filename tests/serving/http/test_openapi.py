@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one that the OpenAPI document names."""
+"""Every answer, to any request, is one that the OpenAPI document names."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ TOKEN = "a-token-of-this-test"
 
 @pytest.fixture(scope="module")
 def fuzzed(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """With context features, a token and small limits."""
+    """Serve with context features, a token and small limits."""
     limits = Limits(body=20_000, candidates=200, events=20, seconds=10)
     with served(shown / "bundle", tmp_path_factory.mktemp("state"), limits, (TOKEN.encode(),)) as found:
         yield found
 
 
 def test_schemathesis_finds_nothing(fuzzed: Served):
-    """All its checks but one: a request may be well formed and still ask for what is not there, such as a task of another name. And of a
-    body that is too large nobody looks at what is wrong in it.
+    """All checks run but one: a well-formed request may still ask for something that does not exist.
+
+    A body that is too large is refused before anything else in it is checked.
     """
     schema = schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
     checks = importlib.import_module("schemathesis.specs.openapi.checks")
@@ -53,7 +54,7 @@ def test_schemathesis_finds_nothing(fuzzed: Served):
 
 
 def try_out(operation: Any, mode: Any, left_out: Callable[[int], list[Any]]) -> int:
-    """Draw requests of one operation, well formed or not, and let every check look at the answers."""
+    """Draw requests of one operation, well formed or not, and run every check on the answers."""
     tried = 0
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -93,13 +94,15 @@ def test_every_route_is_described(fuzzed: Served):
 
 
 RANK = {
-    "user": 1, "candidates": [1, 2, "x"], "k": 2, "objective": "click * buy^2", "context": {"device": "phone"},
+    "user": 1, "candidates": [1, 2, "x"], "k": 2, "objective": "click * buy^2",
+    "context": {"device": "phone"},
     "filters": {"exclude": [1], "exclude_known": True, "at_least": {"click": 0.0}},
 }  # fmt: skip
+EVENT = {"user": 1, "item": 2, "behavior": "click", "time": "2026-05-01T12:00:00Z", "id": "a"}
 VALID = [
     ("POST", "/v1/rank", RANK),
     ("POST", "/v1/score", {"users": [1, 2], "items": [3, 4], "context": {"device": "phone"}}),
-    ("POST", "/v1/events", {"events": [{"user": 1, "item": 2, "behavior": "click", "time": "2026-05-01T12:00:00Z", "id": "a"}]}),
+    ("POST", "/v1/events", {"events": [EVENT]}),
     ("GET", "/v1/explain?user=1&item=2&context=%7B%7D", None),
     ("GET", "/v1/macro?limit=5", None),
     ("GET", "/v1/about", None),
@@ -107,8 +110,9 @@ VALID = [
     ("GET", "/metrics", None),
 ]  # fmt: skip
 HOSTILE: list[Any] = [
-    None, True, -1, 0, 2**63, 2**64, 10**400, 1e308, -0.0, "", "\x00", "é" * 300, "1/0", "click/(buy-buy)", "((((", "__class__", "' OR 1=1",
-    [], {}, [[]], {"a": {}}, ["x"] * 300, [None], {"user": 1}, "2026-13-45", "9" * 400, "../../etc/passwd", "\ud7ff", "NaN",
+    None, True, -1, 0, 2**63, 2**64, 10**400, 1e308, -0.0, "", "\x00", "é" * 300, "1/0",
+    "click/(buy-buy)", "((((", "__class__", "' OR 1=1", [], {}, [[]], {"a": {}}, ["x"] * 300, [None],
+    {"user": 1}, "2026-13-45", "9" * 400, "../../etc/passwd", "\ud7ff", "NaN",
 ]  # fmt: skip
 
 
@@ -137,7 +141,7 @@ def mutated(rng: random.Random) -> tuple[str, str, bytes | None, dict[str, str]]
 
 
 def swapped(value: Any, rng: random.Random) -> Any:
-    """One part of a JSON value replaced, somewhere."""
+    """Return a JSON value with one part replaced."""
     if rng.random() < 0.25 or not isinstance(value, dict | list) or not value:
         return rng.choice(HOSTILE)
     if isinstance(value, list):

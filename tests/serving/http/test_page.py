@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: picked users, rankings, explanations, keyboard, phone and desktop, light and dark."""
+"""The page in a headless Chromium: users, rankings, explanations, keyboard, sizes and colour schemes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser of the system, or the one that playwright installed."""
+    """Return a browser of the system, or the one that playwright installed."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
     )
@@ -28,9 +28,8 @@ def browser() -> Iterator[Any]:
         try:
             opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
         except playwright.Error as error:
-            pytest.skip(
-                f"no Chromium starts ({str(error).splitlines()[0]}): apt-get install chromium, or playwright install chromium"
-            )
+            fix = "apt-get install chromium, or playwright install chromium"
+            pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]}): {fix}")
         yield opened
         opened.close()
 
@@ -42,7 +41,7 @@ def live(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def opened(browser: Any, service: Served, width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
-    """The page, with whatever it complains about kept."""
+    """Open the page and keep its errors."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -119,7 +118,7 @@ def test_an_event_counts_at_once(browser: Any, live: Served):
     page.close()
 
 
-def test_a_mistake_is_said(browser: Any, live: Served):
+def test_a_mistake_is_shown(browser: Any, live: Served):
     page = opened(browser, live)
     page.fill("#objective", "clik")
     page.click("button.main")
@@ -147,7 +146,8 @@ def test_it_fits_phones_and_desktops_in_light_and_dark(
 ):
     page = opened(browser, live, width, height, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    small = "all => all.filter(one => one.offsetParent && one.getBoundingClientRect().height < 30).map(one => one.outerHTML)"
+    is_small = "one => one.offsetParent && one.getBoundingClientRect().height < 30"
+    small = f"all => all.filter({is_small}).map(one => one.outerHTML)"
     assert page.eval_on_selector_all("button, input:not([type=checkbox])", small) == []
     paper, ink = page.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
@@ -174,7 +174,7 @@ def test_every_control_has_a_name(browser: Any, live: Served):
 
 
 def luminance(colour: str) -> float:
-    """Of an rgb(...) colour, by WCAG."""
+    """Return the luminance of an rgb(...) colour, by WCAG."""
     parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))

@@ -1,4 +1,4 @@
-"""What a service lives through: defects while it follows events, stores that come back, bundles that go away; and what it lets go of."""
+"""A service survives defects, stores that come back and bundles that go away, and frees what it replaced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
     assert ended.stderr.rstrip().endswith("TimeoutError")
 
 
-def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_events_are_applied_after_a_defect(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with served(finished / "bundle", tmp_path) as service:
 
         def break_down() -> None:
@@ -47,7 +47,7 @@ def test_events_are_followed_after_a_defect(finished: Path, tmp_path: Path, monk
         assert service.reloader.engine.live.stats["events"] == 1
 
 
-def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
+def test_a_bundle_is_tried_again_if_nothing_was_wrong_with_it(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "PAUSE", 0.1)
@@ -67,7 +67,7 @@ def test_a_bundle_is_tried_again_where_nothing_was_wrong_with_it(
         assert (len(asked), service.reloader.refused) == (3, None)
 
 
-def test_a_bundle_that_goes_away_is_missed_and_one_that_comes_is_taken(own: Path, tmp_path: Path):
+def test_a_missing_bundle_is_reported_and_a_new_one_is_taken(own: Path, tmp_path: Path):
     with served(own, tmp_path / "state") as service:
         shutil.move(own / MANIFEST, tmp_path / "away")
         until(lambda: "missing or cannot be read" in (service.client.get("/readyz").json()["detail"] or ""))
@@ -79,7 +79,7 @@ def test_a_bundle_that_goes_away_is_missed_and_one_that_comes_is_taken(own: Path
 def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
     finished: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Neither at the start nor later: what was read may be of two."""
+    """Neither at the start nor later: the files that were read may belong to two bundles."""
     opened = []
 
     def open_and_replace(path: Path, *how: Any) -> Engine:
@@ -99,8 +99,8 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
 
 
 @pytest.mark.parametrize("how", [Runtime(engine="torch"), Runtime(engine="onnx")])
-def test_an_engine_ends_when_the_last_request_lets_go_of_it(finished: Path, tmp_path: Path, how: Any):
-    """By counting: what is there when a service starts is never searched for circles (`gc.freeze`)."""
+def test_an_engine_is_freed_with_its_last_request(finished: Path, tmp_path: Path, how: Any):
+    """By reference counts, since objects that exist at the start are never collected (`gc.freeze`)."""
     engine = Engine(finished / "bundle", FileLog(tmp_path / "events"), tmp_path, how)
     explain(engine, 1, 1, {})
     parts = [weakref.ref(part) for part in (engine, engine.scorer, engine.scorer._rows, engine.live)]

@@ -1,4 +1,4 @@
-"""What may not pass does not, with the status that is documented and no word of the inside."""
+"""Requests that may not pass get the documented status and learn nothing about the inside."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def guarded(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def raw(service: Served, text: bytes, wait: float = 5.0) -> tuple[int, bytes]:
-    """Status and answer to some bytes."""
+    """Return the status and the whole answer to some bytes."""
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=wait) as connection:
         connection.sendall(text)
@@ -57,13 +57,13 @@ def test_a_wrong_token_opens_nothing(guarded: Served, given: str | None):
         assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_any_of_the_tokens_opens(guarded: Served):
+def test_every_token_opens_the_service(guarded: Served):
     for token in ("another-token-of-16", TOKEN.decode()):
         assert get(guarded.url + "/v1/about", headers={"Authorization": f"bearer {token}"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/openapi.json"])
-def test_what_tells_nothing_is_open(guarded: Served, path: str):
+def test_paths_without_user_or_item_data_are_open(guarded: Served, path: str):
     assert get(guarded.url + path).status_code == 200
 
 
@@ -81,13 +81,13 @@ def test_a_large_body_is_refused(guarded: Served):
         b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9 + b"c: %b",
     ],
 )
-def test_a_head_that_never_ends_is_refused(guarded: Served, head: bytes):
+def test_headers_that_never_end_are_refused(guarded: Served, head: bytes):
     status, answer = raw(guarded, head % (b"x" * (protocol.MOST + protocol.PIECE)))
     assert status == 431
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["place"] == "headers"
 
 
-def test_what_follows_a_body_in_chunks_ends(guarded: Served):
+def test_trailers_that_never_end_close_the_connection(guarded: Served):
     head = (
         b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
         + TOKEN
@@ -105,7 +105,7 @@ def test_what_follows_a_body_in_chunks_ends(guarded: Served):
 def test_headers_within_the_limit_pass_however_they_arrive(
     guarded: Served, sizes: list[int], cuts: list[int], long: bool
 ):
-    """One after the other, with bodies of any size, cut anywhere."""
+    """Requests in sequence with bodies of any size, cut into packets anywhere."""
     name = b"x" * (protocol.MOST - protocol.PIECE) if long else b"x"
     parts = [
         b"POST /v1/none HTTP/1.1\r\nHost: " + name + b"\r\nAuthorization: Bearer " + TOKEN for _ in sizes
@@ -134,7 +134,7 @@ def test_a_body_that_never_ends_is_refused(guarded: Served):
     assert raw(guarded, head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")[0] == 408
 
 
-def test_too_many_at_once_are_sent_away(guarded: Served):
+def test_too_many_requests_at_once_are_refused(guarded: Served):
     head = (
         b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
         + TOKEN
@@ -152,7 +152,7 @@ def test_too_many_at_once_are_sent_away(guarded: Served):
     assert guarded.client.get("/v1/about").status_code == 200
 
 
-def test_what_takes_too_long_is_given_up(guarded: Served, monkeypatch: pytest.MonkeyPatch):
+def test_a_request_that_takes_too_long_is_given_up(guarded: Served, monkeypatch: pytest.MonkeyPatch):
     async def forever(*_: object) -> list[str | None]:
         await asyncio.sleep(60)
         return []
@@ -212,7 +212,7 @@ def test_malformed_requests(guarded: Served, method: str, path: str, body: bytes
 @pytest.mark.parametrize("names", [MISTAKES, 5_000, 200_000])
 @pytest.mark.parametrize("model", [RankRequest, EventsRequest])
 def test_more_mistakes_than_are_listed_are_counted(names: int, model: type[BaseModel]):
-    """To list those of a body near the limit takes a second, in which nobody is answered."""
+    """Listing all mistakes of a body near the limit would take a second, in which nobody is answered."""
     body = b"{" + b",".join(b'"%d":0' % name for name in range(names)) + b"}"  # and no user, or no events
     assert len(body) < Limits().body
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What a body costs that is wrong in every entry, and how ids are written."""
+"""A body that is wrong in every entry costs little, and ids are written exactly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_body_that_is_wrong_everywhere_gives_few_errors(model: type[BaseModel]
 
 
 @pytest.mark.parametrize("field", ["context", "at_least"])
-def test_what_is_counted_first_is_described_as_before(field: str):
+def test_counting_names_first_leaves_the_schema_as_it_is(field: str):
     model = schemas.RankRequest if field == "context" else schemas.Filters
     described = model.model_json_schema()["properties"][field]
     assert (described["type"], described["maxProperties"]) == ("object", schemas.NAMES)
@@ -56,7 +56,7 @@ def test_what_is_counted_first_is_described_as_before(field: str):
         | st.text()
     )
 )
-def test_javascript_reads_every_id_as_it_is(ids: list[int | str]):
+def test_javascript_reads_every_id_exactly(ids: list[int | str]):
     body = _json(
         {"items": ids, "recents": {"users": [{"id": one} for one in ids]}, "scores": np.zeros(2)}
     ).body

@@ -1,4 +1,4 @@
-"""What a service says when it starts."""
+"""What a service checks and reports when it starts, and how it ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Opened(Exception):
 def said_of(
     log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> list[tuple[str, str]]:
-    """Level and event of each line until the log of events is open."""
+    """Return level and event of each log line until the log of events is open."""
 
     def stop(*_: object, **__: object) -> None:
         raise Opened
@@ -49,7 +49,7 @@ def said_of(
 @pytest.mark.parametrize(
     ("durable", "said"), [(False, [("WARNING", "events may be lost")]), (True, []), (None, [])]
 )
-def test_a_redis_that_may_lose_events_is_warned_of(
+def test_a_redis_that_may_lose_events_gets_a_warning(
     durable: bool | None,
     said: list,
     tmp_path: Path,
@@ -60,7 +60,7 @@ def test_a_redis_that_may_lose_events_is_warned_of(
     assert said_of(object.__new__(RedisLog), tmp_path, monkeypatch, caplog) == said
 
 
-def test_a_folder_is_durable(
+def test_a_folder_needs_no_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
@@ -75,10 +75,10 @@ def test_a_folder_is_durable(
         ("../link/", "under/link.state"),
     ],
 )
-def test_the_state_lies_beside_the_bundle(
+def test_the_state_is_stored_beside_the_bundle(
     bundle: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of a link by the link's name, so that what it leads to next goes on with the same events."""
+    """For a link by the name of the link, so that the next bundle behind it keeps the events."""
     (tmp_path / "under" / "one").mkdir(parents=True)
     (tmp_path / "under" / "link").symlink_to("one")
     monkeypatch.chdir(tmp_path / "under" / "one")
@@ -98,10 +98,10 @@ AWAY = "redis://127.0.0.1:1/0"
         ({"bundle": "."}, "no bundle"),
     ],
 )
-def test_several_workers_are_not_started_where_none_could(
+def test_workers_are_not_started_if_none_could_start(
     given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A store that is away, a folder that is none, an extra that is missing, no bundle: said once, by who could have started them."""
+    """A store that is away, a file as folder, a missing extra, no bundle: the supervisor reports it once."""
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(service, "configure_logs", lambda: None)
@@ -119,10 +119,10 @@ def test_several_workers_are_not_started_where_none_could(
 @pytest.mark.parametrize(
     ("wrong", "message"), [("log", "a record must hold an event"), ("model", "cannot be imported")]
 )
-def test_workers_are_not_started_on_what_each_would_find_wrong(
+def test_workers_are_not_started_if_each_would_fail(
     wrong: str, message: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A record that is no event, a model's class that is not there."""
+    """On a record that is not an event, or on a missing model class."""
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
     settings = ServeSettings(
@@ -148,7 +148,7 @@ def test_workers_are_not_started_on_what_each_would_find_wrong(
         ({"host": "::1"}, "", True),
     ],
 )
-def test_a_service_of_this_machine_alone_has_its_names_alone(
+def test_only_a_service_of_this_machine_alone_checks_host_names(
     given: dict, token: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     said: list[object] = []
@@ -159,10 +159,10 @@ def test_a_service_of_this_machine_alone_has_its_names_alone(
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
-def test_workers_that_are_gone_leave_no_folder_of_metrics_to_look_in(
+def test_the_folder_of_shared_metrics_goes_with_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A service started in the same process later would look there in vain."""
+    """A service started later in the same process would look for a folder that is gone."""
     there: list[bool] = []
     for name in (service.SETTINGS, "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "")
@@ -180,8 +180,8 @@ def test_a_free_port_is_named_before_it_is_listened_on():
     assert service.check_address(ServeSettings(bundle=Path(), port=0)) > 0
 
 
-def test_the_unit_gives_the_kernels_a_place_for_their_cache():
-    """Which they find nowhere else where the file system may not be written."""
+def test_the_systemd_unit_has_a_folder_for_compiled_kernels():
+    """There is no other place if the file system is read-only."""
     unit = (Path(__file__).parents[3] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
     assert {
         "ProtectSystem=strict",
@@ -209,7 +209,7 @@ service._run("", ServeSettings(bundle="."), factory=False)
 
 
 def test_a_service_that_stops_while_a_bundle_is_opened_ends_well():
-    """Python ends other threads when it ends itself; one that is in C++ then aborts the process, as a hook of PyTorch's shows."""
+    """Python ends other threads at exit; one in C++ code then aborts the process, as a PyTorch hook shows."""
     ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -226,7 +226,7 @@ def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(
     assert last == [service.leave]
 
 
-def test_a_worker_that_cannot_start_says_so_in_a_line(
+def test_a_worker_that_cannot_start_logs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(service, "configure_logs", lambda: None)

@@ -32,7 +32,7 @@ def worker(shared: Path, in_flight: int, then: str) -> str:
     ).stdout
 
 
-def test_what_a_dead_worker_had_in_flight_is_not_counted(tmp_path: Path):
+def test_requests_in_flight_of_a_dead_worker_are_not_counted(tmp_path: Path):
     worker(tmp_path, 7, "die")
     page = worker(tmp_path, 2, "tell").splitlines()
     assert "mgoe_in_flight 2.0" in page

@@ -18,8 +18,8 @@ from mgoe.errors import DataError, RequestError
 from mgoe.serving.scoring.context import encode_context
 
 FEATURES = (
-    FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"), FeatureSettings(name="tags", kind="multi"),
-    FeatureSettings(name="numbers", kind="multi"),
+    FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"),
+    FeatureSettings(name="tags", kind="multi"), FeatureSettings(name="numbers", kind="multi"),
 )  # fmt: skip
 ENCODERS = FeatureEncoders(
     FEATURES,
@@ -64,7 +64,7 @@ def test_any_context_is_encoded_or_refused(context: dict[str, Any]):
         ),
     ],
 )
-def test_what_does_not_suit_the_feature_is_said(context: dict[str, Any], said: str):
+def test_a_value_that_does_not_suit_its_feature_is_refused(context: dict[str, Any], said: str):
     with pytest.raises(RequestError, match=said):
         encode_context(ENCODERS, context)
 
@@ -78,12 +78,12 @@ def test_what_does_not_suit_the_feature_is_said(context: dict[str, Any], said: s
         ({"tags": None}, [-1] * 3),
     ],
 )
-def test_several_values(context: dict[str, Any], codes: list[int]):
+def test_multi_valued_features_are_encoded(context: dict[str, Any], codes: list[int]):
     encoded = encode_context(ENCODERS, context)
     assert encoded["tags"].tolist() == [codes]
 
 
 @pytest.mark.parametrize("age", [1e308, -1e308, 10**400, 10**30, 1e39])
-def test_a_number_is_finite_however_large(age: float):
+def test_large_numbers_stay_finite(age: float):
     encoded = encode_context(ENCODERS, {"age": age})
     assert np.isfinite(encoded["numeric"]).all()

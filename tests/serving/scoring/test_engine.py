@@ -1,4 +1,4 @@
-"""What a service compiles, it compiles before it says that it is ready: no request waits for it."""
+"""A service compiles its kernels before it is ready: no request waits for a compiler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from mgoe.serving.events.event import Event
 from mgoe.serving.events.log import FileLog
 
 def compiled():
-    return {one.py_func.__name__: len(one.signatures) for one in gc.get_objects() if isinstance(one, Dispatcher)}
+    kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]
+    return {kernel.py_func.__name__: len(kernel.signatures) for kernel in kernels}
 
 log = FileLog(Path(sys.argv[2]) / "events")
 engine = Engine(Path(sys.argv[1]), log, runtime=Runtime(engine="torch"))
@@ -31,13 +32,15 @@ ready = compiled()
 assert engine.live.stats["events"] == 0
 known = {side: engine.live.ids(side, np.arange(2)) for side in ("user", "item")}
 now = time.time_ns() // 1000
-log.append([Event(user, item, "buy", now, None) for user in (*known["user"], 10**9) for item in (known["item"][0], 10**9)])
+pairs = [(user, item) for user in (*known["user"], 10**9) for item in (known["item"][0], 10**9)]
+log.append([Event(user, item, "buy", now, None) for user, item in pairs])
 engine.catch_up()
 for user in (10**9, known["user"][0]):
     index = int(engine.live.look_up("user", [user])[0])
     engine.scorer.score(index, np.arange(-1, engine.scorer.n_items))
     engine.live.known_items(index)
-print(json.dumps({"events": engine.live.stats["events"], "new": {k: n for k, n in compiled().items() if n != ready.get(k, 0)}}))
+new = {name: n for name, n in compiled().items() if n != ready.get(name, 0)}
+print(json.dumps({"events": engine.live.stats["events"], "new": new}))
 """
 
 

@@ -1,4 +1,4 @@
-"""Objectives: equal to Python's value of the same tree, and every fault named with its place."""
+"""Objectives have the value that Python computes, and every error names its character."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def defined(tree: Tree) -> list[float] | None:
 
 
 @given(tree=trees)
-def test_the_value_is_python_s_of_the_same_tree(tree: Tree):
+def test_the_value_is_the_one_that_python_computes(tree: Tree):
     expected = defined(tree)
     objective = read_objective(written(tree), TASKS)
     if expected is None:
@@ -86,7 +86,7 @@ def test_the_value_is_python_s_of_the_same_tree(tree: Tree):
         st.sampled_from(["click", "buy", "1.5", "2", "+", "-", "*", "/", "^", "(", ")", " "]), max_size=12
     ).map(" ".join)
 )
-def test_binding_is_python_s(text: str):
+def test_operators_bind_as_in_python(text: str):
     try:
         found = read_objective(text, TASKS)(ROWS)
     except ObjectiveError:
@@ -134,7 +134,7 @@ def test_any_text_is_read_or_refused(text: str):
         ("1" * (LONGEST + 1), LONGEST, "characters"),
     ],
 )
-def test_a_fault_is_named_with_its_place(text: str, position: int, message: str):
+def test_an_error_names_its_character(text: str, position: int, message: str):
     with pytest.raises(ObjectiveError, match=message) as raised:
         read_objective(text, TASKS)(ROWS)
     assert raised.value.position == position
@@ -146,9 +146,9 @@ def test_a_task_may_have_the_name_of_a_function_or_a_keyword(name: str):
 
 
 @pytest.mark.parametrize("text", ["click / 0", "0^-1", "log(0)", "sqrt(-1)", "9^999", "click"])
-def test_no_row_has_no_value(text: str):
+def test_an_objective_of_no_rows_is_empty(text: str):
     assert read_objective(text, TASKS)({task: np.empty(0) for task in TASKS}).shape == (0,)
 
 
-def test_a_constant_has_a_value_a_row():
+def test_a_constant_has_one_value_per_row():
     assert read_objective("2^3^2 - -1", TASKS)(ROWS).tolist() == [513.0, 513.0]

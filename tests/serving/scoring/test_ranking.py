@@ -39,7 +39,7 @@ def items(bundle: mgoe.Bundle) -> list[int]:
     values=arrays(np.float64, st.integers(0, 60), elements=st.integers(-3, 3).map(float)),
     k=st.integers(1, 70),
 )
-def test_the_top_is_the_start_of_the_whole_order(values: np.ndarray, k: int):
+def test_the_top_is_the_start_of_a_full_sort(values: np.ndarray, k: int):
     assert ranking.top(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
 
 
@@ -84,7 +84,7 @@ def test_context_is_read(shown: Path, tmp_path: Path):
 
 @up_to(20)
 @given(data=st.data())
-def test_a_ranking_is_the_objective_s_order(
+def test_a_ranking_is_ordered_by_the_objective(
     service: Served, bundle: mgoe.Bundle, users: list, items: list, data: st.DataObject
 ):
     user = data.draw(st.sampled_from([*users, 99]))
@@ -111,8 +111,8 @@ def test_the_whole_catalogue_is_ranked_in_blocks(
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
-def test_an_objective_is_valued_a_block_at_a_time(rows: int):
-    """It is the client's, and may be long."""
+def test_an_objective_is_computed_in_blocks(rows: int):
+    """It is the client's, so it may be long."""
     rng, seen = np.random.default_rng(rows), []
     scores, kept = rng.random((rows * 2, 2), np.float32), np.sort(rng.permutation(rows * 2)[:rows])
     objective = read_objective("a * b ^ 2 + log(1 + a)", ("a", "b"))
@@ -134,8 +134,8 @@ def test_an_objective_is_valued_a_block_at_a_time(rows: int):
     assert others == len(seen) - 1
 
 
-def test_a_task_within_a_sample_space_is_ranked_by_as_it_is_recommended(own: Path, tmp_path: Path):
-    """By how likely it is done at all, unless an objective says otherwise."""
+def test_a_ranking_by_a_task_within_a_sample_space_agrees_with_recommend(own: Path, tmp_path: Path):
+    """The default objective is how likely the task is done at all."""
     raw = load_settings(own / "settings.yaml").model_dump(mode="json")
     raw["tasks"][1]["given"] = "click"
     (own / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
@@ -175,7 +175,7 @@ def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list)
     )
 
 
-def test_ids_come_back_as_they_were_given(service: Served, users: list, items: list):
+def test_ids_are_returned_as_given(service: Served, users: list, items: list):
     found = service.rank(user=str(users[0]), candidates=[str(items[0]), items[1], items[0], "new"])
     assert (found["user"], found["repeated"], found["unseen_items"]) == (str(users[0]), 1, 1)
     assert set(found["items"]) == {str(items[0]), items[1], "new"}
@@ -208,7 +208,7 @@ def test_ids_come_back_as_they_were_given(service: Served, users: list, items: l
         ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "must be a whole number"),
     ],
 )
-def test_what_cannot_be_ranked_is_said(service: Served, request_: dict, place: str, message: str):
+def test_a_request_that_cannot_be_ranked_fails(service: Served, request_: dict, place: str, message: str):
     response = service.client.post("/v1/rank", json=request_)
     assert response.status_code == 422
     problem = response.json()

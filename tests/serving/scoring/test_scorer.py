@@ -1,4 +1,4 @@
-"""What the scorer says is what the bundle says, by either engine."""
+"""The scorer agrees with the bundle, whichever runtime it uses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scorers(bundle: mgoe.Bundle) -> dict[str, Scorer]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_scores_are_the_bundles(scorers: dict[str, Scorer], bundle: mgoe.Bundle, engine: str):
+def test_scores_are_those_of_the_bundle(scorers: dict[str, Scorer], bundle: mgoe.Bundle, engine: str):
     @up_to(10)
     @given(
         user=st.integers(-1, 210),
@@ -65,7 +65,7 @@ def test_contexts_side_features_and_values(shown: Path, engine: str):
     assert_allclose(scorer.score(5, items, context), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
+def test_rows_of_items_that_live_events_touch_are_recomputed(bundle: mgoe.Bundle):
     live = LiveNodes.of(bundle)
     scorer = Scorer(bundle, live, Runtime(engine="torch"))
     items = np.arange(bundle.encoders.items.size)
@@ -87,18 +87,18 @@ def test_rows_of_an_item_touched_live_are_computed_again(bundle: mgoe.Bundle):
     every = np.arange(live.size("item"))
     fresh = Scorer(bundle, live, Runtime(engine="torch"))
     for user in (3, 8, 11):
-        # Not to the last bit: PyTorch sums products of one or two rows in another order, and takes another exponential for the last of a
-        # block, so that a row computed alone differs by some 1e-6 of its size from the same row in a block, whatever it is padded to.
+        # Not to the last bit: PyTorch sums the products of one or two rows in another order, and uses another
+        # exponential for the last rows of a block, so a row computed alone differs by some 1e-6 of its size.
         assert_allclose(scorer.score(user, every), fresh.score(user, every), rtol=1e-5)
     assert not np.allclose(scorer.score(3, items), before, atol=1e-6)
     assert scorer.n_items == len(items) + 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_score_reads_all_of_a_batch_of_events_or_nothing(
+def test_a_score_reads_all_of_a_batch_of_events_or_none(
     bundle: mgoe.Bundle, engine: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """A batch that touches user and item, and is applied just as the item's rows are read."""
+    """The batch touches the user and the item while the item's row is read."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer(bundle, live, Runtime(engine=engine)), np.arange(30)
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
@@ -133,10 +133,10 @@ def test_a_score_reads_all_of_a_batch_of_events_or_nothing(
     assert not np.allclose(scorer.score(3, items), before, atol=1e-4)
 
 
-def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
+def test_each_block_of_a_request_reads_its_user_anew(
     bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch
 ):
-    """A batch between two blocks: pairs of the second are scored as after it, on both sides."""
+    """After a batch between two blocks, the second block reads both sides as changed."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer(bundle, live, Runtime(engine="torch")), np.arange(30)
     before, deeper = scorer.score(3, items), scorer._deeper_layers
@@ -157,7 +157,7 @@ def test_the_blocks_of_a_request_read_their_user_as_it_is_then(
     assert_allclose(found[15:], scorer.score(3, items)[15:], rtol=1e-5)
 
 
-def test_torch_has_no_weights_of_8_bits(bundle: mgoe.Bundle):
+def test_torch_has_no_8_bit_weights(bundle: mgoe.Bundle):
     with pytest.raises(ConfigError, match="int8 needs the engine onnx"):
         Scorer(bundle, runtime=Runtime(engine="torch", precision="int8"))
 
