@@ -18,8 +18,8 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 class RankingModel(nn.Module, ABC):
     """A multi-task ranking model over named batches.
 
-    A model of one's own sets `Options` (its switches), takes `(spec, inputs, options)` and defines `logits`. It must treat each row
-    of a batch alone: a prediction may not depend on its batch mates.
+    A model of one's own sets `Options` (its switches), takes `(spec, inputs, options)` and defines `logits`.
+    It must treat each row of a batch alone: a prediction may not depend on its batch mates.
 
     Args:
         spec: What the batches hold.
@@ -63,25 +63,33 @@ class RankingModel(nn.Module, ABC):
         return self.at_position(self.logits(batch).float(), batch)
 
     def each(self, batch: Batch) -> Tensor:
-        """What the loss holds against the labels: `forward`, or that of every member who learns alone. Shape (B, T) or (M, B, T)."""
+        """What the loss holds against the labels: `forward`, or that of every member who learns alone.
+
+        Shape (B, T) or (M, B, T).
+        """
         return self(batch)
 
     def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
-        """`raw` (..., B, T) plus the bias of the shown position where the batch has one. Shape (..., B, T)."""
+        """`raw` (..., B, T) plus the bias of the shown position where the batch has one.
+
+        Shape (..., B, T).
+        """
         position = batch.get("position")
         if self.bias is None or position is None:
             return raw
         return raw + self.bias(position.clamp(0, self.spec.positions - 1))
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Sum over tasks of task weight times mean loss over that task's valid labels, and over members where there are several.
+        """Sum over tasks of task weight times mean loss over that task's valid labels, and over members where
+        there are several.
 
-        The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid label loses 0.
+        The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid
+        label loses 0.
 
         Args:
             batch: With labels.
-            totals: Weight of all valid labels a task, (T,), where the batch is a part of a larger one: the losses of the parts then add up
-                to that of the whole.
+            totals: Weight of all valid labels a task, (T,), where the batch is a part of a larger one: the
+                losses of the parts then add up to that of the whole.
 
         Returns:
             The total, a scalar, and the loss of each task before its weight, (T,).
@@ -108,7 +116,8 @@ class RankingModel(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of each binary task, value of each regression in the label's own unit, whatever the position. Shape (B, T).
+        """Probability of each binary task, value of each regression in the label's own unit, whatever the
+        position. Shape (B, T).
 
         A task with a sample space (`given`) is predicted within it.
         """
@@ -119,17 +128,20 @@ class RankingModel(nn.Module, ABC):
         return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
 
     def expert_weights(self, batch: Batch) -> Tensor | None:
-        """Return the weight of each expert per task, (B, T, S), or (B, 1, S) if tasks share one gate; None without gates."""
+        """Return the weight of each expert per task, (B, T, S), or (B, 1, S) if tasks share one gate; None
+        without gates."""
         return None
 
     @torch.no_grad()
     def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what the report shows of the model's inside: `gates`, the mean weight of each expert per task, (T, S)."""
+        """Return what the report shows of the model's inside: `gates`, the mean weight of each expert per
+        task, (T, S)."""
         weights = self.expert_weights(batch)
         return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
     def halves(self, owners: Owners) -> Halves:
-        """How it is served, parts of it computed ahead of a request; by default none (see `halves.AdditiveHalves`).
+        """How it is served, parts of it computed ahead of a request; by default none (see
+        `halves.AdditiveHalves`).
 
         Args:
             owners: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
@@ -140,8 +152,9 @@ class RankingModel(nn.Module, ABC):
         """What carried each prediction; nothing by default.
 
         Returns:
-            Of these what the model has, a row each: `gates` (B, T, S); weights of macro nodes `u1`, `u2`, `i1`, `i2` (B, K), the mean over
-            experts where these differ; weights of recent neighbours `recent_items`, `recent_users` (B, R).
+            Of these what the model has, a row each: `gates` (B, T, S); weights of macro nodes `u1`, `u2`,
+                `i1`, `i2` (B, K), the mean over experts where these differ; weights of recent neighbours
+                `recent_items`, `recent_users` (B, R).
         """
         return {}
 

@@ -1,4 +1,4 @@
-"""AITM, the adaptive information transfer multi-task framework (Xi, Chen, Yan, Zhang, Zhu, Zhuang and Chen, KDD 2021, arXiv 2105.08489)."""
+"""AITM, the adaptive information transfer multi-task framework (Xi et al., KDD 2021, arXiv 2105.08489)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class AITMOptions(FunnelOptions):
     """Switches of AITM."""
 
     calibrator: float = Field(default=0.6, ge=0, allow_inf_nan=False)
-    """alpha, of the behavioural expectation calibrator."""
+    """alpha, the weight of the behavioural expectation calibrator."""
 
 
 class AITM(SingleTask):
-    """Single-task networks over shared embeddings, each told something by the one before.
+    """Single-task networks over shared embeddings, each receiving information from the one before.
 
     ```text
     z_1 = q_1      p_t = ReLU(W_t z_(t-1))      z_t = sum_v w(v) (V_t v) over v in (p_t, q_t)      y_t = sigmoid(u_t z_t)
@@ -31,11 +31,12 @@ class AITM(SingleTask):
     loss = cross entropies + alpha sum_t mean max(y_t - y_parent(t), 0)
     ```
 
-    with `q_t` the last layer of network t (the attention is in `Towers`). The calibrator says that a behaviour is no likelier than the one
-    it follows from. In the paper that is the one before, as no card is activated that was not approved; here `funnel` says it, since more
-    is bought than favoured. It is part of the later task's loss, on rows where both labels are valid, and only between two binary tasks
-    over all exposures: a task with `given`, or beside a regression, is in no such order. A regression hears and tells like any other task.
-    Networks have the layers of an expert of MMoE and of a tower.
+    Here `q_t` is the last layer of network t (`Towers` holds the attention). The calibrator penalises a
+    behaviour that is more likely than the one it follows from. In the paper that is the previous task, since
+    no card is activated without approval; here `funnel` decides, since more is bought than favoured. It is
+    part of the later task's loss, on rows where both labels are valid, and only between two binary tasks over
+    all exposures: a task with `given` and a regression are in no such order. A regression takes part in the
+    transfer like any other task. Networks have the layers of an MMoE expert and of a tower.
     """
 
     Options = AITMOptions
@@ -46,16 +47,16 @@ class AITM(SingleTask):
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: AITMOptions):
         super().__init__(spec, inputs, options)
+        tasks = spec.tasks
         of = [
-            None if task.given is not None else parent
-            for task, parent in zip(spec.tasks, parents(spec.tasks, options.funnel), strict=True)
+            None if task.given is not None or parent is None or tasks[parent].given is not None else parent
+            for task, parent in zip(tasks, parents(tasks, options.funnel), strict=True)
         ]
-        whole = [parent is not None and spec.tasks[parent].given is None for parent in of]
         self.register_buffer("parent", torch.tensor([parent or 0 for parent in of]), persistent=False)
-        self.register_buffer("follows", torch.tensor(whole), persistent=False)
+        self.register_buffer("follows", torch.tensor([p is not None for p in of]), persistent=False)
 
     def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """With the calibrator. Shape (B, T)."""
+        """Add the calibrator. Shape (B, T)."""
         share = raw.sigmoid()
         excess = (share - share[:, self.parent]).relu() * (self.follows & valid & valid[:, self.parent])
         return super().errors(raw, labels, valid) + self.options.calibrator * excess

@@ -1,4 +1,5 @@
-"""Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's floor, on numbers anyone can count."""
+"""Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's floor, on numbers anyone can
+count."""
 
 from __future__ import annotations
 
@@ -45,10 +46,11 @@ class Booster(Protocol):
 class BoostedTrees(RankingModel):
     """An ensemble of trees a task; nothing is shared between tasks.
 
-    It reads dense inputs as they are, and each category of a single-valued feature as one; features of several categories a row are
-    passed over, and so are ids, recents and the macro task table. It has no parameters that gradients could move: `mgoe.training.fit_trees`
-    sets `boosters`. Until then, and for a task without any label, every logit is 0. A regression is fitted by squared error on the
-    standardised label. The bias of the shown position is not learned.
+    It reads dense inputs as they are, and each category of a single-valued feature as one; features of
+    several categories a row are passed over, and so are ids, recents and the macro task table. It has no
+    parameters that gradients could move: `mgoe.training.fit_trees` sets `boosters`. Until then, and for a
+    task without any label, every logit is 0. A regression is fitted by squared error on the standardised
+    label. The bias of the shown position is not learned.
     """
 
     Options = BoostedTreesOptions

@@ -1,9 +1,13 @@
-"""What the rivals have in common: one vector of every input they are given, and layers of the same widths."""
+"""Base of most baselines: every input as one vector, and layers of the same widths.
+
+Axes: see `mgoe.models`; X is the width of the vector.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -22,23 +26,33 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class BaselineOptions(Settings):
-    """Switches of all of them."""
+    """Switches that all baselines share."""
 
     width: int = Field(default=16, ge=1)
-    """Of category and macro node embeddings, and of ids a task: a node's id row has T times as much, the budget of MGOE's ids."""
+    """Width of category and macro node embeddings. A node's id row is T times as wide, the budget of MGOE's
+    ids."""
     aggregate: int = Field(default=16, ge=1)
-    """Of each order's aggregate and of the recents' summaries."""
+    """Width of each order's aggregate and of the recents' summaries."""
     tower_hidden: Widths = (64, 32)
+    """Layers of the towers."""
     tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights (input group `aggregates`)."""
     mask_empty: bool = True
-    """No weight for macro nodes without an edge."""
+    """Give no weight to macro nodes without an edge."""
     edge_vectors: bool = True
     """Read the macro edges as numbers beside their aggregates, as MGOE does."""
 
 
 class FlatInputs(nn.Module):
-    """Everything as one vector: dense features, `[e_u, e_i]`, summaries of the recents, macro aggregates (one set for all tasks)."""
+    """All inputs as one vector: dense features, `[e_u, e_i]`, summaries of the recents, macro aggregates (one
+    set for all tasks).
+
+    Args:
+        spec: Describes the batches.
+        groups: Input groups to read.
+        options: Widths.
+        knots: Knots of piecewise-linear features.
+    """
 
     def __init__(
         self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, knots: Knots = ()
@@ -46,29 +60,30 @@ class FlatInputs(nn.Module):
         super().__init__()
         o = options
         self.dense = DenseInputs(spec, groups, o.width, o.edge_vectors, knots)
-        self.by_id = "ids" in groups
-        nodes_width = o.width * len(spec.tasks) if self.by_id else o.width
-        recents = "recents" in groups
-        self.nodes = Nodes(spec, self.by_id, recents, nodes_width) if self.by_id or recents else None
-        self.recents = Recents(spec, nodes_width, o.aggregate) if recents else None
-        self.macro = (
-            MacroExperts(spec, 1, width=o.width, aggregate=o.aggregate, tau=o.tau, mask_empty=o.mask_empty)
-            if "aggregates" in groups
-            else None
-        )
-        self.width = (
-            self.dense.width
-            + 2 * nodes_width * self.by_id
-            + (self.recents.width if self.recents else 0)
-            + (self.macro.width if self.macro else 0)
-        )
+        self.by_id, recents = "ids" in groups, "recents" in groups
+        row = o.width * len(spec.tasks) if self.by_id else o.width
+        self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents else None
+        self.recents = Recents(spec, row, o.aggregate) if recents else None
+        self.macro = None
+        if "aggregates" in groups:
+            switches = {"width": o.width, "aggregate": o.aggregate, "tau": o.tau, "mask_empty": o.mask_empty}
+            self.macro = MacroExperts(spec, 1, **switches)
+        ids = row if self.by_id else 0
+        macro = self.macro.width // 2 if self.macro else 0
+        self.widths: list[tuple[Owner, int]] = [
+            ("user", ids),
+            ("item", ids),
+            ("pair", self.recents.width if self.recents else 0),
+            ("user", macro),
+            ("item", macro),
+        ]
+        """Owner and width of each part after the dense features."""
+        self.width = self.dense.width + sum(width for _, width in self.widths)
         if not self.width:
-            raise ConfigError(
-                "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
-            )
+            raise nothing_to_read(groups)
 
     def forward(self, batch: Batch) -> Tensor:
-        """-> (B, width)."""
+        """-> (B, X)."""
         parts = [self.dense(batch)]
         if self.nodes is not None:
             rows = self.nodes(batch)
@@ -81,57 +96,58 @@ class FlatInputs(nn.Module):
         return torch.cat(parts, 1)
 
     def owners(self, mixed: Owners) -> list[Owner]:
-        """Whose each column is; the recents' summaries are the pair's."""
-        ids = self.nodes.width if self.nodes is not None and self.by_id else 0
-        recents = self.recents.width if self.recents is not None else 0
-        macro = self.macro.width // 2 if self.macro is not None else 0
-        rest: list[tuple[Owner, int]] = [
-            ("user", ids),
-            ("item", ids),
-            ("pair", recents),
-            ("user", macro),
-            ("item", macro),
-        ]
-        return self.dense.owners(mixed) + [side for side, width in rest for _ in range(width)]
+        """Return the owner of each column; summaries of the recents belong to the pair."""
+        return self.dense.owners(mixed) + [owner for owner, width in self.widths for _ in range(width)]
 
     def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]:
-        """Reads the pair's columns: dense ones, and summaries of the recents."""
+        """Return a reader of the pair's columns: dense ones, and summaries of the recents."""
         dense, nodes, recents = self.dense.pair(mixed), self.nodes, self.recents
         if nodes is None or recents is None:
             return dense
         return lambda batch: [*dense(batch), recents(batch, nodes(batch))]
 
     def weights(self, batch: Batch) -> dict[str, Tensor]:
-        """Of macro nodes, (B, K), and of recent neighbours, (B, R), by the batch's key for them."""
+        """Return weights of macro nodes, (B, K), and of recent neighbours, (B, R), by batch key."""
         out = {} if self.macro is None else self.macro.weights(batch)
         if self.recents is not None and self.nodes is not None:
             out |= self.recents.weights(batch, self.nodes(batch))
         return out
 
 
-class FlatModel(RankingModel):
-    """A model whose first layers read everything as one vector, so that it can be taken apart there."""
+def nothing_to_read(groups: Collection[str]) -> ConfigError:
+    """Return the error for inputs that leave a model without a number."""
+    return ConfigError(
+        "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
+    )
 
-    inputs: FlatInputs
+
+class FlatModel(RankingModel):
+    """A model that reads all inputs as one vector."""
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Any, knots: Knots = ()):
+        super().__init__(spec, inputs, options)
+        self.inputs = FlatInputs(spec, inputs, options, knots)
+
+
+class AdditiveModel(FlatModel):
+    """A flat model that can be decomposed after its first layers."""
 
     @abstractmethod
     def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
-        """What all later layers read, affine in x (B, X), each (..., B, W)."""
+        """Return what all later layers read, affine in x (B, X), each (..., B, W)."""
 
     @abstractmethod
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
-        """Logits (B, T) from `first` alone."""
+        """Return logits (B, T) from `first` alone."""
 
     def logits(self, batch: Batch) -> Tensor:
         return self.rest(self.first(batch, self.inputs(batch)), batch)
 
     def halves(self, owners: Owners) -> Halves:
-        late = (
-            self.inputs.nodes.reads
-            if self.inputs.nodes is not None and self.inputs.recents is not None
-            else set()
-        )
+        nodes = self.inputs.nodes
+        late = nodes.reads if nodes is not None and self.inputs.recents is not None else set()
         return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
-        return self.inputs.weights(batch)
+        out, gates = self.inputs.weights(batch), self.expert_weights(batch)
+        return out if gates is None else out | {"gates": gates.expand(-1, len(self.spec.tasks), -1)}

@@ -1,4 +1,4 @@
-"""HoME, a hierarchy of multi-gate experts (Wang, Cao, Fu, Gai and Zhou, KDD 2025, arXiv 2408.05430)."""
+"""HoME, a hierarchy of multi-gate experts (Wang et al., KDD 2025, arXiv 2408.05430)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mgoe.config import did_you_mean
 from mgoe.errors import ConfigError
-from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
+from mgoe.models.baselines.flat import BaselineOptions, FlatModel
 from mgoe.models.layers.gates import Gates, PartialGates, mix
 from mgoe.models.layers.stacked import StackedLinear, uniform
 from mgoe.models.layers.towers import Towers
@@ -23,24 +22,25 @@ class HoMEOptions(BaselineOptions):
     """Switches of HoME."""
 
     hidden: tuple[PositiveInt, PositiveInt] = (128, 64)
-    """Width of the experts of the meta layer and of the task layer: together as deep as an expert of MMoE."""
+    """Width of the experts of the meta layer and of the task layer: together as deep as an MMoE expert."""
     experts: int = Field(default=1, ge=1)
-    """Of each kind: of a task, of a group, of all."""
+    """Experts per task, per group, and shared by all."""
     rank: int = Field(default=8, ge=1)
-    """Of the feature gates."""
+    """Rank of the feature gates."""
     groups: tuple[tuple[str, ...], ...] | None = None
-    """Tasks by category. Where not given, regressions lie apart from binary tasks, as watch time from interactions in the paper; tasks of
-    one kind fall into a weaker and a stronger half."""
+    """Tasks by category. By default regressions are separate from binary tasks, as watch time is from
+    interactions in the paper; tasks of a single kind are divided into the weaker and the stronger ones."""
 
 
 class GatedExperts(nn.Module):
-    """Experts on inputs that each weighs for itself: `Swish(Norm(W (v * 2 sigmoid(v B A)) + b))`, B and A of low rank.
+    """Experts that each weigh their inputs: `Swish(Norm(W (v * 2 sigmoid(v B A)) + b))`, with B and A of low
+    rank.
 
     Args:
         copies: S.
         inputs: Width of v.
         outputs: W.
-        rank: Of B A.
+        rank: Rank of B A.
     """
 
     def __init__(self, copies: int, inputs: int, outputs: int, rank: int):
@@ -59,7 +59,7 @@ class GatedExperts(nn.Module):
         return F.silu(F.layer_norm(h, h.shape[-1:]) * self.scale + self.shift)
 
 
-class HoME(RankingModel):
+class HoME(FlatModel):
     """Two layers of experts under a hierarchy of masks: all tasks, groups of tasks, single tasks.
 
     ```text
@@ -69,12 +69,13 @@ class HoME(RankingModel):
     g = softmax(W q) over the experts read                  f, the self gate: over its own, sigmoid(W q) for one, softmax(W q) for more
     ```
 
-    q is x in the meta layer and [z_group, z_all] in the task layer. Experts are normalised, activated by Swish, and weigh their inputs by a
-    feature gate (`GatedExperts`).
+    q is x in the meta layer and [z_group, z_all] in the task layer. Experts are normalised, activated by
+    Swish, and weigh their inputs by a feature gate (`GatedExperts`).
 
-    Deviations: the paper normalises by the statistics of the batch, which makes what is learned of a row depend on its batch mates; here
-    each expert's output is normalised by itself (layer normalisation). A feature gate is one product of low rank, not a gated sum of
-    several. Which layer's output each expert of the task layer reads is our reading of the text. A regression is a tower like the others.
+    Deviations: the paper normalises by the statistics of the batch, so that a row depends on the rest of its
+    batch; here each expert's output is normalised by itself (layer normalisation). A feature gate is one
+    product of low rank, not a gated sum of several. Which layer's output each expert of the task layer reads
+    is our interpretation of the text. A regression has a tower like any other task.
     """
 
     Options = HoMEOptions
@@ -86,10 +87,8 @@ class HoME(RankingModel):
         tasks, n, (meta, last) = len(spec.tasks), options.experts, options.hidden
         group_of = groups_of(spec.tasks, options.groups)
         groups = max(group_of) + 1
-        units = [
-            range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)
-        ]  # numbers of experts, n a unit
-        self.inputs = FlatInputs(spec, inputs, options)
+        # Numbers of the experts of each task, each group, and all; in the meta layer without those of tasks.
+        units = [range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)]
         width = self.inputs.width
 
         experts = (groups + 1) * n  # of each group, then of all
@@ -115,13 +114,13 @@ class HoME(RankingModel):
         weights = self.gates(None, q) + self.self_gates(None, q)
         return self.towers(None, mix(weights, self.task_experts(z[self.source])))
 
-    def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """`gates`: the mean weight of each expert of the task layer for each task, (T, S): of tasks, of groups, of all."""
-        with torch.no_grad():
-            return {"gates": self.gates(None, self._meta(batch)[1]).mean(0)}
+    def expert_weights(self, batch: Batch) -> Tensor:
+        """Return the weights of the task layer: experts of tasks, of groups, of all."""
+        return self.gates(None, self._meta(batch)[1])
 
     def _meta(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the meta layer gives, (groups + 1, B, meta), and what each task's gates read, (T, B, 2 meta)."""
+        """Return the outputs of the meta layer, (groups + 1, B, meta), and the query of each task's gates,
+        (T, B, 2 meta)."""
         x = self.inputs(batch)
         weights = torch.cat([self.group_gates(x), self.all_gate(x)], 1) + self.meta_self_gates(x)
         experts = self.meta_experts(x[None])
@@ -130,10 +129,10 @@ class HoME(RankingModel):
 
 
 def groups_of(tasks: Sequence[TaskSpec], named: Sequence[Sequence[str]] | None) -> list[int]:
-    """The group of each task, numbered from 0.
+    """Return the group of each task, numbered from 0.
 
     Raises:
-        ConfigError: The groups do not hold every task once.
+        ConfigError: The groups do not contain every task exactly once.
     """
     names = [task.name for task in tasks]
     if named is not None:

@@ -1,4 +1,4 @@
-"""MacGNN, macro graph neural networks (Chen, Bei and others, WWW 2024, arXiv 2401.14939)."""
+"""MacGNN, macro graph neural networks (Chen, Bei et al., WWW 2024, arXiv 2401.14939)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ Attention = Literal["target", "constant"]
 
 
 class MacGNNOptions(SingleTaskOptions):
-    """Switches of MacGNN; `hidden` are the first layers of a head."""
+    """Switches of MacGNN; `hidden` are the first layers of a tower."""
 
     attention: Attention = "target"
-    """`constant` is what the released code computes: its softmax is over an axis of length one, so every weight is 1."""
+    """`constant` is what the released code computes: its softmax is over an axis of length one, so every
+    weight is 1."""
 
 
 class RecentSums(nn.Module):
-    """`sum_r V e_r` over the neighbours that are there, for each of the two lists. Shape (B, 2 * width)."""
+    """`sum_r V e_r` over the recent neighbours, for each of the two lists. Shape (B, 2 * width)."""
 
     def __init__(self, nodes_width: int, width: int):
         super().__init__()
@@ -57,12 +58,13 @@ class MacroNeighbours(nn.Module):
     h_o  = sum_k (w_k / sum w) V_o E_k
     ```
 
-    The target is the node of the pair that is of the neighbour's kind: the candidate for macro items, the user for macro users.
+    The target is the node of the pair of the neighbour's kind: the candidate for macro items, the user for
+    macro users.
 
     Args:
-        spec: What the batches hold.
+        spec: Describes the batches.
         groups: Input groups to read.
-        options: Widths, and the attention.
+        options: Widths and attention.
     """
 
     def __init__(self, spec: FeatureSpec, groups: Collection[str], options: MacGNNOptions):
@@ -74,15 +76,11 @@ class MacroNeighbours(nn.Module):
         self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents or target else None
         switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty"})
         self.macro = MacroExperts(spec, 1, **switches, target=row if target else 0)
-        self.recents = (
-            (Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)) if recents else None
-        )
-        self.width = (
-            self.dense.width
-            + 2 * row * self.by_id
-            + self.macro.width
-            + (self.recents.width if self.recents else 0)
-        )
+        self.width = self.dense.width + 2 * row * self.by_id + self.macro.width
+        self.recents = None
+        if recents:
+            self.recents = Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)
+            self.width += self.recents.width
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
@@ -101,15 +99,16 @@ class MacroNeighbours(nn.Module):
 
 
 class MacGNN(RankingModel):
-    """`y_t = head_t([e_u, e_i, h_u1, h_u2, h_i1, h_i2, micro_u, micro_i, dense])`: the macro graph, without experts or gates.
+    """`y_t = tower_t([e_u, e_i, h_u1, h_u2, h_i1, h_i2, micro_u, micro_i, dense])`: the macro graph without
+    experts or gates.
 
-    The paper predicts clicks; here each task has a head over what all tasks share, of the layers of an expert of MMoE and a tower. A
-    regression has a head like the others. A node is a row of the id tables, of everyone's width or, without the input group `ids`, the
-    embedding of its macro node.
+    The paper predicts clicks. Here each task has a tower over shared inputs, with the layers of an MMoE
+    expert and a tower; so has a regression. A node is a row of the id tables, as wide as in other models, or
+    without the input group `ids` the embedding of its macro node.
 
-    Deviations: ReLU for Dice, which normalises by the batch; recent neighbours are read as by all other models (`Recents`), or summed as
-    the released code does, with `attention: constant`; every order has a V of its own. The product of edge weight and attention is
-    normalised once, over both.
+    Deviations: ReLU replaces Dice, which normalises by the batch. Recent neighbours are read as in all other
+    models (`Recents`), or summed as in the released code with `attention: constant`. Every order has a V of
+    its own. The product of edge weight and attention is normalised once, over both.
     """
 
     Options = MacGNNOptions
@@ -118,9 +117,8 @@ class MacGNN(RankingModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MacGNNOptions):
         super().__init__(spec, inputs, options)
         self.inputs = MacroNeighbours(spec, inputs, options)
-        self.towers = Towers(
-            len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), "none"
-        )
+        layers = (*options.hidden, *options.tower_hidden)
+        self.towers = Towers(len(spec.tasks), self.inputs.width, 0, layers, "none")
 
     def logits(self, batch: Batch) -> Tensor:
         return self.towers(self.inputs(batch), None)

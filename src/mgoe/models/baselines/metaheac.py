@@ -1,4 +1,4 @@
-"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie and others, KDD 2021, arXiv 2105.14688)."""
+"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie et al., KDD 2021, arXiv 2105.14688)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import FlatInputs
+from mgoe.models.baselines.flat import FlatModel
 from mgoe.models.baselines.mmoe import MMoEOptions
 from mgoe.models.layers.gates import mix
 from mgoe.models.layers.stacked import StackedLinear, StackedMLP
@@ -21,16 +20,17 @@ class MetaHeacOptions(MMoEOptions):
     """Switches of MetaHeac."""
 
     critics: int | None = Field(default=None, ge=1)
-    """Of the layers `tower_hidden`. As many as tasks where not given, as others have towers."""
+    """Number of critics, which have the layers `tower_hidden`; by default as many as tasks."""
 
 
 class TaskGate(nn.Module):
-    """One gate that is told the task: `softmax(W [x, e_t] + b)`. W is split, so that no (B, T, ...) input is formed.
+    """One gate that reads the task: `softmax(W [x, e_t] + b)`. W is split, so that no (B, T, ...) input is
+    formed.
 
     Args:
         inputs: Width of x.
-        width: Of e_t.
-        choices: How many experts or critics it weighs.
+        width: Width of e_t.
+        choices: Number of experts or critics to weigh.
     """
 
     def __init__(self, inputs: int, width: int, choices: int):
@@ -43,16 +43,17 @@ class TaskGate(nn.Module):
         return (self.of_inputs(x)[:, None] + self.of_task(tasks)).float().softmax(2)
 
 
-class MetaHeac(RankingModel):
-    """Experts and critics that all tasks share, and gates that know a task by its embedding `e_t` alone.
+class MetaHeac(FlatModel):
+    """Experts and critics that all tasks share, and gates that know a task only by its embedding `e_t`.
 
     ```text
     h_t = sum_s softmax_s(W_e [x, e_t]) expert_s(x)          y_t = sum_c softmax_c(W_c [x, e_t]) critic_c(h_t)
     ```
 
-    A critic is a tower that judges every task. Deviation: the paper trains in two steps, as meta-learning, for campaigns that are new at
-    service; here tasks are fixed, and all is trained in one step like every other model, as the public comparisons do. Experts are those
-    of MMoE; every critic runs on every task, as published. A regression is one more task; its value is the weighted sum of the critics.
+    A critic is a tower that judges every task. Deviation: the paper trains in two steps, as meta-learning,
+    for campaigns that are new in production; here tasks are fixed, and everything is trained in one step like
+    every other model, as in public comparisons. Experts are those of MMoE, and every critic runs on every
+    task, as published. The value of a regression is the weighted sum of the critics.
     """
 
     Options = MetaHeacOptions
@@ -61,7 +62,6 @@ class MetaHeac(RankingModel):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
         experts, critics = o.experts or tasks, o.critics or tasks
-        self.inputs = FlatInputs(spec, inputs, o)
         width = self.inputs.width
         self.experts = StackedMLP(experts, width, 0, o.hidden)
         self.critics = StackedMLP(critics, self.experts.width, 0, o.tower_hidden)
@@ -73,18 +73,14 @@ class MetaHeac(RankingModel):
     def logits(self, batch: Batch) -> Tensor:
         x = self.inputs(batch)
         h = mix(self._weights(self.expert_gate, x), self.experts(x))  # (T, B, W)
-        verdicts = self.verdict(self.critics(h.flatten(0, 1))).view(
-            len(self.verdict.weight), *h.shape[:2]
-        )  # (C, T, B)
-        return (self._weights(self.critic_gate, x) * verdicts.permute(2, 1, 0)).sum(2)
+        verdicts = self.verdict(self.critics(h.flatten(0, 1))).unflatten(1, h.shape[:2])  # (C, T, B, 1)
+        return (self._weights(self.critic_gate, x) * verdicts.squeeze(3).permute(2, 1, 0)).sum(2)
 
-    def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """`gates`: the mean weight of each expert for each task, (T, S)."""
-        with torch.no_grad():
-            return {"gates": self._weights(self.expert_gate, self.inputs(batch)).mean(0)}
+    def expert_weights(self, batch: Batch) -> Tensor:
+        return self._weights(self.expert_gate, self.inputs(batch))
 
     def _weights(self, gate: TaskGate | None, x: Tensor) -> Tensor:
-        """(B, T, choices); one choice needs no gate."""
+        """(B, T, choices). One choice needs no gate."""
         if gate is None or self.tasks is None:
             return x.new_ones((len(x), len(self.spec.tasks), 1))
         return gate(x, self.tasks)

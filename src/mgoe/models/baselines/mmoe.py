@@ -1,14 +1,13 @@
-"""MMoE (Ma et al., KDD 2018): experts that all read every input, and a gate a task."""
+"""MMoE (Ma et al., KDD 2018): experts that all read every input, and one gate per task."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs, FlatModel
+from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions
 from mgoe.models.layers.gates import Gates, mix
 from mgoe.models.layers.stacked import StackedMLP, Widths
 from mgoe.models.layers.towers import Towers
@@ -19,12 +18,12 @@ class MMoEOptions(BaselineOptions):
     """Switches of MMoE."""
 
     experts: int | None = Field(default=None, ge=1)
-    """As many as tasks where not given, as in MGOE."""
+    """Number of experts; by default as many as tasks, as in MGOE."""
     hidden: Widths = (128, 64)
     """Layers of an expert."""
 
 
-class MMoE(FlatModel):
+class MMoE(AdditiveModel):
     """Multi-gate mixture of experts."""
 
     Options = MMoEOptions
@@ -33,7 +32,6 @@ class MMoE(FlatModel):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         experts = options.experts or tasks
-        self.inputs = FlatInputs(spec, inputs, options)
         self.experts = StackedMLP(experts, self.inputs.width, 0, options.hidden)
         self.gates = Gates(tasks, experts, self.inputs.width)
         self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
@@ -45,19 +43,8 @@ class MMoE(FlatModel):
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
         return self.towers(None, mix(self._weights(first), self.experts.rest(first[0])))
 
-    def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """`gates`: the mean weight of each expert for each task, (T, S)."""
-        with torch.no_grad():
-            return {
-                "gates": self._weights(self.first(batch, self.inputs(batch)))
-                .mean(0)
-                .expand(len(self.spec.tasks), -1)
-            }
-
-    def explain(self, batch: Batch) -> dict[str, Tensor]:
-        return super().explain(batch) | {
-            "gates": self._weights(self.first(batch, self.inputs(batch))).expand(-1, len(self.spec.tasks), -1)
-        }
+    def expert_weights(self, batch: Batch) -> Tensor:
+        return self._weights(self.first(batch, self.inputs(batch)))
 
     def _weights(self, first: list[Tensor]) -> Tensor:
         """(B, T, S)."""

@@ -1,4 +1,5 @@
-"""PLE, progressive layered extraction (Tang, Liu, Zhao and Gong, RecSys 2020): experts of each task's own beside shared ones."""
+"""PLE, progressive layered extraction (Tang et al., RecSys 2020): experts of single tasks beside shared
+ones."""
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
+from mgoe.models.baselines.flat import BaselineOptions, FlatModel
 from mgoe.models.layers.gates import Gates, PartialGates, mix
 from mgoe.models.layers.stacked import StackedMLP, Widths
 from mgoe.models.layers.towers import Towers
@@ -21,11 +21,12 @@ class PLEOptions(BaselineOptions):
     """Switches of PLE."""
 
     hidden: Widths = (128, 64)
-    """Width of the experts of each extraction level, a layer a level: two levels are as deep as an expert of MMoE. One level is CGC."""
+    """Width of the experts of each extraction level, one layer per level: two levels are as deep as an MMoE
+    expert. One level is CGC."""
     own_experts: int = Field(default=1, ge=1)
-    """Of each task and level."""
+    """Experts per task and level."""
     shared_experts: int = Field(default=1, ge=1)
-    """Of each level."""
+    """Shared experts per level."""
 
 
 class Extraction(nn.Module):
@@ -36,16 +37,17 @@ class Extraction(nn.Module):
     g_0 = softmax(W_0 q_0) over all experts                                   out_0 = sum_s g_0s expert_s     (not at the last level)
     ```
 
-    Experts and gates of the first level read the inputs; above it, those of task t read `out_t` and shared ones `out_0` of the level below.
+    Experts and gates of the first level read the inputs. Above it, those of task t read `out_t` of the level
+    below, and shared ones read `out_0`.
 
     Args:
         tasks: T.
         common: Width of the inputs at the first level, else 0.
         own: Width of the level below, else 0.
         hidden: Width of an expert.
-        own_experts: Of each task; they come first, task by task.
-        shared_experts: They follow.
-        last: No level follows, so nothing reads `out_0`.
+        own_experts: Number of experts per task; they come first, task by task.
+        shared_experts: Number of shared experts; they follow.
+        last: Whether no level follows, so that nothing reads `out_0`.
     """
 
     group: Tensor
@@ -74,7 +76,11 @@ class Extraction(nn.Module):
         self.shared_gate = None if last else Gates(1, experts, common or own)
 
     def forward(self, common: Tensor | None, below: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, common), or `out` of the level below (T + 1, B, own) -> `out` (T + 1 or T, B, hidden) and weights (B, T + 1 or T, S)."""
+        """(B, common), or `out` of the level below (T + 1, B, own) -> `out` (T + 1, B, hidden) and weights
+        (B, T + 1, S).
+
+        The last level gives T in place of T + 1.
+        """
         if below is None:
             experts, weights = self.experts(common), self.gates(common)
         else:
@@ -85,11 +91,11 @@ class Extraction(nn.Module):
         return mix(weights, experts), weights
 
 
-class PLE(RankingModel):
-    """Levels of extraction, then a tower a task.
+class PLE(FlatModel):
+    """Levels of extraction, then one tower per task.
 
-    A task's experts are read by its own gate alone at the last level. A level has T + 1 experts by default, MMoE has T; each has MMoE's
-    widths. A regression is a tower like the others.
+    At the last level only its own gate reads a task's experts. A level has T + 1 experts by default, of
+    MMoE's widths; MMoE has T. A regression has a tower like any other task.
     """
 
     Options = PLEOptions
@@ -97,7 +103,6 @@ class PLE(RankingModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: PLEOptions):
         super().__init__(spec, inputs, options)
         tasks, o = len(spec.tasks), options
-        self.inputs = FlatInputs(spec, inputs, o)
         widths = [
             (self.inputs.width, 0, o.hidden[0]),
             *((0, below, hidden) for below, hidden in pairwise(o.hidden)),
@@ -111,13 +116,13 @@ class PLE(RankingModel):
     def logits(self, batch: Batch) -> Tensor:
         return self.towers(None, self._extract(batch)[0])
 
-    def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """`gates`: the mean weight of each expert of the last level for each task, (T, S), those of tasks first."""
-        with torch.no_grad():
-            return {"gates": self._extract(batch)[1].mean(0)}
+    def expert_weights(self, batch: Batch) -> Tensor:
+        """Return the weights of the last level, those of the tasks' own experts first."""
+        return self._extract(batch)[1]
 
     def _extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of the last level: what each tower reads, (T, B, W), and the weights of its gates, (B, T, S)."""
+        """Return what each tower reads of the last level, (T, B, W), and the weights of its gates, (B, T,
+        S)."""
         out, weights = self.levels[0](self.inputs(batch), None)
         for level in self.levels[1:]:
             out, weights = level(None, out)

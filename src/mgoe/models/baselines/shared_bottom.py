@@ -1,4 +1,4 @@
-"""Shared-Bottom (Caruana, 1997): one MLP for all tasks, and a tower a task."""
+"""Shared-Bottom (Caruana, 1997): one MLP for all tasks, and one tower per task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs, FlatModel
+from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions
 from mgoe.models.layers.inputs import Knots
 from mgoe.models.layers.stacked import StackedMLP, Widths
 from mgoe.models.layers.towers import Towers
@@ -17,20 +17,20 @@ class SharedBottomOptions(BaselineOptions):
     """Switches of Shared-Bottom."""
 
     hidden: Widths | None = None
-    """Layers of the bottom. (128 T, 64) where not given: as many parameters as MMoE's T experts of (128, 64)."""
+    """Layers of the bottom; by default (128 T, 64), as many parameters as MMoE's T experts of (128, 64)."""
     knots: Knots = ()
-    """Where numbers bend, as in MGOE: tells what its experts add from what bent numbers add."""
+    """Knots of piecewise-linear features, as in MGOE. They separate the effect of its experts from that of
+    its knots."""
 
 
-class SharedBottom(FlatModel):
+class SharedBottom(AdditiveModel):
     """A bottom that all towers read."""
 
     Options = SharedBottomOptions
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SharedBottomOptions):
-        super().__init__(spec, inputs, options)
+        super().__init__(spec, inputs, options, options.knots)
         tasks = len(spec.tasks)
-        self.inputs = FlatInputs(spec, inputs, options, options.knots)
         self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
         self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
 

@@ -1,4 +1,4 @@
-"""Single-task: a network a task over shared embeddings (the first baseline of every multi-task paper)."""
+"""Single-task: one network per task over shared embeddings (the first baseline of every multi-task paper)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
+from mgoe.models.baselines.flat import BaselineOptions, FlatModel
 from mgoe.models.layers.stacked import Widths
 from mgoe.models.layers.towers import Towers, Transfer
 from mgoe.models.spec import Batch, FeatureSpec
@@ -18,27 +17,26 @@ class SingleTaskOptions(BaselineOptions):
     """Switches of single-task networks."""
 
     hidden: Widths = (128, 64)
-    """Layers of a task's bottom, which those of its tower follow."""
+    """Layers of a task's bottom; those of its tower follow."""
 
 
-class SingleTask(RankingModel):
-    """`y_t = tower_t(bottom_t(x))`: no layer is shared, the vector x of the inputs is.
+class SingleTask(FlatModel):
+    """`y_t = tower_t(bottom_t(x))`: tasks share the input vector x, and no layer.
 
-    What makes up x serves all tasks: embeddings of nodes, categories and macro nodes, and the summaries of the recents. So do the public
-    comparisons of multi-task models have it, and so the budget of embeddings is everyone's. A bottom has the layers of an expert of MMoE,
-    a tower those of every other tower. A regression is a tower like the others.
+    All tasks share what makes up x: embeddings of nodes, categories and macro nodes, and summaries of the
+    recents. Public comparisons of multi-task models do the same, and it gives every model the same budget of
+    embeddings. A bottom has the layers of an expert of MMoE, and a tower those of any tower. A regression has
+    a tower like any other task.
     """
 
     Options = SingleTaskOptions
     transfer: ClassVar[Transfer] = "none"
-    """What a tower hears of the one before."""
+    """How a tower uses the one before."""
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SingleTaskOptions):
         super().__init__(spec, inputs, options)
-        self.inputs = FlatInputs(spec, inputs, options)
-        self.towers = Towers(
-            len(spec.tasks), self.inputs.width, 0, (*options.hidden, *options.tower_hidden), self.transfer
-        )
+        layers = (*options.hidden, *options.tower_hidden)
+        self.towers = Towers(len(spec.tasks), self.inputs.width, 0, layers, self.transfer)
 
     def logits(self, batch: Batch) -> Tensor:
         return self.towers(self.inputs(batch), None)

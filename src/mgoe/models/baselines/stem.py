@@ -1,4 +1,4 @@
-"""STEM-Net, shared and task-specific embeddings (Su, Pan and others, AAAI 2024, arXiv 2308.13537)."""
+"""STEM-Net, shared and task-specific embeddings (Su, Pan et al., AAAI 2024, arXiv 2308.13537)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions
+from mgoe.models.baselines.flat import BaselineOptions, nothing_to_read
 from mgoe.models.layers.experts import MacroExperts
 from mgoe.models.layers.gates import mix
 from mgoe.models.layers.inputs import DenseInputs
@@ -28,16 +27,17 @@ class STEMOptions(BaselineOptions):
 
 
 class SplitInputs(nn.Module):
-    """What `FlatInputs` reads, in several sets: numbers are common to all, everything embedded is each set's own.
+    """The inputs of `FlatInputs` in several sets: numbers are common to all sets, everything embedded belongs
+    to one set.
 
-    A node's row in the id tables is as wide as everyone's, T D, and is cut into the sets: T D / (T + 1), rounded down, for each. Categories
-    and macro nodes, whose tables are small, have D in every set.
+    A node's row in the id tables is as wide as in other models, T D, and is divided among the sets: T D / (T
+    + 1) each, rounded down. Categories and macro nodes have small tables, so they have width D in every set.
 
     Args:
-        spec: What the batches hold.
+        spec: Describes the batches.
         groups: Input groups to read.
         options: Widths.
-        sets: How many.
+        sets: Number of sets.
     """
 
     def __init__(self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, sets: int):
@@ -50,21 +50,14 @@ class SplitInputs(nn.Module):
         node = max(1, o.width * len(spec.tasks) // sets) if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, sets * node) if self.by_id or recents else None
         self.recents = nn.ModuleList(Recents(spec, node, o.aggregate) for _ in range(sets * recents))
-        self.macro = (
-            MacroExperts(spec, sets, width=o.width, aggregate=o.aggregate, tau=o.tau, mask_empty=o.mask_empty)
-            if "aggregates" in groups
-            else None
-        )
-        self.own = (
-            self.categories * o.width
-            + 2 * node * self.by_id
-            + 2 * o.aggregate * recents
-            + (self.macro.width if self.macro else 0)
-        )
+        self.own = self.categories * o.width + 2 * node * self.by_id + 2 * o.aggregate * recents
+        self.macro = None
+        if "aggregates" in groups:
+            switches = {"width": o.width, "aggregate": o.aggregate, "tau": o.tau, "mask_empty": o.mask_empty}
+            self.macro = MacroExperts(spec, sets, **switches)
+            self.own += self.macro.width
         if not self.common + self.own:
-            raise ConfigError(
-                "inputs", f"leave the model nothing to read, found {sorted(groups)}; add `counts` or `ids`"
-            )
+            raise nothing_to_read(groups)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> (B, common) and (sets, B, own)."""
@@ -89,7 +82,8 @@ class SplitInputs(nn.Module):
 
 
 class STEM(RankingModel):
-    """An expert on each task's own embeddings and one on shared ones; all are read forward, only two are moved back.
+    """One expert on each task's own embeddings and one on shared ones. A tower reads all of them; two receive
+    its gradient.
 
     ```text
     E_t = expert_t(x_t), t = 1 .. T        E_0 = expert_0(x_0)             x_t: inputs by the embeddings of set t
@@ -97,12 +91,13 @@ class STEM(RankingModel):
     h_t = g_t0 E_0 + g_tt E_t + sum_(s not t) g_ts stop(E_s)               stop: no gradient passes
     ```
 
-    So the embeddings of a task learn from that task alone, and the shared ones from all. Numbers are read as they are, by every expert and
-    gate; the paper embeds them. Experts have the layers of those of MMoE. A regression is a tower like the others.
+    So the embeddings of a task learn from that task alone, and the shared ones from all tasks. Every expert
+    and gate reads numbers directly; the paper embeds them. Experts have the layers of an MMoE expert. A
+    regression has a tower like any other task.
     """
 
     Options = STEMOptions
-    moved: Tensor
+    trained: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: STEMOptions):
         super().__init__(spec, inputs, options)
@@ -112,19 +107,18 @@ class STEM(RankingModel):
         self.experts = StackedMLP(tasks + 1, common, own, options.hidden)
         self.gates = StackedMLP(tasks, common, own, (tasks + 1,))  # its first layer alone
         self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
-        moved = torch.cat([torch.eye(tasks), torch.ones(tasks, 1)], 1)
-        self.register_buffer("moved", moved, persistent=False)
+        trained = torch.cat([torch.eye(tasks), torch.ones(tasks, 1)], 1)
+        self.register_buffer("trained", trained, persistent=False)
 
     def logits(self, batch: Batch) -> Tensor:
         common, own = self.inputs(batch)
         experts, weights = self.experts(common, own), self._weights(common, own)
-        still = mix(weights * (1 - self.moved), experts.detach())
-        return self.towers(None, mix(weights * self.moved, experts) + still)
+        fixed = mix(weights * (1 - self.trained), experts.detach())
+        return self.towers(None, mix(weights * self.trained, experts) + fixed)
 
-    def watch(self, batch: Batch) -> dict[str, Tensor]:
-        """`gates`: the mean weight of each expert for each task, (T, T + 1), the shared one last."""
-        with torch.no_grad():
-            return {"gates": self._weights(*self.inputs(batch)).mean(0)}
+    def expert_weights(self, batch: Batch) -> Tensor:
+        """Return the weights of all experts, (B, T, T + 1), the shared one last."""
+        return self._weights(*self.inputs(batch))
 
     def _weights(self, common: Tensor, own: Tensor) -> Tensor:
         """(B, T, T + 1)."""

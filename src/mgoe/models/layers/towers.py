@@ -1,4 +1,5 @@
-"""Prediction towers, one per task from weakest to strongest, each receiving information from the one before."""
+"""Prediction towers, one per task from weakest to strongest, each receiving information from the one
+before."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ Transfer = Literal["none", "concat", "aitm"]
 class Towers(nn.Module):
     """T MLPs and their logits, or M times T.
 
-    Tower t receives `p = ReLU(W h)`, with h the last hidden layer of tower t-1. `concat` reads p beside the inputs; `aitm`
-    weighs p and the tower's own last hidden layer by AITM's attention (arXiv 2105.08489):
+    Tower t receives `p = ReLU(W h)`, with h the last hidden layer of tower t-1. `concat` reads p beside the
+    inputs; `aitm` weighs p and the tower's own last hidden layer by AITM's attention (arXiv 2105.08489):
     `sum_v softmax_v(<K v, Q v>/sqrt(d)) V v` for v in (p, own).
 
     Args:
@@ -53,7 +54,8 @@ class Towers(nn.Module):
         return self.rest(self.mlp.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """Return logits (B, M T) from the first layers before their ReLU, (M T, B, hidden[0]), which may be overwritten."""
+        """Return logits (B, M T) from the first layers before their ReLU, (M T, B, hidden[0]), which may be
+        overwritten."""
         if self.transfer == "concat":
             h = self._concatenate(first)
         elif self.transfer == "aitm":
@@ -97,7 +99,8 @@ class Towers(nn.Module):
 
 
 class MacroTaskTable(nn.Module):
-    """Embed the two table entries of each task: the macro nodes that the user and the item prefer under it."""
+    """Embed the two table entries of each task: the macro nodes that the user and the item prefer under
+    it."""
 
     first_item: Tensor
     first_user: Tensor

@@ -1,14 +1,15 @@
 """Serve the paper's form fast: its experts are linear, so they fold into the towers (ours).
 
-In that form an expert's output is its input `z_s`, and tower t begins with `W_t sum_s g_ts z_s + c_t`. Gates add up to 1, so
-this equals `sum_s g_ts (W_t z_s + c_t)`. The bracket is a sum of a user term and an item term, both computed ahead of a request.
-What remains per candidate is the gates' softmax, a sum of S rows per tower, and the towers' deeper layers.
+In that form an expert's output is its input `z_s`, and tower t begins with `W_t sum_s g_ts z_s + c_t`. Gates
+add up to 1, so this equals `sum_s g_ts (W_t z_s + c_t)`. The bracket is a sum of a user term and an item
+term, both computed ahead of a request. What remains per candidate is the gates' softmax, a sum of S rows per
+tower, and the towers' deeper layers.
 
-AITM's transfer from tower to tower needs a third of its products. With `p` what a tower receives, `o` its own last hidden
-layer, and their weights w and 1 - w: the values' product is linear, so `w V p + (1 - w) V o = V z` with `z = o + w (p - o)`,
-and V moves into what reads it, the logit and the next tower. Only the difference of the two scores counts, and each score is
-quadratic, `x (K Q' x) + x m`. So the difference is `<p - o, M (p + o) + m>` with M the symmetric part of `K Q'`: one product
-instead of four.
+AITM's transfer from tower to tower needs a third of its products. With `p` what a tower receives, `o` its own
+last hidden layer, and their weights w and 1 - w: the values' product is linear, so `w V p + (1 - w) V o = V
+z` with `z = o + w (p - o)`, and V moves into what reads it, the logit and the next tower. Only the difference
+of the two scores counts, and each score is quadratic, `x (K Q' x) + x m`. So the difference is `<p - o, M (p
++ o) + m>` with M the symmetric part of `K Q'`: one product instead of four.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class FoldedAITM(nn.Module):
         return torch.cat(logits, 1)
 
     def _own(self, t: int, h: Tensor) -> Tensor:
-        """Return the last hidden layer of one tower, one product at a time: runtimes fuse bias and ReLU into it."""
+        """Return the last hidden layer of one tower, one product at a time: runtimes fuse bias and ReLU into
+        it."""
         h = h.relu()
         for layer in self.mlp.deeper:
             assert isinstance(layer, StackedLinear)
@@ -101,7 +103,8 @@ class Folded(nn.Module):
         self.towers = model.towers if model.towers.attention is None else FoldedAITM(model.towers)
 
     def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
-        """Return the first layers of the towers for each expert, (B, S * T * W), and the scores of the gates, (B, G)."""
+        """Return the first layers of the towers for each expert, (B, S * T * W), and the scores of the gates,
+        (B, G)."""
         model, layer = self.model, self.model.towers.mlp
         _, experts, *scores = model.first(batch, x)
         if model.gates.score is not None and not scores:
@@ -135,13 +138,17 @@ class Folded(nn.Module):
 
 
 class FoldedHalves(AdditiveHalves):
-    """The decomposition of a `Folded` model. If the pair has no inputs of its own, rows can be mixed as they are read."""
+    """The decomposition of a `Folded` model.
+
+    If the pair has no inputs of its own, rows can be mixed as they are read.
+    """
 
     model: Folded
 
     @property
     def mixed(self) -> tuple[int, int, int] | None:
-        """Return experts S, towers T and gates (T, 1 or 0) of a row `[begun (S, T, W), scores (gates, S)]`; None if `join` reads more."""
+        """Return experts S, towers T and gates (T, 1 or 0) of a row `[begun (S, T, W), scores (gates, S)]`;
+        None if `join` reads more."""
         if self.keys:
             return None
         gates, towers = self.model.model.gates, self.model.model.towers.mlp.copies

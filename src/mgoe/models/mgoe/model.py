@@ -1,4 +1,5 @@
-"""MGOE, the Macro Graph of Experts (arXiv 2506.10520), with every choice that the paper leaves open as a switch."""
+"""MGOE, the Macro Graph of Experts (arXiv 2506.10520), with every choice that the paper leaves open as a
+switch."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ class MGOE(RankingModel):
     y_t   = tower_t([b_t, recents, table_t, x], p_t)  p_t: from tower t-1; x in form `paper` alone
     ```
 
-    With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts, where they are needed: in form
-    `paper`, or as targets of attention. An MLP reads those features anyway.
+    With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts, where they are
+    needed: in form `paper`, or as targets of attention. An MLP reads those features anyway.
     """
 
     Options = MGOEOptions
@@ -135,9 +136,9 @@ class MGOE(RankingModel):
     def first(self, batch: Batch, x: Tensor, rows: NodeRows | None = None) -> list[Tensor]:
         """Return what all later layers read, each (..., B, W).
 
-        These are the experts before their first activation and the factors of products (in form `paper` the inputs `x` (B, X)
-        and the experts themselves), then the scores of gates that do not read experts. With attention `none` they are affine in
-        `x`, and the sum of a term of the user and a term of the item.
+        These are the experts before their first activation and the factors of products (in form `paper` the
+        inputs `x` (B, X) and the experts themselves), then the scores of gates that do not read experts. With
+        attention `none` they are affine in `x`, and the sum of a term of the user and a term of the item.
         """
         rows = self._rows(batch) if rows is None else rows
         user, item = self._nodes(x, rows)
@@ -159,7 +160,8 @@ class MGOE(RankingModel):
         return self._mean(self._towers(first, batch))
 
     def halves(self, owners: Owners) -> Halves:
-        """Additive with attention `none`; where the candidate is the target of the user's edges, nothing can be computed ahead."""
+        """Additive with attention `none`; where the candidate is the target of the user's edges, nothing can
+        be computed ahead."""
         if self.target:
             return super().halves(owners)
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
@@ -221,7 +223,8 @@ class MGOE(RankingModel):
         return experts, self.gates(query)
 
     def _with_products(self, first: list[Tensor]) -> Tensor:
-        """Return the experts before their first activation, (M S, B, W), with what they read of the products."""
+        """Return the experts before their first activation, (M S, B, W), with what they read of the
+        products."""
         if self.products is None or self.read_products is None:
             return first[0]
         read = for_products(self.products(first[1])) @ self.read_products

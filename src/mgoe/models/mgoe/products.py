@@ -12,8 +12,8 @@ from mgoe.models.layers.stacked import uniform
 class Products(nn.Module):
     """`LayerNorm((x_u A) * (x_i B))`, a bilinear form of low rank over side features and macro edges (ours).
 
-    An MLP over both sides has to build each product from many units. As factors depend on one side each, a service computes the user's
-    once a request and the item's once a refresh.
+    An MLP over both sides has to build each product from many units. As factors depend on one side each, a
+    service computes the user's once a request and the item's once a refresh.
 
     Args:
         inputs: The dense inputs; where they hold nothing of one side, there is no product and `width` is 0.
