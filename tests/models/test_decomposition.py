@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
 from mgoe.features import GROUPS
-from mgoe.models import AdditiveHalves, Batch, FeatureSpec, Halves, RankingModel, make_model, owner_of
+from mgoe.models import (
+    AdditiveDecomposition,
+    Batch,
+    Decomposition,
+    FeatureSpec,
+    RankingModel,
+    make_model,
+    owner_of,
+)
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS, every_model
@@ -40,27 +48,31 @@ def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
     return out
 
 
-def late(batch: Batch, halves: Halves) -> Batch:
+def late(batch: Batch, decomposition: Decomposition) -> Batch:
     """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no others."""
     out = {
-        key: batch[key][:1] if owner_of(key) == "user" else batch[key] for key in halves.keys & batch.keys()
+        key: batch[key][:1] if owner_of(key) == "user" else batch[key]
+        for key in decomposition.keys & batch.keys()
     }
-    for key in OWNERS.keys() & out.keys() if not halves.whole else ():
+    for key in OWNERS.keys() & out.keys() if not decomposition.whole else ():
         out[key] = out[key][:, [side == "pair" for side in OWNERS[key]]]
     return out
 
 
-def check_halves(model, batch: Batch) -> None:
-    halves = model.halves(OWNERS)
+def check_decomposition(model, batch: Batch) -> None:
+    decomposition = model.decompose(OWNERS)
     with torch.no_grad():
         user, item = (
-            halves.user(part(batch, "user", halves.user_keys)),
-            halves.item(part(batch, "item", halves.item_keys)),
+            decomposition.user(part(batch, "user", decomposition.user_keys)),
+            decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
-        assert user.shape == (1, halves.width)
-        assert item.shape == (len(batch["item"]), halves.width)
+        assert user.shape == (1, decomposition.width)
+        assert item.shape == (len(batch["item"]), decomposition.width)
         torch.testing.assert_close(
-            halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5
+            decomposition.join(user, item, late(batch, decomposition)),
+            model.logits(batch),
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 
@@ -69,7 +81,7 @@ def check_halves(model, batch: Batch) -> None:
 @given(rows=st.integers(1, 9), seed=st.integers(0, 99), tasks=st.integers(1, 4))
 def test_the_parts_together_are_the_whole(model, rows, seed, tasks):
     spec = make_spec(tasks)
-    check_halves(make_model(model, spec, seed), of_one_user(spec, rows, seed))
+    check_decomposition(make_model(model, spec, seed), of_one_user(spec, rows, seed))
 
 
 def test_any_options_of_mgoe_can_be_taken_apart():
@@ -107,29 +119,35 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             inputs=tuple(group for group in tuple(GROUPS) if group in inputs),
             options=options,
         )
-        check_halves(make_model(settings, spec, seed), of_one_user(spec, 5, seed))
+        check_decomposition(make_model(settings, spec, seed), of_one_user(spec, 5, seed))
 
     check()
 
 
 @pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "mmoe+graph", "shared-bottom"])
 def test_presets_compute_users_and_items_ahead(name):
-    halves = make_model(MODELS.get(name, name), make_spec(), 0).halves(OWNERS)
-    assert isinstance(halves, AdditiveHalves)
-    assert not halves.keys & {"u1", "u2", "i1", "i2", "counts"}
-    assert halves.width > 0
+    decomposition = make_model(MODELS.get(name, name), make_spec(), 0).decompose(OWNERS)
+    assert isinstance(decomposition, AdditiveDecomposition)
+    assert not decomposition.keys & {"u1", "u2", "i1", "i2", "counts"}
+    assert decomposition.width > 0
 
 
 def test_a_context_a_candidate_gives_the_user_a_row_each():
     spec = make_spec()
     model, batch = make_model("mgoe", spec, 0), of_one_user(spec, 6, 0)
     batch["context.hour"] = random_batch(spec, 6, 1)["context.hour"]
-    halves = model.halves(OWNERS)
-    known = part(batch, "user", halves.user_keys) | {"context.hour": batch["context.hour"]}
+    decomposition = model.decompose(OWNERS)
+    known = part(batch, "user", decomposition.user_keys) | {"context.hour": batch["context.hour"]}
     with torch.no_grad():
-        user, item = halves.user(known), halves.item(part(batch, "item", halves.item_keys))
+        user, item = (
+            decomposition.user(known),
+            decomposition.item(part(batch, "item", decomposition.item_keys)),
+        )
         torch.testing.assert_close(
-            halves.join(user, item, late(batch, halves)), model.logits(batch), atol=1e-5, rtol=1e-5
+            decomposition.join(user, item, late(batch, decomposition)),
+            model.logits(batch),
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 

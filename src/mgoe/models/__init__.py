@@ -19,9 +19,17 @@ from mgoe.models.baselines.ple import PLE, PLEOptions
 from mgoe.models.baselines.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.baselines.single_task import SingleTask, SingleTaskOptions
 from mgoe.models.baselines.stem import STEM, STEMOptions
-from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners, expanded, neutral, owner_of
+from mgoe.models.decomposition import (
+    AdditiveDecomposition,
+    Decomposition,
+    Owner,
+    Owners,
+    expanded,
+    neutral,
+    owner_of,
+)
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
-from mgoe.models.mgoe.folded import FoldedHalves
+from mgoe.models.mgoe.folded import FoldedDecomposition
 from mgoe.models.mgoe.model import MGOE
 from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
@@ -38,17 +46,17 @@ __all__ = [
     "PRESETS",
     "STEM",
     "AITMOptions",
-    "AdditiveHalves",
+    "AdditiveDecomposition",
     "BaselineOptions",
     "Batch",
     "BoostedTrees",
     "BoostedTreesOptions",
     "CategoricalSpec",
+    "Decomposition",
     "FeatureSpec",
     "FlatInputs",
-    "FoldedHalves",
+    "FoldedDecomposition",
     "FunnelOptions",
-    "Halves",
     "HoME",
     "HoMEOptions",
     "MGOEOptions",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import Settings
-from mgoe.models.decomposition import Halves, Owners
+from mgoe.models.decomposition import Decomposition, Owners
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -139,14 +139,14 @@ class RankingModel(nn.Module, ABC):
         weights = self.expert_weights(batch)
         return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
-    def halves(self, owners: Owners) -> Halves:
+    def decompose(self, owners: Owners) -> Decomposition:
         """How it is served, parts of it computed ahead of a request; by default none (see
-        `halves.AdditiveHalves`).
+        `decomposition.AdditiveDecomposition`).
 
         Args:
             owners: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
         """
-        return Halves(self, batch_keys(self.spec, self.needs))
+        return Decomposition(self, batch_keys(self.spec, self.needs))
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         """What carried each prediction; nothing by default.

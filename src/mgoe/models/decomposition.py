@@ -62,7 +62,7 @@ def neutral(spec: FeatureSpec) -> Batch:
     return batch
 
 
-class Halves(nn.Module):
+class Decomposition(nn.Module):
     """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads what is the user's and `item`
     what is the item's. This one computes nothing ahead, and so fits every model.
 
@@ -117,7 +117,7 @@ class Additive(Protocol):
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor: ...
 
 
-class AdditiveHalves(Halves):
+class AdditiveDecomposition(Decomposition):
     """`first(u, i, p) = first(u, 0, 0) + (first(0, i, 0) - first(0, 0, 0)) + x_p W_p`, with 0 for what says nothing.
 
     Args:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
-from mgoe.models import FoldedHalves, make_model
+from mgoe.models import FoldedDecomposition, make_model
 from mgoe.serving.scoring.item_rows import ItemRows, allocate
 from tests.effort import up_to
 from tests.models.batches import make_spec
@@ -47,19 +47,19 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
 def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, seed):
     spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
     model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
-    halves, batch = model.halves(OWNERS), of_one_user(spec, rows, seed)
-    assert isinstance(halves, FoldedHalves)
-    assert halves.mixed is not None
+    decomposition, batch = model.decompose(OWNERS), of_one_user(spec, rows, seed)
+    assert isinstance(decomposition, FoldedDecomposition)
+    assert decomposition.mixed is not None
     with torch.inference_mode():
         user, items = (
-            halves.user(part(batch, "user", halves.user_keys)),
-            halves.item(part(batch, "item", halves.item_keys)),
+            decomposition.user(part(batch, "user", decomposition.user_keys)),
+            decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
         kept = rows_of(items, dtype)
         order = np.random.default_rng(seed).permutation(rows)
         taken = kept.take(order)
-        expected = halves.join(user, taken, {})
-        found = halves.towers(kept.mix(order, user, *halves.mixed))
+        expected = decomposition.join(user, taken, {})
+        found = decomposition.towers(kept.mix(order, user, *decomposition.mixed))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

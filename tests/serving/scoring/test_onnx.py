@@ -15,7 +15,7 @@ import torch
 
 import mgoe
 from mgoe.errors import StoreError
-from mgoe.models import CategoricalSpec, Halves, make_model, neutral
+from mgoe.models import CategoricalSpec, Decomposition, make_model, neutral
 from mgoe.models.spec import batch_keys
 from mgoe.serving.scoring import onnx_cache, onnx_sessions
 from mgoe.serving.scoring.onnx_export import export_whole
@@ -46,17 +46,19 @@ def test_whole_models(tmp_path: Path, name: str):
 def test_models_taken_apart(name: str):
     spec = make_spec(2)
     model = make_model(MODELS[name], spec, 0).eval()
-    halves = model.halves(OWNERS).eval()
+    decomposition = model.decompose(OWNERS).eval()
     sample = of_one_user(spec, 3, 0)
-    sessions = Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32")
+    sessions = Sessions(
+        decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
+    )
     for rows, seed in ((1, 1), (4, 2), (50, 3)):
         batch = of_one_user(spec, rows, seed)
         with torch.no_grad():
             user, items = (
-                part(batch, "user", halves.user_keys),
-                halves.item(part(batch, "item", halves.item_keys)),
+                part(batch, "user", decomposition.user_keys),
+                decomposition.item(part(batch, "item", decomposition.item_keys)),
             )
-            found = sessions.join(sessions.user(user), items, late(batch, halves))
+            found = sessions.join(sessions.user(user), items, late(batch, decomposition))
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
@@ -64,24 +66,34 @@ def test_models_taken_apart(name: str):
 def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
     spec = make_spec(2, context=(CategoricalSpec("tags", 5, multi=True),))
     model = make_model(MODELS["mmoe"], spec, 0).eval()
-    halves = (Halves(model, batch_keys(spec, model.needs)) if whole else model.halves(OWNERS)).eval()
+    decomposition = (
+        Decomposition(model, batch_keys(spec, model.needs)) if whole else model.decompose(OWNERS)
+    ).eval()
     sample = of_one_user(spec, 3, 0)
-    sessions = Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32")
+    sessions = Sessions(
+        decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
+    )
     batch = of_one_user(spec, 4, 1)
     batch["context.tags"] = torch.tensor([[1, 2, 3, 4, 4, 0, -1]]).repeat(4, 1)
     with torch.no_grad():
         user, items = (
-            part(batch, "user", halves.user_keys),
-            halves.item(part(batch, "item", halves.item_keys)),
+            part(batch, "user", decomposition.user_keys),
+            decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
-        found = sessions.join(sessions.user(user), items, late(batch, halves))
+        found = sessions.join(sessions.user(user), items, late(batch, decomposition))
         torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
 def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
-    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    given = (
+        decomposition,
+        part(sample, "user", decomposition.user_keys),
+        late(sample, decomposition),
+        "float32",
+        tmp_path,
+    )
     first = Sessions(*given, weights="one")
     Sessions(*given, weights="another")
     assert len(list((tmp_path / "onnx").iterdir())) == 2
@@ -92,9 +104,15 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "keep"), [("rest.onnx", 100), ("rest.onnx.data", 8), ("user.onnx", 0)])
 def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, keep: int):
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
-    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    given = (
+        decomposition,
+        part(sample, "user", decomposition.user_keys),
+        late(sample, decomposition),
+        "float32",
+        tmp_path,
+    )
     first = Sessions(*given)
     (place,) = (tmp_path / "onnx").iterdir()
     whole = (place / name).read_bytes()
@@ -117,11 +135,17 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
 
 
 def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
-    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    given = (
+        decomposition,
+        part(sample, "user", decomposition.user_keys),
+        late(sample, decomposition),
+        "float32",
+        tmp_path,
+    )
     Sessions(*given)
-    code = inspect.getfile(type(halves.model))
+    code = inspect.getfile(type(decomposition.model))
     (tmp_path / "changed.py").write_text(Path(code).read_text() + "\n")
     of = inspect.getfile
     monkeypatch.setattr(
@@ -132,19 +156,31 @@ def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):
-        Sessions(halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path)
+        Sessions(
+            decomposition,
+            part(sample, "user", decomposition.user_keys),
+            late(sample, decomposition),
+            "float32",
+            tmp_path,
+        )
 
 
 def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of this start stay however old they are, as do those of others that were used since."""
-    halves = make_model("mgoe", make_spec(2), 0).eval().halves(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
     sample = of_one_user(make_spec(2), 3, 0)
 
-    given = halves, part(sample, "user", halves.user_keys), late(sample, halves), "float32", tmp_path
+    given = (
+        decomposition,
+        part(sample, "user", decomposition.user_keys),
+        late(sample, decomposition),
+        "float32",
+        tmp_path,
+    )
     Sessions(*given)
     (served,) = (tmp_path / "onnx").iterdir()
     used, left = (tmp_path / "onnx" / name for name in ("used", "left"))

@@ -343,9 +343,9 @@ def test_a_large_table_is_nowhere_whole_and_learns_the_same(tmp_path):
         together(size, LARGE, str(tmp_path / str(size)), str(ROWS))
     for size in (1, 2):
         (tmp_path / str(size) / "model.safetensors").unlink()  # large in the long form
-    one, halves = found_by(tmp_path / "1", 0), [found_by(tmp_path / "2", rank) for rank in range(2)]
+    one, each = found_by(tmp_path / "1", 0), [found_by(tmp_path / "2", rank) for rank in range(2)]
     assert one["rows"] == ROWS
-    for half in halves:
+    for half in each:
         assert half["rows"] == ROWS / 2
         np.testing.assert_allclose(half["found"], one["found"], atol=1e-5)
         if SOAK:

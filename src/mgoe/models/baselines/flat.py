@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
-from mgoe.models.decomposition import AdditiveHalves, Halves, Owner, Owners
+from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, Owner, Owners
 from mgoe.models.layers.experts import MacroExperts
 from mgoe.models.layers.inputs import DenseInputs, Knots
 from mgoe.models.layers.nodes import Nodes
@@ -143,10 +143,10 @@ class AdditiveModel(FlatModel):
     def logits(self, batch: Batch) -> Tensor:
         return self.rest(self.first(batch, self.inputs(batch)), batch)
 
-    def halves(self, owners: Owners) -> Halves:
+    def decompose(self, owners: Owners) -> Decomposition:
         nodes = self.inputs.nodes
         late = nodes.reads if nodes is not None and self.inputs.recents is not None else set()
-        return AdditiveHalves(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
+        return AdditiveDecomposition(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         out, gates = self.inputs.weights(batch), self.expert_weights(batch)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.decomposition import AdditiveHalves
+from mgoe.models.decomposition import AdditiveDecomposition
 from mgoe.models.layers.stacked import StackedLinear
 from mgoe.models.layers.towers import Towers
 from mgoe.models.spec import Batch
@@ -137,7 +137,7 @@ class Folded(nn.Module):
         return self.towers.rest(h.transpose(0, 1))
 
 
-class FoldedHalves(AdditiveHalves):
+class FoldedDecomposition(AdditiveDecomposition):
     """The decomposition of a `Folded` model.
 
     If the pair has no inputs of its own, rows can be mixed as they are read.

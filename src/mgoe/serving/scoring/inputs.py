@@ -55,7 +55,7 @@ class ScoringInputs:
     def of_candidates(self, user: int, items: NDArray[np.int64], context: Context, known: Batch) -> Batch:
         """Read what `join` reads of every candidate; `known` is `of_user`, whose keys keep their one row."""
         plan = self._plan
-        if plan.halves.whole:
+        if plan.decomposition.whole:
             return self.of_pairs(np.full(len(items), user), items, context)
         batch = {
             key: torch.from_numpy(values) for key, values in self._pairs(user, items, plan.pair_keys).items()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
-from mgoe.models import Batch, FoldedHalves, Halves
+from mgoe.models import Batch, Decomposition, FoldedDecomposition
 from mgoe.serving.scoring.onnx_cache import find_graphs, keep_graphs, new_graphs
 from mgoe.serving.scoring.onnx_export import export, package, quantise
 from mgoe.serving.scoring.runtime import Precision
@@ -50,7 +50,7 @@ class Sessions:
     """`user`, `join` and `towers` of a model's decomposition, run by ONNX Runtime.
 
     Args:
-        halves: The decomposition.
+        decomposition: The decomposition.
         user: A sample of what `user` reads, one row.
         candidates: A sample of what `join` reads beside the rows of the user and of the items: one row of a user's
             key, several of any other.
@@ -61,14 +61,17 @@ class Sessions:
 
     def __init__(
         self,
-        halves: Halves,
+        decomposition: Decomposition,
         user: Batch,
         candidates: Batch,
         precision: Precision,
         cache: Path | None = None,
         weights: str = "",
     ):
-        self._halves, self._rest_name = halves, "int8.onnx" if precision == "int8" else "rest.onnx"
+        self._decomposition, self._rest_name = (
+            decomposition,
+            "int8.onnx" if precision == "int8" else "rest.onnx",
+        )
         self._widths = {
             key: value.shape[1:]
             for key, value in (user | candidates).items()
@@ -87,16 +90,16 @@ class Sessions:
 
     def user(self, batch: Batch) -> Tensor:
         """What the user adds to the first layers. Shape (1, F)."""
-        return self._user(batch) if self._user and self._fits(batch) else self._halves.user(batch)
+        return self._user(batch) if self._user and self._fits(batch) else self._decomposition.user(batch)
 
     def join(self, user: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """Logits. Shape (B, T)."""
         if not self._fits(batch):
-            return self._halves.join(user, items, batch)
+            return self._decomposition.join(user, items, batch)
         return self._rest(batch | {USER_ROW: user, ITEM_ROWS: items})
 
     def towers(self, h: Tensor) -> Tensor:
-        """Logits from mixed first layers, see `FoldedHalves`. Shape (B, T)."""
+        """Logits from mixed first layers, see `FoldedDecomposition`. Shape (B, T)."""
         return self._rest({MIXED: h})
 
     def _fingerprint(self, user: Batch, candidates: Batch, precision: Precision, weights: str) -> str:
@@ -104,29 +107,42 @@ class Sessions:
         shapes = [
             (name, list(value.shape)) for batch in (user, candidates) for name, value in sorted(batch.items())
         ]
-        files = {inspect.getfile(type(part)) for part in self._halves.modules()}  # the user's own models, too
+        files = {
+            inspect.getfile(type(part)) for part in self._decomposition.modules()
+        }  # the user's own models, too
         code = sorted(sha256(Path(file)) for file in files)
         versions = [__version__, torch.__version__, package("onnxruntime").__version__]
         made_of = json.dumps([weights, precision, shapes, code, versions])
         return hashlib.sha256(made_of.encode()).hexdigest()[:24]
 
     def _write(self, folder: Path, user: Batch, candidates: Batch) -> None:
-        halves, rest = self._halves, folder / "rest.onnx"
-        if halves.width:
-            export(folder / "user.onnx", halves, halves.user, user, {})
-        if isinstance(halves, FoldedHalves) and halves.mixed is not None:
-            experts, tasks, gates = halves.mixed
-            mixed = {MIXED: torch.zeros(tasks, 2, (halves.width - experts * gates) // (experts * tasks))}
-            export(rest, halves, lambda batch: halves.towers(batch[MIXED]), mixed, {MIXED: {1: "rows"}})
+        decomposition, rest = self._decomposition, folder / "rest.onnx"
+        if decomposition.width:
+            export(folder / "user.onnx", decomposition, decomposition.user, user, {})
+        if isinstance(decomposition, FoldedDecomposition) and decomposition.mixed is not None:
+            experts, tasks, gates = decomposition.mixed
+            mixed = {
+                MIXED: torch.zeros(tasks, 2, (decomposition.width - experts * gates) // (experts * tasks))
+            }
+            export(
+                rest,
+                decomposition,
+                lambda batch: decomposition.towers(batch[MIXED]),
+                mixed,
+                {MIXED: {1: "rows"}},
+            )
         else:
             rows = max((2, *(value.shape[0] for value in candidates.values())))
-            first = {USER_ROW: torch.zeros(1, halves.width), ITEM_ROWS: torch.zeros(rows, halves.width)}
+            first = {
+                USER_ROW: torch.zeros(1, decomposition.width),
+                ITEM_ROWS: torch.zeros(rows, decomposition.width),
+            }
             sample = first | candidates
             free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
             export(
                 rest,
-                halves,
-                lambda batch: halves.join(batch[USER_ROW], batch[ITEM_ROWS], batch),
+                decomposition,
+                lambda batch: decomposition.join(batch[USER_ROW], batch[ITEM_ROWS], batch),
                 sample,
                 free,
             )
@@ -134,7 +150,7 @@ class Sessions:
             quantise(rest, folder / self._rest_name)
 
     def _open(self, folder: Path) -> None:
-        self._user = Session(folder / "user.onnx") if self._halves.width else None
+        self._user = Session(folder / "user.onnx") if self._decomposition.width else None
         self._rest = Session(folder / self._rest_name)
 
     def _fits(self, batch: Batch) -> bool:

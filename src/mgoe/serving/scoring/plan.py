@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgoe.models import FoldedHalves, Halves, Owners, RankingModel, batch_keys, owner_of
+from mgoe.models import Decomposition, FoldedDecomposition, Owners, RankingModel, batch_keys, owner_of
 
 
 @dataclass(frozen=True)
@@ -13,17 +13,17 @@ class ScoringPlan:
 
     Attributes:
         model: The whole model, which explanations and a decomposition that computes nothing ahead read.
-        halves: The model taken apart by what it reads: of the user, of the item, and of both.
-        user_groups: Groups that are gathered once per request: what `halves.user` reads, and `shared_groups`.
+        decomposition: The model taken apart by what it reads: of the user, of the item, and of both.
+        user_groups: Groups that are gathered once per request: what `decomposition.user` reads, and `shared_groups`.
         item_groups: Groups that are gathered once per item, when its row is computed.
         pair_keys: Keys whose pair columns are gathered for every candidate.
-        shared_keys: Other keys that `halves.join` reads, which belong to the user or to the item.
+        shared_keys: Other keys that `decomposition.join` reads, which belong to the user or to the item.
         shared_groups: The groups of `shared_keys`.
-        mixing: Experts, towers and gates of a row where rows are mixed as they are read, see `FoldedHalves`.
+        mixing: Experts, towers and gates of a row where rows are mixed as they are read, see `FoldedDecomposition`.
     """
 
     model: RankingModel
-    halves: Halves
+    decomposition: Decomposition
     user_groups: frozenset[str]
     item_groups: frozenset[str]
     pair_keys: frozenset[str]
@@ -40,23 +40,25 @@ class ScoringPlan:
             owners: The owner of each column, for keys whose columns belong to several.
             pair_keys: Keys whose pair columns can be gathered for every candidate.
         """
-        halves = model.halves(owners).eval()
-        read = frozenset() if halves.whole else halves.keys & pair_keys
-        shared = frozenset() if halves.whole else halves.keys - read
+        decomposition = model.decompose(owners).eval()
+        read = frozenset() if decomposition.whole else decomposition.keys & pair_keys
+        shared = frozenset() if decomposition.whole else decomposition.keys - read
         unread = sorted(key for key in shared if owner_of(key) == "pair")
         assert not unread, f"no column of a pair may be left out, found {unread}"
 
         def groups(keys: frozenset[str]) -> frozenset[str]:
-            own = {group: batch_keys(model.spec, [group])[4:] for group in model.needs}  # without the four indices
+            own = {
+                group: batch_keys(model.spec, [group])[4:] for group in model.needs
+            }  # without the four indices
             return frozenset(group for group in model.needs if not keys.isdisjoint(own[group]))
 
         return cls(
             model=model,
-            halves=halves,
-            user_groups=groups(halves.user_keys | shared),
-            item_groups=groups(halves.item_keys) - {"context"},
+            decomposition=decomposition,
+            user_groups=groups(decomposition.user_keys | shared),
+            item_groups=groups(decomposition.item_keys) - {"context"},
             pair_keys=read,
             shared_keys=shared,
             shared_groups=groups(shared),
-            mixing=halves.mixed if isinstance(halves, FoldedHalves) else None,
+            mixing=decomposition.mixed if isinstance(decomposition, FoldedDecomposition) else None,
         )

@@ -19,7 +19,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from mgoe.bundle import Bundle
-from mgoe.models import Batch, FoldedHalves
+from mgoe.models import Batch, FoldedDecomposition
 from mgoe.serving.scoring.gather import PairGather, owners
 from mgoe.serving.scoring.inputs import Context, ScoringInputs
 from mgoe.serving.scoring.item_rows import ItemRows
@@ -66,8 +66,10 @@ class Scorer:
         self._no_context = bundle.encoders.context_features.encode({}, 1)
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if runtime.precision == "float32" else torch.bfloat16
-        self._rows = ItemRows(self._compute_rows, self.n_items, self._plan.halves.width, dtype)
-        self._steps = self._plan.halves if runtime.engine == "torch" else self._sessions(runtime, cache)
+        self._rows = ItemRows(self._compute_rows, self.n_items, self._plan.decomposition.width, dtype)
+        self._steps = (
+            self._plan.decomposition if runtime.engine == "torch" else self._sessions(runtime, cache)
+        )
 
     @property
     def n_items(self) -> int:
@@ -157,17 +159,21 @@ class Scorer:
         weights = "".join(
             self._bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json")
         )
-        user = {key: known[key] for key in self._plan.halves.user_keys & known.keys()}
-        return Sessions(self._plan.halves, user, candidates, runtime.precision, cache, weights)
+        user = {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
+        return Sessions(self._plan.decomposition, user, candidates, runtime.precision, cache, weights)
 
     def _compute_rows(self, items: NDArray[np.int64]) -> Tensor:
         """What items add to the first layers. Shape (B, F)."""
         batch = self._inputs.of_items(items)
-        return self._plan.halves.item({key: batch[key] for key in self._plan.halves.item_keys & batch.keys()})
+        return self._plan.decomposition.item(
+            {key: batch[key] for key in self._plan.decomposition.item_keys & batch.keys()}
+        )
 
     def _user_row(self, known: Batch) -> Tensor:
         """What the user adds to the first layers. Shape (1, F)."""
-        return self._steps.user({key: known[key] for key in self._plan.halves.user_keys & known.keys()})
+        return self._steps.user(
+            {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
+        )
 
     def _first_layers(self, user: Tensor, items: NDArray[np.int64]) -> Tensor:
         """A copy of the items' rows (B, F), or of what they and the user's mix to (T, B, W)."""
@@ -178,5 +184,5 @@ class Scorer:
         """Logits. Shape (B, T)."""
         if self._plan.mixing is None:
             return self._steps.join(user, first, batch).numpy()
-        assert isinstance(self._steps, FoldedHalves | Sessions)
+        assert isinstance(self._steps, FoldedDecomposition | Sessions)
         return self._steps.towers(first).numpy()
