@@ -69,7 +69,6 @@ import mgoe  # noqa: E402
 from mgoe.cli import main as mgoe_command  # noqa: E402
 
 # --- Adapter: the only section that imports the library's inside
-# --------------------------------------------
 # Lines keep the names of the tree before the redesign, so that old and new files compare. If you rename
 # something, add its name here: nothing below this section changes.
 
@@ -145,7 +144,6 @@ def looked_up(nodes: Any, users: Sequence[Any], items: Sequence[Any]) -> tuple[N
 
 
 # --- Lines
-# --------------------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -198,7 +196,6 @@ def renamed(answer: Any) -> Any:
 
 
 # --- The library from outside: its command, its bundles, its service
-# ----------------------------------------
 
 
 def command(*arguments: Any) -> str:
@@ -281,7 +278,6 @@ class Service:
 
 
 # --- What is recorded of a log
-# ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -569,7 +565,6 @@ def after(
 
 
 # --- The logs
-# -----------------------------------------------------------------------------------------------
 
 TINY = ["--users", "200", "--items", "100", "--exposures", "12000", "--set", "days=30"]
 TINY += ["--set", "user_communities=4", "--set", "item_communities=5"]
@@ -786,7 +781,6 @@ PARTS: dict[str, Callable[[Lines, Path, argparse.Namespace], None]] = {
 }
 
 # --- Comparing
-# ----------------------------------------------------------------------------------------------
 
 
 def compare(old: Path, new: Path) -> int:
