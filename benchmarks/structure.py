@@ -195,7 +195,6 @@ def common(one: list[tuple[int, str]], other: list[tuple[int, str]]) -> int:
 
 
 # --- In a process of its own, which imports the tree
-# ---------------------------------------------------------
 
 
 def in_child(tree: Path, what: str) -> dict[str, int]:
