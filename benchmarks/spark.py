@@ -1,4 +1,4 @@
-"""The engine on Spark beside the embedded one: the same shards, the same command, one after the other, on
+"""The engine on Spark beside the local one: the same shards, the same command, one after the other, on
 two cores of this machine.
 
     python benchmarks/spark.py --events 5e7
@@ -7,7 +7,7 @@ Each is `mgoe graph build` in a process of its own, as in `benchmarks/graph.py`:
 log, one resolution of 100/100; Spark's master is `local[2]`. The two graphs have to be identical in every
 file.
 
-One line per figure, `{name, value, unit, against, ratio}`, N the events; `against` is the embedded engine,
+One line per figure, `{name, value, unit, against, ratio}`, N the events; `against` is the local engine,
 the ratio Spark over it:
 
 - `graph.spark.seconds.N`: the command, the start of Python and of Java included.

@@ -17,7 +17,7 @@ from mgoe.experiments import consistency, records
 from mgoe.experiments.parts import outdated
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import TIDY_COLUMNS
-from mgoe.graph.workplace import building
+from mgoe.graph.build.workplace import building
 from tests.experiments.tiny import numbers, settings
 
 

@@ -204,7 +204,7 @@ def test_a_graph_built_on_spark_is_updated_without_it(
 ):
     """The process that updates would take all events from Spark at once."""
     new = [str(written(log[cut:], tmp_path / "new.parquet"))]
-    expected = experiments.update(copy(first, tmp_path / "embedded"), new)
+    expected = experiments.update(copy(first, tmp_path / "local"), new)
     out = copy(first, tmp_path / "spark")
     told = json.loads((out / "graph" / "graph.json").read_text())
     told["settings"]["engine"] = "spark"

@@ -67,6 +67,16 @@ def matrix(pairs: Pairs) -> np.ndarray:
     return out
 
 
+def neighbours_of(graph: Pairs, side: Side) -> list[dict[int, tuple[int, int, int]]]:
+    """For each node, its neighbours with task mask, time and score."""
+    found = [{} for _ in range(graph.nodes(side))]
+    for node, j, mask, time in zip(
+        getattr(graph, side), getattr(graph, OTHER[side]), graph.task_mask, graph.time, strict=True
+    ):
+        found[node][int(j)] = (int(mask), int(time), int(SCORES[mask]))
+    return found
+
+
 def macro_nodes(pairs: Pairs, ku: int, ki: int, seed: int) -> dict[Side, np.ndarray]:
     """Any macro node for a node with pairs, the cold one for others."""
     rng = np.random.default_rng(seed)

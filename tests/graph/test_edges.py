@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
-from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, use_matrix
+from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, task_table, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
 from tests.effort import up_to
-from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, pairs
+from tests.graph.naive import table_of
+from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbours_of, pairs
 
 bounded = up_to(25)
 
@@ -41,7 +42,7 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
     assert_array_equal(found["user"].dense(ki), s @ members(macro["item"], ki))
     assert_array_equal(found["item"].dense(ku), s.T @ members(macro["user"], ku))
     for sparse in found.values():
-        row = np.repeat(np.arange(len(sparse)), np.diff(sparse.indptr))
+        row = np.repeat(np.arange(sparse.nodes), np.diff(sparse.indptr))
         assert_array_equal(
             np.lexsort((sparse.macro, row)), np.arange(len(row))
         )  # columns rise, as the binary search needs
@@ -177,15 +178,6 @@ def test_what_comes_back_over_two_steps_are_row_sums_of_the_explicit_product(gra
 
 
 @bounded
-@given(graph=pairs, k=sizes, data=st.data())
-def test_some_rows_of_sparse_edges_are_those_rows(graph, k, data):
-    all_edges = first(graph, macro_nodes(graph, k, k, 0), {"user": k, "item": k})["user"]
-    begin = data.draw(st.integers(0, len(all_edges)))
-    end = data.draw(st.integers(begin, len(all_edges)))
-    assert_array_equal(all_edges.rows(begin, end).dense(k), all_edges.dense(k)[begin:end])
-
-
-@bounded
 @given(
     fixed=st.lists(st.integers(0, 1 << 62), min_size=1).map(lambda values: np.array(values, np.int64)),
     unit=st.sampled_from([UNIT, UNIT**2]),
@@ -193,3 +185,14 @@ def test_some_rows_of_sparse_edges_are_those_rows(graph, k, data):
 def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixed, unit):
     assert_allclose(edges.log_scores(fixed, unit).astype(float), np.log1p(fixed / unit), rtol=6e-4, atol=1e-7)
     assert_allclose(edges.to_units(fixed, unit), fixed / unit, rtol=1e-6)
+
+
+@up_to(60)
+@given(
+    graph=pairs, side=st.sampled_from(["user", "item"]), width=st.integers(1, 3), seed=st.integers(0, 1000)
+)
+def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
+    macro = macro_nodes(graph, width, width, seed)[OTHER[side]]
+    table = task_table(graph.block(side), SCORES, macro, width, TASKS)
+    for node, others in enumerate(neighbours_of(graph, side)):
+        assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])

@@ -101,15 +101,15 @@ def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
         ('{"format": 1', r"graph.json: cannot be read"),
         (
             '{"format": 99}',
-            r"reads graph format 3, found 99; install the version of mgoe that wrote it, or a newer one",
+            r"reads graph format 4, found 99; install the version of mgoe that wrote it, or a newer one",
         ),
         (
             '{"format": 2}',
-            r"reads graph format 3, found 2; an older graph is converted by building it again: `mgoe graph build",
+            r"reads graph format 4, found 2; an older graph is converted by building it again: `mgoe graph build",
         ),
-        ('{"format": "3"}', r"reads graph format 3, found 3"),
-        ("[]", r"reads graph format 3, found None"),
-        ("{}", r"reads graph format 3, found None"),
+        ('{"format": "4"}', r"reads graph format 4, found 4"),
+        ("[]", r"reads graph format 4, found None"),
+        ("{}", r"reads graph format 4, found None"),
     ],
 )
 def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, message):
@@ -132,7 +132,7 @@ def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
 
 def test_the_manifest_says_what_the_graph_is_of(graph):
     meta, times = graph.meta, [event[2] for event in EVENTS]
-    assert (meta["format"], meta["engine"], meta["bucket"]) == (3, "embedded", BUCKET)
+    assert (meta["format"], meta["engine"], meta["bucket"]) == (4, "local", BUCKET)
     assert (meta["events"], meta["first"], meta["last"]) == (len(EVENTS), min(times), max(times))
     assert meta["cuts"] == [*CUTS, max(times) // BUCKET]
     log = history(EVENTS)

@@ -183,3 +183,18 @@ def test_transposed_rows_are_those_of_the_other_side(graph, side):
     for name in ("indptr", "other", "task_mask"):
         assert_array_equal(getattr(transposed, name), getattr(expected, name))
         assert getattr(transposed, name).dtype == getattr(expected, name).dtype
+
+
+@bounded
+@given(graph=pairs, side=sides, data=st.data())
+def test_a_block_of_a_block_is_a_block_of_all_rows(graph, side, data):
+    rows = graph.rows(side)
+    first = data.draw(st.integers(0, len(rows)))
+    last = data.draw(st.integers(first, len(rows)))
+    low = data.draw(st.integers(0, last - first))
+    high = data.draw(st.integers(low, last - first))
+    found, expected = rows.block(first, last).block(low, high), rows.block(first + low, first + high)
+    assert found.first == expected.first == first + low
+    assert_array_equal(found.indptr, expected.indptr)
+    for one, other in zip(found.columns, expected.columns, strict=True):
+        assert_array_equal(one, other)

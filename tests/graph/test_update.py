@@ -93,7 +93,7 @@ class Kept:
             for side, known in ((0, self.users[-1]), (1, self.items[-1]))
         )
         source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
-        return NewEvents(source.history, users, items, source.told(), {})
+        return NewEvents(source.history, users, items, source.read_facts(), {})
 
     def add(self, rows: list[Event], observer: Observer | None = None) -> MacroGraph:
         new = self.addition(rows)
@@ -119,7 +119,7 @@ class Kept:
             source = replace(
                 source, users_at=np.full(known, self.users[-1]), items_at=np.full(known, self.items[-1])
             )
-        source = replace(source, facts=source.told() | {"last": max(row[2] for row in self.rows)})
+        source = replace(source, facts=source.read_facts() | {"last": max(row[2] for row in self.rows)})
         return build_graph(source, self.settings, self.folder / f"rebuilt{self.copies}", keep=keep)
 
 

@@ -82,8 +82,8 @@ class GraphSettings(Settings):
     """`all`: one before every window, which training reads. `last`: one of the whole log, without examples: `mgoe graph build` alone."""
     memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
     """Limit of anonymous memory, GiB; what exceeds it is spilled to disk."""
-    engine: Literal["embedded", "spark"] = "embedded"
-    """`embedded` builds in this process; `spark` where `spark.master` says."""
+    engine: Literal["local", "spark"] = "local"
+    """`local` builds in this process; `spark` where `spark.master` says."""
     spark: SparkSettings = SparkSettings()
     seed: Seed = 0
 

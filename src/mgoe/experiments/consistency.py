@@ -18,7 +18,7 @@ from mgoe.errors import OutputError
 from mgoe.experiments.parts import DONE, FREE, SOURCE, Part, checksum_of_log, run_settings
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan
 from mgoe.experiments.tuning import concerning
-from mgoe.graph.workplace import building
+from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
 
 Measured = Mapping[str, Sequence[str]]

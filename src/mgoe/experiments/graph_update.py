@@ -122,7 +122,7 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
         )
     raw: dict[str, Any] = {**graph.meta["log"], "graph": dict(graph.meta["settings"])}
     if not any("://" in path for path in log):
-        raw["graph"]["engine"] = "embedded"
+        raw["graph"]["engine"] = "local"
     raw["data"] = {**raw["data"], "log": list(log) or ["-"], "start": None, "end": None}
     return saved_settings(graph, raw)
 

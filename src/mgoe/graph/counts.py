@@ -1,4 +1,7 @@
-"""Plain counts a node: what a practitioner would join to a log before anything clever."""
+"""Readings of a node's own pairs: score sums, plain counts, and recent neighbours.
+
+The counts are what a practitioner would join to a log before anything clever.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.neighbours import recent
 from mgoe.graph.pair_rows import PairRows
 
 PRIOR = 5.0
-"""Pairs of prior weight in a smoothed rate."""
+"""Weight of the prior in a smoothed rate, in pairs."""
 
 
 def count_names(tasks: int) -> list[str]:
-    """Names of the columns of `node_counts`."""
+    """Return the names of the columns of `node_counts`."""
     return [
         *(f"pairs.task{t}" for t in range(tasks)),
         "pairs",
@@ -31,7 +33,7 @@ class OwnPairs:
     """Reads what depends on a node's own pairs alone.
 
     Attributes:
-        scores: Fixed-point score of every code. Shape (2^T,).
+        scores: Fixed-point score of every task mask. Shape (2^T,).
         tasks: T.
         recents: R.
     """
@@ -41,21 +43,45 @@ class OwnPairs:
     recents: int
 
     def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """`recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs by task (n, T); `events` since the snapshot before
-        (n,); `last`, the moment of the last event (n,), the lowest integer without one."""
+        """Return arrays of n nodes.
+
+        `recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs per task (n, T); `events` since
+        the previous snapshot (n,); `last`, the moment of the last event (n,), the lowest integer if there is none.
+        """
         n = len(block)
         total, done = np.zeros(n, np.int64), np.zeros((n, self.tasks), np.int32)
         events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
-        _own(block.indptr, block.task_mask, block.time, block.events, self.scores, total, done, events, last)
-        neighbours, codes = recent(block, self.scores, self.recents)
+        _own(block.scored(self.scores), block.time, block.events, total, done, events, last)
+        neighbours, task_mask = recent(block, self.scores, self.recents)
         return {
             "recent": neighbours,
-            "recent_task_mask": codes,
+            "recent_task_mask": task_mask,
             "sum": total,
             "done": done,
             "events": events,
             "last": last,
         }
+
+
+def recent(
+    block: PairRows, scores: NDArray[np.int64], length: int
+) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
+    """Return the last `length` neighbours of each node and the tasks done with them, newest first.
+
+    A neighbour has one entry, at the time of its last event; ties go to the higher score, then to the smaller index.
+
+    Args:
+        block: Of n nodes.
+        scores: Of every task mask. Shape (2^T,).
+        length: R.
+
+    Returns:
+        Neighbours, -1 at the end where there are fewer, and their task masks. Shape (n, R) each.
+    """
+    neighbours = np.full((len(block), length), -1, np.int32)
+    task_mask = np.zeros((len(block), length), block.task_mask.dtype)
+    _recent(block.scored(scores), block.time, neighbours, task_mask)
+    return neighbours, task_mask
 
 
 def node_counts(
@@ -65,18 +91,18 @@ def node_counts(
     idle: NDArray[np.int64],
     share: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """Counts, freshness and task rates of n nodes at a snapshot. A node without history reads zeros.
+    """Return the counts, freshness and task rates of n nodes at a snapshot; zeros for a node without history.
 
     Args:
-        done: Pairs by task. Shape (n, T).
+        done: Pairs per task. Shape (n, T).
         degree: Pairs. Shape (n,).
-        events: Since the snapshot before. Shape (n,).
+        events: Since the previous snapshot. Shape (n,).
         idle: Buckets since the last event. Shape (n,).
-        share: Of each task among all pairs, from `task_share`. Shape (T,).
+        share: Share of each task among all pairs, from `task_share`. Shape (T,).
 
     Returns:
-        Natural logarithms: of 1 + pairs a task (T), pairs, events, and buckets since the last event; then of the smoothed share of each
-        task among the node's pairs, over its share among all pairs (T). Shape (n, 2T + 3).
+        Natural logarithms: of 1 + the pairs per task (T), all pairs, events, and buckets since the last event; then of
+        the smoothed share of each task among the node's pairs, over its share among all pairs (T). Shape (n, 2T + 3).
     """
     rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
     rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
@@ -86,16 +112,45 @@ def node_counts(
 
 
 def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:
-    """Smoothed share of each task among all pairs, from how many have it. Shape (T,)."""
+    """Return the smoothed share of each task among all pairs, from the number of pairs that have it. Shape (T,)."""
     return (done + 1.0) / (pairs + 2.0)
 
 
 @numba.njit(cache=True, nogil=True)
-def _own(indptr, code, time, events, scores, total, done, recent, last):  # pragma: no cover - compiled
+def _own(pairs, time, events, total, done, recent, last):  # pragma: no cover - compiled
+    indptr, _, task_mask, scores = pairs
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
-            total[row] += scores[code[e]]
+            total[row] += scores[task_mask[e]]
             recent[row] += events[e]
             last[row] = max(last[row], time[e])
             for t in range(done.shape[1]):
-                done[row, t] += code[e] >> t & 1
+                done[row, t] += task_mask[e] >> t & 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _recent(pairs, time, neighbours, masks):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
+    length = neighbours.shape[1]
+    kept = np.empty(length, np.int64)
+    for row in range(len(indptr) - 1):
+        n = 0
+        for e in range(indptr[row], indptr[row + 1]):
+            score = scores[task_mask[e]]
+            if n == length:
+                last = kept[n - 1]
+                if time[e] < time[last] or (time[e] == time[last] and score <= scores[task_mask[last]]):
+                    continue  # neighbours ascend, so an equal one that comes later loses
+                n -= 1
+            at = n
+            while at > 0 and (
+                time[e] > time[kept[at - 1]]
+                or (time[e] == time[kept[at - 1]] and score > scores[task_mask[kept[at - 1]]])
+            ):
+                kept[at] = kept[at - 1]
+                at -= 1
+            kept[at] = e
+            n += 1
+        for position in range(n):
+            neighbours[row, position] = other[kept[position]]
+            masks[row, position] = task_mask[kept[position]]

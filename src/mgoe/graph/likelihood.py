@@ -1,12 +1,12 @@
-"""The macro node that ties a node best: the one whose members' edges are most like its own (ours).
+"""The macro node that ties a node best: the one with members whose edges are most like its own (ours).
 
-The score that the members of a macro node give goes to the macro nodes of the other side in certain shares. A node with edges `n_k` belongs
-where `sum_k n_k log(share_k)` is largest: the likelihood of its edges, were they drawn by those shares. A sketch sees of a node with few
-edges little more than noise; the shares are sums over all members. So macro nodes start from the sketch, a sample of users and the items
-take turns in moving to where they are likeliest until few still move, and every node, whoever comes later included, is placed by the same
-rule from its edges alone.
+The score of a macro node's members is split among the macro nodes of the other side in certain shares. A node with
+edges `n_k` belongs where `sum_k n_k log(share_k)` is largest: the likelihood of its edges if they were drawn by those
+shares. For a node with few edges a sketch holds little but noise, while the shares are sums over all members. So macro
+nodes start from the sketch. Then a sample of users and the items move in turn to where they are likeliest, until few
+still move. Every node, and any that comes later, is placed by the same rule from its edges alone.
 
-Sums are of integers, logarithms included: the same in any order, engine or number of threads.
+All sums are of integers, logarithms included: the same in any order, on any engine, with any number of threads.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from mgoe.graph.scores import UNIT
 FRACTION_BITS = 10
 """Log shares are kept as integers of 2^-10."""
 NEVER = -(1 << 17)
-"""Stands for the log share of a macro node without members; real ones are above -45 x 2^10."""
+"""Log share of a macro node without members; real ones are above -45 x 2^10."""
 SETTLED = 0.005
-"""Share of the nodes that still move in a round, below which it is the last."""
+"""A round in which a smaller share of the nodes moves is the last."""
 ROWS = 1 << 16
-"""Nodes at a time."""
+"""Nodes per thread and step."""
 
 
 @dataclass(frozen=True)
 class Likeliest:
-    """Reads the macro node that ties each node best; the lowest of those that are as good. Pairs with cold nodes say nothing, and a node
-    without others stays cold.
+    """Reads the macro node that ties each node best; the lowest of equals.
+
+    Pairs with cold nodes do not count, and a node without other pairs stays cold.
 
     Attributes:
-        scores: Fixed-point score of every code. Shape (2^T,).
-        macro: Macro node of each node of the other side; any beyond the last is cold. Shape (I,) or (U,).
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,) or (U,).
         chances: Of `log_chances`. Shape (other K, K).
     """
 
@@ -49,9 +50,9 @@ class Likeliest:
     chances: NDArray[np.int32]
 
     def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """`macro` (n,); number `K` is the cold node."""
+        """Return `macro` (n,); number `K` is the cold node."""
         macro = np.full(len(block), self.chances.shape[1], np.int32)
-        _place(block.indptr, block.other, block.task_mask, self.scores, self.macro, self.chances, macro)
+        _place(block.scored(self.scores), self.macro, self.chances, macro)
         return {"macro": macro}
 
 
@@ -62,17 +63,17 @@ def settle(
     scores: NDArray[np.int64],
     rounds: int,
 ) -> tuple[dict[Side, NDArray[np.int32]], dict[Side, NDArray[np.int32]]]:
-    """Items and users move in turn to the macro node that ties them best, until few still move.
+    """Move items and users in turn to the macro node that ties them best, until few still move.
 
     Args:
         rows: The same pairs by user and by item.
         macro: Where nodes start; those without pairs stay.
         k: Macro nodes.
-        scores: Fixed-point score of every code. Shape (2^T,).
-        rounds: At most; none only measures the chances.
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        rounds: At most; with 0, only chances are measured.
 
     Returns:
-        Macro node of every node, and the chances among them, by side as `log_chances` has them.
+        Macro node of every node, and the chances by side, as `log_chances` returns them.
     """
     macro = dict(macro)
 
@@ -95,7 +96,9 @@ def settle(
 
 
 def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Log of the share of a macro node's score that goes to each macro node of the other side, smoothed by one unit of score each.
+    """Return the log of the share of a macro node's score that goes to each macro node of the other side.
+
+    Shares are smoothed by one unit of score each.
 
     Args:
         table: Fixed-point score between macro nodes. Shape (K, other K).
@@ -111,7 +114,7 @@ def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`Likeliest` of nodes whose 1st-order edges are there.
+    """Return the same as `Likeliest`, from 1st-order edges.
 
     Args:
         edges: Of the nodes.
@@ -120,16 +123,11 @@ def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int3
     Returns:
         Shape (U,).
     """
-    macro = np.full(len(edges), chances.shape[1], np.int32)
+    macro = np.full(edges.nodes, chances.shape[1], np.int32)
 
     def part(first: int) -> None:
-        _likeliest(
-            edges.indptr[first : first + ROWS + 1],
-            edges.macro,
-            edges.score,
-            chances,
-            macro[first : first + ROWS],
-        )
+        some = edges._replace(indptr=edges.indptr[first : first + ROWS + 1])
+        _likeliest(some, chances, macro[first : first + ROWS])
 
     with ThreadPoolExecutor(available_threads()) as pool:
         list(pool.map(part, range(0, len(macro), ROWS)))
@@ -137,7 +135,10 @@ def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int3
 
 
 def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.integer]) -> float:
-    """Share of all score that lies with nodes that another macro node ties better than their own. 0 right after clustering."""
+    """Return the share of all score that belongs to nodes that another macro node ties better than their own.
+
+    It is 0 right after clustering.
+    """
     total = int(sums.sum())
     return float(sums[macro != best].sum() / total) if total else 0.0
 
@@ -150,15 +151,13 @@ def _table(
     k: int,
     other_k: int,
 ) -> NDArray[np.int64]:
-    """Fixed-point score between macro nodes. Shape (k, other k)."""
-
+    """Return the fixed-point score between macro nodes. Shape (k, other k)."""
     nodes = np.linspace(0, len(rows), available_threads() + 1).astype(int).tolist()
 
     def part(first: int, last: int) -> NDArray[np.int64]:
         out = np.zeros((k + 1, other_k + 1), np.int64)
-        _between(
-            rows.indptr[first : last + 1], rows.other, rows.task_mask, scores, own[first:last], other, out
-        )
+        pairs = rows.scored(scores)._replace(indptr=rows.indptr[first : last + 1])
+        _between(pairs, own[first:last], other, out)
         return out
 
     with ThreadPoolExecutor(len(nodes)) as pool:
@@ -166,19 +165,21 @@ def _table(
 
 
 @numba.njit(cache=True, nogil=True)
-def _between(indptr, other, code, scores, own, macro, out):  # pragma: no cover - compiled
+def _between(pairs, own, macro, out):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
     for row in range(len(own)):
         for e in range(indptr[row], indptr[row + 1]):
-            out[own[row], macro[other[e]]] += scores[code[e]]
+            out[own[row], macro[other[e]]] += scores[task_mask[e]]
 
 
 @numba.njit(cache=True, nogil=True)
-def _place(indptr, other, code, scores, other_macro, chances, macro):  # pragma: no cover - compiled
+def _place(pairs, other_macro, chances, macro):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
     width = len(chances)
     edges, total = np.zeros(width + 1, np.int64), np.empty(chances.shape[1], np.int64)
     for row in range(len(macro)):
         for e in range(indptr[row], indptr[row + 1]):
-            edges[min(other_macro[other[e]], width)] += scores[code[e]]
+            edges[min(other_macro[other[e]], width)] += scores[task_mask[e]]
         total[:] = 0
         known = False
         for c in range(width):
@@ -191,7 +192,8 @@ def _place(indptr, other, code, scores, other_macro, chances, macro):  # pragma:
 
 
 @numba.njit(cache=True, nogil=True)
-def _likeliest(indptr, other, score, chances, macro):  # pragma: no cover - compiled
+def _likeliest(edges, chances, macro):  # pragma: no cover - compiled
+    indptr, other, score = edges
     width, total = len(chances), np.empty(chances.shape[1], np.int64)
     for row in range(len(macro)):
         total[:] = 0

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
+from mgoe.graph.build.workplace import settle
 from mgoe.graph.counts import count_names
 from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
-from mgoe.graph.workplace import settle
 
-FORMAT = 3
+FORMAT = 4
 """1 and 2 are of before version 0.1: without the times of pairs that an update needs, and without what places a node by its edges."""
 NEEDED = (
     "settings",

@@ -55,6 +55,20 @@ class PairColumns(NamedTuple):
         return PairColumns(self.other[index], self.task_mask[index], self.time[index], self.events[index])
 
 
+class ScoredRows(NamedTuple):
+    """Rows of the merged graph, `S` in the equations, as kernels take them: pair e scores `scores[task_mask[e]]`.
+
+    Attributes:
+        indptr, other, task_mask: See `PairRows`.
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+    """
+
+    indptr: NDArray[np.int64]
+    other: NDArray[np.int32]
+    task_mask: NDArray[np.unsignedinteger]
+    scores: NDArray[np.number]
+
+
 NO_TIMES = np.empty(0, np.int64), np.empty(0, np.uint16)
 """`time` and `events` where nothing reads them."""
 
@@ -83,6 +97,10 @@ class PairRows:
     def columns(self) -> PairColumns:
         """All but where rows start, as a kernel takes it."""
         return PairColumns(self.other, self.task_mask, self.time, self.events)
+
+    def scored(self, scores: NDArray[np.number]) -> ScoredRows:
+        """Return the rows with the score of every task mask."""
+        return ScoredRows(self.indptr, self.other, self.task_mask, scores)
 
     def block(self, first: int, last: int) -> PairRows:
         """Return rows `first` to `last - 1`."""

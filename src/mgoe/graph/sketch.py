@@ -1,8 +1,8 @@
-"""A low-rank sketch of the merged graph: a few dozen numbers a node that keep who is similar to whom.
+"""A low-rank sketch of the merged graph: a few dozen numbers per node that keep which nodes are similar.
 
-With `S = P Sigma Q^T` the rows of `S S^T` are as far apart as rows of `P Sigma^2`, so similarity never has to be formed. A randomised range
-finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm 4.4) finds the leading part from products with `S` alone. It learns
-from a sample of the users; every node is then projected by its own pairs.
+With `S = P Sigma Q^T` the rows of `S S^T` are as far apart as the rows of `P Sigma^2`, so similarity never has to be
+formed. A randomised range finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm 4.4) finds the leading
+part from products with `S` alone. It learns from a sample of the users; every node is then projected by its own pairs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
 NOISE = 1e-5
-"""A direction of the result this much weaker than the strongest is rounding of single precision, and left out."""
+"""A direction of the result that is weaker than this share of the strongest is rounding of single precision: left out."""
 ROUNDING = 5e-8
-"""The same for a basis on the way there. Less is left out: a random draw can make a direction weak that the graph does not, and one that
-is left out cannot come back (singular values were wrong by up to .005 of the largest)."""
+"""The same for a basis on the way there. Less is left out: a random draw can weaken a direction that is strong in the
+graph, and a direction that is left out cannot come back (singular values were wrong by up to .005 of the largest)."""
 GRAM_ROWS = 1 << 12
-"""Rows brought to double precision at once: few enough to stay in the cache, which makes it five times as fast."""
+"""Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What projects a user by its items. Columns beyond the rank of the graph itself are zero.
+    """Projects a user by its items. Columns beyond the rank of the graph itself are zero.
 
     Attributes:
         basis: `Q`. Shape (I, rank).
-        singular: Singular values, falling. Shape (rank,).
+        singular: Singular values, descending. Shape (rank,).
         scale: Power of the singular values on the vectors.
     """
 
@@ -55,7 +55,7 @@ class Sketch:
 
 
 def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One over the other, zero where the other is."""
+    """Return one divided by the other, and zero where the other is zero."""
     return np.divide(one, other, out=np.zeros_like(one), where=other > 0).astype(np.float32)
 
 
@@ -66,12 +66,14 @@ def score_matrix(
     sums: dict[str, NDArray[np.int64]],
     normalize: str,
 ) -> sp.csr_array:
-    """Rows of the merged graph as a sparse matrix, each score divided by the root of both its nodes' sums if `normalize` is `degree`.
+    """Return rows of the merged graph as a sparse matrix.
+
+    If `normalize` is `degree`, each score is divided by the root of the sums of both its nodes.
 
     Args:
         rows: By user.
-        users: Which, rising; all by default.
-        scores: Fixed-point score of every code. Shape (2^T,).
+        users: Which, ascending; all if None.
+        scores: Fixed-point score of every task mask. Shape (2^T,).
         sums: Fixed-point score sum of each `user` and `item`.
         normalize: `degree` or `none`.
 
@@ -82,23 +84,12 @@ def score_matrix(
     degree = np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users])
     indptr = starts(degree)
     item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    own, other = (sums[side] / UNIT for side in ("user", "item"))
-    _values(
-        rows.indptr,
-        rows.other,
-        rows.task_mask,
-        users,
-        scores / UNIT,
-        own,
-        other,
-        normalize == "degree",
-        indptr,
-        item,
-        value,
-    )
+    user_sums, item_sums = sums["user"] / UNIT, sums["item"] / UNIT
+    out = indptr, item, value
+    _values(rows.scored(scores / UNIT), users, user_sums, item_sums, normalize == "degree", out)
     if indptr[-1] < 1 << 31:
         indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
-    return sp.csr_array((value, item, indptr), shape=(len(users), len(other)))
+    return sp.csr_array((value, item, indptr), shape=(len(users), len(item_sums)))
 
 
 def sketch(
@@ -110,19 +101,20 @@ def sketch(
     share: float = 1.0,
     threads: int = 1,
 ) -> Sketch:
-    """Randomised truncated singular value decomposition.
+    """Compute a randomised truncated singular value decomposition.
 
-    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Random draws go by item
-    number, so items that arrive later change nothing. Signs are fixed by the largest entry of each item vector.
+    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Each
+    item has its own random draws, so items that arrive later change nothing. Signs are fixed by the largest entry of
+    each item vector.
 
     Args:
         matrix: Shape (users, I).
         rank: Columns of the result.
-        power_iterations: Each multiplies the spectrum's decay; without any, sparse logs give noise.
+        power_iterations: Each multiplies the decay of the spectrum; without any, sparse logs give noise.
         scale: Power of the singular values.
         seed: Of the range finder.
-        share: Of all users that the matrix holds: singular values are those of all.
-        threads: Each multiplies a part of the rows; the result is the same.
+        share: Share of the users that the matrix holds; singular values are scaled to all of them.
+        threads: Each multiplies a part of the rows; the result does not depend on their number.
     """
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
@@ -149,14 +141,15 @@ def sketch(
 
 @dataclass(frozen=True)
 class Projection:
-    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector, times a stretch.
+    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector, stretched.
 
     Attributes:
-        scores: Score of every code. Shape (2^T,).
+        scores: Score of every task mask. Shape (2^T,).
         sums: Score sum of every node of this side. Shape (U,) or (I,).
-        other_sums: Of the other side's nodes, as when the sketch was learned. Shape (at most I,) or (at most U,).
-        vectors: Of the same nodes; a pair with a node beyond them is passed over. Shape (as other_sums, rank).
-        stretch: Shape (rank,).
+        other_sums: Of the nodes of the other side, from when the sketch was learned. Shape (at most I,) or (at most
+            U,).
+        vectors: Of the same nodes; a pair with any other node is skipped. Shape (as other_sums, rank).
+        stretch: Factor of each column. Shape (rank,).
         normalize: `degree` or `none`.
     """
 
@@ -168,32 +161,25 @@ class Projection:
     normalize: str
 
     def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """`vectors` (n, rank)."""
+        """Return `vectors` (n, rank)."""
         out = np.zeros((len(block), self.vectors.shape[1]), np.float32)
         own = self.sums[block.first : block.first + len(block)]
-        degree = self.normalize == "degree"
-        _project(
-            block.indptr,
-            block.other,
-            block.task_mask,
-            self.scores,
-            own,
-            self.other_sums,
-            degree,
-            self.vectors,
-            out,
-        )
+        pairs, degree = block.scored(self.scores), self.normalize == "degree"
+        _project(pairs, own, self.other_sums, degree, self.vectors, out)
         return {"vectors": out * self.stretch}
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows divided by their length, zero rows left alone: else popularity fills the first direction."""
+    """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first direction."""
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
 def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    """`matrix @ dense`, parts of equal work side by side. Rows that are asked for ahead make it thrice as fast as SciPy's, bit for bit."""
+    """Return `matrix @ dense`, computed on threads in parts of equal work.
+
+    Memory hints make it three times as fast as SciPy's product, which it equals bit for bit.
+    """
     rows = len(matrix.indptr) - 1
     out = np.zeros((rows, dense.shape[1]), np.float32)
     cuts = [0, *np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, threads + 1)[1:-1]).tolist(), rows]
@@ -207,13 +193,16 @@ def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> 
 
 
 def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An orthonormal basis of the columns' span. As wide as the span, so columns that add nothing are left out."""
+    """Return an orthonormal basis of the columns' span; columns that add nothing are left out."""
     rotation, strength = _principal(columns, ROUNDING)
     return columns @ (rotation / strength).astype(np.float32)
 
 
 def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Right singular vectors and singular values above the noise, falling, from the small Gram matrix. Shapes (width, span), (span,)."""
+    """Return right singular vectors and singular values above the noise, descending, from the small Gram matrix.
+
+    Shapes (width, span), (span,).
+    """
     gram = np.zeros((columns.shape[1], columns.shape[1]))
     for first in range(0, len(columns), GRAM_ROWS):
         gram += _gram(columns[first : first + GRAM_ROWS].astype(np.float64))  # one chunk at a time is held
@@ -228,13 +217,13 @@ def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _values(
-    indptr, other, code, users, scores, sums, other_sums, degree, to, to_item, to_value
-):  # pragma: no cover - compiled
+def _values(pairs, users, sums, other_sums, degree, out):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
+    to, to_item, to_value = out
     for row in range(len(users)):
         at = to[row]
         for e in range(indptr[users[row]], indptr[users[row] + 1]):
-            value = scores[code[e]]
+            value = scores[task_mask[e]]
             if degree:
                 value /= np.sqrt(sums[users[row]] * other_sums[other[e]])
             to_item[at], to_value[at] = other[e], value
@@ -253,18 +242,17 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _project(
-    indptr, other, code, scores, sums, other_sums, degree, vectors, out
-):  # pragma: no cover - compiled
-    known, rank, pairs, flat = len(other_sums), vectors.shape[1], len(other), vectors.reshape(-1)
+def _project(pairs, sums, other_sums, degree, vectors, out):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
+    known, rank, n, flat = len(other_sums), vectors.shape[1], len(other), vectors.reshape(-1)
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
-            if e + AHEAD < pairs:
+            if e + AHEAD < n:
                 prefetch_row(flat, np.int64(other[e + AHEAD]), rank)
             j = other[e]
             if j >= known or other_sums[j] <= 0:
                 continue
-            value = scores[code[e]]
+            value = scores[task_mask[e]]
             if degree:
                 value /= np.sqrt(sums[row] * other_sums[j])
             value = np.float32(value)

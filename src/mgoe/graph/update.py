@@ -1,7 +1,8 @@
-"""Changing a graph that is there: new events come in, or a user goes, and everything that depends on pairs alone is as after a rebuild.
+"""Changing a saved graph: adding new events, or removing users.
 
-What was learned (the sketch and the macro nodes) stays, so the result depends on pairs and on nothing else; `recluster` learns it again.
-Pairs are merged with what they were, not counted again: a new event costs its own sort, and one pass over the pairs.
+Everything that depends on pairs alone is then as after a rebuild. What was learned (the sketch and the macro nodes)
+stays, unless `recluster` asks to learn it again. Pairs are merged with the former ones, not counted again: an update
+sorts the new events, and passes over the pairs once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ibis.expr.types as ir
 import numba
@@ -20,17 +22,15 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.build.assemble import assemble
-from mgoe.graph.build.builder import make_assembler
 from mgoe.graph.build.learned import Learned
-from mgoe.graph.build.memory import check_memory
-from mgoe.graph.build.stages import Advance, Observer, Silent, Stages
-from mgoe.graph.engines.engine import Assembler
-from mgoe.graph.engines.local import Embedded
+from mgoe.graph.build.requirements import check_memory
+from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
+from mgoe.graph.build.stages import Advance, Observer, Stages
+from mgoe.graph.build.workplace import WORK, finish, workplace
+from mgoe.graph.engines.local import Local
 from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pair_rows import PairColumns, PairRows
-from mgoe.graph.workplace import begin, finish, workplace
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class NewEvents:
     """What an update adds.
 
     Attributes:
-        history: `user`, `item` (codes; new nodes follow the known ones), `time` (microseconds), `task`.
-        users, items: Nodes known with them.
-        facts: As of `Source`.
-        files: Of the graph with them: vocabularies.
+        history: `user`, `item` (indices; new nodes follow the known ones), `time` (microseconds), `task`.
+        users, items: Number of nodes known with them.
+        facts: See `Source`.
+        files: Files of the graph with them: vocabularies.
     """
 
     history: ir.Table
@@ -54,18 +54,19 @@ class NewEvents:
 def update_graph(
     graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False
 ) -> MacroGraph:
-    """Add events to the latest snapshot. Equal to a rebuild that keeps its macro nodes (`build_graph(..., keep=)`).
+    """Add events to the latest snapshot, as a rebuild that keeps its macro nodes would (`build_graph(..., keep=)`).
 
-    Earlier snapshots are left as they are: they end before.
+    Earlier snapshots end before these events, and stay as they are.
 
     Args:
-        graph: Replaced by the result once that is whole.
-        new: What to add; nothing, where only macro nodes are to be learned again.
-        observer: Told how far the update is.
-        recluster: Learn sketch and macro nodes again; they keep the numbers of those whose members they hold.
+        graph: Replaced by the result when that is complete.
+        new: What to add; None if macro nodes are only to be learned again.
+        observer: Receives the progress.
+        recluster: Learn the sketch and the macro nodes again; each macro node keeps its number by its members.
 
     Raises:
-        GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another kind is in the way.
+        GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another kind is
+            in the way.
         OutputError: The disk is full, or another process changes the same graph.
     """
     if new is None and not recluster:
@@ -76,63 +77,60 @@ def update_graph(
         if new and new.facts["events"]
         else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
     )
+    users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
     if recluster:
-        users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
         check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
     change = {"what": "update", "log": facts, "graph": graph.checksum, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
-        stages = begin(folder, observer or Silent(), change)
-        _link_others(graph, folder, {latest})
-        snapshot, work = folder / "snapshots" / f"{latest:02d}", folder / "work" / f"{latest:02d}"
+        plan = _plan(graph, folder, Stages(folder, observer or Observer(), change), refresh=recluster)
+        for s in range(latest):
+            _link_snapshot(graph.folder(s), snapshot_folder(folder, s))
+        late = _add_pairs(graph, new if facts["events"] else None, users, items, plan, latest)
         cut = max(int(meta["cuts"][-1]), facts["last"] // meta["bucket"])
-        settings = GraphSettings.model_validate(meta["settings"])
-        if recluster:
-            settings = settings.model_copy(update={"refresh": True})
-        assembler = _assembler(graph, settings, stages)
-        late = _merge_new_pairs(graph, new, snapshot, folder / "work", assembler, facts["events"])
-        learned = None if recluster else Learned.of(graph.folder(-1), len(graph.sizes), settings.scale)
-        assemble(assembler, latest, snapshot, work, cut, graph.folder(-1) if recluster else None, learned)
+        previous, learned = (graph.folder(-1), None) if recluster else (None, _learned(graph, -1, plan))
+        builder = SnapshotBuilder(plan, latest, cut, previous, learned)
+        builder.build()
         changed = {
             "cuts": [*meta["cuts"][:-1], cut],
-            "users": [*meta["users"][:-1], new.users if new else meta["users"][-1]],
-            "items": [*meta["items"][:-1], new.items if new else meta["items"][-1]],
-            "pairs": [*meta["pairs"][:-1], len(mapped(snapshot / "pairs.item.npy"))],
+            "users": [*meta["users"][:-1], users],
+            "items": [*meta["items"][:-1], items],
+            "pairs": [*meta["pairs"][:-1], builder.pairs],
             "events": meta["events"] + facts["events"],
             "first": min(meta["first"], facts["first"]),
             "last": max(meta["last"], facts["last"]),
             "checksum": meta["checksum"] + facts["checksum"],
-            "drift": assembler.drift(work),
+            "drift": builder.drift,
             "changes": [
                 *meta["changes"],
                 {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster},
             ],
         }
         files = new.files if new else {name: graph.path / name for name in meta["files"] if "/" not in name}
-        finish(folder, graph.path, meta | changed, files, stages)
+        finish(folder, graph.path, meta | changed, files, plan.stages)
     return MacroGraph.open(graph.path)
 
 
 def forget_users(
     graph: MacroGraph, users: Iterable[int], files: Mapping[str, Path], observer: Observer | None = None
 ) -> MacroGraph:
-    """Take users out of every snapshot as if they had never been there, given the same macro nodes. Their codes stay, empty.
+    """Remove users from every snapshot as if they had never been there, given the same macro nodes.
+
+    The indices of all users stay; those of removed users have no pairs.
 
     Args:
-        graph: Replaced by the result once that is whole.
-        users: Codes.
+        graph: Replaced by the result when that is complete.
+        users: Indices.
         files: Vocabularies without them.
-        observer: Told how far it is.
+        observer: Receives the progress.
 
     Raises:
-        GraphError: A code is none of the graph's, or an unfinished change of another kind is in the way.
+        GraphError: An index is not in the graph, or an unfinished change of another kind is in the way.
         OutputError: The disk is full, or another process changes the same graph.
     """
-    gone = np.unique(np.fromiter(users, np.int64))
-    if len(gone) == 0 or gone[0] < 0 or gone[-1] >= graph.meta["users"][-1]:
-        raise GraphError(
-            graph.path,
-            f"users to forget are codes from 0 to {graph.meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}",
-        )
+    meta, gone = graph.meta, np.unique(np.fromiter(users, np.int64))
+    if len(gone) == 0 or gone[0] < 0 or gone[-1] >= meta["users"][-1]:
+        rule = f"users to forget are indices from 0 to {meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}"
+        raise GraphError(graph.path, rule)
     change = {
         "what": "forget",
         "log": {"events": 0},
@@ -140,82 +138,75 @@ def forget_users(
         "settings": {"users": gone.tolist()},
     }
     with workplace(graph.path) as folder:
-        stages = begin(folder, observer or Silent(), change)
-        settings = GraphSettings.model_validate(graph.meta["settings"])
-        assembler = _assembler(graph, settings, stages)
-        pairs = []
-        for s, cut in enumerate(graph.meta["cuts"]):
-            snapshot = folder / "snapshots" / f"{s:02d}"
-            rows = PairRows.by_user(graph.folder(s))
-            items = int(graph.meta["items"][s])
-            stages.run(
-                f"{s:02d}: pairs",
-                len(rows.other),
-                lambda advance, r=rows, i=items, to=snapshot: _remove(r, i, gone, to, advance),
-            )
-            learned = Learned.of(graph.folder(s), len(graph.sizes), settings.scale)
-            work = folder / "work" / snapshot.name
-            assemble(assembler, s, snapshot, work, cut, None, learned)
-            pairs.append(len(mapped(snapshot / "pairs.item.npy")))
-            if s < len(graph.meta["cuts"]) - 1:
-                shutil.rmtree(work, ignore_errors=True)
-        drift = assembler.drift(folder / "work" / f"{len(pairs) - 1:02d}")
-        changed = {
-            "pairs": pairs,
-            "drift": drift,
-            "changes": [*graph.meta["changes"], {"what": "forget", "users": len(gone)}],
+        plan = _plan(graph, folder, Stages(folder, observer or Observer(), change))
+        changed: dict[str, Any] = {
+            "pairs": [],
+            "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
-        finish(folder, graph.path, graph.meta | changed, files, stages)
+        for s, (cut, items) in enumerate(zip(meta["cuts"], meta["items"], strict=True)):
+            builder = SnapshotBuilder(plan, s, cut, learned=_learned(graph, s, plan))
+            rows, stage = PairRows.by_user(graph.folder(s)), f"{s:02d}: pairs"
+            if plan.stages.pending(stage):
+                with plan.stages.running(stage, len(rows.other)) as advance:
+                    _remove(rows, items, gone, builder.folder, advance)
+            builder.build()
+            changed["pairs"].append(builder.pairs)
+            if s < len(meta["cuts"]) - 1:
+                builder.discard_work()
+            else:
+                changed["drift"] = builder.drift
+        finish(folder, graph.path, meta | changed, files, plan.stages)
     return MacroGraph.open(graph.path)
 
 
-def _assembler(graph: MacroGraph, settings: GraphSettings, stages: Stages) -> Assembler:
-    return make_assembler(
-        settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, Embedded(settings.memory)
-    )
+def _plan(graph: MacroGraph, folder: Path, stages: Stages, refresh: bool = False) -> GraphPlan:
+    settings = GraphSettings.model_validate(graph.meta["settings"])
+    if refresh:
+        settings = settings.model_copy(update={"refresh": True})
+    engine = Local(settings.memory)
+    return GraphPlan(folder, settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, engine)
 
 
-def _link_others(graph: MacroGraph, folder: Path, changed: set[int]) -> None:
-    """Snapshots that stay, as further names of the same files where the disk can do that."""
-    for s in set(range(len(graph.meta["cuts"]))) - changed:
-        to = folder / "snapshots" / f"{s:02d}"
-        shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(graph.folder(s), to, copy_function=_link)
+def _learned(graph: MacroGraph, snapshot: int, plan: GraphPlan) -> Learned:
+    return Learned.of(graph.folder(snapshot), len(plan.sizes), plan.settings.scale)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _link_snapshot(source: Path, to: Path) -> None:
+    """Give the files of a snapshot further names where the disk can do that, and copy them elsewhere."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(source, to, copy_function=link)
 
 
-def _merge_new_pairs(
-    graph: MacroGraph, new: NewEvents | None, snapshot: Path, work: Path, assembler: Assembler, events: int
+def _add_pairs(
+    graph: MacroGraph, new: NewEvents | None, users: int, items: int, plan: GraphPlan, latest: int
 ) -> int:
-    """Write the pairs of the latest snapshot with new ones merged in, and say how many of these have events from before `graph.since`."""
-    meta, before, late, added = graph.meta, PairRows.by_user(graph.folder(-1)), work / "late", work / "added"
-    users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
-    ends = np.array([] if graph.since is None else [(graph.since + 1) * meta["bucket"]], np.int64)
-    moments = SnapshotCuts(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
-    folders = [added] if graph.since is None else [late, added]
-    if new is not None and events:
-        assembler.stages.run(
-            "new pairs",
-            events,
-            lambda advance: assembler.engine.write_pairs(
-                new.history, moments, assembler.tasks, folders, advance
-            ),
-            unit="events",
-        )
-    else:
+    """Write the pairs of the latest snapshot with new ones merged in.
+
+    Returns:
+        Number of pairs with new events that are not later than `graph.since`.
+    """
+    stages, before = plan.stages, PairRows.by_user(graph.folder(-1))
+    late, added = plan.folder / WORK / "late", plan.folder / WORK / "added"
+    ends = np.array([] if graph.since is None else [(graph.since + 1) * plan.bucket], np.int64)
+    cuts = SnapshotCuts(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
+    if new is None:
         empty = before.block(0, 0).columns
         save_arrays(added, _arrays(empty) | {"pairs.indptr": np.zeros(users + 1, np.int64)})
-    assembler.stages.run(
-        "merging",
-        len(before.other),
-        lambda advance: _merge(before, PairRows.by_user(added), users, items, snapshot, advance),
-    )
+    elif stages.pending("new pairs"):
+        folders = [added] if graph.since is None else [late, added]
+        with stages.running("new pairs", new.facts["events"], unit="events") as advance:
+            plan.engine.write_pairs(new.history, cuts, plan.tasks, folders, advance)
+    if stages.pending("merging"):
+        with stages.running("merging", len(before.other)) as advance:
+            to = snapshot_folder(plan.folder, latest)
+            _merge(before, PairRows.by_user(added), users, items, to, advance)
     return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 

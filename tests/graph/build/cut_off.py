@@ -64,7 +64,7 @@ def update(out: Path, observer: Observer | None = None) -> MacroGraph:
     users, items = graph.meta["users"][-1] + 50, graph.meta["items"][-1] + 30
     rows = planted(users=users, items=items, groups=6, events=10_000, seed=3, last=15)
     source = source_of(rows, out.with_name(f"{out.name}.new.parquet"), [], [users], [items])
-    return update_graph(graph, NewEvents(source.history, users, items, source.told(), {}), observer)
+    return update_graph(graph, NewEvents(source.history, users, items, source.read_facts(), {}), observer)
 
 
 def child(way: str, out: Path) -> subprocess.Popen[str]:

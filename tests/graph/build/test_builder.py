@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mgoe.graph.build.requirements import disk_needed
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.build.disk import disk_needed
 from mgoe.graph.build.resolutions import choose_resolutions
 from mgoe.graph.gather import edges
 from mgoe.graph.scores import UNIT, score_table
@@ -97,7 +97,7 @@ def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path
     graph = log.build(tmp_path / "graph", observer=seen, **settings)
     needed = disk_needed(
         len(events),
-        log.source(tmp_path / "again.parquet").moments,
+        log.source(tmp_path / "again.parquet").snapshot_cuts,
         GraphSettings(**graph.meta["settings"]),
         tasks=3,
     )

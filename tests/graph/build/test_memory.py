@@ -9,10 +9,12 @@ import pytest
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import build_graph, sketch, update_graph
-from mgoe.graph.build import memory as module
-from mgoe.graph.build.memory import A_PAIR, PROCESS, check_memory, memory_needed
-from mgoe.graph.workplace import building
+from mgoe.graph import build_graph, fold, pair_rows, sketch, update_graph
+from mgoe.graph.build import clusters, snapshot_builder
+from mgoe.graph.build import requirements as module
+from mgoe.graph.build.requirements import BYTES_PER_SAMPLED_PAIR, PROCESS, check_memory, memory_needed
+from mgoe.graph.build.workplace import building
+from mgoe.graph.engines import local
 from tests.graph.histories import contents, differences, history, planted
 
 
@@ -71,7 +73,10 @@ def test_the_rule_for_many_items_is_twelve_bytes_an_item_and_number():
     assert memory_needed(10**6, 10**6, settings) == memory_needed(
         settings.sample, 10**6, settings
     )  # a sample learns
-    assert memory_needed(10**6, 0, settings, 10**7) - memory_needed(10**6, 0, settings) == A_PAIR * 2 * 10**6
+    assert (
+        memory_needed(10**6, 0, settings, 10**7) - memory_needed(10**6, 0, settings)
+        == BYTES_PER_SAMPLED_PAIR * 2 * 10**6
+    )
 
 
 def test_too_little_memory_is_refused_before_anything_is_read(tmp_path):
@@ -130,35 +135,32 @@ def roomy(tmp_path_factory):
 
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """First and last item of each pass over the pairs, as they are made."""
-    from mgoe.graph import pair_rows as blocks
-
-    made, whole = [], blocks.some_by_item
+    made, whole = [], pair_rows.some_by_item
 
     def noted(rows, item_indptr, first, last, threads=1):
         made.append((first, last))
         return whole(rows, item_indptr, first, last, threads)
 
-    monkeypatch.setattr(blocks, "some_by_item", noted)
+    monkeypatch.setattr(pair_rows, "some_by_item", noted)
     return made
 
 
 def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monkeypatch):
     """Chunks, blocks and shares of the memory so small that every loop over them runs many times."""
-    from mgoe.graph import fold as pairs
-    from mgoe.graph import pair_rows as blocks
-    from mgoe.graph.build import clusters
-    from mgoe.graph.build import snapshot_builder as snapshot_build
-    from mgoe.graph.engines import local as embedded
 
-    made, blocks_of = passes(monkeypatch), blocks.PairRows.blocks
+    made, blocks_of = passes(monkeypatch), pair_rows.PairRows.blocks
     again = history(planted(events=6000)).build(tmp_path / "same", memory=64, resolutions=[(4, 4), (8, 8)])
     assert len(made) == len(again.snapshots)
     made.clear()
-    monkeypatch.setattr(embedded, "TURN_SHARE", 2e-6)
-    monkeypatch.setattr(snapshot_build, "MATRIX_SHARE", 0.0)
-    for place, name, size in ((pairs, "CHUNK", 100), (snapshot_build, "ROWS", 7), (clusters, "ROWS", 9)):
+    monkeypatch.setattr(local, "BY_ITEM_SHARE", 2e-6)
+    monkeypatch.setattr(snapshot_builder, "MATRIX_SHARE", 0.0)
+    for place, name, size in (
+        (fold, "CHUNK", 100),
+        (snapshot_builder, "NODES_AT_ONCE", 7),
+        (clusters, "ROWS", 9),
+    ):
         monkeypatch.setattr(place, name, size)
-    monkeypatch.setattr(blocks.PairRows, "blocks", lambda rows: blocks_of(rows, pairs=50, nodes=6))
+    monkeypatch.setattr(pair_rows.PairRows, "blocks", lambda rows: blocks_of(rows, pairs=50, nodes=6))
     little = history(planted(events=6000)).build(
         tmp_path / "graph", memory=0.25, resolutions=[(4, 4), (8, 8)], threads=2
     )

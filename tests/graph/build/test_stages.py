@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from mgoe._util.files import exclusive, lock_file
+from mgoe._util.memory import anonymous_memory
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
-from mgoe.graph.build.stages import Silent, Stages, anonymous, peak_memory
-from mgoe.graph.workplace import building
+from mgoe.graph.build.stages import Observer, Stages, peak_memory
+from mgoe.graph.build.workplace import building
 from tests.effort import SOAK
 from tests.graph.build import cut_off
 from tests.graph.build.cut_off import child, killed
@@ -77,40 +78,36 @@ def check_identical(one: MacroGraph, other: MacroGraph):
 def test_a_stage_is_run_once_and_recorded_when_it_is_done(tmp_path):
     ran = []
     for _ in range(2):
-        stages = Stages(tmp_path, Silent(), {"what": "build"})
-        stages.run("00: nodes", 1, lambda advance: ran.append(1))
-        stages.run("01: nodes", 1, lambda advance: ran.append(2))
-    assert ran == [1, 2]
+        stages = Stages(tmp_path, Observer(), {"what": "build"})
+        for name in ("00: nodes", "01: nodes"):
+            if stages.pending(name):
+                with stages.running(name, 1):
+                    ran.append(name)
+    assert ran == ["00: nodes", "01: nodes"]
     assert stages.spent.keys() == {"nodes"}
-    assert stages.source == {"what": "build"}
 
 
 def test_a_stage_that_was_cut_off_is_not_done(tmp_path):
-    def fail(advance):
+    stages = Stages(tmp_path, Observer(), {})
+    with pytest.raises(Cut), stages.running("pairs", 1):
         raise Cut
-
-    stages = Stages(tmp_path, Silent())
-    with pytest.raises(Cut):
-        stages.run("pairs", 1, fail)
-    ran = []
-    Stages(tmp_path, Silent()).run("pairs", 1, lambda advance: ran.append(1))
-    assert ran == [1]
+    assert stages.pending("pairs")
+    assert Stages(tmp_path, Observer(), {}).pending("pairs")
 
 
 def test_time_adds_up_over_snapshots_and_memory_is_the_most(tmp_path):
-    stages, held = Stages(tmp_path, Silent()), []
+    stages = Stages(tmp_path, Observer(), {})
     for name, size in (("00: nodes", 0), ("01: nodes", 200 << 20)):
-        stages.run(
-            name,
-            1,
-            lambda advance, size=size: (held.append(np.ones(size, np.uint8)), time.sleep(0.1), held.clear()),
-        )
+        with stages.running(name, 1):
+            held = np.ones(size, np.uint8)
+            time.sleep(0.1)
+            del held
     assert stages.spent["nodes"].seconds >= 0.2
     assert stages.spent["nodes"].peak_gib > 200 / 1024
 
 
 def test_peak_memory_sees_what_was_given_back():
-    before = anonymous()
+    before = anonymous_memory()
     with peak_memory(every=0.01) as peak:
         held = np.ones(100 << 20, np.uint8)
         time.sleep(0.1)
@@ -412,7 +409,7 @@ def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(
         assert "cannot be written: File too large; " in error
         assert "free space" in error
     assert (
-        sum("what is done is kept, and the same command goes on from there" in error for error in errors)
+        sum("what is done is kept, and the same command resumes from there" in error for error in errors)
         >= len(stages) - 1
     )
 

@@ -1,4 +1,4 @@
-"""Graphs built on Spark are those of the embedded engine, to the byte."""
+"""Graphs built on Spark are those of the local engine, to the byte."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from numpy.testing import assert_array_equal
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph.build.workplace import building
 from mgoe.graph.engines.spark import Spark, carry, running_backend
 from mgoe.graph.engines.spark.parcels import opened, parcel
 from mgoe.graph.pair_rows import PairRows
-from mgoe.graph.workplace import building
 from tests.graph.histories import History, contents, differences, history, planted
 
 pytestmark = pytest.mark.skipif(
@@ -67,7 +67,7 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
     log = a_log(60, 40, 400, (3, 7))
     found = log.build(tmp_path / "spark", **LOCAL)
     assert (found.meta["engine"], found.meta["settings"]["spark"]["master"]) == ("spark", "local[2]")
-    check_identical(found, log.build(tmp_path / "embedded"))
+    check_identical(found, log.build(tmp_path / "local"))
     assert not building(tmp_path / "spark").exists()
     assert spark._session.range(3).count() == 3  # a session that ran before the build runs after it
 
@@ -76,7 +76,7 @@ def test_a_million_events(spark: Any, tmp_path: Path):
     """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a task."""
     log, settings = a_log(30_000, 8_000, 1_000_000), {"resolutions": [(6, 8), (30, 40)], "dense": 1}
     check_identical(
-        log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "embedded", **settings)
+        log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "local", **settings)
     )
 
 
@@ -84,7 +84,7 @@ def test_a_table_that_lies_on_spark_stays_there(spark: Any, tmp_path: Path, monk
     log = a_log(200, 100, 3000)
     source = log.source(tmp_path / "history.parquet")
     table = spark.read_parquet(tmp_path / "history.parquet")
-    expected = build_graph(source, GraphSettings(rank=8), tmp_path / "embedded")
+    expected = build_graph(source, GraphSettings(rank=8), tmp_path / "local")
     for way in ("to_pyarrow_batches", "to_parquet"):
         monkeypatch.setattr(
             type(table), way, lambda *args, **kwargs: pytest.fail("the history is brought to the driver")
@@ -120,7 +120,7 @@ class Begun:
 
 def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path: Path):
     size = 2000, 1000, 30_000
-    expected = a_log(*size).build(tmp_path / "embedded")
+    expected = a_log(*size).build(tmp_path / "local")
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "killed"), *map(str, size)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -132,7 +132,7 @@ def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path
         ]
         process.send_signal(signal.SIGKILL)
         assert process.wait(20) == -signal.SIGKILL
-    for engine in ("spark", "embedded"):
+    for engine in ("spark", "local"):
         out = tmp_path / engine / "graph"
         shutil.copytree(building(tmp_path / "killed"), building(out), ignore=shutil.ignore_patterns("spill"))
         rest = Begun()

@@ -18,7 +18,7 @@ def test_two_workers_of_a_cluster(tmp_path: Path):
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
     }
-    expected = log.build(tmp_path / "embedded")
+    expected = log.build(tmp_path / "local")
     with cluster(tmp_path / "cluster") as found:
         graph = log.build(tmp_path / "spark", engine="spark", spark={"master": found.master, "options": at})
         check_identical(graph, expected)

@@ -1,4 +1,4 @@
-"""`mgoe graph build` of a whole log on Spark: it is read and numbered there, and the graph is that of the embedded engine."""
+"""`mgoe graph build` of a whole log on Spark: it is read and numbered there, and the graph is that of the local engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from mgoe.experiments import graph_build
 from mgoe.graph import MacroGraph
-from mgoe.graph.build.stages import Silent
+from mgoe.graph.build.stages import Observer
 from mgoe.graph.engines.spark import running_backend
 from tests.graph.engines.test_spark import LOCAL, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
@@ -65,7 +65,7 @@ class Cut(BaseException):
     """What a test cuts a build off with."""
 
 
-class CutOff(Silent):
+class CutOff(Observer):
     """Cuts a build off when it begins with macro nodes."""
 
     def __init__(self, *args: Any):
@@ -88,7 +88,7 @@ def test_the_command_reads_the_log_on_spark(
     monkeypatch: pytest.MonkeyPatch,
 ):
     log = texts if ids == "texts" else world / "events"
-    expected = experiments.macro_graph(settings(small, log), tmp_path / "embedded")
+    expected = experiments.macro_graph(settings(small, log), tmp_path / "local")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
     with monkeypatch.context() as patched:
         patched.setattr(graph_build, "connect", refuse)
@@ -120,8 +120,8 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
         with pytest.raises(Cut):
             experiments.macro_graph(settings(small, texts, **LOCAL), out)
     found = experiments.macro_graph(settings(small, texts), out)
-    check_identical(found, experiments.macro_graph(settings(small, texts), tmp_path / "embedded"))
-    assert found.meta["engine"] == "embedded"
+    check_identical(found, experiments.macro_graph(settings(small, texts), tmp_path / "local"))
+    assert found.meta["engine"] == "local"
 
 
 def test_offsets_of_times_are_heeded_alike(spark: Any):
@@ -200,16 +200,14 @@ def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, t
     found = experiments.macro_graph(
         settings(small, world / "events", **LOCAL), tmp_path / "spark", table=table
     )
-    check_identical(found, experiments.macro_graph(settings(small, world / "events"), tmp_path / "embedded"))
+    check_identical(found, experiments.macro_graph(settings(small, world / "events"), tmp_path / "local"))
 
 
 def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
     """Where what a column is, is guessed; so both engines guess alike."""
     pd.read_parquet(world / "events").to_csv(tmp_path / "log.csv", index=False)
     found = experiments.macro_graph(settings(small, tmp_path / "log.csv", **LOCAL), tmp_path / "spark")
-    check_identical(
-        found, experiments.macro_graph(settings(small, tmp_path / "log.csv"), tmp_path / "embedded")
-    )
+    check_identical(found, experiments.macro_graph(settings(small, tmp_path / "log.csv"), tmp_path / "local"))
 
 
 def test_a_truncated_file_is_named(spark: Any, small: RunSettings, texts: Path, tmp_path: Path):

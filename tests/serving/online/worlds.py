@@ -57,7 +57,7 @@ class World:
             shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph")
         )
         source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
-        return update_graph(copy, NewEvents(source.history, users, items, source.told(), {}))
+        return update_graph(copy, NewEvents(source.history, users, items, source.read_facts(), {}))
 
 
 def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:

@@ -1,4 +1,7 @@
-"""What a snapshot has learned: the sketch that projects nodes, and the macro nodes. Kept, it makes a build depend on events alone."""
+"""What a snapshot has learned: the sketch that projects nodes, and the macro nodes.
+
+A build that keeps them depends on events alone.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,24 @@ from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.graph.sketch import Sketch
 
 as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
-"""BLAS rounds by how many threads share a product, and macro nodes go by a rounding: what is learned may not depend on the machine's cores.
-All else runs on threads of our own, whose sums come in one order."""
+"""Decorator that gives BLAS one thread.
+
+How BLAS rounds depends on how many threads share a product, and a rounding can decide a macro node. What is learned
+must not depend on the cores of the machine. Everything else runs on threads of our own, whose sums keep one order.
+"""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Of one snapshot.
+    """What one snapshot has learned.
 
     Attributes:
         sketch: Projects users by their items.
-        item_sums: Fixed-point score sum of each item when the sketch was learned, which normalises a user's pairs. Shape (I,).
+        item_sums: Fixed-point score sum of each item when the sketch was learned; normalises a user's pairs.
+            Shape (I,).
         items: Item vectors. Shape (I, rank).
-        macro: Macro node of each node, a mapping by side for each resolution. Shape (U,), (I,).
-        chances: Of `likelihood.log_chances`. Shape (Ki, Ku), (Ku, Ki).
+        macro: Macro node of each node, by side, for each resolution. Shape (U,), (I,).
+        chances: Of `likelihood.log_chances`, likewise. Shape (Ki, Ku), (Ku, Ki).
     """
 
     sketch: Sketch
@@ -39,11 +46,11 @@ class Learned:
 
     @classmethod
     def of(cls, snapshot: Path, resolutions: int, scale: float) -> Self:
-        """Read it from a saved snapshot.
+        """Read it from the folder of a snapshot.
 
         Args:
-            snapshot: Its folder.
-            resolutions: How many it has.
+            snapshot: The folder.
+            resolutions: Number of resolutions.
             scale: Power of the singular values on the vectors.
         """
 
@@ -60,5 +67,5 @@ class Learned:
 
 
 def read_sketch(snapshot: Path, scale: float) -> Sketch:
-    """The sketch of a snapshot's folder."""
+    """Return the sketch in the folder of a snapshot."""
     return Sketch(mapped(snapshot / "basis.npy"), mapped(snapshot / "singular.npy"), scale)

@@ -1,8 +1,8 @@
-"""Macro nodes of one snapshot: learned from a sample of the users, kept from the snapshot before, or dealt by lot."""
+"""The macro nodes of one snapshot: learned from a sample of the users, kept, or random groups."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,52 +11,47 @@ from mgoe._util.arrays import mapped, save_arrays
 from mgoe.graph import likelihood
 from mgoe.graph.build import clusters
 from mgoe.graph.build.learned import Learned, as_on_one_thread
-from mgoe.graph.build.snapshot_builder import SnapshotBuild
 from mgoe.graph.build.stages import Advance
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 
-Sizes = dict[Side, int]
+if TYPE_CHECKING:
+    from mgoe.graph.build.snapshot_builder import SnapshotBuilder
+
 Macro = dict[Side, NDArray[np.int32]]
 
 
-def find_macro_nodes(
-    build: SnapshotBuild, before: Path | None, learned: Learned | None, advance: Advance
-) -> None:
-    """Macro node of every node at every resolution, and by what newcomers will find theirs."""
-    if learned is None and before and not build.graph.settings.refresh:
-        learned = Learned.of(before, len(build.graph.sizes), build.graph.settings.scale)
+def find_macro_nodes(build: SnapshotBuilder, advance: Advance) -> None:
+    """Write the macro node of every node at every resolution, and the chances by which later nodes find theirs."""
+    settings, learned = build.plan.settings, build.learned
+    if learned is None and build.previous and not settings.refresh:
+        learned = Learned.of(build.previous, len(build.plan.sizes), settings.scale)
     pairs = {} if learned else _sampled_pairs(build)
-    for r, sizes in enumerate(build.graph.sizes):
+    for r, sizes in enumerate(build.plan.sizes):
         k = dict(zip(SIDES, sizes, strict=True))
-        macro, chances = (
-            _kept(build, r, k, learned, advance) if learned else _learned(build, r, k, before, pairs, advance)
-        )
+        if learned:
+            macro, chances = _kept(build, k, learned.macro[r], learned.chances[r], advance)
+        else:
+            macro, chances = _learned(build, r, k, pairs, advance)
         for side in SIDES:
-            save_arrays(
-                build.folder, {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]}
-            )
+            arrays = {f"r{r}.{side}_macro": macro[side], f"r{r}.{side}_chances": chances[side]}
+            save_arrays(build.folder, arrays)
 
 
-def _sampled_pairs(build: SnapshotBuild) -> dict[Side, PairRows]:
-    """Pairs of the users that are learned from, by either side, in memory."""
+def _sampled_pairs(build: SnapshotBuilder) -> dict[Side, PairRows]:
+    """Return the pairs of the sampled users by either side, in memory."""
     rows = PairRows.by_user(build.folder).some(build.sample()[0])
     return {"user": rows, "item": rows.transposed(len(build.sums("item")))}
 
 
 def _learned(
-    build: SnapshotBuild, r: int, k: Sizes, before: Path | None, pairs: dict[Side, PairRows], advance: Advance
+    build: SnapshotBuilder, r: int, k: dict[Side, int], pairs: dict[Side, PairRows], advance: Advance
 ) -> tuple[Macro, Macro]:
-    """Start from vectors, settle on a sample of the users, and place every node; users last, so that they lie where edges tie them."""
-    s, users = build.graph.settings, build.sample()[0]
-    macro: Macro = {
-        side: _start(build, side, k[side], mapped(before / f"r{r}.{side}_macro.npy") if before else None)
-        for side in SIDES
-    }
-    own = macro["user"] if users is None else macro["user"][users]
+    """Start from vectors, settle on the sampled users, then place every node; users last, so that their edges agree."""
+    s, users = build.plan.settings, build.sample()[0]
+    macro: Macro = {side: _start(build, r, side, k[side]) for side in SIDES}
+    start: Macro = {"user": macro["user"] if users is None else macro["user"][users], "item": macro["item"]}
     rounds = 0 if s.clusters == "random" else s.rounds
-    settled, chances = likelihood.settle(
-        pairs, {"user": own, "item": macro["item"]}, k, build.graph.scores, rounds
-    )
+    settled, chances = likelihood.settle(pairs, start, k, build.plan.scores, rounds)
     if s.clusters == "random":
         advance(3 * build.pairs)
         return macro, chances
@@ -70,38 +65,40 @@ def _learned(
 
 
 @as_on_one_thread
-def _start(build: SnapshotBuild, side: Side, k: int, before: NDArray[np.int32] | None) -> NDArray[np.int32]:
-    """The macro node of every node that its vector is closest to."""
-    s, vectors, sums = build.graph.settings, mapped(build.folder / f"{side}_vectors.npy"), build.sums(side)
+def _start(build: SnapshotBuilder, r: int, side: Side, k: int) -> NDArray[np.int32]:
+    """Return the macro node whose centre is closest to each node's vector."""
+    s, linked = build.plan.settings, build.sums(side) > 0
     if s.clusters == "random":
         return _random(build, side, k)
-    weights = clusters.moving_weights(
-        clusters.preference_weights(sums, s.threshold, s.low_weight), sums > 0, k
-    )
-    return clusters.assign(
-        vectors, sums > 0, clusters.learn_centres(vectors, weights, k, before, s.iterations, s.seed, s.sample)
-    )
+    previous = mapped(build.previous / f"r{r}.{side}_macro.npy") if build.previous else None
+    vectors = mapped(build.folder / f"{side}_vectors.npy")
+    weights = clusters.preference_weights(build.sums(side), s.threshold, s.low_weight)
+    weights = clusters.moving_weights(weights, linked, k)
+    centres = clusters.learn_centres(vectors, weights, k, previous, s.iterations, s.seed, s.sample)
+    return clusters.assign(vectors, linked, centres)
 
 
-def _random(build: SnapshotBuild, side: Side, k: int) -> NDArray[np.int32]:
-    return clusters.random_groups(build.sums(side) > 0, k, (build.graph.settings.seed, SIDES.index(side)))
+def _random(build: SnapshotBuilder, side: Side, k: int) -> NDArray[np.int32]:
+    seed = build.plan.settings.seed, SIDES.index(side)
+    return clusters.random_groups(build.sums(side) > 0, k, seed)
 
 
-def _kept(build: SnapshotBuild, r: int, k: Sizes, learned: Learned, advance: Advance) -> tuple[Macro, Macro]:
-    """Former macro nodes; newcomers, users first, join those that tie them best to the ones that have a macro node.
+def _kept(
+    build: SnapshotBuilder, k: dict[Side, int], kept: Macro, chances: Macro, advance: Advance
+) -> tuple[Macro, Macro]:
+    """Keep former macro nodes. New nodes, users first, join the one that ties them best to nodes that have one.
 
-    Users whose items are all new wait for these; who is tied to newcomers alone joins the first macro node.
+    Users whose items are all new wait for these. A node that is tied to new nodes alone joins the first macro node.
     """
-    chances, linked = learned.chances[r], {side: build.sums(side) > 0 for side in SIDES}
-    macro: Macro = {side: clusters.keep(learned.macro[r][side], linked[side], k[side]) for side in SIDES}
+    linked = {side: build.sums(side) > 0 for side in SIDES}
+    macro: Macro = {side: clusters.keep(kept[side], linked[side], k[side]) for side in SIDES}
     for side in (*SIDES, *SIDES):
         new = linked[side] & (macro[side] == k[side])
-        if build.graph.settings.clusters == "random":
+        if build.plan.settings.clusters == "random":
             macro[side][new] = _random(build, side, k[side])[new]
         elif new.any():
-            macro[side][new] = _placed(build, side, macro[OTHER[side]], chances[side], lambda pairs: None)[
-                new
-            ]
+            placed = _placed(build, side, macro[OTHER[side]], chances[side], lambda pairs: None)
+            macro[side][new] = placed[new]
     for side in SIDES:
         macro[side][linked[side] & (macro[side] == k[side])] = 0
     advance(3 * build.pairs)
@@ -109,8 +106,12 @@ def _kept(build: SnapshotBuild, r: int, k: Sizes, learned: Learned, advance: Adv
 
 
 def _placed(
-    build: SnapshotBuild, side: Side, macro: NDArray[np.int32], chances: NDArray[np.int32], advance: Advance
+    build: SnapshotBuilder,
+    side: Side,
+    macro: NDArray[np.int32],
+    chances: NDArray[np.int32],
+    advance: Advance,
 ) -> NDArray[np.int32]:
-    """The macro node that ties every node of a side best to those of the other."""
-    reading = likelihood.Likeliest(build.graph.scores, macro, chances)
+    """Return the macro node that ties every node of a side best to the macro nodes of the other."""
+    reading = likelihood.Likeliest(build.plan.scores, macro, chances)
     return np.concatenate([part["macro"] for part in build.read(side, reading, advance)])

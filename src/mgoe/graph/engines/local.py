@@ -1,4 +1,4 @@
-"""The engine in the process: DuckDB brings events in order and spills what its memory does not hold; readings run on threads."""
+"""The engine in this process: DuckDB sorts events and spills what its memory cannot hold; readings run on threads."""
 
 from __future__ import annotations
 
@@ -18,68 +18,66 @@ from mgoe.graph.build.stages import Advance
 from mgoe.graph.fold import PairsWriter, SnapshotCuts, fold, in_order, whole_pairs
 from mgoe.graph.pair_rows import PairRows, Reading, Side, available_threads, write_by_item
 
-SORT_SHARE, TURN_SHARE = 0.75, 0.25
-"""Of the memory: what DuckDB may take while it sorts, and what collects pairs by item."""
+SORT_SHARE, BY_ITEM_SHARE = 0.75, 0.25
+"""Shares of the memory: for DuckDB while it sorts, and for collecting pairs by item."""
 
 
-class Embedded:
+class Local:
     """Builds on one machine, out of core, on as many threads as it has processors.
 
     Args:
-        memory: Limit of anonymous memory, GiB.
+        memory: Limit of anonymous memory, in GiB.
     """
 
-    name = "embedded"
+    name = "local"
 
     def __init__(self, memory: float):
         self.memory, self.threads = memory, available_threads()
 
     def write_pairs(
-        self, history: ir.Table, moments: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
+        self, history: ir.Table, cuts: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
-        """Sort the events and fold them; see `fold`."""
+        """Sort the events and fold them. DuckDB merges the next chunk while one is folded."""
         with (
             bounded(history.get_backend(), self.memory * SORT_SHARE, self.threads),
-            closing(
-                prefetched(whole_pairs(batches(in_order(history))))
-            ) as chunks,  # the engine merges while the chunk before is folded
-            PairsWriter(folders, moments) as out,
+            closing(prefetched(whole_pairs(batches(in_order(history))))) as chunks,
+            PairsWriter(folders, cuts) as out,
         ):
             for keys, events in chunks:
-                out.append(fold(keys, events, moments.ends, tasks))
+                out.append(fold(keys, events, cuts.ends, tasks))
                 advance(len(keys))
 
-    def turn(
+    def sort_by_item(
         self, snapshot: Path, work: Path, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
-        """Bring the pairs of a snapshot in the order of item, with a reading of each block on the way, times included."""
-        rows = PairRows.by_user(snapshot)
-        indptr = PairRows.item_indptr(snapshot)
-        blocks = write_by_item(work, rows, indptr, int(self.memory * TURN_SHARE * GIB), self.threads)
+        """Sort the pairs of a snapshot by item, and yield what a reading makes of every block on the way."""
+        rows, item_indptr = PairRows.by_user(snapshot), PairRows.item_indptr(snapshot)
+        memory = int(self.memory * BY_ITEM_SHARE * GIB)
+        blocks = write_by_item(work, rows, item_indptr, memory, self.threads)
         yield from self._map(blocks, reading, advance)
 
     def read(
         self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
-        """A reading of every block of one side, in order. Items are read without times, once they were turned."""
+        """Yield what a reading makes of every block of one side, in order. Items are read without times."""
         rows = PairRows.by_user(snapshot) if side == "user" else PairRows.by_item(work)
         yield from self._map(rows.blocks(), reading, advance)
 
     def _map(
         self, blocks: Iterable[PairRows], reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
-        waiting: deque[tuple[Future[dict[str, NDArray]], int]] = deque()
-
-        def done() -> dict[str, NDArray]:
-            future, pairs = waiting.popleft()
-            result = future.result()
-            advance(pairs)
-            return result
-
+        """Read blocks on threads, at most one more at once than there are threads."""
         with ThreadPoolExecutor(self.threads) as pool:
+            waiting: deque[tuple[Future[dict[str, NDArray]], int]] = deque()
             for block in blocks:
                 waiting.append((pool.submit(reading, block), len(block.other)))
                 if len(waiting) > self.threads:
-                    yield done()
+                    yield _finished(*waiting.popleft(), advance)
             while waiting:
-                yield done()
+                yield _finished(*waiting.popleft(), advance)
+
+
+def _finished(future: Future[dict[str, NDArray]], pairs: int, advance: Advance) -> dict[str, NDArray]:
+    arrays = future.result()
+    advance(pairs)
+    return arrays

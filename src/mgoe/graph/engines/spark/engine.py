@@ -52,7 +52,7 @@ ROWS_A_PART = 1 << 22
 machine holds what two tasks make while it is written."""
 RESULT_BYTES = 1 << 24
 """What a reading makes of a block, about: 512 bytes a node."""
-RESULT_SHARE, TURN_SHARE, EXPORT_SHARE = 0.125, 0.25, 0.5
+RESULT_SHARE, BY_ITEM_SHARE, EXPORT_SHARE = 0.125, 0.25, 0.5
 """Of the memory: results of one job (another is on its way), pairs by item of all tasks side by side, DuckDB while it writes a log."""
 GO_ON = "the same command goes on after the last stage that was done"
 
@@ -93,34 +93,32 @@ class Spark:
         self._session = self._carrier = None
 
     def write_pairs(
-        self, history: ir.Table, moments: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
+        self, history: ir.Table, cuts: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
         """Sort and fold the events on the cluster; see `pairs.write_pairs`. A history of another backend is written out for it first."""
         from pyspark import StorageLevel
 
         with spark_errors(GO_ON):
             events = self._events(history)
-            parts = max(self.cores, math.ceil(events.count() * len(moments) / ROWS_A_PART))
+            parts = max(self.cores, math.ceil(events.count() * len(cuts) / ROWS_A_PART))
             ordered = events.repartitionByRange(parts, "key").sortWithinPartitions("key", "event")
-            folded = ordered.mapInArrow(FoldEvents(moments.ends, tasks), SCHEMA).persist(
-                StorageLevel.DISK_ONLY
-            )
+            folded = ordered.mapInArrow(FoldEvents(cuts.ends, tasks), SCHEMA).persist(StorageLevel.DISK_ONLY)
             try:
                 folded.count()  # all parts side by side; what follows asks for one after the other
                 rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
-                with PairsWriter(folders, moments) as out:
+                with PairsWriter(folders, cuts) as out:
                     for events_done, arrays in rows:
                         out.append(folded_pairs(arrays))
                         advance(events_done)
             finally:
                 folded.unpersist()
 
-    def turn(
+    def sort_by_item(
         self, snapshot: Path, work: Path, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
         """A reading by item, times included; pairs by item come back on the way and are written as in one process."""
         rows, starts = PairRows.by_user(snapshot), PairRows.item_indptr(snapshot)
-        held = int(self.settings.memory * TURN_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
+        held = int(self.settings.memory * BY_ITEM_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
         bounds = _bounds(starts, max(1, min(held, -(-int(starts[-1]) // self.cores))), len(starts))
         carrier = self._carry(snapshot)
         task = carrier.pack(TurnBlocks(rows, reading, bounds, carrier.live, starts))

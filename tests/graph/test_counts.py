@@ -1,0 +1,23 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from mgoe.graph.counts import recent
+from tests.effort import up_to
+from tests.graph.naive import recent_of
+from tests.graph.random_pairs import SCORES, neighbours_of, pairs
+
+bounded = up_to(60)
+
+sides = st.sampled_from(["user", "item"])
+
+
+@bounded
+@given(graph=pairs, side=sides, length=st.integers(1, 6))
+def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
+    neighbours, codes = recent(graph.block(side), SCORES, length)
+    for node, others in enumerate(neighbours_of(graph, side)):
+        row = recent_of(others, length)
+        row += [(-1, 0)] * (length - len(row))
+        assert_array_equal(neighbours[node], [j for j, _ in row])
+        assert_array_equal(codes[node], [code for _, code in row])
