@@ -8,6 +8,7 @@ import pytest
 
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph
+from mgoe.graph.edges import SparseEdges
 from tests.graph.histories import BUCKET, CUTS, contents, differences, history, planted
 
 EVENTS = planted()
@@ -30,12 +31,14 @@ def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
     again = MacroGraph.open(graph.path)
     assert again.meta == graph.meta
     for s, snapshot in enumerate(again.snapshots):
-        held = snapshot.arrays | {
-            f"r{r}.{name}": a
-            for r, part in enumerate(snapshot.resolutions)
-            for name, a in part.arrays().items()
-        }
-        assert differences(dict(held), contents(graph, s)) == []
+        held = dict(snapshot.arrays)
+        for r, part in enumerate(snapshot.resolutions):
+            for name, value in vars(part).items():
+                if isinstance(value, SparseEdges):
+                    held |= {f"r{r}.{name}.{column}": array for column, array in value._asdict().items()}
+                else:
+                    held[f"r{r}.{name}"] = value
+        assert differences(held, contents(graph, s)) == []
         assert all(isinstance(array.base, np.memmap) for array in held.values() if array.size)
 
 

@@ -1,7 +1,7 @@
 """The macro task merging graph: scores, macro nodes, macro edges, recent neighbours, snapshots.
 
-Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recent neighbours,
-`E` distinct pairs.
+Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recent
+neighbours, `E` distinct pairs.
 """
 
 from mgoe.graph.build.builder import Source, build_graph

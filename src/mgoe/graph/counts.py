@@ -45,8 +45,9 @@ class OwnPairs:
     def __call__(self, block: PairRows) -> dict[str, NDArray]:
         """Return arrays of n nodes.
 
-        `recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs per task (n, T); `events` since
-        the previous snapshot (n,); `last`, the moment of the last event (n,), the lowest integer if there is none.
+        `recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs per task (n, T);
+        `events` since the previous snapshot (n,); `last`, the moment of the last event (n,), the lowest
+        integer if there is none.
         """
         n = len(block)
         total, done = np.zeros(n, np.int64), np.zeros((n, self.tasks), np.int32)
@@ -68,7 +69,8 @@ def recent(
 ) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
     """Return the last `length` neighbours of each node and the tasks done with them, newest first.
 
-    A neighbour has one entry, at the time of its last event; ties go to the higher score, then to the smaller index.
+    A neighbour has one entry, at the time of its last event; ties go to the higher score, then to the smaller
+    index.
 
     Args:
         block: Of n nodes.
@@ -101,8 +103,10 @@ def node_counts(
         share: Share of each task among all pairs, from `task_share`. Shape (T,).
 
     Returns:
-        Natural logarithms: of 1 + the pairs per task (T), all pairs, events, and buckets since the last event; then of
-        the smoothed share of each task among the node's pairs, over its share among all pairs (T). Shape (n, 2T + 3).
+        Natural logarithms: of 1 + the pairs per task (T), all pairs, events, and buckets since the last
+            event; then of
+        the smoothed share of each task among the node's pairs, over its share among all pairs (T). Shape (n,
+        2T + 3).
     """
     rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
     rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
@@ -112,7 +116,9 @@ def node_counts(
 
 
 def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:
-    """Return the smoothed share of each task among all pairs, from the number of pairs that have it. Shape (T,)."""
+    """Return the smoothed share of each task among all pairs, from the number of pairs that have it. Shape
+    (T,).
+    """
     return (done + 1.0) / (pairs + 2.0)
 
 

@@ -1,8 +1,9 @@
-"""Macro edges: how strongly a node is tied to each macro node, over one step and over two, and the macro task table.
+"""Macro edges: how strongly a node is tied to each macro node, over one step and over two, and the macro task
+table.
 
-1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. A row needs its own pairs
-and arrays of the other side alone. Everything but the 2nd-order mass of a macro node is an integer sum: the same in any
-order, on any engine, with any number of threads.
+1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. A row needs its
+own pairs and arrays of the other side alone. Everything but the 2nd-order mass of a macro node is an integer
+sum: the same in any order, on any engine, with any number of threads.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
 
 DENSE_SHARE = 0.3
-"""Share of the possible edges, over all pairs, from which a matrix is faster. One of its entries takes a third of the
-time of a sparse one, and is read along the row."""
+"""Share of the possible edges, over all pairs, from which a matrix is faster. One of its entries takes a
+third of the time of a sparse one, and is read along the row.
+"""
 
 
 class SparseEdges(NamedTuple):
@@ -112,7 +114,9 @@ class SecondOrder:
     matrix: NDArray[np.integer] | None = None
 
     def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `own` (n,) in units of the merging score squared, and `dense`, log1p (n, width), if it is wanted."""
+        """Return `own` (n,) in units of the merging score squared, and `dense`, log1p (n, width), if it is
+        wanted.
+        """
         if not self.dense:
             return {"own": to_units(self.own_alone(block), UNIT**2)}
         fixed, own = self.all(block), self._own(block)
@@ -131,7 +135,9 @@ class SecondOrder:
         return out
 
     def own_alone(self, block: PairRows) -> NDArray[np.int64]:
-        """Return the edge of each node to its own macro node without forming the rest: O(E log K). Shape (n,)."""
+        """Return the edge of each node to its own macro node without forming the rest: O(E log K). Shape
+        (n,).
+        """
         out = np.zeros(len(block), np.int64)
         _second_order_own(block.scored(self.scores), self.edges, self._own(block), out)
         return out
@@ -162,10 +168,12 @@ class SecondSums:
 def task_table(
     block: PairRows, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
 ) -> NDArray[np.int32]:
-    """Return the macro node of the other side that each node prefers for each task (paper, Figure 2; our rule).
+    """Return the macro node of the other side that each node prefers for each task (paper, Figure 2; our
+    rule).
 
-    It is the one with most distinct neighbours for the task; ties go to the higher merged score, then to the lower
-    number. A node without the task takes its merged favourite; one without history the cold node, number `width`.
+    It is the one with most distinct neighbours for the task; ties go to the higher merged score, then to the
+    lower number. A node without the task takes its merged favourite; one without history the cold node,
+    number `width`.
 
     Args:
         block: Of n nodes.
@@ -187,8 +195,8 @@ def use_matrix(
 ) -> type[np.integer] | None:
     """Return the type in which edges are faster to read as a matrix, or None if they are faster as they are.
 
-    A matrix pays where the nodes of most pairs have edges to many macro nodes: sums then run over whole rows, in
-    double precision, which is exact below 2^53.
+    A matrix pays where the nodes of most pairs have edges to many macro nodes: sums then run over whole rows,
+    in double precision, which is exact below 2^53.
 
     Args:
         edges: 1st-order edges of the other side.
@@ -216,7 +224,9 @@ def log_scores(fixed: NDArray[np.integer], unit: int) -> NDArray[np.float16]:
 
 
 def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> NDArray[np.int64]:
-    """Return the score between each user macro node and each item macro node, from users' edges. Shape (Ku, Ki)."""
+    """Return the score between each user macro node and each item macro node, from users' edges. Shape (Ku,
+    Ki).
+    """
     out = np.zeros((ku + 1, ki), np.int64)
     _between(edges, macro, out)
     return out[:ku]
@@ -231,8 +241,8 @@ def by_macro(
         macro: Macro node of each node; `k` is the cold node. Shape (n,).
         fixed: Score of each node. Shape (n,).
         k: Macro nodes.
-        kind: Type of the sums. Those of 2nd-order scores can exceed 64 bits: double precision rounds them, alike on
-            every engine.
+        kind: Type of the sums. Those of 2nd-order scores can exceed 64 bits: double precision rounds them,
+            alike on every engine.
     """
     out = np.zeros(k + 1, kind)
     _by_macro(macro, fixed, out)

@@ -1,7 +1,8 @@
 """Folding a history into distinct pairs: which tasks a user did on an item, as of every snapshot.
 
-An engine brings the events in the order of pair, then time. One pass over them folds the events of each pair and
-writes it to every snapshot that holds it, so memory depends neither on the number of events nor on that of snapshots.
+An engine brings the events in the order of pair, then time. One pass over them folds the events of each pair
+and writes it to every snapshot that holds it, so memory depends neither on the number of events nor on that
+of snapshots.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ def packed(history: ir.Table) -> ir.Table:
     """Return the events of a history as two integers each, in any order.
 
     Args:
-        history: One row per event and task: `user`, `item` (indices below 2^31), `time` (microseconds), `task`.
+        history: One row per event and task: `user`, `item` (indices below 2^31), `time` (microseconds),
+            `task`.
 
     Returns:
-        `key`, with the user in the upper and the item in the lower 32 bits, and `event`, the time with the task in its
-        lowest four bits.
+        `key`, with the user in the upper and the item in the lower 32 bits, and `event`, the time with the
+        task in its lowest four bits.
     """
     key = history.user.cast("int64") * _USER + history.item.cast("int64")
     event = history.time.cast("int64") * MOST_TASKS + history.task.cast("int64")
@@ -69,7 +71,8 @@ class SnapshotCuts:
 
 
 class FoldedPairs(NamedTuple):
-    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each; see `PairColumns` for the last three.
+    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each; see `PairColumns` for the last
+    three.
 
     Attributes:
         user, item: Indices.
@@ -135,8 +138,9 @@ def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.
 class PairsWriter:
     """Writes the pairs of every snapshot, by user, from chunks in the order of pair.
 
-    A snapshot's folder gets `pairs.item`, `pairs.task_mask`, `pairs.time` and `pairs.events` (E,), `pairs.indptr`
-    (U + 1,) and `pairs.item_indptr` (I + 1,), where the pairs of each item start once they are sorted by item.
+    A snapshot's folder gets `pairs.item`, `pairs.task_mask`, `pairs.time` and `pairs.events` (E,),
+    `pairs.indptr` (U + 1,) and `pairs.item_indptr` (I + 1,), where the pairs of each item start once they are
+    sorted by item.
 
     Args:
         folders: One per snapshot.

@@ -1,12 +1,14 @@
 """The macro node that ties a node best: the one with members whose edges are most like its own (ours).
 
-The score of a macro node's members is split among the macro nodes of the other side in certain shares. A node with
-edges `n_k` belongs where `sum_k n_k log(share_k)` is largest: the likelihood of its edges if they were drawn by those
-shares. For a node with few edges a sketch holds little but noise, while the shares are sums over all members. So macro
-nodes start from the sketch. Then a sample of users and the items move in turn to where they are likeliest, until few
-still move. Every node, and any that comes later, is placed by the same rule from its edges alone.
+The score of a macro node's members is split among the macro nodes of the other side in certain shares. A node
+with edges `n_k` belongs where `sum_k n_k log(share_k)` is largest: the likelihood of its edges if they were
+drawn by those shares. For a node with few edges a sketch holds little but noise, while the shares are sums
+over all members. So macro nodes start from the sketch. Then a sample of users and the items move in turn to
+where they are likeliest, until few still move. Every node, and any that comes later, is placed by the same
+rule from its edges alone.
 
-All sums are of integers, logarithms included: the same in any order, on any engine, with any number of threads.
+All sums are of integers, logarithms included: the same in any order, on any engine, with any number of
+threads.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Likeliest:
 
     Attributes:
         scores: Fixed-point score of every task mask. Shape (2^T,).
-        macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,) or (U,).
+        macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,) or
+            (U,).
         chances: Of `log_chances`. Shape (other K, K).
     """
 

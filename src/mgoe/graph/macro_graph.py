@@ -23,7 +23,7 @@ from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 
 FORMAT = 4
-"""1 and 2 are of before version 0.1: without the times of pairs that an update needs, and without what places a node by its edges."""
+"""Earlier formats were not released."""
 NEEDED = (
     "settings",
     "ranks",
@@ -37,19 +37,20 @@ NEEDED = (
     "pairs",
     "files",
 )
-"""Of the manifest, to read the graph."""
+"""Keys of the manifest without which a graph cannot be read."""
 
 DRIFT_LIMIT = 0.1
-"""Drift from which macro nodes should be learned again; docs/scale.md has the study."""
+"""From this drift on, macro nodes should be learned again; docs/scale.md has the study."""
 
 
 @dataclass(frozen=True)
 class MacroGraph:
-    """Snapshots in the order of time; the last one holds all history.
+    """Snapshots in order of time; the last one holds all history.
 
     Attributes:
         path: Its folder.
-        meta: Format, engine, settings, sizes, cuts, time window, drift, files with checksums, and what each stage took.
+        meta: Format, engine, settings, sizes, cuts, time window, drift, files with checksums, and what each
+            stage took.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class MacroGraph:
 
     @classmethod
     def open(cls, path: Path | str) -> MacroGraph:
-        """Reopen a graph.
+        """Open a saved graph.
 
         Raises:
             GraphError: The folder holds no graph, or one of another format.
@@ -76,7 +77,9 @@ class MacroGraph:
             ) from None
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {_mend(found)}")
+            raise GraphError(
+                path, f"this version reads graph format {FORMAT}, found {found}; {_format_fix(found)}"
+            )
         if lacking := [name for name in NEEDED if name not in meta]:
             raise GraphError(
                 path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again"
@@ -85,7 +88,7 @@ class MacroGraph:
 
     @cached_property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """Opened once, memory-mapped."""
+        """All snapshots, opened once and memory-mapped."""
         return tuple(
             Snapshot.open(
                 self.folder(s), len(self.meta["resolutions"]), self.meta["dense"], cut, self.meta["bucket"]
@@ -94,7 +97,7 @@ class MacroGraph:
         )
 
     def folder(self, snapshot: int) -> Path:
-        """Where the arrays of a snapshot lie."""
+        """Return where the arrays of a snapshot are stored."""
         return self.path / "snapshots" / f"{snapshot % len(self.meta['cuts']):02d}"
 
     @property
@@ -104,7 +107,7 @@ class MacroGraph:
 
     @property
     def latest(self) -> Snapshot:
-        """The snapshot of all history, which serves."""
+        """The snapshot of all history, which a service uses."""
         return self.snapshots[-1]
 
     def save_latest(self, folder: Path) -> None:
@@ -123,42 +126,40 @@ class MacroGraph:
 
     @property
     def since(self) -> int | None:
-        """The cut before the latest, after which a pair's events are counted. None where there was none."""
+        """The cut before the latest, after which the events of a pair are counted. None if there was none."""
         cuts = self.meta["cuts"]
         return cuts[-2] if len(cuts) > 1 else self.meta["since"]
 
     @property
     def fixed_scores(self) -> NDArray[np.int64]:
-        """Fixed-point score of every task code. Shape (2^T,)."""
+        """Fixed-point score of every task mask. Shape (2^T,)."""
         settings = self.meta["settings"]
         return score_table(np.asarray(self.meta["ranks"]), settings["beta"], settings["code"])
 
     @property
     def checksum(self) -> str:
-        """Of all files together."""
+        """One checksum of all files."""
         listed = json.dumps(
             {name: facts["sha256"] for name, facts in self.meta["files"].items()}, sort_keys=True
         )
         return hashlib.sha256(listed.encode()).hexdigest()
 
     def verify(self) -> None:
-        """Compare every file with its checksum.
+        """Check every file against its checksum.
 
         Raises:
-            GraphError: One is missing or differs.
+            GraphError: A file is missing or differs.
         """
         for name, facts in self.meta["files"].items():
             file = self.path / name
             if not file.is_file() or sha256(file) != facts["sha256"]:
                 found = "it differs" if file.is_file() else "it is missing"
-                raise GraphError(
-                    file,
-                    f"the graph is damaged: every file must be as it was written, found that {found}; build the graph again",
-                )
+                rule = f"the graph is damaged: every file must be as it was written, found that {found}"
+                raise GraphError(file, f"{rule}; build the graph again")
 
     @property
     def task_mask_scores(self) -> tuple[float, ...]:
-        """Merging score of every task code. Shape (2^T,)."""
+        """Merging score of every task mask. Shape (2^T,)."""
         return tuple(self.meta["task_mask_scores"])
 
     @property
@@ -188,7 +189,9 @@ class MacroGraph:
         return {group: len(names) for group, names in self.feature_names.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What `mgoe graph describe` prints: what the graph is of, sizes, edges and balance of the latest snapshot, and what it took."""
+        """Return what `mgoe graph describe` prints: the extent of the graph, its latest snapshot, and what it
+        took.
+        """
         latest, meta = self.latest, self.meta
         return {
             "format": meta["format"],
@@ -207,8 +210,8 @@ class MacroGraph:
                     "macro items": ki,
                     "largest user share": _largest(part.user_macro, ku),
                     "largest item share": _largest(part.item_macro, ki),
-                    "user edges a node": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
-                    "item edges a node": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
+                    "edges per user": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
+                    "edges per item": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
                     "drift": round(drift, 4),
                 }
                 for (ku, ki), part, drift in zip(
@@ -222,14 +225,16 @@ class MacroGraph:
 
     @property
     def drift(self) -> float:
-        """Share of all score with users whom another macro node ties better than their own, at the dense resolution."""
+        """Share of all score of users that another macro node ties better than their own, at the dense
+        resolution.
+        """
         return self.meta["drift"][self.meta["dense"]]
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.meta["resolutions"])
+        users, items, pairs = (f"{self.meta[name][-1]:,} {name}" for name in ("users", "items", "pairs"))
+        sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.sizes)
         return (
-            f"MacroGraph({self.meta['users'][-1]:,} users, {self.meta['items'][-1]:,} items, {self.meta['pairs'][-1]:,} pairs, "
-            f"{len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
+            f"MacroGraph({users}, {items}, {pairs}, {len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
         )
 
 
@@ -239,7 +244,7 @@ def _moment(microseconds: int) -> str:
     )
 
 
-def _mend(found: object) -> str:
+def _format_fix(found: object) -> str:
     if isinstance(found, int) and found > FORMAT:
         return "install the version of mgoe that wrote it, or a newer one"
     return "an older graph is converted by building it again: `mgoe graph build CONFIG --out OUT --overwrite`"

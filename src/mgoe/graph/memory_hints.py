@@ -1,7 +1,9 @@
-"""Asks the processor for memory before it is read: rows that lie anywhere then arrive while others are summed.
+"""Memory hints: request memory from the processor before it is read, so scattered rows arrive while others
+are summed.
 
-A reading goes through its pairs in order, and reads a row of the other side for each. Which rows come next is known, so what was a wait
-for every one of them becomes a question of bandwidth: sums over two steps take a third to two thirds of the time.
+A reading passes through its pairs in order, and reads a row of the other side for each. The rows that come
+next are known. Requesting them early turns a wait for each row into a question of bandwidth: sums over two
+steps take a third to two thirds of the time.
 """
 
 from __future__ import annotations
@@ -14,15 +16,15 @@ from numba import types
 from numba.extending import intrinsic
 
 AHEAD = 8
-"""Pairs between the question and the reading."""
+"""Pairs between the request and the reading."""
 LINE = 64
-"""Bytes that come together."""
+"""Bytes of a cache line."""
 LONGEST = 128
-"""Entries of a sparse row that are asked for at most."""
+"""Most entries of a sparse row that are requested."""
 
 
-def _asking(array: Any, level: int) -> Any:
-    """How to ask for a line, down to the first cache (3) or the second (2)."""
+def _request(array: Any, level: int) -> Any:
+    """Return the code that requests a cache line, into the first cache (3) or the second (2)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -38,12 +40,12 @@ def _asking(array: Any, level: int) -> Any:
 
 
 def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the line that holds `array[index]`, an array of one axis. Any index is allowed: nothing is read."""
-    return _asking(array, 3)
+    """Request the line of `array[index]`, an array of one axis. Any index will do: nothing is read."""
+    return _request(array, 3)
 
 
 def _prefetch_far(_typing: Any, array: Any, index: Any) -> Any:
-    return _asking(array, 2)
+    return _request(array, 2)
 
 
 prefetch: Any = intrinsic(_prefetch)
@@ -52,21 +54,23 @@ _far: Any = intrinsic(_prefetch_far)
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def prefetch_row(flat, row, width):  # pragma: no cover - compiled
-    """Ask for a row of a matrix of so many columns, which is given as one axis."""
+    """Request a row of a matrix of `width` columns, which is given as one axis."""
     for column in range(0, width, LINE // flat.itemsize):
         prefetch(flat, row * width + column)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def prefetch_long_row(flat, row, width):  # pragma: no cover - compiled
-    """As `prefetch_row`, for rows of kilobytes: into the second cache, on whose way more lines have room; a third faster."""
+    """Request a row of kilobytes into the second cache, which takes more lines at once; a third faster."""
     for column in range(0, width, LINE // flat.itemsize):
         _far(flat, row * width + column)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def ask_entries(indptr, columns, values, nodes, row):  # pragma: no cover - compiled
-    """Ask for what a search in the sparse row of a coming row's node reads: where its entries start, later the entries."""
+    """Request what `find` will read for a later row: where its node's entries start, and closer to it the
+    entries.
+    """
     if row + 2 * AHEAD < len(nodes):
         prefetch(indptr, nodes[row + 2 * AHEAD])
     node = nodes[row + AHEAD] if row + AHEAD < len(nodes) else -1

@@ -1,7 +1,7 @@
 """The pairs of a snapshot as rows of nodes, read in blocks that fit in memory.
 
-Both sides are read alike: pairs are stored by user, and a build sorts them by item once more. What a function makes
-of a block of rows is called a reading.
+Both sides are read alike: pairs are stored by user, and a build sorts them by item once more. What a function
+makes of a block of rows is called a reading.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class PairColumns(NamedTuple):
 
 
 class ScoredRows(NamedTuple):
-    """Rows of the merged graph, `S` in the equations, as kernels take them: pair e scores `scores[task_mask[e]]`.
+    """Rows of the merged graph, `S` in the equations, as kernels take them: pair e scores
+    `scores[task_mask[e]]`.
 
     Attributes:
         indptr, other, task_mask: See `PairRows`.
@@ -154,8 +155,8 @@ Reading = Callable[[PairRows], dict[str, NDArray]]
 def block_bounds(indptr: NDArray[np.int64], pairs: int, nodes: int) -> Iterator[tuple[int, int]]:
     """Yield the first node of each block and the node after its last.
 
-    A block has at most `nodes` rows and at most `pairs` pairs, unless a single row has more. A side without nodes has
-    one empty block.
+    A block has at most `nodes` rows and at most `pairs` pairs, unless a single row has more. A side without
+    nodes has one empty block.
     """
     first, n = 0, len(indptr) - 1
     if n == 0:
@@ -175,7 +176,8 @@ def starts(degree: NDArray[np.integer]) -> NDArray[np.int64]:
 def by_item(
     rows: PairRows, item_indptr: NDArray[np.int64], memory: int, threads: int = 1
 ) -> Iterator[PairRows]:
-    """Yield the same pairs by item, in blocks. Each pass over the pairs collects as many items as the memory holds.
+    """Yield the same pairs by item, in blocks. Each pass over the pairs collects as many items as the memory
+    holds.
 
     Args:
         rows: By user.
@@ -208,7 +210,9 @@ def some_by_item(
 def write_by_item(
     folder: Path, rows: PairRows, item_indptr: NDArray[np.int64], memory: int, threads: int
 ) -> Iterator[PairRows]:
-    """Yield the blocks of `by_item`, and write their pairs without times on the way; `PairRows.by_item` maps them."""
+    """Yield the blocks of `by_item`, and write their pairs without times on the way; `PairRows.by_item` maps
+    them.
+    """
     with ArrayFolder(folder) as out:
         out.append({"by_item.indptr": item_indptr, **by_item_arrays(rows.block(0, 0))})
         for block in by_item(rows, item_indptr, memory, threads):

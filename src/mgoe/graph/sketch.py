@@ -1,8 +1,9 @@
 """A low-rank sketch of the merged graph: a few dozen numbers per node that keep which nodes are similar.
 
-With `S = P Sigma Q^T` the rows of `S S^T` are as far apart as the rows of `P Sigma^2`, so similarity never has to be
-formed. A randomised range finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm 4.4) finds the leading
-part from products with `S` alone. It learns from a sample of the users; every node is then projected by its own pairs.
+With `S = P Sigma Q^T` the rows of `S S^T` are as far apart as the rows of `P Sigma^2`, so similarity never
+has to be formed. A randomised range finder with power steps (Halko, Martinsson and Tropp, 2011, algorithm
+4.4) finds the leading part from products with `S` alone. It learns from a sample of the users; every node is
+then projected by its own pairs.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
 NOISE = 1e-5
-"""A direction of the result that is weaker than this share of the strongest is rounding of single precision: left out."""
+"""A direction of the result that is weaker than this share of the strongest is rounding of single precision:
+left out.
+"""
 ROUNDING = 5e-8
-"""The same for a basis on the way there. Less is left out: a random draw can weaken a direction that is strong in the
-graph, and a direction that is left out cannot come back (singular values were wrong by up to .005 of the largest)."""
+"""The same for a basis on the way there. Less is left out: a random draw can weaken a direction that is
+strong in the graph, and a direction that is left out cannot come back (singular values were wrong by up to
+.005 of the largest).
+"""
 GRAM_ROWS = 1 << 12
-"""Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast."""
+"""Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,9 @@ def sketch(
 ) -> Sketch:
     """Compute a randomised truncated singular value decomposition.
 
-    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double precision. Each
-    item has its own random draws, so items that arrive later change nothing. Signs are fixed by the largest entry of
-    each item vector.
+    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double
+    precision. Each item has its own random draws, so items that arrive later change nothing. Signs are fixed
+    by the largest entry of each item vector.
 
     Args:
         matrix: Shape (users, I).
@@ -141,13 +147,14 @@ def sketch(
 
 @dataclass(frozen=True)
 class Projection:
-    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector, stretched.
+    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector,
+    stretched.
 
     Attributes:
         scores: Score of every task mask. Shape (2^T,).
         sums: Score sum of every node of this side. Shape (U,) or (I,).
-        other_sums: Of the nodes of the other side, from when the sketch was learned. Shape (at most I,) or (at most
-            U,).
+        other_sums: Of the nodes of the other side, from when the sketch was learned. Shape (at most I,) or
+            (at most U,).
         vectors: Of the same nodes; a pair with any other node is skipped. Shape (as other_sums, rank).
         stretch: Factor of each column. Shape (rank,).
         normalize: `degree` or `none`.
@@ -170,7 +177,9 @@ class Projection:
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first direction."""
+    """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first
+    direction.
+    """
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
@@ -199,7 +208,8 @@ def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return right singular vectors and singular values above the noise, descending, from the small Gram matrix.
+    """Return right singular vectors and singular values above the noise, descending, from the small Gram
+    matrix.
 
     Shapes (width, span), (span,).
     """

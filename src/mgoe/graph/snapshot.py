@@ -1,4 +1,4 @@
-"""One snapshot of the macro graph: arrays a node, memory-mapped, and what a model reads of a (user, item) pair from them."""
+"""One snapshot of the macro graph: memory-mapped arrays of its nodes, pairs and macro nodes."""
 
 from __future__ import annotations
 
@@ -13,59 +13,49 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import mapped
 from mgoe.errors import GraphError
 from mgoe.graph import gather
+from mgoe.graph.edges import SparseEdges
 
-EDGE_PARTS = ("indptr", "macro", "score")
-ARRAYS = (
-    *(
-        f"pairs.{name}" for name in ("indptr", "item", "task_mask", "time", "events")
-    ),  # distinct pairs, by user, then item: (U + 1,), (E,) ...
-    "pairs.item_indptr",  # where each item's pairs start, by item: (I + 1,)
-    *(
-        "recent_items",
-        "recent_items_task_mask",
-        "recent_users",
-        "recent_users_task_mask",
-    ),  # newest first, -1 at the end: (U, R), (I, R)
-    *(
-        "user_counts",
-        "user_sum",
-        "user_second_sum",
-    ),  # (U, 2T + 3), (U,), (U,): counts, score sum, and what comes back over two steps
-    *("item_counts", "item_sum", "item_second_sum"),
-    *("user_vectors", "item_vectors", "singular"),  # the sketch: (U, rank), (I, rank), (rank,)
-    *(
-        "basis",
-        "basis_sum",
-    ),  # what projects users, and the fixed-point item sums it was learned with: (I, rank), (I,)
-    *(
-        "u1",
-        "u2",
-        "i1",
-        "i2",
-    ),  # log(1 + edge) of both orders at the dense resolution: (U, Ki), (U, Ku), (I, Ku), (I, Ki)
-    *("user_table", "item_table"),  # macro task table: (U, T), (I, T)
-)
-"""What a snapshot holds beside its resolutions. Scores are in units of the merging score unless said otherwise."""
+PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
+"""Distinct pairs by user, then item: (U + 1,), (E,) ...; and where the pairs of each item start, by item: (I
++ 1,).
+"""
+RECENTS = ("recent_items", "recent_items_task_mask", "recent_users", "recent_users_task_mask")
+"""Recent neighbours, newest first, -1 at the end, and the tasks done with them: (U, R), (I, R)."""
+COUNTS = ("user_counts", "user_sum", "user_second_sum", "item_counts", "item_sum", "item_second_sum")
+"""Counts, score sums, and what comes back over two steps: (U, 2T + 3), (U,), (U,), likewise for items."""
+SKETCH = ("user_vectors", "item_vectors", "singular", "basis", "basis_sum")
+"""The sketch: (U, rank), (I, rank), (rank,); and what projects users, with the fixed-point item sums from
+when it was learned: (I, rank), (I,).
+"""
+DENSE = ("u1", "u2", "i1", "i2", "user_table", "item_table")
+"""At the dense resolution, log(1 + edge) of both orders: (U, Ki), (U, Ku), (I, Ku), (I, Ki); and the macro
+task table: (U, T), (I, T).
+"""
+ARRAYS = PAIRS + RECENTS + COUNTS + SKETCH + DENSE
+"""What a snapshot holds beside its resolutions. Scores are in units of the merging score unless stated
+otherwise.
+"""
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Macro nodes of one fineness and the edges to them. Scores are in units of the merging score.
+    """The macro nodes of one resolution and the edges to them. Scores are in units of the merging score.
 
     Attributes:
         user_macro, item_macro: Own macro node; `Ku` or `Ki` is the cold node. Shape (U,), (I,).
-        user_edges, item_edges: 1st-order edges `(indptr, macro, score)`, a row a node; scores in fixed point of unit 2^-12.
+        user_edges, item_edges: 1st-order edges, one row per node.
         user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
         user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
         user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
-        user_chances, item_chances: Log shares by which newcomers find their macro node, unit 2^-10. Shape (Ki, Ku), (Ku, Ki).
+        user_chances, item_chances: Log shares by which new nodes find their macro node, unit 2^-10. Shape
+            (Ki, Ku), (Ku, Ki).
         macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
     """
 
     user_macro: NDArray[np.int32]
     item_macro: NDArray[np.int32]
-    user_edges: tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.integer]]
-    item_edges: tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.integer]]
+    user_edges: SparseEdges
+    item_edges: SparseEdges
     user_second: NDArray[np.float32]
     item_second: NDArray[np.float32]
     user_mass: NDArray[np.float32]
@@ -76,36 +66,27 @@ class Resolution:
     item_chances: NDArray[np.int32]
     macro_edges: NDArray[np.float32]
 
-    def arrays(self) -> dict[str, NDArray]:
-        """Name to array, edges as three."""
-        out: dict[str, NDArray] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, tuple):
-                out |= {f"{name}.{part}": array for part, array in zip(EDGE_PARTS, value, strict=True)}
-            else:
-                out[name] = value
-        return out
-
     @classmethod
     def read(cls, array: Callable[[str], NDArray]) -> Resolution:
-        """The reverse of `arrays`, from a reader of one of them."""
-        edges = {
-            name: tuple(array(f"{name}.{part}") for part in EDGE_PARTS)
-            for name in ("user_edges", "item_edges")
-        }
-        plain = {field.name: array(field.name) for field in fields(cls) if field.name not in edges}
-        return cls(**plain, **edges)  # type: ignore[arg-type]
+        """Read every array by its name."""
+
+        def edges(name: str) -> SparseEdges:
+            return SparseEdges(*(array(f"{name}.{part}") for part in SparseEdges._fields))
+
+        sparse = {name: edges(name) for name in ("user_edges", "item_edges")}
+        plain = {field.name: array(field.name) for field in fields(cls) if field.name not in sparse}
+        return cls(**plain, **sparse)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The macro graph as of a moment.
+    """The macro graph as of one moment.
 
     Attributes:
         arrays: By the names of `ARRAYS`.
         resolutions: Coarse to fine.
-        dense: Which of them the experts aggregate.
-        cut: The last bucket it holds.
+        dense: Index of the resolution that the experts aggregate.
+        cut: Last bucket that the snapshot holds.
         bucket: Length of a bucket, microseconds.
     """
 
@@ -117,10 +98,12 @@ class Snapshot:
 
     @property
     def n_users(self) -> int:
+        """Number of users."""
         return len(self.arrays["user_sum"])
 
     @property
     def n_items(self) -> int:
+        """Number of items."""
         return len(self.arrays["item_sum"])
 
     @property
@@ -141,9 +124,8 @@ class Snapshot:
     @cached_property
     def second_total(self) -> tuple[float, float]:
         """Sums of all 2nd-order scores, of users and of items."""
-        return float(self.arrays["user_second_sum"].sum(dtype=np.float64)), float(
-            self.arrays["item_second_sum"].sum(dtype=np.float64)
-        )
+        users, items = (self.arrays[f"{side}_second_sum"].sum(dtype=np.float64) for side in ("user", "item"))
+        return float(users), float(items)
 
     def gather(
         self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
@@ -151,12 +133,16 @@ class Snapshot:
         """What a model reads of each pair.
 
         Args:
-            users, items: Codes; one beyond the snapshot (or negative) is a node without history. Shape (B,) each.
-            groups: Which inputs to bring; those that no graph holds (`ids`, `side`, `context`) are passed over.
+            users, items: Codes; one beyond the snapshot (or negative) is a node without history. Shape (B,)
+                each.
+            groups: Which inputs to bring; those that no graph holds (`ids`, `side`, `context`) are passed
+                over.
 
         Returns:
-            Arrays by name, all of B rows: `counts`, `pair`, `sketch` and `edges` as raw float32 columns; for `aggregates` log1p edge scores
-            `u1`, `u2`, `i1`, `i2`, the macro task table and own macro nodes; for `recents` neighbours, task codes and their macro nodes.
+            Arrays by name, all of B rows: `counts`, `pair`, `sketch` and `edges` as raw float32 columns; for
+                `aggregates` log1p edge scores
+            `u1`, `u2`, `i1`, `i2`, the macro task table and own macro nodes; for `recents` neighbours, task
+            codes and their macro nodes.
 
         Raises:
             GraphError: The two lists differ in length.
@@ -174,7 +160,7 @@ class Snapshot:
         return out
 
     def known_items(self, user: int) -> NDArray[np.int32]:
-        """Items in a user's history, rising; none for a user that the snapshot has not seen."""
+        """Return the items in a user's history, ascending; none for an unknown user."""
         if not 0 <= user < self.n_users:
             return np.empty(0, np.int32)
         start, end = self.arrays["pairs.indptr"][user : user + 2]
@@ -182,7 +168,7 @@ class Snapshot:
 
     @classmethod
     def open(cls, folder: Path, resolutions: int, dense: int, cut: int, bucket: int) -> Snapshot:
-        """Reopen a saved snapshot, memory-mapped.
+        """Open a saved snapshot, memory-mapped.
 
         Raises:
             GraphError: An array is missing or damaged.

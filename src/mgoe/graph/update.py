@@ -1,8 +1,8 @@
 """Changing a saved graph: adding new events, or removing users.
 
-Everything that depends on pairs alone is then as after a rebuild. What was learned (the sketch and the macro nodes)
-stays, unless `recluster` asks to learn it again. Pairs are merged with the former ones, not counted again: an update
-sorts the new events, and passes over the pairs once.
+Everything that depends on pairs alone is then as after a rebuild. What was learned (the sketch and the macro
+nodes) stays, unless `recluster` asks to learn it again. Pairs are merged with the former ones, not counted
+again: an update sorts the new events, and passes over the pairs once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class NewEvents:
 def update_graph(
     graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False
 ) -> MacroGraph:
-    """Add events to the latest snapshot, as a rebuild that keeps its macro nodes would (`build_graph(..., keep=)`).
+    """Add events to the latest snapshot, as a rebuild that keeps its macro nodes would (`build_graph(...,
+    keep=)`).
 
     Earlier snapshots end before these events, and stay as they are.
 
@@ -62,11 +63,12 @@ def update_graph(
         graph: Replaced by the result when that is complete.
         new: What to add; None if macro nodes are only to be learned again.
         observer: Receives the progress.
-        recluster: Learn the sketch and the macro nodes again; each macro node keeps its number by its members.
+        recluster: Learn the sketch and the macro nodes again; each macro node keeps its number by its
+            members.
 
     Raises:
-        GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another kind is
-            in the way.
+        GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another
+            kind is in the way.
         OutputError: The disk is full, or another process changes the same graph.
     """
     if new is None and not recluster:
@@ -211,7 +213,9 @@ def _add_pairs(
 
 
 def _merge(before: PairRows, added: PairRows, users: int, items: int, folder: Path, advance: Advance) -> None:
-    """Write the union of two sets of pairs: task masks are united, the later time counts, numbers of events add up."""
+    """Write the union of two sets of pairs: task masks are united, the later time counts, numbers of events
+    add up.
+    """
     new_users = np.full(users + 1 - len(before.indptr), before.indptr[-1])
     grown = PairRows(np.concatenate([before.indptr, new_users]), *before.columns)
     user_degree, item_degree = np.zeros(users, np.int64), np.zeros(items, np.int64)

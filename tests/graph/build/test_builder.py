@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mgoe.graph.build.requirements import disk_needed
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph.build.requirements import disk_needed
 from mgoe.graph.build.resolutions import choose_resolutions
 from mgoe.graph.gather import edges
 from mgoe.graph.scores import UNIT, score_table

@@ -166,7 +166,7 @@ def test_what_fails_on_a_worker_is_said_in_one_sentence(spark: Any, tmp_path: Pa
         list(engine.read(folder, tmp_path, "user", unlucky, lambda pairs: None))
     said = str(error.value)
     assert said.startswith(
-        "graph.engine: Spark gave up: ValueError: no luck with this block; the same command goes on"
+        "graph.engine: Spark failed: ValueError: no luck with this block; the same command resumes"
     )
     assert "\n" not in said
 

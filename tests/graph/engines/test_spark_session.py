@@ -46,7 +46,7 @@ def test_java_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: 
     [
         ('openjdk version "11.0.2" 2019', "Java 11"),
         ('java version "1.8.0_202"', "Java 8"),
-        ("what?", "one that tells no version"),
+        ("what?", "one that reports no version"),
     ],
 )
 def test_java_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, found: str):

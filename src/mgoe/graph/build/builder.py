@@ -1,8 +1,9 @@
 """Building a macro graph: history in, one folder of snapshots out.
 
-The pairs of all snapshots come from one pass over the log, which its own engine sorts. Then each snapshot in turn
-starts from the macro nodes of the previous one. Nothing in a snapshot depends on later events. A build works in a
-folder of its own, which takes its place when it is complete; a build that was interrupted resumes there.
+The pairs of all snapshots come from one pass over the log, which its own engine sorts. Then each snapshot in
+turn starts from the macro nodes of the previous one. Nothing in a snapshot depends on later events. A build
+works in a folder of its own, which takes its place when it is complete; a build that was interrupted resumes
+there.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class Source:
     """What a graph is built from, beside its settings.
 
     Attributes:
-        history: One row per event and task: `user`, `item`, `time` (microseconds), `task`. A table of any Ibis
-            backend.
+        history: One row per event and task: `user`, `item`, `time` (microseconds), `task`. A table of any
+            Ibis backend.
         cuts: Last bucket of each snapshot but the latest. Shape (n,).
         users_at, items_at: Number of nodes known at each snapshot. Shape (n + 1,).
         ranks: Of the tasks, weakest first. Shape (T,).
         bucket: Length of a bucket, in microseconds.
-        facts: `events`, the `first` and `last` moment, and a `checksum` of the history. If they are not given, the
-            history is read for them.
+        facts: `events`, the `first` and `last` moment, and a `checksum` of the history. If they are not
+            given, the history is read for them.
         files: Files to keep with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
@@ -90,13 +91,15 @@ def build_graph(
     Args:
         source: What to build it from.
         settings: Of the graph.
-        out: Folder to write; it appears only when it is complete. Beside it, `<name>.building` holds what is done.
+        out: Folder to write; it appears only when it is complete. Beside it, `<name>.building` holds what is
+            done.
         observer: Receives the progress.
         keep: A graph whose macro nodes are kept, snapshot by snapshot, instead of learning them.
 
     Raises:
-        GraphError: There is no history, an explicit number of macro nodes exceeds that of the nodes, a sum would
-            overflow, the memory does not suffice, or the log or the settings have changed since the build began.
+        GraphError: There is no history, an explicit number of macro nodes exceeds that of the nodes, a sum
+            would overflow, the memory does not suffice, or the log or the settings have changed since the
+            build began.
         OutputError: The disk is full, or another process builds the same graph.
     """
     observer = observer or Observer()

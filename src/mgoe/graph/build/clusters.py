@@ -1,15 +1,15 @@
-"""Where macro nodes start: spherical k-means over the sketch, weighted by preference, warm-started from the snapshot before.
+"""Where macro nodes start: spherical k-means over the sketch, weighted by preference, warm-started from a
+snapshot.
 
-Similar rows of `S S^T` belong together (paper); nodes whose score sum stays below a threshold belong to a macro node but do not move its
-centre (eq. 8). Centres are learned on a sample and every node is assigned in one pass. Numbers keep their meaning from snapshot to snapshot
-because each centre starts as the mean of its former members.
+Similar rows of `S S^T` belong together (paper). A node with a score sum below a threshold belongs to a macro
+node but does not move its centre (eq. 8). Centres are learned on a sample, and every node is assigned in one
+pass. Numbers keep their meaning from snapshot to snapshot because each centre starts as the mean of its
+former members.
 
 A node without edges belongs to the cold node, number `k`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,18 +19,18 @@ from mgoe.graph.build.seeds import closest, draw_seeds, find_seeds, trained
 from mgoe.graph.sketch import unit_rows
 
 LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000
-"""Nodes a macro node that k-means learns from, where there are more, and nodes in all."""
+"""K-means learns from at most so many nodes per macro node, but from at least so many in all."""
 ROWS = 1 << 16
 """Nodes assigned at once."""
 
 
 def preference_weights(sums: NDArray[np.number], threshold: float, low_weight: float) -> NDArray[np.float32]:
-    """Weight of each node in its macro node's centre (eq. 8; threshold as a quantile of the sums is ours).
+    """Return the weight of each node in its macro node's centre (eq. 8; a quantile as the threshold is ours).
 
     Args:
         sums: Score sum of each node. Shape (U,) or (I,).
         threshold: Quantile, of the nodes with any score, below which a node is inactive.
-        low_weight: Weight of an inactive node; one without any score weighs nothing.
+        low_weight: Weight of an inactive node. A node without any score has weight 0.
     """
     linked = sums > 0
     if not linked.any():
@@ -43,21 +43,21 @@ def learn_centres(
     vectors: NDArray[np.float32],
     weights: NDArray[np.float32],
     k: int,
-    before: NDArray[np.int32] | None,
+    previous: NDArray[np.int32] | None,
     iterations: int,
     seed: int,
     sample: int,
 ) -> NDArray[np.float32]:
-    """Centres of `k` macro nodes.
+    """Return the centres of `k` macro nodes.
 
     Args:
-        vectors: Of every node; those without edges weigh nothing. Shape (U, rank).
+        vectors: Of every node; those without edges have weight 0. Shape (U, rank).
         weights: Of each node in the centres. Shape (U,).
-        k: Macro nodes.
-        before: Assignment at the snapshot before, of the nodes known then, to start from. Shape (at most U,).
+        k: Number of macro nodes.
+        previous: Macro node of each node known at the previous snapshot, to start from. Shape (at most U,).
         iterations: Of k-means.
-        seed: Of the draws.
-        sample: Nodes to learn from, at most.
+        seed: Of the random draws.
+        sample: Most nodes to learn from.
 
     Returns:
         Unit rows; a centre of zeros has no member. Shape (k, rank).
@@ -67,17 +67,17 @@ def learn_centres(
     if len(moving) > learned:
         moving = np.sort(np.random.default_rng(seed).choice(moving, learned, replace=False))
     rows, weights = unit_rows(vectors[moving]), weights[moving]
-    centres = _start(rows, weights, k, None if before is None else member_means(vectors, before, k), seed)
+    centres = _start(rows, weights, k, None if previous is None else member_means(vectors, previous, k), seed)
     return trained(rows, weights, centres, iterations, seed) if len(rows) > k else centres
 
 
 def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: int) -> NDArray[np.float32]:
-    """The weights, or all linked nodes alike where fewer than `k` would move a centre."""
+    """Return the weights, or equal ones for all linked nodes if fewer than `k` nodes would move a centre."""
     return weights if (weights > 0).sum() >= k else linked.astype(np.float32)
 
 
 def member_means(vectors: NDArray[np.float32], macro: NDArray[np.int32], k: int) -> NDArray[np.float32]:
-    """Unit mean of the members of each macro node; zero for one without. Shape (k, rank)."""
+    """Return the unit mean of each macro node's members, zero if it has none. Shape (k, rank)."""
     total = np.zeros((k + 1, vectors.shape[1]), np.float32)
     for first in range(0, len(macro), ROWS):
         part = macro[first : first + ROWS]
@@ -92,15 +92,13 @@ def assign(
     vectors: NDArray[np.float32],
     linked: NDArray[np.bool_],
     centres: NDArray[np.float32],
-    advance: Callable[[int], None] = lambda nodes: None,
 ) -> NDArray[np.int32]:
-    """The nearest macro node of every node.
+    """Return the nearest macro node of every node.
 
     Args:
         vectors: Shape (U, rank).
         linked: Whether a node has edges. Shape (U,).
         centres: Shape (k, rank).
-        advance: Called with the nodes done.
 
     Returns:
         Shape (U,).
@@ -109,12 +107,13 @@ def assign(
     for first in range(0, len(vectors), ROWS):
         rows = slice(first, first + ROWS)
         macro[rows] = nearest(unit_rows(vectors[rows]), linked[rows], centres)
-        advance(len(macro[rows]))
     return macro
 
 
 def keep(kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[np.int32]:
-    """Former macro nodes of nodes that still have edges; the cold node, number `k`, for all others. Shape (U,)."""
+    """Return the former macro node of every node that still has edges, else the cold node, number `k`. Shape
+    (U,).
+    """
     macro = np.full(len(linked), k, np.int32)
     macro[: len(kept)] = np.where(linked[: len(kept)], kept, k)
     return macro
@@ -123,7 +122,7 @@ def keep(kept: NDArray[np.int32], linked: NDArray[np.bool_], k: int) -> NDArray[
 def nearest(
     rows: NDArray[np.float32], linked: NDArray[np.bool_], centres: NDArray[np.float32]
 ) -> NDArray[np.int32]:
-    """The macro node whose centre has the largest cosine, among those that have a centre at all. Shape (U,)."""
+    """Return the macro node with the closest centre by cosine, among those that have a centre. Shape (U,)."""
     filled = np.flatnonzero(centres.any(axis=1))
     if len(filled) == 0:
         filled = np.arange(len(centres))
@@ -131,7 +130,9 @@ def nearest(
 
 
 def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> NDArray[np.int32]:
-    """Groups of nearly equal size, for ablations. Drawn by node number, so a node keeps its group from snapshot to snapshot."""
+    """Return random groups of nearly equal size, for ablations. A node keeps its group from snapshot to
+    snapshot.
+    """
     return np.where(linked, np.random.default_rng(seed).integers(0, k, len(linked)), k).astype(np.int32)
 
 
@@ -142,7 +143,9 @@ def _start(
     former: NDArray[np.float32] | None,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Means of the former members where there are any, seeds elsewhere; zero where the nodes do not suffice. Shape (k, rank)."""
+    """Return means of the former members, and seeds for centres without any; zeros if nodes run out. Shape
+    (k, rank).
+    """
     centres = np.zeros((k, rows.shape[1]), np.float32) if former is None else former
     empty = np.flatnonzero(~centres.any(axis=1))
     number = min(len(empty), len(rows))

@@ -20,8 +20,9 @@ from mgoe.graph.sketch import Sketch
 as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 """Decorator that gives BLAS one thread.
 
-How BLAS rounds depends on how many threads share a product, and a rounding can decide a macro node. What is learned
-must not depend on the cores of the machine. Everything else runs on threads of our own, whose sums keep one order.
+How BLAS rounds depends on how many threads share a product, and a rounding can decide a macro node. What is
+learned must not depend on the cores of the machine. Everything else runs on threads of our own, whose sums
+keep one order.
 """
 
 

@@ -21,7 +21,9 @@ Macro = dict[Side, NDArray[np.int32]]
 
 
 def find_macro_nodes(build: SnapshotBuilder, advance: Advance) -> None:
-    """Write the macro node of every node at every resolution, and the chances by which later nodes find theirs."""
+    """Write the macro node of every node at every resolution, and the chances by which later nodes find
+    theirs.
+    """
     settings, learned = build.plan.settings, build.learned
     if learned is None and build.previous and not settings.refresh:
         learned = Learned.of(build.previous, len(build.plan.sizes), settings.scale)
@@ -46,7 +48,9 @@ def _sampled_pairs(build: SnapshotBuilder) -> dict[Side, PairRows]:
 def _learned(
     build: SnapshotBuilder, r: int, k: dict[Side, int], pairs: dict[Side, PairRows], advance: Advance
 ) -> tuple[Macro, Macro]:
-    """Start from vectors, settle on the sampled users, then place every node; users last, so that their edges agree."""
+    """Start from vectors, settle on the sampled users, then place every node; users last, so that their edges
+    agree.
+    """
     s, users = build.plan.settings, build.sample()[0]
     macro: Macro = {side: _start(build, r, side, k[side]) for side in SIDES}
     start: Macro = {"user": macro["user"] if users is None else macro["user"][users], "item": macro["item"]}
@@ -86,9 +90,11 @@ def _random(build: SnapshotBuilder, side: Side, k: int) -> NDArray[np.int32]:
 def _kept(
     build: SnapshotBuilder, k: dict[Side, int], kept: Macro, chances: Macro, advance: Advance
 ) -> tuple[Macro, Macro]:
-    """Keep former macro nodes. New nodes, users first, join the one that ties them best to nodes that have one.
+    """Keep former macro nodes. New nodes, users first, join the one that ties them best to nodes that have
+    one.
 
-    Users whose items are all new wait for these. A node that is tied to new nodes alone joins the first macro node.
+    Users whose items are all new wait for these. A node that is tied to new nodes alone joins the first macro
+    node.
     """
     linked = {side: build.sums(side) > 0 for side in SIDES}
     macro: Macro = {side: clusters.keep(kept[side], linked[side], k[side]) for side in SIDES}

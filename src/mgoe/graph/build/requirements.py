@@ -12,7 +12,9 @@ from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
 PROCESS = 180 << 20
 """Bytes of Python and the libraries before any work; 173 MiB were measured."""
 BYTES_PER_MACRO_PAIR = 48
-"""Of two macro nodes while shares are computed: sums of two threads, and four arrays on the way to logarithms."""
+"""Of two macro nodes while shares are computed: sums of two threads, and four arrays on the way to
+logarithms.
+"""
 BYTES_PER_SAMPLED_PAIR = 16
 """Of a pair of the sampled users: item and score, and both again by item."""
 BYTES_PER_EDGE = 10
@@ -22,7 +24,8 @@ BYTES_PER_SORTED_EVENT = 16
 
 
 def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 0) -> int:
-    """Return the anonymous memory at the peak of learning the sketch, in bytes, as measured; tests hold it to 15 %.
+    """Return the anonymous memory at the peak of learning the sketch, in bytes, as measured; tests hold it to
+    15 %.
 
     Nothing of it can be spilled.
 

@@ -6,18 +6,19 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
-NODES_A_MACRO_NODE = 10
-"""`auto` keeps a resolution only where the first snapshot has so many nodes a macro node."""
+NODES_PER_MACRO_NODE = 10
+"""`auto` keeps a resolution only if the first snapshot has so many nodes per macro node."""
 MOST_MACRO_NODES = (1 << 16) - 2
 """Macro nodes are stored in 16 bits."""
 
 
 def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
-    """Numbers of macro nodes, from the size of the first snapshot, so that later events do not change them.
+    """Return the numbers of macro nodes; they depend on the first snapshot alone, so later events do not
+    change them.
 
     Args:
         settings: Of the graph.
-        users, items: Nodes with history at the first snapshot.
+        users, items: Number of nodes with history at the first snapshot.
 
     Raises:
         GraphError: An explicit number exceeds the nodes.
@@ -26,7 +27,7 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
         fits = [
             size
             for size in AUTO_RESOLUTIONS
-            if size[0] * NODES_A_MACRO_NODE <= users and size[1] * NODES_A_MACRO_NODE <= items
+            if size[0] * NODES_PER_MACRO_NODE <= users and size[1] * NODES_PER_MACRO_NODE <= items
         ]
         small = (max(1, min(6, users // 3)), max(1, min(8, items // 3)))
         return tuple(fits) or (small,)
@@ -36,8 +37,6 @@ def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple
                 rule = f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s"
                 raise GraphError("graph.resolutions", f"{rule}; ask for fewer")
             if k > n:
-                raise GraphError(
-                    "graph.resolutions",
-                    f"{k} {name} macro nodes are more than the {n} {name}s of the first snapshot; ask for fewer, or `auto`",
-                )
+                rule = f"{k} {name} macro nodes are more than the {n} {name}s of the first snapshot"
+                raise GraphError("graph.resolutions", f"{rule}; ask for fewer, or `auto`")
     return tuple(settings.resolutions)

@@ -1,8 +1,9 @@
-"""Where k-means starts: more seeds than macro nodes, merged until as many are left.
+"""Where k-means starts: more seeds than macro nodes, merged until the wanted number is left.
 
-K-means from as many seeds as macro nodes ends where two of them share a community and one holds two: seeds are drawn, and no step of
-k-means moves one across. With three times the seeds each community has one, and the merge that costs least (Ward, 1963) joins those that
-share one. On planted communities the result is as good as a start from the truth.
+K-means from as many seeds as macro nodes ends with two of them in one community and with two communities in
+one of them: seeds are random, and no step of k-means moves one across. With three times as many seeds, each
+community has one, and merging those that cost least (Ward, 1963) joins the seeds of one community. On planted
+communities the result is as good as a start from the truth.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
 
 FINER, MOST = 3, 3_000
-"""Seeds a macro node, and in all where there are fewer macro nodes: the time to merge them grows with their square."""
+"""Seeds per macro node, and in all if there are fewer macro nodes: the time to merge grows with their square.
+"""
 SAMPLE = 10
-"""Nodes a seed that k-means++ looks at, whose cost is sample x seeds."""
+"""Nodes per seed that k-means++ draws from; its cost is their number times that of the seeds."""
 MEMBERS = 40
-"""Nodes a seed that k-means learns from, where there are more."""
+"""Most nodes per seed that k-means learns from."""
 ITERATIONS = 8
-"""Of k-means over all seeds, before they are merged."""
+"""Iterations of k-means over all seeds, before they are merged."""
 
 
 def find_seeds(
     rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, seed: int
 ) -> NDArray[np.float32]:
-    """Starts of `k` macro nodes, or of as many as there are nodes.
+    """Return the starts of `k` macro nodes, or of as many as there are nodes.
 
     Args:
         rows: Unit vectors of the nodes to learn from. Shape (n, rank).
         weights: Of each node, positive. Shape (n,).
         k: At least 1.
-        seed: Of the draws.
+        seed: Of the random draws.
 
     Returns:
         Shape (min(k, n), rank).
@@ -60,7 +62,7 @@ def find_seeds(
 
 
 def draw_seeds(rows: NDArray[np.float32], number: int, seed: int) -> NDArray[np.float32]:
-    """Rows that lie apart (k-means++), of a sample. Shape (number, rank)."""
+    """Return distant rows (k-means++) of a sample. Shape (number, rank)."""
     few = np.random.default_rng(seed).permutation(len(rows))[: SAMPLE * number]
     return kmeans_plusplus(rows[few].astype(np.float64), number, random_state=seed)[0].astype(np.float32)
 
@@ -72,7 +74,7 @@ def trained(
     iterations: int,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Centres after some iterations of spherical k-means. Arguments as for `find_seeds`; more nodes than centres."""
+    """Return centres after some iterations of spherical k-means; there must be more nodes than centres."""
     kmeans = faiss.Kmeans(
         rows.shape[1],
         len(centres),
@@ -87,15 +89,15 @@ def trained(
 
 
 def merge(means: NDArray[np.float64], sizes: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Means of `k` groups, from finer ones: again and again the two are joined whose joining adds least to the squares within.
+    """Merge fine groups into `k`: in each step the two that add least to the squares within groups.
 
     Args:
         means: Of the fine groups. Shape (n, rank).
         sizes: Weight of each. Shape (n,).
-        k: Groups to leave, at most n.
+        k: Number of groups to leave, at most n.
 
     Returns:
-        Shape (k, rank).
+        Their means. Shape (k, rank).
     """
     means, sizes = means.copy(), sizes.copy()
     left: NDArray[np.int64] = _merge(means, sizes, k)
@@ -103,7 +105,7 @@ def merge(means: NDArray[np.float64], sizes: NDArray[np.float64], k: int) -> NDA
 
 
 def closest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Number of the centre with the largest product. Shape (n,)."""
+    """Return the index of the centre with the largest product. Shape (n,)."""
     index = faiss.IndexFlatIP(centres.shape[1])
     index.add(np.ascontiguousarray(centres))  # type: ignore[call-arg]  (faiss wraps the C++ signature at import)
     return index.search(np.ascontiguousarray(rows), 1)[1][:, 0]  # type: ignore[call-arg]

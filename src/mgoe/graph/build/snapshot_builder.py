@@ -160,7 +160,9 @@ class SnapshotBuilder:
         return self.plan.engine.read(self.folder, self.work, side, reading, advance)
 
     def read_own_pairs(self, advance: Advance) -> None:
-        """Sum and count the own pairs of every node, find its recent neighbours, and sort pairs by item on the way."""
+        """Sum and count the own pairs of every node, find its recent neighbours, and sort pairs by item on
+        the way.
+        """
         engine, own = (
             self.plan.engine,
             OwnPairs(self.plan.scores, self.plan.tasks, self.plan.settings.recents),
@@ -261,7 +263,9 @@ class SnapshotBuilder:
         find_macro_nodes(self, advance)
 
     def read_first_order(self, advance: Advance) -> None:
-        """Write 1st-order edges at every resolution, and the task table and dense edges at one. Measure the drift."""
+        """Write 1st-order edges at every resolution, and the task table and dense edges at one. Measure the
+        drift.
+        """
         for r, sizes in enumerate(self.plan.sizes):
             k: dict[Side, int] = dict(zip(SIDES, sizes, strict=True))
             macro = {side: self.macro(r, side) for side in SIDES}
@@ -296,7 +300,9 @@ class SnapshotBuilder:
         return likelihood.drift(self.macro(r, "user"), best, self.sums("user"))
 
     def read_second_order(self, advance: Advance) -> None:
-        """Write 2nd-order edges: to the own macro node at every resolution, all of them at one; and their sums."""
+        """Write 2nd-order edges: to the own macro node at every resolution, all of them at one; and their
+        sums.
+        """
         for side in SIDES:
             reading = edges.SecondSums(self.plan.scores, self.sums(OTHER[side]))
             with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as work:

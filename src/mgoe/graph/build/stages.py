@@ -1,4 +1,6 @@
-"""The stages of a build. Each is timed and recorded when it is done, so a build that was killed resumes after them."""
+"""The stages of a build. Each is timed and recorded when it is done, so a build that was killed resumes after
+them.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,8 @@ class Stages:
     Args:
         folder: Of the build; `stages.json` in it is the record.
         observer: Receives the progress.
-        source: What is made (`what`), the facts of its `log`, its `settings`, and anything else that must be the
-            same for a build to resume.
+        source: What is made (`what`), the facts of its `log`, its `settings`, and anything else that must be
+            the same for a build to resume.
 
     Raises:
         GraphError: The folder holds an unfinished build of something else.

@@ -1,4 +1,6 @@
-"""Where a graph is built: a folder beside its place, for one process at a time, that takes its place when complete."""
+"""Where a graph is built: a folder beside its place, for one process at a time, that takes its place when
+complete.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The engine in this process: DuckDB sorts events and spills what its memory cannot hold; readings run on threads."""
+"""The engine in this process: DuckDB sorts events and spills what its memory cannot hold; readings run on
+threads.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The engine on Spark: it sorts and folds the log where the log lies, and its workers read the pairs of every snapshot.
+"""The engine on Spark: it sorts and folds the log where the log is stored, and its workers run the readings.
 
-What is learned (the sketch, the macro nodes) stays with the process that builds, on a sample, as does everything that is written.
+The process that builds learns the sketch and the macro nodes, from a sample, and writes all files.
 """
 
 from mgoe.graph.engines.spark.engine import Spark

@@ -1,11 +1,12 @@
-"""Bringing arrays to the workers.
+"""Sending arrays to the workers.
 
-What a reading needs of the other side can be larger than the memory of a worker's process, and every core of a worker runs one. So large
-arrays go as files: Spark copies a file to each worker once (`SparkContext.addFile`), streaming it from disk, and the processes there map
-that one copy. A Spark broadcast would hold it in the heap of the driver and of every worker, and once more in each Python process. On a
-master of this machine (`local[n]`) the processes map the files where they lie, and nothing is copied.
+The arrays of the other side that a reading needs can exceed the memory of a worker's process, and each core
+of a worker runs such a process. So large arrays are sent as files: Spark copies a file to each worker once
+(`SparkContext.addFile`), streaming it from disk, and the processes there map that one copy. A Spark broadcast
+would hold it in the heap of the driver and of every worker, and again in each Python process. If the master
+is this machine (`local[n]`), the processes map the original files, and nothing is copied.
 
-Every worker takes a copy from the driver, so the network of the driver carries as many as there are workers.
+Each worker takes its copy from the driver, so the driver's network carries one copy per worker.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
 SMALL = 1 << 16
-"""Bytes of an array up to which it travels within the task."""
+"""Arrays of at most so many bytes are sent within the task."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Stands for an array, wherever one may stand, until a worker maps it.
+    """Stands for an array until a worker maps it.
 
     Attributes:
-        name: Of the file that holds it.
+        name: Of its file.
     """
 
     name: str
 
 
 class Carrier:
-    """Driver's side: files that workers map. What is carried stays until `clear`.
+    """On the driver: sends files, which workers map until `clear`.
 
-    The files lie in a folder that Spark removes when it stops.
+    The files are in a folder that Spark removes when it stops.
 
     Args:
-        context: Whose workers they go to.
+        context: Of the workers.
     """
 
     def __init__(self, context: SparkContext):
@@ -63,18 +64,18 @@ class Carrier:
 
     @property
     def live(self) -> str:
-        """How the names of all files begin that were carried since `clear`."""
+        """How the names of all files sent since the last `clear` begin."""
         return f"{self._name}-{self._generation:04d}"
 
     def pack(self, value: T) -> T:
-        """The same with every large array carried. Goes through tuples and dataclasses."""
+        """Return a value with every large array in it sent; tuples and dataclasses are searched."""
         return _changed(
             value,
             lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part,
         )
 
     def array(self, array: NDArray) -> Carried:
-        """Carry an array. One that is mapped from a file is carried once."""
+        """Send an array. An array that is mapped from a file is sent once."""
         file = file_of(array)
         if file is None:
             to = self._next(".npy")
@@ -87,16 +88,16 @@ class Carrier:
         return Carried(self._carried[key])
 
     def file(self, file: Path) -> str:
-        """Carry a file as it is now. Returns what `located` finds it by."""
+        """Send a file as it is now, and return the name by which `located` finds it."""
         to = self._next(file.suffix)
         try:
             os.link(file, to)
-        except OSError:  # another disk, or one without second names
+        except OSError:  # another disk, or one without hard links
             to.symlink_to(file.resolve())
         return self._send(to)
 
     def clear(self) -> None:
-        """Let go of everything carried. Workers remove their copies with the next task."""
+        """Drop everything that was sent. Workers remove their copies with the next task."""
         for file in self._files:
             file.unlink(missing_ok=True)
             if not self.local:
@@ -118,12 +119,12 @@ class Carrier:
 
 
 def unpack(value: T) -> T:
-    """On a worker: what `Carrier.pack` took, with its large arrays mapped."""
+    """On a worker: return the value that `Carrier.pack` was given, with its large arrays mapped."""
     return _changed(value, lambda part: mapped(located(part.name)) if isinstance(part, Carried) else part)
 
 
 def located(name: str) -> Path:
-    """On a worker: where a carried file lies."""
+    """On a worker: return where a file is stored."""
     if os.path.isabs(name):
         return Path(name)
     from pyspark import SparkFiles
@@ -132,10 +133,10 @@ def located(name: str) -> Path:
 
 
 def sweep(live: str) -> None:
-    """On a worker: remove copies of what is carried no more.
+    """On a worker: remove copies of files that were dropped.
 
     Args:
-        live: Of `Carrier`.
+        live: See `Carrier.live`.
     """
     from pyspark import SparkFiles
 
@@ -146,7 +147,7 @@ def sweep(live: str) -> None:
 
 
 def file_of(array: NDArray) -> Path | None:
-    """The file whose whole content an array is mapped from."""
+    """Return the file if an array is mapped from all of it."""
     base: Any = array.base
     if not isinstance(base, np.memmap) or base.filename is None or not array.flags.c_contiguous:
         return None
@@ -155,12 +156,13 @@ def file_of(array: NDArray) -> Path | None:
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value with a change made to it, or to whatever it holds."""
+    """Return a value with a change made to it, or to what it holds."""
     changed = change(value)
     if changed is not value:
         return changed
     if isinstance(value, tuple):
-        return tuple(_changed(part, change) for part in value)
+        parts = [_changed(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # named or not
     if is_dataclass(value) and not isinstance(value, type):
         return replace(
             value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)}

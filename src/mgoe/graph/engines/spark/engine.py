@@ -1,8 +1,9 @@
 """The engine on Spark.
 
-The log is sorted and folded where it lies, by ranges of pair, and the pairs of all snapshots come to the building process in order, part by
-part; it writes the same files as in one process. From these files workers read: a job is a run of blocks, a task is a block, and what the
-readings make of them comes back in order. So a build goes on from its files after a kill, on either engine.
+The log is sorted and folded where it is stored, by ranges of pairs. The pairs of all snapshots come to the
+building process in order, part by part, and it writes the same files as the local engine. Workers read these
+files: a job is a run of blocks, a task is a block, and the results of the readings come back in order. So a
+build that was killed resumes from its files, on either engine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mgoe.graph.build.stages import Advance
 from mgoe.graph.engines.spark.carry import Carrier
 from mgoe.graph.engines.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
-from mgoe.graph.engines.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, TurnBlocks, folded_pairs
+from mgoe.graph.engines.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, SortBlocks, folded_pairs
 from mgoe.graph.fold import PairsWriter, SnapshotCuts, packed
 from mgoe.graph.pair_rows import (
     BLOCK_NODES,
@@ -47,14 +48,17 @@ from mgoe.graph.pair_rows import (
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-ROWS_A_PART = 1 << 22
-"""Pairs of all snapshots that a task makes at most, one an event and snapshot: it sorts so many events, and Spark's own process on this
-machine holds what two tasks make while it is written."""
+ROWS_PER_PART = 1 << 22
+"""Most pairs of all snapshots in a task, counting one per event and snapshot. A task sorts so many events,
+and Spark's own process on this machine holds the results of two tasks while they are written.
+"""
 RESULT_BYTES = 1 << 24
-"""What a reading makes of a block, about: 512 bytes a node."""
+"""Size of a reading's result, about 512 bytes per node."""
 RESULT_SHARE, BY_ITEM_SHARE, EXPORT_SHARE = 0.125, 0.25, 0.5
-"""Of the memory: results of one job (another is on its way), pairs by item of all tasks side by side, DuckDB while it writes a log."""
-GO_ON = "the same command goes on after the last stage that was done"
+"""Shares of the memory: results of one job (another is on its way), pairs by item of all parallel tasks, and
+DuckDB while it writes a log.
+"""
+RESUME = "the same command resumes after the last stage that was done"
 
 
 class Spark:
@@ -85,7 +89,7 @@ class Spark:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop Spark where this engine started it, else leave nothing to its workers."""
+        """Stop Spark if this engine started it, else remove what was sent to its workers."""
         if self._session is not None and self._own:
             close_session(self._session)
         elif self._carrier is not None:
@@ -95,16 +99,16 @@ class Spark:
     def write_pairs(
         self, history: ir.Table, cuts: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
     ) -> None:
-        """Sort and fold the events on the cluster; see `pairs.write_pairs`. A history of another backend is written out for it first."""
+        """Sort and fold the events on the cluster. A history elsewhere is first written to a file."""
         from pyspark import StorageLevel
 
-        with spark_errors(GO_ON):
+        with spark_errors(RESUME):
             events = self._events(history)
-            parts = max(self.cores, math.ceil(events.count() * len(cuts) / ROWS_A_PART))
+            parts = max(self.cores, math.ceil(events.count() * len(cuts) / ROWS_PER_PART))
             ordered = events.repartitionByRange(parts, "key").sortWithinPartitions("key", "event")
             folded = ordered.mapInArrow(FoldEvents(cuts.ends, tasks), SCHEMA).persist(StorageLevel.DISK_ONLY)
             try:
-                folded.count()  # all parts side by side; what follows asks for one after the other
+                folded.count()  # all parts in parallel; the following takes one at a time
                 rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
                 with PairsWriter(folders, cuts) as out:
                     for events_done, arrays in rows:
@@ -116,12 +120,12 @@ class Spark:
     def sort_by_item(
         self, snapshot: Path, work: Path, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
-        """A reading by item, times included; pairs by item come back on the way and are written as in one process."""
+        """Sort the pairs of a snapshot by item, and yield what a reading makes of every block on the way."""
         rows, starts = PairRows.by_user(snapshot), PairRows.item_indptr(snapshot)
         held = int(self.settings.memory * BY_ITEM_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
         bounds = _bounds(starts, max(1, min(held, -(-int(starts[-1]) // self.cores))), len(starts))
         carrier = self._carry(snapshot)
-        task = carrier.pack(TurnBlocks(rows, reading, bounds, carrier.live, starts))
+        task = carrier.pack(SortBlocks(rows, reading, bounds, carrier.live, starts))
         with ArrayFolder(work) as out:
             empty = by_item_arrays(rows.block(0, 0))
             out.append({"by_item.indptr": starts, **empty})
@@ -132,18 +136,20 @@ class Spark:
     def read(
         self, snapshot: Path, work: Path, side: Side, reading: Reading, advance: Advance
     ) -> Iterator[dict[str, NDArray]]:
-        """A reading of every block of one side, in order. Items are read without times, once they were turned."""
+        """Yield what a reading makes of every block of one side, in order. Items are read without times."""
         rows = PairRows.by_user(snapshot) if side == "user" else PairRows.by_item(work)
         carrier = self._carry(snapshot)
         task = ReadBlocks(rows, reading, _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_NODES), carrier.live)
         yield from self._results(carrier.pack(task), advance)
 
     def _results(self, task: ReadBlocks, advance: Advance) -> Iterator[dict[str, NDArray]]:
-        """What a task makes of all blocks, in order: jobs over runs of blocks, one ahead of the one whose results are taken."""
+        """Yield the results of a task for all blocks, in order. The next job runs while the results of one
+        are taken.
+        """
         blocks = len(task.cuts) - 1
         run = max(self.cores, int(self.settings.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
         runs = pairwise([*range(0, blocks, run), blocks])
-        with spark_errors(GO_ON), ThreadPoolExecutor(2) as pool:
+        with spark_errors(RESUME), ThreadPoolExecutor(2) as pool:
             waiting = deque(pool.submit(self._job, task, *bounds) for bounds in islice(runs, 2))
             while waiting:
                 for pairs, arrays in opened(waiting.popleft().result()):
@@ -155,7 +161,7 @@ class Spark:
         return self.session.range(first, last, 1, last - first).mapInArrow(task, SCHEMA).toArrow()
 
     def _events(self, history: ir.Table) -> DataFrame:
-        """Keys and events as they are packed, in any order."""
+        """Return keys and events of a history; see `packed`."""
         backend: Any = history.get_backend()
         if backend.name == "pyspark":
             events = backend.raw_sql(backend.compile(packed(history)))
@@ -166,27 +172,27 @@ class Spark:
         with bounded(backend, self.settings.memory * EXPORT_SHARE):
             packed(history).to_parquet(file)
         groups = pq.ParquetFile(file).metadata.num_row_groups
-        a_part = max(1, groups // (4 * self.cores))
-        read = ReadEvents(self._carry(None).file(file), a_part, groups)
-        parts = -(-groups // a_part)
+        per_part = max(1, groups // (4 * self.cores))
+        read = ReadEvents(self._carry(None).file(file), per_part, groups)
+        parts = -(-groups // per_part)
         return self.session.range(0, parts, 1, parts).mapInArrow(read, "key bigint, event bigint")
 
     @property
     def session(self) -> SparkSession:
-        """Spark, started when it is first needed."""
+        """The session, started when it is first needed."""
         if self._session is None:
             local = self.spill / "spark"
-            shutil.rmtree(local, ignore_errors=True)  # of a build that was cut off
+            shutil.rmtree(local, ignore_errors=True)  # of a build that was interrupted
             self._session, self._own = open_session(self.settings, local)
         return self._session
 
     @property
     def cores(self) -> int:
-        """Tasks that run side by side."""
+        """Number of tasks that run in parallel."""
         return max(1, self.session.sparkContext.defaultParallelism)
 
     def _carry(self, snapshot: Path | None) -> Carrier:
-        """Brings arrays to the workers; those of the snapshot before are let go."""
+        """Return what sends arrays to the workers; those of the previous snapshot are dropped."""
         if self._carrier is None:
             self._carrier = Carrier(self.session.sparkContext)
         if snapshot != self._carried:
@@ -196,5 +202,5 @@ class Spark:
 
 
 def _bounds(indptr: NDArray[np.int64], pairs: int, rows: int) -> NDArray[np.int64]:
-    """First node of each block, and the end of the last. Shape (blocks + 1,)."""
+    """Return the first node of each block, and the end of the last. Shape (blocks + 1,)."""
     return np.array([0, *(last for _, last in block_bounds(indptr, pairs, rows))])

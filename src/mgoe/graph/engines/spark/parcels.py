@@ -1,4 +1,6 @@
-"""Arrays as rows of Spark: a row is a parcel of named arrays, each as its bytes, so that a block of nodes moves as one row."""
+"""Arrays as rows of Spark: a row is a parcel of named arrays, each as its bytes, so a block of nodes is one
+row.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SCHEMA = "number bigint, arrays array<struct<name string, dtype string, shape array<bigint>, data binary>>"
-"""Of a parcel, as Spark writes it. `number` says how much lies behind it: events of folded pairs, pairs of a block."""
+"""Of a parcel, in the words of Spark. `number` is the work behind it: events of folded pairs, pairs of a
+block.
+"""
 _ARRAY = pa.struct(
     [("name", pa.string()), ("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.binary())]
 )
@@ -18,7 +22,7 @@ _PARCEL = pa.schema([("number", pa.int64()), ("arrays", pa.list_(_ARRAY))])
 
 
 def parcel(number: int, arrays: Mapping[str, NDArray]) -> pa.RecordBatch:
-    """One row of arrays."""
+    """Return one row of arrays."""
     held = [
         {
             "name": name,
@@ -34,7 +38,7 @@ def parcel(number: int, arrays: Mapping[str, NDArray]) -> pa.RecordBatch:
 
 
 def opened(parcels: pa.Table) -> Iterator[tuple[int, dict[str, NDArray]]]:
-    """The numbers and arrays of parcels in their order; arrays are views of the table."""
+    """Yield the number and the arrays of each parcel, in order; arrays are views of the table."""
     for batch in parcels.to_batches():
         for number, arrays in zip(batch.column("number").to_pylist(), batch.column("arrays"), strict=True):
             held: Any = arrays.values
@@ -49,7 +53,7 @@ def opened(parcels: pa.Table) -> Iterator[tuple[int, dict[str, NDArray]]]:
 
 
 def opened_row(row: Any) -> tuple[int, dict[str, NDArray]]:
-    """The same of one row, as `DataFrame.toLocalIterator` brings it."""
+    """Return number and arrays of one row of `DataFrame.toLocalIterator`."""
     return row.number, {array.name: _view(array.data, array.dtype, array.shape) for array in row.arrays}
 
 

@@ -1,4 +1,4 @@
-"""A Spark session as the settings ask for it, or one sentence that says why there is none."""
+"""Starting the Spark session that the settings ask for, or explaining why it does not start."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ if TYPE_CHECKING:
 
 OLDEST_JAVA = 17
 CONNECT = 5.0
-"""Seconds in which a master has to answer."""
+"""Seconds within which a master must answer."""
 WORKERS = 120.0
-"""Seconds in which a worker has to take a task; where workers start on demand, that takes a while."""
+"""Seconds within which a worker must take a task; workers that start on demand need a while."""
 STOP = 20.0
-"""Seconds that Java has to end in."""
+"""Seconds within which Java must end."""
 JVM_SHARE = 0.5
-"""Of the memory: what Spark's own process on this machine may take. The least it runs with is 1 GiB."""
-PARTITIONS_A_CORE = 4
+"""Share of the memory for Spark's own process on this machine, which needs at least 1 GiB."""
+PARTITIONS_PER_CORE = 4
 
 
 @contextmanager
 def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
-    """Spark as an Ibis backend, whose tables are read on the cluster. A session that is new stops with it. Arguments and errors as of
-    `open_session`."""
+    """Yield Spark as an Ibis backend that reads tables on the cluster. A new session stops afterwards.
+
+    Arguments and errors as for `open_session`.
+    """
     import_pyspark()
     import ibis
 
@@ -51,15 +53,15 @@ def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
 
 
 def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, bool]:
-    """The session that runs in this process, or a new one, and whether it is new.
+    """Return the session that runs in this process, or a new one, and whether it is new.
 
     Args:
         settings: Of the graph.
-        folder: Where Spark may spill and keeps its log.
+        folder: Where Spark spills and keeps its log.
 
     Raises:
         MissingExtra: PySpark is not installed.
-        GraphError: There is no fit Java, the master cannot be reached, or no worker takes a task.
+        GraphError: There is no suitable Java, the master cannot be reached, or no worker takes a task.
     """
     import_pyspark()
     from pyspark.sql import SparkSession
@@ -77,13 +79,13 @@ def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, b
 
 
 def close_session(session: SparkSession) -> None:
-    """Stop Spark and the Java that it runs on, which would keep its memory, and to the folders that it was started with."""
+    """Stop Spark and its Java process, which would otherwise keep its memory and its first folders."""
     session.stop()
     _stop_java()
 
 
 def import_pyspark() -> None:
-    """See that PySpark and Ibis' part for it are installed.
+    """Check that PySpark and its Ibis backend are installed.
 
     Raises:
         MissingExtra: They are not.
@@ -92,36 +94,36 @@ def import_pyspark() -> None:
 
 
 def check_java() -> None:
-    """See that the Java that Spark will start is there and new enough.
+    """Check that the Java that Spark will start exists and is new enough.
 
     Raises:
-        GraphError: It is not.
+        GraphError: There is none, or it is too old.
     """
-    mend = f"install Java {OLDEST_JAVA} or newer (Debian: openjdk-17-jre-headless), or set JAVA_HOME to it"
+    fix = f"install Java {OLDEST_JAVA} or newer (Debian: openjdk-17-jre-headless), or set JAVA_HOME to it"
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(str(Path(home) / "bin" / "java") if home else "java")
     if java is None:
         place = f"none in JAVA_HOME, {home}" if home else "none on PATH, and JAVA_HOME is not set"
-        raise GraphError("graph.engine", f"Spark runs on Java, found {place}; {mend}")
+        raise GraphError("graph.engine", f"Spark runs on Java, found {place}; {fix}")
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GraphError(
-            "graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {mend}"
+            "graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {fix}"
         ) from None
     version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
     if version is None or int(version[1]) < OLDEST_JAVA:
-        found = f"Java {version[1]}" if version else "one that tells no version"
+        found = f"Java {version[1]}" if version else "one that reports no version"
         raise GraphError(
-            "graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {mend}"
+            "graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {fix}"
         )
 
 
 def check_master(master: str) -> None:
-    """See that something listens where a standalone or a Kubernetes master should be.
+    """Check that something listens at the address of a standalone or Kubernetes master.
 
     Raises:
-        GraphError: Nothing does.
+        GraphError: Nothing answers.
     """
     found = re.match(r"(?:spark|k8s)://(?:https?://)?(.+)", master)
     if not found:
@@ -141,19 +143,19 @@ def check_master(master: str) -> None:
 
 
 @contextmanager
-def spark_errors(mend: str) -> Iterator[None]:
-    """What Spark, or a task of it, fails with in one sentence of ours."""
+def spark_errors(fix: str) -> Iterator[None]:
+    """Turn an error of Spark, or of one of its tasks, into one sentence."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
         yield
     except (Py4JError, PySparkException) as error:
-        raise GraphError("graph.engine", f"Spark gave up: {_reason(str(error))}; {mend}") from None
+        raise GraphError("graph.engine", f"Spark failed: {_reason(str(error))}; {fix}") from None
 
 
 def _reason(text: str) -> str:
-    """The line of an error with its traces that says what happened: a worker's own, else the innermost cause."""
+    """Return the line of a stack trace that names the cause: a worker's own, else the innermost."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     python = [
         line
@@ -161,7 +163,7 @@ def _reason(text: str) -> str:
         if re.match(r"[A-Za-z_][\w.]*(Error|Exception|NotFound): \S", line) and "org.apache" not in line
     ]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return ([*python[-1:], *causes[-1:], *lines[:1]] or ["it does not say why"])[0][:400].rstrip(".")
+    return ([*python[-1:], *causes[-1:], *lines[:1]] or ["no reason given"])[0][:400].rstrip(".")
 
 
 def _start(settings: GraphSettings, folder: Path) -> SparkSession:
@@ -177,9 +179,7 @@ def _start(settings: GraphSettings, folder: Path) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
     conf = SparkConf().setAll(list(options.items()))
     with _log(folder) as log:
-        gateway: Any = getattr(
-            SparkContext, "_gateway", None
-        )  # a Java that an earlier session left is used again
+        gateway: Any = getattr(SparkContext, "_gateway", None)  # reuse the Java process of an earlier session
         try:
             gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
             session = SparkSession(SparkContext(conf=conf, gateway=gateway))
@@ -195,7 +195,7 @@ def _start(settings: GraphSettings, folder: Path) -> SparkSession:
 
 
 def _await_worker(session: SparkSession, master: str) -> None:
-    """Run a first task."""
+    """Run a first task, and stop if no worker takes it."""
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(session.range(1).count)
         try:
@@ -212,7 +212,7 @@ def _await_worker(session: SparkSession, master: str) -> None:
 
 
 def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
-    """What the settings ask of Spark, over what a build needs."""
+    """Return the options of a build, overridden by those of the settings."""
     master = settings.spark.master
     own = {
         "spark.app.name": "mgoe",
@@ -220,9 +220,9 @@ def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": f"{max(1024, int(settings.memory * JVM_SHARE * 1024))}m",
         "spark.local.dir": str(folder.resolve()),
-        "spark.driver.maxResultSize": "0",  # what comes back at once is bounded by the engine
-        "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is carried
-        "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes times in nanoseconds, which Spark else refuses
+        "spark.driver.maxResultSize": "0",  # the engine bounds what comes back at once
+        "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is sent
+        "spark.sql.legacy.parquet.nanosAsLong": "true",  # else Spark refuses the nanoseconds of pandas
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
         "spark.sql.session.timeZone": "UTC",
@@ -231,18 +231,18 @@ def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
         cores = re.match(r"local\[(\d+)", master)
         n = int(cores[1]) if cores else os.cpu_count() or 1
         own |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-        own["spark.sql.shuffle.partitions"] = str(PARTITIONS_A_CORE * n)
+        own["spark.sql.shuffle.partitions"] = str(PARTITIONS_PER_CORE * n)
     return own | settings.spark.options | {"spark.master": master}
 
 
 def _complaints(log: IO[bytes]) -> list[str]:
-    """The last line of Spark's log that says why it does not start, where one does."""
+    """Return the last line of Spark's log that explains why it does not start, if there is one."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
     java = (
         "Error: Could not create the Java",
         "Error: A fatal exception",
-    )  # which follow what Java says itself
+    )  # which follow the reason
     return [
         line
         for line in lines
@@ -256,7 +256,7 @@ def _stop_java() -> None:
     gateway: Any = getattr(SparkContext, "_gateway", None)
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()
-        gateway.proc.stdin.close()  # which ends it
+        gateway.proc.stdin.close()  # ends the process
         with suppress(subprocess.TimeoutExpired):
             gateway.proc.wait(STOP)
         SparkContext._gateway = SparkContext._jvm = None
@@ -264,7 +264,7 @@ def _stop_java() -> None:
 
 @contextmanager
 def _log(folder: Path) -> Iterator[IO[bytes]]:
-    """Where Spark writes what it would else write over the progress of the build."""
+    """Yield the file for the output of Spark, which would otherwise disturb the progress bar."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "spark.log").open("w+b") as log:
         yield log

@@ -1,4 +1,6 @@
-"""What Spark's workers run: functions from Arrow batches to Arrow batches, made of the same folds and readings as in one process."""
+"""What Spark's workers run: functions from Arrow batches to Arrow batches, with the folds and readings of one
+process.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from mgoe.graph.pair_rows import PairRows, Reading, by_item_arrays, some_by_item
 
 @dataclass(frozen=True)
 class FoldEvents:
-    """Events of whole pairs in order to parcels of folded pairs, each with all snapshots.
+    """Turns events of whole pairs, in order, into parcels of folded pairs of all snapshots.
 
     Attributes:
         ends: Of `SnapshotCuts`.
@@ -29,7 +31,7 @@ class FoldEvents:
     tasks: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """A parcel a chunk; its number is that of the events."""
+        """Yield one parcel per chunk; its number is that of the events."""
         for keys, events in whole_pairs(batches):
             folded = fold(keys, events, self.ends, self.tasks)
             yield parcel(
@@ -43,19 +45,19 @@ class FoldEvents:
 
 
 def folded_pairs(arrays: dict[str, NDArray]) -> list[FoldedPairs]:
-    """Pairs of every snapshot from a parcel of `FoldEvents`."""
+    """Return the pairs of every snapshot from a parcel of `FoldEvents`."""
     names = FoldedPairs._fields
     return [FoldedPairs(*(arrays[f"{s}.{name}"] for name in names)) for s in range(len(arrays) // len(names))]
 
 
 @dataclass(frozen=True)
 class ReadEvents:
-    """Numbers of parts to their events, from a carried Parquet file.
+    """Turns numbers of parts into their events, from a Parquet file that the driver sent.
 
     Attributes:
         name: Of the file.
-        parts: Of how many row groups each; the last may have fewer.
-        groups: Row groups of the file.
+        parts: Number of row groups of each; the last may have fewer.
+        groups: Number of row groups of the file.
     """
 
     name: str
@@ -63,7 +65,7 @@ class ReadEvents:
     groups: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """`key` and `event`, as packed."""
+        """Yield `key` and `event`; see `packed`."""
         with pq.ParquetFile(located(self.name)) as file:
             for part in _numbers(batches):
                 groups = range(part * self.parts, min((part + 1) * self.parts, self.groups))
@@ -72,13 +74,14 @@ class ReadEvents:
 
 @dataclass(frozen=True)
 class ReadBlocks:
-    """Numbers of blocks to parcels of what a reading makes of them; a parcel's number is that of the block's pairs.
+    """Turns numbers of blocks into parcels of what a reading makes of them; a parcel's number is that of the
+    pairs.
 
     Attributes:
-        rows: All pairs of the side that is read.
-        reading: What is made of a block.
+        rows: All pairs by the side that is read.
+        reading: Makes arrays of a block.
         cuts: First node of each block, and the end of the last. Shape (blocks + 1,).
-        live: Of `Carrier`.
+        live: See `Carrier.live`.
     """
 
     rows: PairRows
@@ -87,23 +90,24 @@ class ReadBlocks:
     live: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Parcels in the order of the blocks."""
+        """Yield parcels in the order of the blocks."""
         sweep(self.live)
         here = unpack(self)
         for number in _numbers(batches):
             yield from here.parcels(int(here.cuts[number]), int(here.cuts[number + 1]))
 
     def parcels(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
-        """Of nodes `first` to `last - 1`."""
+        """Yield the parcels of nodes `first` to `last - 1`."""
         block = self.rows.block(first, last)
         yield parcel(len(block.other), self.reading(block))
 
 
 @dataclass(frozen=True)
-class TurnBlocks(ReadBlocks):
-    """The same by item from rows by user: each part of the items passes over all pairs and takes its own, as in one process.
+class SortBlocks(ReadBlocks):
+    """Does the same by item from rows by user; each part of the items is collected in one pass over all
+    pairs.
 
-    Beside what the reading makes, a parcel holds the block's pairs: `by_item.user` and `by_item.task_mask`.
+    A parcel holds the pairs of its block too: `by_item.user` and `by_item.task_mask`.
 
     Attributes:
         item_indptr: Where each item's pairs start. Shape (I + 1,).
@@ -112,7 +116,7 @@ class TurnBlocks(ReadBlocks):
     item_indptr: NDArray[np.int64]
 
     def parcels(self, first: int, last: int) -> Iterator[pa.RecordBatch]:
-        """Of items `first` to `last - 1`, in blocks that fit in memory."""
+        """Yield the parcels of items `first` to `last - 1`, in blocks that fit in memory."""
         for block in some_by_item(self.rows, self.item_indptr, first, last):
             yield parcel(len(block.other), self.reading(block) | by_item_arrays(block))
 
