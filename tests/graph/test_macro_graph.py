@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, me
 
 
 def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
-    (tmp_path / "graph.json").write_text('{"format": 3}')
+    (tmp_path / "graph.json").write_text('{"format": 4}')
     with pytest.raises(
         GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"
     ):

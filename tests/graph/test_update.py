@@ -390,7 +390,7 @@ def test_everyone_can_be_forgotten_and_come_back(tmp_path):
 )
 def test_a_user_that_is_not_in_the_graph_is_refused(tmp_path, codes, found):
     kept = Kept(tmp_path, EVENTS)
-    with pytest.raises(GraphError, match=f"users to forget are codes from 0 to 149, found {found}"):
+    with pytest.raises(GraphError, match=f"users to forget are indices from 0 to 149, found {found}"):
         forget_users(kept.graph, codes, {})
     check_only_graphs(tmp_path)
     kept.graph.verify()

@@ -108,16 +108,14 @@ def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
 
 @bounded
 @given(seed=seeds, part=st.integers(1, 70))
-def test_nodes_are_assigned_alike_in_parts_of_any_size_and_all_are_told(seed, part):
+def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
     rows, linked, _ = cloud(seed)
     centres = clusters.learn_centres(rows, linked.astype(np.float32), 4, None, 5, 0, sample=60)
-    whole, told = clusters.assign(rows, linked, centres), []
+    whole = clusters.assign(rows, linked, centres)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "ROWS", part)
-        assert_array_equal(clusters.assign(rows, linked, centres, told.append), whole)
+        assert_array_equal(clusters.assign(rows, linked, centres), whole)
         means = clusters.member_means(rows, whole, 4)
-    assert sum(told) == len(rows)
-    assert max(told) <= part
     assert_allclose(means, clusters.member_means(rows, whole, 4), atol=1e-6)
 
 
