@@ -11,13 +11,13 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared, prepare
 from mgoe.errors import OutputError
-from mgoe.graph import MacroGraph, Source, build_graph
+from mgoe.graph import MacroGraph, Observer, Source, build_graph
 
 Say = Callable[[str], None]
 """Callback that receives one line of progress."""
 
 
-class ShowBuild:
+class ShowBuild(Observer):
     """Observer that shows a build of a graph on standard error, where that is a terminal.
 
     Args:
@@ -25,7 +25,8 @@ class ShowBuild:
     """
 
     def __init__(self, say: Say):
-        self._say, self._bar = say, None
+        self._say = say
+        self._bar: ProgressBar | None = None
 
     def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         """Replace the bar of the last stage and return a callback for the units just completed."""
