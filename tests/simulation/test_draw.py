@@ -43,7 +43,7 @@ def test_events_are_the_behaviours_of_the_exposures(world):
     day = Day.of(truth, world.days - 1)
     for chunk in day.chunks:
         shown, events = day.exposures(chunk), day.events(chunk)
-        row, behaviour = np.nonzero(shown.code[:, None] >> np.arange(len(world.names)) & 1)
+        row, behaviour = np.nonzero(shown.task_mask[:, None] >> np.arange(len(world.names)) & 1)
         assert_array_equal(events.user, shown.user[row])
         assert_array_equal(events.item, shown.item[row])
         assert_array_equal(events.time, shown.time[row])

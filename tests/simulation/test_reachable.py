@@ -11,7 +11,7 @@ from mgoe.config import RunSettings
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc
 from mgoe.simulation import BehaviourSettings, reachable
-from mgoe.simulation.logs import _with_negatives
+from mgoe.simulation.logs import with_negatives
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn
 
@@ -28,11 +28,11 @@ def run_settings(form: str, **changes) -> RunSettings:
 def examples(request):
     """Truth, form, ids, labels (N, T)."""
     log = drawn(WORLD)
-    user, item, code, day = log.shown.user, log.shown.item, log.shown.code, log.day
+    user, item, mask, day = log.shown.user, log.shown.item, log.shown.task_mask, log.day
     if request.param == "events":
-        user, item, code, day = _with_negatives(user, item, code, day, np.random.default_rng(0))
+        user, item, mask, day = with_negatives(user, item, mask, day, np.random.default_rng(0))
     ids = log.truth.user_ids.of(user), log.truth.item_ids.of(item), np.datetime64(WORLD.start) + day
-    return log.truth, request.param, ids, (code[:, None] >> np.arange(len(NAMES)) & 1).astype(float)
+    return log.truth, request.param, ids, (mask[:, None] >> np.arange(len(NAMES)) & 1).astype(float)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_where_tasks_are_in_conflict_the_best_knows_each_of_them():
     tasks = [{"name": "click", "label": "click"}, {"name": "buy", "label": "buy", "given": "click"}]
     settings = RunSettings.model_validate({"data": {"log": "log", "form": "exposures"}, "tasks": tasks})
     best = reachable(log.truth, settings, *ids)
-    clicked, bought = (log.shown.code >> t & 1 for t in range(2))
+    clicked, bought = (log.shown.task_mask >> t & 1 for t in range(2))
     there = clicked > 0
     assert auc(bought[there], best[there, 1]) > 0.6
     assert auc(bought[there], best[there, 0]) < 0.45

@@ -127,7 +127,7 @@ def test_growth_brings_arrivals_late():
         ),
         (
             {"behaviours": [{"name": "click", "rate": 0.5}, {"name": "click", "rate": 0.5}]},
-            "names of their own",
+            "need different names",
         ),
         ({"behaviours": [{"name": "click", "rate": 0.5, "rank": 1}]}, "unknown key"),
         ({"popularity": float("nan")}, "popularity"),

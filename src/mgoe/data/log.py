@@ -246,8 +246,8 @@ def _types_of_ids(written: Table, ids: Sequence[str]) -> dict[str, str]:
         measures[f"padded{number}"] = column.re_search(r"^\s*[+-]?0[0-9]").any()
         measures[f"digits{number}"] = column.re_search(r"^\s*[+-]?[0-9]+\s*$").all()
         for kind in ("int64", "uint64"):
-            readable: Expr = column.try_cast(kind).notnull()
-            measures[f"{kind} {number}"] = (readable | column.isnull()).all()
+            readable: Expr = column.isnull() | column.try_cast(kind).notnull()
+            measures[f"{kind} {number}"] = readable.all()
     held, types = only_row(written.aggregate(**measures)), {}
     for number, name in enumerate(ids):
         if held[f"padded{number}"]:

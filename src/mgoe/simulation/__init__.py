@@ -1,4 +1,5 @@
-"""Logs with known truth: communities, funnel, popularity, drift, arrivals; and the best that any model can reach on them.
+"""Simulated logs with known truth: communities, funnel, popularity, drift, arrivals, and the best possible
+predictions.
 
 Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 """

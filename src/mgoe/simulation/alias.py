@@ -1,6 +1,7 @@
-"""Draws from any discrete law in constant time (Walker 1977, Vose 1991), and stateless uniform numbers.
+"""Draws from any discrete distribution in constant time (Walker 1977, Vose 1991), and stateless uniform
+numbers.
 
-A uniform number is a hash of a key and a counter, so that a draw depends on its own number and on no draw before it.
+A uniform number is a hash of a key and a counter, so no draw depends on earlier ones.
 """
 
 import numba
@@ -16,7 +17,7 @@ _FULL = 2.0**32
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def uniform(key, counter):
-    """Number `counter` of the SplitMix64 stream of `key`, in [0, 1)."""
+    """Return number `counter` of the SplitMix64 stream of `key`, in [0, 1)."""
     z = key + counter * _STEP
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
@@ -26,24 +27,26 @@ def uniform(key, counter):
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def pick(u, start, stop, table):
-    """Entry of the group `start:stop` of an alias table that the uniform number u falls on."""
+    """Return the entry of the group `start:stop` of an alias table that a uniform number u selects."""
     x = u * (stop - start)
     slot = int(x)
     entry = table[start + slot]
     other = np.int64(entry & _LOW)
     keeps = np.int64((x - slot) * _FULL) < np.int64(entry >> np.uint64(32))
-    return start + other + keeps * (slot - other)  # no branch to guess wrong
+    return start + other + keeps * (slot - other)  # no branch, so none is mispredicted
 
 
 def alias_table(weights: NDArray[np.floating], offsets: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Table for `pick`, a law for each group of entries.
+    """Return a table for `pick`, with one distribution per group of entries.
 
     Args:
-        weights: Not negative; an entry of weight 0 is never drawn, and its group not at all where all are 0. Shape (n,).
+        weights: Not negative. An entry of weight 0 is never drawn; a group of zeros must not be drawn from.
+            Shape (n,).
         offsets: Group g is entries offsets[g]:offsets[g + 1]. Shape (groups + 1,).
 
     Returns:
-        High half: share of its slot that an entry keeps. Low half: the entry of the rest, counted from the group's start. Shape (n,).
+        High 32 bits: share of its slot that an entry keeps. Low 32 bits: the entry that gets the rest,
+        counted from the group's start. Shape (n,).
     """
     return _alias_table(np.asarray(weights, np.float64), np.asarray(offsets, np.int64))
 
@@ -58,7 +61,7 @@ def _alias_table(weights, offsets):
     table = np.zeros(len(weights), np.uint64)
     waiting = np.empty(
         (offsets[1:] - offsets[:-1]).max(), np.int64
-    )  # small entries from the left, large ones from the right
+    )  # light entries from the left, heavy ones from the right
     for g in range(len(offsets) - 1):
         start, n = offsets[g], offsets[g + 1] - offsets[g]
         total = weights[start : start + n].sum()
@@ -85,7 +88,7 @@ def _alias_table(weights, offsets):
         for k in range(large, n):
             table[start + waiting[k]] = _entry(1.0, waiting[k])
         heaviest = np.argmax(weights[start : start + n])
-        for k in range(small):  # what rounding left over: all but full, or of no weight at all
+        for k in range(small):  # left over by rounding: nearly full, or of weight 0
             j = waiting[k]
             table[start + j] = _entry(0.0, heaviest) if weights[start + j] == 0 else _entry(1.0, j)
     return table

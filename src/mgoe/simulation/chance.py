@@ -1,4 +1,4 @@
-"""Chances of behaviours in a world, and what of them an example reveals at best."""
+"""True probabilities of behaviours in a world, and the best possible prediction for an example."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from mgoe.simulation.settings import DEVICE_SHARES
 if TYPE_CHECKING:
     from mgoe.simulation.truth import Truth
 
-_GRID = 0.5  # step of the tables over biases, in standard deviations: in the default world no chance errs by more than .002
+_GRID = (
+    0.5  # step of the tables over biases, in standard deviations; errors stay below .002 in the default world
+)
 
 
 def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
-    """Logit of every behaviour before device and position, and expected logarithm of the stay. Shape (N, T + 1)."""
+    """Return the logit of each behaviour without device and position, and the mean log stay. Shape (N, T +
+    1)."""
     cells = truth.users.community[user], truth.items.community[item]
-    first, last = truth.turn(day)
+    first, last = truth.phases(day)
     affinity = [first * a[cells] + last * b[cells] for a, b in zip(*truth.affinity, strict=True)]
     return truth.intercept + np.stack(affinity, 1) + truth.users.bias[user] + truth.items.bias[item]
 
 
 def position_losses(truth: Truth) -> NDArray[np.float64]:
-    """Logits that the first behaviour loses at each position. Shape (positions,)."""
+    """Return the logits that the first behaviour loses at each position. Shape (positions,)."""
     return truth.settings.position_effect * np.log1p(np.arange(truth.settings.positions))
 
 
 def chances(
     truth: Truth, user: NDArray, item: NDArray, day: NDArray, device: NDArray | None = None
 ) -> NDArray[np.float64]:
-    """Chance of each behaviour on an exposure, averaged over positions, and over devices where none (-1) is given. Shape (N, T)."""
+    """Return the probability of each behaviour on an exposure. Shape (N, T).
+
+    It is averaged over positions, and over devices where none (-1) is given.
+    """
     logits = pair_logits(truth, user, item, day)[:, :-1]
     given = np.full(len(logits), -1) if device is None else device
     mean = np.zeros_like(logits)
@@ -46,7 +52,7 @@ def chances(
 
 
 def stay_means(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
-    """Expected seconds on a clicked item: mean of a log-normal. Shape (N,)."""
+    """Return the expected seconds on a clicked item, the mean of a log-normal. Shape (N,)."""
     return np.exp(pair_logits(truth, user, item, day)[:, -1] + truth.settings.stay.noise**2 / 2)
 
 
@@ -60,17 +66,19 @@ def _funnel(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Posterior:
-    """One day of an event log: how much likelier a pair is as a positive than as a negative.
+    """One day of an event log: how much more likely a pair is as a positive than as a negative.
 
-    A positive is an exposure with the first behaviour: density e(i|u) p(u, i) / m(u) for a user u, with m the sum of e p over items.
-    A negative of u is an item drawn as positives of the day are: density q(i). Inside an item community e and q share the item's
-    popularity, so that what is left depends on communities and biases alone; both biases are read from grids by interpolation.
+    A positive is an exposure with the first behaviour: density e(i|u) p(u, i) / m(u) for a user u, with m the
+        sum of e p over items.
+    A negative of u is an item drawn as positives of the day are: density q(i). Within an item community,
+    e and q share the item's popularity, so their ratio depends only on communities and biases. Both biases
+    are interpolated on grids.
 
     Attributes:
         day: The day.
         aim: e between communities. Shape (user communities, item communities).
         by_user: m of a user community and a bias. Shape (user communities, grid).
-        by_item: q over the item's share of its community's popularity. Shape (item communities, grid).
+        by_item: q divided by the item's share of its community's popularity. Shape (item communities, grid).
     """
 
     day: int
@@ -98,7 +106,7 @@ class Posterior:
         return cls(day, aim, by_user, by_item / (users * by_user).sum())
 
     def labels(self, truth: Truth, user: NDArray, item: NDArray, negatives: int) -> NDArray[np.float64]:
-        """Chance of each label of examples of this day. Shape (N, T)."""
+        """Return the probability of each label of examples of this day. Shape (N, T)."""
         chance = chances(truth, user, item, np.full(len(user), self.day))
         cu, ci = truth.users.community[user], truth.items.community[item]
         m = _read(self.by_user, cu, truth.users.bias[:, 0], user)
@@ -108,7 +116,10 @@ class Posterior:
 
 
 def _click(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
-    """Chance of the first behaviour averaged over devices and positions, read from a fine table. Same shape."""
+    """Return the probability of the first behaviour, averaged over devices and positions. Same shape.
+
+    It is interpolated in a fine table.
+    """
     xs = np.linspace(logits.min(), logits.max(), 4096)
     shifts = truth.device[0][:, None] - position_losses(truth)  # (devices, positions)
     table = expit(xs[:, None, None] + shifts).mean(2) @ np.array(DEVICE_SHARES)
@@ -122,14 +133,17 @@ def _grid(bias: NDArray) -> NDArray[np.float64]:
 
 
 def _place(bias: NDArray, grid: NDArray) -> tuple[NDArray, NDArray]:
-    """Grid point below each bias, and how far it is to the next."""
+    """Return the grid point below each bias, and the fraction of the way to the next."""
     x = (bias - grid[0]) / max(grid[1] - grid[0], 1e-12)
     below = np.clip(x.astype(np.int64), 0, len(grid) - 2)
     return below, np.clip(x - below, 0, 1)
 
 
 def _histogram(community: NDArray, bias: NDArray, weight: NDArray, communities: int) -> NDArray[np.float64]:
-    """Weight of each community at each grid point, shared between the two beside a bias. Shape (communities, grid)."""
+    """Return the weight of each community at each grid point. Shape (communities, grid).
+
+    Each weight is shared between the two grid points around its bias.
+    """
     grid = _grid(bias)
     below, part = _place(bias, grid)
     cell = community.astype(np.int64) * len(grid) + below

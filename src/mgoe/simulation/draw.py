@@ -1,8 +1,9 @@
-"""Draws exposures and what follows on them, any chunk of any day by itself.
+"""Drawing exposures and the behaviours that follow, each chunk of each day independently.
 
-For each exposure: a user, by activity among those who have arrived; an item community, by how the day's exposures of the user's community
-are aimed; an item of it, by the day's popularity; device and position; then each behaviour whose parent happened. A chunk is drawn user
-after user, so that the sides of 20 M users stream through the cache, and then shuffled into its time slots.
+For each exposure: a user, by activity among those who have arrived; an item community, by how the day's
+exposures of the user's community are targeted; one of its items, by the day's popularity; device and
+position; then each behaviour with a parent that happened. A chunk is drawn user after user, so that the data
+of 20 M users stream through the cache, and then shuffled into its time slots.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mgoe.simulation.settings import DEVICE_SHARES
 from mgoe.simulation.truth import Truth
 
 LOG, CALIBRATION, CHECK = range(3)
-"""Streams of random numbers: the log's own, and those that only measure the world."""
+"""Streams of random numbers: for the log, and for measurements of the world."""
 
 CHUNK = 1 << 20
 """Rows drawn together."""
@@ -28,27 +29,28 @@ CHUNK = 1 << 20
 _MS_PER_DAY = 86_400_000
 _BLOCK = 512
 _STRIDE = 16
-_DRAWS = np.uint64(32)  # uniform numbers set aside for each row: device, position, 16 behaviours, stay
+_DRAWS = np.uint64(32)  # uniform numbers reserved for each row: device, position, 16 behaviours, stay
 
 
 @dataclass(frozen=True)
 class Exposures:
-    """Rows of an exposure log, by index, with what was true of them.
+    """Rows of an exposure log, with indices in place of ids, and the truth about them.
 
     Attributes:
         user: Shape (N,).
         item: Shape (N,).
-        code: Bit t is set where behaviour t happened. Shape (N,).
+        task_mask: Bit t is set if behaviour t happened. Shape (N,).
         time: Milliseconds since the epoch, rising. Shape (N,).
         device: Shape (N,).
         position: From 1. Shape (N,).
         stay: Seconds; NaN without the first behaviour. Shape (N,).
-        chance: True chance of each behaviour given device and position, and expected stay. Shape (N, T + 1).
+        chance: True probability of each behaviour given device and position, and expected stay. Shape (N, T +
+            1).
     """
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
-    code: NDArray[np.uint16]
+    task_mask: NDArray[np.uint16]
     time: NDArray[np.int64]
     device: NDArray[np.int8]
     position: NDArray[np.int8]
@@ -56,13 +58,13 @@ class Exposures:
     chance: NDArray[np.float32]
 
     def done(self, behaviour: int) -> NDArray[np.int8]:
-        """Whether a behaviour happened. Shape (N,)."""
-        return (self.code >> behaviour & 1).astype(np.int8)
+        """Return whether a behaviour happened. Shape (N,)."""
+        return (self.task_mask >> behaviour & 1).astype(np.int8)
 
 
 @dataclass(frozen=True)
 class Events:
-    """Rows of an event log, by index, in the order of time. Shape (N,) each."""
+    """Rows of an event log, with indices in place of ids, in the order of time. Shape (N,) each."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
@@ -72,14 +74,15 @@ class Events:
 
 @dataclass(frozen=True)
 class Day:
-    """Tables to draw one day from.
+    """Tables from which one day is drawn.
 
     Attributes:
         truth: The world.
         day: Number of the day.
         rows: Exposures of the day.
-        stream: Of random numbers.
-        aims: Alias table of item communities for each user community. Shape (user communities x item communities,).
+        stream: Stream of random numbers.
+        aims: Alias table of item communities for each user community. Shape (user communities x item
+            communities,).
         items: Alias table of items for each item community. Shape (I,).
         offsets: Where each item community starts. Shape (item communities + 1,).
         logits: Shape (user communities, item communities, T + 1).
@@ -96,7 +99,7 @@ class Day:
 
     @classmethod
     def of(cls, truth: Truth, day: int, stream: int = LOG, rows: int | None = None) -> Day:
-        """Tables of a day; `rows` instead of the log's own number."""
+        """Return the tables of a day. `rows` replaces the log's own number of exposures."""
         popularity = truth.popularity(day)
         aim = truth.aim(day, popularity)
         offsets = truth.items.offsets(aim.shape[1])
@@ -118,15 +121,15 @@ class Day:
         return range(-(-self.rows // CHUNK))
 
     def exposures(self, chunk: int) -> Exposures:
-        """All that is shown in a chunk, in the order of time."""
+        """Return everything shown in a chunk, in the order of time."""
         drawn, order, key = self._draw(chunk, whole=True)
         shuffled = {name: array[order] for name, array in vars(drawn).items() if name != "time"}
         return replace(drawn, **shuffled, time=_times(key, len(order), *self._slots(chunk)))
 
     def events(self, chunk: int) -> Events:
-        """What is done in a chunk, in the order of time."""
+        """Return everything done in a chunk, in the order of time."""
         drawn, order, key = self._draw(chunk, whole=False)
-        return Events(*_events(key, order, drawn.user, drawn.item, drawn.code, *self._slots(chunk)))
+        return Events(*_events(key, order, drawn.user, drawn.item, drawn.task_mask, *self._slots(chunk)))
 
     @cached_property
     def _reached(self) -> NDArray[np.float64]:
@@ -140,7 +143,10 @@ class Day:
         return start, chunk * CHUNK, self.rows
 
     def _draw(self, chunk: int, whole: bool) -> tuple[Exposures, NDArray[np.int32], np.uint64]:
-        """Rows user after user; their order in time; the key of their time slots. `whole` adds what an event log does not show."""
+        """Return rows user after user, their order in time, and the key of their time slots.
+
+        `whole` adds what an event log does not show.
+        """
         truth, settings = self.truth, self.truth.settings
         n = min(CHUNK, self.rows - chunk * CHUNK)
         keys = np.random.SeedSequence([settings.seed, self.stream, self.day, chunk]).generate_state(
@@ -151,7 +157,7 @@ class Day:
         tasks, extra = len(settings.behaviours), n if whole else 0
         device, position = np.empty(n, np.int8), np.empty(n, np.int8)
         stay, chance = np.empty(extra, np.float32), np.empty((extra, tasks + 1), np.float32)
-        code = _draw_outcomes(
+        task_mask = _draw_outcomes(
             keys[2],
             (user, item),
             (truth.users.community, truth.items.community),
@@ -166,13 +172,16 @@ class Day:
             settings.stay.noise,
             (device, position, stay, chance),
         )
-        drawn = Exposures(user, item, code, np.empty(0, np.int64), device, position, stay, chance)
+        drawn = Exposures(user, item, task_mask, np.empty(0, np.int64), device, position, stay, chance)
         return drawn, _draw_order(keys[3], n), keys[4]
 
 
 @numba.njit(cache=True, nogil=True)
 def _draw_users(key, n, reached):
-    """Users of n exposures, rising: sorted uniform numbers (sums of exponential gaps) laid along the summed activity."""
+    """Return the users of n exposures, rising: sorted uniform numbers, looked up in the summed activity.
+
+    Sums of exponential gaps are sorted uniform numbers.
+    """
     gaps = np.empty(n + 1)
     for k in range(n + 1):
         gaps[k] = -np.log(1 - uniform(key, np.uint64(k)))
@@ -212,7 +221,7 @@ def _draw_order(key, n):
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _moment(key, slot, day_start, first, rows):
-    """A moment in one of the day's `rows` equal slots."""
+    """Return a moment in one of the day's `rows` equal slots."""
     return day_start + int((first + slot + uniform(key, np.uint64(slot))) / rows * _MS_PER_DAY)
 
 
@@ -225,10 +234,10 @@ def _times(key, n, day_start, first, rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def _events(key, order, user, item, code, day_start, first, rows):
+def _events(key, order, user, item, task_mask, day_start, first, rows):
     total = 0
-    for n in range(len(code)):
-        bits = code[n]
+    for n in range(len(task_mask)):
+        bits = task_mask[n]
         while bits:
             total += 1
             bits &= bits - 1
@@ -237,7 +246,7 @@ def _events(key, order, user, item, code, day_start, first, rows):
     e = 0
     for slot in range(len(order)):
         n = order[slot]
-        bits, behaviour = code[n], 0
+        bits, behaviour = task_mask[n], 0
         moment = _moment(key, slot, day_start, first, rows) if bits else 0
         while bits:
             if bits & 1:
@@ -250,18 +259,18 @@ def _events(key, order, user, item, code, day_start, first, rows):
 
 @numba.njit(cache=True, nogil=True)
 def _draw_outcomes(key, pairs, communities, biases, logits, setting, parents, noise, out):
-    code = np.zeros(len(pairs[0]), np.uint16)
+    task_mask = np.zeros(len(pairs[0]), np.uint16)
     x = np.empty((_BLOCK, len(parents) + 1), np.float32)
-    for start in range(0, len(code), _BLOCK):
-        stop = min(start + _BLOCK, len(code))
+    for start in range(0, len(task_mask), _BLOCK):
+        stop = min(start + _BLOCK, len(task_mask))
         _pair_logits(start, stop, pairs, communities, biases, logits, x)
-        _draw_block(key, start, stop, x, setting, parents, noise, code, out)
-    return code
+        _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out)
+    return task_mask
 
 
 @numba.njit(cache=True, nogil=True)
 def _pair_logits(start, stop, pairs, communities, biases, logits, x):
-    """Apart from the draws and without a branch, so that the processor waits for many distant rows at once."""
+    """Add up logits apart from the draws and without branches, so that many distant rows load in parallel."""
     for n in range(start, stop):
         u, i = pairs[0][n], pairs[1][n]
         cu, ci = communities[0][u], communities[1][i]
@@ -270,7 +279,7 @@ def _pair_logits(start, stop, pairs, communities, biases, logits, x):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_block(key, start, stop, x, setting, parents, noise, code, out):
+def _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out):
     device_ends, device_effect, losses = setting
     device, position, stay, chance = out
     tasks, whole = len(parents), len(stay) > 0
@@ -293,7 +302,7 @@ def _draw_block(key, start, stop, x, setting, parents, noise, code, out):
                     chance[n, t] = q if t == 0 else q * chance[n, parents[t]]
             if not (done or whole):
                 break
-        code[n] = done
+        task_mask[n] = done
         if whole:
             mean = x[n - start, tasks]
             chance[n, tasks] = np.exp(mean + noise * noise / 2)

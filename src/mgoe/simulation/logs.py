@@ -1,4 +1,4 @@
-"""Writes simulated logs of any size and the truth behind them."""
+"""Writing simulated logs of any size, and the truth behind them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ Form = Literal["events", "exposures", "both"]
 SHARD_ROWS = 8_000_000
 SUMMARY = "summary.json"
 _TIME = pa.timestamp("ms")
-_NEGATIVES = 3  # of each positive, where the best reachable on an event log is measured
-_CHECK_ROWS = 200_000  # of a fresh draw of the last tenth of the days: the AUC of a behaviour of 2 % is then right to about .003
+_NEGATIVES = 3  # per positive, where the best AUC on an event log is measured
+_CHECK_ROWS = (
+    200_000  # drawn afresh from the last tenth of the days; gives AUC to about .003 for a rate of 2 %
+)
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,17 @@ class SimulationSummary:
 
     Attributes:
         path: The folder.
-        form: Which logs lie in it.
-        users: Of the world; who is never shown anything, or does nothing, is not in the logs.
-        items: Of the world.
-        days: Of the log.
-        exposures: Shown items, written or not.
+        form: The logs in it.
+        users: Users of the world; those without exposures or events are not in the logs.
+        items: Items of the world.
+        days: Days of the log.
+        exposures: Items shown, written or not.
         events: Behaviours that followed.
         counts: Events of each behaviour.
-        best_auc: Best reachable AUC of each behaviour on the last tenth of the days: among exposures (event logs alone: among
-            positives and three negatives each, drawn by popularity), and device and position unknown.
-        seconds: Taken in all.
+        best_auc: Best possible AUC of each behaviour on the last tenth of the days, with device and position
+            unknown: among exposures or, if only an event log is written, among positives and three negatives
+            each, drawn by popularity.
+        seconds: Duration.
     """
 
     path: str
@@ -72,23 +75,24 @@ def simulate(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SimulationSummary:
-    """Draw a world and write its logs: `exposures/`, `events/` and `truth/` below `out`.
+    """Draw a world and write `exposures/`, `events/` and `truth/` below `out`.
 
-    Rows do not depend on how they are cut into shards. An exposure log has `user_id, item_id, timestamp, position, device`, a
-    0/1 column a behaviour and `stay` (null without the first behaviour), and row by row beside it `truth/exposures/`, the chances
-    it was drawn with. An event log has `user_id, item_id, timestamp, behavior`; what follows on one exposure has its moment.
+    Rows do not depend on the size of the shards. An exposure log has `user_id, item_id, timestamp, position,
+    device`, one 0/1 column per behaviour, and `stay` (null without the first behaviour). `truth/exposures/`
+    holds, in the same order of rows, the probabilities they were drawn with. An event log has `user_id,
+    item_id, timestamp, behavior`; all events of one exposure have its time.
 
     Args:
-        settings: The world. `exposures` sets the size.
+        settings: Settings of the world; `exposures` is the size.
         out: A new folder, or with `overwrite` one of an earlier simulation.
-        events: Expected size of the event log, instead of `settings.exposures`.
-        form: Which logs to write. An event log alone is three times as fast.
-        shard_rows: Rows of a shard.
-        overwrite: Replace an earlier simulation.
-        on_progress: Called with exposures drawn and exposures in all.
+        events: Expected size of the event log, in place of `settings.exposures`.
+        form: The logs to write. An event log alone is three times as fast.
+        shard_rows: Rows per shard.
+        overwrite: Whether to replace an earlier simulation.
+        on_progress: Called with the number of exposures drawn so far, and in all.
 
     Raises:
-        OutputError: The folder cannot be written or is not free.
+        OutputError: The folder cannot be written, or holds something else.
     """
     out = Path(out)
     with exclusive(out, "a simulated log"):
@@ -128,7 +132,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists() and not (out / SUMMARY).exists():
-        raise OutputError(out, "holds what no simulation wrote; choose a new folder")
+        raise OutputError(out, "holds files that no simulation wrote; choose a new folder")
     if out.exists() and not overwrite:
         raise OutputError(
             out, "holds a simulated log already; choose a new folder, or --overwrite to replace it"
@@ -138,7 +142,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 def _write_logs(
     truth: Truth, folder: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
 ) -> NDArray[np.int64]:
-    """Chunk after chunk; returns the events of each behaviour. Shape (T,)."""
+    """Write chunk after chunk. Return the number of events of each behaviour. Shape (T,)."""
     settings = truth.settings
     counts, drawn = np.zeros(len(settings.names), np.int64), 0
     with ExitStack() as open_shards:
@@ -215,37 +219,36 @@ def _exposure_table(shown: Exposures, truth: Truth) -> pa.Table:
 
 
 def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
-    """Best reachable AUC of each behaviour, on a fresh draw of the last days."""
+    """Return the best possible AUC of each behaviour, on a fresh draw of the last days."""
     settings = truth.settings
     days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
     rows = -(-_CHECK_ROWS // len(days))
     shown = [Day.of(truth, int(day), CHECK, rows).exposures(0) for day in days]
-    user, item, code = (
-        np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "code")
+    user, item, mask = (
+        np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "task_mask")
     )
     day = np.repeat(days, [len(s.user) for s in shown])
     if form == "events":
-        user, item, code, day = _with_negatives(
-            user, item, code, day, np.random.default_rng([settings.seed, CHECK])
-        )
+        rng = np.random.default_rng([settings.seed, CHECK])
+        user, item, mask, day = with_negatives(user, item, mask, day, rng)
     ids = truth.user_ids.of(user), truth.item_ids.of(item), np.datetime64(settings.start) + day
     best = truth.scores(*ids, _NEGATIVES) if form == "events" else truth.probability(*ids)
-    return {name: auc(code >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
+    return {name: auc(mask >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
 
 
-def _with_negatives(
-    user: NDArray, item: NDArray, code: NDArray, day: NDArray, rng: np.random.Generator
+def with_negatives(
+    user: NDArray, item: NDArray, task_mask: NDArray, day: NDArray, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Positives, and for each of them items of positives of its day."""
-    positive = np.flatnonzero(code)
-    user, item, code, day = user[positive], item[positive], code[positive], day[positive]  # day by day
+    """Return positives, followed by negatives: for each positive, items of other positives of its day."""
+    positive = np.flatnonzero(task_mask)
+    user, item, day = user[positive], item[positive], day[positive]
     first, last = np.searchsorted(day, day), np.searchsorted(day, day, "right")
     drawn = [item[rng.integers(first, last)] for _ in range(_NEGATIVES)]
-    nothing = np.zeros(len(code) * _NEGATIVES, code.dtype)
+    nothing = np.zeros(len(positive) * _NEGATIVES, task_mask.dtype)
     copies = _NEGATIVES + 1
     return (
         np.tile(user, copies),
         np.concatenate([item, *drawn]),
-        np.concatenate([code, nothing]),
+        np.concatenate([task_mask[positive], nothing]),
         np.tile(day, copies),
     )

@@ -1,4 +1,4 @@
-"""The best any model can reach on examples of a simulated log."""
+"""The best possible predictions for examples of a simulated log."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ def reachable(
     times: ArrayLike,
     device: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """What a model that knew the world would predict: Bayes-optimal probabilities, and expected seconds for the stay.
+    """Return the predictions of a model that knows the world: Bayes-optimal probabilities, and expected
+    seconds of stay.
 
-    On an event log negatives are sampled, so a probability is that of the label of an example, as before any recalibration.
+    On an event log negatives are sampled, so a probability is that of an example's label, before
+    recalibration.
 
     Args:
         truth: The world.
-        settings: Of the run: its tasks, form of log and negatives.
+        settings: Settings of the run: tasks, form of log and negatives.
         users: User ids. Shape (N,).
         items: Item ids. Shape (N,).
-        times: Moments (or starts of buckets), as `datetime64`. Shape (N,).
-        device: Names of devices, where models see them. Shape (N,).
+        times: Times (or starts of buckets), as `datetime64`. Shape (N,).
+        device: Names of devices, if models see them. Shape (N,).
 
     Returns:
         Shape (N, T), tasks in the order of the settings.
 
     Raises:
-        ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
-        DataError: An id or a device is none of this world's.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
+            known.
+        DataError: An id or a device is not of this world.
     """
     names = check_reachable(truth.settings, settings)
     if settings.form == "exposures":
@@ -58,17 +61,18 @@ def reachable(
 
 
 def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
-    """Refuse settings for which the best reachable is not known.
+    """Refuse settings for which the best possible predictions are not known.
 
     Args:
-        world: The settings of the world, which need not be drawn yet.
-        settings: Of the run.
+        world: Settings of the world, which need not have been drawn.
+        settings: Settings of the run.
 
     Returns:
         The behaviour, or `stay`, of each task.
 
     Raises:
-        ConfigError: A task is no single behaviour of the world, or the negatives' law is not known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
+            known.
     """
     names = [_behaviour(task, world) for task in settings.tasks]
     if settings.form == "events" and settings.negatives.distribution != "popularity":
@@ -82,7 +86,7 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
 
 
 def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
-    """The behaviour of the world that a task predicts."""
+    """Return the behaviour of the world that a task predicts."""
     names = [task.label] if task.label else task.done_by
     known = [*world.names, "stay"]
     if len(names) > 1:
@@ -93,7 +97,7 @@ def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
     if names[0] not in known:
         raise ConfigError(
             f"tasks.{task.name}",
-            f"{names[0]!r} is no behaviour of the simulated world{did_you_mean(names[0], known)}",
+            f"{names[0]!r} is not a behaviour of the simulated world{did_you_mean(names[0], known)}",
         )
     if (names[0] == "stay") != (task.kind == "regression"):
         raise ConfigError(

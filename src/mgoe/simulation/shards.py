@@ -1,10 +1,10 @@
-"""A table written as a folder of Parquet shards, from pieces of any size, holding one piece at a time."""
+"""A table written as a folder of Parquet shards, from parts of any size."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,12 +13,12 @@ PLAIN = pa.int64(), pa.float32()
 
 
 class Shards:
-    """Writes `part-00000.parquet`, `part-00001.parquet` ... of `rows` rows each, the last one shorter.
+    """Write `part-00000.parquet`, `part-00001.parquet` ... of `rows` rows each, the last one shorter.
 
     Args:
-        folder: Where; made on entry.
-        schema: Of the table.
-        rows: Of a shard.
+        folder: The folder, created on entry.
+        schema: Schema of the table.
+        rows: Rows per shard.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, rows: int):
@@ -33,20 +33,20 @@ class Shards:
     def write(self, table: pa.Table) -> None:
         """Append rows."""
         while len(table):
-            room = self.rows - self.written % self.rows
+            left = self.rows - self.written % self.rows
             if self._shard is None:
                 self._shard = self._open(self.written // self.rows)
-            part, table = table[:room], table[room:]
+            part, table = table[:left], table[left:]
             self._shard.write_table(part)
             self.written += len(part)
-            if len(part) == room:
+            if len(part) == left:
                 self._close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.written:
-            self._shard = self._open(0)  # no rows are a table too
+            self._shard = self._open(0)  # a table without rows is one empty shard
         self._close()
 
     def _open(self, number: int) -> pq.ParquetWriter:
@@ -54,10 +54,9 @@ class Shards:
             f.name for f in self.schema if f.type not in PLAIN and not pa.types.is_timestamp(f.type)
         ]
         rising = {f.name: "DELTA_BINARY_PACKED" for f in self.schema if pa.types.is_timestamp(f.type)}
+        encoding: dict[str, Any] = {"use_dictionary": few_values, "column_encoding": rising}
         file = self.folder / f"part-{number:05d}.parquet"
-        return pq.ParquetWriter(
-            file, self.schema, compression="zstd", use_dictionary=few_values, column_encoding=rising
-        )  # pyright: ignore[reportArgumentType]
+        return pq.ParquetWriter(file, self.schema, compression="zstd", **encoding)
 
     def _close(self) -> None:
         if self._shard is not None:

@@ -1,7 +1,8 @@
-"""The truth behind a simulated log: who belongs where, who likes what, and how that changes.
+"""The truth behind a simulated log: communities of users and items, their tastes, and how these change.
 
-On day d the affinities of a behaviour are cos(a) A + sin(a) A', with a = drift x 90 degrees x d / (days - 1): as large on every day,
-and ever less like those of the first. The popularity of an item turns in the same way, as a normal score whose rank follows Zipf's law.
+On day d the affinities of a behaviour are cos(a) A + sin(a) A', with a = drift x 90 degrees x d / (days - 1):
+equally large on every day, and less and less like those of the first day. The popularity of an item changes
+in the same way: it is a normal score, turned into a popularity that follows Zipf's law.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Nodes:
     Attributes:
         community: Shape (n,).
         arrival: First day. Shape (n,).
-        bias: Own propensity or quality a behaviour, and for the stay, in logits. Shape (n, T + 1).
+        bias: Own propensity or quality per behaviour, and for the stay, in logits. Shape (n, T + 1).
     """
 
     community: NDArray[np.int16]
@@ -46,7 +47,7 @@ class Nodes:
         return len(self.community)
 
     def offsets(self, communities: int) -> NDArray[np.int64]:
-        """Where each community starts, and where the last ends. Shape (communities + 1,)."""
+        """Return where each community starts, and where the last one ends. Shape (communities + 1,)."""
         return np.searchsorted(self.community, np.arange(communities + 1))
 
 
@@ -55,14 +56,15 @@ class Truth:
     """A world, drawn or reopened.
 
     Attributes:
-        settings: What it was drawn from.
+        settings: Settings from which it was drawn.
         users: Users.
         items: Items.
-        activity: How many exposures a user gets, relative to others. Shape (U,).
-        taste: Normal scores of popularity, of the first day and of what it turns to. Shape (2, I).
-        affinity: The same two of every behaviour, and of the stay last. Shape (2, T + 1, user communities, item communities).
-        device: What a device adds, in logits. Shape (T, devices).
-        intercept: Logit at average affinity; of the stay, logarithm of the median. Shape (T + 1,).
+        activity: Relative number of exposures of a user. Shape (U,).
+        taste: Normal scores of popularity: of the first day, and those it changes to. Shape (2, I).
+        affinity: The same two of each behaviour, and of the stay last. Shape (2, T + 1, user communities,
+            item communities).
+        device: Effect of a device, in logits. Shape (T, devices).
+        intercept: Logit at average affinity; for the stay, logarithm of the median. Shape (T + 1,).
     """
 
     settings: WorldSettings
@@ -82,109 +84,120 @@ class Truth:
     def item_ids(self) -> Ids:
         return Ids(len(self.items), 500_000)
 
-    def turn(self, day: ArrayLike) -> NDArray[np.float32]:
-        """Weights of the two affinities on given days. Shape (2, *days)."""
-        return _turn(self.settings.affinity_drift, day, self.settings.days)
+    def phases(self, day: ArrayLike) -> NDArray[np.float32]:
+        """Return the weights of the two affinities on given days. Shape (2, *days)."""
+        return _phases(self.settings.affinity_drift, day, self.settings.days)
 
     def logits(self, day: int) -> NDArray[np.float32]:
-        """Logit of every behaviour (and logarithm of the stay) between communities. Shape (user communities, item communities, T + 1)."""
-        affinity = np.tensordot(self.turn(day), self.affinity, 1)
+        """Return the logit of each behaviour, and the log stay, between communities.
+
+        Shape (user communities, item communities, T + 1).
+        """
+        affinity = np.tensordot(self.phases(day), self.affinity, 1)
         return np.ascontiguousarray(np.moveaxis(affinity, 0, 2) + self.intercept, np.float32)
 
     def popularity(self, day: int) -> NDArray[np.float64]:
-        """How often an item is shown where taste plays no part, relative to others; 0 before it arrives. Shape (I,)."""
-        score = _turn(self.settings.popularity_drift, day, self.settings.days) @ self.taste
+        """Return how often an item is shown regardless of taste, relative to others; 0 before it arrives.
+        Shape (I,)."""
+        score = _phases(self.settings.popularity_drift, day, self.settings.days) @ self.taste
         return np.where(
             self.items.arrival <= day, ndtr(-score.astype(np.float64)) ** -self.settings.popularity, 0.0
         )
 
     def aim(self, day: int, popularity: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each user community's exposures that goes to each item community. Shape (user communities, item communities)."""
+        """Return the share of each user community's exposures that goes to each item community.
+
+        Shape (user communities, item communities).
+        """
         s = self.settings
         mass = np.add.reduceat(popularity, self.items.offsets(s.item_communities)[:-1])
         mass /= mass.sum()
         aimed = mass * np.exp(
-            s.targeting * np.tensordot(self.turn(day), self.affinity[:, 0].astype(np.float64), 1)
+            s.targeting * np.tensordot(self.phases(day), self.affinity[:, 0].astype(np.float64), 1)
         )
         return (1 - s.personalised) * mass + s.personalised * aimed / aimed.sum(1, keepdims=True)
 
     @cached_property
     def day_rows(self) -> NDArray[np.int64]:
-        """Exposures of each day: all users that have arrived get theirs. Shape (days,)."""
+        """Exposures of each day, spread over all users that have arrived. Shape (days,)."""
         s = self.settings
         here = np.bincount(self.users.arrival, self.activity, s.days).cumsum()
         return np.diff(np.floor(here.cumsum() / here.sum() * s.exposures + 0.5).astype(np.int64), prepend=0)
 
     def days(self, times: ArrayLike) -> NDArray[np.int64]:
-        """Days of this world that moments lie in; the nearest one outside it. Same shape."""
+        """Return the day of this world that contains each time, or the nearest day. Same shape."""
         day = (np.asarray(times, "datetime64[us]") - np.datetime64(self.settings.start, "us")) // DAY
         return np.clip(day.astype(np.int64), 0, self.settings.days - 1)
 
     def probability(
         self, users: ArrayLike, items: ArrayLike, times: ArrayLike, device: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """True chance of each behaviour once an item is shown, averaged over positions (and over devices where none is given).
+        """Return the true probability of each behaviour once an item is shown, averaged over positions (and
+        devices).
 
         Args:
             users: User ids. Shape (N,).
             items: Item ids. Shape (N,).
-            times: Moments, as `datetime64`. Shape (N,).
-            device: Names of devices, null where not known. Shape (N,).
+            times: Times, as `datetime64`. Shape (N,).
+            device: Names of devices, null where unknown; unknown ones are averaged over. Shape (N,).
 
         Returns:
             Shape (N, T), behaviours in the order of the settings.
 
         Raises:
-            DataError: An id or a device is none of this world's.
+            DataError: An id or a device is not of this world.
         """
         return chances(
-            self, *self._places(users, items, times), None if device is None else self._device_codes(device)
+            self,
+            *self._indices(users, items, times),
+            None if device is None else self._device_indices(device),
         )
 
     def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
-        """Expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
-        return stay_means(self, *self._places(users, items, times))
+        """Return the expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
+        return stay_means(self, *self._indices(users, items, times))
 
     def scores(
         self, users: ArrayLike, items: ArrayLike, times: ArrayLike, negatives: int
     ) -> NDArray[np.float64]:
-        """Chance of each label of an event log's examples: positives, and negatives drawn by popularity from the same day's positives.
+        """Return the probability of each label of an event log's examples.
 
-        Bayes' rule on a positive's density against a negative's: what no model can rank better. Repeats of a user and an item in
-        a day, rare, are left out of account.
+        Examples are positives, and negatives drawn by popularity from the positives of the same day. Bayes'
+        rule on the densities of a positive and of a negative gives the best possible ranking. Repeats of a
+        user and an item on one day are rare and ignored.
 
         Args:
             users: User ids. Shape (N,).
             items: Item ids. Shape (N,).
-            times: Moments, as `datetime64`. Shape (N,).
-            negatives: Drawn for each positive.
+            times: Times, as `datetime64`. Shape (N,).
+            negatives: Number drawn for each positive.
 
         Returns:
             Shape (N, T).
         """
-        user, item, day = self._places(users, items, times)
+        user, item, day = self._indices(users, items, times)
         scores = np.empty((len(user), len(self.settings.behaviours)))
         for d in np.unique(day):
             rows = np.flatnonzero(day == d)
             scores[rows] = Posterior.of_day(self, int(d)).labels(self, user[rows], item[rows], negatives)
         return scores
 
-    def _places(
+    def _indices(
         self, users: ArrayLike, items: ArrayLike, times: ArrayLike
     ) -> tuple[NDArray, NDArray, NDArray]:
         user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
         return user, item, self.days(times)
 
-    def _device_codes(self, device: ArrayLike) -> NDArray[np.int64]:
+    def _device_indices(self, device: ArrayLike) -> NDArray[np.int64]:
         names = np.asarray(device, object)
-        codes = pd.Index(DEVICES).get_indexer(names)
-        strange = names[(codes < 0) & ~pd.isna(names)]
+        indices = pd.Index(DEVICES).get_indexer(names)
+        strange = names[(indices < 0) & ~pd.isna(names)]
         if len(strange):
             raise DataError(
                 "device",
-                f"must be one of {', '.join(DEVICES)}, or null where it is not known, found {strange[0]!r}",
+                f"must be one of {', '.join(DEVICES)}, or null where it is unknown, found {strange[0]!r}",
             )
-        return codes
+        return indices
 
     def save(self, folder: Path) -> None:
         """Write the truth as JSON and Parquet."""
@@ -235,7 +248,8 @@ class Truth:
             if world.get("format") != FORMAT:
                 raise DataError(
                     path,
-                    f"this version reads truths of format {FORMAT}, found {world.get('format')}; simulate the log again",
+                    f"this version reads truths of format {FORMAT}, found {world.get('format')}; simulate "
+                    "the log again",
                 )
             settings = check_settings(WorldSettings, world["settings"], path / "world.json")
             tables = {
@@ -264,7 +278,7 @@ class Truth:
 
 
 def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
-    """Indices of ids, each of which is known."""
+    """Return the indices of ids, and refuse unknown ids."""
     rule, mend = "every id must be of this simulated world", "open the log's own truth"
     try:
         index = known.index(ids)
@@ -282,6 +296,6 @@ def _nodes(table: pa.Table, settings: WorldSettings) -> Nodes:
     return Nodes(table["community"].to_numpy(), table["arrival_day"].to_numpy(), bias)
 
 
-def _turn(drift: float, day: ArrayLike, days: int) -> NDArray[np.float32]:
+def _phases(drift: float, day: ArrayLike, days: int) -> NDArray[np.float32]:
     angle = drift * np.pi / 2 * np.asarray(day) / max(1, days - 1)
     return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)

@@ -1,4 +1,5 @@
-"""Draws a world from its settings: communities, arrivals, propensities, affinities, and the intercepts that give the asked rates."""
+"""Drawing a world from its settings: communities, arrivals, propensities, affinities, and intercepts for
+the given rates."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from mgoe.simulation.truth import Nodes, Truth
 
 _CALIBRATION_DAYS = 8
 _CALIBRATION_ROWS = 100_000
-_LIMIT = 50.0  # of an intercept; logits that are larger add to it
+_LIMIT = 50.0  # bound of an intercept; larger logits widen it
 
 
 def make_truth(settings: WorldSettings) -> Truth:
-    """Draw a world; the same settings give the same one."""
+    """Draw a world; the same settings give the same world."""
     s = settings
     parts = [*s.behaviours, s.stay]
     rng = [np.random.default_rng([s.seed, part]) for part in range(6)]
@@ -52,18 +53,21 @@ def _nodes(
     share = np.arange(1, communities + 1) ** -settings.skew
     ends = np.floor(share.cumsum() / share.sum() * (n - communities) + 0.5).astype(
         np.int64
-    )  # besides one node that each has
+    )  # one node per community is added below
     community = np.repeat(np.arange(communities, dtype=np.int16), np.diff(ends, prepend=0) + 1)
     arrives = rng.random(n, np.float32) < arriving
     day = settings.days * rng.random(n, np.float32) ** np.float32(1 / settings.growth)
     arrival = np.where(arrives, np.minimum(day, settings.days - 1), 0).astype(np.int16)
-    arrival[arrival.argmin()] = 0  # a first day needs somebody
+    arrival[arrival.argmin()] = 0  # somebody must be there on the first day
     bias = rng.standard_normal((n, len(spreads)), np.float32) * np.array(spreads, np.float32)
     return Nodes(community, arrival, bias)
 
 
 def _calibrated(truth: Truth) -> NDArray[np.float64]:
-    """Intercepts at which each behaviour follows on its parent as often as asked, over exposures drawn across the days. Shape (T + 1,)."""
+    """Return intercepts at which each behaviour follows its parent at its rate. Shape (T + 1,).
+
+    The rates are measured on exposures drawn across the days.
+    """
     s = truth.settings
     days = np.unique(np.linspace(0, s.days - 1, _CALIBRATION_DAYS).astype(int))
     share = truth.day_rows[days] + 1.0
@@ -78,18 +82,14 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
     )
     logits[:, 0] -= position_losses(truth)[position - 1]
     intercept = truth.intercept.copy()
-    reached = np.ones(
-        (len(s.behaviours) + 1, len(logits))
-    )  # the last row is the parent of the first behaviour
+    reached = np.ones((len(s.behaviours) + 1, len(logits)))
     for t, (behaviour, parent) in enumerate(zip(s.behaviours, s.parents, strict=True)):
 
         def excess(shift: float, t: int = t, parent: int = parent, rate: float = behaviour.rate) -> float:
             return float(np.average(expit(logits[:, t] + shift), weights=reached[parent])) - rate
 
         limit = _LIMIT
-        if (
-            not excess(-limit) <= 0 <= excess(limit)
-        ):  # so that other worlds stay what they are, to the last bit
+        if not excess(-limit) <= 0 <= excess(limit):  # only then, so that all other worlds keep every bit
             limit += float(np.abs(logits[:, t]).max())
         intercept[t] = float(brentq(excess, -limit, limit, xtol=1e-9))  # pyright: ignore[reportArgumentType]
         reached[t] = reached[parent] * expit(logits[:, t] + intercept[t])
