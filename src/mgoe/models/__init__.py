@@ -1,7 +1,10 @@
-"""MGOE and its rivals, over named batches and under one contract. Knows tensors and a `FeatureSpec`; no files, no data frames.
+"""MGOE and its baselines, over named batches and under one contract.
 
-Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/item macro nodes (`K` either), `D` embedding width,
-`H` aggregate width, `R` recent neighbours, `E` distinct pairs, `N` examples.
+Models know tensors and a `FeatureSpec`; no files, no data frames.
+
+Axes: `B` batch, `T` tasks, `S` experts, `M` members, `U` users, `I` items, `Ku`/`Ki` user/item macro nodes
+(`K` either), `D` embedding width, `H` aggregate width, `R` recent neighbours, `E` distinct pairs, `N`
+examples.
 """
 
 from mgoe.models.base import RankingModel

@@ -1,4 +1,4 @@
-"""The one contract that the trainer, the comparison and the exporter know."""
+"""The contract between models and the trainer, the comparison and the exporter."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 class RankingModel(nn.Module, ABC):
     """A multi-task ranking model over named batches.
 
-    A model of one's own sets `Options` (its switches), takes `(spec, inputs, options)` and defines `logits`.
-    It must treat each row of a batch alone: a prediction may not depend on its batch mates.
+    A model of your own sets `Options` (its switches), takes `(spec, inputs, options)` and defines `logits`.
+    It must treat each row of a batch alone: a prediction may not depend on the other rows.
 
     Args:
-        spec: What the batches hold.
+        spec: Describes the batches.
         inputs: The input groups to read.
         options: The model's switches.
     """
 
     Options: ClassVar[type[Settings]] = Settings
     requires: ClassVar[frozenset[str]] = frozenset()
-    """Input groups that it cannot do without."""
+    """Input groups that it needs."""
     means: Tensor
     stds: Tensor
     task_weights: Tensor
@@ -47,30 +47,35 @@ class RankingModel(nn.Module, ABC):
         self.register_buffer(
             "regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False
         )
-        self.has_regression = any(
-            t.kind == "regression" for t in tasks
-        )  # a look at the buffer would wait for the device
+        # Reading the buffer instead would wait for the device.
+        self.has_regression = any(task.kind == "regression" for task in tasks)
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
-        """Logit of each binary task, standardised value of each regression. Shape (B, T)."""
+        """Return the logit of each binary task and the standardised value of each regression.
+
+        Shape (B, T).
+        """
 
     def forward(self, batch: Batch) -> Tensor:
-        """`logits` in float32, plus the bias of the shown position where the batch has one. Shape (B, T)."""
+        """Return `logits` in float32, plus the bias of the shown position if the batch has one.
+
+        Shape (B, T).
+        """
         return self.at_position(self.logits(batch).float(), batch)
 
     def each(self, batch: Batch) -> Tensor:
-        """What the loss holds against the labels: `forward`, or that of every member who learns alone.
+        """Return the predictions that the loss compares with the labels: one, or one per ensemble member.
 
         Shape (B, T) or (M, B, T).
         """
         return self(batch)
 
     def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
-        """`raw` (..., B, T) plus the bias of the shown position where the batch has one.
+        """Return `raw` (..., B, T) plus the bias of the shown position if the batch has one.
 
         Shape (..., B, T).
         """
@@ -80,15 +85,14 @@ class RankingModel(nn.Module, ABC):
         return raw + self.bias(position.clamp(0, self.spec.positions - 1))
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Sum over tasks of task weight times mean loss over that task's valid labels, and over members where
-        there are several.
+        """Return the weighted sum over tasks of the mean loss over a task's valid labels (and over members).
 
-        The mean is weighted by `weight` (B,); a label is valid where it is not NaN, and a task with no valid
-        label loses 0.
+        The mean is weighted by `weight` (B,). A label is valid if it is not NaN; a task without valid labels
+        has loss 0.
 
         Args:
-            batch: With labels.
-            totals: Weight of all valid labels a task, (T,), where the batch is a part of a larger one: the
+            batch: Batch with labels.
+            totals: Weight of all valid labels per task, (T,), if the batch is part of a larger one: the
                 losses of the parts then add up to that of the whole.
 
         Returns:
@@ -104,11 +108,14 @@ class RankingModel(nn.Module, ABC):
         return (losses * self.task_weights).sum(), losses
 
     def targets(self, batch: Batch) -> Tensor:
-        """What the loss holds `forward` against: the labels, NaN where missing. Shape (B, T)."""
+        """Return the labels that the loss compares with predictions, NaN where missing. Shape (B, T)."""
         return batch["labels"]
 
     def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Loss of each label; those that are not valid are 0 and do not count. All (..., B, T)."""
+        """Return the loss of each label; labels that are not valid are 0 and do not count.
+
+        All (..., B, T).
+        """
         each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
         if self.has_regression:
             each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
@@ -116,15 +123,14 @@ class RankingModel(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of each binary task, value of each regression in the label's own unit, whatever the
-        position. Shape (B, T).
+        """Return the probability of each binary task and the value of each regression in its unit.
 
-        A task with a sample space (`given`) is predicted within it.
+        Shape (B, T). The position is ignored. A task with a sample space (`given`) is predicted within it.
         """
         return self.in_units(self.logits(batch).float())
 
     def in_units(self, raw: Tensor) -> Tensor:
-        """`logits` to probabilities, and to values in the label's own unit. Shape (B, T)."""
+        """Map `logits` to probabilities, and to values in the label's unit. Shape (B, T)."""
         return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
 
     def expert_weights(self, batch: Batch) -> Tensor | None:
@@ -140,34 +146,33 @@ class RankingModel(nn.Module, ABC):
         return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
     def decompose(self, owners: Owners) -> Decomposition:
-        """How it is served, parts of it computed ahead of a request; by default none (see
-        `decomposition.AdditiveDecomposition`).
+        """Return the model in parts that a service can compute ahead of a request; by default a single part.
 
         Args:
-            owners: Whose the columns are, of batch keys that hold the user's, the item's and the pair's.
+            owners: Owner of each column, for batch keys that mix columns of user, item and pair.
         """
         return Decomposition(self, batch_keys(self.spec, self.needs))
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
-        """What carried each prediction; nothing by default.
+        """Return what contributed to each prediction; nothing by default.
 
         Returns:
-            Of these what the model has, a row each: `gates` (B, T, S); weights of macro nodes `u1`, `u2`,
-                `i1`, `i2` (B, K), the mean over experts where these differ; weights of recent neighbours
-                `recent_items`, `recent_users` (B, R).
+            Any of these, one row per pair: `gates` (B, T, S); weights of macro nodes `u1`, `u2`, `i1`, `i2`
+                (B, K), the mean over experts if these differ; weights of recent neighbours `recent_items`,
+                `recent_users` (B, R).
         """
         return {}
 
     def tables(self) -> list[nn.Parameter]:
-        """Embedding tables, whose gradients are sparse row by row."""
+        """Return the embedding tables, whose gradients are sparse by row."""
         return [p for m in self.modules() if isinstance(m, nn.Embedding) and m.sparse for p in m.parameters()]
 
     def dense(self) -> list[nn.Parameter]:
-        """All parameters but the tables."""
+        """Return all parameters except the tables."""
         tables = {id(p) for p in self.tables()}
         return [p for p in self.parameters() if id(p) not in tables]
 
     @property
     def size(self) -> int:
-        """Numbers that a fit finds."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())

@@ -1,4 +1,4 @@
-"""Models by name: the rows of a comparison, and the bases that they and models of one's own start from."""
+"""Models by name: presets, and the classes that presets and models of your own start from."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "graph": _GRAPH,
     "mgoe": ("ids", *_GRAPH),
 }
-"""Inputs that the second part of a name, as in `mmoe+edges`, stands for; `+mgoe` are exactly those of `mgoe`, with its rule for ids."""
+"""Inputs that the second part of a name stands for, as in `mmoe+edges`; `+mgoe` are those of `mgoe`, with its
+rule for ids."""
 _MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
@@ -91,20 +92,21 @@ PRESETS: dict[str, ModelSettings] = {
     ),
     "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
 }
-"""`mgoe`, the best configuration (with ids where the log has enough of each); `mgoe-paper`, the faithful reading of the paper; the rivals
-as published; boosted trees on counts."""
+"""`mgoe`, the best configuration (with ids if the log has enough of each); `mgoe-paper`, the paper as
+written; the baselines as published; boosted trees on counts."""
 
 
 def resolve(model: str | ModelSettings) -> ModelSettings:
-    """Settings with nothing left open: a base that is a class, its inputs, and options that the class accepts.
+    """Return complete settings: a base that is a class, its inputs, and options that the class accepts.
 
     Args:
-        model: A preset's name, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings whose `base` is such a name or
-            the import path `module:Class` of a model of one's own, which reads every group but ids and recents by default. Options
-            given are laid over the preset's.
+        model: Name of a preset, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings
+            whose `base` is such a name or the import path `module:Class` of a model of your own, which reads
+            every group but ids and recents by default. Given options replace those of the preset.
 
     Raises:
-        ConfigError: The name or an option is unknown, the class cannot be imported, or it lacks an input that it cannot do without.
+        ConfigError: The name or an option is unknown, the class cannot be imported, or an input that it needs
+            is missing.
     """
     given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
     place = f"models.{given.name}"
@@ -144,7 +146,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
 
 
 def options_of(model: ModelSettings) -> type[Settings]:
-    """The switches of a resolved model's base.
+    """Return the switches of a resolved model's base.
 
     Raises:
         ConfigError: The class cannot be imported.
@@ -153,7 +155,7 @@ def options_of(model: ModelSettings) -> type[Settings]:
 
 
 def written_out(model: ModelSettings) -> ModelSettings:
-    """A resolved model with every switch written out: it stays what it is when a default becomes another.
+    """Return a resolved model with every switch written out, so that it does not change when a default does.
 
     Raises:
         ConfigError: The class cannot be imported, or does not know an option.
@@ -163,7 +165,8 @@ def written_out(model: ModelSettings) -> ModelSettings:
 
 
 def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> RankingModel:
-    """A fresh model; the same seed gives the same parameters, and torch's own generator is left as it was.
+    """Return a fresh model. The same seed gives the same parameters, and torch's own generator does not
+    change.
 
     Raises:
         ConfigError: See `resolve`; or the inputs leave the model nothing to read.

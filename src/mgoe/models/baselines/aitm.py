@@ -26,7 +26,8 @@ class AITM(SingleTask):
     """Single-task networks over shared embeddings, each receiving information from the one before.
 
     ```text
-    z_1 = q_1      p_t = ReLU(W_t z_(t-1))      z_t = sum_v w(v) (V_t v) over v in (p_t, q_t)      y_t = sigmoid(u_t z_t)
+    z_1 = q_1    p_t = ReLU(W_t z_(t-1))    z_t = sum_v w(v) (V_t v) over v in (p_t, q_t)
+    y_t = sigmoid(u_t z_t)
     w   = softmax over v of <K_t v, Q_t v> / sqrt(d)
     loss = cross entropies + alpha sum_t mean max(y_t - y_parent(t), 0)
     ```

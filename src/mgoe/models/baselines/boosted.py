@@ -1,5 +1,5 @@
-"""Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's floor, on numbers anyone can
-count."""
+"""Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's baseline, on simple
+counts."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ class BoostedTreesOptions(Settings):
     """Switches of boosted trees."""
 
     rounds: int = Field(default=1000, ge=1)
-    """Trees a task, at most."""
+    """Largest number of trees per task."""
     patience: int = Field(default=50, ge=1)
     """Trees without a better value on validation before stopping."""
     learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     leaves: int = Field(default=63, ge=2)
-    """Of a tree, at most."""
+    """Largest number of leaves of a tree."""
     leaf_rows: int = Field(default=100, ge=1)
-    """Of training examples, at least."""
+    """Smallest number of training examples of a leaf."""
     share: float = Field(default=0.8, gt=0, le=1)
-    """Of rows, and of columns, that a tree sees; drawn by the seed."""
+    """Share of the rows, and of the columns, that a tree sees; drawn by the seed."""
 
 
 class Booster(Protocol):
-    """What is needed of a `lightgbm.Booster`."""
+    """The interface of `lightgbm.Booster` that is used."""
 
     def predict(self, data: NDArray[np.float32], **kwargs: Any) -> Any: ...
     def model_to_string(self) -> str: ...
 
 
 class BoostedTrees(RankingModel):
-    """An ensemble of trees a task; nothing is shared between tasks.
+    """One ensemble of trees per task; tasks share nothing.
 
-    It reads dense inputs as they are, and each category of a single-valued feature as one; features of
-    several categories a row are passed over, and so are ids, recents and the macro task table. It has no
-    parameters that gradients could move: `mgoe.training.fit_trees` sets `boosters`. Until then, and for a
-    task without any label, every logit is 0. A regression is fitted by squared error on the standardised
-    label. The bias of the shown position is not learned.
+    Trees read dense inputs and single-valued categories unchanged. They ignore features with several
+    categories per row, ids, recents and the macro task table. Gradients train nothing here:
+    `mgoe.training.fit_trees` sets `boosters`. Until then, and for a task without any label, every logit is 0.
+    A regression is fitted by squared error on the standardised label. The bias of the shown position is not
+    learned.
     """
 
     Options = BoostedTreesOptions
@@ -60,7 +60,7 @@ class BoostedTrees(RankingModel):
         read: list[str] = [group for group in inputs if group not in ("ids", "recents")]
         super().__init__(spec, read, options)
         self.bias = None
-        dense = DenseInputs(spec, read, 1, edge_vectors=True)  # says which columns there are
+        dense = DenseInputs(spec, read, 1, edge_vectors=True)  # names the columns
         self.keys = dense.keys
         self.categories = [key for key, feature in dense.embedded if not feature.multi]
         self.columns = [
@@ -73,7 +73,7 @@ class BoostedTrees(RankingModel):
         self.boosters: list[Booster | None] = [None] * len(spec.tasks)
 
     def features(self, batch: Batch) -> NDArray[np.float32]:
-        """What trees read, a column a name in `columns`. Shape (B, F)."""
+        """Return what trees read, with the columns named by `columns`. Shape (B, F)."""
         parts = [batch[key].float() for key in self.keys] + [
             batch[key][:, None].float() for key in self.categories
         ]
@@ -83,7 +83,7 @@ class BoostedTrees(RankingModel):
         return self.grown(self.features(batch)).to(self.means.device)
 
     def grown(self, features: NDArray[np.float32]) -> Tensor:
-        """What the ensembles say of features (B, F): logits, (B, T)."""
+        """Return the logits of the ensembles, (B, T), for features (B, F)."""
         found = torch.zeros(len(features), len(self.boosters))
         for t, booster in enumerate(self.boosters):
             if booster is not None:
@@ -94,7 +94,7 @@ class BoostedTrees(RankingModel):
 
     @property
     def size(self) -> int:
-        """A value a leaf; a column and a threshold a split."""
+        """Number of values: one per leaf, and a column and a threshold per split."""
         leaves = [
             int(count)
             for text in self.texts().values()
@@ -103,6 +103,6 @@ class BoostedTrees(RankingModel):
         return sum(3 * count - 2 for count in leaves)
 
     def texts(self) -> dict[str, str]:
-        """Each task's ensemble in LightGBM's own text form, by task."""
+        """Return each task's ensemble in LightGBM's text form, by task."""
         found = zip(self.spec.tasks, self.boosters, strict=True)
         return {task.name: booster.model_to_string() for task, booster in found if booster is not None}

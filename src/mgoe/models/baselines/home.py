@@ -63,10 +63,12 @@ class HoME(FlatModel):
     """Two layers of experts under a hierarchy of masks: all tasks, groups of tasks, single tasks.
 
     ```text
-    meta layer   z_c = sum_s (g_cs + f_cs) expert_s(x)      c a group: reads its own experts and those of all
-                                                            c all: reads every expert
-    task layer   h_t = sum_s (g_ts + f_ts) expert_s(z)      reads its own experts and its group's, on z_group, and those of all, on z_all
-    g = softmax(W q) over the experts read                  f, the self gate: over its own, sigmoid(W q) for one, softmax(W q) for more
+    meta layer   z_c = sum_s (g_cs + f_cs) expert_s(x)    c a group: reads its own experts and those of all
+                                                          c all: reads every expert
+    task layer   h_t = sum_s (g_ts + f_ts) expert_s(z)    reads its own experts and its group's, on z_group,
+                                                          and those of all, on z_all
+    g = softmax(W q) over the experts read
+    f = sigmoid(W q) for one expert of its own, softmax(W q) for more: the self gate
     ```
 
     q is x in the meta layer and [z_group, z_all] in the task layer. Experts are normalised, activated by

@@ -33,8 +33,8 @@ class Extraction(nn.Module):
     """One level, customised gate control (CGC).
 
     ```text
-    g_t = softmax(W_t q_t) over the experts of task t and the shared ones     out_t = sum_s g_ts expert_s
-    g_0 = softmax(W_0 q_0) over all experts                                   out_0 = sum_s g_0s expert_s     (not at the last level)
+    g_t = softmax(W_t q_t) over the experts of task t and the shared ones    out_t = sum_s g_ts expert_s
+    g_0 = softmax(W_0 q_0) over all experts, not at the last level           out_0 = sum_s g_0s expert_s
     ```
 
     Experts and gates of the first level read the inputs. Above it, those of task t read `out_t` of the level

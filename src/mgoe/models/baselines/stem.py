@@ -86,9 +86,9 @@ class STEM(RankingModel):
     its gradient.
 
     ```text
-    E_t = expert_t(x_t), t = 1 .. T        E_0 = expert_0(x_0)             x_t: inputs by the embeddings of set t
+    E_t = expert_t(x_t), t = 1 .. T        E_0 = expert_0(x_0)          x_t: inputs by the embeddings of set t
     g_t = softmax(W_t (x_t + x_0)) over all T + 1 experts
-    h_t = g_t0 E_0 + g_tt E_t + sum_(s not t) g_ts stop(E_s)               stop: no gradient passes
+    h_t = g_t0 E_0 + g_tt E_t + sum_(s not t) g_ts stop(E_s)            stop: no gradient passes
     ```
 
     So the embeddings of a task learn from that task alone, and the shared ones from all tasks. Every expert

@@ -1,1 +1,1 @@
-"""What models are built of: stacked layers, tables, inputs, nodes, experts, gates and towers."""
+"""Building blocks of models: stacked layers, tables, inputs, nodes, experts, gates and towers."""

@@ -1,4 +1,5 @@
-"""Macro graph experts: each its own embeddings of the macro nodes, all aggregated in one product an order."""
+"""Macro graph experts: each has its own embeddings of the macro nodes; one product per order aggregates
+all."""
 
 from __future__ import annotations
 
@@ -13,16 +14,17 @@ from mgoe.models.layers.tables import SPREAD
 from mgoe.models.spec import Batch, FeatureSpec
 
 LEADS_TO: dict[str, Literal["user", "item"]] = {"u1": "item", "u2": "user", "i1": "user", "i2": "item"}
-"""Which macro nodes each order's edges lead to."""
+"""Side of the macro nodes that each order's edges lead to."""
 
 
 def edge_weights(edges: Tensor, tau: float, mask_empty: bool) -> Tensor:
-    """Weights of macro nodes, `softmax_k(log(n_k + 1)/tau)` (paper; `mask_empty` is a repair).
+    """Return weights of macro nodes, `softmax_k(log(n_k + 1)/tau)` (paper; `mask_empty` is our correction).
 
     Args:
         edges: `log(n + 1)` of the edge to each macro node, 0 for no edge. Shape (B, K).
         tau: Temperature.
-        mask_empty: Give no weight to macro nodes without an edge; a node without any edge then aggregates to zero.
+        mask_empty: Give no weight to macro nodes without an edge; a node without any edge then aggregates to
+            zero.
 
     Returns:
         Shape (B, K).
@@ -34,19 +36,20 @@ def edge_weights(edges: Tensor, tau: float, mask_empty: bool) -> Tensor:
 class MacroExperts(nn.Module):
     """`h^s_o = w_o (E^s V^s_o)` for every expert s and order o, with `w_o` shared by all experts.
 
-    `E^s V^s_o` is folded first, so that an order costs one (B, K) x (K, S*H) product and no (B, K, D) is formed. With
-    `attention="target"` each expert has weights of its own, `softmax(log(n + 1)/tau + <Q E_k, K e_target>/sqrt(H))`.
+    `E^s V^s_o` is multiplied first, so that an order costs one (B, K) x (K, S*H) product and no (B, K, D) is
+    formed. With attention to a target each expert has weights of its own, `softmax(log(n + 1)/tau + <Q E_k, K
+    e_target>/sqrt(H))`.
 
     Args:
-        spec: What the batches hold.
+        spec: Describes the batches.
         experts: S.
-        width: D, of a macro node's embedding.
-        aggregate: H, of an aggregate.
+        width: D, the width of a macro node's embedding.
+        aggregate: H, the width of an aggregate.
         tau: Temperature of the edge weights.
         mask_empty: See `edge_weights`.
-        second_order: Read users' edges to user macro nodes, and items' to item macro nodes, too.
-        shared_macro: All experts read the same E.
-        target: Width of the targets' vectors where attention reads them; 0 for attention `none`.
+        second_order: Also read the edges of users to user macro nodes and of items to item macro nodes.
+        shared_macro: Whether all experts read the same E.
+        target: Width of the targets' vectors; 0 without attention.
     """
 
     def __init__(
@@ -89,12 +92,13 @@ class MacroExperts(nn.Module):
     def forward(
         self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Aggregates of the user and of the item.
+        """Return the aggregates of the user and of the item.
 
         Args:
             batch: Holds `u1`, `u2`, `i1`, `i2`.
-            user: Vector of the user, target of the item's edges. Shape (S, B, target); read by attention alone.
-            item: Vector of the item, target of the user's edges.
+            user: Vector of the user, the target of the item's edges. Shape (S, B, target); only attention
+                reads it.
+            item: Vector of the item, the target of the user's edges.
 
         Returns:
             (S, B, orders * H) each, 1st order first.
@@ -108,13 +112,13 @@ class MacroExperts(nn.Module):
     def weights(
         self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weight of each macro node by order, (B, K): under attention the mean over experts."""
+        """Return the weight of each macro node by order, (B, K): with attention the mean over experts."""
         both = {order: item if order in self.user_orders else user for order in self.orders}
         weights = {order: self._weights(order, batch[order], target) for order, target in both.items()}
         return {order: values.mean(0) if values.dim() == 3 else values for order, values in weights.items()}
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
-        """Aggregates of one order: edges (B, K) and, where attention reads it, the target (S, B, target) -> (S, B, H)."""
+        """Aggregate one order: edges (B, K) and, for attention, the target (S, B, target) -> (S, B, H)."""
         values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
         weights = self._weights(order, edges, target)
         return self._folded(weights, values) if weights.dim() == 2 else torch.bmm(weights, values)
@@ -131,5 +135,8 @@ class MacroExperts(nn.Module):
         return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)
 
     def _folded(self, weights: Tensor, values: Tensor) -> Tensor:
-        """`weights` (B, K) times the values of every expert (S, K, H), in one product. Shape (S, B, H)."""
+        """Multiply `weights` (B, K) with the values of every expert (S, K, H), in one product.
+
+        Shape (S, B, H).
+        """
         return (weights @ values.transpose(0, 1).flatten(1)).unflatten(1, (self.experts, -1)).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Gates: how much each task takes from each expert."""
+"""Gates: the weight of each expert per task."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mgoe.models.layers.stacked import StackedLinear, StackedMLP
 class Gates(nn.Module):
     """`g_t = softmax over experts (W_t q)`, `bottom_t = sum_s g_ts expert_s`.
 
-    One expert needs no gate: its weight is 1, and there is no parameter.
+    A single expert needs no gate: its weight is 1, and there is no parameter.
 
     Args:
-        tasks: T; 1 where one gate serves all tasks.
+        tasks: T; 1 if one gate serves all tasks.
         experts: S.
         query: Width of q.
-        members: M, sets of gates side by side, each with S experts of its own.
-        apart: Each member has a q of its own.
+        members: M, the number of sets of gates, each with S experts of its own.
+        apart: Whether each member has a q of its own.
     """
 
     def __init__(self, tasks: int, experts: int, query: int, members: int = 1, apart: bool = False):
@@ -38,26 +38,27 @@ class Gates(nn.Module):
             )
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, query), or where members stand apart (M, B, query) -> weights (B, M T, S)."""
+        """(B, query), or (M, B, query) if each member has its own -> weights (B, M T, S)."""
         if self.score is None:
             return query.new_ones((query.shape[-2], self.members, 1))
         scores = self.score(query if isinstance(self.score, StackedLinear) or query.dim() == 2 else query[0])
         return self.weights(scores if scores.dim() == 2 else scores.transpose(0, 1).flatten(1))
 
     def weights(self, scores: Tensor) -> Tensor:
-        """From what `score` gives, (B, G), what `forward` does."""
+        """Return the weights, (B, M T, S), from the scores, (B, M T S)."""
         return scores.float().unflatten(1, (-1, self.experts)).softmax(2)
 
 
 class PartialGates(nn.Module):
-    """Gates that each read some of the experts: a softmax over those of `W_g q_g`, and 0 for all others.
+    """Gates that each read some of the experts: the softmax of `W_g q_g` over these, and 0 for all others.
 
     Args:
-        reads: The numbers of the experts that each gate reads, as many for each. G rows.
+        reads: Numbers of the experts that each gate reads, equally many for each. G rows.
         experts: S.
-        common: Width of what all gates read; 0 for none.
-        own: Width of what each gate reads for itself; 0 for none.
-        damps: A gate with one expert gives it a sigmoid. Where not, its weight is 1, without a parameter.
+        common: Width of the query that all gates share; 0 for none.
+        own: Width of the query of each gate; 0 for none.
+        damps: Whether a gate with a single expert weighs it by a sigmoid; otherwise the weight is 1, without
+            a parameter.
     """
 
     reads: Tensor
@@ -88,16 +89,18 @@ class PartialGates(nn.Module):
 
 
 def mix(weights: Tensor, experts: Tensor, members: int = 1) -> Tensor:
-    """Each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 where one gate serves all tasks.
+    """Return each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 if tasks share
+    one gate.
 
-    Where there are several members, weights (B, M T, S) are each of one's own S experts, (M S, B, W); the sums are (M T, B, W).
+    With several members, the weights (B, M T, S) are of each member's own S experts, (M S, B, W), and the
+    sums are (M T, B, W).
     """
     by_gate = weights.to(experts.dtype).permute(1, 2, 0).unflatten(0, (members, -1)).contiguous()
     return _Mix.apply(by_gate, experts.unflatten(0, (members, -1))).flatten(0, 1)
 
 
 class _Mix(torch.autograd.Function):
-    """Sums of a few rows each: a batch of so small matrix products takes several times as long."""
+    """Sums of a few rows each; a batch of such small matrix products takes several times as long."""
 
     generate_vmap_rule = True
 
@@ -119,7 +122,7 @@ class _Mix(torch.autograd.Function):
 
 
 def _summed(weights: Tensor, rows: Tensor) -> Tensor:
-    """`sum_s weights[n, s] * rows[s]`, a member at a time: (M, N, S, B), (M, S, B, W) -> (M, N, B, W)."""
+    """Return `sum_s weights[n, s] * rows[s]` per member: (M, N, S, B), (M, S, B, W) -> (M, N, B, W)."""
     total = weights[:, :, 0, :, None] * rows[:, None, 0]
     for s in range(1, rows.shape[1]):
         total = torch.addcmul(total, weights[:, :, s, :, None], rows[:, None, s])

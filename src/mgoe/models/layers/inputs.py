@@ -25,17 +25,20 @@ MOST_KNOTS = 16
 def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
     ends = (-CLIP, *knots, CLIP)
     if len(knots) > MOST_KNOTS or not all(a < b for a, b in itertools.pairwise(ends)):
-        rule = f"takes up to {MOST_KNOTS} numbers, each above the one before, between -{CLIP:g} and {CLIP:g}, where values are clipped"
-        raise ValueError(f"{rule}, found {list(knots)}; sort them and leave out what comes twice")
+        raise ValueError(
+            f"takes up to {MOST_KNOTS} numbers, each above the one before, between -{CLIP:g} and {CLIP:g}, "
+            f"where values are clipped, found {list(knots)}; sort them and remove duplicates"
+        )
     return knots
 
 
 Knots = Annotated[tuple[float, ...], BeforeValidator(as_list), AfterValidator(_rising)]
-"""Where numbers bend, in standard deviations from their means, as an option."""
+"""Knots of piecewise-linear features, in standard deviations from the mean, as an option."""
 
 
 class Category(nn.Module):
-    """Embedding of one categorical feature; several categories give their mean, none gives zero."""
+    """Embedding of one categorical feature; several categories give their mean, and no category gives
+    zero."""
 
     def __init__(self, feature: CategoricalSpec, width: int):
         super().__init__()
@@ -49,7 +52,7 @@ class Category(nn.Module):
             nn.init.normal_(self.codes.weight, 0, SPREAD)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B,) or, several a row, (B, L) padded with -1 -> (B, width)."""
+        """(B,), or with several categories per row (B, L) padded with -1, -> (B, width)."""
         if not self.multi:
             return self.codes(codes)
         codes = torch.where(codes < 0, self.size, codes)
@@ -57,18 +60,18 @@ class Category(nn.Module):
 
 
 class DenseInputs(nn.Module):
-    """All features of a row as one vector: standardised and clipped numbers, embedded categories, then the numbers' hinges.
+    """All features of a row as one vector: standardised and clipped numbers, embedded categories, and hinges.
 
-    A hinge `max(0, v - k)` bends at the knot k, so that a linear layer over `[v, hinges]` reads any function of v that is linear between
-    knots (the encoding of Gorishniy et al., NeurIPS 2022, in another basis).
+    A hinge `max(0, v - k)` bends at the knot k, so that a linear layer over `[v, hinges]` reads any function
+    of v that is linear between knots (the encoding of Gorishniy et al., NeurIPS 2022, in another basis).
 
     Args:
-        spec: What the batches hold.
-        groups: Input groups to read; those without dense features or categories are passed over.
-        width: Of each category's embedding.
-        edge_vectors: Read the macro edges of `aggregates` as numbers too, one a macro node.
-        knots: Where each number bends, in standard deviations from its mean; as many hinges a number. Target edges, which come in
-            three shapes, have none.
+        spec: Describes the batches.
+        groups: Input groups to read; groups without dense features or categories are ignored.
+        width: Width of each category's embedding.
+        edge_vectors: Whether to read the macro edges of `aggregates` as numbers too, one per macro node.
+        knots: Knots of each number, in standard deviations from its mean; one hinge per knot. Target edges,
+            which are read in three shapes, have none.
     """
 
     mean: Tensor
@@ -109,9 +112,8 @@ class DenseInputs(nn.Module):
             std.extend(of_key[1])
         deviation = torch.tensor(std, dtype=torch.float32)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer(
-            "scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0)
-        )  # nothing was learned of a constant one
+        # The model learned nothing from a constant number, so it reads 0 of it.
+        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0))
         self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [
             key for key, _ in self.embedded for _ in range(width)
         ]
@@ -121,7 +123,7 @@ class DenseInputs(nn.Module):
         self.width = len(self.names) + len(knots) * len(bent)
 
     def columns(self, *prefixes: str) -> list[int]:
-        """Columns of the features whose batch key starts with one of the prefixes, without their hinges."""
+        """Return the columns of features whose batch key starts with a prefix, without their hinges."""
         return [column for column, name in enumerate(self.names) if name.startswith(prefixes)]
 
     def forward(self, batch: Batch) -> Tensor:
@@ -137,7 +139,7 @@ class DenseInputs(nn.Module):
         return for_products(torch.cat(parts, 1))
 
     def owners(self, mixed: Owners) -> list[Owner]:
-        """Whose each column is."""
+        """Return the owner of each column."""
         whose: list[Owner] = []
         for key in dict.fromkeys(self.names):
             own: list[Owner] = [owner_of(key)]
@@ -145,7 +147,7 @@ class DenseInputs(nn.Module):
         return whose + [whose[column] for column in self.bent.tolist()] * len(self.knots)
 
     def pair(self, mixed: Owners) -> Columns:
-        """Reads the columns that neither side has alone."""
+        """Return a reader of the columns that belong to the pair."""
         return Columns(
             self,
             [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"],
@@ -153,7 +155,7 @@ class DenseInputs(nn.Module):
 
 
 class Columns(nn.Module):
-    """Some of the columns of dense inputs, none of them of a category, from a batch whose keys hold no other columns."""
+    """Some numeric columns of dense inputs, read from batches whose keys hold only these columns."""
 
     mean: Tensor
     scale: Tensor
@@ -170,7 +172,8 @@ class Columns(nn.Module):
         self.register_buffer("bent", bent, persistent=False)
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """The numbers and their hinges, (B, columns) or less each, in a list that is empty where there are none."""
+        """Return the numbers, (B, columns), and their hinges, (B, columns or fewer) each; nothing without
+        columns."""
         if not self.keys:
             return []
         numbers, hinges = _numbers(batch, self)
@@ -178,7 +181,7 @@ class Columns(nn.Module):
 
 
 def _numbers(batch: Batch, columns: DenseInputs | Columns) -> tuple[Tensor, list[Tensor]]:
-    """Standardised and clipped numbers, (B, N), and the hinges at each knot, (B, bent) each."""
+    """Return standardised and clipped numbers, (B, N), and the hinges of each knot, (B, bent) each."""
     raw = torch.cat([batch[key] for key in columns.keys], 1)
     numbers = ((raw - columns.mean) * columns.scale).clamp(-CLIP, CLIP)
     if not len(columns.knots):

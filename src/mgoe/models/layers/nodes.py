@@ -1,4 +1,4 @@
-"""What stands for single users and items: rows of their ids or macro nodes, or projections of their features."""
+"""Vectors of single users and items: rows of their ids or macro nodes, or projections of their features."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class NodeRows(NamedTuple):
-    """What stands for the users and items of a batch; R is 0 where the recents are not read."""
+    """Vectors of the users and items of a batch; R is 0 if the recents are not read."""
 
     user: Tensor
     """(B, width)."""
     item: Tensor
     recent_items: Tensor
-    """Of the user, (B, R, width); padding reads the last row."""
+    """Recent items of the user, (B, R, width); padding reads the last row."""
     recent_users: Tensor
-    """Of the item."""
+    """Recent users of the item, (B, R, width)."""
 
 
 class Nodes(nn.Module):
-    """Rows that stand for single users and items: those of their ids or, with ids off, their macro nodes' embeddings.
+    """Rows of single users and items: of their ids or, with ids off, of their macro nodes.
 
     Args:
-        spec: What the batches hold.
+        spec: Describes the batches.
         by_id: Whether ids are on.
         recents: Whether the recent neighbours are read.
-        width: Of a row.
+        width: Width of a row.
     """
 
     def __init__(self, spec: FeatureSpec, by_id: bool, recents: bool, width: int):
@@ -56,7 +56,7 @@ class Nodes(nn.Module):
         return NodeRows(user, item, recent_items, recent_users)
 
     def _rows(self, rows: nn.Embedding, batch: Batch, node: str) -> tuple[Tensor, Tensor]:
-        """One look-up a table: the sparse gradients of several would have to be added."""
+        """Look up once per table: sparse gradients of several look-ups would have to be added."""
         codes = batch[f"{node}{self.suffix}"][:, None]
         if self.recents:
             recents = batch[f"recent_{node}s{self.suffix}"]
@@ -66,12 +66,13 @@ class Nodes(nn.Module):
 
 
 class ProjectedNodes(nn.Module):
-    """`e_u` and `e_i` with ids off: learned projections of a side's features and both sides' counts, of width 0 where there are none.
+    """`e_u` and `e_i` with ids off: projections of a side's features and both sides' counts, of width 0 if
+    there are none.
 
     Args:
         inputs: The dense inputs to project.
-        copies: Vectors a node.
-        width: Of each vector.
+        copies: Number of vectors per node.
+        width: Width of each vector.
     """
 
     user_columns: Tensor

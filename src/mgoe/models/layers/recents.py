@@ -1,4 +1,5 @@
-"""Micro neighbours: the last things a user did and the last users of an item, read with the target as the query."""
+"""Recent neighbours: the last items of a user and the last users of an item, read with the target as
+query."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class TargetAttention(nn.Module):
-    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(code))` (the paper gives no formula; this
-    one is inferred).
+    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(task mask))`.
 
-    Padding gets no weight, and a row of padding alone gives zero.
+    The paper gives no formula; this one is inferred. Padding gets no weight, and a row of padding alone gives
+    zero.
     """
 
     def __init__(self, inputs: int, width: int):
@@ -33,8 +34,8 @@ class TargetAttention(nn.Module):
         return torch.bmm(weights[:, None], neighbours).squeeze(1) @ self.value
 
     def weights(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
-        """Of each neighbour, (B, R)."""
-        query = (target @ self.query) @ self.key.T  # Q and K folded: a key a neighbour is never formed
+        """Return the weight of each neighbour, (B, R)."""
+        query = (target @ self.query) @ self.key.T  # Q and K folded: no key per neighbour is formed
         logits = torch.bmm(neighbours, query[:, :, None]).squeeze(2).float() * self.scale + bonus
         return masked_softmax(logits, present)
 
@@ -58,23 +59,20 @@ class Recents(nn.Module):
         )
 
     def weights(self, batch: Batch, rows: NodeRows) -> dict[str, Tensor]:
-        """What each recent neighbour weighs, by the batch's key for them, (B, R)."""
+        """Return the weight of each recent neighbour, (B, R), by batch key."""
         items, users = self._reads(batch, rows, "items"), self._reads(batch, rows, "users")
         return {"recent_items": self.items.weights(*items), "recent_users": self.users.weights(*users)}
 
     def _reads(
         self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Target, neighbours, what their tasks add, and which of them there are."""
+        """Return the target, its neighbours, the bonus of their tasks, and a mask of those that exist."""
         target, neighbours = (
             (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
         )
         return (
             target,
             neighbours,
-            self._bonus(batch[f"recent_{nodes}_task_mask"]),
+            self.gain[batch[f"recent_{nodes}_task_mask"].clamp_min(0)],
             batch[f"recent_{nodes}"] >= 0,
         )
-
-    def _bonus(self, codes: Tensor) -> Tensor:
-        return self.gain[codes.clamp_min(0)]

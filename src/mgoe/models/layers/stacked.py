@@ -1,4 +1,4 @@
-"""Layers that hold several copies side by side (one an expert, or one a task) and run them as one product."""
+"""Layers that hold several copies (one per expert, or one per task) and run them as one product."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-"""Of an MLP's layers, as an option."""
+"""Widths of an MLP's layers, as an option."""
 
 
 def masked_softmax(logits: Tensor, keep: Tensor) -> Tensor:
-    """Softmax over the last axis among `keep`; all zero where nothing is kept."""
+    """Return the softmax over the last axis among `keep`; all zero where nothing is kept."""
     return logits.masked_fill(~keep, -1e30).softmax(-1) * keep
 
 
 def uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """A parameter drawn like `nn.Linear`'s: uniform within 1/sqrt(fan_in)."""
+    """Return a parameter drawn as in `nn.Linear`: uniform within 1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(max(fan_in, 1))
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 def for_products(x: Tensor) -> Tensor:
-    """The tensor in the type that matrix products run in, so that it is converted once however many products read it."""
+    """Return the tensor in the type of matrix products, so that it is converted once for all products that
+    read it."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
@@ -45,7 +46,7 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def some(self, copies: slice, x: Tensor) -> Tensor:
-        """Some of the copies alone: (n, B, inputs) -> (n, B, outputs)."""
+        """Run some of the copies: (n, B, inputs) -> (n, B, outputs)."""
         weight, bias = self.weight[copies], self.bias[copies]
         if len(weight) == 1:  # a batch of one product takes longer than the product
             return F.linear(x[0], weight[0].T, bias[0, 0])[None]
@@ -53,16 +54,17 @@ class StackedLinear(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """`copies` MLPs, each over [inputs common to all, inputs of its own].
+    """`copies` MLPs, each over [common inputs, its own inputs].
 
-    The first layers of all copies are one product on the common inputs, (B, common) x (common, copies * hidden[0]).
+    The first layers of all copies are one product on the common inputs, (B, common) x (common, copies *
+    hidden[0]).
 
     Args:
-        copies: How many, side by side.
-        common: Width of the inputs that all read; 0 for none.
-        own: Width of the inputs that each has for itself; 0 for none.
+        copies: Number of MLPs.
+        common: Width of the inputs that all MLPs read; 0 for none.
+        own: Width of the inputs that each MLP has for itself; 0 for none.
         hidden: Widths of the layers.
-        activation: After every layer; may work in place.
+        activation: Applied after every layer; may work in place.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class StackedMLP(nn.Module):
         self.deeper = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
 
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
-        """The first layers before their activation: (B, common) and (copies, B, own) -> (copies, B, hidden[0]).
+        """Return the first layers before their activation: (B, common), (copies, B, own) -> (copies, B,
+        hidden[0]).
 
-        Inputs of their own that are the same for neighbours among the copies may come once for each group of them, (groups, B, own).
+        If consecutive copies share their own inputs, these may come once per group of copies, (groups, B,
+        own).
         """
         h: Tensor = self.bias
         if self.own is not None and own is not None:
@@ -114,7 +118,8 @@ class StackedMLP(nn.Module):
         return self.rest(self.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """From the first layers, which may be overwritten: (copies, B, hidden[0]) -> (copies, B, hidden[-1])."""
+        """Run the rest on the first layers, which may be overwritten: (copies, B, hidden[0]) -> (copies, B,
+        hidden[-1])."""
         h = self.activation(first)
         for layer in self.deeper:
             h = self.activation(layer(h))

@@ -1,4 +1,5 @@
-"""Embedding tables, and when their values are drawn: at once, late where they are held, or never where they are read next."""
+"""Embedding tables, and when their values are drawn: at once, late on their device, or never before
+loading."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 SPREAD = 0.05
 """Standard deviation of fresh embeddings."""
 LATE_ROWS = 1 << 22
-"""Rows from which a table may be made late."""
+"""Smallest number of rows of a table that may be drawn late."""
 DRAWN = 1 << 16
 """Rows that are drawn together."""
 _late: ContextVar[bool] = ContextVar("late", default=False)
 
 
 def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:
-    """Embeddings with one last row, of zeros, for what training never saw; `rows` counts it."""
+    """Return embeddings whose last row, of zeros, is for what training never saw; `rows` counts it."""
     late = sparse and rows >= LATE_ROWS and _late.get()
     embedding = nn.Embedding(rows, width, sparse=sparse, device="meta" if late else None)
     with torch.no_grad():
@@ -32,7 +33,8 @@ def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:
 
 @contextmanager
 def late_tables() -> Iterator[None]:
-    """Inside, models are made whose largest tables have no values yet (device `meta`): `fit` draws them where they are held."""
+    """Make models whose largest tables have no values yet (device `meta`); `fit` draws them on their
+    device."""
     token = _late.set(True)
     try:
         yield
@@ -41,13 +43,13 @@ def late_tables() -> Iterator[None]:
 
 
 def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> None:
-    """Fill rows of a table that was made late, as many as they are, with what they are in it whatever part of it is drawn.
+    """Fill rows of a late table. The values of a row do not depend on which part of the table is drawn.
 
     Args:
-        rows: From row `first` on. Shape (n, width).
-        first: Their place in the table.
-        total: Rows of the table.
-        seed: Of the table, none of them negative.
+        rows: Rows to fill. Shape (n, width).
+        first: Index of the first of them in the table.
+        total: Number of rows of the table.
+        seed: Seed of the table, not negative.
     """
     for block in range(first // DRAWN, -(-(first + len(rows)) // DRAWN)):
         low, high = max(block * DRAWN, first), min((block + 1) * DRAWN, first + len(rows))
@@ -61,7 +63,7 @@ def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> No
 
 
 class Undrawn(TorchDispatchMode):
-    """Inside, models are made whose weights are not drawn, for those that are read next: drawing takes as long as reading."""
+    """Make models without drawing weights that are loaded next: drawing takes as long as loading."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawn = func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_)

@@ -69,7 +69,8 @@ class MGOE(RankingModel):
         if self.target and not all(widths):
             raise ConfigError(
                 "options.attention",
-                "`target` needs inputs that tell users and items apart; add ids, side or counts, or use `none`",
+                "`target` needs inputs that tell users and items apart; "
+                "add ids, side or counts, or use `none`",
             )
         return sum(widths) if self.reads_nodes else 0
 

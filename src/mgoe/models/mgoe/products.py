@@ -1,4 +1,4 @@
-"""What a user and an item have in common, told by products of what is read of each."""
+"""Products of user features and item features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mgoe.models.layers.stacked import uniform
 class Products(nn.Module):
     """`LayerNorm((x_u A) * (x_i B))`, a bilinear form of low rank over side features and macro edges (ours).
 
-    An MLP over both sides has to build each product from many units. As factors depend on one side each, a
-    service computes the user's once a request and the item's once a refresh.
+    An MLP over both sides needs many units for each product. Each factor depends on one side, so a service
+    computes the user's once per request and the item's once per refresh.
 
     Args:
-        inputs: The dense inputs; where they hold nothing of one side, there is no product and `width` is 0.
-        width: P, products a pair.
+        inputs: The dense inputs; without columns of one side there is no product, and `width` is 0.
+        width: P, the number of products per pair.
     """
 
     user_columns: Tensor
@@ -36,7 +36,7 @@ class Products(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def factors(self, x: Tensor) -> Tensor:
-        """Dense inputs (B, inputs) -> the user's and the item's factors, (2, B, P)."""
+        """Return the factors of user and item: dense inputs (B, inputs) -> (2, B, P)."""
         return torch.stack([x[:, self.user_columns] @ self.user, x[:, self.item_columns] @ self.item])
 
     def forward(self, factors: Tensor) -> Tensor:
