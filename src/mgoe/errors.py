@@ -1,18 +1,19 @@
-"""Every error a user can mend: one root, one subclass a concern.
+"""Errors that a user can fix: one root, one subclass per concern.
 
-A message names the place (file, column, row or config key), the rule, what was found, and the mend. The
-command line prints it as one sentence and exits with code 2; anything that is not a `MgoeError` is a defect
-of this library and keeps its traceback. """
+A message names the place (file, column, row or config key), the rule, what was found, and the fix. The command
+line prints it as one sentence and exits with code 2. Anything that is not a `MgoeError` is a defect of this
+library and keeps its traceback.
+"""
 
 from __future__ import annotations
 
 
 class MgoeError(Exception):
-    """Root of all errors that the user can mend.
+    """Root of all errors that a user can fix.
 
     Args:
-        place: Where: a file, a column, a row or a config key.
-        message: The rule, what was found, and the mend.
+        place: A file, a column, a row or a config key.
+        message: The rule, what was found, and the fix.
     """
 
     def __init__(self, place: object, message: str):
@@ -21,7 +22,7 @@ class MgoeError(Exception):
         super().__init__(f"{self.place}: {message}")
 
     def __reduce__(self) -> tuple[type[MgoeError], tuple[str, str]]:
-        """So that an error of a training process arrives whole."""
+        """Keep both parts when an error crosses to another process."""
         return type(self), (self.place, self.message)
 
 
@@ -38,15 +39,15 @@ class GraphError(MgoeError):
 
 
 class TrainingError(MgoeError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class SaidElsewhere(TrainingError):
-    """Another process of the same command failed first and says why, so that this one is silent."""
+    """Another process of the same command failed first and reports why, so this one stays silent."""
 
 
 class BundleError(MgoeError):
-    """A bundle is missing, damaged, of another version, or asked for what it does not hold."""
+    """A bundle is missing, damaged, of another version, or lacks what is asked of it."""
 
 
 class OutputError(MgoeError):
@@ -58,7 +59,7 @@ class EventError(MgoeError):
 
 
 class RequestError(MgoeError):
-    """A request to the service is well formed, but asks for what cannot be."""
+    """A request to the service is well formed, but cannot be answered."""
 
 
 class StoreError(MgoeError):
