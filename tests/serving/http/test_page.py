@@ -113,7 +113,7 @@ def test_an_event_counts_at_once(browser: Any, live: Served):
     says(page, "#summary", "never seen")
     item = items_shown(page)[0]
     page.get_by_role("button", name=f"Record buy of user 987654321 on item {item}").click()
-    says(page, "#explanation", "a newcomer")
+    says(page, "#explanation", "(new)")
     assert str(live.explain(user=987654321)["recents"]["items"][0]["id"]) == item
     page.close()
 
