@@ -324,10 +324,9 @@ def catalogue(
 
 
 def summary_line(facts: Mapping[str, Any]) -> str:
-    """Return one line about a finished cell."""
+    """Return the result and the cost of a finished cell as text."""
     result = f"{facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}"
-    cost = f"{facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
-    return f"{facts['model']}, seed {facts['seed']}: {result}, {cost}"
+    return f"{result}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
 
 
 def check_fit(settings: RunSettings, model: ModelSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,21 @@ def execute(
                 note_searches(plan, command)
                 continue
             failed = "" if cell.done else outcome.failed  # a process may be killed after its last write
+            if failed and inputs is not None and outcome.lost:
+                raise TrainingError(
+                    "jobs",
+                    f"a process of {plan.settings.jobs} was killed; memory may have run out: "
+                    "take fewer, the same command resumes",
+                )
             if failed and inputs is not None:
-                _raise(plan, outcome)
+                raise TrainingError(outcome.job.name, failed)
             line = records.of_failure(cell, failed, command) if failed else records.of_cell(cell, command)
             records.append(plan.out, line)
             done += 1
-            ended = f"{cell.title} failed: {failed}" if failed else _summary(cell)
-            left = (time.perf_counter() - started) / done * (len(waiting) - done)
-            rest = f"; about {_length(left)} left" if done < len(waiting) else ""
-            say(f"  [{done}/{len(waiting)}] {ended}{rest}")
+            ended = f"failed: {failed}" if failed else summary_line(read_json(cell.folder / FIT))
+            left = timedelta(seconds=round((time.perf_counter() - started) / done * (len(waiting) - done)))
+            rest = f"; about {left} left" if done < len(waiting) else ""
+            say(f"  [{done}/{len(waiting)}] {cell.title}: {ended}{rest}")
 
 
 def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cell]]:
@@ -149,31 +156,10 @@ def note_searches(plan: Plan, command: str) -> None:
                 records.append(plan.out, line)
 
 
-def _raise(plan: Plan, outcome: Outcome) -> None:
-    if outcome.lost:
-        jobs = plan.settings.jobs
-        rule = (
-            f"a process of {jobs} was killed; memory may have run out: take fewer, the same command resumes"
-        )
-        raise TrainingError("jobs", rule)
-    raise TrainingError(outcome.job.name, outcome.failed)
-
-
-def _summary(cell: Cell) -> str:
-    return ", ".join([cell.log.name] * bool(cell.log.name) + [summary_line(read_json(cell.folder / FIT))])
-
-
-def _length(seconds: float) -> str:
-    if seconds >= 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
 def draw_world(log: Log) -> None:
-    """Draw a simulated log if it is not there."""
+    """Draw a simulated log."""
     assert log.world is not None
-    if not (log.path / "world").exists():
-        simulate(log.world, log.path / "world", form="events")
+    simulate(log.world, log.path / "world", form="events")
 
 
 def prepare_log(
@@ -209,9 +195,8 @@ def prepare_log(
 
 
 def build_graph_of(cell: Cell) -> None:
-    """Build the graph that a cell reads, if it is not there."""
-    if not cell.graph.exists():
-        build(cell.settings, Prepared.open(cell.log.stage(cell.seed) / "data"), cell.graph)
+    """Build the graph that a cell reads."""
+    build(cell.settings, Prepared.open(cell.log.stage(cell.seed) / "data"), cell.graph)
 
 
 def fit_cell(

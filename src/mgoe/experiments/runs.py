@@ -177,7 +177,7 @@ def train(
                     f"training {cell.title}"
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
-                say(summary_line(fit_cell(cell, False, inputs, show_progress, resume)))
+                say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
             note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
             _write_bundle(cell, inputs, rows)
