@@ -1,4 +1,4 @@
-"""Every mistake ends in one sentence with its place and its mend, and exit code 2; nothing that was written
+"""Every mistake ends in one sentence with its place and its fix, and exit code 2; nothing that was written
 is lost."""
 
 from __future__ import annotations

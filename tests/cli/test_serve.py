@@ -52,9 +52,9 @@ def process(
     thread.start()
     try:
         assert found.wait(120)
-        told = [line for line in map(json.loads, lines) if line["event"] == "serving"]
-        assert told, "".join(lines)
-        check_ready(url := told[0]["url"], workers=workers)
+        found = [line for line in map(json.loads, lines) if line["event"] == "serving"]
+        assert found, "".join(lines)
+        check_ready(url := found[0]["url"], workers=workers)
         yield running, url, lines
     finally:
         with suppress(ProcessLookupError):
@@ -104,9 +104,9 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
             slow.sendall(b'"k":2}')
             assert slow.recv(65536).startswith(b"HTTP/1.1 200")
         assert running.wait(30) == 0
-    told = [json.loads(line) for line in lines]
-    assert {"serving", "stopped", "request"} <= {line["event"] for line in told}
-    assert all({"time", "level"} <= set(line) for line in told)
+    found = [json.loads(line) for line in lines]
+    assert {"serving", "stopped", "request"} <= {line["event"] for line in found}
+    assert all({"time", "level"} <= set(line) for line in found)
 
 
 def test_workers_do_not_outlive_their_supervisor(own: Path):

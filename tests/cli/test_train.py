@@ -105,7 +105,7 @@ def stopped_after(step: int, mgoe: Mgoe, config: Path, out: Path, at_step) -> No
     assert load_checkpoint(latest(out))[1]["state"]["steps"] == step
 
 
-def test_a_stopped_train_goes_on_to_the_same_numbers(mgoe, config, alone, built, at_step):
+def test_a_stopped_train_resumes_to_the_same_numbers(mgoe, config, alone, built, at_step):
     stopped_after(steps_an_epoch(alone) + 2, mgoe, config, built, at_step)
     (first,) = curves(built)
     free = [f"training.{change}" for change in ("keep=1", "checkpoint=1h")]
@@ -246,7 +246,7 @@ def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monk
     assert experiments.train(settings, alone) == []
 
 
-def test_two_processes_are_stopped_and_one_goes_on(mgoe, config, alone, built):
+def test_two_processes_are_stopped_and_one_resumes(mgoe, config, alone, built):
     process = torchrun(config, built)
     cell = built / CELL
     while process.poll() is None and not (cell / CHECKPOINTS).exists():

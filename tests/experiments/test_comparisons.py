@@ -92,7 +92,7 @@ def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(
 
 
 @pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(2, 30, 10) if SOAK else [6.0])
-def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_result(
+def test_a_comparison_killed_at_any_moment_resumes_to_the_same_result(
     raw: dict[str, Any], compared: Path, tmp_path: Path, delay: float
 ):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(raw))
@@ -131,8 +131,8 @@ def test_a_cell_that_fails_leaves_the_others_alone(raw: dict[str, Any], compared
     assert "lower training" in result.failed["tiny, steep, seed 0"]
     assert "- steep: failed with seed 0: " in (out / "tables.md").read_text()
     assert records.latest(out)["tiny", "steep", 0]["state"] == "failed"
-    mended = steep | {"training": {}}
-    result = experiments.compare(settings(raw, models=["mgoe", mended, "shared-bottom"]), out, seeds=[0])
+    fixed = steep | {"training": {}}
+    result = experiments.compare(settings(raw, models=["mgoe", fixed, "shared-bottom"]), out, seeds=[0])
     assert result.failed == {}
     assert records.latest(out)["tiny", "steep", 0]["state"] == "finished"
 

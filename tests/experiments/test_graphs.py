@@ -206,9 +206,9 @@ def test_a_graph_built_on_spark_is_updated_without_it(
     new = [str(written(log[cut:], tmp_path / "new.parquet"))]
     expected = experiments.update(copy(first, tmp_path / "local"), new)
     out = copy(first, tmp_path / "spark")
-    told = json.loads((out / "graph" / "graph.json").read_text())
-    told["settings"]["engine"] = "spark"
-    (out / "graph" / "graph.json").write_text(json.dumps(told))
+    found = json.loads((out / "graph" / "graph.json").read_text())
+    found["settings"]["engine"] = "spark"
+    (out / "graph" / "graph.json").write_text(json.dumps(found))
     monkeypatch.setattr(graph_build, "open_on_spark", None)
     assert differences(contents(experiments.update(out, new), 0), contents(expected, 0)) == []
 
@@ -254,7 +254,7 @@ def test_a_user_who_comes_back_is_new(whole: MacroGraph, log: pd.DataFrame, tmp_
     assert indptr[-1] - indptr[-2] == theirs[theirs["behavior"].isin(["click", "buy"])]["item_id"].nunique()
 
 
-def test_what_a_killed_update_numbered_is_not_taken_for_another_one(
+def test_what_a_killed_update_numbered_is_not_mistaken_for_another_one(
     first: MacroGraph,
     whole: MacroGraph,
     log: pd.DataFrame,
@@ -316,7 +316,9 @@ def test_a_graph_of_the_log_alone_trains_nothing(world: Path, tmp_path: Path):
         experiments.run(settings_of(world / "events"), tmp_path / "run")
 
 
-def test_a_graph_of_the_log_alone_is_not_taken_for_one_of_other_settings(first: MacroGraph, tmp_path: Path):
+def test_a_graph_of_the_log_alone_is_not_mistaken_for_one_of_other_settings(
+    first: MacroGraph, tmp_path: Path
+):
     out = copy(first, tmp_path)
     asked = load_settings(out / "settings.yaml")
     assert experiments.macro_graph(asked, out).checksum == first.checksum
@@ -394,7 +396,7 @@ def test_a_second_process_is_refused(log: pd.DataFrame, tmp_path: Path):
 
 
 @pytest.mark.parametrize("delay", np.random.default_rng(1).uniform(0.5, 4, 20 if SOAK else 1))
-def test_a_killed_build_of_the_whole_log_goes_on(
+def test_a_killed_build_of_the_whole_log_resumes(
     whole: MacroGraph, log: pd.DataFrame, tmp_path: Path, delay: float
 ):
     settings = settings_of(written(log, tmp_path / "log.parquet"))

@@ -17,10 +17,10 @@ from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings
 
 
-def test_a_comparison_goes_on_on_another_machine(
+def test_a_comparison_resumes_on_another_machine(
     raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path
 ):
-    """Where the log lies elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked
+    """Where the log is stored elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked
     for."""
     shutil.copytree(world, tmp_path / "moved")
     data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
@@ -191,7 +191,7 @@ def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[
         assert f"{files[0]}: 0 of 1 lines taken; 1 there already, or of other settings or another log" in said
 
 
-def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
+def test_a_cell_that_was_measured_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
     experiments.compare(settings(own), tmp_path / "out")
     line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
     other = tmp_path / "other.jsonl"
@@ -199,25 +199,3 @@ def test_a_cell_that_was_judged_on_other_rows_is_left_out(own: dict[str, Any], t
     both = own | {"models": ["shared-bottom", "single-task"]}
     experiments.compare(settings(both), tmp_path / "both", models=["single-task"])
     assert experiments.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
-
-
-def test_lines_of_searches_that_tell_the_evaluation_are_taken(raw: dict[str, Any], tmp_path: Path):
-    """As earlier versions wrote them: their digest is that of all settings, as a cell's is."""
-    made, file = settings(raw, variants={}, models=["mgoe"], seeds=[0], tune={}), tmp_path / "old.jsonl"
-    search = {"model": "mgoe", "trials": [], "best": {}}
-    plan = Plan(made, tmp_path / "old")
-    cell = {part.path: part for part in consistency.parts_of(plan, plan.cells)}[plan.cells[0].folder]
-    line = {
-        "log": "tiny",
-        "model": "mgoe",
-        "seed": None,
-        "state": "searched",
-        "asked": consistency.digest_of(cell.asked),
-    }
-    file.write_text(json.dumps(line | {"search": search}))
-    said: list[str] = []
-    for _ in range(2):
-        experiments.compare(made, tmp_path / "out", take=[file], stop_after=0, say=said.append)
-    assert said[0] == f"{file}: 1 of 1 lines taken"
-    assert json.loads((tmp_path / "out/logs/tiny/tuned/mgoe.json").read_text()) == search
-    assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""All cells of a log are judged on the same rows."""
+"""All cells of a log are measured on the same rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mgoe.graph import MacroGraph
 from tests.experiments.tiny import settings
 
 
-def test_seeds_vary_training_and_not_what_is_judged(compared: Path):
+def test_seeds_vary_training_and_not_the_measured_rows(compared: Path):
     seeds = [compared / "logs" / "tiny" / "seeds" / str(seed) for seed in (0, 1)]
     a, b = (Prepared.open(seed / "data") for seed in seeds)
     for split in ("valid", "test"):
@@ -46,7 +46,7 @@ def test_seeds_vary_training_and_not_what_is_judged(compared: Path):
     ]
 
 
-def test_a_log_prepared_with_other_rows_than_cells_were_judged_on_fails_before_training(
+def test_a_log_prepared_with_other_rows_than_cells_were_measured_on_fails_before_training(
     own: dict[str, Any], tmp_path: Path
 ):
     experiments.compare(settings(own), tmp_path / "out")

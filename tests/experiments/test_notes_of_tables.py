@@ -20,12 +20,14 @@ def test_cells_of_several_revisions_are_said_to_be():
     assert sentence.endswith("b (2), a (1).")
 
 
-@pytest.mark.parametrize(("key", "told"), [("precision", precisions_of), ("processor", processors_of)])
+@pytest.mark.parametrize(
+    ("key", "sentences_of"), [("precision", precisions_of), ("processor", processors_of)]
+)
 def test_cells_that_the_machine_made_otherwise_are_said_to_be(
-    key: str, told: Callable[[list[dict]], list[str]]
+    key: str, sentences_of: Callable[[list[dict]], list[str]]
 ):
-    assert told([{key: "a"}, {key: "a"}, {key: None}, {}]) == []
-    [sentence] = told([{key: "a"}, {key: "b"}, {key: "b"}, {}])
+    assert sentences_of([{key: "a"}, {key: "a"}, {key: None}, {}]) == []
+    [sentence] = sentences_of([{key: "a"}, {key: "b"}, {key: "b"}, {}])
     assert sentence.endswith("b (2), a (1).")
 
 

@@ -133,12 +133,12 @@ def test_every_comparison_of_the_examples_is_valid(
 
 
 @pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
-def test_every_rival_is_in_the_arenas(name: str):
+def test_every_baseline_is_in_the_arenas(name: str):
     settings = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     tables = settings.tables
-    rivals = PRESETS.keys() - {"macgnn-released"}
-    assert rivals <= set(tables["graph"].models)
-    assert {"mgoe", "shared-bottom-knots", *(f"{rival}+mgoe" for rival in rivals - {"mgoe"})} == {
+    baselines = PRESETS.keys() - {"macgnn-released"}
+    assert baselines <= set(tables["graph"].models)
+    assert {"mgoe", "shared-bottom-knots", *(f"{baseline}+mgoe" for baseline in baselines - {"mgoe"})} == {
         *tables["experts"].models
     }
     [bent] = [

@@ -71,7 +71,7 @@ def test_a_revision_tells_of_no_change_beside_the_package(package: Path):
     assert records.revision(package) == git(package, "rev-parse", "HEAD")[:12]
 
 
-def test_a_package_that_no_repository_keeps_is_told_by_its_version(package: Path, tmp_path: Path):
+def test_a_package_that_no_repository_keeps_is_known_by_its_version(package: Path, tmp_path: Path):
     installed = shutil.copytree(package, package.parent / ".venv" / "package")
     (package.parent / ".gitignore").write_text(".venv")
     assert records.revision(installed) == __version__

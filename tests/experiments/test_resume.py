@@ -16,7 +16,7 @@ from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings
 
 
-def test_damaged_cells_are_found_and_made_anew(
+def test_damaged_cells_are_found_and_recomputed(
     raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
 ):
     out = shutil.copytree(compared, tmp_path / "out")
@@ -90,7 +90,7 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
 
 
 @pytest.mark.parametrize(("gone", "again"), [("seeds", True), ("seeds/0/examples.json", False)])
-def test_a_cell_whose_line_is_lost_is_told_by_its_data_or_made_anew(
+def test_a_cell_without_its_line_is_known_by_its_data_or_made_anew(
     own: dict[str, Any], tmp_path: Path, in_this_process: None, gone: str, again: bool
 ):
     out, made = tmp_path / "out", settings(own)
@@ -102,7 +102,7 @@ def test_a_cell_whose_line_is_lost_is_told_by_its_data_or_made_anew(
     assert experiments.compare(made, out, say=said.append).waiting == 0
     folder = out / "logs/tiny/cells/shared-bottom/0"
     assert again == any(
-        line.startswith(f"to be made anew: {folder}: its line in results.jsonl is gone") for line in said
+        line.startswith(f"to be made anew: {folder}: its line in results.jsonl is missing") for line in said
     )
     assert f"training {int(again)} of 1 cells, 2 at a time" in said
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"

@@ -181,7 +181,7 @@ def test_a_run_starts_from_yaml_as_from_settings(small: RunSettings, finished: P
     assert result.bundle.tasks == ("click", "buy")
 
 
-def test_the_line_in_parts_is_the_line(small: RunSettings, finished: Path, tmp_path: Path):
+def test_the_run_in_parts_is_the_run(small: RunSettings, finished: Path, tmp_path: Path):
     out = tmp_path / "run"
     experiments.macro_graph(small, out)
     rows = experiments.train(small, out, model="shared-bottom")
@@ -207,7 +207,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(small: RunSettings, tmp_
         experiments.run(other, tmp_path / "run")
 
 
-def test_a_log_that_changed_is_not_taken_for_the_old_one(small: RunSettings, world: Path, tmp_path: Path):
+def test_a_log_that_changed_is_not_mistaken_for_the_old_one(small: RunSettings, world: Path, tmp_path: Path):
     """By what its files hold: a copy elsewhere with other times is the same log."""
     log = Path(shutil.copytree(world / "events", tmp_path / "log"))
     settings = change(small, data=small.data.model_copy(update={"log": [str(log)]}))
@@ -387,24 +387,24 @@ STAGES = (
 
 
 @pytest.mark.parametrize("stage", STAGES if SOAK else ("graph", "cells/mgoe/0/metrics.json"))
-def test_a_run_killed_when_a_file_appears_goes_on_to_the_same_result(
+def test_a_run_killed_when_a_file_appears_resumes_to_the_same_result(
     small: RunSettings, finished: Path, tmp_path: Path, stage: str
 ):
     with _started(small, tmp_path) as process:
         while not (tmp_path / "run" / stage).exists() and process.poll() is None:
             time.sleep(0.005)
         process.kill()
-    assert_goes_on(small, finished, tmp_path / "run")
+    assert_resumes(small, finished, tmp_path / "run")
 
 
 @pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(1, 8, 20 if SOAK else 1))
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_result(
+def test_a_run_killed_at_any_moment_resumes_to_the_same_result(
     small: RunSettings, finished: Path, tmp_path: Path, delay: float
 ):
     with _started(small, tmp_path) as process:
         time.sleep(delay)
         process.kill()
-    assert_goes_on(small, finished, tmp_path / "run")
+    assert_resumes(small, finished, tmp_path / "run")
 
 
 def _started(settings: RunSettings, folder: Path) -> subprocess.Popen:
@@ -413,7 +413,7 @@ def _started(settings: RunSettings, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def assert_goes_on(settings: RunSettings, finished: Path, out: Path) -> None:
+def assert_resumes(settings: RunSettings, finished: Path, out: Path) -> None:
     if not out.exists() or json.loads((out / "run.json").read_text())["state"] == "unfinished":
         experiments.run(settings, out)
     assert_same(finished, out)

@@ -22,7 +22,9 @@ from mgoe.experiments.processes import Job, Outcome
 from tests.experiments.tiny import here, settings
 
 
-def test_a_search_cut_off_goes_on_to_the_same_settings(raw: dict[str, Any], compared: Path, tmp_path: Path):
+def test_an_interrupted_search_resumes_to_the_same_settings(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
     tune = {
         "trials": 5,
@@ -75,8 +77,8 @@ class Searched:
             raise error
         return None, None, SimpleNamespace(best_value=1 - float(model.training.get("learning_rate", 0.01)))
 
-    def go_on(self) -> list[dict[str, Any]]:
-        """Trials of the search, which is gone on with, but for the time they took."""
+    def resume(self) -> list[dict[str, Any]]:
+        """Resume the search and return its trials without their seconds."""
         cell, tune = self.plan.cells[0], self.plan.settings.tune
         assert tune is not None
         tuning.search(cell.contestant.settings(), 0, cell.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
@@ -107,7 +109,7 @@ def test_a_trial_that_fails_leaves_the_others_to_the_search(
     searched: Searched, fault: Exception, reason: str
 ):
     searched.fail = {2: fault}
-    trials = searched.go_on()
+    trials = searched.resume()
     assert [trial["value"] is None for trial in trials] == [False, True, False, False]
     assert reason in trials[1]["failed"]
     assert tuning.is_done(searched.out)
@@ -119,29 +121,29 @@ def test_a_trial_that_fails_leaves_the_others_to_the_search(
 def test_what_is_no_fault_of_a_trial_stops_the_search_where_it_is(
     searched: Searched, stop: BaseException | str
 ):
-    whole = searched.go_on()
+    whole = searched.resume()
     searched.out.unlink()
     place = searched.out.with_suffix(".fit") / "checkpoints"
     error = TrainingError(place, "the checkpoint cannot be written") if isinstance(stop, str) else stop
     for _ in range(3):
         searched.fitted, searched.fail = 0, {2: error}
         with pytest.raises(type(error)):
-            searched.go_on()
-    assert searched.go_on() == whole
+            searched.resume()
+    assert searched.resume() == whole
 
 
-def test_a_trial_whose_process_is_killed_is_tried_once_more(searched: Searched):
-    whole = searched.go_on()
+def test_a_trial_with_a_killed_process_is_tried_once_more(searched: Searched):
+    whole = searched.resume()
     searched.out.unlink()
     tuning.note_killed(searched.out)
-    assert searched.go_on() == whole
+    assert searched.resume() == whole
     tuning.note_killed(searched.out)  # when all was there
-    assert searched.go_on() == whole
+    assert searched.resume() == whole
     first = json.loads(searched.out.read_text())["trials"][:1]
     searched.out.write_text(json.dumps({"model": "mgoe", "trials": first}))
     for _ in range(2):
         tuning.note_killed(searched.out)
-    trials = searched.go_on()
+    trials = searched.resume()
     assert [trial["value"] is None for trial in trials] == [False, True, False, False]
     assert trials[1]["settings"] == whole[1]["settings"]
     assert "its process was killed 2 times" in trials[1]["failed"]
@@ -150,11 +152,11 @@ def test_a_trial_whose_process_is_killed_is_tried_once_more(searched: Searched):
 def test_a_search_of_which_every_trial_failed_begins_anew(searched: Searched):
     searched.fail = {number: MemoryError() for number in (1, 2, 3, 4)}
     with pytest.raises(TrainingError, match="every one of 4 trials failed, the first with: MemoryError"):
-        searched.go_on()
-    assert [trial["value"] is None for trial in searched.go_on()] == [False] * 4
+        searched.resume()
+    assert [trial["value"] is None for trial in searched.resume()] == [False] * 4
 
 
-def test_a_comparison_notes_whose_search_was_killed(
+def test_a_comparison_notes_a_search_that_was_killed(
     own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
@@ -190,7 +192,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
     asked = [{p.path: p.asked for p in consistency.parts_of(each, each.cells)} for each in (plain, plan)]
-    changed = {str(path) for path, told in asked[1].items() if told != asked[0][path]}
+    changed = {str(path) for path, one in asked[1].items() if one != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)
 
