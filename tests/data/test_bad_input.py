@@ -464,7 +464,7 @@ def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path)
             "99999999999w",
             r"must be a whole number .* s, m, h, d or w .*, found '99999999999w'; write it as in 1d",
         ),
-        ("data.bucket", "0d", r"must be longer than nothing .*, found '0d'; write it as in 1d"),
+        ("data.bucket", "0d", r"must be longer than 0 .*, found '0d'; write it as in 1d"),
         ("data.bucket", "07d", r"must .* not begin with 0, found '07d'; write it as in 1d"),
         ("tasks.1.delay", "1000000d", r"must be a whole number of at most six digits .*, found '1000000d'"),
         ("tasks.1.delay", "100000w", r"must be .* \(of weeks, five digits\), found '100000w'"),

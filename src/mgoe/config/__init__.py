@@ -1,7 +1,7 @@
 """The whole run as typed, frozen settings, read from one YAML file.
 
-Every stage takes its own part and nothing else. Unknown keys are refused with the nearest valid name; `--set a.b=c` overrides one
-key; the resolved settings are saved with every result, so that a result can be made again from its folder alone.
+Each stage receives only its own part. Unknown keys are refused with the nearest valid name; `--set a.b=c`
+overrides one key. The resolved settings are saved with every result, so the folder is enough to reproduce it.
 """
 
 from mgoe.config.base import SEEDS, Settings, did_you_mean

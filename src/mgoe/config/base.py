@@ -1,4 +1,4 @@
-"""What all settings have in common."""
+"""The base of all settings, and types that several of them use."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 class Settings(BaseModel):
-    """Frozen, and strict about names."""
+    """Frozen settings that refuse unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def as_list(value: object) -> object:
-    """One value for a list of it."""
+    """Return one value as a list of it, anything else unchanged."""
     return [value] if isinstance(value, str | int | float | date) else value
 
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 SEEDS = 2**31
-"""Seeds are below it: what every library that draws takes."""
+"""Seeds are below this limit, which every random number generator accepts."""
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
 
@@ -36,29 +36,25 @@ def _length(text: str) -> str:
     return text
 
 
-def _begins(text: str) -> str:
+def _positive(text: str) -> str:
     if text[0] == "0":
-        raise ValueError(
-            f"must be longer than nothing and not begin with 0, found {text!r}; write it as in 1d"
-        )
+        raise ValueError(f"must be longer than 0 and not begin with 0, found {text!r}; write it as in 1d")
     return text
 
 
 Length = Annotated[str, AfterValidator(_length)]
-"""Of time."""
-SomeLength = Annotated[Length, AfterValidator(_begins)]
-"""More than none."""
+"""A length of time, such as `1d`."""
+PositiveLength = Annotated[Length, AfterValidator(_positive)]
+"""Strictly positive."""
 
 
 LONGEST = 200
-"""Characters of a name that may be a misspelt one."""
+"""Longer names are not compared with valid ones, because the search takes quadratic time."""
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """End of a message about an unknown name: the nearest valid one, or all of them."""
-    close = (
-        difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
-    )  # the search takes its square
+    """Return the end of a message about an unknown name: the nearest valid one, or all of them."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
     return (
         f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"
     )

@@ -12,17 +12,19 @@ from mgoe.config.base import Seed, Seeds, Settings, as_list, did_you_mean
 from mgoe.config.models import Models, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
-"""What may differ inside a comparison. Data, split and negatives may not: all are judged on the same rows."""
+"""What variants may change. Not data, split and negatives, because all models are evaluated on the same
+rows."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
 class LogSettings(Settings):
-    """One log: settings of a run but for its models and seeds, laid over those of the comparison."""
+    """One log: settings of a run without models and seeds, which override those of the comparison."""
 
     run: str | None = None
-    """The YAML file of a run, to start from."""
+    """The YAML file of a run whose settings are the starting point."""
     simulate: dict[str, Any] | None = None
-    """Settings of a simulated world, drawn once into the folder of the results; `data.log` and `data.truth` follow from it."""
+    """Settings of a simulated world, drawn once into the folder of the results; they determine `data.log` and
+    `data.truth`."""
     data: dict[str, Any] = {}
     tasks: list[Any] | None = None
     split: dict[str, Any] = {}
@@ -33,28 +35,29 @@ class LogSettings(Settings):
 
 
 class TableSettings(Settings):
-    """One question: which models answer it."""
+    """A table of results: a question and the models that answer it."""
 
     title: str = ""
     models: list[str] = Field(min_length=1)
     """Names of models and of variants (`MODEL:VARIANT`), in order."""
     reference: str | None = None
-    """The model that the others are held against; the comparison's own where not given."""
+    """The model that the others are compared with; by default that of the comparison."""
 
 
 class RangeSettings(Settings):
-    """Numbers to search between; whole ones where both ends are."""
+    """A range of numbers to search; integers if both ends are integers."""
 
     low: int | float
     high: int | float
     log: bool = False
-    """Whether small numbers are looked at as closely as large ones."""
+    """Whether to search on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if not 0 <= self.low < self.high or (self.log and self.low == 0):
             raise ValueError(
-                f"`low` must lie below `high` and not below 0 (above it with `log`), found {self.low} and {self.high}"
+                f"`low` must be below `high` and at least 0 (above 0 with `log`), found {self.low} and "
+                f"{self.high}"
             )
         return self
 
@@ -66,23 +69,25 @@ Choices = Annotated[
 
 
 class TuneSettings(Settings):
-    """Search of settings on validation: as many trials for every model, on the same rows."""
+    """Search of settings on validation: the same number of trials for every model, on the same rows."""
 
     trials: int = Field(default=8, ge=1)
-    """The first are the settings as they stand."""
+    """Number of trials; the first one uses the settings unchanged."""
     share: float = Field(default=0.25, gt=0, le=1)
-    """Of the training rows, drawn once for all models. Validation is whole."""
+    """Share of the training rows, drawn once for all models. Validation uses all rows."""
     seed: Seed = 0
-    """Of the search and of the rows."""
+    """Seed of the search and of the rows."""
     space: dict[str, Choices] = {
         "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
         "training.table_learning_rate": RangeSettings(low=1e-2, high=0.2, log=True),
         "training.weight_decay": RangeSettings(low=1e-6, high=1e-3, log=True),
         "training.epochs": [2, 3, 4, 6],
     }
-    """What is searched: `training.KEY`, or `options.KEY` where a model has that switch; a list of choices, or `low`, `high` and `log`."""
+    """What is searched: `training.KEY`, or `options.KEY` for models with that switch; a list of choices, or
+    `low`, `high` and `log`."""
     first: list[dict[str, Any]] = []
-    """Points of the space, whole or in part, that come right after the settings as they stand, for models that have all of their keys."""
+    """Points of the space, complete or partial, to try right after the unchanged settings, for models that
+    have all of their keys."""
 
     @field_validator("space")
     @classmethod
@@ -93,7 +98,7 @@ class TuneSettings(Settings):
                 raise ValueError(f"keys are `training.KEY` or `options.KEY`, found {key!r}")
             if key == "training.monitor":
                 raise ValueError(
-                    "training.monitor is what trials are held against, so that it cannot be searched; leave it out"
+                    "training.monitor is what trials are compared by, so it cannot be searched; leave it out"
                 )
             if values == []:
                 raise ValueError(f"{key} takes at least one choice, found none")
@@ -132,26 +137,28 @@ class ComparisonSettings(Settings):
 
     logs: dict[str, LogSettings] = Field(min_length=1)
     models: Models = Field(min_length=1)
-    """As those of a run."""
+    """Models, as in a run."""
     variants: dict[str, dict[str, Any]] = {}
-    """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau: 1`)."""
+    """Ablations: name to overrides with dotted keys below `graph`, `training` or `model`
+    (`model.options.tau: 1`)."""
     variants_of: Annotated[list[str], BeforeValidator(as_list)] = []
-    """The models whose variants these are; the reference where not given."""
+    """The models of which these are variants; by default the reference."""
     tables: dict[str, TableSettings] = {}
-    """Questions by name; one table of everything where not given."""
+    """Tables by name; by default one table of everything."""
     reference: str | None = None
-    """The model that the others are held against; the first where not given."""
+    """The model that the others are compared with; by default the first."""
     seeds: Seeds = Field(default=[0], min_length=1)
-    """A seed varies initialisation, order of batches, negatives of training and macro nodes; the rows that are judged stay."""
+    """A seed varies initialisation, order of batches, negatives of training and macro nodes, but not the rows
+    of evaluation."""
     split: dict[str, Any] = {}
     negatives: dict[str, Any] = {}
     graph: dict[str, Any] = {}
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     tune: TuneSettings | None = None
-    """Nothing is tuned where not given."""
+    """The search of settings; by default nothing is tuned."""
     jobs: int = Field(default=1, ge=1)
-    """Processes side by side."""
+    """Number of processes at the same time."""
 
     @property
     def model_names(self) -> list[str]:
@@ -159,7 +166,7 @@ class ComparisonSettings(Settings):
 
     @property
     def lead(self) -> str:
-        """The reference, resolved."""
+        """The reference, with the default resolved."""
         return self.reference or self.model_names[0]
 
     @property
@@ -173,7 +180,7 @@ class ComparisonSettings(Settings):
 
     @property
     def all_tables(self) -> dict[str, TableSettings]:
-        """The tables; one of everything where none is named."""
+        """The tables, with the default resolved."""
         return self.tables or {"all": TableSettings(models=[*self.model_names, *self.variant_names])}
 
     @model_validator(mode="after")
@@ -206,12 +213,12 @@ class ComparisonSettings(Settings):
 
 
 def variant_name(model: str, variant: str) -> str:
-    """How a variant stands in tables and folders."""
+    """Return the name of a variant in tables and folders."""
     return f"{model}:{variant}"
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two mappings as one: where both hold a mapping its keys are joined, elsewhere the second counts."""
+    """Merge two mappings: nested mappings key by key, other values from the second."""
     joined = dict(below)
     for key, value in above.items():
         old = joined.get(key)
@@ -222,7 +229,7 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as mappings in mappings."""
+    """Return a mapping with dotted keys as nested mappings."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
         for name in reversed(key.split(".")):
@@ -235,5 +242,5 @@ def _known(place: str, names: Sequence[str], valid: Sequence[str]) -> None:
     for name in names:
         if name not in valid:
             raise ValueError(
-                f"{place}: {name!r} is none of the comparison's models{did_you_mean(name, valid)}"
+                f"{place}: {name!r} is not one of the comparison's models{did_you_mean(name, valid)}"
             )

@@ -1,4 +1,4 @@
-"""The macro graph, and where it is built."""
+"""The macro graph, and the engine that builds it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def _is_pair(value: object) -> bool:
 
 
 class SparkSettings(Settings):
-    """Where Spark runs, if the graph is built on it."""
+    """The Spark cluster, if the graph is built on one."""
 
     master: str = "local[*]"
     """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
     options: dict[str, str] = {}
-    """Spark's own, such as `spark.executor.memory`. They are saved with the results: leave secrets to the environment of Spark."""
+    """Options of Spark, such as `spark.executor.memory`. They are saved with the results, so secrets belong
+    in the environment of Spark."""
 
     @model_validator(mode="before")
     @classmethod
@@ -52,38 +53,44 @@ class GraphSettings(Settings):
     beta: float = Field(default=0.0, ge=0, le=1)
     """Curvature of the merging score (eq. 6)."""
     code: Literal["sum", "bits"] = "sum"
-    """How the ranks of several tasks on one pair merge: their sum, or the bit mask read as a number (POGCN)."""
+    """How the ranks of several tasks on one pair merge: their sum, or the bit mask read as a number
+    (POGCN)."""
     resolutions: Annotated[Literal["auto"] | list[tuple[int, int]], BeforeValidator(_resolutions)] = "auto"
-    """Macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100, 300/300, less what the log is too small for."""
+    """Numbers of macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100 and
+    300/300, without those that the log is too small for."""
     dense: int = Field(default=1, ge=0)
-    """Which resolution the experts aggregate; stored dense. The last one where there are fewer."""
+    """Place of the resolution that the experts aggregate, which is stored dense; the last one if there are
+    fewer."""
     rank: int = Field(default=128, ge=1)
     power_iterations: int = Field(default=4, ge=0)
     scale: float = Field(default=1.0, ge=0, le=2)
-    """Power of the singular values on the sketch: 1 did best, 2 is the paper's similarity of rows of S S^T."""
+    """Power of the singular values in the sketch: 1 was best, 2 is the paper's similarity of rows of S
+    S^T."""
     normalize: Literal["degree", "none"] = "degree"
     threshold: float = Field(default=0.25, ge=0, lt=1)
     """Quantile of a node's score sum below which it does not move its macro node's centre (eq. 8)."""
     low_weight: float = Field(default=0.0, ge=0, le=1)
     """Weight of nodes below the threshold."""
     clusters: Literal["learned", "random"] = "learned"
-    """`random` deals nodes into as many groups by lot, for ablations."""
+    """`random` assigns nodes to the same number of random groups, for ablations."""
     refresh: bool = True
-    """New macro nodes at every snapshot, warm-started; else those of the first."""
+    """Whether every snapshot has new macro nodes, warm-started; otherwise all have those of the first."""
     recents: int = Field(default=20, ge=1)
     iterations: int = Field(default=20, ge=1)
-    """Of k-means."""
+    """Maximum number of iterations of k-means."""
     rounds: int = Field(default=20, ge=0)
-    """After k-means, users and items move in turn to the macro node that ties them best: at most so many times,
-    fewer where few still move."""
+    """Maximum number of refinement rounds after k-means, in which users and items move to the macro node that
+    fits them best. They stop earlier when few nodes move."""
     sample: int = Field(default=200_000, ge=1)
-    """Users that the sketch and the macro nodes are learned from at most; all of them are assigned."""
+    """Maximum number of users from which the sketch and the macro nodes are learned; all users are
+    assigned."""
     snapshots: Literal["all", "last"] = "all"
-    """`all`: one before every window, which training reads. `last`: one of the whole log, without examples: `mgoe graph build` alone."""
+    """`all`: one before every window, for training. `last`: one of the whole log, without examples, which
+    only `mgoe graph build` makes."""
     memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
-    """Limit of anonymous memory, GiB; what exceeds it is spilled to disk."""
+    """Limit of anonymous memory in GiB; the rest is spilled to disk."""
     engine: Literal["local", "spark"] = "local"
-    """`local` builds in this process; `spark` where `spark.master` says."""
+    """`local` builds in this process, `spark` on `spark.master`."""
     spark: SparkSettings = SparkSettings()
     seed: Seed = 0
 
@@ -91,12 +98,13 @@ class GraphSettings(Settings):
     def _dense_is_one(self) -> Self:
         if self.resolutions != "auto" and self.dense > (
             last := max(1, len(self.resolutions) - 1)
-        ):  # 1 is also what nobody has set
+        ):  # 1 is also the default
             raise ValueError(
-                f"dense must be the place of one of the resolutions, from 0, found {self.dense}; ask for {last} at most"
+                f"dense must be the place of one of the resolutions, from 0, found {self.dense}; set {last} "
+                "at most"
             )
         return self
 
     def dense_of(self, resolutions: int) -> int:
-        """Which of so many resolutions the experts aggregate."""
+        """Return the place of the resolution that the experts aggregate, given the number of resolutions."""
         return min(self.dense, resolutions - 1)

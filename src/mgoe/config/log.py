@@ -1,4 +1,4 @@
-"""What a log is: columns, tasks, time split, negatives."""
+"""The log: columns, tasks, time split, negatives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Length, Seed, Settings, SomeLength, as_list
+from mgoe.config.base import Length, Seed, Settings, PositiveLength, as_list
 
 
 def _written(value: object) -> object:
@@ -17,7 +17,7 @@ def _written(value: object) -> object:
     ):
         raise ValueError(
             f"must be a date or a time, found the number {value}; write it as in 2017-11-25"
-        )  # it would count seconds
+        )  # a number would count seconds
     return value
 
 
@@ -25,18 +25,18 @@ Moment = Annotated[datetime, BeforeValidator(_written)]
 
 
 class FeatureSettings(Settings):
-    """One column read beside the ids: of a side table, or of an exposure."""
+    """A column besides the ids, of a side table or of an exposure log."""
 
     name: str
     kind: Literal["categorical", "multi", "numeric"] = "categorical"
-    """`multi` holds several categories: a list column, or a string cut at `separator`."""
+    """`multi` holds several categories: a list column, or a string split at `separator`."""
     separator: str = Field(default="|", min_length=1)
     min_count: int = Field(default=1, ge=1)
-    """Categories seen less often share one code with the unseen."""
+    """Categories seen less often share one index with unseen ones."""
 
 
 class SideTableSettings(Settings):
-    """A table with one row a user (or item)."""
+    """A table with one row per user (or item)."""
 
     path: str
     id: str
@@ -44,29 +44,30 @@ class SideTableSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Where the log is and what its columns mean."""
+    """The files of the log and the meaning of its columns."""
 
     log: Annotated[list[str], BeforeValidator(as_list)] = Field(min_length=1)
     """Parquet or CSV files, folders or globs."""
     form: Literal["auto", "events", "exposures"] = "auto"
-    """`events`: only what happened, one behaviour a row. `exposures`: one row a shown item, a label column a task. `auto`: exposures
-    where any task names a label column, else events."""
+    """`events`: only what happened, one behaviour per row. `exposures`: one row per item shown, one label
+    column per task. `auto`: exposures if any task names a label column, otherwise events."""
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
     behavior: str = "behavior"
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
-    """Of integer times; `auto` goes by their magnitude."""
+    """Unit of numeric times; `auto` goes by their magnitude."""
     start: Moment | None = None
-    """First moment that counts."""
+    """First moment that is included."""
     end: Moment | None = None
-    """First moment that counts no more."""
-    bucket: SomeLength = "1d"
-    """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own bucket."""
+    """First moment that is no longer included."""
+    bucket: PositiveLength = "1d"
+    """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own
+    bucket."""
     weight: str | None = None
     """Column of sample weights (exposures only)."""
     context: list[FeatureSettings] = []
-    """Columns of an exposure, known when it is shown; needed again at prediction."""
+    """Columns of an exposure log that are known when the item is shown; also needed at prediction."""
     position: str | None = None
     """Column of the shown position: a bias in training only (exposures only)."""
     users: SideTableSettings | None = None
@@ -74,11 +75,11 @@ class DataSettings(Settings):
     truth: str | None = None
     """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
     duplicates: Literal["drop", "refuse"] = "drop"
-    """Rows that repeat every column of the schema."""
+    """What to do with rows that repeat every column of the schema."""
 
 
 class TaskSettings(Settings):
-    """What a model predicts."""
+    """A task: what a model predicts."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     behaviors: Annotated[list[str], BeforeValidator(as_list)] = []
@@ -89,13 +90,13 @@ class TaskSettings(Settings):
     rank: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Strength in the merged graph; the position in the list, from 1, by default."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Of its loss."""
+    """Weight of its loss."""
     given: str | None = None
     """Sample space: the label counts only where this (weaker, binary) task's label is 1."""
     known_at: str | None = None
     """Exposure logs: a column with the time at which the label became known."""
     delay: Length = "0s"
-    """Exposure logs: how long after the exposure the label is known, where there is no such column."""
+    """Exposure logs: how long after the exposure the label is known, if there is no such column."""
 
     @property
     def done_by(self) -> list[str]:
@@ -110,7 +111,7 @@ Cut = Annotated[
     ),
     BeforeValidator(_written),
 ]
-"""A text with a time is no date, even at midnight: it may have a zone."""
+"""A string with a time is not a date, even at midnight, since it may have a zone."""
 
 Cuts = Annotated[
     Annotated[list[float], Tag("quantiles")] | Annotated[list[Cut], Tag("dates")],
@@ -125,27 +126,33 @@ Cuts = Annotated[
 
 
 class SplitSettings(Settings):
-    """Time split. `n` cuts make `n` windows, each with a snapshot of everything up to its cut; the last is test, the one before valid."""
+    """The time split.
+
+    `n` cuts make `n` windows, each with a snapshot of everything up to its cut. The last window is test, the
+    one before it valid.
+    """
 
     cuts: Cuts = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    """Quantiles of the examples' positives, or dates (the first day that is after the cut). The cut's own bucket lies before it."""
+    """Quantiles of the positive examples, or dates (the first day after the cut). The bucket of a cut is
+    before it."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         cuts = cast(list[Any], self.cuts)
         if len(cuts) < 3:
             raise ValueError(
-                f"at least 3 cuts are needed (train, valid and test each read the snapshot before them), found {len(cuts)}"
+                "at least 3 cuts are needed (train, valid and test each read the snapshot before them), "
+                f"found {len(cuts)}"
             )
         if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
             raise ValueError(f"cuts must rise, found {cuts}")
         if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):
-            raise ValueError(f"quantiles lie between 0 and 1, found {cuts}")
+            raise ValueError(f"quantiles must be between 0 and 1, found {cuts}")
         return self
 
 
 def _moment(cut: Any) -> Any:
-    """Dates and times with or without a zone on one scale; numbers as they are."""
+    """Return dates and times on one scale, whether or not they have a zone; numbers unchanged."""
     if not isinstance(cut, date):
         return cut
     moment = cut if isinstance(cut, datetime) else datetime(cut.year, cut.month, cut.day)
@@ -153,22 +160,24 @@ def _moment(cut: Any) -> Any:
 
 
 class NegativeSettings(Settings):
-    """Sampled negatives of event logs; exposure logs have their own."""
+    """Sampled negatives of event logs; exposure logs contain negatives."""
 
     ratio: int = Field(default=3, ge=1)
-    """Drawn for each positive example."""
+    """Number drawn for each positive example."""
     distribution: Literal["popularity", "uniform"] = "popularity"
-    """Items drawn from the positives of the same bucket: as often as they occur there, or each item once."""
+    """Items are drawn from the positives of the same bucket: as often as they occur there, or all equally
+    often."""
     seed: Seed = 0
     training_seed: Seed | None = None
-    """Of the draws of training examples; `seed` where not given. Runs that differ in it alone are judged on the same rows."""
+    """Seed of the negatives of training examples, by default `seed`. Runs that differ only in it are
+    evaluated on the same rows."""
 
     @property
     def of_training(self) -> NegativeSettings:
-        """The same with the seed of training examples."""
+        """The settings with the seed of training examples."""
         return self if self.training_seed is None else self.model_copy(update={"seed": self.training_seed})
 
 
 def seconds(length: str) -> int:
-    """Seconds in a length such as `6h` or `1d`."""
+    """Return the seconds of a length such as `6h` or `1d`."""
     return int(length[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[length[-1]]

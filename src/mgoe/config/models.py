@@ -1,4 +1,4 @@
-"""What is compared: models, how they are fitted, and what is measured."""
+"""Models, their training, and what is evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ BOUNDS = ("chance", "best-reachable")
 
 
 class ModelSettings(Settings):
-    """One model of the comparison: a base, its inputs, and switches that differ from the base's own defaults."""
+    """One model of the comparison: a base, its inputs, and switches that differ from the base's own
+    defaults."""
 
     name: str
     base: str
@@ -25,8 +26,9 @@ class ModelSettings(Settings):
         Literal["auto", "on", "off"] | None,
         BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v),
     ] = None
-    """The base's own where not given. `auto` switches ids off on logs where they only overfit: where the median user or item has few
-    training positives. YAML takes `on` and `off` for yes and no, which are read as them."""
+    """By default as the base has it. `auto` switches ids off on logs where they only overfit, because the
+    median user or item has few training positives. YAML reads `on` and `off` as true and false, which are
+    accepted too."""
     options: dict[str, Any] = {}
     """Switches of the base, checked by the base itself."""
     training: dict[str, Any] = {}
@@ -39,82 +41,87 @@ Models = list[
         Discriminator(lambda model: "ModelSettings" if isinstance(model, dict | ModelSettings) else "str"),
     ]
 ]
-"""By name, or in full."""
+"""Models by name, or with all their settings."""
 
 
 class TrainingSettings(Settings):
-    """How a model is fitted."""
+    """Training of a model."""
 
     epochs: int = Field(default=4, ge=1)
     batch_size: int = Field(default=4096, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
     table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
-    """Of the row-wise optimiser of the embedding tables."""
+    """Learning rate of the row-wise optimiser of the embedding tables."""
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
     clip: float = Field(default=1.0, gt=0)
-    """Norm that all dense gradients together are cut to. Tables need none: their optimiser divides by it."""
+    """Maximum norm of all dense gradients together. Tables need no limit: their optimiser divides by the
+    norm."""
     balance: Balance = "fixed"
-    """How tasks share what they all move: `fixed` adds up losses times their weights, `uncertainty` learns the weights, the others
-    reconcile gradients (TorchJD)."""
+    """How the losses of tasks are combined: `fixed` adds them with their weights, `uncertainty` learns the
+    weights, the others reconcile gradients (TorchJD)."""
     monitor: str = "all.ranking"
-    """What validation picks the epoch by: `task.metric`, or `all.metric` for the mean over tasks. `ranking` is the mean of AUC and GAUC.
-    Where every task is a regression, the default stands for `all.rmse`."""
+    """Metric by which validation selects the epoch: `task.metric`, or `all.metric` for the mean over tasks.
+    `ranking` is the mean of AUC and GAUC. If every task is a regression, the default means `all.rmse`."""
     patience: int = Field(default=2, ge=1)
-    """Epochs without a better value before stopping."""
+    """Epochs without improvement before training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
-    """Of one training process."""
+    """Threads of one training process."""
     compile: bool = False
-    """Compile the dense part, which takes a minute at the start and a C++ compiler."""
+    """Whether to compile the dense part, which takes a minute at the start and needs a C++ compiler."""
     tables: Literal["auto", "replicated", "sharded"] = "auto"
-    """Where several processes train: every table on each of them, rows spread over them (TorchRec), or `auto`: spread where the tables
-    would take more than half of the memory that a process may still take."""
+    """If several processes train: `replicated` keeps every table in each process, `sharded` spreads rows over
+    them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
+    memory."""
     memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    """GiB that training examples may take; more are streamed from disk, shuffled in windows of an eighth of that."""
+    """GiB that training examples may take; more are streamed from disk and shuffled in windows of an
+    eighth of this."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     keep: int = Field(default=2, ge=1)
-    """Checkpoints kept of an unfinished fit, besides the best weights."""
+    """Checkpoints kept of unfinished training, besides the best weights."""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
-    """What is told how each fit goes, besides `curves.json`."""
+    """Where training curves are logged, besides `curves.json`."""
 
 
 class EvaluationSettings(Settings):
-    """What is measured on validation and test."""
+    """Metrics on validation and test."""
 
     k: list[Count] = [10, 50]
     """Depths of HR@k and NDCG@k."""
     ranking_queries: int = Field(default=100, ge=0)
-    """Seeded test users whose whole catalogue is ranked; 0 leaves it out."""
+    """Number of test users for whom the whole catalogue is ranked; 0 skips this."""
     slices: bool = True
     seed: Seed = 0
-    """Of the draw of those users."""
+    """Seed of the choice of those users."""
 
 
 def check_folders(models: Sequence[str | ModelSettings]) -> None:
-    """See that a folder can be named after each model, and that none has the name of another row.
+    """Check that a folder can be named after each model, and that no model has the name of another row.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A name is not allowed.
     """
     for model in models:
         name = model if isinstance(model, str) else model.name
         if not name or name.startswith(".") or "/" in name or "\\" in name:
             raise ValueError(
-                f"models: a folder is named after each, so that a name has no slash and begins with no dot, found {name!r}"
+                "models: a folder is named after each, so a name has no slash and does not begin with a "
+                f"dot, found {name!r}"
             )
         if name in BOUNDS:
             raise ValueError(
-                f"models: {' and '.join(BOUNDS)} are rows of every table on a simulated log; choose another name than {name!r}"
+                f"models: {' and '.join(BOUNDS)} are rows of every table on a simulated log; choose another "
+                f"name than {name!r}"
             )
 
 
 def check_differ(kind: str, names: Sequence[str | int]) -> None:
-    """See that nothing is named twice.
+    """Check that all names differ.
 
     Raises:
-        ValueError: Something is.
+        ValueError: A name occurs twice.
     """
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:

@@ -1,4 +1,4 @@
-"""Settings from YAML, from a mapping, and with overrides; what breaks a rule is named by its key."""
+"""Reading settings from YAML or a mapping, with overrides; an error names the key that breaks a rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would keep the last without a word."""
+    """Refuse a key that is given twice; YAML would silently keep the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -36,10 +36,10 @@ class _Loader(yaml.SafeLoader):
 def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSettings:
     """Read a YAML file, apply `key.path=value` overrides, and check everything.
 
-    Paths under `data` stay as written; relative ones are looked up from the working folder.
+    Paths under `data` are not changed; relative ones are looked up from the working folder.
 
     Raises:
-        ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
     """
     return make_settings(
         read_yaml(
@@ -50,10 +50,11 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
 
 
 def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> ComparisonSettings:
-    """Read the YAML file of a comparison, apply `key.path=value` overrides, and check everything that the file alone can tell.
+    """Read the YAML file of a comparison, apply `key.path=value` overrides, and check everything but its
+    logs.
 
     Raises:
-        ConfigError: The file is missing or no YAML, a key is unknown, or a value breaks its rule.
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
     """
     return check_settings(
         ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path
@@ -61,26 +62,22 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
 
 
 def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str, Any]:
-    """A YAML file that holds a mapping, with overrides.
+    """Read a YAML file that holds a mapping, and apply overrides.
 
     Args:
         path: The file.
         overrides: `key.path=value`.
-        rule: What such a file must hold, for messages.
+        rule: What the file must hold, for messages.
 
     Raises:
-        ConfigError: The file is missing, no YAML or no mapping.
+        ConfigError: The file is missing, or not a YAML mapping.
     """
     path = Path(path)
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(path, f"no such file; it {rule}") from None
-    except (
-        OSError,
-        ValueError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: a date that no calendar has, or no UTF-8
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: an impossible date, or not UTF-8
         raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(path, f"{rule}, found {type(raw).__name__}")
@@ -90,7 +87,7 @@ def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str
 
 
 def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSettings:
-    """Check a mapping and make it `RunSettings`.
+    """Check a mapping and return it as `RunSettings`.
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key.
@@ -99,7 +96,7 @@ def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSet
 
 
 def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "settings") -> S:
-    """Check a mapping and make it settings of one kind.
+    """Check a mapping and return it as settings of one kind.
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key.
@@ -111,7 +108,7 @@ def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "sett
 
 
 def dump_settings(settings: BaseModel) -> str:
-    """The settings as YAML, every default written out."""
+    """Return settings as YAML, including every default."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -119,7 +116,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set one key of a mapping from `key.path=value`, the value read as YAML.
 
     Raises:
-        ConfigError: It is no such text, or the path runs through what is no mapping.
+        ConfigError: The override is not of this form, or its path leads through a value that is not a
+            mapping.
     """
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -128,25 +126,24 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for name in parents:
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {key}", f"{name!r} lies below a key that is no mapping")
+            raise ConfigError(f"--set {key}", f"{name!r} is below a key that is not a mapping")
         node = node.setdefault(name, {})
     if not isinstance(node, dict):
         raise ConfigError(
-            f"--set {key}", "lies below a key that is no mapping; give the whole list or value instead"
+            f"--set {key}", "is below a key that is not a mapping; give the whole list or value instead"
         )
     try:
         node[last] = yaml.load(value, _Loader)
     except (ValueError, yaml.YAMLError):
-        raise ConfigError(f"--set {key}", f"the value is no YAML: {value!r}") from None
+        raise ConfigError(f"--set {key}", f"the value is not YAML: {value!r}") from None
 
 
 def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str:
     first, *others = error.errors()
     keys = _keys(first, raw)
     key = ".".join(keys) or "settings"
-    elsewhere = {tuple(_keys(other, raw)) for other in others} - {
-        tuple(keys)
-    }  # each type that a value may have says what is wrong with it
+    # a value of several possible types has one error per type
+    elsewhere = {tuple(_keys(other, raw)) for other in others} - {tuple(keys)}
     more = f" (and {len(elsewhere)} more)" if elsewhere else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{did_you_mean(keys[-1], _names_at(kind, keys[:-1]))}{more}"
@@ -161,7 +158,8 @@ def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str
 
 
 def _keys(error: ErrorDetails, here: object) -> list[str]:
-    """Where an error lies in what was read: its location without pydantic's own names of types, branches and functions."""
+    """Return the keys that lead to an error, without pydantic's own names of types, branches and
+    functions."""
     keys = []
     for part in error["loc"]:
         inside = (
@@ -176,7 +174,7 @@ def _keys(error: ErrorDetails, here: object) -> list[str]:
 
 
 def _names_at(here: type[BaseModel], keys: Sequence[str]) -> list[str]:
-    """Valid keys of the settings that lie at a place."""
+    """Return the valid keys of the settings at a place."""
     for key in keys:
         field = here.model_fields.get(key)
         if field is not None:

@@ -1,4 +1,4 @@
-"""All settings of one run."""
+"""The settings of one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgoe.config.models import EvaluationSettings, Models, TrainingSettings, che
 
 
 class RunSettings(Settings):
-    """One run, end to end."""
+    """Settings of a run, from log to bundle."""
 
     data: DataSettings
     tasks: Annotated[
@@ -22,18 +22,19 @@ class RunSettings(Settings):
             lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v
         ),
     ] = Field(min_length=1, max_length=16)
-    """Weakest to strongest."""
+    """The tasks, weakest to strongest."""
     split: SplitSettings = SplitSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
     models: Models = Field(default=["mgoe", "shared-bottom", "mmoe"], min_length=1)
-    """Rows of the comparison; the first is the one whose bundle is written. A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`,
-    `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
+    """Rows of the comparison; a bundle is written for the first. A string names a preset, such as `mgoe`,
+    `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe`
+    for other inputs."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     seeds: Seeds = Field(default=[0], min_length=1)
     jobs: int = Field(default=1, ge=1)
-    """Training processes side by side."""
+    """Number of models that are trained at the same time, each in a process."""
 
     @model_validator(mode="after")
     def _tasks_agree(self) -> Self:
@@ -48,25 +49,28 @@ class RunSettings(Settings):
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:
                 raise ValueError(
-                    f"tasks.{task.name}.given must name a weaker task listed before, found {task.given!r}{did_you_mean(task.given, names)}"
+                    f"tasks.{task.name}.given must name a weaker task listed before, found "
+                    f"{task.given!r}{did_you_mean(task.given, names)}"
                 )
             if task.given is not None and self.tasks[names.index(task.given)].kind == "regression":
                 raise ValueError(
-                    f"tasks.{task.name}.given must name a binary task, found {task.given!r}, a regression; leave it out"
+                    f"tasks.{task.name}.given must name a binary task, found {task.given!r}, a regression; "
+                    "leave it out"
                 )
             if task.label is None and self.form == "exposures":
                 raise ValueError(
-                    f"tasks.{task.name}.label is needed: an exposure log has a label column a task"
+                    f"tasks.{task.name}.label is needed: an exposure log has one label column per task"
                 )
             if self.form == "events" and (task.kind == "regression" or task.label):
                 raise ValueError(
-                    f"tasks.{task.name}: an event log holds only behaviours; regression and label columns need `data.form: exposures`"
+                    f"tasks.{task.name}: an event log holds only behaviours; regression and label columns "
+                    "need `data.form: exposures`"
                 )
         return self
 
     @property
     def form(self) -> Literal["events", "exposures"]:
-        """The form of log, with `auto` resolved."""
+        """The form of the log, with `auto` resolved."""
         if self.data.form != "auto":
             return self.data.form
         return "exposures" if any(task.label for task in self.tasks) else "events"
