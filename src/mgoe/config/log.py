@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Length, Seed, Settings, PositiveLength, as_list
+from mgoe.config.base import Length, PositiveLength, Seed, Settings, as_list
 
 
 def _written(value: object) -> object:
