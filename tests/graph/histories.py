@@ -30,7 +30,8 @@ class History:
     """Events as the graph reads them.
 
     Attributes:
-        rows: `user`, `item`, `time`, `task`, in the order given; and `bucket`, `snapshot`, which the graph has to find by itself.
+        rows: `user`, `item`, `time`, `task`, in the order given; and `bucket`, `snapshot`, which the graph
+            has to find by itself.
         cuts: Last bucket of each snapshot but the latest.
     """
 
@@ -62,7 +63,7 @@ class History:
         return History(self.rows.sample(frac=1, random_state=seed), self.cuts)
 
     def source(self, file: Path, threads: int = 1, **facts: Any) -> Source:
-        """Written to a file, as a table of an engine with so many threads."""
+        """Write the events to a file, and return them as a table of an engine with so many threads."""
         self.rows[["user", "item", "time", "task"]].to_parquet(file)
         table = ibis.duckdb.connect(threads=threads).read_parquet(file)
         return Source(
@@ -77,7 +78,7 @@ class History:
         keep: MacroGraph | None = None,
         **settings: Any,
     ) -> MacroGraph:
-        """Settings at their defaults, but for a sketch that fits the size of these logs."""
+        """Build a graph with default settings, but with a sketch that fits the size of these logs."""
         source = self.source(out.with_name(out.name + ".history.parquet"), threads)
         return build_graph(
             source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep
@@ -85,12 +86,15 @@ class History:
 
 
 def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:
-    """From events of user, item, moment and task; codes are given by first appearance, then number, as the data room does."""
+    """Return the history of events (user, item, moment, task).
+
+    Indices are given by first appearance, then number, as in the data package.
+    """
     user, item, moment, task = np.array(events, np.int64).reshape(-1, 4).T
     bucket = moment // BUCKET
     columns = {
-        "user": _codes(user, bucket),
-        "item": _codes(item, bucket),
+        "user": _indices(user, bucket),
+        "item": _indices(item, bucket),
         "time": moment,
         "bucket": bucket.astype(np.int32),
     }
@@ -101,7 +105,7 @@ def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:
 def source_of(
     rows: list[Event], file: Path, cuts: Iterable[int], users: Iterable[int], items: Iterable[int]
 ) -> Source:
-    """Of events by code."""
+    """Of events by index."""
     frame = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 4), columns=["user", "item", "time", "task"])
     frame.astype({"task": np.int8}).to_parquet(file)
     table = ibis.duckdb.connect(threads=1).read_parquet(file)
@@ -111,7 +115,9 @@ def source_of(
 def event_lists(
     least: int = 1, most: int = 40, first: int = 0, last: int = 10, users: int = 7, items: int = 8
 ) -> st.SearchStrategy:
-    """Events of a few users on a few items in buckets `first` to `last`; the first bucket always has one, so that no snapshot is empty."""
+    """Events of a few users on a few items in buckets `first` to `last`; the first bucket always has one, so
+    that no snapshot is empty.
+    """
     event = st.tuples(
         st.integers(0, users - 1),
         st.integers(0, items - 1),
@@ -129,7 +135,9 @@ def histories(most: int = 40) -> st.SearchStrategy[History]:
 def planted(
     users: int = 150, items: int = 100, groups: int = 4, events: int = 2500, seed: int = 0, last: int = 10
 ) -> list[Event]:
-    """Users of group g act on items of group g nine times in ten; user and item numbers modulo `groups` are their groups."""
+    """Users of group g act on items of group g nine times in ten; user and item numbers modulo `groups` are
+    their groups.
+    """
     rng = np.random.default_rng(seed)
     user = rng.integers(0, users, events)
     group = np.where(rng.random(events) < 0.9, user % groups, rng.integers(0, groups, events))
@@ -154,7 +162,7 @@ def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> lis
     ]
 
 
-def _codes(numbers: np.ndarray, bucket: np.ndarray) -> np.ndarray:
+def _indices(numbers: np.ndarray, bucket: np.ndarray) -> np.ndarray:
     first = pd.Series(bucket).groupby(numbers).min().reset_index()
     order = first.sort_values([0, "index"])["index"].to_numpy() if len(first) else np.empty(0, np.int64)
     return pd.Series(np.arange(len(order)), index=order).loc[numbers].to_numpy()

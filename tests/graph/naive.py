@@ -16,9 +16,9 @@ from tests.graph.histories import RANKS, History
 TASKS = len(RANKS)
 
 
-def score_of(code: int, beta: float, bits: bool = False) -> float:
+def score_of(mask: int, beta: float, bits: bool = False) -> float:
     """Eq. 6, then rounded to the grid of fixed-point scores."""
-    rho = code if bits else sum(rank for t, rank in enumerate(RANKS) if code >> t & 1)
+    rho = mask if bits else sum(rank for t, rank in enumerate(RANKS) if mask >> t & 1)
     exact = log(rho + 1) if beta == 0 else ((rho + 1) ** beta - 1) / beta
     return round(exact * 4096) / 4096
 
@@ -27,22 +27,22 @@ def pairs_of(history: History, snapshot: int) -> dict[tuple[int, int], tuple[int
     """Code, last time and last bucket of every pair, grouped from scratch."""
     found: dict[tuple[int, int], tuple[int, int, int]] = {}
     for row in history.until(snapshot).itertuples():
-        code, time, bucket = found.get((row.user, row.item), (0, -1, -1))
-        found[row.user, row.item] = (code | 1 << row.task, max(time, row.time), max(bucket, row.bucket))
+        mask, time, bucket = found.get((row.user, row.item), (0, -1, -1))
+        found[row.user, row.item] = (mask | 1 << row.task, max(time, row.time), max(bucket, row.bucket))
     return found
 
 
 def recent_of(neighbours: dict[int, tuple[int, int, float]], length: int) -> list[tuple[int, int]]:
-    """Neighbour and code, newest first, from `neighbour -> (code, time, score)`."""
+    """Neighbour and task mask, newest first, from `neighbour -> (mask, time, score)`."""
     order = sorted(neighbours, key=lambda other: (-neighbours[other][1], -neighbours[other][2], other))
     return [(other, neighbours[other][0]) for other in order[:length]]
 
 
 def table_of(neighbours: dict[int, tuple[int, int, float]], macro: np.ndarray, width: int, task: int) -> int:
-    """The macro node most of whose members have the task, then of higher merged score, then of lower number."""
+    """The macro node with most members that have the task, then of higher score, then of lower number."""
     done, merged = defaultdict(int), defaultdict(float)
-    for other, (code, _, score) in neighbours.items():
-        done[macro[other]] += code >> task & 1
+    for other, (mask, _, score) in neighbours.items():
+        done[macro[other]] += mask >> task & 1
         merged[macro[other]] += score
     return min(merged, key=lambda k: (-done[k], -merged[k], k), default=width)
 
@@ -60,8 +60,8 @@ class Reading:
             "item": defaultdict(dict),
         }
         self.pairs = pairs_of(history, snapshot)
-        for (user, item), (code, time, _) in self.pairs.items():
-            self.by["user"][user][item] = self.by["item"][item][user] = (code, time, score_of(code, beta))
+        for (user, item), (mask, time, _) in self.pairs.items():
+            self.by["user"][user][item] = self.by["item"][item][user] = (mask, time, score_of(mask, beta))
         self.sum = {
             side: {node: sum(s for *_, s in others.values()) for node, others in self.by[side].items()}
             for side in self.by
@@ -94,9 +94,9 @@ class Reading:
             return [0.0] * (2 * TASKS + 3)
         rows = self.history.until(self.number)
         mine = rows[rows[side] == node].drop_duplicates(["user", "item", "time", "task"])
-        done = [sum(code >> t & 1 for code, *_ in others.values()) for t in range(TASKS)]
+        done = [sum(mask >> t & 1 for mask, *_ in others.values()) for t in range(TASKS)]
         share = [
-            (sum(code >> t & 1 for code, *_ in self.pairs.values()) + 1) / (len(self.pairs) + 2)
+            (sum(mask >> t & 1 for mask, *_ in self.pairs.values()) + 1) / (len(self.pairs) + 2)
             for t in range(TASKS)
         ]
         return [
@@ -110,8 +110,8 @@ class Reading:
     def pair(self, user: int, item: int) -> list[float]:
         if (user, item) not in self.pairs:
             return [0.0] * (TASKS + 1)
-        code, _, bucket = self.pairs[user, item]
-        return [*(float(code >> t & 1) for t in range(TASKS)), 1 / (1 + self.cut - bucket)]
+        mask, _, bucket = self.pairs[user, item]
+        return [*(float(mask >> t & 1) for t in range(TASKS)), 1 / (1 + self.cut - bucket)]
 
     def sketch(self, user: int, item: int) -> list[float]:
         users, items = self.at.arrays["user_vectors"], self.at.arrays["item_vectors"]

@@ -78,7 +78,7 @@ def neighbours_of(graph: Pairs, side: Side) -> list[dict[int, tuple[int, int, in
 
 
 def macro_nodes(pairs: Pairs, ku: int, ki: int, seed: int) -> dict[Side, np.ndarray]:
-    """Any macro node for a node with pairs, the cold one for others."""
+    """Random macro nodes for nodes with pairs, the cold one for others."""
     rng = np.random.default_rng(seed)
     drawn = {"user": rng.integers(0, ku, pairs.shape[0]), "item": rng.integers(0, ki, pairs.shape[1])}
     cold = {"user": ku, "item": ki}

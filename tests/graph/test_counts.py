@@ -15,9 +15,9 @@ sides = st.sampled_from(["user", "item"])
 @bounded
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
-    neighbours, codes = recent(graph.block(side), SCORES, length)
+    neighbours, masks = recent(graph.block(side), SCORES, length)
     for node, others in enumerate(neighbours_of(graph, side)):
         row = recent_of(others, length)
         row += [(-1, 0)] * (length - len(row))
         assert_array_equal(neighbours[node], [j for j, _ in row])
-        assert_array_equal(codes[node], [code for _, code in row])
+        assert_array_equal(masks[node], [mask for _, mask in row])

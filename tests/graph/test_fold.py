@@ -24,7 +24,7 @@ bounded = up_to(40)
 Event = tuple[int, int, int, int]
 """User, item, moment, task."""
 Pair = tuple[int, int, int, int, int]
-"""User, item, code, last moment, events since the snapshot before."""
+"""User, item, mask, last moment, events since the snapshot before."""
 
 events = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-30, 30), st.integers(0, 2)), max_size=40
@@ -42,8 +42,8 @@ def naive_fold(found: list[Event], moments: np.ndarray) -> list[list[Pair]]:
         of: dict[tuple[int, int], tuple[int, float, int]] = {}
         for user, item, moment, task in set(found):
             if moment < end:
-                code, last, since = of.get((user, item), (0, -np.inf, 0))
-                of[user, item] = (code | 1 << task, max(last, moment), since + (moment >= begin))
+                mask, last, since = of.get((user, item), (0, -np.inf, 0))
+                of[user, item] = (mask | 1 << task, max(last, moment), since + (moment >= begin))
         out.append([(*pair, *of[pair]) for pair in sorted(of)])
     return out
 
@@ -214,7 +214,9 @@ def test_starts_are_running_sums(degrees):
 
 
 def test_the_engine_packs_and_orders_events_as_they_are_folded():
-    """The expression of the order: the user in the upper half, the task in the lowest bits, times before 1970 too."""
+    """The expression of the order: the user in the upper half, the task in the lowest bits, times before 1970
+    too.
+    """
     found = [(3, 7, -5, 2), (0, 2**31 - 1, 8, 0), (3, 7, -6, 1)]
     table = ibis.memtable(pd.DataFrame(found, columns=["user", "item", "time", "task"]))
     ordered = in_order(table).to_pandas()

@@ -158,7 +158,7 @@ def test_users_are_where_their_edges_are_likeliest_as_built(graph):
 def test_it_recovers_planted_groups_where_a_sketch_does_not(graph):
     log, at, s = history(EVENTS, ()), graph.latest, GraphSettings()
     ids = dict(zip(log.rows["user"], [event[0] for event in EVENTS], strict=True))
-    truth = np.array([ids[code] % 12 for code in range(at.n_users)])
+    truth = np.array([ids[index] % 12 for index in range(at.n_users)])
     vectors, linked = at.arrays["user_vectors"], np.ones(at.n_users, bool)
     centres = clusters.learn_centres(
         vectors, linked.astype(np.float32), 12, None, s.iterations, s.seed, s.sample

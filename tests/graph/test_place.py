@@ -58,9 +58,9 @@ def test_a_new_node_joins_those_it_shares_neighbours_with(graph, side):
     own = getattr(resolution, f"{side}_macro")
     hits = 0
     for node in range(20):
-        neighbours, codes = edges_of(at, side, node)
+        neighbours, masks = edges_of(at, side, node)
         half = slice(None, None, 2)
-        hits += place(graph, side, neighbours[half], codes[half]).macro[0] == own[node]
+        hits += place(graph, side, neighbours[half], masks[half]).macro[0] == own[node]
     assert hits > 12  # of four macro nodes, chance is five
 
 

@@ -17,7 +17,9 @@ from tests.graph.histories import CUTS, contents, differences, event_lists, hist
 @up_to(8)
 @given(early=event_lists(3, 30, last=2), middle=event_lists(0, 20, first=3, last=7), data=st.data())
 def test_later_events_change_nothing_of_a_snapshot(early, middle, data):
-    """Events, users and items after a cut leave every array of its snapshot as it is: clusters and sketches included."""
+    """Events, users and items after a cut leave every array of its snapshot as it is: clusters and sketches
+    included.
+    """
     cut = data.draw(st.sampled_from(range(len(CUTS))), "cut")
     held = [event for event in early + middle if event[2] < (CUTS[cut] + 1) * 10]
     later = data.draw(event_lists(1, 30, first=CUTS[cut] + 1, last=11, users=12, items=12), "later")
@@ -30,7 +32,9 @@ def test_later_events_change_nothing_of_a_snapshot(early, middle, data):
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory):
-    """The same builds with one thread and, in a process of its own, with two everywhere: engine, BLAS, faiss and numba."""
+    """The same builds with one thread and, in a process of its own, with two everywhere: engine, BLAS, faiss
+    and numba.
+    """
     out = tmp_path_factory.mktemp("threads")
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     other = subprocess.Popen(

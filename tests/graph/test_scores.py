@@ -29,11 +29,13 @@ def test_scores_of_figure_2():
 @bounded
 @given(quantile=st.floats(0.75, 0.999), low=st.floats(0, 1))
 def test_grey_nodes_of_figure_2_at_any_threshold_above_3_and_up_to_5(quantile, low):
-    """Row sums 2, 2 and 3 are inactive and 5 is the lowest active one: of four nodes, these quantiles take 5 for the threshold."""
+    """Row sums 2, 2 and 3 are inactive and 5 is the lowest active one: of four nodes, these quantiles take 5
+    for the threshold.
+    """
     rows = [[0b010], [0b001, 0b001], [0b100], [0b110]]
     sums = np.array([score_table(FIGURE_2, beta=1)[row].sum() / UNIT for row in rows])
     assert_array_equal(sums, [2, 2, 3, 5])
-    sums = np.append(sums, 8.0)  # a more active node, for which the quantile leaves room
+    sums = np.append(sums, 8.0)  # a more active node, which the quantile allows
     assert_array_equal(preference_weights(sums, quantile, low), np.float32([low, low, low, 1, 1]))
 
 
@@ -60,9 +62,9 @@ def test_bits_are_the_sum_with_powers_of_two_for_ranks(beta):
 @bounded
 @given(ranks=ranks_of_four, beta=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
 def test_sums_of_fixed_point_scores_equal_sums_of_floats(ranks, beta, seed):
-    codes = np.random.default_rng(seed).integers(0, 16, 1000)
-    fixed = score_table(ranks, beta)[codes].sum() / UNIT
-    assert_allclose(fixed, merging_score(codes, ranks, beta).sum(), atol=1000 * 0.5 / UNIT)
+    masks = np.random.default_rng(seed).integers(0, 16, 1000)
+    fixed = score_table(ranks, beta)[masks].sum() / UNIT
+    assert_allclose(fixed, merging_score(masks, ranks, beta).sum(), atol=1000 * 0.5 / UNIT)
 
 
 def test_a_rank_that_is_not_positive_is_refused():

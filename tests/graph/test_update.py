@@ -59,7 +59,7 @@ several = st.sampled_from([CUTS, (5,), ()])
 
 
 class Kept:
-    """A graph in a folder of its own, and the events by code that it is of.
+    """A graph in a folder of its own, and the events by index that it is of.
 
     Args:
         folder: Empty.
@@ -87,7 +87,7 @@ class Kept:
         return MacroGraph.open(shutil.copytree(self.graph.path, self.folder / f"copy{self.copies}"))
 
     def addition(self, rows: list[Event]) -> NewEvents:
-        """Events to add; codes that are not known yet are new nodes."""
+        """Events to add; indices that are not known yet are new nodes."""
         users, items = (
             max([known, *(row[side] + 1 for row in rows)])
             for side, known in ((0, self.users[-1]), (1, self.items[-1]))
@@ -103,7 +103,9 @@ class Kept:
         return self.graph
 
     def rebuilt(self, keep: MacroGraph, without: Iterable[int] = ()) -> MacroGraph:
-        """From all events, or those of other users, over the same time. A late event makes its nodes known in every snapshot."""
+        """From all events, or those of other users, over the same time. A late event makes its nodes known in
+        every snapshot.
+        """
         gone = set(without)
         rows = [row for row in self.rows if row[0] not in gone]
         source = self._source(rows)
@@ -124,7 +126,9 @@ class Kept:
 
 
 def additions(kept: Kept, last: int = 12, most: int = 25) -> st.SearchStrategy[list[Event]]:
-    """Events at any time, out of order, of known and of up to three new users and items; none that is there already."""
+    """Events at any time, out of order, of known and of up to three new users and items; none that is there
+    already.
+    """
     there = set(kept.rows)
     return event_lists(0, most, 0, last, kept.users[-1] + 3, kept.items[-1] + 3).map(
         lambda rows: [row for row in rows if row not in there]
@@ -132,7 +136,9 @@ def additions(kept: Kept, last: int = 12, most: int = 25) -> st.SearchStrategy[l
 
 
 def check_latest(one: MacroGraph, other: MacroGraph):
-    """Every array of the latest snapshot is the same to the byte, and so is what the manifest says of it and of the log."""
+    """Every array of the latest snapshot is the same to the byte, and so is what the manifest says of it and
+    of the log.
+    """
     assert (
         differences(contents(one, len(one.meta["cuts"]) - 1), contents(other, len(other.meta["cuts"]) - 1))
         == []
@@ -170,7 +176,9 @@ KILLS = 50 if SOAK else 2
 @up_to(10)
 @given(events=event_lists(1, 30), cuts=several, settings=ways, data=st.data())
 def test_updates_equal_a_rebuild_that_keeps_the_macro_nodes(events, cuts, settings, data):
-    """Late, out of order, repeated among themselves, of new users and items, or none at all; and once more on top."""
+    """Late, out of order, repeated among themselves, of new users and items, or none at all; and once more on
+    top.
+    """
     with tempfile.TemporaryDirectory() as folder:
         kept = Kept(Path(folder), START + events, cuts, **settings)
         for _ in range(data.draw(st.integers(1, 2), "updates")):
@@ -251,7 +259,9 @@ def test_nothing_to_add_changes_nothing(tmp_path):
 
 
 def test_an_event_that_is_there_already_counts_as_one_more_event_and_as_nothing_else(tmp_path):
-    """The graph holds pairs, not events: it cannot know. A pair's tasks, scores and edges do not count events."""
+    """The graph holds pairs, not events: it cannot know. A pair's tasks, scores and edges do not count
+    events.
+    """
     kept = Kept(tmp_path, EVENTS)
     before = contents(kept.copied(), len(CUTS))
     twice = [row for row in kept.rows if row[2] >= 9 * BUCKET][:50]
@@ -350,7 +360,7 @@ def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(tmp_path):
     items = np.arange(20)
     for snapshot in after.snapshots:
         for user in (4, 7):
-            one, unseen = (snapshot.gather(np.full(20, code), items, GROUPS) for code in (user, -1))
+            one, unseen = (snapshot.gather(np.full(20, index), items, GROUPS) for index in (user, -1))
             for name in one:
                 assert_array_equal(one[name], unseen[name], err_msg=name)
         for array in snapshot.arrays.values():
@@ -385,13 +395,13 @@ def test_everyone_can_be_forgotten_and_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codes", "found"),
+    ("indices", "found"),
     [([150], r"\[150\]"), ([-1, 3], r"\[-1, 3\]"), ([], r"\[\]"), (range(3, 200), r"\[3, 4, 5, 6, 7\]")],
 )
-def test_a_user_that_is_not_in_the_graph_is_refused(tmp_path, codes, found):
+def test_a_user_that_is_not_in_the_graph_is_refused(tmp_path, indices, found):
     kept = Kept(tmp_path, EVENTS)
     with pytest.raises(GraphError, match=f"users to forget are indices from 0 to 149, found {found}"):
-        forget_users(kept.graph, codes, {})
+        forget_users(kept.graph, indices, {})
     check_only_graphs(tmp_path)
     kept.graph.verify()
 
@@ -408,7 +418,9 @@ def numbers(graph: MacroGraph, side: str, of: dict[int, int]) -> dict[int, int]:
 
 @pytest.mark.parametrize("settings", [{}, {"refresh": False}], ids=str)
 def test_macro_nodes_learned_again_keep_their_numbers_and_follow_users_who_moved(tmp_path, settings):
-    """A tenth of the users turn to the next group, and thirty come to them; a known item keeps its place until then."""
+    """A tenth of the users turn to the next group, and thirty come to them; a known item keeps its place
+    until then.
+    """
     kept = Kept(tmp_path, EVENTS, resolutions=[(4, 4)], rank=16, **settings)
     log = history(EVENTS)
     group = {
@@ -444,7 +456,7 @@ def test_macro_nodes_learned_again_keep_their_numbers_and_follow_users_who_moved
 
 
 def test_macro_nodes_learned_again_from_new_events_are_those_of_the_next_snapshot(tmp_path):
-    """As if the log had been cut where the graph ended: each snapshot starts from the macro nodes before it."""
+    """As if the log had been cut where the graph ended: each snapshot starts from earlier macro nodes."""
     early, late = ([event for event in EVENTS if (event[2] < 9 * BUCKET) == first] for first in (True, False))
     kept = Kept(tmp_path, [*early, *late], (8,), resolutions=[(4, 4)])
     (tmp_path / "other").mkdir()
@@ -460,7 +472,7 @@ def test_macro_nodes_learned_again_from_new_events_are_those_of_the_next_snapsho
     assert again.meta["drift"] == kept.graph.meta["drift"] == [0.0]
 
 
-# --- changes that are cut off ---
+# --- changes that are interrupted ---
 
 
 class Cut(BaseException):
@@ -492,7 +504,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_is_cut_off_in_any_stage_leaves_the_graph_and_goes_on(tmp_path, name):
+def test_a_change_that_is_interrupted_in_any_stage_leaves_the_graph_and_resumes(tmp_path, name):
     change, kept = CHANGES[name], Kept(tmp_path, EVENTS[:400], (5,))
     seen = CutAt(-1)
     changed = change(kept, kept.copied(), seen)
@@ -519,7 +531,7 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
         CHANGES["update"](kept, kept.graph, CutAt(4))
     with pytest.raises(
         GraphError,
-        match=r"graph.building: holds an unfinished update, found a new forget; finish that, or remove graph.building",
+        match=r"graph.building: holds an unfinished update, found a new forget; finish that, or remove",
     ):
         forget_users(kept.graph, [3], {})
     with pytest.raises(GraphError, match="holds an unfinished update, found a new build"):
@@ -536,7 +548,7 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
     assert forget_users(done, [3], {}).meta["changes"][-1] == {"what": "forget", "users": 1}
 
 
-def test_an_update_killed_at_random_moments_leaves_the_graph_or_the_grown_one_and_goes_on(tmp_path):
+def test_an_update_killed_at_random_moments_leaves_the_graph_or_the_grown_one_and_resumes(tmp_path):
     before = cut_off.log().build(tmp_path / "before", **cut_off.SETTINGS)
     shutil.copytree(before.path, tmp_path / "grown")
     began = time.perf_counter()

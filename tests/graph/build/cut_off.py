@@ -1,7 +1,8 @@
-"""A build of some 100,000 events to be killed, starved of disk or kept waiting; run as a program, in a process of its own.
+"""A build of some 100,000 events to be killed, starved of disk or kept waiting; run as a program, in a
+process of its own.
 
-`kill OUT`: builds, and says each stage as it begins. `update OUT`: adds to what is there, and says the same. `full OUT`: builds over
-another graph, with a disk that is full in every stage once.
+`kill OUT`: builds, and says each stage as it begins. `update OUT`: adds to what is there, and says the same.
+`full OUT`: builds over another graph, with a disk that is full in every stage once.
 """
 
 import os
@@ -18,7 +19,9 @@ from tests.graph.histories import History, contents, differences, history, plant
 
 SETTINGS = {"rank": 16, "resolutions": [(6, 8), (12, 20)]}
 FULL = 3000
-"""Bytes that a file may have on the full disk: less than every array of the log that matters, more than the record of the stages."""
+"""Bytes that a file may have on the full disk: less than every array of the log that matters, more than the
+record of the stages.
+"""
 ROOT = Path(__file__).parents[3]
 THREADS = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -79,7 +82,9 @@ def child(way: str, out: Path) -> subprocess.Popen[str]:
 
 
 def killed(way: str, out: Path, after: float) -> list[str]:
-    """Begin or go on with what a child does, and kill it so many seconds after the first stage began. Stages begun."""
+    """Begin or go on with what a child does, and kill it so many seconds after the first stage began. Stages
+    begun.
+    """
     with child(way, out) as process:
         assert process.stdout
         line = next((line for line in process.stdout if line.startswith("stage")), "")
@@ -90,7 +95,9 @@ def killed(way: str, out: Path, after: float) -> list[str]:
 
 
 def starve(out: Path) -> None:
-    """A graph of a part, over which a build of all is to go; it ends well at last, and says how often it could not write."""
+    """A graph of a part, over which a build of all is to go; it ends well at last, and says how often it
+    could not write.
+    """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     part = history(planted(users=300, items=200, groups=6, events=3000, seed=2)).build(out, **SETTINGS)
     before = contents(part, 0)

@@ -33,7 +33,7 @@ def graph(tmp_path_factory) -> MacroGraph:
 
 
 class Watcher:
-    """Notes what an observer is told."""
+    """Records what an observer receives."""
 
     def __init__(self):
         self.totals: dict[str, int] = {}
@@ -54,7 +54,7 @@ class Watcher:
 
 
 @pytest.mark.parametrize("settings", [{}, {"sample": 40}], ids=["all", "sampled"])
-def test_every_stage_is_told_once_to_its_end_and_timed(tmp_path, settings):
+def test_every_stage_is_shown_once_to_its_end_and_timed(tmp_path, settings):
     seen = Watcher()
     graph = history(EVENTS).build(tmp_path / "graph", observer=seen, **settings)
     each = [f"{s:02d}: {name}" for s in range(LATEST + 1) for name in STAGES]
@@ -68,7 +68,7 @@ def test_every_stage_is_told_once_to_its_end_and_timed(tmp_path, settings):
 
 
 class Weighing(Watcher):
-    """Notes the most that the arrays of a build take, as of the start of its stages, without their headers."""
+    """Records the most bytes of a build's arrays at the start of its stages, without headers."""
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -92,7 +92,7 @@ class Weighing(Watcher):
     ],
     ids=["small", "uneven", "auto"],
 )
-def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path, events, settings):
+def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_path, events, settings):
     seen, log = Weighing(tmp_path / "graph.building"), history(events)
     graph = log.build(tmp_path / "graph", observer=seen, **settings)
     needed = disk_needed(
@@ -106,7 +106,7 @@ def test_the_disk_that_is_needed_is_told_before_the_start_and_is_enough(tmp_path
 
 
 def test_what_only_a_build_reads_is_removed_snapshot_by_snapshot(tmp_path):
-    """So that it takes the room of one."""
+    """So it takes the space of one."""
 
     class Looking(Watcher):
         most = 0
@@ -161,7 +161,7 @@ def test_numbers_keep_their_meaning_and_macro_nodes_find_the_planted_groups(grap
         for side in ("user", "item")
     }
     for side, macro in (("user", latest.user_macro), ("item", latest.item_macro)):
-        truth = [first[side][code] % 4 for code in range(len(macro))]
+        truth = [first[side][index] % 4 for index in range(len(macro))]
         assert normalized_mutual_info_score(truth, macro) > 0.9
 
 
@@ -211,7 +211,7 @@ def test_automatic_resolutions_shrink_with_the_log():
 
 def test_too_many_macro_nodes_are_refused_with_the_number_there_are(tmp_path):
     log = history([(0, 0, 0, 0), (1, 0, 1, 0), (2, 1, 40, 0)])
-    message = r"graph.resolutions: 3 user macro nodes are more than the 2 users of the first snapshot; ask for fewer, or `auto`"
+    message = r"graph.resolutions: 3 user macro nodes are more than the 2 users of the first snapshot"
     with pytest.raises(GraphError, match=message):
         log.build(tmp_path / "users", resolutions=[(1, 1), (3, 1)])
     with pytest.raises(GraphError, match="2 item macro nodes are more than the 1 items"):
@@ -324,7 +324,7 @@ def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, mon
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sample_of_users_gives_every_linked_node_a_vector_and_recovers_the_groups(tmp_path, seed):
-    """30 % of 600 users. Twice as many macro nodes as groups, since k-means may join two groups by its start."""
+    """30 % of 600 users; twice as many macro nodes as groups, since the start of k-means may join two."""
     events = planted(users=600, items=200, events=12_000, seed=seed)
     log = history(events)
     graph = log.build(tmp_path / "graph", rank=16, resolutions=[(8, 8)], sample=180, seed=seed)

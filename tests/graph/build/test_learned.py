@@ -47,7 +47,7 @@ def test_the_same_history_with_the_same_macro_nodes_kept_gives_the_same_graph(bu
 
 
 def later(events, seed: int, new_users: int = 10, new_items: int = 8):
-    """More events after the last cut, some of new users and items; codes of known nodes stay."""
+    """More events after the last cut, some of new users and items; indices of known nodes stay."""
     rng = np.random.default_rng(seed)
     n = 400
     user, item = rng.integers(0, 150 + new_users, n), rng.integers(0, 100 + new_items, n)
@@ -56,7 +56,9 @@ def later(events, seed: int, new_users: int = 10, new_items: int = 8):
 
 
 def check_known(before, after, kept_items: bool):
-    """Nodes that had edges keep their macro nodes; what projects nodes is the same; newcomers with edges have a macro node."""
+    """Nodes that had edges keep their macro nodes; what projects nodes is the same; new nodes with edges have
+    a macro node.
+    """
     assert_array_equal(after.arrays["basis"], before.arrays["basis"])
     assert_array_equal(after.arrays["singular"], before.arrays["singular"])
     assert_array_equal(after.arrays["basis_sum"], before.arrays["basis_sum"])
@@ -100,7 +102,9 @@ def test_macro_nodes_of_known_nodes_never_change_on_any_log(events, more, data):
 
 
 def test_users_who_do_nothing_new_keep_their_vectors_and_others_do_not(tmp_path):
-    """A known user's vector changes with the user's own pairs alone: sums of items are those of when the sketch was learned."""
+    """A known user's vector changes with the user's own pairs alone: sums of items are those of when the
+    sketch was learned.
+    """
     graph = history(EVENTS).build(tmp_path / "graph", **SIZES)
     log = history(later(EVENTS, 0))
     grown = log.build(tmp_path / "grown", keep=graph, **SIZES)
@@ -121,14 +125,14 @@ def test_new_items_are_placed_by_their_users(tmp_path):
     macro = np.asarray(grown.latest.resolutions[0].item_macro)
     of_group = {
         group: np.bincount(
-            [macro[code] for code, item in ids.items() if item < 100 and item % 4 == group]
+            [macro[index] for index, item in ids.items() if item < 100 and item % 4 == group]
         ).argmax()
         for group in range(4)
     }
     assert len(set(of_group.values())) == 4
-    for code, item in ids.items():
+    for index, item in ids.items():
         if item >= 100:
-            assert macro[code] == of_group[item % 4]
+            assert macro[index] == of_group[item % 4]
 
 
 def test_what_was_learned_reads_back(built):

@@ -88,24 +88,25 @@ def test_too_little_memory_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(GraphError) as error:
         build_graph(source, GraphSettings(), tmp_path / "graph")
     assert str(error.value) == (
-        "graph.memory: the sketch must be learned in memory, and 3,000,000 items and 150 users at rank 128 need 4.80 GiB, found 4; "
+        "graph.memory: the sketch must be learned in memory, "
+        "and 3,000,000 items and 150 users at rank 128 need 4.80 GiB, found 4; "
         "raise graph.memory, or lower graph.rank or graph.sample"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
 
 
-@pytest.mark.parametrize("mend", [{"memory": 5}, {"rank": 100}, {"rank": 64}], ids=str)
-def test_what_the_message_says_mends_it(mend):
-    check_memory(150, 3_000_000, GraphSettings(**mend))
+@pytest.mark.parametrize("fix", [{"memory": 5}, {"rank": 100}, {"rank": 64}], ids=str)
+def test_the_fix_of_the_message_works(fix):
+    check_memory(150, 3_000_000, GraphSettings(**fix))
     check_memory(10**9, 10**4, GraphSettings(sample=10**6))
     with pytest.raises(GraphError, match="10,000 items and 4,000,000 users"):
         check_memory(10**9, 10**4, GraphSettings(sample=4 * 10**6))
 
 
-def test_pairs_that_do_not_fit_are_refused_once_they_are_counted_and_the_build_goes_on_with_more(
+def test_pairs_that_do_not_fit_are_refused_once_they_are_counted_and_the_build_resumes_with_more(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "A_PAIR", 1 << 20)
+    monkeypatch.setattr(module, "BYTES_PER_SAMPLED_PAIR", 1 << 20)
     source = history(planted()).source(tmp_path / "log.parquet")
     with pytest.raises(GraphError, match=r"150 users at rank 8 need 2.* GiB, found 0.25"):
         build_graph(source, GraphSettings(rank=8, memory=0.25), tmp_path / "graph")

@@ -30,11 +30,11 @@ LOG = history(EVENTS, (5,))
 
 
 class Cut(BaseException):
-    """What a test cuts a build off with; nothing in the build expects it."""
+    """Interrupts a build; no code in the build expects it."""
 
 
 class Recorder:
-    """Notes the stages that begin, and cuts the build off at one of them."""
+    """Records the stages that begin, and interrupts the build at one of them."""
 
     def __init__(self, cut_at: int | None = None, midway: bool = False):
         self.begun: list[str] = []
@@ -87,7 +87,7 @@ def test_a_stage_is_run_once_and_recorded_when_it_is_done(tmp_path):
     assert stages.spent.keys() == {"nodes"}
 
 
-def test_a_stage_that_was_cut_off_is_not_done(tmp_path):
+def test_a_stage_that_was_interrupted_is_not_done(tmp_path):
     stages = Stages(tmp_path, Observer(), {})
     with pytest.raises(Cut), stages.running("pairs", 1):
         raise Cut
@@ -115,7 +115,7 @@ def test_peak_memory_sees_what_was_given_back():
     assert peak[0] >= before + (90 << 20)
 
 
-# --- a build that is cut off ---
+# --- a build that is interrupted ---
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("midway", [False, True], ids=["at the start", "midway"])
-def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrupted, tmp_path, midway):
+def test_a_build_that_is_interrupted_in_any_stage_resumes_with_that_stage(uninterrupted, tmp_path, midway):
     graph, stages = uninterrupted
     for at in range(len(stages)):
         out = tmp_path / f"{at}"
@@ -138,7 +138,7 @@ def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrup
             again = LOG.shuffled(at).build(out, observer=rest)
             assert rest.begun == stages[at:]
         else:
-            assert midway  # a stage that has nothing to tell is not cut off midway
+            assert midway  # a stage that reports no progress cannot be interrupted midway
             again = MacroGraph.open(out)
         check_identical(again, graph)
         assert sorted(path.name for path in tmp_path.glob(f"{at}*") if "history" not in path.name) == [
@@ -147,7 +147,7 @@ def test_a_build_that_is_cut_off_in_any_stage_goes_on_with_that_stage(uninterrup
         assert not building(out).exists()
 
 
-def test_a_build_that_is_cut_off_many_times_gets_there(uninterrupted, tmp_path):
+def test_a_build_that_is_interrupted_many_times_succeeds(uninterrupted, tmp_path):
     graph, stages = uninterrupted
     for _ in stages[1:]:
         with pytest.raises(Cut):
@@ -158,7 +158,9 @@ def test_a_build_that_is_cut_off_many_times_gets_there(uninterrupted, tmp_path):
 
 
 def cut_calls(patch: pytest.MonkeyPatch, after: int) -> None:
-    """Cut off before the next call that moves or removes a file, once so many were made; and before all that follow, as a kill would."""
+    """Cut off before the next call that moves or removes a file, once so many were made; and before all that
+    follow, as a kill would.
+    """
     calls = count()
 
     def counted(call):
@@ -174,10 +176,12 @@ def cut_calls(patch: pytest.MonkeyPatch, after: int) -> None:
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over another"])
-def test_a_build_that_is_cut_off_while_it_takes_its_place_ends_well(
+def test_a_build_that_is_interrupted_while_it_takes_its_place_ends_well(
     uninterrupted, tmp_path, monkeypatch, over
 ):
-    """Before every single call on files after the last stage: what was there stays or is restored, and the same build then ends well."""
+    """Before every single call on files after the last stage: what was there stays or is restored, and the
+    same build then ends well.
+    """
     graph, stages = uninterrupted
     for at in range(40):
         out = tmp_path / f"{at}"
@@ -218,7 +222,7 @@ SMALL: dict[str, Any] = {"rank": 8, "recents": 4}
 
 
 def begun_and_cut(out: Path) -> Source:
-    """A build that was cut off in the middle; what it was of."""
+    """Interrupt a build in the middle, and return its source."""
     source = LOG.source(out.with_name("log.parquet"))
     with pytest.raises(Cut):
         build_graph(source, GraphSettings(**SMALL), out, Recorder(8))
@@ -231,8 +235,8 @@ def test_a_log_that_changed_meanwhile_is_refused(tmp_path):
     with pytest.raises(GraphError) as error:
         build_graph(longer, GraphSettings(**SMALL), tmp_path / "graph")
     assert (
-        "the log changed since this build was begun (400 events then, 401 now); restore the log, or remove graph.building"
-        in str(error.value)
+        "the log changed since this build was begun (400 events then, 401 now); "
+        "restore the log, or remove graph.building" in str(error.value)
     )
     assert not (tmp_path / "graph").exists()
 
@@ -291,7 +295,7 @@ def test_a_log_of_as_many_events_that_changed_is_refused(tmp_path, change):
         build_graph(source, GraphSettings(**SMALL), tmp_path / "graph")
 
 
-def test_the_same_log_in_another_order_and_file_goes_on(tmp_path):
+def test_the_same_log_in_another_order_and_file_resumes(tmp_path):
     begun_and_cut(tmp_path / "graph")
     again = LOG.shuffled(3).source(tmp_path / "other.parquet")
     seen = Recorder()
@@ -331,7 +335,7 @@ def test_another_graph_to_keep_is_refused(tmp_path):
         build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", keep=other)
 
 
-def test_more_memory_goes_on(uninterrupted, tmp_path):
+def test_more_memory_resumes(uninterrupted, tmp_path):
     """How much memory there is changes nothing in a graph."""
     graph, stages = uninterrupted
     source = begun_and_cut(tmp_path / "graph")
@@ -347,7 +351,7 @@ def test_more_memory_goes_on(uninterrupted, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The graph that is to be killed, built without; its stages, and the seconds from the first to the last."""
+    """An uninterrupted build of the graph, its stages, and the seconds from the first to the last."""
     out = tmp_path_factory.mktemp("killed") / "whole"
     with child("kill", out) as process:
         assert process.stdout
@@ -360,7 +364,7 @@ def whole(tmp_path_factory):
     return MacroGraph.open(out), [*began], began["checksums"] - began["pairs"]
 
 
-def test_a_build_killed_at_random_moments_goes_on_and_ends_identical(whole, tmp_path):
+def test_a_build_killed_at_random_moments_resumes_and_ends_identical(whole, tmp_path):
     """Some builds are killed several times."""
     graph, stages, seconds = whole
     moments, kills, build = random.Random(0), 0, 0
@@ -403,7 +407,7 @@ def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(
     begun = [line.removeprefix("stage ") for line in lines if line.startswith("stage")]
     assert begun == [
         name for name in stages for _ in range(2)
-    ]  # each fails once and then goes through; none that was done is done again
+    ]  # each fails once and then succeeds; no stage that was done is run again
     check_identical(MacroGraph.open(tmp_path / "graph"), graph)
     for error in errors:
         assert "cannot be written: File too large; " in error
@@ -423,7 +427,7 @@ def test_a_second_build_into_a_folder_is_refused_while_the_first_runs_and_harms_
             first.send_signal(signal.SIGSTOP)  # amid its work, for as long as the second takes
             with pytest.raises(OutputError) as error:
                 LOG.build(tmp_path / "graph")
-            holder = f"another process (number {first.pid}) is writing the macro graph there; wait, or choose another folder"
+            holder = f"another process (number {first.pid}) is writing the macro graph there; wait, or choose"
             assert holder in str(error.value)
             LOG.build(tmp_path / "other").verify()
             first.send_signal(signal.SIGCONT)

@@ -1,4 +1,6 @@
-"""Builds of one log to compare with those of one thread; run as a program, since numba takes its threads from the environment."""
+"""Builds of one log to compare with those of one thread; run as a program, since numba takes its threads from
+the environment.
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ UNTIL = 5
 
 
 def build(out: Path, threads: int) -> None:
-    """`random`: macro nodes by draw, of events in another order. `short` and `long`: without and with later events."""
+    """`random`: macro nodes by draw, of events in another order. `short` and `long`: without and with later
+    events.
+    """
     out.mkdir()
     history(EVENTS).shuffled(seed=threads).build(out / "random", threads=threads, clusters="random")
     early = [event for event in EVENTS if event[2] < (UNTIL + 1) * BUCKET]

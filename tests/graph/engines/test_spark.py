@@ -73,7 +73,9 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
 
 
 def test_a_million_events(spark: Any, tmp_path: Path):
-    """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a task."""
+    """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
+    task.
+    """
     log, settings = a_log(30_000, 8_000, 1_000_000), {"resolutions": [(6, 8), (30, 40)], "dense": 1}
     check_identical(
         log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "local", **settings)

@@ -1,4 +1,6 @@
-"""`mgoe graph build` of a whole log on Spark: it is read and numbered there, and the graph is that of the local engine."""
+"""`mgoe graph build` of a whole log on Spark: it is read and numbered there, and the graph is that of the
+local engine.
+"""
 
 from __future__ import annotations
 
@@ -90,10 +92,10 @@ def test_the_command_reads_the_log_on_spark(
     log = texts if ids == "texts" else world / "events"
     expected = experiments.macro_graph(settings(small, log), tmp_path / "local")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
-    with monkeypatch.context() as patched:
-        patched.setattr(graph_build, "connect", refuse)
-        told = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
-        result = CliRunner().invoke(app, told)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_build, "connect", refuse)
+        command = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
+        result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     found = MacroGraph.open(tmp_path / "spark" / "graph")
     check_identical(found, expected)
@@ -115,8 +117,8 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
 ):
     """Both engines number alike and find the log unchanged, whatever hashes of their own they have."""
     out = tmp_path / "spark"
-    with monkeypatch.context() as patched:
-        patched.setattr(graph_build, "ShowBuild", CutOff)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_build, "ShowBuild", CutOff)
         with pytest.raises(Cut):
             experiments.macro_graph(settings(small, texts, **LOCAL), out)
     found = experiments.macro_graph(settings(small, texts), out)
@@ -145,7 +147,9 @@ def test_offsets_of_times_are_heeded_alike(spark: Any):
 
 
 def test_decimals_are_read_alike(spark: Any):
-    """As ids and as times, by either engine; a fraction of an id breaks a rule, and a few times of another unit are refused."""
+    """As ids and as times, by either engine; a fraction of an id breaks a rule, and a few times of another
+    unit are refused.
+    """
     whole, broken, odd = (
         [Decimal(text) for text in texts]
         for texts in (["7.00", "120.00"], ["7.50", "0.01"], ["7e9", "7e9", "4e14"])
@@ -194,7 +198,7 @@ def test_a_checksum_does_not_overflow(spark: Any):
 
 
 def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
-    """Handed over by its owner: an expression over what lies there."""
+    """A table of its owner's: an expression over what is stored there."""
     rows = spark.read_parquet(str(world / "events"))
     table = rows.filter(rows.behavior != "cart")
     found = experiments.macro_graph(

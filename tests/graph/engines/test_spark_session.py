@@ -73,7 +73,7 @@ def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_p
     master = f"spark://127.0.0.1:{free_port()}"
     graph = small.graph.model_copy(update={"engine": "spark", "snapshots": "last"})
     (tmp_path / "run.yaml").write_text(dump_settings(small.model_copy(update={"graph": graph})))
-    told = [
+    command = [
         "graph",
         "build",
         tmp_path / "run.yaml",
@@ -82,7 +82,7 @@ def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_p
         "--set",
         f"graph.spark.master={master}",
     ]
-    result = CliRunner().invoke(app, [str(word) for word in told])
+    result = CliRunner().invoke(app, [str(word) for word in command])
     assert result.exit_code == 2
     assert f"{master} cannot be reached" in " ".join(result.output.split())
     assert "Traceback" not in result.output
