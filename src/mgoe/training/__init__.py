@@ -1,7 +1,7 @@
 """Training: batches from examples and graph, row-wise optimisers, the loop, checkpoints.
 
-Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` width, `H` aggregate width, `R` recents,
-`E` distinct pairs, `N` examples.
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` width, `H` aggregate width, `R`
+recents, `E` distinct pairs, `N` examples.
 """
 
 from mgoe.training.assemble import assemble
@@ -29,8 +29,8 @@ __all__ = [
     "Monitor",
     "OnProgress",
     "PairScorer",
-    "RowwiseAdagrad",
     "ProcessGroup",
+    "RowwiseAdagrad",
     "assemble",
     "check_available",
     "fit",

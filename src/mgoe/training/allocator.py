@@ -1,7 +1,7 @@
-"""Freed memory stays with the process: a step asks again and again for blocks of some megabytes.
+"""Keep freed memory with the process, since every step allocates blocks of some megabytes again.
 
-By default glibc gives each of them back to the system and takes it anew, page by page, which the kernel clears every time: a third of a
-step on a CPU. Other allocators keep blocks by themselves.
+By default glibc returns each block to the system and requests it again, page by page, and the kernel clears
+every page: a third of a step on a CPU. Other allocators keep blocks by themselves.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from functools import cache
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, see mallopt(3)."""
 LARGEST = (1 << 26, 1 << 25)
-"""Bytes of a block that is kept; larger ones come from the system and go back to it. The second where glibc is so old that it takes no
-larger one."""
+"""Bytes of the largest block that is kept; larger ones are returned to the system. The second is for old
+versions of glibc."""
 KEPT = 1 << 29
-"""Bytes that stay once they are free, at most."""
+"""Largest number of free bytes that are kept."""
 GROWTH = 1 << 26
-"""Bytes that are taken at a time."""
+"""Bytes that are requested at a time."""
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees; said once a process.
+    """Make this process keep the memory that it frees; acts once per process.
 
     Environment variables such as `MALLOC_TRIM_THRESHOLD_` have the same effect for a process as a whole.
     """

@@ -1,4 +1,4 @@
-"""Whether what the settings of training ask for is on this machine: said before hours of work, not after."""
+"""Check before hours of work whether this machine has what the settings of training need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mgoe.training.track import TRACKERS
 
 
 def check_available(settings: TrainingSettings) -> None:
-    """See that the libraries and the compiler are there.
+    """Check that the libraries, the compiler and the device exist.
 
     Raises:
         MissingExtra: A library is not installed.

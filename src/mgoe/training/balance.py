@@ -1,4 +1,5 @@
-"""How tasks share parameters: fixed weights, weights by uncertainty, or gradients that are reconciled before they are applied.
+"""How tasks share parameters: fixed weights, weights by uncertainty, or gradients that are reconciled before
+they are applied.
 
 Axes: `T` tasks, `P` numbers of the dense part.
 """
@@ -27,7 +28,8 @@ AGGREGATIONS = {
     "imtl-g": "IMTLGWeighting",
     "aligned-mtl": "AlignedMTLWeighting",
 }
-"""Classes of TorchJD by their name in the settings. Each maps the Gram matrix of the tasks' gradients to one weight per task."""
+"""Classes of TorchJD by their name in the settings. Each maps the Gram matrix of the tasks' gradients to one
+weight per task."""
 SUMS = ("upgrad", "dualproj")
 """Aggregations that take a preference: ones, so that gradients without conflict are added up unchanged."""
 
@@ -55,10 +57,11 @@ class Fixed:
 
 
 class Uncertainty(Fixed):
-    """Learn the weights: task t adds `exp(-s_t) w_t L_t + s_t / 2` (Kendall, Gal and Cipolla, CVPR 2018, for classification).
+    """Learn the weights: task t adds `exp(-s_t) w_t L_t + s_t / 2` (Kendall, Gal and Cipolla, CVPR 2018, for
+    classification).
 
-    A task with zero loss in a batch, such as one without a label there, adds neither term: `s / 2` alone would let its weight
-    grow without end.
+    A task with zero loss in a batch, such as one without a label there, adds neither term: `s / 2` alone
+    would let its weight grow without end.
 
     Args:
         model: Model with task weights `w`.
@@ -86,10 +89,11 @@ class Uncertainty(Fixed):
 class Aggregated(Fixed):
     """Combine one gradient per task with weights from an aggregation of TorchJD.
 
-    The weights come from the dense numbers that more than one task moves. Numbers that a single task moves, such as those of
-    its tower, get its own gradient. Tables are shared: their gradients are combined with the same weights. A task that moves
-    none of the shared numbers, such as one without a label in the batch, takes no part. With several processes, gradients are
-    added up before they are weighed, so all processes use the same weights.
+    The weights come from the dense numbers that more than one task moves. Numbers that a single task moves,
+    such as those of its tower, get its own gradient. Tables are shared: their gradients are combined with the
+    same weights. A task that moves none of the shared numbers, such as one without a label in the batch,
+    takes no part. With several processes, gradients are added up before they are weighed, so all processes
+    use the same weights.
 
     Args:
         model: Model with dense parameters and tables.
@@ -143,13 +147,15 @@ def make_balance(name: str, model: RankingModel) -> Fixed:
     if not model.dense():
         raise TrainingError(
             "training.balance",
-            f"{name!r} reconciles gradients of dense parameters, found a model of tables alone; set it to fixed",
+            f"{name!r} reconciles gradients of dense parameters, found a model of tables alone; "
+            "set it to fixed",
         )
     return Aggregated(model, name)
 
 
 def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]:
-    """Return the cosine between the gradients of each two tasks, on the dense numbers that more than one task moves.
+    """Return the cosine between the gradients of each two tasks, on the dense numbers that more than one task
+    moves.
 
     Below zero, one task undoes what the other learns.
 
@@ -167,7 +173,8 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
 
 
 def gradients_per_task(losses: Tensor, parameters: Sequence[Tensor]) -> list[tuple[Tensor | None, ...]]:
-    """Return the gradients of the loss of each task, (T,); None for a parameter that the task does not read."""
+    """Return the gradients of the loss of each task, (T,); None for a parameter that the task does not
+    read."""
     last = len(losses) - 1
     return [
         torch.autograd.grad(loss, parameters, retain_graph=t < last, allow_unused=True)

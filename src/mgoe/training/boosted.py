@@ -1,4 +1,4 @@
-"""Fits boosted trees: an ensemble a task, grown by LightGBM on rows that lie in memory, stopped by validation.
+"""Fit boosted trees: one ensemble per task, grown by LightGBM on rows in memory, stopped by validation.
 
 Axes: `N` examples, `T` tasks, `F` columns.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from mgoe.models import BoostedTrees, TaskSpec
 
 EVERY = 10
-"""Rounds between two looks at validation: of a large split GAUC takes longer than a tree."""
+"""Rounds between validations: GAUC on a large split takes longer than a tree."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A split in memory: 4 F bytes of features a row."""
+class SplitRows:
+    """A split in memory: 4 F bytes of features per row."""
 
     features: NDArray[np.float32]
     """Shape (N, F)."""
@@ -51,24 +51,25 @@ def fit_trees(
     on_progress: OnProgress | None = None,
     seed: int = 0,
 ) -> FitResult:
-    """Grow each task's ensemble, and leave the model with it.
+    """Grow each task's ensemble, and leave it in the model.
 
-    Of the settings it reads `monitor`, `threads` and `memory`; how trees are grown is in the model's options. Trees are counted by the
-    monitored metric of the task alone, or by its loss where the metric is of another kind of task. Writes `trees.TASK.txt`, LightGBM's own
-    text, and `curves.json`. The same seed and number of threads give the same trees. Nothing is kept of a fit that is cut off.
+    Reads `monitor`, `threads` and `memory` of the settings; the model's options say how trees are grown. The
+    number of trees is chosen by the monitored metric of the task alone, or by its loss if the metric is for
+    another kind of task. Writes `trees.TASK.txt`, LightGBM's own text, and `curves.json`. The same seed and
+    number of threads give the same trees. An interrupted fit keeps nothing.
 
     Args:
         model: Freshly made.
-        train, valid: Gathered whole, in blocks.
-        settings: How.
+        train, valid: Gathered into memory, in blocks.
+        settings: Settings of training.
         out: Folder of the results; made if missing.
-        on_progress: Called every few trees.
-        seed: Of the rows and columns that each tree sees.
+        on_progress: Progress callback, called every few trees.
+        seed: Seed of the rows and columns that each tree sees.
 
     Raises:
         MissingExtra: LightGBM is not installed.
-        TrainingError: There is nothing to train on, the monitor is not defined on validation, or the rows take more than
-            `training.memory`.
+        TrainingError: There are no examples, the monitor is not defined on validation, or the rows take more
+            than `training.memory`.
         OutputError: The folder cannot be written.
     """
     started, cpu_started, tasks = time.perf_counter(), time.process_time(), model.spec.tasks
@@ -76,9 +77,8 @@ def fit_trees(
     monitor = Monitor.parse(settings.monitor, tasks)
     check_examples(monitor, train, valid)
     _check_memory(len(train), len(valid), len(model.columns), settings.memory)
-    write_json(
-        out / CURVES, {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
-    )  # an unwritable folder is refused before training
+    curves = {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
+    write_json(out / CURVES, curves)  # refuses an unwritable folder before training
     torch.set_num_threads(settings.threads)
     held_out = gather(model, valid)
     grower = _Grower(lightgbm, model, gather(model, train), held_out, settings, seed, on_progress)
@@ -100,7 +100,7 @@ def fit_trees(
         "seconds": spent,
         "samples_per_second": len(train) / spent,
     }
-    write_json(out / CURVES, {"monitor": monitor.text, "best_epoch": 1, "epochs": [curve]})
+    write_json(out / CURVES, curves | {"best_epoch": 1, "epochs": [curve]})
     return FitResult(
         monitor=monitor.text,
         best_epoch=1,
@@ -115,25 +115,22 @@ def fit_trees(
     )
 
 
-def gather(model: BoostedTrees, feed: Feed) -> Rows:
-    """A split as a matrix, filled block by block: 4 N F bytes, and a block."""
+def gather(model: BoostedTrees, feed: Feed) -> SplitRows:
+    """Return a split as a matrix, filled block by block: 4 N F bytes, and a block."""
     features = np.empty((len(feed), len(model.columns)), np.float32)
     labels = np.empty((len(feed), len(model.spec.tasks)), np.float32)
     weight = np.empty(len(feed), np.float32)
     start = 0
     for batch in feed.batches(BLOCK_ROWS):
         part = slice(start, start + len(batch["labels"]))
-        features[part], labels[part], weight[part] = (
-            model.features(batch),
-            batch["labels"].numpy(),
-            batch["weight"].numpy(),
-        )
+        features[part] = model.features(batch)
+        labels[part], weight[part] = batch["labels"].numpy(), batch["weight"].numpy()
         start = part.stop
-    return Rows(features, labels, weight, feed.examples.user)
+    return SplitRows(features, labels, weight, feed.examples.user)
 
 
 def load_lightgbm() -> Any:
-    """The library.
+    """Return the library.
 
     Raises:
         MissingExtra: It is not installed.
@@ -142,14 +139,14 @@ def load_lightgbm() -> Any:
 
 
 class _Grower:
-    """Grows the ensembles of all tasks on one binned matrix: a byte a value, beside validation's rows as they are."""
+    """Grow the ensembles of all tasks on one binned matrix of one byte per value."""
 
     def __init__(
         self,
         lightgbm: Any,
         model: BoostedTrees,
-        rows: Rows,
-        held_out: Rows,
+        rows: SplitRows,
+        held_out: SplitRows,
         settings: TrainingSettings,
         seed: int,
         report: OnProgress | None,
@@ -174,15 +171,17 @@ class _Grower:
         }
         self.binned = lightgbm.Dataset(
             rows.features,
-            np.zeros(len(rows.weight)),  # each task brings its own
-            categorical_feature=[
-                *range(len(model.columns) - len(model.categories), len(model.columns))
-            ],  # not every name is one to it
+            np.zeros(len(rows.weight)),  # replaced by the labels of each task
+            # By number: LightGBM does not accept every name.
+            categorical_feature=[*range(len(model.columns) - len(model.categories), len(model.columns))],
             params=self.parameters,
         ).construct()
 
     def grow(self, t: int, monitor: Monitor) -> Any:
-        """The ensemble of one task; None where it has no label to learn from. Rows without a label, or of weight 0, take no part."""
+        """Return the ensemble of one task, or None if it has no label.
+
+        Rows without a label or of weight 0 take no part.
+        """
         task, o = self.model.spec.tasks[t], self.model.options
         rows = np.flatnonzero(~np.isnan(self.labels[:, t]) & (self.weight > 0))
         held = np.flatnonzero(~np.isnan(self.held_out.labels[:, t]))
@@ -193,23 +192,16 @@ class _Grower:
         data.set_weight(self.weight[rows])
         labels, users = self.held_out.labels[held, t], self.held_out.user[held]
         watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
-        seen = (
-            [
-                self.lightgbm.Dataset(
-                    self.held_out.features[held], _standardised(labels, task), reference=self.binned
-                )
-            ]
-            if len(held)
-            else []
-        )
-        share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree that is to see no row
+        features = self.held_out.features[held]
+        seen = [self.lightgbm.Dataset(features, _standardised(labels, task), reference=self.binned)]
+        share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree without rows
         booster = self.lightgbm.train(
             self.parameters
             | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
             data,
             o.rounds,
-            valid_sets=seen,
-            callbacks=[watch] if seen else [],
+            valid_sets=seen if len(held) else [],
+            callbacks=[watch] if len(held) else [],
             keep_training_booster=True,
         )
         for _ in range(booster.num_trees() - watch.best_trees if watch.best is not None else 0):
@@ -220,7 +212,10 @@ class _Grower:
 
 
 class _Watch:
-    """Called by LightGBM after each round: looks at validation, and stops when patience ends. A round that finds no split adds no tree."""
+    """Callback of LightGBM after each round: validates, and stops when patience ends.
+
+    A round without a split adds no tree.
+    """
 
     def __init__(
         self, grower: _Grower, t: int, monitor: Monitor, labels: NDArray[np.float32], users: NDArray[np.int64]
@@ -250,7 +245,7 @@ class _Watch:
         return self.monitor.text, self.monitor.value(self.scores), not self.monitor.lower_is_better
 
     def _progress(self, done: int, value: float) -> FitProgress:
-        """A task counts as an epoch, a round as a step; the loss is validation's."""
+        """Count a task as an epoch and a round as a step; the loss is that of validation."""
         rounds, tasks = self.grower.model.options.rounds, len(self.grower.model.spec.tasks)
         rate = len(self.grower.weight) * done / (time.perf_counter() - self.started)
         loss = self.scores[self.task.name]["logloss" if self.task.kind == "binary" else "rmse"]
@@ -262,7 +257,8 @@ def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.flo
 
 
 def _loss_of(task: TaskSpec) -> Any:
-    """The training loss, as LightGBM asks for it: cross entropy, or the squared error of the standardised label, by weight."""
+    """Return the training loss in LightGBM's form: weighted cross entropy, or squared error of the
+    standardised label."""
 
     def loss(predictions: NDArray[np.float64], data: Any) -> tuple[str, float, bool]:
         labels = data.get_label()
@@ -276,11 +272,12 @@ def _loss_of(task: TaskSpec) -> Any:
 
 
 def _check_memory(rows: int, held_out: int, columns: int, limit: float) -> None:
-    """See that all rows fit: 5 bytes a value of training (as they are, and binned), 8 of validation (whole, and a task's)."""
+    """Check that all rows fit: 5 bytes per value of training (raw and binned), 8 of validation (all, and one
+    task's)."""
     needed = columns * (5 * rows + 8 * held_out) / 2**30
     if needed > limit:
         raise TrainingError(
             "training.memory",
-            f"boosted trees hold every row: {rows:,} and {held_out:,} rows of {columns} columns take {needed:.1f} GiB, found a limit of "
-            f"{limit:g} GiB; raise it, or take fewer inputs",
+            f"boosted trees hold every row: {rows:,} and {held_out:,} rows of {columns} columns take "
+            f"{needed:.1f} GiB, found a limit of {limit:g} GiB; raise it, or take fewer inputs",
         )

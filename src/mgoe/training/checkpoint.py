@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file with its own description and checksum, complete or not there."""
+"""Tensors on disk: one safetensors file with a description and a checksum, complete or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 from mgoe.training.distributed.shards import Shard, write_together
 
 UNKNOWN = "?" * 64
-"""Stands in a file for its checksum until all is written."""
+"""Placeholder of the checksum until everything is written."""
 
 
 def save_checkpoint(
@@ -32,12 +32,12 @@ def save_checkpoint(
 
     Args:
         path: The file; its folder exists.
-        tensors: By name.
-        meta: Anything JSON holds; kept in the file's header.
-        processes: Processes that all call it: the first one writes, and each of them the shards that it holds.
+        tensors: Tensors by name.
+        meta: Description, as JSON holds it; stored in the file's header.
+        processes: The processes that make this call: the first one writes, and each one writes its shards.
 
     Raises:
-        TrainingError: The file cannot be written, for want of space or rights.
+        TrainingError: The file cannot be written, such as for lack of space or permissions.
     """
     described = json.dumps(meta, sort_keys=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -69,7 +69,7 @@ def save_checkpoint(
 def _save_together(
     unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, processes: ProcessGroup
 ) -> None:
-    """Write one file with the rows of every process. The first one fills in the checksum once all rows are in it."""
+    """Write one file with the rows of every process; the first process adds the checksum at the end."""
     head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, processes)
     if processes.leads:
         with safe_open(unfinished, framework="pt") as file, unfinished.open("rb+") as same:
@@ -79,10 +79,10 @@ def _save_together(
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a checkpoint.
+    """Return the tensors and the description of a checkpoint.
 
     Raises:
-        TrainingError: The file is missing, truncated, changed, or no checkpoint of ours.
+        TrainingError: The file is missing, truncated, changed, or not a checkpoint.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -100,7 +100,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Description of a checkpoint, without its tensors.
+    """Return the description of a checkpoint, without its tensors.
 
     Raises:
         TrainingError: The file is damaged.
@@ -113,12 +113,13 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Put the weights of a checkpoint into a model of the same make; returns the description.
+    """Load the weights of a checkpoint into a model; return the description.
 
     Args:
         model: Made with the same settings.
-        path: Of the checkpoint.
-        mapped: The weights stay in the file, whose pages all processes share, and are not to be trained.
+        path: The checkpoint.
+        mapped: Whether the weights stay in the file, whose pages all processes share. They cannot be trained
+            then.
 
     Raises:
         TrainingError: As `load_checkpoint`, or the checkpoint is of another model or graph.
@@ -130,8 +131,8 @@ def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str
         name = min(own.items() ^ found.items())[0]
         raise TrainingError(
             path,
-            f"holds the weights of another model or graph: {name!r} is {found.get(name, 'missing')} there and "
-            f"{own.get(name, 'missing')} here; use the settings it was trained with",
+            f"holds the weights of another model or graph: {name!r} is {found.get(name, 'missing')} there "
+            f"and {own.get(name, 'missing')} here; use the settings it was trained with",
         )
     model.load_state_dict(tensors, assign=mapped)
     return meta

@@ -1,4 +1,5 @@
-"""Compile the dense part of a model: element-wise work between matrix products becomes one pass over memory."""
+"""Compile the dense part of a model: element-wise work between matrix products becomes one pass over
+memory."""
 
 from __future__ import annotations
 
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def compile_dense(model: RankingModel, device: torch.device) -> None:
-    """Compile every submodule without an embedding table, as large as it can be. Names of parameters stay as they are.
+    """Compile the largest submodules without an embedding table. Parameters keep their names.
 
-    Tables have sparse gradients, which cannot be compiled; a model as a whole has them. Layers that a model calls by a method, as the
-    experts of MGOE, MMoE and Shared-Bottom, stay as they are: compiled, these gain nothing on a CPU.
+    Tables have sparse gradients, which cannot be compiled. Layers that a model calls by a method, such as the
+    experts of MGOE, MMoE and Shared-Bottom, are not compiled; they would gain nothing on a CPU.
 
     Args:
-        model: On its device.
-        device: A CPU needs a C++ compiler.
+        model: The model, on its device.
+        device: Its device; a CPU needs a C++ compiler.
 
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is no compiler.
     """
     require_compiler(device)
     tables = {id(table) for table in model.tables()}
@@ -35,7 +36,7 @@ def compile_dense(model: RankingModel, device: torch.device) -> None:
 
 
 def require_compiler(device: torch.device) -> None:
-    """See that there is one where the device needs it; see `compile_dense`."""
+    """Check that there is a C++ compiler if the device needs one; see `compile_dense`."""
     compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
     if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""Where a model computes and how precisely."""
+"""The device and the precision of training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `training.device`; `auto` takes a GPU where there is one. A GPU comes with its number: without it, each thread has one
-    of its own in mind.
+    """Return the device of `training.device`; `auto` takes a GPU if there is one.
+
+    A GPU has its number, since without it each thread uses its own default.
 
     Raises:
-        TrainingError: The name is no device that models are trained on, or this machine has none of it.
+        TrainingError: The name is not cpu, cuda or cuda:N, or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,7 +38,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16. `auto`: only where the hardware multiplies it; elsewhere it is emulated and slower."""
+    """Return whether matrix products run in bfloat16.
+
+    `auto`: only where the hardware supports it; emulation is slower.
+    """
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":

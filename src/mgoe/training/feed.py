@@ -1,4 +1,5 @@
-"""Batches from examples: shuffled with a seed, gathered from the graph in blocks, ahead of the training thread.
+"""Batches from examples: shuffled with a seed, gathered from the graph in blocks, ahead of the training
+thread.
 
 Axes: `N` examples, `B` batch, `T` tasks.
 """
@@ -30,8 +31,8 @@ Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
 
 BLOCK_ROWS = 65_536
-"""Gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter. Some blocks are held at a time, so
-of streamed examples a block is half a window at most."""
+"""Rows gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter.
+Several blocks are held at a time, so a block of streamed examples is at most half a window."""
 
 
 class Feed:
@@ -41,8 +42,8 @@ class Feed:
         prepared: Side features.
         graph: Snapshots; an example reads its own.
         examples: What to feed, in memory or streamed.
-        needs: Groups the model reads.
-        spec: What the model was made for.
+        needs: Input groups that the model reads.
+        spec: Specification that the model was made for.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class Feed:
 
     @property
     def window(self) -> int | None:
-        """Rows of streamed examples that are shuffled together, which decides their order; None where all lie in memory."""
+        """Rows of streamed examples that are shuffled together, which decides their order; None if all are in
+        memory."""
         return self.examples.window_rows if isinstance(self.examples, ExampleFile) else None
 
     @property
     def fingerprint(self) -> str:
-        """Of the graph that the examples read."""
+        """Checksum of the graph that the examples read."""
         return self._graph.checksum
 
     def batches(
@@ -81,15 +83,16 @@ class Feed:
         processes: ProcessGroup = ALONE,
         rows: slice | None = None,
     ) -> Batches:
-        """Every example once, in order or in the order of a seed; the last batch may be smaller.
+        """Yield every example once, in order or in the order of a seed; the last batch may be smaller.
 
         Args:
-            batch_size: Rows a batch, of all processes together.
-            shuffle_seed: Key of the permutation, such as (seed, epoch). In order where not given.
-            device: Where the batches are to be. The thread copies a block at once, from page-locked memory, without waiting.
-            start: Batches to leave out: a fit goes on after them.
+            batch_size: Rows per batch, over all processes.
+            shuffle_seed: Key of the permutation, such as (seed, epoch). Without it, examples are in order.
+            device: Device of the batches. The thread copies a whole block from page-locked memory, without
+                waiting.
+            start: Number of batches to skip, for a fit that resumes after them.
             processes: This process gets every `size`-th row of each batch.
-            rows: These alone, in order.
+            rows: Yield only these rows, in order.
         """
         rows_at_once = BLOCK_ROWS if self.window is None else min(BLOCK_ROWS, self.window // 2)
         size = max(1, rows_at_once // batch_size) * batch_size
@@ -106,11 +109,11 @@ class Feed:
                     yield {name: tensor[low:high] for name, tensor in block.items()}
 
     def block(self, rows: np.ndarray) -> Batch:
-        """The given examples in the given order (a rising one where examples are streamed)."""
+        """Return the given examples in the given order, which must be rising if examples are streamed."""
         return self._inputs_of(self.examples.take(rows))
 
     def _inputs_of(self, examples: Examples) -> Batch:
-        """What a model reads of examples. Rows of one snapshot are gathered together."""
+        """Return what a model reads of examples. Rows of one snapshot are gathered together."""
         by_snapshot = np.argsort(examples.snapshot, kind="stable")
         numbers, starts = np.unique(examples.snapshot[by_snapshot], return_index=True)
         block: Arrays = {}
@@ -135,14 +138,17 @@ class Feed:
 
 
 def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:
-    """A seeded sample of `number` of `total` rows, rising; all of them where they are no more. Memory follows the sample."""
+    """Return a seeded, rising sample of `number` of `total` rows, or all rows if there are fewer.
+
+    Memory follows the sample.
+    """
     return np.sort(
         np.random.default_rng(seed).choice(total, min(total, number), replace=False, shuffle=False)
     )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; itself on a CPU."""
+    """Return the batch on a device; on a CPU, the same batch."""
     if device.type == "cpu":
         return batch
     if device.type == "cuda":
@@ -151,7 +157,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
-    """The first `count` rows of chunks that follow each other."""
+    """Yield the first `count` rows of consecutive chunks."""
     for chunk in chunks:
         yield chunk if len(chunk) <= count else chunk.take(np.arange(count))
         count -= len(chunk)
@@ -162,8 +168,10 @@ def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
 def _shares(
     chunks: Iterable[Examples], batch_size: int, processes: ProcessGroup
 ) -> Iterator[tuple[Examples, list[int]]]:
-    """Of chunks of whole batches: this process' rows, and how many of each batch they are. Never none: a batch that is too small for all
-    processes gives its first row without weight."""
+    """Yield this process' rows of chunks of whole batches, and their number per batch.
+
+    The number is at least one: a batch that is too small for all processes gives its last row without weight.
+    """
     for chunk in chunks:
         sizes = [min(batch_size, len(chunk) - first) for first in range(0, len(chunk), batch_size)]
         if processes.size == 1:

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop, put off to a moment at which nothing is lost."""
+"""Defer signals that ask a process to stop until nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ASKED = (signal.SIGTERM, signal.SIGINT)
+REQUESTS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Note a request to stop instead of obeying it; it is obeyed when the block ends, however it ends. A second one is obeyed at once.
+    """Record a request to stop, and obey it when the block ends. A second request takes effect at once.
 
-    A signal that the process ignores (a job in the background, a child of a comparison, whose parent answers Ctrl-C) stays ignored.
+    A signal that the process ignores stays ignored, as in a background job or in a child process of a
+    comparison, whose parent handles Ctrl-C.
 
     Yields:
-        Whether there was one. Outside of the main thread, which alone hears signals, there never is.
+        Function that returns whether there was a request. Only the main thread receives signals; elsewhere it
+        returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    heard: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+        received.append(number)
         restore()
 
-    heeded = [number for number in ASKED if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, note) for number in heeded}
+    handled = [number for number in REQUESTS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in handled}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     try:
-        yield lambda: bool(heard)
+        yield lambda: bool(received)
     finally:
         restore()
-        if heard:
-            signal.raise_signal(heard[0])
+        if received:
+            signal.raise_signal(received[0])

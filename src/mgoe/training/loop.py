@@ -1,4 +1,5 @@
-"""The training loop: epochs of steps, validation after each epoch, the best weights kept, checkpoints to resume from.
+"""The training loop: epochs of steps, validation after each epoch, the best weights kept, checkpoints to
+resume from.
 
 Axes: `N` examples, `B` batch, `T` tasks.
 """
@@ -53,14 +54,14 @@ def fit(
 ) -> FitResult:
     """Fit a model, and leave it with the weights of its best epoch.
 
-    Writes into `out`: the best weights, `model.safetensors`, after every epoch that improves; `curves.json` after every epoch;
-    and checkpoints, from which the same call resumes. Each file is complete whenever it exists. The best weights are put
-    back however the fit ends: by early stopping, an error or an interrupt. On a CPU, the same seed gives the same weights bit
-    for bit, resumed or not. SIGTERM and Ctrl-C take effect after a checkpoint is saved. Sets the number of torch's threads for
-    the whole process.
+    Writes into `out`: the best weights, `model.safetensors`, after every epoch that improves; `curves.json`
+    after every epoch; and checkpoints, from which the same call resumes. Each file is complete whenever it
+    exists. The best weights are put back however the fit ends: by early stopping, an error or an interrupt.
+    On a CPU, the same seed gives the same weights bit for bit, resumed or not. SIGTERM and Ctrl-C take effect
+    after a checkpoint is saved. Sets the number of torch's threads for the whole process.
 
-    Where processes have joined (`torchrun`), all of them make this call with the same arguments. Each takes its share of
-    every batch, and the first one writes.
+    Where processes have joined (`torchrun`), all of them make this call with the same arguments. Each takes
+    its share of every batch, and the first one writes.
 
     Args:
         model: Freshly made; moved to the device of the settings.
@@ -70,13 +71,15 @@ def fit(
         out: Folder of the results; made if missing.
         on_progress: Progress callback, called every few steps.
         seed: Seed of the order of examples and of dropout.
-        resume: Resume from the latest checkpoint in `out` if there is one. Otherwise an earlier fit in `out` is removed.
+        resume: Resume from the latest checkpoint in `out` if there is one. Otherwise an earlier fit in `out`
+            is removed.
 
     Raises:
-        TrainingError: There are no examples, the monitor is not defined on validation, a loss is not finite, or the checkpoint
-            is of another model, graph or settings.
+        TrainingError: There are no examples, the monitor is not defined on validation, a loss is not finite,
+            or the checkpoint is of another model, graph or settings.
         OutputError: The folder cannot be written.
-        KeyboardInterrupt: This process, or one that trains with it, was asked to stop. An interrupted fit has no result.
+        KeyboardInterrupt: This process, or one that trains with it, was asked to stop. An interrupted fit has
+            no result.
     """
     torch.set_num_threads(settings.threads)
     run = _Fit(model, train, valid, settings, out, on_progress, seed)
@@ -158,7 +161,8 @@ class _Fit:
         torch.set_rng_state(tensors["random"])
         if self.on_gpu and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        # The best weights may be of the epoch after the checkpoint. It is repeated, and rounds differently on another device.
+        # The best weights may be of the epoch after the checkpoint. That epoch is repeated, and rounds
+        # differently on another device.
         kept = read_meta(self.out / WEIGHTS) if self.processes.leads and (self.out / WEIGHTS).exists() else {}
         epoch, value = self.processes.agree((kept.get("epoch", 0), kept.get("value")))
         if epoch > self.state.epochs:
@@ -170,7 +174,8 @@ class _Fit:
         """Take the remaining steps of an epoch.
 
         Raises:
-            KeyboardInterrupt: This process, or one that trains with it, was asked to stop; a checkpoint is saved.
+            KeyboardInterrupt: This process, or one that trains with it, was asked to stop; a checkpoint is
+                saved.
         """
         state, epoch = self.state, self.state.epochs + 1
         first = state.steps - state.epochs * self.epoch_steps

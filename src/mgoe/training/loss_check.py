@@ -12,7 +12,8 @@ from mgoe.training.feed import Batch
 
 
 class LossCheck:
-    """Check the loss of every batch of an epoch, several at a time: on a GPU, each check waits for the device.
+    """Check the loss of every batch of an epoch, several at a time: on a GPU, each check waits for the
+    device.
 
     Args:
         model: Searched for the first parameter that is not finite.
@@ -45,7 +46,8 @@ class LossCheck:
             losses: Loss per task. Shape (T,).
 
         Raises:
-            TrainingError: A loss since the last check is not finite; names the batch, the task and the first culprit.
+            TrainingError: A loss since the last check is not finite; names the batch, the task and the first
+                culprit.
         """
         self._unchecked.append(losses.detach())
         count = len(self._unchecked)

@@ -1,4 +1,4 @@
-"""What validation watches: metrics a task, and the one number that picks the epoch."""
+"""Metrics per task on validation, and the monitor: the one number that picks the epoch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mgoe.errors import TrainingError
 from mgoe.metrics import Task
 
 RANKING = "all.ranking"
-"""The default; `all.rmse` where every task is a regression."""
+"""The default monitor; it stands for `all.rmse` if every task is a regression."""
 Scores = dict[str, dict[str, float]]
-"""Task -> metric -> value; NaN where a metric is not defined, such as AUC on one class."""
+"""Task -> metric -> value; NaN if a metric is not defined, such as AUC on one class."""
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -45,10 +45,10 @@ class Monitor:
 
     @classmethod
     def parse(cls, text: str, tasks: Sequence[Task]) -> Monitor:
-        """Read a monitor.
+        """Parse a monitor.
 
         Raises:
-            TrainingError: No such task or metric; the message names the nearest.
+            TrainingError: There is no such task or metric; the message names the nearest.
         """
         who, _, metric = text.partition(".")
         valid = {f"{task.name}.{name}" for task in tasks for name in _NAMES[task.kind]}
@@ -66,7 +66,8 @@ class Monitor:
         return cls(chosen, metric, text)
 
     def of_task(self, task: Task, labels: np.ndarray, users: np.ndarray) -> Monitor:
-        """The same metric of one task alone; its loss where the metric is none of the task's, or not defined on these labels, (N,)."""
+        """Return the same metric for one task, or its loss if the task lacks the metric or it is undefined on
+        these labels, (N,)."""
         loss = Monitor((task.name,), _LOSS[task.kind], f"{task.name}.{_LOSS[task.kind]}")
         same = Monitor((task.name,), self.metric, f"{task.name}.{self.metric}")
         guess = np.full_like(labels, 0.5)[:, None]
@@ -80,25 +81,26 @@ class Monitor:
         return self.metric in _LOWER_IS_BETTER
 
     def value(self, scores: Scores) -> float:
-        """The monitored number: the mean over the tasks where it is defined; NaN where it is nowhere."""
+        """Return the monitored number: the mean over the tasks for which it is defined; NaN if there are
+        none."""
         parts = ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
         return metrics.mean_defined(
             metrics.mean_defined(scores[task][part] for part in parts) for task in self.tasks
         )
 
     def better(self, value: float, best: float | None) -> bool:
-        """Whether a value beats the best so far."""
+        """Return whether a value is better than the best so far."""
         return best is None or (value < best if self.lower_is_better else value > best)
 
 
 def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, users: np.ndarray) -> Scores:
-    """Every metric of every task, over its labels that are not missing.
+    """Return every metric of every task, over the labels that are not missing.
 
     Args:
-        tasks: In the order of the columns.
-        labels: NaN where missing. Shape (N, T).
+        tasks: Tasks, in the order of the columns.
+        labels: Labels, NaN where missing. Shape (N, T).
         predictions: Probabilities or values. Shape (N, T).
-        users: Groups of GAUC. Shape (N,).
+        users: User of each example, the groups of GAUC. Shape (N,).
     """
     return {
         task.name: {

@@ -1,7 +1,7 @@
 """Two optimisers per model: row-wise Adagrad for embedding tables, AdamW for everything else.
 
-Dense Adam spends three quarters of a step sweeping over table rows that the batch never touched. A row-wise optimiser touches
-only the rows of the batch, and keeps one number per row.
+Dense Adam spends three quarters of a step sweeping over table rows that the batch never touched. A row-wise
+optimiser touches only the rows of the batch, and keeps one number per row.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class RowwiseAdagrad(Optimizer):
 
 
 def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
-    """Return the rows with a gradient, (n,), and the sum for each, (n, D); all rows, some zero, if that is less work than sorting."""
+    """Return the rows with a gradient, (n,), and the sum for each, (n, D); all rows, some zero, if that is
+    less work than sorting."""
     if not gradient.is_sparse:
         return slice(None), gradient.float()
     if gradient._nnz() < gradient.shape[0]:
@@ -75,10 +76,11 @@ def make_optimizers(
     settings: TrainingSettings,
     balance: Sequence[nn.Parameter] = (),
 ) -> list[Optimizer]:
-    """Return row-wise Adagrad for the tables and fused AdamW for the dense part, without the one that has no parameter.
+    """Return row-wise Adagrad for the tables and fused AdamW for the dense part, without the one that has no
+    parameter.
 
-    Their state exists, as zeros, from the start, so a checkpoint's size is known before training. The parameters of `balance`
-    do not decay: decay would pull the tasks towards equal weights.
+    Their state exists, as zeros, from the start, so a checkpoint's size is known before training. The
+    parameters of `balance` do not decay: decay would pull the tasks towards equal weights.
     """
     optimizers: list[Optimizer] = []
     if dense:

@@ -1,4 +1,4 @@
-"""What a fit comes to, and what it cannot do without: said alike of networks and of boosted trees."""
+"""The outcome of a fit and its preconditions, for networks and boosted trees alike."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ CURVES = "curves.json"
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit came to. The model itself holds the best weights, and so does `model.safetensors`."""
+    """Outcome of a fit. The model holds the best weights, and so does `model.safetensors`."""
 
     monitor: str
     best_epoch: int
-    """From 1."""
+    """Epoch of the best value, from 1."""
     best_value: float
     epochs: int
-    """Done, of those in the settings."""
+    """Epochs done, at most those of the settings."""
     seconds: float
-    """All of it, validation included."""
+    """Time of the fit, validation included."""
     cpu_seconds: float
     """Processor time of the same, over all threads of this process."""
     samples_per_second: float
-    """Training alone."""
+    """Rate of training, without validation."""
     precision: str
     device: str
     curves: list[dict[str, Any]]
-    """One entry an epoch, as in `curves.json`."""
+    """One entry per epoch, as in `curves.json`."""
 
 
 def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
-    """Refuse before training what could not be trained on, or not be measured after it.
+    """Check before training that there are examples, and that the monitor can be measured.
 
     Raises:
         TrainingError: There are no examples, or the monitor is not defined on validation.
@@ -53,5 +53,6 @@ def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
     ):
         raise TrainingError(
             "training.monitor",
-            f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; choose another or move split.cuts",
+            f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; "
+            "choose another or move split.cuts",
         )

@@ -1,7 +1,7 @@
 """Resuming a fit: what its loop knows besides weights, its checkpoints, and which of them belong to it.
 
-A fit resumes from its newest intact checkpoint. The checkpoint must be of the same fit: everything that decides the result
-is equal, and only the settings in `MAY_CHANGE` differ.
+A fit resumes from its newest intact checkpoint. The checkpoint must be of the same fit: everything that
+decides the result is equal, and only the settings in `MAY_CHANGE` differ.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Checkpoints:
         meta: Mapping[str, Any],
         processes: ProcessGroup = ALONE,
     ) -> None:
-        """Write the state after a step. Remove surplus checkpoints, and later ones, which were unreadable when the fit resumed.
+        """Write the state after a step. Remove surplus checkpoints, and later ones, which were unreadable
+        when the fit resumed.
 
         Takes the arguments of `save_checkpoint`.
 
@@ -175,8 +176,9 @@ class Checkpoints:
         if needed > free:
             raise TrainingError(
                 self.folder,
-                f"training needs {needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, found "
-                f"{free / 1e9:.2f} GB free or its own; free space, choose another --out, or lower training.keep",
+                f"training needs {needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, "
+                f"found {free / 1e9:.2f} GB free or its own; free space, choose another --out, or lower "
+                "training.keep",
             )
 
     def _files(self) -> list[Path]:

@@ -54,7 +54,8 @@ class MLflow:
     """Write a run of MLflow, at MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME.
 
     Args:
-        folder: Folder of the fit. It names the run and holds its id, so that a resumed fit continues the same run.
+        folder: Folder of the fit. It names the run and holds its id, so that a resumed fit continues the same
+            run.
         step: Step the fit resumes from.
     """
 

@@ -231,7 +231,7 @@ def test_a_process_that_is_gone_is_noticed_by_the_others(tmp_path):
     together(2, FAILING, str(tmp_path), "goes")
     assert found_by(tmp_path, 0)["kind"] == "TrainingError"
     assert re.match(
-        r"torchrun: every process must stay to the end, one is gone \(.*\); see why",
+        r"torchrun: every process must stay to the end, one is gone \(.*\); find out why",
         found_by(tmp_path, 0)["message"],
     )
 

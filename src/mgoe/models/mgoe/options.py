@@ -44,7 +44,7 @@ class MGOEOptions(Settings):
     """Let all experts read the same macro node embeddings."""
     edge_vectors: bool = True
     """Let experts and gates read the macro edges as numbers beside their aggregates: the softmax keeps only
-    proportions, and the total number of edges helps to tell tasks apart."""
+    proportions, and the total number of edges separates tasks."""
     knots: Knots = (-1.0, 0.0, 1.0)
     """Knots of the piecewise-linear features, in standard deviations from the mean: each dense number `v` is
     also read as `max(0, v - k)` for each knot k. Target edges, products, projections and gates that read
@@ -54,7 +54,7 @@ class MGOEOptions(Settings):
     experts' outputs (Figure 2 of the paper). `inputs`, then `experts`, replace a query that the inputs leave
     empty. Gates that read every input fit noise."""
     one_gate: bool = True
-    """One gate for all tasks; towers and transfer still tell them apart. One gate per task, as in the paper,
+    """One gate for all tasks; towers and transfer still differ per task. One gate per task, as in the paper,
     fits noise on small logs."""
     table: bool = False
     """Let towers read the macro task table (with the input group `aggregates`)."""

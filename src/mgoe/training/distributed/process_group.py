@@ -1,4 +1,7 @@
-"""The processes that train one model together, each on its share of every batch. Alone, nothing here costs anything."""
+"""The processes that train one model together, each on its share of every batch.
+
+A single process pays nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # while there is no group: imported later, as optimizers do, its default arguments keep the group for ever
+import torch.distributed.nn  # before a group exists: otherwise its default arguments keep the group alive
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
@@ -23,18 +26,18 @@ from mgoe.errors import MgoeError, SaidElsewhere, TrainingError
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=7)
-"""The others wait while the first process prepares the log; `torchrun` ends them where one fails."""
+"""Processes wait while the first one prepares the log; `torchrun` ends them if one fails."""
 FAILED = "mgoe/failed"
-"""Counts the processes that failed with a message, where all of them can see it."""
+"""Key of a counter of failed processes, which all processes can read."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process and the others.
+    """This process among those that train together.
 
     Attributes:
-        rank: Of this one, from 0; the first writes files.
-        size: How many there are.
+        rank: Number of this process, from 0; process 0 writes files.
+        size: Number of processes.
     """
 
     rank: int = 0
@@ -42,7 +45,7 @@ class ProcessGroup:
 
     @classmethod
     def current(cls) -> ProcessGroup:
-        """The group that this process has joined; alone where it has joined none."""
+        """Return the group that this process has joined, or a group of one."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
 
     @property
@@ -51,10 +54,10 @@ class ProcessGroup:
         return self.rank == 0
 
     def check_batch(self, rows: int) -> None:
-        """See that every process has an equal part of a batch.
+        """Check that every process has an equal part of a batch.
 
         Raises:
-            TrainingError: It has not.
+            TrainingError: The parts are not equal.
         """
         if rows % self.size:
             rule = f"must be a multiple of the {self.size} processes, found {rows}"
@@ -63,7 +66,7 @@ class ProcessGroup:
             )
 
     def share(self, rows: int) -> slice:
-        """This process' part of so many rows in order; the parts follow each other and differ by one row at most."""
+        """Return this process' part of `rows` rows; parts are consecutive and differ by at most one row."""
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
@@ -71,15 +74,15 @@ class ProcessGroup:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-        with _meeting():
+        with _exchanging():
             dist.all_reduce(flat)
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(summed.view_as(tensor))
 
     def sum_sparse_(self, tables: Iterable[torch.nn.Parameter]) -> None:
-        """Replace each table's gradient by its sum over all processes; rows that none has touched stay out."""
+        """Replace each table's gradient by its sum over all processes; rows without a gradient stay out."""
         for table in tables if self.size > 1 else ():
-            if not table.requires_grad:  # its rows are spread over the processes, and were moved by them
+            if not table.requires_grad:  # a sharded table, which was updated in the backward pass
                 continue
             gradient = table.grad
             if gradient is None:
@@ -98,45 +101,45 @@ class ProcessGroup:
             )
 
     def join(self, rows: NDArray) -> NDArray:
-        """Rows of all processes, in the order of rank, on each of them."""
+        """Return the rows of all processes, in the order of rank, on each process."""
         if self.size == 1:
             return rows
-        mine = torch.from_numpy(np.ascontiguousarray(rows)).to(_meeting_place())
+        mine = torch.from_numpy(np.ascontiguousarray(rows)).to(_exchange_device())
         return np.concatenate([part.cpu().numpy() for part in self._gather(mine)])
 
     def agree(self, value: Value) -> Value:
-        """The first process' value, on all of them; anything JSON holds."""
+        """Return the first process' value on all processes; anything that JSON holds."""
         if self.size == 1:
             return value
-        place = _meeting_place()
+        place = _exchange_device()
         said = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=place)
         length = torch.tensor([len(said)], device=place)
-        with _meeting():
+        with _exchanging():
             dist.broadcast(length, src=0)
             said = said if self.leads else said.new_empty(int(length))
             dist.broadcast(said, src=0)
         return json.loads(bytes(said.tolist()))
 
     def any(self, *mine: bool) -> list[bool]:
-        """Of each of some questions, whether it is so on any process."""
+        """Return for each flag whether it is set on any process."""
         if self.size == 1:
             return list(mine)
-        found = torch.tensor(mine, dtype=torch.float32, device=_meeting_place())
-        with _meeting():
+        found = torch.tensor(mine, dtype=torch.float32, device=_exchange_device())
+        with _exchanging():
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return [bool(answer) for answer in found.tolist()]
 
     def _gather(self, mine: Tensor) -> list[Tensor]:
-        """Tensors of all processes, which may differ in their number of rows."""
+        """Return the tensors of all processes, which may differ in their number of rows."""
         rows = torch.tensor([len(mine)], device=mine.device)
         counts = [torch.empty_like(rows) for _ in range(self.size)]
-        with _meeting():
+        with _exchanging():
             dist.all_gather(counts, rows)
         most = max(int(count) for count in counts)
         padded = mine.new_zeros((most, *mine.shape[1:]))
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        with _meeting():
+        with _exchanging():
             dist.all_gather(parts, padded)
         return [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
 
@@ -145,8 +148,8 @@ ALONE = ProcessGroup()
 """The group of a process that trains alone."""
 
 
-def _meeting_place() -> torch.device:
-    """Where tensors must be that the processes exchange."""
+def _exchange_device() -> torch.device:
+    """Return the device of tensors that processes exchange."""
     return (
         torch.device("cuda", torch.cuda.current_device())
         if dist.get_backend() == "nccl"
@@ -155,27 +158,29 @@ def _meeting_place() -> torch.device:
 
 
 @contextmanager
-def _meeting() -> Iterator[None]:
-    """An exchange, which cannot end once another process is gone."""
+def _exchanging() -> Iterator[None]:
+    """Exchange tensors; raise if another process is gone."""
     try:
         yield
     except RuntimeError as error:
         rule = "every process must stay to the end, one is gone"
         raise TrainingError(
-            "torchrun", f"{rule} ({' '.join(str(error).split())[:200]}); see why and start all again"
+            "torchrun",
+            f"{rule} ({' '.join(str(error).split())[:200]}); find out why and start all of them again",
         ) from error
 
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started, until the block ends; alone where it did not start this one.
+    """Join the processes that `torchrun` started, until the block ends; without `torchrun`, yield a group of
+    one.
 
     Args:
-        device: `training.device`. NCCL connects GPUs, one a process; gloo everything else.
+        device: `training.device`. NCCL connects GPUs, one per process; gloo connects everything else.
 
     Raises:
-        TrainingError: The others cannot be reached.
-        SaidElsewhere: The block failed, and another process did so before.
+        TrainingError: The other processes cannot be reached.
+        SaidElsewhere: The block failed after another process had failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield ProcessGroup.current()
@@ -194,8 +199,8 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
         ) from None
     try:
         yield ProcessGroup.current()
-        with _meeting():
-            dist.barrier()  # a process that leaves early takes its connections along, which others may still read
+        with _exchanging():
+            dist.barrier()  # others may still read from the connections of a process that leaves early
     except MgoeError as error:
         if _is_first_to_fail(store):
             raise
@@ -205,7 +210,7 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
 
 
 def _is_first_to_fail(store: Store) -> bool:
-    """Whether no other process has a message; also where that cannot be asked any more."""
+    """Return whether no other process failed before, also if that cannot be found out any more."""
     try:
         return store.add(FAILED, 1) == 1
     except RuntimeError:

@@ -1,8 +1,9 @@
-"""Embedding tables whose rows are spread over the processes by TorchRec, where one process cannot hold them all.
+"""Embedding tables whose rows TorchRec spreads over the processes, for tables that one process cannot hold.
 
-A sharded table is called as an `nn.Embedding` is. Codes travel to the process that holds their rows, rows travel back, and gradients go
-the same way; that process moves its rows in the backward pass, by row-wise Adagrad as `RowwiseAdagrad` writes it. From outside it is a
-table of fewer rows without a gradient: in a `state_dict` it stands as a `Shard`, and whole tensors are loaded into it.
+A sharded table is called like an `nn.Embedding`. Indices travel to the process that holds their rows, rows
+travel back, and gradients take the same way; that process updates its rows in the backward pass, by row-wise
+Adagrad as in `RowwiseAdagrad`. From outside it is a table of fewer rows without a gradient: a `state_dict`
+holds it as a `Shard`, and whole tensors are loaded into it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from mgoe.training.distributed.shards import Shard
 EPS = 1e-8
 """As in `RowwiseAdagrad`."""
 SMALL = 0.01
-"""Share of all tables' bytes below which a table stays whole: spreading it saves nothing and costs messages."""
+"""Share of all tables' bytes below which a table stays whole: sharding it would save little and cost
+messages."""
 ONE = "rows"
 """Name of the one table, and of the one feature, of a module of TorchRec."""
 
@@ -43,10 +45,10 @@ class ShardedTable(nn.Embedding):
     All processes must call it equally often, and several of them in the same order.
 
     Args:
-        table: The whole table, which is not kept, or one that was made late.
+        table: The whole table, which is not kept, or a late table.
         processes: The processes.
-        device: Where the rows shall be.
-        seed: Of the rows of a late table.
+        device: Device of the rows.
+        seed: Seed of the rows of a late table.
     """
 
     def __init__(
@@ -56,12 +58,12 @@ class ShardedTable(nn.Embedding):
         super().__init__(rows, width, sparse=True, device="meta")
         self._rec = torchrec()
         spread = _spread(self._rec, rows, width, processes, device)
-        self._spread = (spread,)  # no submodule: its parameters are named here, and only here
+        self._spread = (spread,)  # not a submodule, so that its parameters have no second name
         (weight,) = spread.state_dict().values()
         ((accumulator,),) = (
             state.values() for state in spread.fused_optimizer.state_dict()["state"].values()
         )
-        self.first = processes.rank * _a_process(rows, processes)
+        self.first = processes.rank * _rows_per_process(rows, processes)
         self.weight = nn.Parameter(weight.local_shards()[0].tensor, requires_grad=False)
         self.accumulator = self._shard(accumulator.local_shards()[0].tensor)
         if table.weight.is_meta:
@@ -69,10 +71,10 @@ class ShardedTable(nn.Embedding):
         else:
             self._shard(self.weight).take(table.weight.detach())
         self.group: dict[str, Any] = {}
-        """Of the optimiser that says how far rows move."""
+        """Parameter group of the optimiser that sets the learning rate."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Rows of codes, at least one, (...) -> (..., D)."""
+        """Look up at least one index, (...) -> (..., D)."""
         (spread,) = self._spread
         if self.group:
             for group in spread.fused_optimizer.param_groups:
@@ -98,13 +100,13 @@ class ShardedTable(nn.Embedding):
 
 
 class OpenedTable(nn.Embedding):
-    """A table that keeps the tensor it is given, of a file mapped into memory: pages are read when rows are."""
+    """A table over a tensor in a memory-mapped file: pages are read when their rows are."""
 
     def __init__(self, rows: int, width: int):
         super().__init__(rows, width, sparse=True, device="meta")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(...) -> (..., D), where the codes are."""
+        """(...) -> (..., D), on the device of the indices."""
         return super().forward(input.to(self.weight.device)).to(input.device)
 
     def _load_from_state_dict(
@@ -116,20 +118,21 @@ class OpenedTable(nn.Embedding):
 def place_tables(
     model: nn.Module, settings: TrainingSettings, processes: ProcessGroup, device: torch.device, seed: int
 ) -> None:
-    """Spread a model's tables over the processes where `training.tables` says so, and draw those that were made late.
+    """Shard a model's tables over the processes if `training.tables` says so, and draw late tables.
 
-    Tables of several categories a row, and those that are small beside the others, stay whole on every process.
+    Tables of features with several categories per row, and relatively small tables, stay whole on every
+    process.
 
     Args:
         model: Freshly made, the same on every process.
-        settings: How it is trained.
-        processes: The processes; alone, tables stay whole.
-        device: Where it is trained.
-        seed: Of what is drawn: the same values whatever the number of processes.
+        settings: Settings of training.
+        processes: The processes; with a single one, tables stay whole.
+        device: Device of the model.
+        seed: Seed of late tables; the values do not depend on the number of processes.
 
     Raises:
         MissingExtra: TorchRec is needed and cannot be imported.
-        TrainingError: The way of training needs whole tables, or rows have a width that TorchRec does not hold.
+        TrainingError: The balance needs whole tables, or TorchRec does not support the width of rows.
     """
     tables = [place for place in _tables(model) if place[2].sparse]
     whole = sum(table.weight.nbytes for _, _, table in tables)
@@ -141,8 +144,11 @@ def place_tables(
     for number, (parent, name, table) in enumerate(tables):
         if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, processes):
             if table.embedding_dim % 4:
-                rule = f"rows of sharded tables must be a multiple of 4 wide, found {table.embedding_dim} in {name!r}"
-                raise TrainingError("training.tables", f"{rule}; change the model's width, or use replicated")
+                rule = "rows of sharded tables must be a multiple of 4 wide"
+                found = (
+                    f"found {table.embedding_dim} in {name!r}; change the model's width, or use replicated"
+                )
+                raise TrainingError("training.tables", f"{rule}, {found}")
             setattr(parent, name, ShardedTable(table, processes, device, (seed, number)))
         elif table.weight.is_meta:
             table.to_empty(device=device)
@@ -150,7 +156,8 @@ def place_tables(
 
 
 def connect_optimizers(model: nn.Module, optimizers: list[Optimizer]) -> None:
-    """Let sharded tables learn at the rate of the optimiser that lists them, and what they gather be saved with its state."""
+    """Give sharded tables the learning rate of their optimiser, and save their accumulators with its
+    state."""
     groups = {
         id(p): (optimizer, group)
         for optimizer in optimizers
@@ -164,7 +171,10 @@ def connect_optimizers(model: nn.Module, optimizers: list[Optimizer]) -> None:
 
 
 def unshard(model: nn.Module) -> None:
-    """Replace sharded tables by whole ones, into which the next file of weights is loaded. No process waits for another in this."""
+    """Replace sharded tables by whole ones, into which weights are loaded next.
+
+    Processes do not wait for each other.
+    """
     for parent, name, table in list(_tables(model)):
         if isinstance(table, ShardedTable):
             setattr(parent, name, OpenedTable(table.num_embeddings, table.embedding_dim))
@@ -172,12 +182,14 @@ def unshard(model: nn.Module) -> None:
 
 @cache
 def torchrec() -> SimpleNamespace:
-    """The parts of TorchRec and FBGEMM that are used.
+    """Return the parts of TorchRec and FBGEMM that are used.
 
     Raises:
         MissingExtra: They cannot be imported.
     """
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # a warning that is not for users
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(
+        logging.ERROR
+    )  # its warning does not concern users
     names = {
         "torchrec.distributed.comm_ops": ("set_gradient_division",),
         "torchrec.distributed.embedding": ("EmbeddingCollectionSharder",),
@@ -199,18 +211,21 @@ def torchrec() -> SimpleNamespace:
         OSError,
         AttributeError,
     ) as error:  # a build for another torch fails in its libraries
-        reason = f"sharded tables need TorchRec, which cannot be imported ({error}); install it with `make distributed`"
-        raise MissingExtra("training.tables", f"{reason}, or use replicated") from None
+        raise MissingExtra(
+            "training.tables",
+            f"sharded tables need TorchRec, which cannot be imported ({error}); "
+            "install it with `make distributed`, or use replicated",
+        ) from None
     found["set_gradient_division"](
         False
-    )  # losses are shares of the whole: gradients add up, they are no mean
+    )  # losses are shares of the whole, so gradients are added up, not averaged
     return SimpleNamespace(**found)
 
 
 def _spread(
     rec: SimpleNamespace, rows: int, width: int, processes: ProcessGroup, device: torch.device
 ) -> Any:
-    """TorchRec's module of one table in ranges of rows."""
+    """Return TorchRec's module of one table, sharded by ranges of rows."""
     table = rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])
     whole = rec.EmbeddingCollection(tables=[table], device=torch.device("meta"))
     rule = {"optimizer": rec.EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
@@ -224,7 +239,7 @@ def _spread(
         device_type=device.type,
     )
     assert dist.group.WORLD is not None
-    with torch.random.fork_rng([]):  # it draws rows that are replaced
+    with torch.random.fork_rng([]):  # it draws rows that are then replaced
         return sharder.shard(whole, plan, rec.ShardingEnv.from_process_group(dist.group.WORLD), device)
 
 
@@ -236,28 +251,29 @@ def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
 
 
 def _spreads(parent: nn.Module, table: nn.Embedding, processes: ProcessGroup) -> bool:
-    """Whether a table is looked up row by row and does nothing more, and is large enough that every process has some rows."""
+    """Return whether a table only looks rows up, and has rows for every process."""
     plain = type(table) is nn.Embedding and table.padding_idx is None and table.max_norm is None
     looked_up = not (isinstance(parent, Category) and parent.multi)
     return (
         plain
         and looked_up
-        and (processes.size - 1) * _a_process(table.num_embeddings, processes) < table.num_embeddings
+        and (processes.size - 1) * _rows_per_process(table.num_embeddings, processes) < table.num_embeddings
     )
 
 
-def _a_process(rows: int, processes: ProcessGroup) -> int:
-    """Rows of each process but the last."""
+def _rows_per_process(rows: int, processes: ProcessGroup) -> int:
+    """Return the number of rows of each process but the last."""
     return -(-rows // processes.size)
 
 
 def _too_large(whole: int, processes: ProcessGroup, device: torch.device) -> bool:
-    """Whether tables take more than half of what some process may still take; half is for gradients, batches and the rest."""
+    """Return whether tables take more than half of the free memory of a process; the rest is for gradients
+    and batches."""
     return processes.any(2 * whole > free_memory(device))[0]
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a process may still take, where `torchrun` started several on the machine that each take as much."""
+    """Return the bytes that a process may still take if all processes on this machine take as much."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -267,7 +283,7 @@ def _check(settings: TrainingSettings) -> None:
     if settings.balance not in ("fixed", "uncertainty"):
         raise TrainingError(
             "training.balance",
-            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: sharded tables learn in the "
-            "backward pass; change it, or set training.tables to replicated",
+            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: sharded tables "
+            "learn in the backward pass; change it, or set training.tables to replicated",
         )
     torchrec()

@@ -1,6 +1,7 @@
-"""Rows of a tensor that one process holds, and one file that all processes write into, each its rows.
+"""Rows of a tensor that one process holds, and one file into which all processes write their rows.
 
-The file is that of `save_checkpoint`: whole tensors, in rising rows. What any number of processes wrote, any number reads.
+The file is that of `save_checkpoint`: whole tensors, rows in order. Any number of processes can read it,
+whatever number wrote it.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ CHUNK = 1 << 26
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows of a tensor whose others are with other processes.
+    """Rows of a tensor; other processes hold the others.
 
     Attributes:
-        rows: Those held here. Shape (n, ...).
-        first: Number of the first of them.
-        total: Rows of all processes together.
+        rows: The rows held here. Shape (n, ...).
+        first: Index of the first of them.
+        total: Number of rows over all processes.
     """
 
     rows: Tensor
@@ -50,21 +51,21 @@ class Shard:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the whole tensor."""
+        """Shape of the whole tensor."""
         return torch.Size((self.total, *self.rows.shape[1:]))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its elements."""
+        """Type of the elements."""
         return self.rows.dtype
 
     @property
     def nbytes(self) -> int:
-        """Of the whole tensor."""
+        """Bytes of the whole tensor."""
         return self.shape.numel() * self.rows.element_size()
 
     def take(self, whole: Tensor) -> Shard:
-        """Put the whole tensor's values into the rows held here."""
+        """Copy the rows held here from the whole tensor."""
         self.rows.copy_(whole[self.first : self.first + len(self.rows)])
         return self
 
@@ -72,21 +73,23 @@ class Shard:
 def write_together(
     path: Path, tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str], processes: ProcessGroup
 ) -> bytes:
-    """Write one file of safetensors: the first process whole tensors, each process the rows that it holds.
+    """Write one safetensors file: the first process writes whole tensors, each process the rows that it
+    holds.
 
-    All processes call it with tensors of the same names and shapes, and must see the same folder. It returns once all have written.
+    All processes make this call with tensors of the same names and shapes, and must see the same folder. It
+    returns when all have written.
 
     Args:
         path: The file; replaced where it exists.
-        tensors: By name.
-        meta: Texts of the header; the first process' are written.
+        tensors: Tensors by name.
+        meta: Texts of the header; those of the first process are written.
         processes: The processes.
 
     Returns:
-        What stands before the tensors.
+        The header, which precedes the tensors.
 
     Raises:
-        OSError: Some process could not write; raised on all of them.
+        OSError: A process could not write; raised on all processes.
     """
     head, places = _layout(tensors, meta)
     path, start = Path(processes.agree(str(path))), processes.agree(len(head))
@@ -115,7 +118,7 @@ def write_together(
 
 
 def _on_all(processes: ProcessGroup, work: Callable[[], None]) -> None:
-    """Do it on every process. Where it fails on one, it fails on all."""
+    """Do the work on every process; if it fails on one, fail on all."""
     trouble: OSError | None = None
     try:
         work()
@@ -126,7 +129,8 @@ def _on_all(processes: ProcessGroup, work: Callable[[], None]) -> None:
 
 
 def _layout(tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """The file's head, and where behind it each tensor begins: wide elements first, so that all are aligned."""
+    """Return the header, and the offset of each tensor after it: wide elements first, so that all are
+    aligned."""
     header: dict[str, Any] = {"__metadata__": dict(meta)}
     places: dict[str, int] = {}
     end = 0
