@@ -16,8 +16,7 @@ from mgoe.models.baselines.funnel import FunnelOptions
 from mgoe.models.baselines.home import HoME, HoMEOptions
 from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
 from mgoe.models.baselines.metaheac import MetaHeac, MetaHeacOptions
-from mgoe.models.baselines.mmoe import MMoE, MMoEOptions
-from mgoe.models.baselines.omoe import OMoE
+from mgoe.models.baselines.mmoe import MMoE, MMoEOptions, OMoE
 from mgoe.models.baselines.ple import PLE, PLEOptions
 from mgoe.models.baselines.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.baselines.single_task import SingleTask, SingleTaskOptions

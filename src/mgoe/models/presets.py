@@ -16,8 +16,7 @@ from mgoe.models.baselines.esmm import ESMM
 from mgoe.models.baselines.home import HoME
 from mgoe.models.baselines.macgnn import MacGNN
 from mgoe.models.baselines.metaheac import MetaHeac
-from mgoe.models.baselines.mmoe import MMoE
-from mgoe.models.baselines.omoe import OMoE
+from mgoe.models.baselines.mmoe import MMoE, OMoE
 from mgoe.models.baselines.ple import PLE
 from mgoe.models.baselines.shared_bottom import SharedBottom
 from mgoe.models.baselines.single_task import SingleTask

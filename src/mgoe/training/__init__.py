@@ -5,10 +5,9 @@ recents, `E` distinct pairs, `N` examples.
 """
 
 from mgoe.training.assemble import assemble
-from mgoe.training.available import check_available
 from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
 from mgoe.training.feed import Batch, Feed
 from mgoe.training.loop import CHECKPOINTS, fit

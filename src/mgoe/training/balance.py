@@ -117,11 +117,8 @@ class Aggregated(Fixed):
         for p, g in zip(self.parameters, combined.split([p.numel() for p in self.parameters]), strict=True):
             p.grad = g.view_as(p)
         for number, table in enumerate(self.tables, count):
-            parts = [
-                weight * of_task[number]
-                for weight, of_task in zip(weights, gradients, strict=True)
-                if of_task[number] is not None
-            ]
+            of_table = zip(weights, (of_task[number] for of_task in gradients), strict=True)
+            parts = [weight * gradient for weight, gradient in of_table if gradient is not None]
             table.grad = reduce(torch.add, parts) if parts else None
 
     def _weights(self, gram: Tensor) -> list[float]:

@@ -1,4 +1,4 @@
-"""The device and the precision of training."""
+"""What training needs of a machine: its device, its precision, its compiler and its libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Literal
 
 import torch
 
+from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.training.balance import AGGREGATIONS, load_weighting
+from mgoe.training.compiling import require_compiler
+from mgoe.training.track import LIBRARIES, load_tracker
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -49,3 +53,18 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cpu" and (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )
+
+
+def check_available(settings: TrainingSettings) -> None:
+    """Check that the libraries, the compiler and the device exist.
+
+    Raises:
+        MissingExtra: A library is not installed.
+        TrainingError: There is no compiler, or no such device.
+    """
+    if settings.balance in AGGREGATIONS:
+        load_weighting(settings.balance)
+    if settings.track in LIBRARIES:
+        load_tracker(settings.track)
+    if settings.compile:
+        require_compiler(resolve_device(settings.device))

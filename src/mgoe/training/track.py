@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mgoe._util.extras import load
 from mgoe._util.files import write_text
 from mgoe.training.progress import FitProgress
 
-FIX = "pip install 'mgoe[track]'"
+LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
+"""Module and name of each library, by its name in the settings."""
 
 
-class Tracker(Protocol):
-    """A place that numbers over steps are written to."""
+def load_tracker(name: str) -> Any:
+    """Return the library that `training.track` names.
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Write values by name, at a step of the fit."""
-        ...
-
-    def close(self, finished: bool) -> None:
-        """Write what is buffered, and whether the fit finished."""
-        ...
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    module, title = LIBRARIES[name]
+    return load(module, "training.track", title, "pip install 'mgoe[track]'")
 
 
 class TensorBoard:
@@ -35,18 +34,17 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._writer = self.load().SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    @staticmethod
-    def load() -> Any:
-        """Return the library, or raise MissingExtra."""
-        return load("torch.utils.tensorboard", "training.track", "TensorBoard", FIX)
+        self._writer = load_tracker("tensorboard").SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Write values by name, at a step of the fit."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self, finished: bool) -> None:
+        """Write what is buffered."""
         self._writer.close()
 
 
@@ -60,27 +58,25 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._client = self.load()
+        self._client = load_tracker("mlflow")
         held = folder / "mlflow.run"
         known = held.read_text() if step and held.exists() else None
         name = None if known else "/".join(folder.resolve().parts[-2:])
         write_text(held, self._client.start_run(run_id=known, run_name=name).info.run_id)
 
-    @staticmethod
-    def load() -> Any:
-        """Return the library, or raise MissingExtra."""
-        return load("mlflow", "training.track", "MLflow", FIX)
-
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Write values by name, at a step of the fit."""
         # Some stores write one file per name.
         named = {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}
         self._client.log_metrics(named, step=step)
 
     def close(self, finished: bool) -> None:
+        """End the run, as finished or as failed."""
         self._client.end_run("FINISHED" if finished else "FAILED")
 
 
-TRACKERS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+Tracker = TensorBoard | MLflow
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""MMoE (Ma et al., KDD 2018): experts that all read every input, and one gate per task."""
+"""MMoE (Ma et al., KDD 2018), experts with one gate per task, and OMoE, its variant with one gate for all
+tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Collection
 from pydantic import Field
 from torch import Tensor
 
-from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions
+from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions, FlatModel
 from mgoe.models.layers.gates import Gates, mix
 from mgoe.models.layers.stacked import StackedMLP, Widths
 from mgoe.models.layers.towers import Towers
@@ -49,3 +50,26 @@ class MMoE(AdditiveModel):
     def _weights(self, first: list[Tensor]) -> Tensor:
         """(B, T, S)."""
         return self.gates(first[0]) if self.gates.score is None else self.gates.weights(first[1])
+
+
+class OMoE(FlatModel):
+    """`y_t = tower_t(sum_s g_s expert_s(x))` with `g = softmax(W x)`: every tower reads the same mix.
+
+    Experts and towers are those of MMoE. A regression has a tower like any other task.
+    """
+
+    Options = MMoEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.experts = StackedMLP(options.experts or tasks, self.inputs.width, 0, options.hidden)
+        self.gate = Gates(1, self.experts.copies, self.inputs.width)
+        self.towers = Towers(tasks, self.experts.width, 0, options.tower_hidden, "none")
+
+    def logits(self, batch: Batch) -> Tensor:
+        x = self.inputs(batch)
+        return self.towers(mix(self.gate(x), self.experts(x)).squeeze(0), None)
+
+    def expert_weights(self, batch: Batch) -> Tensor:
+        return self.gate(self.inputs(batch))

@@ -283,7 +283,7 @@ def _check(settings: TrainingSettings) -> None:
     if settings.balance not in ("fixed", "uncertainty"):
         raise TrainingError(
             "training.balance",
-            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: sharded tables "
+            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: these tables "
             "learn in the backward pass; change it, or set training.tables to replicated",
         )
     torchrec()
