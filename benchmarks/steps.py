@@ -157,7 +157,8 @@ class Training:
         return recorded.calls
 
     def _train(self, batches: Iterable[Batch], check: Callable[..., None] = lambda *_: None) -> float:
-        finite = LossCheck(self.stepper.model, [task.name for task in self.spec.tasks], 1, batches=sys.maxsize)
+        names = [task.name for task in self.spec.tasks]
+        finite = LossCheck(self.stepper.model, names, epoch=1, batches=sys.maxsize)
 
         def checked(*what: Any) -> None:
             finite(*what)

@@ -39,7 +39,8 @@ def make_spec(
 
 
 def random_batch(spec: FeatureSpec, rows: int = 64, seed: int = 0) -> Batch:
-    """Every key a batch can hold: some rows cold, some recents and tags empty, a tenth of the labels missing."""
+    """Every key a batch can hold: some rows cold, some recents and tags empty, a tenth of the labels
+    missing."""
     g = torch.Generator().manual_seed(seed)
 
     def codes(low: int, high: int, *shape: int) -> torch.Tensor:

@@ -32,8 +32,8 @@ def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
     for key, value in batch.items():
         if owner_of(key) == "user":
             batch[key] = value[:1].expand(rows, *value.shape[1:])
-    for key, whose in OWNERS.items():
-        own = torch.tensor([one == "user" for one in whose])
+    for key, owners in OWNERS.items():
+        own = torch.tensor([one == "user" for one in owners])
         batch[key] = torch.where(own, batch[key][:1], batch[key])
     return batch
 
@@ -49,7 +49,8 @@ def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
 
 
 def late(batch: Batch, decomposition: Decomposition) -> Batch:
-    """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no others."""
+    """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no
+    others."""
     out = {
         key: batch[key][:1] if owner_of(key) == "user" else batch[key]
         for key in decomposition.keys & batch.keys()

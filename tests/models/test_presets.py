@@ -19,7 +19,18 @@ NAMES = [
     for suffix in SUFFIXES
     if not (base.startswith("macgnn") and suffix in ("+counts", "+edges"))
 ]
-RIVALS = ["single-task", "shared-bottom", "omoe", "mmoe", "ple", "esmm", "aitm", "metaheac", "stem", "home"]
+BASELINES = [
+    "single-task",
+    "shared-bottom",
+    "omoe",
+    "mmoe",
+    "ple",
+    "esmm",
+    "aitm",
+    "metaheac",
+    "stem",
+    "home",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +46,7 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
 
 def test_names_stand_for_inputs():
     inputs = {name: set(resolve(name).inputs) for name in NAMES}
-    assert all(inputs[rival] == {"ids", "side", "context", "recents"} for rival in RIVALS)
+    assert all(inputs[name] == {"ids", "side", "context", "recents"} for name in BASELINES)
     assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in PRESETS)
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
@@ -49,7 +60,7 @@ def test_names_stand_for_inputs():
     )
 
 
-def test_rivals_keep_the_ids_they_are_published_with_and_mgoe_goes_by_the_log():
+def test_baselines_keep_their_published_ids_and_mgoe_decides_by_the_log():
     free = {"mgoe", "lightgbm"}
     assert {name: resolve(name).ids for name in PRESETS} == {
         name: "auto" if name in free else "on" for name in PRESETS
@@ -82,7 +93,7 @@ def test_the_paper_preset_reads_the_paper():
 def test_the_same_suffix_gives_every_model_the_same_inputs():
     spec, batch = make_spec(), random_batch(make_spec(), 4)
     ours = make_model("mgoe+mgoe", spec, 0).inputs.names
-    for name in [*RIVALS, "macgnn", "macgnn-released"]:
+    for name in [*BASELINES, "macgnn", "macgnn-released"]:
         built = make_model(f"{name}+mgoe", spec, 0)
         theirs = [column for column in built.inputs.dense.names if column in built.inputs.dense.keys]
         assert theirs == [column for column in ours if column in built.inputs.dense.keys]
@@ -90,7 +101,7 @@ def test_the_same_suffix_gives_every_model_the_same_inputs():
 
 
 def test_the_budget_of_ids_is_everyone_s():
-    rows = {name: make_model(name, make_spec(), 0) for name in ["mgoe", *RIVALS, "macgnn"]}
+    rows = {name: make_model(name, make_spec(), 0) for name in ["mgoe", *BASELINES, "macgnn"]}
     widths = {
         name: next(
             table.embedding_dim
@@ -126,7 +137,7 @@ def test_own_options_lie_over_the_preset_s():
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 5])
-def test_rivals_have_the_same_capacity(tasks):
+def test_baselines_have_the_same_capacity(tasks):
     spec = make_spec(tasks)
     kinds = ("mmoe", "shared-bottom", "single-task", "omoe", "esmm", "metaheac")
     sizes = {kind: sum(p.numel() for p in make_model(f"{kind}+edges", spec, 0).dense()) for kind in kinds}

@@ -1,4 +1,7 @@
-"""Trains on the examples of a folder, in so much memory and in as much as it takes: `python -m tests.training.bounded FOLDER OUT GIB`."""
+"""Train on the examples of a folder, with a memory limit and without one.
+
+Run `python -m tests.training.bounded FOLDER OUT GIB`.
+"""
 
 from __future__ import annotations
 
@@ -47,17 +50,17 @@ def main(folder: Path, out: Path, memory: float) -> None:
 
     pa.set_cpu_count(1)
     run(make_feed(3000), "first")  # libraries, threads and machine code are there
-    told = {}
+    found = {}
     with no_more_than(memory):
         train = feed(prepared.within("train", memory))
-        told["streamed"] = isinstance(train.examples, ExampleFile)
-        told["within"] = run(train, "within", memory=memory).curves[-1]["validation"]
+        found["streamed"] = isinstance(train.examples, ExampleFile)
+        found["within"] = run(train, "within", memory=memory).curves[-1]["validation"]
         try:
             prepared.examples("train")
         except MemoryError:
-            told["refused"] = True
-    told["whole"] = run(feed(prepared.examples("train")), "whole").curves[-1]["validation"]
-    print(json.dumps(told))
+            found["refused"] = True
+    found["whole"] = run(feed(prepared.examples("train")), "whole").curves[-1]["validation"]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A small log with the shapes of the real one: snapshots, examples, side features and a model, all made from a seed."""
+"""A small log with the shapes of the real one: snapshots, examples, side features and a model, all made from
+a seed."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:
 
 
 class Side:
-    """One category and one number a node."""
+    """One category and one number per node."""
 
     def __init__(self, size: int):
         self.size = size
@@ -115,7 +116,8 @@ class Options(Settings):
 
 
 class Model(nn.Module):
-    """Two tables with sparse gradients, a scale that all tasks read and a linear head, on the contract of all models."""
+    """Two tables with sparse gradients, a scale that all tasks read and a linear head, on the contract of all
+    models."""
 
     needs = NEEDS
 

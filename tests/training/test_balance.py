@@ -1,4 +1,5 @@
-"""Balanced tasks: gradients are what TorchJD makes of the whole Jacobian, in parts and over processes; learned weights are learned."""
+"""Balanced tasks: gradients are what TorchJD makes of the whole Jacobian, in parts and over processes;
+learned weights are learned."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ RANDOM = {"pcgrad"}
 
 
 class Linear(nn.Module):
-    """Losses that are linear: gradients are what the test says. A shared vector, a table that all read, a vector a task."""
+    """Linear losses, so that the test sets the gradients: a shared vector, a shared table, one vector per
+    task."""
 
     def __init__(self, jacobian: Tensor, of_table: Tensor):
         super().__init__()
@@ -123,7 +125,7 @@ def test_every_model_shares_something(preset):
 
 
 def test_what_one_task_moves_alone_is_not_weighed():
-    """A tower in a stack of towers, but not one that the next task hears."""
+    """A tower in a stack of towers, unless the next tower reads it."""
     spec = make_spec(2)
     batch = random_batch(spec, 60)
     for transfer, moved in (("none", [False, False]), ("concat", [True, False])):
@@ -245,7 +247,8 @@ out, name = Path(sys.argv[1]), sys.argv[2]
 with joined("cpu") as processes:
     step = Stepper(Model(), training(balance=name, clip=1e9), 1, False, processes)
     step(next(TRAIN.batches(256, processes=processes)), 0, lambda *_: None)
-    held = {str(number): parameter.grad.to_dense() for number, parameter in enumerate([*step.dense, *step.tables])}
+    parameters = enumerate([*step.dense, *step.tables])
+    held = {str(number): parameter.grad.to_dense() for number, parameter in parameters}
     save_checkpoint(out / f"{processes.size}.{processes.rank}.safetensors", held, {})
 """
 

@@ -24,7 +24,10 @@ ROWS, WIDTH = 5000, 64
 
 
 def write_examples(folder: Path, size: float) -> int:
-    """Examples that take so many GiB in memory, and a part for validation. Returns the bytes of the former."""
+    """Examples that take so many GiB in memory, and a part for validation.
+
+    Returns the bytes of the former.
+    """
     with ExampleWriter(
         folder, np.array([0, 10, 20], np.int32), [TaskSettings(name=task.name) for task in TASKS]
     ) as writer:
@@ -41,7 +44,7 @@ def write_examples(folder: Path, size: float) -> int:
 
 
 @pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux tells it"
+    not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux reports it"
 )
 def test_training_keeps_within_its_memory_and_loses_nothing(tmp_path):
     assert write_examples(tmp_path, 4 * MEMORY) >= 4 * MEMORY * (1 << 30)
@@ -55,9 +58,9 @@ def test_training_keeps_within_its_memory_and_loses_nothing(tmp_path):
     ]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
-    told = json.loads(process.stdout)
-    assert told["streamed"]
-    assert told["refused"]  # the limit is one
-    for task, values in told["within"].items():
-        assert values["auc"] == pytest.approx(told["whole"][task]["auc"], abs=1e-3)
+    found = json.loads(process.stdout)
+    assert found["streamed"]
+    assert found["refused"]  # the limit is one
+    for task, values in found["within"].items():
+        assert values["auc"] == pytest.approx(found["whole"][task]["auc"], abs=1e-3)
         assert values["auc"] > 0.8

@@ -57,10 +57,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     save_checkpoint(path, TENSORS, META)
 
-    def cut_off(*_):
+    def interrupted(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mgoe.training.checkpoint.os.replace", cut_off)
+    monkeypatch.setattr("mgoe.training.checkpoint.os.replace", interrupted)
     with pytest.raises(TrainingError, match="No space left"):
         save_checkpoint(path, {"other": torch.zeros(1)}, {})
     assert load_checkpoint(path)[1] == META

@@ -94,7 +94,8 @@ def test_what_follows_after_some_batches_is_the_rest_of_all(count, batch_size, s
     seed=SEEDS,
 )
 def test_processes_share_every_batch(count, size, each, block, seed):
-    """What has weight is the batch of one process, in some order; a process whose share is empty gets a row without weight."""
+    """Rows with weight are the batch of one process, in some order; a process without a share gets a row
+    without weight."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mgoe.training.feed.BLOCK_ROWS", block)
         alone = list(make_feed(count).batches(size * each, shuffle_seed=seed))

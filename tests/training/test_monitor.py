@@ -48,9 +48,13 @@ def test_a_task_without_the_metric_is_left_out_and_none_at_all_is_nan():
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("buy.acu", "did you mean 'buy.auc'"), ("clik.gauc", "did you mean 'click.gauc'"), ("stay.auc", "did you mean 'stay.mae'|'buy.auc'"),
-     ("x", "valid names: all.auc")],
-)  # fmt: skip
+    [
+        ("buy.acu", "did you mean 'buy.auc'"),
+        ("clik.gauc", "did you mean 'click.gauc'"),
+        ("stay.auc", "did you mean 'stay.mae'|'buy.auc'"),
+        ("x", "valid names: all.auc"),
+    ],
+)
 def test_a_typo_is_refused_with_the_nearest_name(text, hint):
     with pytest.raises(
         TrainingError, match=f"training.monitor: must be task.metric .*found '{text}'.*({hint})"

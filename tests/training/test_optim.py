@@ -62,4 +62,4 @@ def test_what_optimisers_gather_is_there_before_the_first_step():
     assert {name: tensor.nbytes for name, tensor in optimizer_tensors(optimizers).items()} == before
     assert (
         sum(before.values()) == 4 * 7 + 2 * 4 * (3 * 2 + 2) + 2 * 4
-    )  # a number a row; two moments and the steps
+    )  # one number per row; two moments and the steps

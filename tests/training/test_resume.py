@@ -1,4 +1,4 @@
-"""A fit that was cut off goes on, and ends as if nothing had happened."""
+"""An interrupted fit resumes, and ends as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KILLS = 30 if SOAK else 3
 FIELDS = ("epoch", "step", "losses", "validation", "monitor", "watch")
 
 
-def told(result) -> list[dict]:
+def history(result) -> list[dict]:
     return [{name: epoch[name] for name in FIELDS} for epoch in result.curves]
 
 
@@ -41,7 +41,7 @@ class Cut(Exception):
 
 
 def cut_after(step: int):
-    """A report that breaks the fit off once so many steps are done."""
+    """Return a progress callback that interrupts the fit after so many steps."""
 
     def report(progress):
         if progress.step >= step:
@@ -63,7 +63,7 @@ def report_every_step(monkeypatch):
 
 @pytest.mark.parametrize("step", [2, 5, 12, 13, 30])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
+def test_an_interrupted_fit_resumes_bit_for_bit(tmp_path, step, dropout):
     whole = Model(dropout=dropout)
     expected = fit(whole, TRAIN, VALID, training(precision="bfloat16"), tmp_path / "whole", seed=5)
     with pytest.raises(Cut):
@@ -71,7 +71,7 @@ def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
     model = Model(seed=3, dropout=dropout)  # its own start must not matter
     found = fit_with_a_checkpoint_every_step(tmp_path / "cut", model, precision="bfloat16")
     assert equal(weights(model), weights(whole))
-    assert told(found) == told(expected)
+    assert history(found) == history(expected)
     assert (found.best_epoch, found.best_value, found.epochs) == (
         expected.best_epoch,
         expected.best_value,
@@ -79,7 +79,7 @@ def test_a_fit_that_broke_off_goes_on_bit_for_bit(tmp_path, step, dropout):
     )
 
 
-def test_the_first_report_after_it_went_on_is_of_the_steps_since(tmp_path, monkeypatch):
+def test_the_first_report_after_resuming_covers_the_steps_since(tmp_path, monkeypatch):
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
     latest = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))
@@ -94,7 +94,7 @@ def test_a_finished_fit_is_not_done_again(tmp_path):
     first = fit_with_a_checkpoint_every_step(tmp_path, Model())
     model = Model(seed=8)
     again = fit_with_a_checkpoint_every_step(tmp_path, model, step=0)
-    assert told(again) == told(first)
+    assert history(again) == history(first)
 
 
 def test_times_are_of_all_processes_together(tmp_path):
@@ -105,7 +105,7 @@ def test_times_are_of_all_processes_together(tmp_path):
     assert meta["cpu_seconds"] > 0
     save_checkpoint(latest, tensors, meta | {"seconds": 1e6, "cpu_seconds": 5e5})
     found = fit_with_a_checkpoint_every_step(
-        shutil.copytree(tmp_path, tmp_path.with_name("gone on")), Model()
+        shutil.copytree(tmp_path, tmp_path.with_name("resumed")), Model()
     )
     assert 1e6 < found.seconds < 1e6 + 1000
     assert 5e5 < found.cpu_seconds < 5e5 + 1000
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, s
 
 
 def test_best_weights_that_are_ahead_of_the_checkpoint_stay_the_best(tmp_path):
-    """As a kill leaves them between the two, where the epoch, done again on another device, is not as good."""
+    """As a kill between the two leaves them, if the epoch is worse when it is repeated on another device."""
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
     kept = Model(seed=8)
@@ -201,7 +201,7 @@ def test_where_and_how_fast_may_change(tmp_path):
 
 
 def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path, monkeypatch):
-    """Another window is another order, so a fit that went on with it would not be the fit that was begun."""
+    """Another window is another order, so a fit that resumed with it would be another fit."""
     monkeypatch.setattr(type(TRAIN), "window", 1000)
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
@@ -222,8 +222,8 @@ def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):
 
 
 @contextmanager
-def room_for(size: int):
-    """Files may hold so many bytes at most: a write breaks off in its middle, as on a disk that is full."""
+def file_size_limit(size: int):
+    """Limit the size of files, so that a write fails in its middle, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -232,14 +232,14 @@ def room_for(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_leaves_the_checkpoints_before_and_the_fit_goes_on_from_them(tmp_path):
+def test_a_full_disk_leaves_earlier_checkpoints_from_which_the_fit_resumes(tmp_path):
     whole = Model()
     fit(whole, TRAIN, VALID, training(), tmp_path / "whole", seed=5)
     settings, out, full = training(checkpoint="0s"), tmp_path / "cut", ExitStack()
 
     def fill(progress):
         if progress.step == 7:
-            full.enter_context(room_for(1000))
+            full.enter_context(file_size_limit(1000))
 
     with (
         full,
@@ -274,8 +274,8 @@ def test_the_disk_that_training_needs_is_what_its_checkpoints_take(tmp_path, mon
     fit(Model(), TRAIN, VALID, training(epochs=1), tmp_path / "second")
 
 
-def test_a_fit_that_the_disk_had_room_for_goes_on_in_what_is_left_of_it(tmp_path, monkeypatch):
-    """Its own files give way to the next ones, and a half-written one, as of a process that was killed, is gone."""
+def test_a_fit_resumes_on_a_disk_filled_by_its_own_files(tmp_path, monkeypatch):
+    """New files replace its own, and a half-written file of a killed process is removed."""
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 14)
     tensors = load_checkpoint(max((tmp_path / "checkpoints").iterdir()))[0]
@@ -322,8 +322,8 @@ def handled(number, handler):
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_cut_off_has_no_result_whoever_handles_the_signal(tmp_path, first):
-    """Ctrl-C reaches a child that ignores it, and its parent's SIGTERM follows at once."""
+def test_an_interrupted_fit_has_no_result_whoever_handles_the_signal(tmp_path, first):
+    """Ctrl-C reaches a child that ignores it, and SIGTERM from its parent follows at once."""
 
     def ask(progress):
         if progress.step == 7:
@@ -354,7 +354,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
 
 
 def test_a_stop_of_another_process_leaves_no_result(tmp_path, monkeypatch):
-    """As a rank sees it that was not asked itself."""
+    """Seen from a process that was not asked itself."""
     monkeypatch.setattr(
         "mgoe.training.distributed.process_group.ProcessGroup.any", lambda self, *asked: (True, False)
     )
@@ -371,7 +371,7 @@ def test_a_second_request_is_obeyed_at_once():
             signal.raise_signal(signal.SIGTERM)
             assert asked()
             signal.raise_signal(signal.SIGTERM)
-            pytest.fail("it went on")
+            pytest.fail("it continued")
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -383,12 +383,13 @@ from tests.training.test_loop import TRAIN, VALID, training
 from tests.training.fakes import Model
 from mgoe.training import fit
 print("ready", flush=True)
-fit(Model(dropout=0.2), TRAIN, VALID, training(epochs=40, patience=40, checkpoint="0s"), Path(sys.argv[1]), seed=5, resume=True)
+settings = training(epochs=40, patience=40, checkpoint="0s")
+fit(Model(dropout=0.2), TRAIN, VALID, settings, Path(sys.argv[1]), seed=5, resume=True)
 """
 
 
 @pytest.mark.parametrize("kill", range(KILLS))
-def test_a_fit_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path, uninterrupted, kill):
+def test_a_fit_killed_at_any_moment_resumes_to_the_same_numbers(tmp_path, uninterrupted, kill):
     delay = np.random.default_rng(kill).uniform(0, 3, 2)
     for wait in delay:  # killed twice
         command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
@@ -400,7 +401,7 @@ def test_a_fit_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path, uninte
     model = Model(dropout=0.2)
     found = fit(model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path, seed=5, resume=True)
     expected, expected_weights = uninterrupted
-    assert told(found) == expected
+    assert history(found) == expected
     assert equal(weights(model), expected_weights)
     assert json.loads((tmp_path / "curves.json").read_text())["best_epoch"] == found.best_epoch
     assert not list(tmp_path.rglob("*.tmp"))
@@ -412,7 +413,7 @@ def uninterrupted(tmp_path_factory):
     result = fit(
         model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path_factory.mktemp("whole"), seed=5
     )
-    return told(result), weights(model)
+    return history(result), weights(model)
 
 
 def test_what_a_finished_fit_wrote_is_there_after_it_is_gone_on_with(tmp_path):

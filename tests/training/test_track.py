@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow hear what the curves hold, once, also where a fit was cut off."""
+"""TensorBoard and MLflow receive the curves, once, also if a fit was interrupted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cut(now):
 
 
 def in_two_parts(out, monkeypatch, track):
-    """A fit that is cut off in its second epoch, and goes on."""
+    """Interrupt a fit in its second epoch, and resume it."""
     monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 2)
     with pytest.raises(InterruptedError):
         fit(Model(), TRAIN, VALID, training(track=track, checkpoint="0s"), out, cut, resume=True)
@@ -45,7 +45,7 @@ def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch):
     )
 
 
-def test_mlflow_goes_on_in_the_same_run(tmp_path, monkeypatch):
+def test_mlflow_continues_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     result = in_two_parts(tmp_path / "fit", monkeypatch, "mlflow")

@@ -1,4 +1,4 @@
-"""Each rival against its equations, on inputs small enough to work out."""
+"""Each baseline against its equations, on small inputs."""
 
 import re
 from dataclasses import replace
@@ -31,7 +31,7 @@ def blocks(tensor, axis, order):
 
 
 def permuted(state, rules):
-    """Weights after each rule whose pattern finds their name."""
+    """Set weights by rules: a pattern of names, and a value."""
     for pattern, axis, order in rules:
         state = {
             name: blocks(value, axis, order) if re.match(pattern, name) else value
@@ -252,12 +252,12 @@ def test_experts_and_critics_equal_their_equations():
     x = built.inputs(batch)
     experts = built.experts(x)
     for t in range(3):
-        told = torch.cat(
+        with_task = torch.cat(
             [x, built.tasks[t].expand(16, -1)], 1
         )  # the gates of the paper read the two side by side
         weights = [
             (
-                told @ torch.cat([gate.of_inputs.weight, gate.of_task.weight], 1).T + gate.of_inputs.bias
+                with_task @ torch.cat([gate.of_inputs.weight, gate.of_task.weight], 1).T + gate.of_inputs.bias
             ).softmax(1)
             for gate in (built.expert_gate, built.critic_gate)
         ]

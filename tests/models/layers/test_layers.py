@@ -119,8 +119,8 @@ def test_information_passes_from_weak_to_strong_only(transfer):
     out = towers(None, own)
     for t in range(3):
         (gradient,) = torch.autograd.grad(out[:, t].sum(), own, retain_graph=True)
-        heard = gradient.flatten(1).any(1).tolist()
-        assert heard == [s == t or (s < t and transfer != "none") for s in range(3)]
+        read = gradient.flatten(1).any(1).tolist()
+        assert read == [s == t or (s < t and transfer != "none") for s in range(3)]
 
 
 def test_table_entries_of_each_task_are_its_own():
@@ -147,7 +147,7 @@ def test_recents_in_any_order_give_the_same_summary(rows, recents, seed):
         atol=1e-6,
         rtol=1e-5,
     )
-    other = torch.where(present[:, :, None], neighbours, 9.0)  # what lies under the padding is not read
+    other = torch.where(present[:, :, None], neighbours, 9.0)  # values under the padding are not read
     torch.testing.assert_close(attention(target, other, bonus, present), expected)
     assert not expected[~present.any(1)].any()
 

@@ -1,4 +1,4 @@
-"""Members of a model know nothing of each other: together they are as many models that learn alone."""
+"""Members of a model are independent: together they equal as many models trained alone."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
 with joined("cpu") as processes:
     model = Model()
     settings = training(device="cpu", **{k: v for k, v in changes.items() if k != "leave"})
-    leave = lambda now: os._exit(0) if now.epoch == changes.get("leave") else None  # as a machine that is lost: nothing is tidied up
+    # As on a machine that is lost, nothing is cleaned up.
+    leave = lambda now: os._exit(0) if now.epoch == changes.get("leave") else None
     result = fit(model, TRAIN, VALID, settings, out, leave, seed=5, resume=True)
     found = predict(model, VALID)
     with open(out / f"found.{processes.rank}.json", "w") as file:
@@ -133,7 +134,7 @@ with joined("cpu") as processes:
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), *([(2, 4)] if SOAK else [])])
-def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first, then):
+def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first, then):
     model, _ = alone
     together(first, PROGRAM, str(tmp_path), json.dumps({"leave": 2}))
     found = Checkpoints(tmp_path / "checkpoints", 2).latest()
@@ -148,7 +149,8 @@ def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from /proc")
 def test_nothing_of_a_group_runs_on_once_it_is_left():
-    """A thread of it that outlives the interpreter ends the process with a signal, whatever it was about to say."""
+    """A thread of it that outlives the interpreter ends the process with a signal, whatever it was about to
+    say."""
     program = """
 import sys
 from pathlib import Path

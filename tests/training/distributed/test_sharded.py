@@ -1,4 +1,4 @@
-"""Tables whose rows are spread over processes learn what whole ones learn, and files go from any number of processes to any other."""
+"""Sharded tables learn what whole tables learn, and any number of processes can read what any other wrote."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_two_processes_with_sharded_tables_are_one(tmp_path, alone):
     [((2, "sharded"), (1, "auto")), ((1, "auto"), (2, "sharded"))]
     + [((2, "sharded"), (4, "sharded")), ((2, "sharded"), (2, "replicated"))] * SOAK,
 )
-def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first, then):
+def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first, then):
     together(first[0], PROGRAM, str(tmp_path), json.dumps({"tables": first[1], "leave": 2}))
     left = Checkpoints(tmp_path / "checkpoints", 2).latest()
     assert left is not None
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_some_processes_goes_on_in_others(tmp_path, alone, first
 
 
 @with_torchrec
-def test_a_fit_with_sharded_tables_that_broke_off_goes_on_bit_for_bit(tmp_path):
+def test_an_interrupted_fit_with_sharded_tables_resumes_bit_for_bit(tmp_path):
     for out, cuts in (("whole", [{}]), ("cut", [{"leave": 2}, {}])):
         (tmp_path / out).mkdir()
         for cut in cuts:
@@ -230,8 +230,8 @@ def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
 
 
 def test_a_balance_that_needs_whole_tables_is_refused():
-    rule = "must be fixed or uncertainty where tables are sharded, found upgrad: .* or set training.tables to replicated"
-    with pytest.raises(TrainingError, match=f"training.balance: {rule}"):
+    rule = "training.balance: must be fixed or uncertainty where tables are sharded, found upgrad"
+    with pytest.raises(TrainingError, match=f"{rule}: .* or set training.tables to replicated"):
         place_tables(Model(), TrainingSettings(tables="sharded", balance="upgrad"), TWO, CPU, 0)
 
 
@@ -316,7 +316,8 @@ def anonymous():
 with joined("cpu") as processes, late_tables():
     model, settings = Large(), TrainingSettings(tables="sharded")
     if processes.size > 1:
-        place_tables(nn.Sequential(tables.table(1000, 4)), settings, processes, torch.device("cpu"), 0)  # TorchRec itself takes memory
+        small = nn.Sequential(tables.table(1000, 4))
+        place_tables(small, settings, processes, torch.device("cpu"), 0)  # TorchRec itself takes memory
     before = anonymous()
     place_tables(model, settings, processes, torch.device("cpu"), 3)
     step = Stepper(model, settings, 30, False, processes)
@@ -324,7 +325,8 @@ with joined("cpu") as processes, late_tables():
     for number in range(30):
         user = torch.randint(0, rows, (1024,), generator=generator)
         batch = {"user": user, "labels": (user % 2).float()[:, None], "weight": torch.ones(1024)}
-        step({name: values[processes.rank :: processes.size] for name, values in batch.items()}, number, lambda *_: None)
+        share = {name: values[processes.rank :: processes.size] for name, values in batch.items()}
+        step(share, number, lambda *_: None)
     save_checkpoint(out / "model.safetensors", model.state_dict(), {}, processes)
     processes.agree(None)
     unshard(model)

@@ -67,7 +67,8 @@ with joined("cpu") as processes:
         module._write_rows = no_space
     said = ""
     try:
-        tensors = {"t": module.Shard(whole[mine], mine.start, 100), "own": torch.full((3,), float(processes.rank))}
+        own = torch.full((3,), float(processes.rank))
+        tensors = {"t": module.Shard(whole[mine], mine.start, 100), "own": own}
         save_checkpoint(out / "file.safetensors", tensors, {"rank": processes.rank}, processes)
     except TrainingError as error:
         said = error.message
