@@ -94,7 +94,12 @@ def graph_arrays(folder: Path, snapshot: int | None, users: NDArray, items: NDAr
     from mgoe.graph import MacroGraph
 
     graph = MacroGraph.open(folder)
-    return (graph.latest if snapshot is None else graph.snapshots[snapshot]).gather(users, items, GROUPS)
+    at = graph.latest if snapshot is None else graph.snapshots[snapshot]
+    try:
+        from mgoe.features import View, read
+    except ImportError:
+        return at.gather(users, items, GROUPS)
+    return read(View.of(at), users, items, GROUPS)
 
 
 def snapshots(folder: Path) -> int:
@@ -129,7 +134,14 @@ def live_arrays(bundle: Path, state: Path, users: Sequence[Any], items: Sequence
     except ImportError:
         from mgoe.serving import Follower as Consumer
     consumer = Consumer.of(open_events(state, make=False), mgoe.load(bundle))
-    return consumer.live.gather(*looked_up(consumer.live, users, items), GROUPS)
+    live = consumer.live
+    try:
+        from mgoe.features import View, read
+        from mgoe.serving.online.overlay import LiveView
+    except ImportError:
+        return live.gather(*looked_up(live, users, items), GROUPS)
+    with LiveView(View.of(live.snapshot), live).reading() as view:
+        return read(view, *looked_up(live, users, items), GROUPS)
 
 
 def codes_of(bundle: Path, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:

@@ -25,6 +25,7 @@ from mgoe.data import Prepared, Vocabulary
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
+from mgoe.features import View, read
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.models import FeatureSpec, TaskSpec, make_model, resolve
 from mgoe.training.checkpoint import save_checkpoint
@@ -153,12 +154,13 @@ def _history(file: Path, users: int, items: int, settings: RunSettings) -> Sourc
 
 def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> FeatureSpec:
     latest, rng = graph.latest, np.random.default_rng(1)
-    sample = latest.gather(
+    sample = read(
+        View.of(latest),
         rng.integers(0, users, 2000),
         rng.integers(0, items, 2000),
         ("counts", "pair", "sketch", "edges", "aggregates"),
     )
-    dense = {key: torch.from_numpy(sample[key]).double() for key in (*graph.widths, "u1", "u2", "i1", "i2")}
+    dense = {key: torch.from_numpy(values).double() for key, values in sample.items() if values.dtype == np.float32}
     return FeatureSpec(
         tasks=tuple(TaskSpec(name) for name in settings.task_names),
         n_users=users,

@@ -34,10 +34,10 @@ from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.negatives import sample_negatives
 from mgoe.errors import BundleError
 from mgoe.experiments import Inputs
+from mgoe.features import Reader, View
 from mgoe.graph import MacroGraph
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
-from mgoe.training import assemble
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,8 @@ def by_hand(
 ) -> np.ndarray:
     """The model's own answer, from the folders that training wrote."""
     prepared, graph = Prepared.open(run / "data"), MacroGraph.open(run / "graph")
-    inputs = assemble(
-        graph.latest, users, items, context, needs=bundle.model.needs, spec=bundle.model.spec,
-        user_side=prepared.user_side, item_side=prepared.item_side,
-    )  # fmt: skip
+    view = View.of(graph.latest, prepared.user_side, prepared.item_side)
+    inputs = Reader(bundle.model.needs, bundle.model.spec)(view, users, items, context)
     with torch.no_grad():
         return bundle.model.predict(
             {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}

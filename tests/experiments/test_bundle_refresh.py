@@ -38,6 +38,7 @@ from mgoe.graph import MacroGraph, build_graph
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.log import START
 from tests.effort import SOAK, up_to
+from tests.features.reading import gather
 from tests.graph.histories import contents, differences
 
 GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
@@ -78,7 +79,7 @@ def check_same(one: LiveNodes, other: LiveNodes):
         np.array(items)[rng.integers(0, len(items), 400)],
     )
     a, b = (
-        live.gather(live.indices("user", user), live.indices("item", item), GROUPS) for live in (one, other)
+        gather(live, live.indices("user", user), live.indices("item", item), GROUPS) for live in (one, other)
     )
     for name in a:
         if name not in ("recent_users", "recent_items"):
@@ -278,10 +279,10 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
         new = refreshed(bundle, log, folder / "second")
         assert (new is bundle) == (live.stats["events"] == 0)
         asked = np.repeat(users, 2), np.tile(items, 2)
-        found = live.gather(
+        found = gather(live,
             live.indices("user", asked[0]), live.indices("item", asked[1]), ["pair", "counts"]
         )
-        wanted = new.graph.latest.gather(
+        wanted = gather(new.graph.latest,
             new.indices("user", asked[0]), new.indices("item", asked[1]), ["pair", "counts"]
         )
         tasks = len(old.tasks)

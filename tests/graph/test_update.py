@@ -18,6 +18,7 @@ from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
 from mgoe.graph.build.stages import Observer
 from tests.effort import SOAK, up_to
+from tests.features.reading import gather
 from tests.graph.build import cut_off
 from tests.graph.build.cut_off import killed
 from tests.graph.histories import (
@@ -279,8 +280,8 @@ def test_late_events_join_the_latest_snapshot_and_are_reported(tmp_path):
     check_latest(grown, kept.rebuilt(before))
     check_earlier(grown, before)
     pair = (np.array([0]), np.array([5]), ["pair"])
-    assert grown.latest.gather(*pair)["pair"][0, 2] == 1
-    assert_array_equal(grown.snapshots[-2].gather(*pair)["pair"], before.snapshots[-2].gather(*pair)["pair"])
+    assert gather(grown.latest, *pair)["pair"][0, 2] == 1
+    assert_array_equal(gather(grown.snapshots[-2], *pair)["pair"], gather(before.snapshots[-2], *pair)["pair"])
 
 
 @pytest.mark.parametrize("cuts", [CUTS, ()], ids=["several", "one"])
@@ -360,7 +361,7 @@ def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(tmp_path):
     items = np.arange(20)
     for snapshot in after.snapshots:
         for user in (4, 7):
-            one, unseen = (snapshot.gather(np.full(20, index), items, GROUPS) for index in (user, -1))
+            one, unseen = (gather(snapshot, np.full(20, index), items, GROUPS) for index in (user, -1))
             for name in one:
                 assert_array_equal(one[name], unseen[name], err_msg=name)
         for array in snapshot.arrays.values():
@@ -385,7 +386,7 @@ def test_everyone_can_be_forgotten_and_come_back(tmp_path):
     assert empty.meta["pairs"] == [0] * 4
     for snapshot in empty.snapshots:
         users, items = np.meshgrid(np.arange(-1, 9), np.arange(-1, 9))
-        read = snapshot.gather(users.ravel(), items.ravel(), GROUPS)
+        read = gather(snapshot, users.ravel(), items.ravel(), GROUPS)
         assert all(np.isfinite(array).all() for array in read.values())
         assert not np.asarray(snapshot.arrays["user_vectors"]).any()
     kept.graph, rows, kept.rows = empty, kept.rows, []

@@ -6,7 +6,7 @@ from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
 
 def make_spec(
-    tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int, int] = (5, 4, 3, 9), **changes
+    tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int, int] = (5, 4, 3, 15), **changes
 ) -> FeatureSpec:
     """A spec with every kind of feature; `dense` are the widths of counts, pair, sketch and edges."""
     if isinstance(tasks, int):

@@ -6,62 +6,64 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
-from mgoe.features import GROUPS
+from mgoe.features import GROUPS, batch_keys
 from mgoe.models import (
     AdditiveDecomposition,
     Batch,
+    CategoricalSpec,
     Decomposition,
     FeatureSpec,
     RankingModel,
     make_model,
-    owner_of,
 )
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS, every_model
 
-OWNERS = {
-    "counts": ("user",) * 2 + ("item",) * 3,
-    "edges": ("pair", "user", "pair", "item", "item", "pair", "user", "pair", "pair"),
-}
+CONTEXT = (CategoricalSpec("hour", 4), CategoricalSpec("tags", 5, multi=True))
+PARTS = {name: key.parts for name, key in batch_keys(make_spec(context=CONTEXT), GROUPS).items()}
+MIXED = [name for name, parts in PARTS.items() if len({*parts}) > 1]
+
+
+def columns_of(name: str, part: str) -> torch.Tensor:
+    """Which columns of a mixed key belong to a part."""
+    return torch.tensor([one == part for one in PARTS[name]])
+
+
+def is_of_user(name: str) -> bool:
+    return {*PARTS.get(name, ())} == {"user"}
 
 
 def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
     """One user and several items: every column of the user's is the same in all rows."""
     batch = random_batch(spec, rows, seed)
-    for key, value in batch.items():
-        if owner_of(key) == "user":
-            batch[key] = value[:1].expand(rows, *value.shape[1:])
-    for key, owners in OWNERS.items():
-        own = torch.tensor([one == "user" for one in owners])
-        batch[key] = torch.where(own, batch[key][:1], batch[key])
+    for name, value in batch.items():
+        if is_of_user(name):
+            batch[name] = value[:1].expand(rows, *value.shape[1:])
+    for name in MIXED:
+        batch[name] = torch.where(columns_of(name, "user"), batch[name][:1], batch[name])
     return batch
 
 
 def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
     """What one side knows: its own keys, and zeros where a column is another's. The user has one row."""
     out = {}
-    for key in keys & batch.keys():
-        value = batch[key][:1] if side == "user" else batch[key]
-        own = torch.tensor([of == side for of in OWNERS[key]]) if key in OWNERS else None
-        out[key] = value if own is None else torch.where(own, value, 0.0)
+    for name in keys & batch.keys():
+        value = batch[name][:1] if side == "user" else batch[name]
+        out[name] = torch.where(columns_of(name, side), value, 0.0) if name in MIXED else value
     return out
 
 
-def late(batch: Batch, decomposition: Decomposition) -> Batch:
-    """What is left for `join`: one row of the user's, and of mixed keys the pair's columns where it reads no
-    others."""
-    out = {
-        key: batch[key][:1] if owner_of(key) == "user" else batch[key]
-        for key in decomposition.keys & batch.keys()
-    }
-    for key in OWNERS.keys() & out.keys() if not decomposition.whole else ():
-        out[key] = out[key][:, [side == "pair" for side in OWNERS[key]]]
+def late(batch: Batch, taken: Decomposition) -> Batch:
+    """What is left for `join`: one row of the user's, and the pair's columns of mixed keys where it reads no others."""
+    out = {name: batch[name][:1] if is_of_user(name) else batch[name] for name in taken.keys & batch.keys()}
+    for name in out.keys() & {*MIXED} if not taken.whole else ():
+        out[name] = out[name][:, columns_of(name, "pair")]
     return out
 
 
 def check_decomposition(model, batch: Batch) -> None:
-    decomposition = model.decompose(OWNERS)
+    decomposition = model.decompose()
     with torch.no_grad():
         user, item = (
             decomposition.user(part(batch, "user", decomposition.user_keys)),
@@ -127,7 +129,7 @@ def test_any_options_of_mgoe_can_be_taken_apart():
 
 @pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "mmoe+graph", "shared-bottom"])
 def test_presets_compute_users_and_items_ahead(name):
-    decomposition = make_model(MODELS.get(name, name), make_spec(), 0).decompose(OWNERS)
+    decomposition = make_model(MODELS.get(name, name), make_spec(), 0).decompose()
     assert isinstance(decomposition, AdditiveDecomposition)
     assert not decomposition.keys & {"u1", "u2", "i1", "i2", "counts"}
     assert decomposition.width > 0
@@ -137,7 +139,7 @@ def test_a_context_a_candidate_gives_the_user_a_row_each():
     spec = make_spec()
     model, batch = make_model("mgoe", spec, 0), of_one_user(spec, 6, 0)
     batch["context.hour"] = random_batch(spec, 6, 1)["context.hour"]
-    decomposition = model.decompose(OWNERS)
+    decomposition = model.decompose()
     known = part(batch, "user", decomposition.user_keys) | {"context.hour": batch["context.hour"]}
     with torch.no_grad():
         user, item = (

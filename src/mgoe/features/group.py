@@ -78,6 +78,11 @@ class Key:
         """The part of each dense column; otherwise one for all."""
         return tuple(owner.part for owner in self.owners)
 
+    @property
+    def multi(self) -> bool:
+        """Whether a row holds a list."""
+        return self.length is not None
+
     def neutral(self) -> NDArray:
         """Return one row as an unknown node reads it."""
         if self.kind == "dense":

@@ -214,7 +214,7 @@ class Pairs(NamedTuple):
             )
         n = len(users)
         rows = {
-            name: values if len(values) == n else np.broadcast_to(values, (n, *values.shape[1:]))
+            name: values if len(values) == n else np.repeat(values, n, axis=0)
             for name, values in context.items()
         }
         return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import settle
-from mgoe.graph.counts import count_names
-from mgoe.graph.gather import EDGE_FORMS, EDGE_KINDS, sketch_ranks
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 
@@ -161,32 +159,6 @@ class MacroGraph:
     def task_mask_scores(self) -> tuple[float, ...]:
         """Merging score of every task mask. Shape (2^T,)."""
         return tuple(self.meta["task_mask_scores"])
-
-    @property
-    def feature_names(self) -> dict[str, list[str]]:
-        """Column names of each dense input group."""
-        tasks = len(self.meta["ranks"])
-        ranks = sketch_ranks(self.meta["settings"]["rank"])
-        return {
-            "counts": [f"{side}.{name}" for side in ("user", "item") for name in count_names(tasks)],
-            "pair": [*(f"pair.task{t}" for t in range(tasks)), "pair.freshness"],
-            "sketch": [
-                *(f"sketch.cosine.{r}" for r in ranks),
-                *(f"sketch.product.{r}" for r in ranks),
-                *(f"sketch.recent_items.{form}" for form in ("max", "mean")),
-            ],
-            "edges": [
-                f"edge.{ku}x{ki}.{kind}.{form}"
-                for ku, ki in self.meta["resolutions"]
-                for kind in EDGE_KINDS
-                for form in EDGE_FORMS
-            ],
-        }
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Columns of each dense input group."""
-        return {group: len(names) for group, names in self.feature_names.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe graph describe` prints: the extent of the graph, its latest snapshot, and what it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped
 from mgoe.errors import GraphError
-from mgoe.graph import gather
 from mgoe.graph.edges import SparseEdges
 
 PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
@@ -126,38 +125,6 @@ class Snapshot:
         """Sums of all 2nd-order scores, of users and of items."""
         users, items = (self.arrays[f"{side}_second_sum"].sum(dtype=np.float64) for side in ("user", "item"))
         return float(users), float(items)
-
-    def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
-    ) -> dict[str, NDArray]:
-        """What a model reads of each pair.
-
-        Args:
-            users, items: Codes; one beyond the snapshot (or negative) is a node without history. Shape (B,)
-                each.
-            groups: Which inputs to bring; those that no graph holds (`ids`, `side`, `context`) are passed
-                over.
-
-        Returns:
-            Arrays by name, all of B rows: `counts`, `pair`, `sketch` and `edges` as raw float32 columns; for
-                `aggregates` log1p edge scores
-            `u1`, `u2`, `i1`, `i2`, the macro task table and own macro nodes; for `recents` neighbours, task
-            codes and their macro nodes.
-
-        Raises:
-            GraphError: The two lists differ in length.
-        """
-        if users.shape != items.shape:
-            raise GraphError(
-                "gather", f"users and items must be of one length, found {users.shape} and {items.shape}"
-            )
-        u = np.where((users >= 0) & (users < self.n_users), users, -1).astype(np.int64)
-        i = np.where((items >= 0) & (items < self.n_items), items, -1).astype(np.int64)
-        out: dict[str, NDArray] = dict(gather.own_macro(self, u, i))
-        for group in groups:
-            if group in gather.READERS:
-                out |= gather.READERS[group](self, u, i)
-        return out
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Return the items in a user's history, ascending; none for an unknown user."""

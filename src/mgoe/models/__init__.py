@@ -21,26 +21,17 @@ from mgoe.models.baselines.ple import PLE, PLEOptions
 from mgoe.models.baselines.shared_bottom import SharedBottom, SharedBottomOptions
 from mgoe.models.baselines.single_task import SingleTask, SingleTaskOptions
 from mgoe.models.baselines.stem import STEM, STEMOptions
-from mgoe.models.decomposition import (
-    AdditiveDecomposition,
-    Decomposition,
-    Owner,
-    Owners,
-    expanded,
-    neutral,
-    owner_of,
-)
+from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, expanded, neutral
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
 from mgoe.models.mgoe.folded import FoldedDecomposition
 from mgoe.models.mgoe.model import MGOE
 from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
-from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
+from mgoe.models.spec import Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 
 __all__ = [
     "AITM",
     "BASES",
-    "DENSE_KEYS",
     "ESMM",
     "INPUTS",
     "MGOE",
@@ -69,8 +60,6 @@ __all__ = [
     "MetaHeac",
     "MetaHeacOptions",
     "OMoE",
-    "Owner",
-    "Owners",
     "PLEOptions",
     "RankingModel",
     "STEMOptions",
@@ -87,7 +76,6 @@ __all__ = [
     "make_model",
     "neutral",
     "options_of",
-    "owner_of",
     "resolve",
     "written_out",
 ]

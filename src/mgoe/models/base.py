@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgoe.config import Settings
-from mgoe.models.decomposition import Decomposition, Owners
+from mgoe.models.decomposition import Decomposition
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -145,12 +145,8 @@ class RankingModel(nn.Module, ABC):
         weights = self.expert_weights(batch)
         return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
-    def decompose(self, owners: Owners) -> Decomposition:
-        """Return the model in parts that a service can compute ahead of a request; by default a single part.
-
-        Args:
-            owners: Owner of each column, for batch keys that mix columns of user, item and pair.
-        """
+    def decompose(self) -> Decomposition:
+        """Return the model in parts that a service can compute ahead of a request; by default a single part."""
         return Decomposition(self, batch_keys(self.spec, self.needs))
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:

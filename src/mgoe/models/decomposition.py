@@ -1,29 +1,21 @@
-"""A model taken apart by what it reads: of the user, of the item, of both. A service computes each part as seldom as it changes.
+"""A model taken apart by what it reads: of the user, of the item, of both. A service computes each part as seldom as it
+changes.
 
-A first layer is linear, so its input `x = [x_u, x_i, x_p]` gives `x W = x_u W_u + x_i W_i + x_p W_p`: what the user adds is computed once
-a request, what the item adds once a refresh, and only the few columns of the pair are left for every candidate (ours).
+A first layer is linear, so its input `x = [x_u, x_i, x_p]` gives `x W = x_u W_u + x_i W_i + x_p W_p`: what the user adds is
+computed once per request, what the item adds once per item, and only the few columns of the pair are left for every
+candidate (ours). Which column belongs to which part follows from the owners that the input groups declare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.spec import DENSE_KEYS, Batch, FeatureSpec
-
-Owner: TypeAlias = Literal["user", "item", "pair"]
-Owners: TypeAlias = Mapping[str, Sequence[Owner]]
-"""Whose each column is, for batch keys that hold columns of several; `owner_of` says it of all others."""
-OF_USER = ("user", "recent_items", "table_user", "u1", "u2", "context")
-OF_ITEM = ("item", "recent_users", "table_item", "i1", "i2")
-
-
-def owner_of(key: str) -> Owner:
-    """Whose a batch key is. What is known of a request, as its context is, counts as the user's."""
-    return "user" if key.startswith(OF_USER) else "item" if key.startswith(OF_ITEM) else "pair"
+from mgoe.features import GROUPS, FeatureSpec, Key, Part, batch_keys
+from mgoe.models.spec import Batch
 
 
 def expanded(batch: Batch, rows: int) -> Batch:
@@ -32,34 +24,8 @@ def expanded(batch: Batch, rows: int) -> Batch:
 
 
 def neutral(spec: FeatureSpec) -> Batch:
-    """One row that says nothing: nodes without history, and features of 0 or unknown."""
-    cold = {
-        "user": spec.n_users,
-        "item": spec.n_items,
-        "user_macro": spec.macro_users,
-        "item_macro": spec.macro_items,
-    }
-    batch = {key: torch.tensor([code]) for key, code in cold.items()}
-    for name, macro in (("recent_items", spec.macro_items), ("recent_users", spec.macro_users)):
-        for key, value in ((name, -1), (f"{name}_task_mask", 0), (f"{name}_macro", macro)):
-            batch[key] = torch.full((1, spec.recents), value)
-    for key, macro in (("table_user", spec.macro_items), ("table_item", spec.macro_users)):
-        batch[key] = torch.full((1, len(spec.tasks)), macro)
-    for key, width in spec.widths.items():
-        batch[key] = torch.zeros(1, width)
-    for key, width in (
-        ("u1", spec.macro_items),
-        ("u2", spec.macro_users),
-        ("i1", spec.macro_users),
-        ("i2", spec.macro_items),
-    ):
-        batch[key] = torch.zeros(1, width)
-    for kind in ("user_side", "item_side", "context"):
-        for feature in getattr(spec, kind):
-            batch[f"{kind}.{feature.name}"] = (
-                torch.full((1, 1), -1) if feature.multi else torch.zeros(1, dtype=torch.int64)
-            )
-    return batch
+    """Return one row that says nothing: nodes without history, and features that are 0 or unknown."""
+    return {name: torch.from_numpy(key.neutral()) for name, key in batch_keys(spec, GROUPS).items()}
 
 
 class Decomposition(nn.Module):
@@ -95,13 +61,13 @@ class Decomposition(nn.Module):
 
 
 class Inputs(Protocol):
-    """Inputs as one vector whose columns are the user's, the item's or of the pair."""
+    """Inputs as one vector, each of whose columns belongs to one part."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
-    def owners(self, mixed: Owners) -> list[Owner]: ...
+    def parts(self) -> list[Part]: ...
 
-    def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]: ...
+    def pair(self) -> Callable[[Batch], list[Tensor]]: ...
 
 
 class Additive(Protocol):
@@ -123,9 +89,8 @@ class AdditiveDecomposition(Decomposition):
     Args:
         model: What is taken apart.
         inputs: Its inputs.
-        keys: All that it reads of a batch.
-        owners: Whose the columns of mixed keys are.
-        late: Which of the keys `rest` and the pair's inputs read, beside the dense ones.
+        keys: Everything that it reads of a batch.
+        late: The keys that `rest` and the pair's inputs read besides the pair's own.
     """
 
     whole = False
@@ -134,23 +99,19 @@ class AdditiveDecomposition(Decomposition):
     user_columns: Tensor
     item_columns: Tensor
 
-    def __init__(
-        self, model: Additive, inputs: Inputs, keys: Collection[str], owners: Owners, late: Collection[str]
-    ):
-        dense = [key for group in DENSE_KEYS.values() for key in group if key in keys]
-        super().__init__(
-            model, {*late, *(key for key in dense if "pair" in owners.get(key, (owner_of(key),)))}
-        )
-        self.inputs, self.pair = inputs, inputs.pair(owners)
-        self.user_keys = frozenset(key for key in keys if "user" in owners.get(key, (owner_of(key),)))
-        self.item_keys = frozenset(key for key in keys if "item" in owners.get(key, (owner_of(key),)))
-        whose = inputs.owners(owners)
+    def __init__(self, model: Additive, inputs: Inputs, keys: Mapping[str, Key], late: Collection[str]):
+        own = {name for name, key in keys.items() if key.kind != "index" and "pair" in key.parts}
+        super().__init__(model, {*late, *own})
+        self.inputs, self.pair = inputs, inputs.pair()
+        self.user_keys = frozenset(name for name, key in keys.items() if "user" in key.parts)
+        self.item_keys = frozenset(name for name, key in keys.items() if "item" in key.parts)
+        parts = inputs.parts()
         for side in ("user", "item"):
-            self.register_buffer(f"{side}_columns", torch.tensor([float(of == side) for of in whose]))
+            self.register_buffer(f"{side}_columns", torch.tensor([float(of == side) for of in parts]))
         self._none = {key: value for key, value in neutral(model.spec).items() if key in keys}
         with torch.no_grad():
-            pair = torch.eye(len(whose))[[of == "pair" for of in whose]]
-            nothing = model.first(self._none, torch.zeros(1, len(whose)))
+            pair = torch.eye(len(parts))[[of == "pair" for of in parts]]
+            nothing = model.first(self._none, torch.zeros(1, len(parts)))
             self._shapes = [(*part.shape[:-2], part.shape[-1]) for part in nothing]
             self.register_buffer("nothing", _flat(nothing))
             self.register_buffer(

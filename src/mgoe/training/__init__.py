@@ -4,7 +4,6 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` wid
 recents, `E` distinct pairs, `N` examples.
 """
 
-from mgoe.training.assemble import assemble
 from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
@@ -30,7 +29,6 @@ __all__ = [
     "PairScorer",
     "ProcessGroup",
     "RowwiseAdagrad",
-    "assemble",
     "check_available",
     "fit",
     "fit_trees",

@@ -14,8 +14,8 @@ from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.requirements import disk_needed
 from mgoe.graph.build.resolutions import choose_resolutions
-from mgoe.graph.gather import edges
 from mgoe.graph.scores import UNIT, score_table
+from tests.features.reading import gather
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 
 EVENTS = planted()
@@ -267,7 +267,7 @@ def test_the_smallest_logs_build_and_read(tmp_path, events, settings):
     graph.verify()
     for snapshot in graph.snapshots:
         users, items = np.arange(-1, 13), np.arange(-1, 13)
-        read = snapshot.gather(users, items, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
+        read = gather(snapshot, users, items, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
         assert all(np.isfinite(array).all() for array in read.values())
         for name, k in (("user", snapshot.macro_users), ("item", snapshot.macro_items)):
             linked = np.asarray(snapshot.arrays[f"{name}_sum"]) > 0
@@ -284,7 +284,7 @@ def test_known_nodes_without_history_read_as_unseen_ones(tmp_path):
     known = at.n_users - 1, at.n_items - 1
     for pair, unseen in (((known[0], 0), (-1, 0)), ((0, known[1]), (0, -1)), (known, (-1, -1))):
         one, other = (
-            at.gather(*np.array([p]).T, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
+            gather(at, *np.array([p]).T, ["counts", "pair", "sketch", "edges", "aggregates", "recents"])
             for p in (pair, unseen)
         )
         for name in one:
@@ -316,7 +316,7 @@ def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, mon
     )
     last = graph.snapshots[-1]
     assert_allclose(last.resolutions[0].user_second_mass, [users * (users - 1) * score**2], rtol=1e-6)
-    assert np.isfinite(edges(last, np.arange(users), np.zeros(users, np.int64))["edges"]).all()
+    assert np.isfinite(gather(last, np.arange(users), np.zeros(users, np.int64), ["edges"])["edges"]).all()
 
 
 # --- a sketch learned from a sample ---

@@ -203,7 +203,7 @@ def test_every_number_but_target_edges_bends_at_each_knot(knots, seed):
     numbers = [column for column, name in enumerate(plain.names[: len(plain.mean)]) if name != "edges"]
     hinges = [(x[:, numbers] - knot).clamp_min(0) for knot in knots]
     torch.testing.assert_close(bent(batch), torch.cat([x, *hinges], 1))
-    assert bent.width == len(bent.owners({})) == x.shape[1] + len(knots) * len(numbers)
+    assert bent.width == len(bent.parts()) == x.shape[1] + len(knots) * len(numbers)
     assert bent.columns("counts") == plain.columns("counts")
 
 

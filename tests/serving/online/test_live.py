@@ -27,6 +27,7 @@ from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.overlay import overlay_of
 from mgoe.serving.online.pairs import LivePairs
 from tests.effort import up_to
+from tests.features.reading import gather
 from tests.graph.histories import BUCKET, CUTS, event_lists
 from tests.serving.online.worlds import BEHAVIORS, GROUPS, NAMES, START, World, read, read_of, streams
 
@@ -194,7 +195,7 @@ def test_pairs_that_no_event_concerns_read_as_the_snapshot(large: World):
     rng = np.random.default_rng(0)
     user, item = rng.integers(0, large.users, 2000), rng.integers(0, large.items, 2000)
     user[:1000] = np.repeat(user[:50], 20)
-    found, wanted = live.gather(user, item, GROUPS), read_pairs(View.of(live.snapshot), user, item, GROUPS)
+    found, wanted = gather(live, user, item, GROUPS), read_pairs(View.of(live.snapshot), user, item, GROUPS)
     plain = ~(concerned["user"][user] | concerned["item"][item])
     assert 100 < plain.sum() < 1900
     for name in wanted:
@@ -209,7 +210,7 @@ def test_touched_nodes_without_change_read_as_the_snapshot(large: World):
     past = [Event(u, i, NAMES[t], time - 1) for u, i, time, t in known]
     live.apply(past)
     user, item = np.array([(u, i) for u, i, _, _ in known]).T
-    found, wanted = live.gather(user, item, GROUPS), read_pairs(View.of(latest), user, item, GROUPS)
+    found, wanted = gather(live, user, item, GROUPS), read_pairs(View.of(latest), user, item, GROUPS)
     for name in set(found) - {"counts"}:
         assert_array_equal(found[name], wanted[name], err_msg=name)
 
@@ -253,7 +254,7 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
 
     def look() -> None:
         while not done.is_set():
-            out = live.gather(live.indices("user", [user]), np.array([0]), ["counts", "aggregates"])
+            out = gather(live, live.indices("user", [user]), np.array([0]), ["counts", "aggregates"])
             edges = np.expm1(out["u1"][0].astype(np.float64)).sum()
             seen.append((round(float(np.expm1(out["counts"][0, 3]))), edges / np.log1p(1.0)))
 

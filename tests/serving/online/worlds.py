@@ -17,6 +17,7 @@ from mgoe.graph import MacroGraph, NewEvents, build_graph, update_graph
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.state import LiveBase
+from tests.features.reading import gather
 from tests.graph.histories import CUTS, event_lists, history, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
@@ -76,7 +77,7 @@ def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[l
 def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
     """What a model reads of every pair of ids; neighbours as ids."""
     user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
-    out = live.gather(live.indices("user", user), live.indices("item", item), GROUPS)
+    out = gather(live, live.indices("user", user), live.indices("item", item), GROUPS)
     for side in ("user", "item"):
         ids = np.array(
             [-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1]
@@ -87,4 +88,4 @@ def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
 
 def read_of(live: LiveNodes, ids: list[int]) -> dict[str, np.ndarray]:
     user, item = (grid.ravel() for grid in np.meshgrid(ids, ids))
-    return live.gather(live.look_up("user", user.tolist()), live.look_up("item", item.tolist()), GROUPS)
+    return gather(live, live.look_up("user", user.tolist()), live.look_up("item", item.tolist()), GROUPS)

@@ -13,7 +13,7 @@ from mgoe.models import FoldedDecomposition, make_model
 from mgoe.serving.scoring.item_rows import ItemRows, allocate
 from tests.effort import up_to
 from tests.models.batches import make_spec
-from tests.models.test_decomposition import OWNERS, of_one_user, part
+from tests.models.test_decomposition import of_one_user, part
 
 DTYPES = (torch.float32, torch.bfloat16)
 INPUTS = ("ids", "side", "context", "aggregates")
@@ -47,7 +47,7 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
 def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, seed):
     spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
     model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
-    decomposition, batch = model.decompose(OWNERS), of_one_user(spec, rows, seed)
+    decomposition, batch = model.decompose(), of_one_user(spec, rows, seed)
     assert isinstance(decomposition, FoldedDecomposition)
     assert decomposition.mixed is not None
     with torch.inference_mode():

@@ -22,7 +22,7 @@ from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
-from tests.models.test_decomposition import OWNERS, late, of_one_user, part
+from tests.models.test_decomposition import late, of_one_user, part
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
@@ -46,7 +46,7 @@ def test_whole_models(tmp_path: Path, name: str):
 def test_models_taken_apart(name: str):
     spec = make_spec(2)
     model = make_model(MODELS[name], spec, 0).eval()
-    decomposition = model.decompose(OWNERS).eval()
+    decomposition = model.decompose().eval()
     sample = of_one_user(spec, 3, 0)
     sessions = Sessions(
         decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
@@ -67,7 +67,7 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
     spec = make_spec(2, context=(CategoricalSpec("tags", 5, multi=True),))
     model = make_model(MODELS["mmoe"], spec, 0).eval()
     decomposition = (
-        Decomposition(model, batch_keys(spec, model.needs)) if whole else model.decompose(OWNERS)
+        Decomposition(model, batch_keys(spec, model.needs)) if whole else model.decompose()
     ).eval()
     sample = of_one_user(spec, 3, 0)
     sessions = Sessions(
@@ -85,7 +85,7 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
 
 
 def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)
     given = (
         decomposition,
@@ -104,7 +104,7 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "keep"), [("rest.onnx", 100), ("rest.onnx.data", 8), ("user.onnx", 0)])
 def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, keep: int):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)
     given = (
         decomposition,
@@ -135,7 +135,7 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
 
 
 def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)
     given = (
         decomposition,
@@ -156,7 +156,7 @@ def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):
@@ -171,7 +171,7 @@ def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
 
 def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of this start stay however old they are, as do those of others that were used since."""
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose(OWNERS).eval()
+    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)
 
     given = (

@@ -62,7 +62,7 @@ class BoostedTrees(RankingModel):
         self.bias = None
         dense = DenseInputs(spec, read, 1, edge_vectors=True)  # names the columns
         self.keys = dense.keys
-        self.categories = [key for key, feature in dense.embedded if not feature.multi]
+        self.categories = [key.name for key in dense.embedded if not key.multi]
         self.columns = [
             f"{key}_{column}" for key in self.keys for column in range(spec.widths[key])
         ] + self.categories

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
+from mgoe.features import Part
 from mgoe.models.base import RankingModel
-from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, Owner, Owners
+from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import MacroExperts
 from mgoe.models.layers.inputs import DenseInputs, Knots
 from mgoe.models.layers.nodes import Nodes
@@ -70,14 +71,14 @@ class FlatInputs(nn.Module):
             self.macro = MacroExperts(spec, 1, **switches)
         ids = row if self.by_id else 0
         macro = self.macro.width // 2 if self.macro else 0
-        self.widths: list[tuple[Owner, int]] = [
+        self.widths: list[tuple[Part, int]] = [
             ("user", ids),
             ("item", ids),
             ("pair", self.recents.width if self.recents else 0),
             ("user", macro),
             ("item", macro),
         ]
-        """Owner and width of each part after the dense features."""
+        """Part and width of the columns after the dense features."""
         self.width = self.dense.width + sum(width for _, width in self.widths)
         if not self.width:
             raise nothing_to_read(groups)
@@ -95,13 +96,13 @@ class FlatInputs(nn.Module):
             parts += [aggregate.squeeze(0) for aggregate in self.macro(batch)]
         return torch.cat(parts, 1)
 
-    def owners(self, mixed: Owners) -> list[Owner]:
-        """Return the owner of each column; summaries of the recents belong to the pair."""
-        return self.dense.owners(mixed) + [owner for owner, width in self.widths for _ in range(width)]
+    def parts(self) -> list[Part]:
+        """Return the part that each column belongs to; summaries of the recents belong to the pair."""
+        return self.dense.parts() + [part for part, width in self.widths for _ in range(width)]
 
-    def pair(self, mixed: Owners) -> Callable[[Batch], list[Tensor]]:
+    def pair(self) -> Callable[[Batch], list[Tensor]]:
         """Return a reader of the pair's columns: dense ones, and summaries of the recents."""
-        dense, nodes, recents = self.dense.pair(mixed), self.nodes, self.recents
+        dense, nodes, recents = self.dense.pair(), self.nodes, self.recents
         if nodes is None or recents is None:
             return dense
         return lambda batch: [*dense(batch), recents(batch, nodes(batch))]
@@ -143,10 +144,10 @@ class AdditiveModel(FlatModel):
     def logits(self, batch: Batch) -> Tensor:
         return self.rest(self.first(batch, self.inputs(batch)), batch)
 
-    def decompose(self, owners: Owners) -> Decomposition:
+    def decompose(self) -> Decomposition:
         nodes = self.inputs.nodes
         late = nodes.reads if nodes is not None and self.inputs.recents is not None else set()
-        return AdditiveDecomposition(self, self.inputs, batch_keys(self.spec, self.needs), owners, late)
+        return AdditiveDecomposition(self, self.inputs, batch_keys(self.spec, self.needs), late)
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         out, gates = self.inputs.weights(batch), self.expert_weights(batch)

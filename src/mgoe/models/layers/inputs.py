@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BeforeValidator
 from torch import Tensor, nn
 
 from mgoe.config.base import as_list
-from mgoe.models.decomposition import Owner, Owners, owner_of
+from mgoe.features import FeatureSpec, Key, Part, batch_keys
 from mgoe.models.layers.stacked import for_products
 from mgoe.models.layers.tables import SPREAD, table
-from mgoe.models.spec import DENSE_KEYS, Batch, CategoricalSpec, FeatureSpec
+from mgoe.models.spec import Batch
 
 CLIP = 10.0
 """Standardised values are clipped here: a drifting count may not outweigh everything else."""
@@ -40,7 +40,7 @@ class Category(nn.Module):
     """Embedding of one categorical feature; several categories give their mean, and no category gives
     zero."""
 
-    def __init__(self, feature: CategoricalSpec, width: int):
+    def __init__(self, feature: Key, width: int):
         super().__init__()
         self.size, self.multi = feature.size, feature.multi
         self.codes = (
@@ -89,20 +89,11 @@ class DenseInputs(nn.Module):
     ):
         super().__init__()
         read = {group for group in groups if group != "aggregates" or edge_vectors}
-        self.keys = [
-            key for group, keys in DENSE_KEYS.items() if group in read for key in keys if spec.widths.get(key)
-        ]
-        self.embedded = [
-            (f"{kind}.{feature.name}", feature)
-            for kind, group, features in (
-                ("user_side", "side", spec.user_side),
-                ("item_side", "side", spec.item_side),
-                ("context", "context", spec.context),
-            )
-            if group in groups
-            for feature in features
-        ]
-        self.categories = nn.ModuleList(Category(feature, width) for _, feature in self.embedded)
+        keys = batch_keys(spec, read).values()
+        self._numeric = [key for key in keys if key.kind == "dense" and key.name in spec.widths]
+        self.keys = [key.name for key in self._numeric]
+        self.embedded = [key for key in keys if key.kind == "category"]
+        self.categories = nn.ModuleList(Category(key, width) for key in self.embedded)
         mean: list[float] = []
         std: list[float] = []
         for key in self.keys:
@@ -115,9 +106,10 @@ class DenseInputs(nn.Module):
         # The model learned nothing from a constant number, so it reads 0 of it.
         self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0))
         self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [
-            key for key, _ in self.embedded for _ in range(width)
+            key.name for key in self.embedded for _ in range(width)
         ]
-        bent = [column for column, name in enumerate(self.names[: len(mean)]) if name != "edges"]
+        hinges = [key.hinges for key in self._numeric for _ in key.owners]
+        bent = [column for column, bends in enumerate(hinges) if bends]
         self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)
         self.register_buffer("bent", torch.tensor(bent, dtype=torch.int64), persistent=False)
         self.width = len(self.names) + len(knots) * len(bent)
@@ -129,7 +121,7 @@ class DenseInputs(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
         parts = [
-            category(batch[key]) for category, (key, _) in zip(self.categories, self.embedded, strict=True)
+            category(batch[key.name]) for category, key in zip(self.categories, self.embedded, strict=True)
         ]
         if self.keys:
             numbers, hinges = _numbers(batch, self)
@@ -138,33 +130,34 @@ class DenseInputs(nn.Module):
             return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
         return for_products(torch.cat(parts, 1))
 
-    def owners(self, mixed: Owners) -> list[Owner]:
-        """Return the owner of each column."""
-        whose: list[Owner] = []
-        for key in dict.fromkeys(self.names):
-            own: list[Owner] = [owner_of(key)]
-            whose += mixed.get(key, own * self.names.count(key))
-        return whose + [whose[column] for column in self.bent.tolist()] * len(self.knots)
+    def parts(self) -> list[Part]:
+        """Return the part that each column belongs to."""
+        width = (len(self.names) - len(self.mean)) // max(1, len(self.embedded))
+        parts = [part for key in self._numeric for part in key.parts]
+        parts += [key.parts[0] for key in self.embedded for _ in range(width)]
+        return parts + [parts[column] for column in self.bent.tolist()] * len(self.knots)
 
-    def pair(self, mixed: Owners) -> Columns:
-        """Return a reader of the columns that belong to the pair."""
-        return Columns(
-            self,
-            [column for column, side in enumerate(self.owners(mixed)[: len(self.names)]) if side == "pair"],
-        )
+    def pair(self) -> PairColumns:
+        """Return what reads the columns of the pair alone."""
+        return PairColumns(self)
 
 
-class Columns(nn.Module):
-    """Some numeric columns of dense inputs, read from batches whose keys hold only these columns."""
+class PairColumns(nn.Module):
+    """The pair's columns of dense inputs, from a batch whose keys hold no other columns."""
 
     mean: Tensor
     scale: Tensor
     knots: Tensor
     bent: Tensor
 
-    def __init__(self, inputs: DenseInputs, columns: list[int]):
+    def __init__(self, inputs: DenseInputs):
         super().__init__()
+        parts = inputs.parts()[: len(inputs.mean)]
+        columns = [column for column, part in enumerate(parts) if part == "pair"]
         self.keys = list(dict.fromkeys(inputs.names[column] for column in columns))
+        own = [n for n, key in enumerate(inputs.embedded) if key.parts[0] == "pair"]
+        self.names = [inputs.embedded[n].name for n in own]
+        self.categories = nn.ModuleList(inputs.categories[n] for n in own)
         self.register_buffer("mean", inputs.mean[columns], persistent=False)
         self.register_buffer("scale", inputs.scale[columns], persistent=False)
         self.register_buffer("knots", inputs.knots, persistent=False)
@@ -172,15 +165,15 @@ class Columns(nn.Module):
         self.register_buffer("bent", bent, persistent=False)
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """Return the numbers, (B, columns), and their hinges, (B, columns or fewer) each; nothing without
-        columns."""
+        """Return numbers, categories and hinges, (B, columns or fewer) each; nothing without columns."""
+        parts = [category(batch[key]) for category, key in zip(self.categories, self.names, strict=True)]
         if not self.keys:
-            return []
+            return parts
         numbers, hinges = _numbers(batch, self)
-        return [numbers, *hinges]
+        return [numbers, *parts, *hinges]
 
 
-def _numbers(batch: Batch, columns: DenseInputs | Columns) -> tuple[Tensor, list[Tensor]]:
+def _numbers(batch: Batch, columns: DenseInputs | PairColumns) -> tuple[Tensor, list[Tensor]]:
     """Return standardised and clipped numbers, (B, N), and the hinges of each knot, (B, bent) each."""
     raw = torch.cat([batch[key] for key in columns.keys], 1)
     numbers = ((raw - columns.mean) * columns.scale).clamp(-CLIP, CLIP)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
-from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, Owners
+from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import MacroExperts
 from mgoe.models.layers.gates import Gates, mix
 from mgoe.models.layers.inputs import DenseInputs
@@ -160,17 +160,17 @@ class MGOE(RankingModel):
         """Return logits (B, T) from `first`, and from the batch's recent neighbours and macro task table."""
         return self._mean(self._towers(first, batch))
 
-    def decompose(self, owners: Owners) -> Decomposition:
+    def decompose(self) -> Decomposition:
         """Additive with attention `none`; where the candidate is the target of the user's edges, nothing can
         be computed ahead."""
         if self.target:
-            return super().decompose(owners)
+            return super().decompose()
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
         if self.experts is None and self.options.members == 1:
-            return FoldedDecomposition(Folded(self), self.inputs, keys, owners, late)
+            return FoldedDecomposition(Folded(self), self.inputs, keys, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
-        return AdditiveDecomposition(self, self.inputs, keys, owners, late | tables)
+        return AdditiveDecomposition(self, self.inputs, keys, late | tables)
 
     def expert_weights(self, batch: Batch) -> Tensor:
         """Return the weights of the first member: another member has experts of its own."""

@@ -12,12 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.data import task_masks, to_arrow
-from mgoe.features import View, read
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id
 from mgoe.serving.online.nodes import Nodes
-from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.online.pairs import LivePairs
 from mgoe.serving.online.state import LiveBase, LiveState
 
@@ -128,13 +126,6 @@ class LiveNodes:
     def size(self, side: Side) -> int:
         """Return how many nodes have an index."""
         return self.sides[side].count
-
-    def gather(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], groups: Iterable[str]
-    ) -> dict[str, NDArray]:
-        """Return what a model reads of each pair, see `mgoe.features.read`."""
-        with LiveView(View.of(self.snapshot), self).reading() as view:
-            return read(view, users, items, groups)
 
     def known_items(self, user: int) -> NDArray[np.int32]:
         """Return the items in a user's history, in order; none for an unknown user."""

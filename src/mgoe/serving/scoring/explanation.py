@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.features import View, read
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.serving.events.event import Id
+from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.engine import Engine
 
 MACRO_NODES = 8
@@ -39,9 +41,9 @@ def explain(engine: Engine, user: Id, item: Id | None, context: Mapping[str, Any
     live, encoded = engine.live, engine.context(context)
     user_index = int(live.look_up("user", [user])[0])
     item_index = -1 if item is None else int(live.look_up("item", [item])[0])
-    with live.lock:  # nothing changes between what is shown and what is scored
-        gathered = live.gather(np.array([user_index]), np.array([item_index]), ["aggregates", "recents"])
-        known = {name: values[0] for name, values in gathered.items()}
+    with LiveView(View.of(live.snapshot), live).reading() as view:  # what is shown is what is scored
+        arrays = read(view, np.array([user_index]), np.array([item_index]), ["aggregates", "recents"])
+        known = {name: values[0] for name, values in arrays.items()}
         found: dict[str, Any] = {
             "user": user, "item": item, "bundle": engine.name,
             "user_macro": int(known["user_macro"]), "item_macro": None, "tasks": None, "item_edges": None,

@@ -5,8 +5,8 @@ Axes: `B` candidates.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.models import Batch, owner_of
-from mgoe.serving.scoring.gather import PairGather
+from mgoe.features import Arrays, Reader, Source, View
+from mgoe.models import Batch
+from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.plan import ScoringPlan
-from mgoe.training.assemble import assemble
 
 if TYPE_CHECKING:
     from mgoe.serving.online.live import LiveNodes
@@ -27,7 +27,7 @@ Context = Mapping[str, NDArray]
 
 
 class ScoringInputs:
-    """Gathers what a plan reads, at each of its three times.
+    """Reads what a plan says, at each of its three times.
 
     Args:
         bundle: What is served.
@@ -35,50 +35,51 @@ class ScoringInputs:
         live: The live state; None reads the snapshot alone.
 
     Attributes:
-        lock: Held by the caller while it gathers.
+        no_context: The context of a request that gives none.
     """
 
     def __init__(self, bundle: Bundle, plan: ScoringPlan, live: LiveNodes | None):
-        self._plan, self._encoders = plan, bundle.encoders
-        self._graph = live or bundle.graph.latest
-        self._pairs = PairGather(bundle.graph.latest, live)
-        self.lock: AbstractContextManager = nullcontext() if live is None else live.lock
+        self._plan = plan
+        view = View.of(bundle.graph.latest, bundle.encoders.user_side, bundle.encoders.item_side)
+        self._source: Source = view if live is None else LiveView(view, live)
+        self.no_context: Context = bundle.encoders.context_features.encode({}, 1)
 
-    def of_user(self, user: int, context: Context) -> Batch:
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which the view that is read does not change."""
+        return self._source.reading()
+
+    def of_user(self, view: View, user: int, context: Context) -> Batch:
         """Read what is the user's, once per request. One row."""
-        return self._gather(np.array([user]), np.array([-1]), context, self._plan.user_groups)
+        return _batch(self._plan.user(view, np.array([user]), np.array([-1]), context))
 
-    def of_items(self, items: NDArray[np.int64]) -> Batch:
+    def of_items(self, view: View, items: NDArray[np.int64]) -> Batch:
         """Read what is the items', once per item."""
-        return self._gather(np.full(len(items), -1), items, {}, self._plan.item_groups)
+        return self._of_items(view, items, self._plan.item)
 
-    def of_candidates(self, user: int, items: NDArray[np.int64], context: Context, known: Batch) -> Batch:
+    def of_candidates(
+        self, view: View, user: int, items: NDArray[np.int64], context: Context, known: Batch
+    ) -> Batch:
         """Read what `join` reads of every candidate; `known` is `of_user`, whose keys keep their one row."""
-        plan = self._plan
+        plan, users = self._plan, np.full(len(items), user)
         if plan.decomposition.whole:
-            return self.of_pairs(np.full(len(items), user), items, context)
-        batch = {
-            key: torch.from_numpy(values) for key, values in self._pairs(user, items, plan.pair_keys).items()
-        }
-        if plan.shared_keys:
-            others = self._gather(np.full(len(items), -1), items, {}, plan.shared_groups)
-            batch |= {key: (known if owner_of(key) == "user" else others)[key] for key in plan.shared_keys}
+            return self.of_pairs(view, users, items, context)
+        batch = _batch(plan.pair(view, users, items, context))
+        if plan.shared:
+            others = self._of_items(view, items, plan.others)
+            batch |= {
+                name: (known if plan.keys[name].parts[0] == "user" else others)[name] for name in plan.shared
+            }
         return batch
 
-    def of_pairs(self, users: NDArray[np.int64], items: NDArray[np.int64], context: Context) -> Batch:
-        """Read all that the model reads of pairs, as its own `predict` does."""
-        each = {name: np.repeat(values, len(items), axis=0) for name, values in context.items()}
-        return self._gather(users, items, each, self._plan.model.needs)
-
-    def _gather(
-        self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        context: Context,
-        groups: Collection[str],
+    def of_pairs(
+        self, view: View, users: NDArray[np.int64], items: NDArray[np.int64], context: Context
     ) -> Batch:
-        arrays = assemble(
-            self._graph, users, items, context, needs=frozenset(groups), spec=self._plan.model.spec,
-            user_side=self._encoders.user_side, item_side=self._encoders.item_side,
-        )  # fmt: skip
-        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        """Read all that the model reads of pairs, as its own `predict` does."""
+        return _batch(self._plan.whole(view, users, items, context))
+
+    def _of_items(self, view: View, items: NDArray[np.int64], read: Reader) -> Batch:
+        return _batch(read(view, np.full(len(items), -1), items, self.no_context))
+
+
+def _batch(arrays: Arrays) -> Batch:
+    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}

@@ -99,14 +99,13 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
         MissingExtra: The extra is not installed.
         OutputError: The files cannot be written.
     """
-    names = batch_keys(model.spec, model.needs)
-    sample = {key: value.clone() for key, value in expanded(neutral(model.spec), 3).items() if key in names}
-    free = {key: {0: "rows"} for key in sample}
-    for kind in ("user_side", "item_side", "context"):
-        for feature in getattr(model.spec, kind):
-            if feature.multi and (key := f"{kind}.{feature.name}") in sample:
-                sample[key] = torch.full((3, 2), -1)
-                free[key][1] = f"length{list(sample).index(key)}"
+    keys = batch_keys(model.spec, model.needs)
+    sample = {name: value.clone() for name, value in expanded(neutral(model.spec), 3).items() if name in keys}
+    free = {name: {0: "rows"} for name in sample}
+    for number, name in enumerate(sample):
+        if keys[name].kind == "category" and keys[name].multi:
+            sample[name] = torch.full((3, 2), -1)
+            free[name][1] = f"length{number}"
     with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:

@@ -9,6 +9,7 @@ Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,8 @@ from scipy.special import expit
 from torch import Tensor
 
 from mgoe.bundle import Bundle
+from mgoe.features import View
 from mgoe.models import Batch, FoldedDecomposition
-from mgoe.serving.scoring.gather import PairGather, owners
 from mgoe.serving.scoring.inputs import Context, ScoringInputs
 from mgoe.serving.scoring.item_rows import ItemRows
 from mgoe.serving.scoring.onnx_sessions import Sessions
@@ -59,14 +60,13 @@ class Scorer:
         cache: Path | None = None,
     ):
         self.tasks, self._bundle, self._live = bundle.tasks, bundle, live
-        snapshot = bundle.graph.latest
-        pair_keys = frozenset(PairGather(snapshot).widths)
-        self._plan = ScoringPlan.of(bundle.model, owners(snapshot), pair_keys)
+        self._plan = ScoringPlan.of(bundle.model)
         self._inputs = ScoringInputs(bundle, self._plan, live)
-        self._no_context = bundle.encoders.context_features.encode({}, 1)
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if runtime.precision == "float32" else torch.bfloat16
-        self._rows = ItemRows(self._compute_rows, self.n_items, self._plan.decomposition.width, dtype)
+        with self._inputs.reading() as view:
+            compute = partial(self._compute_rows, view)
+            self._rows = ItemRows(compute, self.n_items, self._plan.decomposition.width, dtype)
         self._steps = (
             self._plan.decomposition if runtime.engine == "torch" else self._sessions(runtime, cache)
         )
@@ -105,7 +105,7 @@ class Scorer:
         self, user: int, items: NDArray[np.int64], context: Context | None = None
     ) -> Generator[None, None, NDArray[np.float32]]:
         """As `score`, but yield between blocks, so that a service can answer others meanwhile."""
-        context = self._no_context if context is None else context
+        context = self._inputs.no_context if context is None else context
         logits = np.empty((len(items), len(self.tasks)), np.float32)
         known, row, version = Batch(), None, self._version
         for start in range(0, len(items), BLOCK_ROWS):
@@ -113,13 +113,13 @@ class Scorer:
                 yield
             block = items[start : start + BLOCK_ROWS]
             with torch.inference_mode():
-                with self._inputs.lock:
+                with self._inputs.reading() as view:
                     self.refresh()
                     if row is None or version != self._version:
-                        known, version = self._inputs.of_user(user, context), self._version
+                        known, version = self._inputs.of_user(view, user, context), self._version
                         row = self._user_row(known)
                     first = self._first_layers(row, block)
-                    batch = self._inputs.of_candidates(user, block, context, known)
+                    batch = self._inputs.of_candidates(view, user, block, context, known)
                 # No event has to wait for the deeper layers.
                 logits[start : start + BLOCK_ROWS] = self._deeper_layers(row, first, batch)
         model = self._bundle.model
@@ -130,9 +130,9 @@ class Scorer:
     @torch.inference_mode()
     def weights(self, user: int, item: int, context: Context | None = None) -> dict[str, NDArray[np.float32]]:
         """Return what carried one score, one row per name, see `RankingModel.explain`."""
-        context = self._no_context if context is None else context
-        with self._inputs.lock:
-            batch = self._inputs.of_pairs(np.array([user]), np.array([item]), context)
+        context = self._inputs.no_context if context is None else context
+        with self._inputs.reading() as view:
+            batch = self._inputs.of_pairs(view, np.array([user]), np.array([item]), context)
         return {name: values[0].numpy() for name, values in self._bundle.model.explain(batch).items()}
 
     @torch.inference_mode()
@@ -140,31 +140,26 @@ class Scorer:
         """Recompute the rows of items that live events have touched since the last refresh."""
         if self._live is None or self._live.version == self._version:
             return
-        with self._live.lock:
-            self._rows.update(self._live.touched("item", self._version), self.n_items, self._compute_rows)
+        with self._inputs.reading() as view:
+            compute = partial(self._compute_rows, view)
+            self._rows.update(self._live.touched("item", self._version), self.n_items, compute)
             self._version = self._live.version
-
-    @torch.inference_mode()
-    def rehearse(self, live: LiveNodes, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
-        """Read nodes of another live state as this one's are read, so that all kernels are compiled."""
-        inputs = ScoringInputs(self._bundle, self._plan, live)
-        for user in users.tolist():
-            inputs.of_pairs(np.full(len(items), user), items, self._no_context)
-            inputs.of_candidates(user, items, self._no_context, inputs.of_user(user, self._no_context))
 
     def _sessions(self, runtime: Runtime, cache: Path | None) -> Sessions:
         """Export the model, by what a request reads of an unknown user and three items."""
-        known = self._inputs.of_user(-1, self._no_context)
-        candidates = self._inputs.of_candidates(-1, np.array([-1, 0, 0]), self._no_context, known)
+        context = self._inputs.no_context
+        with self._inputs.reading() as view:
+            known = self._inputs.of_user(view, -1, context)
+            candidates = self._inputs.of_candidates(view, -1, np.array([-1, 0, 0]), context, known)
         weights = "".join(
             self._bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json")
         )
         user = {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
         return Sessions(self._plan.decomposition, user, candidates, runtime.precision, cache, weights)
 
-    def _compute_rows(self, items: NDArray[np.int64]) -> Tensor:
+    def _compute_rows(self, view: View, items: NDArray[np.int64]) -> Tensor:
         """What items add to the first layers. Shape (B, F)."""
-        batch = self._inputs.of_items(items)
+        batch = self._inputs.of_items(view, items)
         return self._plan.decomposition.item(
             {key: batch[key] for key in self._plan.decomposition.item_keys & batch.keys()}
         )

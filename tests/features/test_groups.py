@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.errors import GraphError
+from mgoe.features import GROUPS as REGISTERED
 from mgoe.graph.edges import find
 from tests.effort import up_to
+from tests.features.reading import gather
 from tests.graph.histories import histories, history, planted
 from tests.graph.naive import TASKS, Reading, recent_of, table_of
 
@@ -27,7 +29,7 @@ def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapsh
         users, items = (
             a.ravel() for a in np.meshgrid(np.arange(-1, at.n_users + 2), np.arange(-1, at.n_items + 2))
         )
-        got = at.gather(users, items, GROUPS)
+        got = gather(at, users, items, GROUPS)
     each = [(int(u), int(i)) for u, i in zip(users, items, strict=True)]
     assert_allclose(
         got["counts"],
@@ -97,7 +99,7 @@ def graph(tmp_path_factory):
 
 def test_unseen_nodes_read_zeros_the_cold_node_and_no_neighbours(graph):
     at = graph.latest
-    got = at.gather(np.array([-1, at.n_users, -7, 10**9]), np.array([-1, at.n_items, -7, 10**9]), GROUPS)
+    got = gather(at, np.array([-1, at.n_users, -7, 10**9]), np.array([-1, at.n_items, -7, 10**9]), GROUPS)
     for name in (
         "counts",
         "pair",
@@ -121,9 +123,9 @@ def test_unseen_nodes_read_zeros_the_cold_node_and_no_neighbours(graph):
 def test_names_and_widths_are_those_of_the_columns_and_all_are_finite(graph):
     at = graph.latest
     rng = np.random.default_rng(0)
-    got = at.gather(rng.integers(-1, at.n_users + 1, 500), rng.integers(-1, at.n_items + 1, 500), GROUPS)
-    assert graph.widths == {name: got[name].shape[1] for name in graph.widths}
-    assert all(len(set(names)) == len(names) for names in graph.feature_names.values())
+    got = gather(at, rng.integers(-1, at.n_users + 1, 500), rng.integers(-1, at.n_items + 1, 500), GROUPS)
+    names = {key: columns for group in GROUPS for key, columns in REGISTERED[group].names(at).items()}
+    assert {key: got[key].shape[1] for key in names} == {key: len(set(each)) for key, each in names.items()}
     assert all(np.isfinite(array).all() for array in got.values())
     assert {array.dtype for array in got.values()} == {np.dtype(np.float32), np.dtype(np.int64)}
 
@@ -131,21 +133,21 @@ def test_names_and_widths_are_those_of_the_columns_and_all_are_finite(graph):
 def test_a_pair_reads_the_same_alone_and_among_others(graph):
     rng = np.random.default_rng(1)
     users, items = rng.integers(-1, 60, 50), rng.integers(-1, 40, 50)
-    together = graph.latest.gather(users, items, GROUPS)
+    together = gather(graph.latest, users, items, GROUPS)
     for row in range(5):
-        alone = graph.latest.gather(users[row : row + 1], items[row : row + 1], GROUPS)
+        alone = gather(graph.latest, users[row : row + 1], items[row : row + 1], GROUPS)
         for name, array in alone.items():
             assert_array_equal(array[0], together[name][row], err_msg=name)
 
 
 def test_no_pairs_give_no_rows(graph):
-    got = graph.latest.gather(np.empty(0, np.int64), np.empty(0, np.int64), GROUPS)
+    got = gather(graph.latest, np.empty(0, np.int64), np.empty(0, np.int64), GROUPS)
     assert all(len(array) == 0 for array in got.values())
 
 
 def test_lists_of_different_lengths_are_refused(graph):
     with pytest.raises(GraphError, match="one length, found"):
-        graph.latest.gather(np.zeros(2, np.int64), np.zeros(3, np.int64), ["counts"])
+        gather(graph.latest, np.zeros(2, np.int64), np.zeros(3, np.int64), ["counts"])
 
 
 def test_known_items_are_those_of_the_history(graph):
