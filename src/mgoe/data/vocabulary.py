@@ -96,7 +96,7 @@ class Vocabulary:
         except OverflowError:
             pass  # some id exceeds 64 bits
         limits = np.iinfo(dtype)
-        numbers = [number if (number := _number(one)) is not None else limits.max + 1 for one in ids]
+        numbers = [number if (number := whole_number(one)) is not None else limits.max + 1 for one in ids]
         fits = np.array([limits.min <= number <= limits.max for number in numbers], bool)
         kept = np.array([number if fit else 0 for number, fit in zip(numbers, fits, strict=True)], dtype)
         return np.where(fits, self._by_integer.indices(kept), -1)
@@ -170,7 +170,7 @@ def _whole(values: pa.Array) -> pa.Array:
     return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)
 
 
-def _number(one: int | str) -> int | None:
+def whole_number(one: int | str) -> int | None:
     """Return the integer that a string writes in the usual notation, None for other strings."""
     if isinstance(one, int):
         return one

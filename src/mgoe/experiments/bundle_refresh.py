@@ -19,7 +19,8 @@ from mgoe.experiments.graph_update import add_events, saved_settings, settings_o
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events.event import Event, Interaction, typed
+from mgoe.serving.events import SeenEvents
+from mgoe.serving.events.event import Event, Interaction, with_ids_of
 from mgoe.serving.events.log import START
 from mgoe.serving.online.consumer import HELD, position_of, positions
 
@@ -114,30 +115,24 @@ def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Int
 
     Also return where the log ends, and the number of events after the position whose ids are of another type.
     """
-    keys: set[str] = set()
-    seen: set[Interaction] = set()
-    found: list[Interaction] = []
+    seen, found = SeenEvents(), list[Interaction]()
     position, limit, strange = held, log.order(held), 0
-    for position, event in _typed(log, reader):
+    for position, event in _with_ids(log, reader):
         later = log.order(position) > limit
         if event is None:
             strange += later
-        elif event.behavior in reader.behaviors and (event.id is None or event.id not in keys):
-            if event.id is not None:
-                keys.add(event.id)
-            new = event.interactions(reader.behaviors[event.behavior]) - seen
-            if later:
-                found += sorted(new, key=lambda interaction: interaction[-1])
-            seen |= new
+        elif event.behavior in reader.behaviors:
+            new = seen.add(event, reader.behaviors[event.behavior])
+            found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
     return found, position, strange
 
 
-def _typed(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event | None]]:
-    """Yield all events with ids of the bundle's type, and None for an event whose ids cannot be converted."""
+def _with_ids(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event | None]]:
+    """Yield all events with ids as the bundle holds them, None for one with an id that it cannot hold."""
     after = START
     while part := log.read(after):
         positions, events = zip(*part, strict=True)
-        yield from zip(positions, typed(events, reader.kinds), strict=True)
+        yield from zip(positions, with_ids_of(events, reader.kinds), strict=True)
         after = positions[-1]
 
 

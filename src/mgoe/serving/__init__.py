@@ -3,9 +3,16 @@
 Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched nodes.
 """
 
-from mgoe.serving.events.event import Event, EventReader
-from mgoe.serving.events.log import EventLog, FileLog, Position, every
-from mgoe.serving.events.stores import check_no_events, open_events
+from mgoe.serving.events import (
+    Event,
+    EventLog,
+    EventReader,
+    FileLog,
+    Position,
+    check_no_events,
+    every,
+    open_events,
+)
 from mgoe.serving.online.consumer import Consumer
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.live_bundle import LiveBundle

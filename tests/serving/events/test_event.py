@@ -14,7 +14,7 @@ import mgoe
 from mgoe.config import RunSettings
 from mgoe.data import task_masks
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, typed
+from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, with_ids_of
 
 NOW = 1_700_000_000_000_000
 NUMBERS = EventReader({"click": 1, "buy": 2}, {"user": pa.int64(), "item": pa.int64()})
@@ -139,7 +139,7 @@ def test_events_of_a_log_are_as_if_each_came_to_this_bundle(
             return None
 
     events = [Event(user, item, "click", 1) for user, item in ids]
-    assert typed(events, {"user": users, "item": items}) == [sent(*pair) for pair in ids]
+    assert with_ids_of(events, {"user": users, "item": items}) == [sent(*pair) for pair in ids]
 
 
 def test_bytes_that_are_no_event():

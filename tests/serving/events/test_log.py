@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events.event import Event
-from mgoe.serving.events.log import START, EventLog, FileLog, every
-from mgoe.serving.events.redis import RedisLog
+from mgoe.serving.events.file_log import FileLog
+from mgoe.serving.events.log import START, EventLog, every
+from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.online.consumer import HELD, position_of
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import Server, events, when_back

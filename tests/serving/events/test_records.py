@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from mgoe.errors import StoreError
 from mgoe.serving import Event, open_events
-from mgoe.serving.events.log import FileLog, every
-from mgoe.serving.events.records import LARGEST, damaged
+from mgoe.serving.events.file_log import FileLog
+from mgoe.serving.events.log import every
+from mgoe.serving.events.records import LARGEST, is_corrupt
 from tests.effort import up_to
 from tests.serving.events.stores import events
 
@@ -133,9 +134,9 @@ def test_a_whole_event_is_found_however_far_behind_the_damage_it_lies(start: int
         one = file.read_bytes()[: ends[1]]
         file.write_bytes((filling * (start // len(filling) + 1))[:start] + one)
         with file.open("rb") as held:
-            assert damaged(held.fileno(), 0) == (start > 0)
-            assert not damaged(held.fileno(), start)
-            assert not damaged(held.fileno(), start + 1)
+            assert is_corrupt(held.fileno(), 0) == (start > 0)
+            assert not is_corrupt(held.fileno(), start)
+            assert not is_corrupt(held.fileno(), start + 1)
 
 
 def test_a_log_that_is_only_read_is_not_begun(tmp_path: Path):

@@ -18,7 +18,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.errors import BundleError, StoreError
 from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.events.log import FileLog
+from mgoe.serving.events.file_log import FileLog
 from tests.serving.served import Served, served
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
@@ -114,7 +114,7 @@ def test_each_event_has_its_own_outcome(finished: Path, bundle: mgoe.Bundle, tmp
     assert [one["outcome"] for one in found["outcomes"]] == ["accepted", *["refused"] * len(bad), "accepted"]
     for outcome, message in zip(
         found["outcomes"][1:],
-        ["did you mean 'click'", "ahead", "moment", "item", "no field", "number since 1970"],
+        ["did you mean 'click'", "ahead", "time as in", "item", "no field", "number since 1970"],
         strict=False,
     ):
         assert message in outcome["error"]

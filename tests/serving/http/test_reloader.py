@@ -14,7 +14,7 @@ import pytest
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
-from mgoe.serving.events.log import FileLog
+from mgoe.serving.events.file_log import FileLog
 from mgoe.serving.http import reloader as module
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain

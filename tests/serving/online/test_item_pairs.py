@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from mgoe.data import Vocabulary
 from mgoe.serving.events.event import Event
 from mgoe.serving.online import item_pairs
-from mgoe.serving.online.item_pairs import PARTS, item_rows
+from mgoe.serving.online.item_pairs import NAMES, item_rows
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.state import LiveBase
 from tests.graph.histories import BUCKET
@@ -24,7 +24,7 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
     ids = {"user": users, "item": items}
     (tmp_path / "index-of-another").mkdir()
     first = LiveNodes(LiveBase.of(large.graph, ids, BEHAVIORS, tmp_path))
-    held = [path.name for path in tmp_path.iterdir()]
+    held = [path.name for path in tmp_path.glob("*index-*")]
     assert len(held) == 1
     made = (tmp_path / held[0] / "other.npy").stat().st_mtime_ns
     second = LiveNodes(LiveBase.of(large.graph, ids, BEHAVIORS, tmp_path))
@@ -36,7 +36,7 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
         assert_array_equal(a[name], b[name])
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", NAMES)
 @pytest.mark.parametrize("size", [None, 0, 100, -1])
 def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str, size: int | None):
     wanted = item_rows(large.graph, tmp_path)
@@ -46,9 +46,9 @@ def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str
     if size is not None:
         file.write_bytes(held[:size])
     found = item_rows(large.graph, tmp_path)
-    for name in PARTS:
+    for name in NAMES:
         assert_array_equal(getattr(found, name), getattr(wanted, name))
-    assert [path.name for path in tmp_path.iterdir()] == [file.parent.name]
+    assert [path.name for path in tmp_path.glob("*index-*")] == [file.parent.name]
     made = file.stat().st_mtime_ns
     item_rows(large.graph, tmp_path)
     assert file.stat().st_mtime_ns == made
@@ -61,7 +61,7 @@ def test_an_index_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(item_pairs, "sync", lambda path: done.append(path.name))
     monkeypatch.setattr(item_pairs.os, "rename", lambda *_: done.append("named"))
     item_rows(large.graph, tmp_path)
-    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in PARTS}
+    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in NAMES}
 
 
 def large_with(large: World, items: int) -> LiveNodes:

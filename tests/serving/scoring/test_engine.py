@@ -20,7 +20,7 @@ from numba.core.dispatcher import Dispatcher
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.events.event import Event
-from mgoe.serving.events.log import FileLog
+from mgoe.serving.events.file_log import FileLog
 
 def compiled():
     kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mgoe
-from mgoe.serving.events.log import FileLog
+from mgoe.serving.events.file_log import FileLog
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
 from mgoe.serving.scoring.runtime import Runtime

@@ -1,4 +1,4 @@
-"""A live event: who did what when, checked at the door."""
+"""A live event: who did what when, checked as it comes in."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mgoe.bundle import Bundle
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
-from mgoe.data.vocabulary import DECIMAL
+from mgoe.data.vocabulary import whole_number
 from mgoe.errors import EventError, StoreError
 
 AHEAD = 5 * 60 * 1_000_000
-"""Microseconds that an event may be ahead of this machine's clock."""
+"""Microseconds by which an event may be ahead of this machine's clock."""
 LONGEST_ID = 512
-"""Characters of an id."""
+"""Most characters of an id."""
 FIELDS = ("user", "item", "behavior", "time", "id")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
@@ -36,11 +36,11 @@ class Event:
     """What a user did to an item.
 
     Attributes:
-        user, item: Ids, of the type of the vocabularies.
-        behavior: Of the log; of an exposure log the name of the task that was done.
+        user, item: Ids, of the type that the vocabularies have.
+        behavior: A behaviour of the log; for an exposure log the name of the task that was done.
         time: Microseconds since 1970, UTC.
-        id: Makes a retry harmless: of events with the same id the first counts. Without one, an event that repeats another in user, item,
-            task and time counts once.
+        id: Makes a retry harmless: of events with the same id, the first counts. An event without one that
+            repeats another in user, item, time and task counts once.
     """
 
     user: int | str
@@ -49,38 +49,38 @@ class Event:
     time: int
     id: str | None = None
 
-    def interactions(self, tasks: int) -> set[Interaction]:
-        """What counts once: its user, item and time with each of some tasks, given as bits."""
-        return {(self.user, self.item, self.time, t) for t in range(tasks.bit_length()) if tasks >> t & 1}
+    def interactions(self, task_mask: int) -> set[Interaction]:
+        """Return what counts once: user, item and time with each of some tasks."""
+        tasks = (task for task in range(task_mask.bit_length()) if task_mask >> task & 1)
+        return {(self.user, self.item, self.time, task) for task in tasks}
 
     def encode(self) -> bytes:
-        """As bytes of a log."""
+        """Return the event as bytes of a log."""
         return json.dumps(astuple(self), ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, payload: bytes) -> Event:
-        """The reverse of `encode`.
+        """Read what `encode` returned.
 
         Raises:
-            StoreError: The bytes are no event.
+            StoreError: The bytes are not an event.
         """
         try:
             user, item, behavior, time, key = json.loads(payload)
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                "events", f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
-            ) from None
+            rule = f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
+            raise StoreError("events", rule) from None
         return cls(user, item, behavior, time, key)
 
 
 @dataclass(frozen=True)
 class EventReader:
-    """Reads events as they come from outside.
+    """Checks events from outside.
 
     Attributes:
-        behaviors: What counts, and the tasks that it does, as bits.
+        behaviors: Tasks that each behaviour does, as bits.
         kinds: Arrow type of the ids of each `user` and `item`.
-        time_unit: Of numbers; `auto` goes by their magnitude.
+        time_unit: Unit of times that are numbers; `auto` infers it from their size.
     """
 
     behaviors: Mapping[str, int]
@@ -89,7 +89,7 @@ class EventReader:
 
     @classmethod
     def of(cls, bundle: Bundle) -> EventReader:
-        """As the bundle's log was read."""
+        """Return a reader that reads events as the bundle's log was read."""
         kinds = {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type}
         return cls(task_masks(bundle.settings), kinds, bundle.settings.data.time_unit)
 
@@ -97,7 +97,7 @@ class EventReader:
         """Check one event.
 
         Args:
-            raw: `user`, `item`, `behavior`, and if they are known `time` (a number since 1970 or ISO 8601) and `id`.
+            raw: `user`, `item`, `behavior`, and optionally `time` (a number since 1970 or ISO 8601) and `id`.
             now: Microseconds since 1970; the time of an event that has none.
 
         Raises:
@@ -105,147 +105,119 @@ class EventReader:
         """
         for name in raw:
             if name not in FIELDS:
-                raise EventError(
-                    name[:80],
-                    f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}",
-                )
+                near = did_you_mean(name, FIELDS)
+                raise EventError(name[:80], f"is no field of an event{near}; it has {', '.join(FIELDS)}")
         user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
-        return Event(
-            user,
-            item,
-            self._behavior(raw.get("behavior")),
-            self._time(raw.get("time"), now),
-            _key(raw.get("id")),
-        )
+        behavior, time = self._behavior(raw.get("behavior")), self._time(raw.get("time"), now)
+        return Event(user, item, behavior, time, _event_id(raw.get("id")))
 
     def _behavior(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.behaviors:
             near = did_you_mean(value, list(self.behaviors)) if isinstance(value, str) else ""
-            raise EventError(
-                "behavior", f"must be one of {', '.join(self.behaviors)}, found {_told(value)}{near}"
-            )
+            rule = f"must be one of {', '.join(self.behaviors)}, found {_shown(value)}{near}"
+            raise EventError("behavior", rule)
         return value
 
     def _time(self, value: Any, now: int) -> int:
-        moment = now if value is None else self._moment(value)
-        if moment > now + AHEAD:
-            late = "it lies in the future; mend the clock that wrote it, or leave the time out"
-            raise EventError(
-                "time", f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_told(value)}: {late}"
-            )
-        return moment
+        time = now if value is None else self._microseconds(value)
+        if time > now + AHEAD:
+            rule = f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_shown(value)}"
+            fix = "it is in the future; fix the clock that wrote it, or leave the time out"
+            raise EventError("time", f"{rule}: {fix}")
+        return time
 
-    def _moment(self, value: Any) -> int:
-        rule = f"must be a number since 1970 or a moment as in 2026-05-01T12:00:00Z, found {_told(value)}"
+    def _microseconds(self, value: Any) -> int:
+        rule = f"must be a number since 1970 or a time as in 2026-05-01T12:00:00Z, found {_shown(value)}"
         if isinstance(value, str):
             try:
                 return microseconds(datetime.fromisoformat(value))
             except (ValueError, OverflowError):
                 raise EventError("time", rule) from None
-        if (
-            isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e21
-        ):  # not-a-number is not below it either
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) < 1e21:  # false for not-a-number too
             raise EventError("time", rule)
         unit = unit_of(abs(value)) if self.time_unit == "auto" else self.time_unit
-        moment = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
-        if not -_LIMIT < moment < _LIMIT:
+        time = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
+        if not -_LIMIT < time < _LIMIT:
             raise EventError("time", rule)
-        return moment
+        return time
 
 
 def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
-    """An id as its vocabulary holds it: 7, 7.0 and "7" are one.
+    """Return an id as a vocabulary of this type holds it: 7, 7.0 and "7" are one id.
 
     Raises:
-        EventError: It is none, or of another type.
+        EventError: It is not an id, or of another type.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2.0**53:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise EventError(place, f"must be an id, a number or a text, found {_told(value)}")
+        raise EventError(place, f"must be an id, a number or a text, found {_shown(value)}")
     if not pa.types.is_integer(kind):
         return _text(str(value), place)
-    if isinstance(value, str) and len(value) < 21 and DECIMAL.fullmatch(value):
-        value = int(value)
-    limits = np.iinfo(kind.to_pandas_dtype())
-    if isinstance(value, str) or not limits.min <= value <= limits.max:
-        raise EventError(
-            place,
-            f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_told(value)}; send the log's own ids",
-        )
-    return value
+    number, limits = whole_number(value), np.iinfo(kind.to_pandas_dtype())
+    if number is None or not limits.min <= number <= limits.max:
+        rule = f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_shown(value)}"
+        raise EventError(place, f"{rule}; send the log's own ids")
+    return number
 
 
 def canonical_id(value: Any, kind: pa.DataType) -> int | str | None:
-    """Return an id as a vocabulary of this type holds it, None for a value that it cannot hold."""
+    """Return what `read_id` returns, None where it raises."""
     try:
         return read_id(value, kind, "")
     except EventError:
         return None
 
 
-def typed(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:
-    """Events with ids as vocabularies hold them, whatever a log holds; None for one whose ids cannot be such.
+def with_ids_of(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:
+    """Return events of a log with ids as vocabularies hold them, None for one with an id that they cannot
+    hold.
 
     Args:
-        events: Of a log, which may have begun with a bundle whose ids were of another type.
+        events: The log may have begun with a bundle whose ids were of another type.
         kinds: Arrow type of the ids of each `user` and `item`.
     """
-    if all(_are_typed([getattr(event, node) for event in events], kind) for node, kind in kinds.items()):
+    if all(_all_of([getattr(event, node) for event in events], kind) for node, kind in kinds.items()):
         return list(events)
-    return [_typed(event, kinds) for event in events]
+    found: list[Event | None] = []
+    for event in events:
+        ids = {node: canonical_id(getattr(event, node), kind) for node, kind in kinds.items()}
+        found.append(None if None in ids.values() else replace(event, **ids))
+    return found
 
 
-def _typed(event: Event, kinds: Mapping[str, pa.DataType]) -> Event | None:
-    try:
-        return replace(
-            event, **{node: read_id(getattr(event, node), kind, node) for node, kind in kinds.items()}
-        )
-    except EventError:
-        return None
-
-
-def _are_typed(ids: list[int | str], kind: pa.DataType) -> bool:
-    """Whether all are as a vocabulary of this type holds them."""
+def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
+    """Whether all ids are as a vocabulary of this type holds them."""
     if not pa.types.is_integer(kind):
-        return set(map(type, ids)) <= {str}
+        return {*map(type, ids)} <= {str}
     limits, numbers = np.iinfo(kind.to_pandas_dtype()), [one for one in ids if type(one) is int]
-    return (
-        len(numbers) == len(ids)
-        and limits.min <= min(numbers, default=0)
-        and max(numbers, default=0) <= limits.max
-    )
+    within = limits.min <= min(numbers, default=0) and max(numbers, default=0) <= limits.max
+    return len(numbers) == len(ids) and within
 
 
 def _text(value: str, place: str) -> str:
     if len(value) > LONGEST_ID:
-        raise EventError(
-            place, f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
-        )
+        rule = f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
+        raise EventError(place, rule)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise EventError(place, f"an id must be valid Unicode, found {value!r}; mend its encoding") from None
+        raise EventError(place, f"an id must be valid Unicode, found {value!r}; fix its encoding") from None
     return value
 
 
-def _key(value: Any) -> str | None:
+def _event_id(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise EventError(
-            "id", f"must be a text that no other event has, found {_told(value)}; or leave it out"
-        )
+        rule = f"must be a text that no other event has, found {_shown(value)}; or leave it out"
+        raise EventError("id", rule)
     return _text(value, "id")
 
 
-def _told(value: Any) -> str:
-    """A value in a message, cut short."""
-    text = (
-        "none"
-        if value is None
-        else repr(value)
-        if isinstance(value, str | int | float)
-        else type(value).__name__
-    )
+def _shown(value: Any) -> str:
+    """A value in a message, at most 60 characters of it."""
+    plain = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+    text = "none" if value is None else plain
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,99 +1,88 @@
-"""The pairs of a snapshot by item. A snapshot holds them by user; a service needs both, so it keeps them the other way on its disk."""
+"""The pairs of a snapshot by item. A snapshot has them by user; a service needs both, and keeps this index on
+its disk."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB, remove_folder, sync
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph
-from mgoe.graph.pair_rows import PairRows, available_threads, by_item
+from mgoe.graph.pair_rows import PairColumns, PairRows, available_threads, by_item
 
-PARTS = ("indptr", "other", "task_mask", "time", "events")
+NAMES = ("indptr", *PairColumns._fields)
 UNFINISHED = ".index-"
-HOUR = 3600
+"""Start of the name of an index that is being written or removed."""
 MEMORY = GIB // 4
-"""Bytes that the sorting may take."""
+"""Bytes that sorting may take."""
 
 
 def item_rows(graph: MacroGraph, folder: Path | None) -> PairRows:
-    """Pairs of the latest snapshot by item, memory-mapped.
+    """Return the pairs of the latest snapshot by item, memory-mapped.
 
     Args:
-        graph: Of a bundle.
-        folder: Where the index of each graph is kept for other processes and later starts; one of another graph is removed. Without it
-            the index lies in a folder that ends with this process.
+        graph: The graph of a bundle.
+        folder: Where the index is kept for other processes and later starts; it replaces that of another
+            graph. None: the index is in a temporary folder that ends with this process.
 
     Raises:
         StoreError: The folder cannot be written.
     """
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="mgoe-") as held:  # mapped files outlive their names
-            return _written(graph, Path(held))
+        with tempfile.TemporaryDirectory(prefix="mgoe-") as scratch:  # mapped files outlive their names
+            return _write(graph, Path(scratch))
     place = folder / f"index-{graph.checksum[:16]}"
     try:
-        if (rows := _held(place)) is not None:
+        if (rows := _read(place)) is not None:
             return rows
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
-        try:
-            rows = _written(graph, unfinished)
-            _settle(unfinished, place)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        return _held(place) or rows
+        with FileLock(folder / "index.lock"):  # one process writes, the others wait
+            rows = _read(place)
+            return _replace(graph, place) if rows is None else rows
     except OSError as error:
-        raise StoreError(
-            folder,
-            f"the index of the graph cannot be written: {error.strerror or error}; free space, or mend rights",
-        ) from None
+        fix = "free space, or grant write access"
+        rule = f"the index of the graph cannot be written: {error.strerror or error}; {fix}"
+        raise StoreError(folder, rule) from None
 
 
-def _held(place: Path) -> PairRows | None:
-    """An index that is whole; None where a part is missing or cannot be read."""
+def _read(place: Path) -> PairRows | None:
+    """Map an index; None if an array is missing or damaged."""
     try:
-        rows = PairRows(*(mapped(place / f"{name}.npy") for name in PARTS))
+        rows = PairRows(*(mapped(place / f"{name}.npy") for name in NAMES))
     except (OSError, ValueError, EOFError):
         return None
-    return rows if {len(getattr(rows, name)) for name in PARTS[1:]} == {rows.indptr[-1]} else None
+    return rows if {len(column) for column in rows.columns} == {rows.indptr[-1]} else None
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed left half written: none takes an hour."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):
-            if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > HOUR:
-                shutil.rmtree(left, ignore_errors=True)
+def _replace(graph: MacroGraph, place: Path) -> PairRows:
+    """Write an index, durable before it has its name. Other ones go, and what killed processes have left."""
+    for left in place.parent.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
+    try:
+        rows = _write(graph, unfinished)
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
+        for other in place.parent.glob("index-*"):
+            remove_folder(other, UNFINISHED)
+        os.rename(unfinished, place)
+        sync(place.parent)
+        return rows
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _written(graph: MacroGraph, folder: Path) -> PairRows:
+def _write(graph: MacroGraph, folder: Path) -> PairRows:
     rows, starts = PairRows.by_user(graph.folder(-1)), PairRows.item_indptr(graph.folder(-1))
     save_arrays(folder, {"indptr": starts})
     with ArrayFolder(folder) as out:
-        for name in PARTS[1:]:
-            out.append({name: getattr(rows, name)[:0]})
+        out.append(rows.columns.at(slice(0))._asdict())
         for block in by_item(rows, starts, MEMORY, available_threads()):
-            out.append({name: getattr(block, name) for name in PARTS[1:]})
-    return PairRows(*(mapped(folder / f"{name}.npy") for name in PARTS))
-
-
-def _settle(unfinished: Path, place: Path) -> None:
-    """Give the index its place, durably, unless another process has been faster, and remove those of other graphs, and a damaged one."""
-    for path in (*unfinished.iterdir(), unfinished):
-        sync(path)
-    for other in place.parent.glob("index-*"):
-        if other != place or _held(place) is None:
-            remove_folder(other, UNFINISHED)
-    try:
-        os.rename(unfinished, place)
-    except OSError:
-        if not place.exists():
-            raise
-    sync(place.parent)
+            out.append(block.columns._asdict())
+    return PairRows(*(mapped(folder / f"{name}.npy") for name in NAMES))

@@ -1,4 +1,4 @@
-"""A bundle as live events have moved it: what a service answers, without the service."""
+"""A bundle with live events: what a service answers, without the service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from mgoe.serving.online.overlay import LiveView
 
 
 class LiveBundle(Bundle):
-    """Predicts and recommends with the events of a log, up to when it was opened; nodes born of them have codes after the known ones.
+    """Predicts and recommends with the events of a log, up to when it was opened. Newcomers follow the known
+    nodes.
 
     Args:
         bundle: As it was written.
@@ -43,8 +44,8 @@ class LiveBundle(Bundle):
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         return self._live.indices(side, ids)
 
-    def ids(self, side: Side, codes: NDArray[np.int64]) -> list[Any]:
-        return self._live.ids(side, codes)
+    def ids(self, side: Side, indices: NDArray[np.int64]) -> list[Any]:
+        return self._live.ids(side, indices)
 
     def size(self, side: Side) -> int:
         return self._live.size(side)

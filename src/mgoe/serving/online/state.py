@@ -35,7 +35,7 @@ from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.place import Placement
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, Id, canonical_id, typed
+from mgoe.serving.events.event import Event, Id, canonical_id, with_ids_of
 from mgoe.serving.events.seen import SeenEvents
 from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
 from mgoe.serving.online.cold_start import ColdStart
@@ -118,7 +118,7 @@ class LiveBase:
         """Return events that do a task and whose ids may be the bundle's, with ids as its vocabularies hold
         them."""
         kinds = {side: vocabulary.type for side, vocabulary in self.vocabularies.items()}
-        found = typed(events, kinds)
+        found = with_ids_of(events, kinds)
         return [event for event in found if event is not None and event.behavior in self.task_masks]
 
 

@@ -1,13 +1,14 @@
 """The log of live events as a stream of Redis, for several machines.
 
-What is acknowledged is as durable as the server: `appendonly yes` and `appendfsync always` make it survive a crash of Redis itself.
-"""
+An acknowledged event is as durable as the server: with `appendonly yes` and `appendfsync always` it survives
+a crash of Redis itself."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from mgoe._util.extras import load
 from mgoe.errors import StoreError
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
 
 TIMEOUT = 2.0
 """Seconds after which a server that does not answer counts as away."""
-T = TypeVar("T")
 
 
 class RedisLog:
-    """A log in one stream of a Redis server (6.2 or newer), for any number of servers.
+    """A log in one stream of a Redis server (6.2 or newer), for any number of services.
 
     Args:
-        url: As in redis://host:6379/0; rediss:// for TLS. A password belongs in it.
-        name: Of the stream.
+        url: As in redis://host:6379/0; rediss:// for TLS. It contains the password if there is one.
+        name: Name of the stream.
 
     Raises:
         StoreError: The server cannot be reached.
@@ -36,47 +36,45 @@ class RedisLog:
 
     def __init__(self, url: str, name: str = "mgoe:events"):
         self._redis, self.name = _client(url), name
-        self._guarded(self._redis.ping)
+        with self._store_errors():
+            self._redis.ping()
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
-        return _text(self._guarded(self._identify))
+        key = f"{self.name}:identity"
+        with self._store_errors():
+            self._redis.set(key, uuid.uuid4().hex, nx=True)
+            return _text(self._redis.get(key))
 
     @property
     def durable(self) -> bool | None:
-        """Whether the server itself keeps what it acknowledges through a crash; None where it does not say."""
+        """Whether the server keeps what it acknowledges through a crash of its own; None if it does not
+        say."""
         from redis.exceptions import ResponseError
 
-        def ask() -> bool | None:
+        with self._store_errors():
             try:
-                held: dict[str, str] = {
-                    **self._redis.config_get("appendonly"),
-                    **self._redis.config_get("appendfsync"),
-                }  # type: ignore[dict-item]
-            except ResponseError:  # hosted servers keep their settings to themselves
+                found = [self._redis.config_get(name) for name in ("appendonly", "appendfsync")]
+            except ResponseError:  # hosted servers do not show their settings
                 return None
-            text = {_text(key): _text(value) for key, value in held.items()}
-            return text.get("appendonly") == "yes" and text.get("appendfsync") == "always"
-
-        return self._guarded(ask)
+        text = {_text(key): _text(value) for settings in found for key, value in settings.items()}  # type: ignore[union-attr]
+        return text.get("appendonly") == "yes" and text.get("appendfsync") == "always"
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
-
-        def add() -> None:
-            with self._redis.pipeline(transaction=True) as all_or_none:
-                for event in events:
-                    all_or_none.xadd(self.name, {b"e": event.encode()})
-                all_or_none.execute()
-
-        if events:
-            self._guarded(add)
+        if not events:
+            return
+        with self._store_errors(), self._redis.pipeline(transaction=True) as all_or_none:
+            for event in events:
+                all_or_none.xadd(self.name, {b"e": event.encode()})
+            all_or_none.execute()
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """See `EventLog`."""
         first = f"({after}" if after else "-"
-        found: Any = self._guarded(lambda: self._redis.xrange(self.name, min=first, max="+", count=limit))
+        with self._store_errors():
+            found: Any = self._redis.xrange(self.name, min=first, max="+", count=limit)
         return [(position.decode(), Event.decode(fields.get(b"e", b""))) for position, fields in found]
 
     def may_have(self, after: Position) -> bool:
@@ -90,25 +88,22 @@ class RedisLog:
     def forget(self, before: Position) -> None:
         """Drop the events before a position."""
         if before:
-            self._guarded(lambda: self._redis.execute_command("XTRIM", self.name, "MINID", before))
+            with self._store_errors():
+                self._redis.execute_command("XTRIM", self.name, "MINID", before)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._redis.close()
 
-    def _identify(self) -> Any:
-        key = f"{self.name}:identity"
-        self._redis.set(key, uuid.uuid4().hex, nx=True)
-        return self._redis.get(key)
-
-    def _guarded(self, work: Callable[[], T]) -> T:
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
         from redis.exceptions import RedisError
 
         try:
-            return work()
+            yield
         except (RedisError, OSError) as error:
-            mend = "see that it runs and may be reached; events are taken again once it is back"
-            raise StoreError("redis", f"the log of events cannot be used: {error}; {mend}") from None
+            fix = "check that it runs and can be reached; events are accepted again once it is back"
+            raise StoreError("redis", f"the log of events cannot be used: {error}; {fix}") from None
 
 
 def _client(url: str) -> redis.Redis:
