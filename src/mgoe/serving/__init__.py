@@ -1,7 +1,7 @@
 """From a bundle to a live ranking service: events that are durable, and nodes that move with them.
 
-Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched nodes.
-"""
+Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched
+nodes."""
 
 from mgoe.serving.events import (
     Event,

@@ -68,8 +68,9 @@ class Event:
         try:
             user, item, behavior, time, key = json.loads(payload)
         except (ValueError, TypeError) as error:
-            rule = f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
-            raise StoreError("events", rule) from None
+            raise StoreError(
+                "events", f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
+            ) from None
         return cls(user, item, behavior, time, key)
 
 
@@ -105,8 +106,10 @@ class EventReader:
         """
         for name in raw:
             if name not in FIELDS:
-                near = did_you_mean(name, FIELDS)
-                raise EventError(name[:80], f"is no field of an event{near}; it has {', '.join(FIELDS)}")
+                raise EventError(
+                    name[:80],
+                    f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}",
+                )
         user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
         behavior, time = self._behavior(raw.get("behavior")), self._time(raw.get("time"), now)
         return Event(user, item, behavior, time, _event_id(raw.get("id")))
@@ -114,16 +117,16 @@ class EventReader:
     def _behavior(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.behaviors:
             near = did_you_mean(value, list(self.behaviors)) if isinstance(value, str) else ""
-            rule = f"must be one of {', '.join(self.behaviors)}, found {_shown(value)}{near}"
-            raise EventError("behavior", rule)
+            raise EventError(
+                "behavior", f"must be one of {', '.join(self.behaviors)}, found {_shown(value)}{near}"
+            )
         return value
 
     def _time(self, value: Any, now: int) -> int:
         time = now if value is None else self._microseconds(value)
         if time > now + AHEAD:
             rule = f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_shown(value)}"
-            fix = "it is in the future; fix the clock that wrote it, or leave the time out"
-            raise EventError("time", f"{rule}: {fix}")
+            raise EventError("time", f"{rule}; fix the clock that wrote it, or leave the time out")
         return time
 
     def _microseconds(self, value: Any) -> int:
@@ -198,8 +201,9 @@ def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
 
 def _text(value: str, place: str) -> str:
     if len(value) > LONGEST_ID:
-        rule = f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
-        raise EventError(place, rule)
+        raise EventError(
+            place, f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -211,8 +215,9 @@ def _event_id(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        rule = f"must be a text that no other event has, found {_shown(value)}; or leave it out"
-        raise EventError("id", rule)
+        raise EventError(
+            "id", f"must be a text that no other event has, found {_shown(value)}; or leave it out"
+        )
     return _text(value, "id")
 
 

@@ -98,15 +98,14 @@ class FileLog:
             return found
 
     def may_have(self, after: Position) -> bool:
-        """See `EventLog`. After a read to the end, there is more once the last file has grown or another
-        follows it."""
+        """See `EventLog`. After a read to the end, wait for the last file to grow or for another one."""
         if self._read_all is None:
             return True
         position, last, size = self._read_all
         following = self._file(int(after or 0))
         try:
-            grown = last.stat().st_size != size
-            return after != position or grown or (following != last and following.exists())
+            another = following != last and following.exists()
+            return after != position or last.stat().st_size != size or another
         except OSError:
             return True
 
@@ -134,7 +133,7 @@ class FileLog:
             raise StoreError(self.folder, rule) from None
 
     def _write_all(self, together: list[_Append]) -> None:
-        """Write appends at once, and tell the threads that wait for them."""
+        """Write appends together, and wake the threads that wait for them."""
         error: StoreError | None = StoreError(self.folder, "writing events was interrupted; send them again")
         try:
             with self._store_errors():
@@ -161,7 +160,7 @@ class FileLog:
                 self._put(file.fileno(), end, payload)
                 self._end = (start, end + len(payload))
                 written = os.dup(file.fileno())
-        try:  # without the lock, so that others can append: a process killed here has written complete records
+        try:  # without the lock, so that others can append: what a killed process leaves is complete
             os.fsync(written)
         finally:
             os.close(written)
@@ -208,12 +207,14 @@ class FileLog:
         sync(kept)
         sync(self.folder)
         file.truncate(end)
-        fields = {"kept": str(kept), "bytes": len(tail)}
-        logging.getLogger(__name__).warning("tail cut off", extra={"fields": fields})
+        logging.getLogger(__name__).warning(
+            "tail cut off", extra={"fields": {"kept": str(kept), "bytes": len(tail)}}
+        )
 
     def _corruption(self, start: int, byte: int) -> StoreError:
-        rule = f"the log is damaged at byte {byte}; restore it from an intact copy"
-        return StoreError(self._file(start), rule)
+        return StoreError(
+            self._file(start), f"the log is damaged at byte {byte}; restore it from an intact copy"
+        )
 
     def _read(self, after: int, limit: int, starts: list[int]) -> list[tuple[Position, Event]]:
         found: list[tuple[Position, Event]] = []
@@ -222,8 +223,10 @@ class FileLog:
                 continue
             with self._file(start).open("rb") as file:
                 if following == OPEN and os.fstat(file.fileno()).st_size < after - start:
-                    rule = f"the log ends before position {after}; it is another log, or has lost its end"
-                    raise StoreError(self.folder, rule)
+                    raise StoreError(
+                        self.folder,
+                        f"the log ends before position {after}; it is another log, or has lost its end",
+                    )
                 file.seek(after - start)
                 content = file.read(bytes_of(limit - len(found)))
                 for payload in records(content):
@@ -246,8 +249,7 @@ class FileLog:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the log's lock, which ends with the process. It wakes waiting processes at once; filelock
-        would poll."""
+        """Hold the log's lock, which ends with the process. Others wake at once; filelock would poll."""
         with (self.folder / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -23,23 +23,18 @@ IDENTITY = "identity"
 
 
 class EventLog(Protocol):
-    """A log that several servers share. Every method may raise `StoreError`, and works again once the store
-    is back."""
+    """A log that several servers share. Methods that raise `StoreError` work again once the store is back."""
 
     @property
     def identity(self) -> str:
-        """The log that positions belong to. Read from the store each time: a store that lost its data is
-        another log."""
+        """The log that positions belong to, asked of the store: one that lost its data is another log."""
         ...
 
     def append(self, events: Sequence[Event]) -> None:
-        """Write events, which are durable when this returns. After a failure, send them again: they count
-        once."""
-        ...
+        """Write events, which are then durable. If that fails, send them again: they count once."""
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
-        """Return events after a position, each with the position after it, in one order that all readers
-        see."""
+        """Return events after a position, in the order that all readers see, each with its position."""
         ...
 
     def may_have(self, after: Position) -> bool:
@@ -52,15 +47,13 @@ class EventLog(Protocol):
 
     def forget(self, before: Position) -> None:
         """Drop events before a position, as far as the store can. Other positions stay valid."""
-        ...
 
     def close(self) -> None:
         """Close files or connections."""
-        ...
 
 
 def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Event]]:
-    """Yield all events after a position, each with the position after it."""
+    """Yield all events after a position, each with its own position."""
     while found := log.read(after):
         yield from found
         after = found[-1][0]
@@ -96,5 +89,5 @@ def check_no_events(folder: Path) -> None:
         OutputError: It contains one.
     """
     for identity in folder.rglob(f"{EVENTS}/{IDENTITY}"):
-        rule = "holds live events of a service, which would be lost with the folder around it; move it away first"
+        rule = "holds live events of a service, which would be lost with it; move it to another folder first"
         raise OutputError(identity.parents[1], rule)

@@ -1,5 +1,4 @@
-"""The format of events in a file: length and checksum of each, in eight bytes, then the event as a JSON
-list."""
+"""The format of events in a file: length and checksum, in eight bytes, then the event as a JSON list."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The log of live events as a stream of Redis, for several machines.
 
 An acknowledged event is as durable as the server: with `appendonly yes` and `appendfsync always` it survives
-a crash of Redis itself."""
+a crash of Redis itself.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +50,7 @@ class RedisLog:
 
     @property
     def durable(self) -> bool | None:
-        """Whether the server keeps what it acknowledges through a crash of its own; None if it does not
-        say."""
+        """Whether acknowledged events survive a crash of the server; None if it hides its settings."""
         from redis.exceptions import ResponseError
 
         with self._store_errors():

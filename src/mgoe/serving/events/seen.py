@@ -6,8 +6,7 @@ from mgoe.serving.events.event import Event, Interaction
 
 
 class SeenEvents:
-    """Events that have been counted. An event with the id of an earlier one counts no more; neither does an
-    interaction.
+    """Events that have been counted: of events with one id the first counts, and each interaction once.
 
     Args:
         earlier: Events that count as seen too; they are only read.
@@ -16,17 +15,16 @@ class SeenEvents:
     def __init__(self, *earlier: SeenEvents):
         self._ids: set[str] = set()
         self._interactions: set[Interaction] = set()
-        self._all = (self, *earlier)
+        self._earlier = earlier
 
     def add(self, event: Event, task_mask: int) -> set[Interaction]:
-        """Remember an event that does some tasks, and return those of its interactions that have not been
-        seen."""
+        """Remember an event that does some tasks, and return its interactions that are new."""
+        known, new = (self, *self._earlier), event.interactions(task_mask)
         if event.id is not None:
-            if any(event.id in seen._ids for seen in self._all):
+            if any(event.id in seen._ids for seen in known):
                 return set()
             self._ids.add(event.id)
-        new = event.interactions(task_mask)
-        for seen in self._all:
+        for seen in known:
             new = new - seen._interactions
         self._interactions |= new
         return new

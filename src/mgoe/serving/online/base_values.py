@@ -1,5 +1,4 @@
-"""Values of a snapshot's nodes from which live events go on: read when a node is touched, many of them from
-its pairs."""
+"""What a snapshot holds of a node, read when an event first touches it. Much is summed from its pairs."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ from mgoe.graph.pair_rows import BLOCK_PAIRS, OTHER, PairRows, Side, block_bound
 from mgoe.serving.online import kernels
 
 UNPLACED = 5
-"""Level of a node that has no macro node yet, see `mgoe.serving.online.cold_start`; 0 is that of a snapshot's
-node."""
+"""Level of a node without a macro node, see `mgoe.serving.online.cold_start`. The snapshot's nodes have 0."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,10 @@ class BaseValues:
 
     def block(self, indices: NDArray[np.int64]) -> PairRows:
         """Return the snapshot's pairs of some nodes; a node beyond the snapshot has none."""
-        indptr, at = rows_of(self.rows.indptr, indices)
+        known = indices < len(self.rows)
+        start, end = (np.where(known, self.rows.indptr[np.where(known, indices + k, 0)], 0) for k in (0, 1))
+        indptr = starts(end - start)
+        at = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], end - start)
         return PairRows(indptr, *self.rows.columns.at(at))
 
     def read(self, indices: NDArray[np.int64]) -> dict[str, NDArray]:
@@ -84,11 +85,10 @@ class BaseValues:
             "last": own["last"],
             "recent": own["recent"],
             "recent_task_mask": own["recent_task_mask"],
-            "recent_time": np.zeros((len(indices), self.recents), np.int64),
+            "recent_time": _recent_times(block, own["recent"]),
             "vectors": self._known(snapshot.arrays[f"{self.side}_vectors"], indices, 0),
             "level": np.where(degree > 0, 0, UNPLACED),
         }
-        kernels.recent_times(block.indptr, block.other, block.time, own["recent"], values["recent_time"])
         edges = []
         for r, part in enumerate(snapshot.resolutions):
             macro = self._known(getattr(part, f"{self.side}_macro"), indices, self.widths[r])
@@ -110,8 +110,11 @@ class BaseValues:
     def _done_at(self, part: Resolution, r: int, block: PairRows) -> NDArray[np.int32]:
         """Neighbours of a block's nodes by task and macro node."""
         done_at = np.zeros((len(block), len(self.share), self.other_widths[r] + 1), np.int32)
-        other = getattr(part, f"{self.other}_macro")
-        kernels.count_tasks(block.indptr, block.other, block.task_mask, other, done_at)
+        own, macro = (
+            np.repeat(np.arange(len(block)), np.diff(block.indptr)),
+            getattr(part, f"{self.other}_macro"),
+        )
+        kernels.add_tasks(own, macro[block.other], block.task_mask, 1, done_at)
         return done_at
 
     def _known(self, array: NDArray, indices: NDArray[np.int64], fill: float) -> NDArray:
@@ -122,19 +125,13 @@ class BaseValues:
         return out
 
 
-def rows_of(
-    indptr: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Select sparse rows; one beyond the last is empty.
-
-    Returns:
-        Where each selected row starts once they are put together, and where its entries are stored.
-        Shapes (n + 1,), (m,).
-    """
-    inside = rows < len(indptr) - 1
-    start, end = (np.where(inside, indptr[np.where(inside, rows + k, 0)], 0) for k in (0, 1))
-    together = starts(end - start)
-    return together, np.arange(together[-1]) + np.repeat(start - together[:-1], end - start)
+def _recent_times(block: PairRows, recent: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Time of the last event with each recent neighbour. Shape (n, R)."""
+    nodes = np.repeat(np.arange(len(block)), recent.shape[1])
+    at = kernels.find_pairs(block.indptr, block.other, nodes, recent.ravel())
+    times = np.zeros(len(at), np.int64)
+    times[at >= 0] = block.time[at[at >= 0]]
+    return times.reshape(recent.shape)
 
 
 def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:

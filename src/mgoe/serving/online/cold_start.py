@@ -25,8 +25,7 @@ ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
     ("user", 3, (0, 2)),
     ("item", 4, (0, 1, 3)),
 )
-"""The side that is placed, the level that its nodes get, and the levels of the other side's nodes that place
-them."""
+"""The side that is placed, the level that its nodes get, and the levels of the nodes that place them."""
 Slots = NDArray[np.int64]
 
 

@@ -15,8 +15,7 @@ from mgoe.serving.events.log import START, EventLog, Position
 from mgoe.serving.online.live import LiveNodes
 
 HELD = "live.json"
-"""File of a bundle that says up to where its graph holds the events of each log that it was refreshed
-from."""
+"""File of a bundle with the position up to which its graph holds the events of each log."""
 
 
 class Consumer:

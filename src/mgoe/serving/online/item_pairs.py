@@ -1,5 +1,4 @@
-"""The pairs of a snapshot by item. A snapshot has them by user; a service needs both, and keeps this index on
-its disk."""
+"""An index of a snapshot's pairs by item, which a service keeps on its disk. Snapshots have them by user."""
 
 from __future__ import annotations
 

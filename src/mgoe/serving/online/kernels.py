@@ -106,29 +106,10 @@ def add_tasks(own, macro, task_mask, sign, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def count_tasks(indptr, other, task_mask, macro, out):  # pragma: no cover - compiled
-    """Count neighbours by task and macro node from all pairs of some nodes."""
-    for row in range(len(indptr) - 1):
-        for e in range(indptr[row], indptr[row + 1]):
-            for t in range(out.shape[1]):
-                out[row, t, macro[other[e]]] += task_mask[e] >> t & 1
-
-
-@numba.njit(cache=True, nogil=True)
-def recent_times(indptr, other, time, recent, out):  # pragma: no cover - compiled
-    """Read when the last event with each recent neighbour was."""
-    for row in range(len(recent)):
-        for r in range(recent.shape[1]):
-            if recent[row, r] < 0:
-                break
-            out[row, r] = find(indptr, other, time, row, recent[row, r])
-
-
-@numba.njit(cache=True, nogil=True)
-def find_pairs(indptr, other, rows, columns, out):  # pragma: no cover - compiled
-    """Find where pairs are stored in sparse rows, -1 for those that are not."""
+def find_pairs(indptr, other, rows, columns):  # pragma: no cover - compiled
+    """Return where pairs are stored in sparse rows, -1 for those that are not."""
+    out = np.full(len(rows), -1, np.int64)
     for p in range(len(rows)):
-        out[p] = -1
         if rows[p] >= len(indptr) - 1:
             continue
         low, high = indptr[rows[p]], indptr[rows[p] + 1]
@@ -140,14 +121,14 @@ def find_pairs(indptr, other, rows, columns, out):  # pragma: no cover - compile
                 high = middle
         if low < indptr[rows[p] + 1] and other[low] == columns[p]:
             out[p] = low
+    return out
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _comes_before(
     time, score, node, entry_time, entry_score, entry, known, rank
 ):  # pragma: no cover - compiled
-    """Whether a node comes before an entry of the list: newer, then higher score, then smaller index,
-    newcomers last."""
+    """Whether a node comes before an entry: newer, higher score, smaller index, newcomers last."""
     if time != entry_time:
         return time > entry_time
     if score != entry_score:
@@ -161,8 +142,8 @@ def _comes_before(
 def add_recents(change, scores, known, rank, neighbour, masks, times):  # pragma: no cover - compiled
     """Move neighbours to where they now belong.
 
-    What a pair is sorted by only ever grows, so a neighbour that has left the list comes back only with an
-    event."""
+    What pairs are sorted by only grows, so a neighbour that has left the list comes back only with an event.
+    """
     length = neighbour.shape[1]
     for p in range(len(change.own)):
         a, node, time, score = change.own[p], change.other[p], change.time[p], scores[change.task_mask[p]]
@@ -217,14 +198,19 @@ def link(nodes, first, head, following):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def walk(nodes, head, following, indptr, out):  # pragma: no cover - compiled
-    """List the pairs of nodes by their chains. An empty `out` only counts them, into `indptr` (n + 1,)."""
-    to = 0
+def walk(nodes, head, following):  # pragma: no cover - compiled
+    """Return where the pairs of each node start (n + 1,), and the numbers of these pairs, by their chains."""
+    indptr = np.zeros(len(nodes) + 1, np.int64)
     for row in range(len(nodes)):
+        indptr[row + 1] = indptr[row]
         p = head[nodes[row]]
         while p >= 0:
-            if len(out):
-                out[to] = p
-            to += 1
+            indptr[row + 1] += 1
             p = following[p]
-        indptr[row + 1] = to
+    numbers = np.empty(indptr[-1], np.int64)
+    for row in range(len(nodes)):
+        p = head[nodes[row]]
+        for at in range(indptr[row], indptr[row + 1]):
+            numbers[at] = p
+            p = following[p]
+    return indptr, numbers

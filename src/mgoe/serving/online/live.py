@@ -62,8 +62,7 @@ class LiveNodes:
         return self.state.version
 
     def without_events(self) -> LiveNodes:
-        """Return the nodes of the same snapshot without live events; what is read of the snapshot is
-        shared."""
+        """Return the nodes of the same snapshot, which both share, without live events."""
         return LiveNodes(self.base)
 
     def apply(self, events: Sequence[Event]) -> int:
@@ -91,8 +90,7 @@ class LiveNodes:
         return changed
 
     def skip(self, events: Sequence[Event]) -> None:
-        """Remember events that the snapshot holds, in the log's order: one that is sent again will not
-        count."""
+        """Remember events that the snapshot holds, in the log's order, so that they do not count again."""
         with self._writer:
             for event in self.base.understood(events):
                 self.base.seen.add(event, self.base.task_masks[event.behavior])
@@ -107,8 +105,7 @@ class LiveNodes:
         return index
 
     def look_up(self, side: Side, ids: Sequence[Id]) -> NDArray[np.int64]:
-        """Return the same for a short list of ids from JSON, without an index of texts for ids that are
-        numbers."""
+        """Return the same for a list of ids from JSON, without an index of texts for ids that are numbers."""
         with self.lock:
             return self.state.indices(side, ids)
 

@@ -40,10 +40,6 @@ class LivePairs(GrowingArrays):
         )
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def number(self, user: int, item: int) -> int:
-        """Return the number of a pair of node indices, -1 if no live event has touched it."""
-        return self._numbers.get((user, item), -1)
-
     def add(
         self, users: NDArray[np.int64], items: NDArray[np.int64], sides: Mapping[Side, Nodes], rows: PairRows
     ) -> NDArray[np.int64]:
@@ -61,8 +57,7 @@ class LivePairs(GrowingArrays):
         new = [k for k, key in enumerate(keys) if key not in self._numbers]
         if new:
             numbers = self.extend(len(new))
-            at = np.empty(len(new), np.int64)
-            kernels.find_pairs(rows.indptr, rows.other, users[new], items[new], at)
+            at = kernels.find_pairs(rows.indptr, rows.other, users[new], items[new])
             there, known = numbers[at >= 0], at[at >= 0]
             self.task_mask[there] = self.base_task_mask[there] = rows.task_mask[known]
             self.time[there], self.events[there] = rows.time[known], rows.events[known]
@@ -87,9 +82,5 @@ class LivePairs(GrowingArrays):
             Shapes (n + 1,), (m,), (m,); other nodes are slots.
         """
         side = nodes.base_values.side
-        following, indptr = getattr(self, f"next_{side}"), np.zeros(len(slots) + 1, np.int64)
-        kernels.walk(slots, nodes.head, following, indptr, np.empty(0, np.int64))
-        numbers = np.empty(indptr[-1], np.int64)
-        if len(numbers):
-            kernels.walk(slots, nodes.head, following, indptr, numbers)
+        indptr, numbers = kernels.walk(slots, nodes.head, getattr(self, f"next_{side}"))
         return indptr, numbers, getattr(self, OTHER[side])[numbers].astype(np.int64)

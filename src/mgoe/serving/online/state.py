@@ -115,8 +115,7 @@ class LiveBase:
         )
 
     def understood(self, events: Sequence[Event]) -> list[Event]:
-        """Return events that do a task and whose ids may be the bundle's, with ids as its vocabularies hold
-        them."""
+        """Return events that do a task and have possible ids, these as the vocabularies hold them."""
         kinds = {side: vocabulary.type for side, vocabulary in self.vocabularies.items()}
         found = with_ids_of(events, kinds)
         return [event for event in found if event is not None and event.behavior in self.task_masks]
