@@ -56,7 +56,7 @@ def stream(bundle: Bundle, n: int, seed: int = 0, new: int = 5) -> list[Event]:
         for vocabulary in (bundle.encoders.users, bundle.encoders.items)
     )
     users, items = users + [10_000 + k for k in range(new)], items + [20_000 + k for k in range(new)]
-    names = list(LiveNodes.of(bundle).behaviors)
+    names = list(EventReader.of(bundle).behaviors)
     return [
         Event(users[u], items[i], names[b], int(last + (k - n // 4) * 3600 * SECOND + seed), f"{seed}:{k}")
         for k, (u, i, b) in enumerate(
@@ -92,7 +92,7 @@ def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Ite
     """The graph is that of all events, built with the macro nodes of the graph before."""
     users, items = bundle.encoders.users, bundle.encoders.items
     assert len(set(users.ids(np.arange(users.size)).to_pylist())) == users.size
-    behaviors = LiveNodes.of(before).behaviors
+    behaviors = EventReader.of(before).behaviors
     history = Prepared.open(prepared).history.select("user", "item", "time", "task").to_pandas()
     rows = [
         (u, i, e.time, t)
@@ -265,7 +265,7 @@ REPEATING = st.lists(
 def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: list, cut: int):
     old = mgoe.load(finished / "bundle")
     users, items = (old.ids(side, np.arange(2)) for side in ("user", "item"))
-    names, last = [*LiveNodes.of(old).behaviors, "of no task"], old.graph.meta["last"]
+    names, last = [*EventReader.of(old).behaviors, "of no task"], old.graph.meta["last"]
     events = [
         Event([*users, 10**9][u], items[i], names[b], last + (1 + t) * SECOND, key)
         for u, i, b, t, key in rows
@@ -391,7 +391,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
         caplog.clear()
         live = Consumer.of(log, bundle).live
         assert (live.stats["new users"], live.stats["unknown"]) == (born, unknown)
-        assert ("events of the log are left out" in caplog.text) == (unknown > 0)
+        assert ("events of the log are ignored" in caplog.text) == (unknown > 0)
         codes = live.indices("user", ["90500", "90501"])
         assert (
             codes.tolist()
