@@ -6,11 +6,10 @@ warning; so it is where a prediction is NaN, since a model that predicts NaN mus
 Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 """
 
-from mgoe.metrics.mean import mean_defined
+from mgoe.metrics.labels import Task, mean_defined
 from mgoe.metrics.probability import Calibration, calibration, log_loss, log_losses
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
 from mgoe.metrics.regression import mae, rmse, spearman
-from mgoe.metrics.task import Task
 
 __all__ = [
     "Calibration",

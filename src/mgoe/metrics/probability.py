@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe.metrics.labels import labelled
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -42,10 +44,10 @@ def log_losses(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
         labels: Positive where above 0, missing where NaN. Shape (N,).
         probs: Shape (N,).
     """
-    positive, probs = _valid(labels, probs)
+    labels, probs = labelled(labels, probs)
     eps = np.finfo(probs.dtype if probs.dtype.kind == "f" else np.float64).eps
     probs = probs.astype(np.float64)
-    return -np.log(np.clip(np.where(positive, probs, 1 - probs), eps, 1 - eps))
+    return -np.log(np.clip(np.where(labels > 0, probs, 1 - probs), eps, 1 - eps))
 
 
 def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibration:
@@ -59,12 +61,11 @@ def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibrat
         probs: Shape (N,).
         bins: At most so many.
     """
-    positive, probs = _valid(labels, probs)
-    probs = probs.astype(np.float64)
+    labels, probs = labelled(labels, np.asarray(probs, np.float64))
     if len(probs) == 0 or np.isnan(probs).any():
         return Calibration(np.nan, np.nan, np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
     order = np.argsort(probs)
-    probs, positive = probs[order], positive[order]
+    probs, positive = probs[order], labels[order] > 0
     edges = probs[np.arange(1, bins) * len(probs) // bins]
     starts = np.unique(np.concatenate([[0], np.searchsorted(probs, edges)]))
     rows = np.diff(starts, append=len(probs))
@@ -78,9 +79,3 @@ def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibrat
         predicted=predicted,
         observed=observed,
     )
-
-
-def _valid(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.bool_], NDArray]:
-    labels, probs = np.asarray(labels), np.asarray(probs)
-    keep = ~np.isnan(labels)
-    return labels[keep] > 0, probs[keep]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe.metrics.labels import labelled
+
 
 @dataclass(frozen=True)
 class Gauc:
@@ -36,9 +38,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     Returns:
         The AUC; NaN with one class only or a NaN score.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
-    keep = ~np.isnan(labels)
-    labels, scores = labels[keep], scores[keep]
+    labels, scores = labelled(labels, scores)
     if len(scores) == 0 or np.isnan(scores).any():
         return np.nan
     order = np.argsort(scores)
@@ -60,7 +60,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
     """
     _, areas, rows = group_auc(labels, scores, groups)
     used = ~np.isnan(areas)
-    spoilt = bool(np.isnan(np.asarray(scores)[~np.isnan(np.asarray(labels))]).any())
+    spoilt = np.isnan(labelled(labels, scores)[1]).any()
     value = np.nan if spoilt or not used.any() else float(areas[used] @ rows[used] / rows[used].sum())
     return Gauc(value, int(used.sum()), int(len(areas) - used.sum()))
 
@@ -73,27 +73,23 @@ def group_auc(
     Returns:
         Groups, rising; their AUC, NaN with one class only; their rows with a label. Each of shape (G,).
     """
-    labels, scores, groups = np.asarray(labels), np.asarray(scores), np.asarray(groups)
-    keep = ~np.isnan(labels)
-    labels, scores, groups = labels[keep], scores[keep], groups[keep]
+    labels, scores, groups = labelled(labels, scores, groups)
     if len(groups) == 0:
         return groups, np.zeros(0), np.zeros(0, np.int64)
     order = np.lexsort((scores, groups))
     positive, scores, groups = (labels > 0)[order], scores[order], groups[order]
-    heads = _starts(groups)
-    starts = _starts(scores, groups)
+    group_starts, starts = _starts(groups), _starts(scores, groups)
     up = np.add.reduceat(positive, starts, dtype=np.int64)
     down = np.diff(starts, append=len(groups)) - up
-    first = np.searchsorted(starts, heads)  # the first run of equal scores of each group
-    downs = np.add.reduceat(down, first)
-    ups = np.add.reduceat(up, first)
+    first = np.searchsorted(starts, group_starts)  # the first run of equal scores of each group
+    ups, downs = np.add.reduceat(up, first), np.add.reduceat(down, first)
     before = (
         np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))
     )  # negatives below, same group
     twice = np.add.reduceat(up * (2 * before + down), first)  # whole numbers, so that ties are exact
     pairs = ups * downs
-    areas = np.divide(twice, 2 * pairs, out=np.full(len(heads), np.nan), where=pairs > 0)
-    return groups[heads], areas, np.diff(heads, append=len(groups))
+    areas = np.divide(twice, 2 * pairs, out=np.full(len(group_starts), np.nan), where=pairs > 0)
+    return groups[group_starts], areas, np.diff(group_starts, append=len(groups))
 
 
 def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:

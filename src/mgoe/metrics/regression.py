@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe.metrics.labels import labelled
+
 
 def rmse(labels: ArrayLike, values: ArrayLike) -> float:
     """Root of the mean squared error. Both of shape (N,)."""
@@ -34,7 +36,5 @@ def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return middle[inverse] - (len(values) + 1) / 2
 
 
-def _valid(labels: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    labels, values = np.asarray(labels, np.float64), np.asarray(values, np.float64)
-    keep = ~np.isnan(labels)
-    return labels[keep], values[keep]
+def _valid(labels: ArrayLike, values: ArrayLike) -> list[NDArray[np.float64]]:
+    return labelled(np.asarray(labels, np.float64), np.asarray(values, np.float64))

@@ -1,0 +1,30 @@
+"""What all metrics share: the task they measure, the rows that have a label, and means of what exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Task(Protocol):
+    """A task by its name and its kind, `binary` or `regression`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def labelled(labels: ArrayLike, *columns: ArrayLike) -> list[NDArray]:
+    """Return the labels and further columns of the rows that have a label. Shape (N,) each."""
+    keep = ~np.isnan(np.asarray(labels))
+    return [np.asarray(column)[keep] for column in (labels, *columns)]
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Return the mean of the values that are numbers; NaN if none is (ours)."""
+    there = [value for value in values if not np.isnan(value)]
+    return float(np.mean(there)) if there else np.nan
