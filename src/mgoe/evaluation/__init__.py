@@ -9,11 +9,10 @@ from mgoe.evaluation.evaluate import measure, reliability
 from mgoe.evaluation.influence import Influence, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
 from mgoe.evaluation.packed import pack, unpack
-from mgoe.evaluation.rows import ALL, Row, read_rows, write_rows
-from mgoe.evaluation.sheets import latex, markdown, verdict
+from mgoe.evaluation.rows import ALL, Row, Summary, read_rows, summarise, write_rows
 from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
-from mgoe.evaluation.standings import Cost, Standings, reachable_shares
-from mgoe.evaluation.table import Summary, markdown_table, rich_table, summarise
+from mgoe.evaluation.standings import Cost, Standings, latex, markdown, reachable_shares, verdict
+from mgoe.evaluation.tables import markdown_table, rich_table
 
 __all__ = [
     "ALL",

@@ -93,7 +93,8 @@ def group_auc(
 
 
 def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
-    """Share of the other class that each row is ranked correctly against, ties one half (DeLong et al., 1988).
+    """Share of the other class that each row is ranked correctly against, ties one half (DeLong et al.,
+    1988).
 
     The mean over positives and the mean over negatives both equal the AUC.
 

@@ -1,16 +1,21 @@
-"""Report data to one HTML file that needs no network."""
+"""The pages: report data or standings to one HTML file that needs no network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from mgoe._util.files import write_text
 from mgoe.evaluation.report.data import ReportData
-from mgoe.evaluation.report.sections import sections
+from mgoe.evaluation.report.sections import lead_plot, sections
+from mgoe.evaluation.report.svg import Svg
+from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarise
+from mgoe.evaluation.standings import Standings, differences, is_significant, quality, verdict
 
-templates = jinja2.Environment(
+_TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -21,10 +26,59 @@ templates = jinja2.Environment(
 
 
 def render(data: ReportData) -> str:
-    """The report as one HTML page: styles and drawings inside, no script, nothing loaded from elsewhere."""
-    return templates.get_template("report.html.j2").render(sections(data))
+    """Return the report of a run as one HTML page: styles and drawings inside, no script, nothing loaded from
+    elsewhere.
+    """
+    return _TEMPLATES.get_template("report.html.j2").render(sections(data))
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_text(path, render(data))
+
+
+def render_comparison(
+    name: str,
+    standings: Sequence[Standings],
+    facts: Mapping[str, object] | None = None,
+    settings: str = "",
+    command: str = "",
+) -> str:
+    """Return a comparison as one HTML page without external resources: each question with its tables and one
+    forest plot per metric.
+
+    Args:
+        name: Title of the page.
+        standings: Every table on every log.
+        facts: Short facts by name.
+        settings: Settings of the comparison as YAML.
+        command: The command that reproduces it.
+    """
+    boards = [
+        {
+            "standings": one,
+            "verdict": verdict(one),
+            "quality": quality(one),
+            "differences": differences(one),
+            "plots": forest_plots(one),
+        }
+        for one in standings
+    ]
+    return _TEMPLATES.get_template("comparison.html.j2").render(
+        title=name, boards=boards, facts=facts or {}, settings=settings, command=command
+    )
+
+
+def write_comparison(path: Path, *args: Any, **kwargs: Any) -> None:
+    """Write the page atomically; arguments as for `render_comparison`."""
+    write_text(path, render_comparison(*args, **kwargs))
+
+
+def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
+    """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
+    plots = []
+    for column in sorted(main_columns(summarise(standings.rows)), key=lambda column: column != MEAN):
+        name = MEAN_TITLE if column == MEAN else head(column)
+        label = f"{standings.reference} minus each baseline: {name}"
+        plots.append((name, lead_plot(standings.leads, column, label, is_significant)))
+    return [(name, plot) for name, plot in plots if plot]

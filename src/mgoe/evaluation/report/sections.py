@@ -1,13 +1,14 @@
-"""Turn report data into the sentences, grids and charts of the template."""
+"""Turn report data into the sentences, tables and charts of the templates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mgoe.config import BOUNDS
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report import tables
 from mgoe.evaluation.report.charts import (
@@ -22,8 +23,7 @@ from mgoe.evaluation.report.charts import (
 )
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.svg import Svg, finite
-from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import BOUNDS, LOWER, MEAN, MEAN_TITLE, SHOWN, Column, by_seed, summarise, title
+from mgoe.evaluation.rows import ALL, LOWER, MEAN, MEAN_TITLE, SHOWN, Column, by_seed, summarise, title
 
 RELIABLE_MODELS = 4
 """Models in a reliability diagram; more lines would be hard to distinguish."""
@@ -36,16 +36,16 @@ def sections(data: ReportData) -> dict[str, Any]:
         "data": data,
         "finding": finding(data, differences),
         "facts": [(name.replace("_", " "), _fact(value)) for name, value in data.facts.items()],
-        "results": tables.result_grid(data),
-        "headline": _headline(data, differences),
-        "differences": tables.difference_grid(differences),
+        "results": tables.result_table(data),
+        "headline": _plots(data, differences, {MEAN: (MEAN_TITLE, "The same")}),
+        "differences": tables.difference_table(differences),
         "tasks": [_task(data, task, differences) for task in data.tasks],
         "curves": _curves(data),
         "reliability": _reliability(data),
         "macro": _macro(data),
         "gates": _gates(data),
-        "slices": tables.slice_grid(data),
-        "catalogue": tables.catalogue_grid(data),
+        "slices": tables.slice_table(data),
+        "catalogue": tables.catalogue_table(data),
         "seeds": len({row["seed"] for row in data.rows}),
     }
 
@@ -84,92 +84,81 @@ def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[
         ("gauc_users", "users with both classes"),
         ("gauc_users_skipped", "users of one class left out of GAUC"),
     )
-    plots = [(title(metric), plot) for metric in SHOWN if (plot := _plot(data, (task, metric)))]
-    ahead = [
-        (f"{title(metric)}, {data.leader} minus each baseline", _differences(differences, (task, metric)))
-        for metric in SHOWN
-    ]
+    names = {(task, metric): (title(metric), title(metric)) for metric in SHOWN}
     return {
         "name": task,
         "counts": [
             f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))
         ],
-        "grid": tables.task_grid(data, task),
-        "plots": plots + [(head, plot) for head, plot in ahead if plot],
+        "table": tables.task_table(data, task),
+        "plots": _plots(data, differences, names),
     }
+
+
+def _plots(
+    data: ReportData, differences: Sequence[Estimate], names: Mapping[Column, tuple[str, str]]
+) -> list[tuple[str, Svg]]:
+    """Plot metrics of all models, then the leads in them; `names` gives the title of each."""
+    plots = [(of_models, _plot(data, column)) for column, (of_models, _) in names.items()]
+    for column, (_, of_leads) in names.items():
+        label = f"Differences of {title(column[1])}, {column[0]}"
+        plot = lead_plot(differences, column, label, lambda lead: lead.low > 0 or lead.high < 0)
+        plots.append((f"{of_leads}, {data.leader} minus each baseline", plot))
+    return [(name, plot) for name, plot in plots if plot]
 
 
 def _plot(data: ReportData, column: Column) -> Svg | None:
     """Plot one metric of all models; None if there is only one model."""
-    own = {e.model: e for e in data.estimates if e.baseline is None and (e.task, e.metric) == column}
+    own = {
+        e.model: (e.low, e.high)
+        for e in data.estimates
+        if e.baseline is None and (e.task, e.metric) == column
+    }
     seeds, marks = by_seed(data.rows), []
     for model, found in summarise(data.rows).items():
         if column in found and math.isfinite(found[column].mean):
-            interval = own.get(model)
-            low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
-            marks.append(
-                Mark(
-                    model,
-                    found[column].mean,
-                    low,
-                    high,
-                    [*seeds[model][column].values()],
-                    model == data.leader,
-                )
-            )
+            low, high = own.get(model, (math.nan, math.nan))
+            values = [*seeds[model][column].values()]
+            marks.append(Mark(model, found[column].mean, low, high, values, model == data.leader))
+    if len(marks) < 2:
+        return None
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
-    return (
-        interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1])))
-        if len(marks) > 1
-        else None
-    )
+    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1])))
 
 
-def _headline(data: ReportData, differences: Sequence[Estimate]) -> list[tuple[str, Svg]]:
-    plots = [
-        (MEAN_TITLE, _plot(data, MEAN)),
-        (f"The same, {data.leader} minus each baseline", _differences(differences, MEAN)),
-    ]
-    return [(head, plot) for head, plot in plots if plot]
-
-
-def _differences(differences: Sequence[Estimate], column: Column) -> Svg | None:
-    """Plot the differences of one metric to all baselines."""
-    chosen = [e for e in differences if (e.task, e.metric) == column and math.isfinite(e.value)]
+def lead_plot(
+    leads: Sequence[Estimate], column: Column, label: str, is_strong: Callable[[Estimate], bool]
+) -> Svg | None:
+    """Plot the leads in one metric over all baselines; None if there are none."""
     marks = [
-        Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=e.low > 0 or e.high < 0)
-        for e in chosen
+        Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=is_strong(e))
+        for e in leads
+        if (e.task, e.metric) == column and math.isfinite(e.value)
     ]
-    return difference_plot(marks, f"Differences of {title(column[1])}, {column[0]}") if marks else None
+    return difference_plot(marks, label) if marks else None
 
 
 def _curves(data: ReportData) -> list[dict[str, Any]]:
     """Plot validation and training loss of each model, one thin line per seed."""
-    runs = {model: list(seeds.values()) for model, seeds in data.curves.items() if seeds}
-    watched = {
-        model: [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in found]
-        for model, found in runs.items()
-    }
-    losses = {
-        model: [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in found]
-        for model, found in runs.items()
-    }
     cards = []
-    for model, found in runs.items():
+    for model, seeds in data.curves.items():
+        runs = list(seeds.values())
+        watched = [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in runs]
+        losses = [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in runs]
         best = [
             (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
-            for run, line in zip(found, watched[model], strict=True)
+            for run, line in zip(runs, watched, strict=True)
         ]
-        epochs = sorted({int(run["best_epoch"]) for run in found})
-        cards.append(
-            {
-                "model": model,
-                "best": ", ".join(map(str, epochs)),
-                "monitor": line_chart(watched[model], f"Validation of {model} by epoch", best),
-                "loss": line_chart(losses[model], f"Training loss of {model} by epoch"),
-                "name": found[0].get("monitor", "validation"),
-            }
-        )
+        if runs:
+            cards.append(
+                {
+                    "model": model,
+                    "best": ", ".join(map(str, sorted({int(epoch) for epoch, _ in best}))),
+                    "monitor": line_chart(watched, f"Validation of {model} by epoch", best),
+                    "loss": line_chart(losses, f"Training loss of {model} by epoch"),
+                    "name": runs[0].get("monitor", "validation"),
+                }
+            )
     return cards
 
 
@@ -204,8 +193,8 @@ def _macro(data: ReportData) -> dict[str, Any] | None:
         "view": view,
         "shown": (len(users), len(items)),
         "size": view.lift.shape,
-        "user_table": tables.member_grid(view.user_sizes, view.user_members, view.lift, "item"),
-        "item_table": tables.member_grid(view.item_sizes, view.item_members, view.lift.T, "user"),
+        "user_table": tables.member_table(view.user_sizes, view.user_members, view.lift, "item"),
+        "item_table": tables.member_table(view.item_sizes, view.item_members, view.lift.T, "user"),
     }
 
 

@@ -1,17 +1,27 @@
-"""The tables of a report, as grids that the template writes out."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report.data import MacroView, ReportData
-from mgoe.evaluation.rows import ALL
-from mgoe.evaluation.table import LOWER, Column, Summary, best, headline, main_columns, summarise, title
+from mgoe.evaluation.rows import (
+    ALL,
+    LOWER,
+    Column,
+    Summary,
+    best,
+    headline,
+    main_columns,
+    summarise,
+    title,
+)
+from mgoe.evaluation.tables import Cell, Table
 
 MEMBERS_SHOWN = 60
 DETAILS = (
@@ -26,58 +36,31 @@ DETAILS = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A number, a small note beside it, and whether it is the best."""
-
-    text: str
-    note: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: groups of columns with their spans, the columns, and named lines. `strong` is the line of the
-    report's model.
-    """
-
-    groups: Sequence[tuple[str, int]]
-    columns: Sequence[str]
-    lines: Sequence[tuple[str, Sequence[Cell]]]
-    strong: str = ""
-    first: str = "model"
-
-
-def result_grid(data: ReportData) -> Grid | None:
+def result_table(data: ReportData) -> Table | None:
     """Return AUC and GAUC of each task and their mean, one line per model."""
     summaries = summarise(data.rows)
-    return _grid(data, summaries, main_columns(summaries)) if summaries else None
+    return _table(data, summaries, main_columns(summaries)) if summaries else None
 
 
-def task_grid(data: ReportData, task: str) -> Grid:
+def task_table(data: ReportData, task: str) -> Table:
     """Return all metrics of one task, one line per model, with intervals if there are any."""
     summaries = summarise(data.rows)
     there = {column for columns in summaries.values() for column in columns}
-    return _grid(
-        data, summaries, [(task, metric) for metric in DETAILS if (task, metric) in there], intervals=True
-    )
+    columns = [(task, metric) for metric in DETAILS if (task, metric) in there]
+    return _table(data, summaries, columns, intervals=True)
 
 
-def catalogue_grid(data: ReportData) -> Grid | None:
+def catalogue_table(data: ReportData) -> Table | None:
     """Return HR@k and NDCG@k of each task and their means."""
     summaries = summarise(data.rows)
     there = dict.fromkeys(
         c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
     )
-    columns = sorted(there, key=lambda column: column[0] == ALL)
-    return (
-        _grid(data, {m: s for m, s in summaries.items() if there.keys() & s.keys()}, columns)
-        if columns
-        else None
-    )
+    ranked = {model: found for model, found in summaries.items() if there.keys() & found.keys()}
+    return _table(data, ranked, sorted(there, key=lambda column: column[0] == ALL)) if there else None
 
 
-def slice_grid(data: ReportData) -> Grid | None:
+def slice_table(data: ReportData) -> Table | None:
     """Return the mean of AUC and GAUC of every model on each slice, with the number of examples."""
     slices = [
         name
@@ -86,10 +69,9 @@ def slice_grid(data: ReportData) -> Grid | None:
     ]
     if not slices:
         return None
-    lines = []
+    column, lines = headline(summarise(data.rows)), []
     for name in [ALL, *slices]:
         summaries = summarise(data.rows, slice=name)
-        column = headline(summarise(data.rows))
         leaders = best(summaries, column)
         sizes = [
             s.mean
@@ -99,50 +81,36 @@ def slice_grid(data: ReportData) -> Grid | None:
         ]
         cells = [_number(summaries.get(model, {}).get(column), model in leaders) for model in data.models]
         lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *cells]))
-    return Grid([], ["examples", *data.models], lines, ALL, "slice")
+    return Table(["slice", "examples", *data.models], lines, strong=ALL)
 
 
-def difference_grid(differences: Sequence[Estimate]) -> Grid | None:
+def difference_table(differences: Sequence[Estimate]) -> Table | None:
     """Return differences to each baseline with half their interval, marked if it favours the model."""
     columns = [
-        c
-        for c in dict.fromkeys((d.task, d.metric) for d in differences)
-        if c[1] in ("auc", "gauc", "ranking", "rmse", "mae")
+        (task, metric)
+        for task, metric in dict.fromkeys((d.task, d.metric) for d in differences)
+        if metric == "ranking" or (task != ALL and metric in ("auc", "gauc", "rmse", "mae"))
     ]
-    columns = sorted(
-        (c for c in columns if c[0] != ALL or c[1] == "ranking"), key=lambda column: column[0] == ALL
-    )
+    columns.sort(key=lambda column: column[0] == ALL)
     found = {(d.baseline, d.task, d.metric): d for d in differences}
     lines = [
         (baseline or "", [_difference(found.get((baseline, *c))) for c in columns])
         for baseline in dict.fromkeys(d.baseline for d in differences)
     ]
-    return (
-        Grid(_spans(columns), [title(metric) for _, metric in columns], lines, first="baseline")
-        if columns
-        else None
-    )
+    heads = ["baseline", *(title(metric) for _, metric in columns)]
+    return Table(heads, lines, _spans(columns)) if columns else None
 
 
-def member_grid(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Grid:
+def member_table(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Table:
     """Return macro nodes by size: members, share, the three closest nodes of the other side, example ids."""
     lines = []
     for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
         liked = np.argsort(-lift[node], kind="stable")[:3]
         goes = ", ".join(f"{k} (×{lift[node, k]:.1f})" for k in liked if lift[node, k] > 1)
         share = sizes[node] / max(sizes.sum(), 1)
-        lines.append(
-            (
-                str(node),
-                [
-                    Cell(f"{sizes[node]:,}"),
-                    Cell(f"{share:.1%}"),
-                    Cell(goes or "-"),
-                    Cell(", ".join(members[node]) or "-"),
-                ],
-            )
-        )
-    return Grid([], ["members", "share", f"goes with {other} nodes", "examples"], lines, first="node")
+        texts = f"{sizes[node]:,}", f"{share:.1%}", goes or "-", ", ".join(members[node]) or "-"
+        lines.append((str(node), [Cell(text) for text in texts]))
+    return Table(["node", "members", "share", f"goes with {other} nodes", "examples"], lines)
 
 
 def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
@@ -160,22 +128,21 @@ def macro_order(view: MacroView) -> tuple[list[int], list[int]]:
     return users[rows].tolist(), items[columns].tolist()
 
 
-def _grid(
+def _table(
     data: ReportData,
     summaries: dict[str, dict[Column, Summary]],
     columns: Sequence[Column],
     intervals: bool = False,
-) -> Grid:
+) -> Table:
     own = {(e.model, e.task, e.metric): e for e in data.estimates if e.baseline is None} if intervals else {}
     leaders = {column: best(summaries, column) for column in columns}
-    lines = []
-    for model, found in summaries.items():
-        cells = [_number(found.get(c), model in leaders[c], own.get((model, *c))) for c in columns]
-        lines.append((model, cells))
-    several = len({task for task, _ in columns}) > 1
-    return Grid(
-        _spans(columns) if several else [], [title(metric) for _, metric in columns], lines, data.leader
-    )
+    lines = [
+        (model, [_number(found.get(c), model in leaders[c], own.get((model, *c))) for c in columns])
+        for model, found in summaries.items()
+    ]
+    groups = _spans(columns)
+    heads = ["model", *(title(metric) for _, metric in columns)]
+    return Table(heads, lines, groups if len(groups) > 1 else (), strong=data.leader)
 
 
 def _number(summary: Summary | None, leads: bool, interval: Estimate | None = None) -> Cell:
@@ -184,7 +151,7 @@ def _number(summary: Summary | None, leads: bool, interval: Estimate | None = No
     note = "" if math.isnan(summary.std) else f"± {summary.std:.4f}"
     if interval is not None and math.isfinite(interval.low):
         note = f"± {(interval.high - interval.low) / 2:.4f}"
-    return Cell(f"{summary.mean:.4f}", note, leads)
+    return Cell(f"{summary.mean:.4f}", leads, note)
 
 
 def _difference(found: Estimate | None) -> Cell:
@@ -192,9 +159,9 @@ def _difference(found: Estimate | None) -> Cell:
         return Cell("–")
     note = f"± {(found.high - found.low) / 2:.4f}" if math.isfinite(found.low) else ""
     good = found.high < 0 if LOWER.fullmatch(found.metric) else found.low > 0
-    return Cell(f"{found.value:+.4f}", note, good)
+    return Cell(f"{found.value:+.4f}", good, note)
 
 
 def _spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    tasks = list(dict.fromkeys(task for task, _ in columns))
-    return [("all tasks" if task == ALL else task, sum(t == task for t, _ in columns)) for task in tasks]
+    counts = Counter(task for task, _ in columns)
+    return [("all tasks" if task == ALL else task, count) for task, count in counts.items()]
