@@ -72,7 +72,7 @@ def test_what_does_not_exist_is_said_in_words(capsys):
     show(facts({"auc": math.nan}))
     assert capsys.readouterr().out.splitlines() == [
         "a - b: +0.1467 on the mean, 95 % interval +0.1000 to +0.2000",
-        "a - b: +0.1467 on the mean, no interval: too few users carry it",
+        "a - b: +0.1467 on the mean, no interval: too few users contribute to it",
         "a - b: the mean does not exist",
         "auc  -",
     ]

@@ -238,7 +238,7 @@ def test_users_may_be_named_in_any_order_and_twice(whole: MacroGraph, tmp_path: 
     before = ids(whole, "user")
     after = ids(experiments.forget(copy(whole, tmp_path), [before[7], before[0], before[7]]), "user")
     assert {code: name for code, name in enumerate(after) if name != before[code]} == {
-        c: f"forgotten user, code {c}" for c in (0, 7)
+        c: f"forgotten user, index {c}" for c in (0, 7)
     }
 
 
