@@ -40,7 +40,7 @@ def quiet_events() -> pd.DataFrame:
 
 
 def events(rows: list[tuple[int, int, int, str]]) -> pd.DataFrame:
-    """Rows of user, item, day, behaviour as an event log; the hour comes from user and item."""
+    """Return an event log of rows (user, item, day, behaviour); the hour depends on user and item."""
     user, item, day, behavior = (
         (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
     )
@@ -81,7 +81,7 @@ def quiet_exposures() -> pd.DataFrame:
 
 
 def exposures(rows: list[tuple[int, int, int, float | None, float | None]]) -> pd.DataFrame:
-    """Rows of user, item, day and two labels."""
+    """Return an exposure log of rows (user, item, day, two labels)."""
     log = events([(user, item, day, "") for user, item, day, *_ in rows]).drop(columns="behavior")
     log["clicked"] = np.array([row[3] for row in rows], dtype=float)
     log["bought"] = np.array([row[4] for row in rows], dtype=float)
@@ -111,7 +111,8 @@ def prepared_twice(
 
 
 def contents(data: Prepared) -> dict[str, Any]:
-    """All of a prepared folder as arrays and lists, so that two can be compared after they are gone."""
+    """Return everything in a prepared folder as arrays and lists, to compare two after their folders are
+    deleted."""
     examples = [data.examples(split) for split in SPLITS]
     history = data.history.to_pandas()
     return {

@@ -1,4 +1,5 @@
-"""Every way a log can be wrong ends in one sentence that names the place, the rule, what was found and the mend; nothing is left behind."""
+"""Every wrong log is refused in one sentence: the place, the rule, what was found and the fix. No files
+are left."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def refusal_of(settings, folder: Path, error: type[MgoeError] = DataError) -> st
 
 
 def change(log: pd.DataFrame, column: str, values) -> pd.DataFrame:
-    """The first rows' values changed."""
+    """Return a log with other values in its first rows."""
     log = log.copy()
     changed = log[column].astype(object)
     changed.iloc[2 : 2 + len(values)] = values
@@ -92,7 +93,8 @@ ROWS = {
     "null user": (
         change(EVENTS, "user_id", [None, None]),
         RUN,
-        r"log.parquet, column 'user_id': an id must not be null, found null in row 3 and 1 more; leave such rows out",
+        r"log.parquet, column 'user_id': an id must not be null, found null in row 3 and 1 more; leave such "
+        r"rows out",
     ),
     "null item": (
         change(EVENTS, "item_id", [None]),
@@ -102,7 +104,8 @@ ROWS = {
     "broken id": (
         change(EVENTS, "item_id", [1.5]),
         RUN,
-        r"column 'item_id': an id stored as a float must be a whole number below 2\^53, found '1.5' in row 3; write ids as",
+        r"column 'item_id': an id stored as a float must be a whole number below 2\^53, found '1.5' in row "
+        r"3; write ids as",
     ),
     "infinite id": (
         change(EVENTS, "item_id", [np.inf]),
@@ -112,7 +115,8 @@ ROWS = {
     "broken decimal id": (
         EVENTS.assign(item_id=[Decimal("7.50"), *[Decimal("7.00")] * 23]),
         RUN,
-        r"column 'item_id': an id stored as a decimal must be a whole number, found '7.50' in row 1; write ids as integers or strings",
+        r"column 'item_id': an id stored as a decimal must be a whole number, found '7.50' in row 1; write "
+        r"ids as integers or strings",
     ),
     "id of no type": (
         EVENTS.assign(user_id=True),
@@ -146,19 +150,22 @@ ROWS = {
     "time that no graph holds": (
         change(EVENTS.assign(timestamp=EVENTS.timestamp * 10**6), "timestamp", [-(2**58) - 1]),
         logs.event_settings(data={"time_unit": "us", "bucket": "1d"}),
-        r"column 'timestamp': a time must be given and readable .*, within 9,000 years of 1970, found '-288230376151711745' in row 3",
+        r"column 'timestamp': a time must be given and readable .*, within 9,000 years of 1970, found "
+        r"'-288230376151711745' in row 3",
     ),
     "label known when no graph holds it": (
         SHOWN.assign(timestamp=SHOWN.timestamp * 10**6, known=2**58 + 1),
         logs.exposure_settings(
             tasks=[{"name": "click", "label": "clicked", "known_at": "known"}], data={"time_unit": "us"}
         ),
-        r"column 'known': a label above 0 of task click must be known within 9,000 years of 1970, .*, found '288230376151711745' in row",
+        r"column 'known': a label above 0 of task click must be known within 9,000 years of 1970, .*, found "
+        r"'288230376151711745' in row",
     ),
     "days as numbers": (
         EVENTS.assign(timestamp=20200101 + EVENTS.index % 12),
         RUN,
-        r"found 20200101 to 20200112, of which most look like dates written YYYYMMDD; write them as dates, or set data.time_unit if",
+        r"found 20200101 to 20200112, of which most look like dates written YYYYMMDD; write them as dates, "
+        r"or set data.time_unit if",
     ),
     "seconds of dates as numbers": (
         EVENTS.assign(timestamp=[0, *(20200101083000 + EVENTS.index[1:])]),
@@ -173,7 +180,8 @@ ROWS = {
     "time of another unit": (
         change(EVENTS, "timestamp", [253402300799]),
         RUN,
-        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, where most are s; fix or leave",
+        r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, "
+        r"where most are s; fix or leave",
     ),
     "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found only a header; name another file"),
     "behaviour of no type": (
@@ -184,12 +192,14 @@ ROWS = {
     "task never happens": (
         EVENTS.replace({"behavior": {"buy": "buys"}}),
         RUN,
-        r"every task must happen: found none of 'buy' in column 'behavior'; did you mean 'buys'\?; fix tasks.buy",
+        r"every task must happen: found none of 'buy' in column 'behavior'; did you mean 'buys'\?; fix "
+        r"tasks.buy",
     ),
     "one user": (
         EVENTS.assign(user_id=7),
         RUN,
-        r"column 'user_id': at least two users are needed to rank, found only 7; is data.user the right column\?",
+        r"column 'user_id': at least two users are needed to rank, found only 7; is data.user the right "
+        r"column\?",
     ),
     "one item": (
         EVENTS.assign(item_id="a"),
@@ -199,7 +209,8 @@ ROWS = {
     "label never": (
         SHOWN.assign(clicked=0),
         RUN_SHOWN,
-        r"column 'clicked': a task must happen in some rows and not in others, click never happens: found 0 in all 36 rows",
+        r"column 'clicked': a task must happen in some rows and not in others, click never happens: found 0 "
+        r"in all 36 rows",
     ),
     "label always": (
         SHOWN.assign(clicked=True),
@@ -225,7 +236,8 @@ ROWS = {
     "label no 0 nor 1": (
         change(SHOWN, "clicked", [2, 3]),
         RUN_SHOWN,
-        r"column 'clicked': a binary label must be 0, 1 or null \(missing\), found '2.0' in row 3 and 1 more; map",
+        r"column 'clicked': a binary label must be 0, 1 or null \(missing\), found '2.0' in row 3 and 1 "
+        r"more; map",
     ),
     "negative label": (
         change(SHOWN, "clicked", [-1]),
@@ -235,7 +247,8 @@ ROWS = {
     "negative amount": (
         change(SHOWN, "spent", [-0.5]),
         RUN_SPENT,
-        r"column 'spent': a regression label must be finite and at least 0, or null \(missing\), found '-0.5' in row 3",
+        r"column 'spent': a regression label must be finite and at least 0, or null \(missing\), found "
+        r"'-0.5' in row 3",
     ),
     "infinite amount": (
         change(SHOWN, "spent", [np.inf]),
@@ -270,7 +283,8 @@ ROWS = {
     "negative position": (
         change(SHOWN, "place", [-1]),
         RUN_SHOWN,
-        r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in row 3",
+        r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in "
+        r"row 3",
     ),
     "broken position": (
         change(SHOWN, "place", [1.5]),
@@ -285,7 +299,8 @@ ROWS = {
     "position for an unknown place": (
         change(SHOWN, "place", [100_000, 999_999_999]),
         RUN_SHOWN,
-        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; fix the column or drop `data.position`",
+        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; fix the "
+        r"column or drop `data.position`",
     ),
 }
 
@@ -298,7 +313,7 @@ def test_a_wrong_log_is_refused_in_one_sentence(case, tmp_path):
     assert re.search(message, found), found
 
 
-def test_nan_is_no_missing_label_or_weight(tmp_path):
+def test_nan_is_not_a_missing_label_or_weight(tmp_path):
     for column in ("clicked", "weight"):
         values = pa.array([float("nan"), *[1.0] * 35])  # a true NaN, which pandas would write as null
         table = pa.Table.from_pandas(SHOWN, preserve_index=False)
@@ -306,7 +321,7 @@ def test_nan_is_no_missing_label_or_weight(tmp_path):
         assert "found 'nan' in row 1; " in refusal(table, RUN_SHOWN, tmp_path)
 
 
-def test_a_known_time_is_needed_and_not_before_the_exposure(tmp_path):
+def test_a_label_needs_a_known_time_not_before_its_exposure(tmp_path):
     tasks = [{"name": "click", "label": "clicked", "known_at": "known"}]
     run = logs.exposure_settings(tasks=tasks)
     for shift, found in (
@@ -316,8 +331,8 @@ def test_a_known_time_is_needed_and_not_before_the_exposure(tmp_path):
         known = (SHOWN.timestamp + shift).where(SHOWN.clicked > 0, SHOWN.timestamp).astype("Int64")
         message = refusal(SHOWN.assign(known=known), run, tmp_path)
         assert (
-            "a label above 0 of task click must be known within 9,000 years of 1970, and not before its exposure"
-            in message
+            "a label above 0 of task click must be known within 9,000 years of 1970, and not before its "
+            "exposure" in message
         )
         assert found in message
 
@@ -350,11 +365,15 @@ def test_files_that_are_missing_empty_or_damaged(tmp_path):
         "short.parquet": "short.parquet: the Parquet file is truncated: it ends without its footer after",
         "empty.parquet": r"empty.parquet: the file is empty (0 bytes); write it again or leave it out",
         "empty.csv": "empty.csv: the file is empty (0 bytes)",
-        "other.parquet": "other.parquet: a Parquet file starts with b'PAR1', found b'user'; it is of another format or damaged",
+        "other.parquet": "other.parquet: a Parquet file starts with b'PAR1', found b'user'; it is of "
+        "another format or damaged",
         "rotten.parquet": "rotten.parquet: cannot be read: ",
-        "log.json": "a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found '.json'; rename or convert it",
-        "folder": "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; name another folder",
-        "wholes.parquet": "no such file or folder; did you mean 'whole.parquet'?; relative paths are looked up from",
+        "log.json": "a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found '.json'; rename or "
+        "convert it",
+        "folder": "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; "
+        "name another folder",
+        "wholes.parquet": "no such file or folder; did you mean 'whole.parquet'?; relative paths are looked "
+        "up from",
         "nowhere/log.parquet": "no such file or folder; relative paths are looked up from",
         "*.feather": "the pattern matches no file; relative ones are looked up from",
         "*o*.*": "a log is all Parquet or all CSV, found both",
@@ -367,14 +386,14 @@ def test_files_that_are_missing_empty_or_damaged(tmp_path):
         assert message in found, found
 
 
-def test_a_split_that_leaves_a_part_empty(tmp_path):
+def test_a_split_with_an_empty_part_is_refused(tmp_path):
     late = logs.event_settings(split={"cuts": ["2020-01-04", "2020-01-07", "2021-01-01"]})
     assert "split.cuts: every part needs positives, found none in test" in refusal(EVENTS, late, tmp_path)
     many = logs.event_settings(split={"cuts": [k / 40 for k in range(20, 40)]})
     assert "split.cuts: every window needs a bucket of its own" in refusal(EVENTS, many, tmp_path)
 
 
-def test_buckets_without_negatives_are_refused_and_few_are_told(tmp_path):
+def test_buckets_without_negatives_are_refused_and_few_negatives_are_reported(tmp_path):
     alone = logs.events([(day % 3, day % 2, day, "click" if day % 2 else "buy") for day in range(logs.DAYS)])
     assert "data.bucket: a negative is an item that another user did in the same bucket" in refusal(
         alone, logs.event_settings(), tmp_path
@@ -389,7 +408,7 @@ def test_buckets_without_negatives_are_refused_and_few_are_told(tmp_path):
     assert "of 3 wanted" in found
 
 
-def test_times_outside_what_counts(tmp_path):
+def test_rows_outside_start_and_end_are_left_out(tmp_path):
     settings = logs.event_settings(data={"start": "2021-01-01"})
     found = refusal(EVENTS, settings, tmp_path)
     assert "some rows must be between data.start and data.end, found none of 24 from 2021-01-01" in found
@@ -406,8 +425,8 @@ def test_repeated_rows_are_dropped_or_refused(tmp_path):
     assert len(data.history.to_pandas()) == len(EVENTS)
     found = refusal(twice, logs.event_settings(data={"duplicates": "refuse"}), tmp_path / "twice" / "..")
     assert (
-        "no row may repeat every column, found 3 repeats, the first of user 0, item 0; remove them or set data.duplicates: drop"
-        in found
+        "no row may repeat every column, found 3 repeats, the first of user 0, item 0; remove them or set "
+        "data.duplicates: drop" in found
     )
 
 
@@ -434,7 +453,7 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
         logs.prepared(SHOWN, settings, tmp_path / "out")
 
 
-def test_negatives_of_an_exposure_log_are_refused_where_they_ask_for_anything(tmp_path):
+def test_settings_of_negatives_are_refused_for_an_exposure_log(tmp_path):
     for asked in ({"ratio": 9}, {"distribution": "uniform"}, {"seed": 1}):
         with pytest.raises(ConfigError, match=r"negatives: belongs to an event log, found an exposure log"):
             logs.prepared(SHOWN, logs.exposure_settings(negatives=asked), tmp_path / "out")
@@ -442,12 +461,12 @@ def test_negatives_of_an_exposure_log_are_refused_where_they_ask_for_anything(tm
 
 
 @pytest.mark.parametrize(("delay", "first"), [("4d", "2020-01-05"), ("99999w", "3936-07-08")])
-def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path):
+def test_a_first_snapshot_without_known_labels_is_refused(delay, first, tmp_path):
     run = logs.exposure_settings(tasks=[{"name": "click", "label": "clicked", "delay": delay}])
     found = refusal(SHOWN, run, tmp_path)
     assert (
-        f"needs labels that are known before the cut 2020-01-04, found the first one known in {first}; move the first cut"
-        in found
+        f"needs labels that are known before the cut 2020-01-04, found the first one known in {first}; move "
+        "the first cut" in found
     )
     ended = run.model_copy(update={"data": run.data.model_copy(update={"end": datetime(2020, 1, 4)})})
     assert "found none" in refusal(SHOWN, ended, tmp_path)
@@ -471,7 +490,7 @@ def test_a_first_snapshot_that_knows_no_label_is_refused(delay, first, tmp_path)
         ("training.checkpoint", "soon", r"must be a whole number .*, found 'soon'"),
     ],
 )
-def test_a_number_that_no_engine_holds_is_refused(key, value, rule):
+def test_a_number_beyond_every_engine_is_refused(key, value, rule):
     part, *_, name = key.split(".")
     changed = (
         [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", name: value}]
@@ -482,7 +501,7 @@ def test_a_number_that_no_engine_holds_is_refused(key, value, rule):
         logs.exposure_settings(**{part: changed})
 
 
-def test_a_sample_space_is_of_a_binary_task():
+def test_a_sample_space_needs_a_binary_task():
     tasks = [
         {"name": "stay", "label": "stay", "kind": "regression"},
         {"name": "buy", "label": "bought", "given": "stay"},
@@ -494,7 +513,7 @@ def test_a_sample_space_is_of_a_binary_task():
         logs.exposure_settings(tasks=tasks)
 
 
-def test_a_full_disk_is_no_traceback(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_without_a_traceback(tmp_path, monkeypatch):
     def full(*_):
         raise duckdb.IOException("IO Error: Could not write\nNo space left on device")
 
@@ -507,7 +526,7 @@ def test_a_full_disk_is_no_traceback(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prepared_folders_are_whole_or_refused(tmp_path):
+def test_incomplete_prepared_folders_are_refused(tmp_path):
     data = logs.prepared(EVENTS, RUN, tmp_path / "out")
     with pytest.raises(OutputError, match="written to a new folder, found one that exists"):
         logs.prepared(EVENTS, RUN, tmp_path / "out")

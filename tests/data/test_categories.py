@@ -37,7 +37,7 @@ REFUSED = {
 
 
 def codes(folder: Path, kind: str, values: tuple[str, ...], several: bool) -> list[bool]:
-    """Whether each value that encoders are fitted on has a code of its own; the last row is null."""
+    """Check that each value on which encoders are fitted has an index of its own; the last row is null."""
     con = connect(folder)
     listed = ", ".join(f"({'[' * several}CAST('{value}' AS {kind}){']' * several})" for value in values)
     con.con.execute(f"CREATE TABLE rows AS SELECT * FROM (VALUES {listed}, (NULL)) AS t(value)")
@@ -55,13 +55,13 @@ def codes(folder: Path, kind: str, values: tuple[str, ...], several: bool) -> li
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("kind", READ)
-def test_what_is_read_is_known_again(kind: str, several: bool, tmp_path: Path):
+def test_every_fitted_category_is_found_again(kind: str, several: bool, tmp_path: Path):
     assert codes(tmp_path, kind, READ[kind], several) == [True, True, False]
 
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_moments_and_times_are_no_categories(kind: str, several: bool, tmp_path: Path):
+def test_times_are_refused_as_categories(kind: str, several: bool, tmp_path: Path):
     with pytest.raises(
         DataError,
         match=r"log, column 'value': a category must not be a time, found .*; convert it to text",

@@ -1,4 +1,5 @@
-"""Examples read where they lie are the examples; every one comes once an epoch, in an order that the seed decides."""
+"""Streamed examples equal those in memory; each comes once per epoch, in an order that depends on the
+seed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ sizes, seeds = st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers
 
 @contextmanager
 def example_file(parts: list[int], window_rows: int = 50, seed: int = 0) -> Iterator[ExampleFile]:
-    """A file of so many row groups with context, positions, missing labels; weights number the rows."""
+    """Write a file of several row groups with context, positions and missing labels; weights number the
+    rows."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         first = 1
@@ -60,7 +62,7 @@ def check_same(one: Examples, other: Examples) -> None:
 
 @up_to(40)
 @given(parts=sizes, size=st.integers(1, 70))
-def test_as_they_lie_they_are_what_is_read_at_once(parts, size):
+def test_streaming_in_file_order_equals_reading_at_once(parts, size):
     with example_file(parts) as file:
         whole = file.read()
         assert len(file) == len(whole) == sum(parts)
@@ -79,7 +81,7 @@ def test_as_they_lie_they_are_what_is_read_at_once(parts, size):
 @given(
     parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200)
 )
-def test_a_seeded_order_has_every_row_once_and_can_be_entered_anywhere(parts, size, window, seed, start):
+def test_a_seeded_order_has_every_row_once_and_can_start_anywhere(parts, size, window, seed, start):
     with example_file(parts, window) as file:
         chunks = list(file.ordered(size, (seed, 1)))
         assert [len(chunk) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
@@ -95,7 +97,7 @@ def test_a_seeded_order_has_every_row_once_and_can_be_entered_anywhere(parts, si
             check_same(join(rest), order.take(np.arange(start, len(order))))
 
 
-def test_rows_of_a_window_are_mixed_and_windows_are_bounded():
+def test_windows_are_bounded_and_their_rows_shuffled():
     with example_file([20] * 40, window_rows=100) as file:
         first, again, other = (join(list(file.ordered(50, seed))).weight for seed in ((1, 1), (1, 1), (1, 2)))
         np.testing.assert_array_equal(first, again)
@@ -108,7 +110,7 @@ def test_rows_of_a_window_are_mixed_and_windows_are_bounded():
 LOST = r"train.parquet: cannot be read \(.*\); put the file back, or make the run's data again"
 
 
-def test_a_file_that_is_cut_while_it_is_read_is_named():
+def test_a_file_truncated_during_reading_is_named():
     with example_file([200] * 5) as file:
         chunks = file.ordered(10, 1)
         next(chunks)
@@ -120,7 +122,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_named():
 
 @pytest.mark.parametrize("read", ["ordered", "parts", "take", "column", "labels", "at once"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "spoilt"])
-def test_a_file_that_is_lost_between_reads_is_named(damage, read):
+def test_a_file_lost_between_reads_is_named(damage, read):
     ways = {
         "ordered": lambda file: list(file.ordered(10, 2)),
         "parts": lambda file: list(file.parts()),
@@ -142,7 +144,7 @@ def test_a_file_that_is_lost_between_reads_is_named(damage, read):
             ways[read](file)
 
 
-def test_a_file_that_another_one_replaces_is_refused():
+def test_a_file_replaced_between_reads_is_refused():
     with example_file([200] * 5) as file, example_file([200] * 4) as other:
         chunks = file.ordered(10, 1)
         first = len(next(chunks))
@@ -156,7 +158,7 @@ def test_a_file_that_another_one_replaces_is_refused():
             list(file.ordered(10, 2))
 
 
-def test_rows_lie_in_groups_that_a_window_holds_many_of(monkeypatch):
+def test_a_window_holds_many_row_groups(monkeypatch):
     monkeypatch.setattr("mgoe.data.example_file.GROUP_ROWS", 30)
     with example_file([200, 10], window_rows=60) as file:
         assert file._groups.max() == 30
@@ -175,7 +177,7 @@ def test_memory_decides_what_is_streamed():
 @pytest.mark.parametrize("group_rows", [30, 65_536])
 @up_to(20)
 @given(parts=sizes, share=st.floats(0, 1), seed=seeds)
-def test_a_share_that_is_written_is_the_one_of_rows_in_memory(group_rows, parts, share, seed):
+def test_a_sampled_file_holds_the_rows_sampled_in_memory(group_rows, parts, share, seed):
     with example_file(parts) as file, pytest.MonkeyPatch.context() as patch:
         patch.setattr("mgoe.data.example_file.GROUP_ROWS", group_rows)
         drawn = [np.random.default_rng(seed) for _ in range(2)]

@@ -80,7 +80,7 @@ def test_examples_are_in_order_positives_first(tmp_path):
 
 
 @pytest.mark.parametrize("ratio", [3, 5])
-def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_path, monkeypatch):
+def test_negatives_do_not_depend_on_the_block_size(ratio, tmp_path, monkeypatch):
     run = logs.event_settings(negatives={"ratio": ratio})
     one = logs.contents(logs.prepared(logs.quiet_events(), run, tmp_path / "one"))
     drawn, sample = [], events.sample_negatives
@@ -95,7 +95,7 @@ def test_draws_of_a_few_positives_at_a_time_are_those_of_all_at_once(ratio, tmp_
         drawn.clear()
 
 
-def test_a_behaviour_may_do_several_tasks_and_a_task_take_several_behaviours(tmp_path):
+def test_a_behaviour_may_do_several_tasks_and_a_task_have_several_behaviours(tmp_path):
     tasks = [
         {"name": "touch", "behaviors": ["click", "cart"]},
         {"name": "want", "behaviors": ["cart", "buy"]},
@@ -152,7 +152,7 @@ def test_a_regression_label_above_zero_is_history(tmp_path):
     assert data.summary["warnings"] == []
 
 
-def test_labels_known_after_the_end_are_no_history(tmp_path):
+def test_labels_known_after_the_end_are_not_history(tmp_path):
     tasks = [{"name": "click", "label": "clicked", "delay": "2d"}]
     run = logs.exposure_settings(tasks=tasks, data={"end": "2020-01-13"})
     data = logs.prepared(logs.quiet_exposures(), run, tmp_path / "out")
@@ -176,7 +176,7 @@ def test_a_label_outside_its_sample_space_is_missing(labels):
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "timestamp", "date", "text", "zoned"])
-def test_times_of_any_kind_are_the_same_moment(unit, tmp_path):
+def test_a_moment_is_the_same_in_every_representation(unit, tmp_path):
     log = logs.quiet_events()
     seconds = log.timestamp // logs.DAY * logs.DAY
     scale = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

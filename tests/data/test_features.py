@@ -40,7 +40,7 @@ def with_side(folder, side: pd.DataFrame = SIDE, features=FEATURES, run=logs.eve
     return logs.prepared(logs.quiet_events(), run(data={"users": table}), folder / "out")
 
 
-def test_side_features_by_code(tmp_path):
+def test_side_features_by_index(tmp_path):
     data = with_side(tmp_path)  # users 0 and 1 have codes 0 and 1; 9 and 2 are not in the log
     side = data.user_side
     assert side.encoders.sizes == {"city": 3, "tags": 4, "kinds": 4}
@@ -59,18 +59,18 @@ def test_side_features_by_code(tmp_path):
     assert data.item_side.gather([0, 1]) == {}
 
 
-def test_a_decimal_category_is_known_again(tmp_path):
+def test_a_decimal_category_is_found_again(tmp_path):
     side = pd.DataFrame({"id": [0, 1], "price": [Decimal("7.00"), Decimal("7.50")]})
     encoders = with_side(tmp_path, side, [{"name": "price"}]).user_side.encoders
     for asked in ([Decimal("7"), Decimal("7.5"), None], [*side.price, Decimal("8.00")]):
         assert encoders.encode({"price": asked}, 3)["price"].tolist() == [1, 2, 0]
 
 
-def test_side_features_are_mapped_not_read(tmp_path):
+def test_side_features_are_memory_mapped(tmp_path):
     assert isinstance(with_side(tmp_path).user_side._arrays["city"], np.memmap)
 
 
-def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
+def test_rare_categories_share_the_index_of_unseen_ones(tmp_path):
     data = with_side(tmp_path, features=[{"name": "city", "min_count": 2}])
     assert data.user_side.encoders.sizes == {"city": 2}
     assert data.user_side.gather([0, 1])["city"].tolist() == [0, 1]
@@ -82,7 +82,8 @@ def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
         (
             SIDE.assign(id=[1, 0, 1, 1]),
             FEATURES,
-            r"side.parquet, column 'id': a side table has one row per id, found 1 in 3 rows; keep one of each",
+            r"side.parquet, column 'id': a side table has one row per id, found 1 in 3 rows; keep one of "
+            r"each",
         ),
         (
             SIDE.assign(id=[1, 0, None, 4]),
@@ -113,7 +114,8 @@ def test_rare_categories_share_the_code_of_the_unseen(tmp_path):
         (
             SIDE,
             [{"name": "age", "kind": "multi"}],
-            r"column 'age': a several-valued feature is a list or a string split at its separator, found the type float64",
+            r"column 'age': a several-valued feature is a list or a string split at its separator, found "
+            r"the type float64",
         ),
     ],
 )
@@ -130,7 +132,7 @@ def test_a_feature_must_not_take_the_name_of_the_numbers(tmp_path):
         with_side(tmp_path, SIDE.rename(columns={"age": "numeric"}), [{"name": "numeric", "kind": "numeric"}])
 
 
-def test_ids_of_another_type_meet_where_nothing_is_lost(tmp_path):
+def test_ids_of_another_type_match_where_nothing_is_lost(tmp_path):
     data = with_side(tmp_path, SIDE.assign(id=["1", "0", "01", "x"]))
     assert data.user_side.gather([0, 1])["city"].tolist() == [2, 1]
 
@@ -184,7 +186,7 @@ def test_lists_and_missing_columns_are_encoded_too():
         ENCODERS.encode({"age": ["old", "x"]}, 2)
 
 
-def test_what_was_fitted_is_found_whatever_blanks_are_around_it(tmp_path):
+def test_a_fitted_category_is_found_with_any_blanks_around_it(tmp_path):
     tags = ["\u3000a| b\t", "\u00a0|a"]
     side = pd.DataFrame({"id": [0, 1], "tags": tags})
     encoders = with_side(tmp_path, side, [{"name": "tags", "kind": "multi"}]).user_side.encoders
@@ -209,16 +211,16 @@ def test_values_of_another_shape_are_refused(name, values, rule):
         ENCODERS.encode({name: values}, 2)
 
 
-def test_lists_among_values_are_unknown():
+def test_lists_among_single_values_are_unknown():
     assert ENCODERS.encode({"city": [["Kyiv", "Kyiv"], "Kyiv"]}, 2)["city"].tolist() == [0, 1]
 
 
-def test_a_separator_is_some_text():
+def test_a_separator_must_not_be_empty():
     with pytest.raises(ValueError, match="at least 1 character"):
         FeatureSettings(name="tags", kind="multi", separator="")
 
 
-def test_encoders_travel_alone(tmp_path):
+def test_encoders_are_copied_without_the_rest(tmp_path):
     run = logs.exposure_settings(data={"context": [{"name": "hour"}, {"name": "price", "kind": "numeric"}]})
     log = logs.quiet_exposures().assign(price=np.arange(36) % 5)
     data = logs.prepared(log, run, tmp_path / "out")
@@ -236,8 +238,8 @@ def test_encoders_travel_alone(tmp_path):
 
 
 @given(known=st.lists(st.sampled_from("ab"), max_size=LONGEST), unseen=st.integers(0, 60), data=st.data())
-def test_of_a_long_row_the_known_are_kept_whatever_their_order(known, unseen, data):
-    """Encoders that were fitted on rows of at most two categories."""
+def test_a_long_row_keeps_its_known_categories_in_any_order(known, unseen, data):
+    """The encoders are fitted on rows of at most two categories."""
     encoders = FeatureEncoders(
         (FeatureSettings(name="tags", kind="multi"),), {"tags": Vocabulary(pa.array(["a", "b"]))}, {"tags": 2}
     )
@@ -250,7 +252,7 @@ def test_of_a_long_row_the_known_are_kept_whatever_their_order(known, unseen, da
     assert codes[1].tolist() == [1] + [-1] * (codes.shape[1] - 1)
 
 
-def test_rows_longer_than_those_of_training_are_whole_in_a_test(tmp_path):
+def test_test_rows_longer_than_those_of_training_are_not_cut(tmp_path):
     log = logs.quiet_exposures()
     log["tags"] = np.where(log.timestamp < logs.START + (logs.DAYS - 1) * logs.DAY, "a|b", "c|d|e|b|a")
     run = logs.exposure_settings(data={"context": [{"name": "tags", "kind": "multi"}]})

@@ -52,15 +52,16 @@ def made(folder: Path, names: set[str]) -> Path:
     aside=st.sets(st.sampled_from(ASIDE)),
     other=st.sets(st.sampled_from(OTHER)),
 )
-def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
-    """A folder that is itself hidden is read as any."""
+def test_no_data_file_is_silently_ignored(read, aside, other):
+    """A hidden folder that is named itself is read as any other."""
     with TemporaryDirectory(prefix="_") as folder:
         made(Path(folder), read | aside | other)
         if other:
             first = min(other).split("/")[-1]
             with pytest.raises(
                 DataError,
-                match=rf"every data file in a folder must be Parquet or CSV, found '{first}'.*; convert them, or",
+                match=rf"every data file in a folder must be Parquet or CSV, found '{first}'.*; convert "
+                r"them, or",
             ):
                 files_of(folder, "data.log")
         else:
@@ -71,8 +72,8 @@ def test_no_file_of_data_is_left_out_in_silence(read, aside, other):
     names=st.sets(st.sampled_from(READ), min_size=1),
     aside=st.sets(st.sampled_from(("_delta_log/0.checkpoint.parquet", ".a/b.csv"))),
 )
-def test_a_pattern_of_all_in_a_folder_is_the_folder(names, aside):
-    """Each file once, however many matches hold it."""
+def test_a_pattern_for_everything_in_a_folder_equals_the_folder(names, aside):
+    """Each file is read once, even if several matches contain it."""
     with TemporaryDirectory() as folder:
         made(Path(folder), names | aside)
         (Path(folder) / "empty").mkdir()
@@ -80,7 +81,7 @@ def test_a_pattern_of_all_in_a_folder_is_the_folder(names, aside):
             assert files_of(f"{folder}/{pattern}", "data.log") == files_of(folder, "data.log")
 
 
-def test_folders_that_a_pattern_matches_are_read(tmp_path):
+def test_folders_matched_by_a_pattern_are_read(tmp_path):
     for day in (1, 2):
         (tmp_path / f"dt={day}").mkdir()
         EVENTS.to_parquet(tmp_path / f"dt={day}" / "part-0.parquet")
@@ -90,7 +91,8 @@ def test_folders_that_a_pattern_matches_are_read(tmp_path):
     (tmp_path / "dt=2" / "more.json").touch()
     with pytest.raises(
         DataError,
-        match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, or",
+        match=r"dt=2: every data file in a folder must be Parquet or CSV, found 'more.json'; convert them, "
+        r"or",
     ):
         files_of(f"{tmp_path}/dt=*", "data.log")
 
@@ -103,7 +105,8 @@ def test_folders_that_a_pattern_matches_are_read(tmp_path):
     ),
 )
 def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
-    """Whatever links lead where, also to a folder that holds them; what lies in the folder itself is read by its own name."""
+    """Links may lead anywhere, even to a folder that contains them; files of the folder itself keep their
+    names."""
     with TemporaryDirectory() as outer:
         folder, there = made(Path(outer) / "log", names), made(Path(outer) / "there", {"t.csv"})
         (folder / "y").symlink_to(there)
@@ -121,7 +124,7 @@ def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
         assert {folder / name for name in names} <= set(files_of(str(folder), "data.log"))
 
 
-def test_files_are_read_whatever_the_case_of_their_endings(tmp_path):
+def test_the_case_of_a_file_ending_does_not_matter(tmp_path):
     text = EVENTS.to_csv(index=False)
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "b.CSV").write_text(text)
@@ -142,7 +145,7 @@ DAY, MONTH = "%d/%m/%Y", "%m/%d/%Y"
 
 
 def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> list[int | None]:
-    """The times of a log of a file for each list, in order."""
+    """Return the times of a log with one file per list, in order."""
     with TemporaryDirectory() as folder:
         for number, part in enumerate(texts):
             lines = [
@@ -170,7 +173,7 @@ def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> 
     file=st.sampled_from([(".csv", ","), (".csv.gz", ";"), (".tsv", "\t"), (".txt", "|")]),
 )
 def test_an_iso_moment_is_read_from_any_csv(moments, separator, file):
-    """With fractions and offsets, and files that are not of one form."""
+    """With fractions and offsets, and with files of different forms."""
     texts = [[moment.isoformat(separator) for moment in part] for part in moments]
     assert read(texts, *file) == [microseconds(moment) for part in moments for moment in part]
 
@@ -189,7 +192,8 @@ def test_a_date_that_is_not_iso_is_refused(tmp_path):
     log.to_csv(tmp_path / "log.csv", index=False)
     with pytest.raises(
         DataError,
-        match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found '01/01/2020' in row 1",
+        match=r"log.csv, column 'timestamp': a time must be given and readable \(.*ISO 8601.*found "
+        r"'01/01/2020' in row 1",
     ):
         prepare(logs.event_settings(data={"log": str(tmp_path / "log.csv")}), tmp_path / "out")
 
@@ -210,7 +214,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("case", NAMED)
-def test_a_csv_with_names_is_read(case, tmp_path):
+def test_a_csv_with_a_header_is_read(case, tmp_path):
     (tmp_path / "log.csv").write_text(NAMED[case])
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"])
     assert rows.count().to_pyarrow().as_py() == len(NAMED[case].splitlines()) - 1 - NAMED[case].startswith(
@@ -222,8 +226,8 @@ def test_a_csv_with_names_is_read(case, tmp_path):
     ("last", "kind"),
     [("00100", "string"), (" 0101", "string"), ("60100", "int64"), ("0", "int64"), ("-7", "int64")],
 )
-def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind, tmp_path):
-    """DuckDB guesses by the first 20,480 rows."""
+def test_an_id_with_leading_zeros_is_a_different_id_in_any_row(last, kind, tmp_path):
+    """DuckDB guesses types from the first 20,480 rows."""
     lines = [*map(str, range(100, 30_000)), last]
     (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{line},7" for line in lines)]))
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
@@ -238,7 +242,7 @@ def test_an_id_with_zeros_before_it_is_another_one_wherever_it_stands(last, kind
     late=st.booleans(),
 )
 def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
-    """Also where the largest stand after all rows that types are guessed by."""
+    """Even if the largest ids come after all rows from which types are guessed."""
     written = [*(list(range(25_000)) if late else []), *ids]
     kind = pa.uint64() if max(written) >= 2**63 else pa.int64()
     assume(max(written) < 2**63 or min(written) >= 0)
@@ -257,7 +261,7 @@ def test_an_id_of_64_bits_is_the_same_in_csv_and_parquet(ids, late):
     ("last", "kind"),
     [(str(2**64), "string"), ("1.5", "float64"), ("1e19", "float64"), (f"-1 {2**63}", "string")],
 )
-def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path):
+def test_longer_numbers_become_strings_and_fractions_floats(last, kind, tmp_path):
     ids = ["12", *last.split()]
     (tmp_path / "log.csv").write_text("\n".join(["user,item", *(f"{one},7" for one in ids)]))
     rows = open_log(connect(tmp_path), [tmp_path / "log.csv"], ids=("user", "item"))
@@ -269,8 +273,8 @@ def test_longer_numbers_are_texts_and_fractions_are_floats(last, kind, tmp_path)
 @pytest.mark.parametrize(
     "first", ["1,2,1577836800,click", "u1,i1,2020-01-01,click", "u1,i1,2020-01-01 00:00:00,1.5", "7"]
 )
-def test_a_csv_without_names_is_refused(first, tmp_path):
-    """Also as one of several, where its first event would name columns that the others lack."""
+def test_a_csv_without_a_header_is_refused(first, tmp_path):
+    """Even as one of several files, where its first event would name columns that the others lack."""
     (tmp_path / "a.csv").write_text("user\n1\n2\n")
     (tmp_path / "b.csv").write_text(f"{first}\n" * 9)
     found = first.split(",")[0]
@@ -284,15 +288,16 @@ def test_a_csv_without_names_is_refused(first, tmp_path):
 
 @pytest.mark.parametrize("odd", ["1,2", "1,2,3,4"])
 @pytest.mark.parametrize("before", [0, 3, 30_000])
-def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
-    """Early, where no delimiter is found for it, or after all that is looked at to find one."""
+def test_a_line_with_another_number_of_columns_is_named(odd, before, tmp_path):
+    """Early, where it prevents finding a delimiter, or after all rows in which one is searched."""
     text = "user,item,time\n" + "1,2,3\n" * before + odd + "\n" + "1,2,3\n" * 3
     (tmp_path / "a.csv").write_text("user,item,time\n1,2,3\n")
     (tmp_path / "b.csv").write_text(text)
     con = connect(tmp_path)
     with pytest.raises(
         DataError,
-        match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line {before + 2}; fix",
+        match=rf"b.csv: every line has the columns of the first, 3, found {len(odd.split(','))} in line "
+        rf"{before + 2}; fix",
     ):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
 
@@ -302,8 +307,8 @@ def test_a_line_of_other_columns_is_named(odd, before, tmp_path):
     deep=st.booleans(),
     kind=st.sampled_from(["csv", "parquet"]),
 )
-def test_a_name_with_the_marks_of_a_pattern_is_that_file_alone(name, deep, kind):
-    """Beside it lie files that it would match."""
+def test_a_file_name_with_wildcards_names_only_that_file(name, deep, kind):
+    """Files that the name would match are stored beside it."""
     with TemporaryDirectory() as folder:
         for number, one in enumerate(dict.fromkeys([name, *SIBLINGS])):
             file = Path(folder) / (f"{one}/log.{kind}" if deep else f"{one}.{kind}")
@@ -316,7 +321,7 @@ def test_a_name_with_the_marks_of_a_pattern_is_that_file_alone(name, deep, kind)
         con.disconnect()
 
 
-def test_data_are_prepared_in_a_folder_of_such_a_name(tmp_path):
+def test_data_are_prepared_in_a_folder_with_wildcards_in_its_name(tmp_path):
     for name in ("out1", "out[1]"):
         data = logs.prepared(EVENTS, logs.event_settings(), tmp_path / name)
     assert data.history.count().to_pyarrow().as_py() == len(EVENTS)

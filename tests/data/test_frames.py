@@ -33,7 +33,7 @@ FRAMES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-def test_a_frame_is_the_file_it_would_be_written_to(kind: str, tmp_path: Path):
+def test_a_frame_is_read_like_its_file(kind: str, tmp_path: Path):
     EVENTS.to_parquet(tmp_path / "log.parquet")
     settings = logs.event_settings(data={"log": str(tmp_path / "log.parquet")})
     found = logs.contents(prepare(settings, tmp_path / "frame", FRAMES[kind](EVENTS)))
@@ -48,15 +48,16 @@ def test_a_frame_is_the_file_it_would_be_written_to(kind: str, tmp_path: Path):
     "table",
     [[1], 7, "log.parquet", {"user_id": [1]}, pd.Series([1]), pd.DataFrame({"a": [1, "b"]}), pa.array([1])],
 )
-def test_what_is_no_table_is_refused(table: Any):
+def test_other_objects_than_tables_are_refused(table: Any):
     with pytest.raises(
         DataError,
-        match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; (convert|fix)",
+        match=r"table: must be a table of Ibis or a frame of pandas, polars or Arrow.*, found .*; "
+        r"(convert|fix)",
     ):
         as_table(table)
 
 
-def test_wherever_a_table_is_taken_it_is_looked_at(tmp_path: Path):
+def test_a_table_is_checked_wherever_it_is_accepted(tmp_path: Path):
     settings = logs.event_settings()
     whole = logs.event_settings(graph={"snapshots": "last", "resolutions": [[2, 2]]})
     wrong: Any = [1]

@@ -22,7 +22,7 @@ from tests.data.test_examples import real
 
 
 def odd_log(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
-    """A pandas log as a shop may have it: names of its own, an index, a nullable column."""
+    """Return a pandas log as a shop may have it: unusual names, an index, a nullable column."""
     rng = np.random.default_rng(seed)
     kinds = rng.choice(
         ["AddToCart", "view", "Purchase", "remove_from_cart"], rows, p=[0.2, 0.7, 0.0995, 0.0005]
@@ -47,7 +47,7 @@ def guessed(log: pd.DataFrame) -> RunSettings:
     return settings.model_copy(update={"data": settings.data.model_copy(update={"log": ("log.parquet",)})})
 
 
-def test_a_guess_runs_as_it_is(tmp_path):
+def test_a_guessed_configuration_runs_unchanged(tmp_path):
     odd_log().to_parquet(tmp_path / "my log.parquet")
     (tmp_path / "mine.yaml").write_text(text := guess(tmp_path / "my log.parquet"))
     settings = load_settings(tmp_path / "mine.yaml")
@@ -71,7 +71,7 @@ def test_a_guess_runs_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["fav", "favour", "favor", "favourite", "favorite"])
-def test_a_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
+def test_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
     rng = np.random.default_rng(0)
     labels = {name: rng.integers(0, 2, 2000) for name in ("click", spelling, "buy")}
     times = pd.Timestamp("2024-03-01") + pd.to_timedelta(
@@ -83,7 +83,7 @@ def test_a_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
     assert [task.label for task in tasks] == ["click", spelling, "buy"]
 
 
-def test_an_exposure_log_is_told_by_its_labels(tmp_path):
+def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
     rng = np.random.default_rng(1)
     log = pd.DataFrame(
         {
@@ -120,7 +120,7 @@ def test_an_exposure_log_is_told_by_its_labels(tmp_path):
     }
 
 
-def test_a_date_in_a_csv_is_no_behaviour_and_no_item(tmp_path):
+def test_a_date_in_a_csv_is_neither_behaviour_nor_item(tmp_path):
     log = odd_log()[["Event Name", "Customer ID", "SKU#", "Occurred at"]]
     log.insert(0, "last event", log["Occurred at"].dt.strftime("%Y-%m-%d"))
     log.rename(columns={"SKU#": "thing"}).to_csv(tmp_path / "log.csv", index=False)
@@ -144,8 +144,8 @@ HELD = {
 
 
 @pytest.mark.parametrize("held", HELD)
-def test_ids_are_told_however_they_are_held(held, tmp_path):
-    """A price that is whole as well is none."""
+def test_ids_are_recognised_in_every_type(held, tmp_path):
+    """A price of whole numbers is not an id."""
     log = odd_log()[["Event Name", "Occurred at"]].assign(price=np.arange(4000.0))
     table = pa.Table.from_pandas(log, preserve_index=False)
     for name, count in (("member", 50), ("thing_item", 60)):
@@ -157,7 +157,7 @@ def test_ids_are_told_however_they_are_held(held, tmp_path):
     assert (data.user, data.item) == ("member", "thing_item")
 
 
-def test_an_amount_and_a_broken_number_are_no_ids(tmp_path):
+def test_amounts_and_fractions_are_not_ids(tmp_path):
     log = odd_log()[["Event Name", "Occurred at", "Customer ID"]]
     log.assign(item_price=np.arange(4000.0), product=np.arange(4000) / 2).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match="a log needs a user and an item, found no column like them among"):
@@ -165,7 +165,7 @@ def test_an_amount_and_a_broken_number_are_no_ids(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(20, 6)])
-def test_a_decimal_is_told_as_a_time(kind, tmp_path):
+def test_a_decimal_is_recognised_as_a_time(kind, tmp_path):
     log = odd_log()
     seconds = (
         pa.array(log.pop("Occurred at").astype("datetime64[s]").astype("int64"))
@@ -181,10 +181,11 @@ def test_a_decimal_is_told_as_a_time(kind, tmp_path):
     assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
 
 
-def test_an_infinite_time_is_passed_over(tmp_path):
-    """Postgres writes them; a run names the row."""
+def test_an_infinite_time_is_ignored(tmp_path):
+    """Postgres writes infinite times; a run names the row."""
     odd_log().to_parquet(tmp_path / "plain.parquet")
-    odd = f"""SELECT * REPLACE (CASE "SKU#" WHEN 1000007 THEN 'infinity' ELSE "Occurred at" END::TIMESTAMP AS "Occurred at")
+    odd = f"""SELECT * REPLACE (
+            CASE "SKU#" WHEN 1000007 THEN 'infinity' ELSE "Occurred at" END::TIMESTAMP AS "Occurred at")
         FROM '{tmp_path}/plain.parquet'"""
     duckdb.connect().execute(f"COPY ({odd}) TO '{tmp_path}/log.parquet'")
     text = guess(tmp_path / "log.parquet")
@@ -194,7 +195,7 @@ def test_an_infinite_time_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_log_without_rows_is_said_to_be_one(kind, tmp_path):
+def test_a_log_without_rows_is_refused(kind, tmp_path):
     log = odd_log()[:0]
     log.to_csv(tmp_path / "log.csv") if kind == "csv" else log.to_parquet(tmp_path / "log.parquet")
     with pytest.raises(
@@ -216,13 +217,13 @@ def test_a_log_without_rows_is_said_to_be_one(kind, tmp_path):
         ),
     ],
 )
-def test_numbers_that_are_no_times_are_told_as_a_run_tells_them(times, message, tmp_path):
+def test_numbers_that_are_not_times_give_the_same_error_as_in_a_run(times, message, tmp_path):
     odd_log().drop(columns="Occurred at").assign(at_time=times).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=rf"log.parquet, column 'at_time': .*{message}"):
         guess(tmp_path / "log.parquet")
 
 
-def test_a_time_that_is_always_missing_is_none(tmp_path):
+def test_a_column_of_missing_times_is_not_the_time(tmp_path):
     odd_log().assign(**{"Occurred at": pd.NaT}).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"a log needs a time .*, found none among"):
         guess(tmp_path / "log.parquet")
@@ -241,7 +242,7 @@ def test_a_rating_is_a_regression(tmp_path):
     ]
 
 
-def test_codes_of_behaviours_are_ordered_by_rarity(tmp_path):
+def test_numbered_behaviours_are_ordered_by_rarity(tmp_path):
     rng = np.random.default_rng(2)
     shown = (
         rng.random((5, 9, logs.DAYS)) < 0.5
@@ -275,7 +276,7 @@ def test_codes_of_behaviours_are_ordered_by_rarity(tmp_path):
         ),
     ],
 )
-def test_what_a_log_does_not_tell_is_asked_for(drop, message, tmp_path):
+def test_a_log_that_cannot_be_guessed_is_refused(drop, message, tmp_path):
     log = logs.quiet_events().assign(user_id=np.arange(24), item_id=np.arange(24) % 7)
     log.drop(columns=drop).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=message):
@@ -297,7 +298,7 @@ def test_real_logs_are_guessed():
     )
 
 
-def test_a_profile_counts_what_is_there(tmp_path):
+def test_a_profile_counts_events(tmp_path):
     rows = [
         (0, 0, 0, "click"),
         (0, 0, 1, "buy"),
@@ -346,7 +347,7 @@ def test_a_profile_counts_what_is_there(tmp_path):
     )
 
 
-def test_a_profile_of_tasks_that_are_named_as_columns(tmp_path):
+def test_a_profile_of_tasks_named_like_columns(tmp_path):
     log = logs.quiet_exposures()
     log.to_parquet(tmp_path / "log.parquet")
     tasks = [{"name": name, "label": label} for name, label in (("user", "clicked"), ("item", "bought"))]
@@ -381,12 +382,12 @@ def test_an_empty_profile_is_refused(tmp_path):
     | st.just([1, 2, 3]),
     labels=st.sampled_from([("clicked", "bought"), ("is_click", "is_like"), ("click", "label")]),
 )
-def test_a_type_beside_labels_is_no_behaviour(name, values, labels):
+def test_a_type_beside_labels_is_not_a_behaviour(name, values, labels):
     log = logs.quiet_exposures().rename(columns=dict(zip(("clicked", "bought"), labels, strict=True)))
     assert guessed(log.assign(**{name: np.resize(values, len(log))})) == guessed(log)
 
 
-def test_codes_of_a_type_are_behaviours_where_no_label_is_one():
+def test_values_of_a_type_are_behaviours_without_named_labels():
     log = (
         logs.quiet_exposures()
         .rename(columns={"clicked": "is_new", "bought": "is_mobile"})
@@ -402,13 +403,13 @@ def test_codes_of_a_type_are_behaviours_where_no_label_is_one():
     other=st.sampled_from(["session_id", "sessionId", "merchant_id", "ad_id", "business_id"]),
     values=st.integers(2, 4000),
 )
-def test_a_session_and_a_merchant_are_no_user_and_no_item_where_others_are(user, item, other, values):
+def test_session_and_merchant_are_not_user_and_item_beside_better_names(user, item, other, values):
     log = odd_log().rename(columns={"Customer ID": user, "SKU#": item})
     found = guessed(log.assign(**{other: np.arange(4000) % values}))
     assert (found.data.user, found.data.item) == (user, item)
 
 
-def test_a_session_is_the_user_and_a_merchant_the_item_where_no_other_is():
+def test_session_is_the_user_and_merchant_the_item_without_better_names():
     log = (
         odd_log()
         .rename(columns={"Customer ID": "session_id", "SKU#": "merchant_id"})

@@ -19,7 +19,7 @@ from tests.data import logs
 
 
 def numbered(known: list, users: list, folder: Path) -> list:
-    """Users of a graph and of further events, in the order of their codes."""
+    """Return the users of a graph and of further events, in the order of their indices."""
     Vocabulary(pa.array(known)).save(folder / "known.parquet")
     Vocabulary(pa.array([0])).save(folder / "items.parquet")
     rows = pd.DataFrame({"user_id": users, "item_id": 0, "timestamp": logs.START, "behavior": "click"})
@@ -33,8 +33,8 @@ def numbered(known: list, users: list, folder: Path) -> list:
     known=st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True),
     users=st.lists(st.from_regex(r"[0 +]?[1-3]?[0-9]", fullmatch=True), min_size=1, max_size=5, unique=True),
 )
-def test_every_id_of_an_update_is_there_once_or_is_refused(known, users):
-    """A text is an id of a graph of whole numbers only as these are written."""
+def test_every_id_of_an_update_occurs_once_or_is_refused(known, users):
+    """A string matches an integer id of a graph only in the usual notation."""
     with TemporaryDirectory() as folder:
         if all(user == str(int(user)) for user in users):
             found = numbered(known, users, Path(folder))
@@ -45,15 +45,16 @@ def test_every_id_of_an_update_is_there_once_or_is_refused(known, users):
                 numbered(known, users, Path(folder))
 
 
-def test_much_text_is_numbered_too(tmp_path, monkeypatch):
+def test_much_text_is_numbered(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "MOST_TEXT", 8)
     assert numbered(["c", "d"], ["b", "c", "a"], tmp_path) == ["c", "d", "a", "b"]
 
 
 @pytest.mark.parametrize("padded", ["00007", "00008"])
-def test_a_padded_id_is_not_taken_for_a_number(tmp_path, padded):
+def test_a_padded_id_is_not_read_as_a_number(tmp_path, padded):
     with pytest.raises(
         DataError,
-        match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which cannot be read as int64; fix",
+        match=rf"log: ids of users must be as in the graph \(int64\), found '{padded}', which cannot be "
+        r"read as int64; fix",
     ):
         numbered([7], ["7", padded], tmp_path)

@@ -31,8 +31,8 @@ def test_a_whole_decimal_is_read_as_its_number(number, scale, precision):
 
 
 @given(ids=st.lists(st.uuids(), min_size=1, unique=True))
-def test_a_uuid_is_its_text(ids):
-    """In a list, in columns of several libraries, and where some are null."""
+def test_a_uuid_is_read_as_text(ids):
+    """In a list, in columns of several libraries, and with nulls."""
     names = Vocabulary(pa.array(map(str, ids)))
     held = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([one.bytes for one in ids], pa.binary(16)))
     for asked in (
@@ -49,8 +49,8 @@ def test_a_uuid_is_its_text(ids):
 
 
 @given(ids=st.lists(st.uuids(), min_size=1, unique=True), first=st.integers(0, 3), gap=st.booleans())
-def test_a_uuid_is_its_text_however_it_is_held(ids, first, gap):
-    """A Parquet file of UUIDs is one of 16 bytes to polars."""
+def test_a_uuid_is_read_as_text_from_every_type(ids, first, gap):
+    """Polars reads UUIDs of a Parquet file as 16 bytes."""
     names = Vocabulary(pa.array(map(str, ids)))
     asked = [*ids, *([None] if gap else []), *ids][first:]
     raw = [one and one.bytes for one in asked]
@@ -77,7 +77,7 @@ def test_a_uuid_is_its_text_however_it_is_held(ids, first, gap):
 
 
 @given(raw=st.lists(st.binary(max_size=20), min_size=1))
-def test_bytes_are_text_or_refused(raw):
+def test_bytes_are_read_as_text_or_refused(raw):
     names = Vocabulary(pa.array(["a"]))
     if all(len(one) == 16 for one in raw):
         return
@@ -86,7 +86,8 @@ def test_bytes_are_text_or_refused(raw):
     except UnicodeDecodeError:
         with pytest.raises(
             DataError,
-            match=r"users: bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that are not UTF-8",
+            match=r"users: bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that "
+            r"are not UTF-8",
         ):
             to_arrow(raw, "users")
         return
@@ -97,8 +98,8 @@ def test_bytes_are_text_or_refused(raw):
 @pytest.mark.parametrize(
     "kind", [pa.decimal128(38, 10), pa.decimal128(12, 2), pa.decimal128(38, 0), pa.float64(), pa.string()]
 )
-def test_an_id_is_one_in_a_log_its_side_table_and_a_question(kind, tmp_path):
-    """Whatever the log holds it as; the side table holds integers."""
+def test_an_id_is_the_same_in_a_log_its_side_table_and_a_query(kind, tmp_path):
+    """Whatever the type in the log; the side table holds integers."""
     log = logs.quiet_events()
     table = pa.Table.from_pandas(log, preserve_index=False)
     ids = pa.array(log["item_id"])

@@ -12,7 +12,7 @@ from mgoe.data.times import read_time
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("ns")], ids=str)
 @pytest.mark.parametrize("beyond", [0, 1, 500, 999])
-def test_nanoseconds_are_cut_to_microseconds_exactly(beyond, kind, tmp_path):
+def test_nanoseconds_are_truncated_to_microseconds_exactly(beyond, kind, tmp_path):
     micros = np.random.default_rng(0).integers(1_400_000_000_000_000, 1_900_000_000_000_000, 10_000)
     pq.write_table(pa.table({"at": pa.array(micros * 1000 + beyond).cast(kind)}), tmp_path / "times.parquet")
     table = ibis.duckdb.connect().read_parquet(tmp_path / "times.parquet")

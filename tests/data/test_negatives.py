@@ -28,7 +28,7 @@ def columns(rows):
 
 
 @given(rows=triples, how=samplers)
-def test_a_negative_is_an_item_of_the_bucket_that_the_user_did_not_do_there(rows, how):
+def test_a_negative_is_an_item_of_the_bucket_that_the_user_did_not_do_in_it(rows, how):
     user, item, bucket = columns(rows)
     source, drawn = sample_negatives(user, item, bucket, how)
     done, of_bucket = set(rows), {(b, i) for b, _, i in rows}
@@ -50,7 +50,7 @@ def test_other_buckets_change_no_draw(rows, more, how):
 
 
 @pytest.mark.parametrize("distribution", ["popularity", "uniform"])
-def test_items_are_drawn_as_the_setting_says(distribution):
+def test_items_are_drawn_by_the_set_distribution(distribution):
     user = np.arange(2000)
     item = np.where(
         user < 1200, 0, np.where(user < 1800, 1, 2)
@@ -84,7 +84,7 @@ def test_blocks_hold_every_bucket_once(counts, size):
 
 
 @given(rows=triples, how=samplers, size=st.integers(1, 20))
-def test_negatives_of_some_users_of_a_bucket_are_those_of_the_whole(rows, how, size):
+def test_negatives_of_some_users_do_not_depend_on_the_others(rows, how, size):
     user, item, bucket = columns(rows)
     source, expected = sample_negatives(user, item, bucket, how)
     found, before = [], 0

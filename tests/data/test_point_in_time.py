@@ -1,4 +1,4 @@
-"""What holds of every log: nothing that happens later changes what came before, and no example sees its own bucket."""
+"""For every log: later events change nothing earlier, and no example reads an event of its own bucket."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EPOCH_DAY = logs.START // logs.DAY
 @pytest.mark.parametrize("form", FORMS)
 @few
 @given(data=st.data(), day=st.integers(4, logs.DAYS - 1))
-def test_what_happens_later_changes_nothing_before(form, data, day):
+def test_later_events_change_nothing_earlier(form, data, day):
     run, quiet, build, rows = FORMS[form]
     before = pd.concat([quiet(), build(data.draw(rows(most=20)))])
     before[["user_id", "item_id"]] += 2  # so that who comes later may have a smaller id
@@ -90,7 +90,7 @@ def test_no_example_reads_an_event_of_its_own_bucket(form, data, bucket):
 
 @few
 @given(rows=logs.exposure_rows())
-def test_a_label_is_history_only_once_it_is_known(rows):
+def test_a_label_becomes_history_when_it_is_known(rows):
     log = pd.concat([logs.quiet_exposures(), logs.exposures(rows)])
     log["known"] = log.timestamp + 5 * logs.DAY
     tasks = [
@@ -143,7 +143,7 @@ def test_the_same_log_from_files_and_from_a_table(tmp_path):
         (pd.Categorical(["b", "a", "d", "c"]), "string"),
     ],
 )
-def test_ids_of_any_type_come_back(ids, kind, tmp_path):
+def test_ids_of_any_type_are_kept(ids, kind, tmp_path):
     log = logs.events(
         [(k, 3 - k, day, ["click", "buy"][k % 2]) for day in range(logs.DAYS) for k in range(4)]
     )

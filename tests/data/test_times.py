@@ -27,7 +27,7 @@ def microseconds(moment: datetime) -> int:
 
 @pytest.fixture(scope="module", params=["UTC", "America/New_York"])
 def engine(request: pytest.FixtureRequest) -> Any:
-    """DuckDB in a session whose own zone must not matter."""
+    """Return DuckDB in a session with a time zone that must not matter."""
     backend = ibis.duckdb.connect()
     backend.con.execute(f"SET TimeZone = '{request.param}'")
     return backend
@@ -39,7 +39,9 @@ def read(engine: Any, texts: list[str]) -> list[int | None]:
 
 
 @given(moments=st.lists(MOMENTS, min_size=1, max_size=20), separator=st.sampled_from("T "))
-def test_an_offset_is_heeded_and_none_is_utc(engine: Any, moments: list[datetime], separator: str):
+def test_an_offset_is_respected_and_its_absence_means_utc(
+    engine: Any, moments: list[datetime], separator: str
+):
     assert read(engine, [moment.isoformat(separator) for moment in moments]) == [
         microseconds(moment) for moment in moments
     ]
@@ -87,7 +89,7 @@ def test_the_short_name_of_a_zone_is_not_guessed(engine: Any):
     assert read(engine, wrong) == [None] * len(wrong)
 
 
-def test_what_is_no_time_is_null(engine: Any):
+def test_text_that_is_not_a_time_is_null(engine: Any):
     wrong = [
         "soon",
         "",
@@ -116,10 +118,10 @@ UNITS = st.sampled_from(list(NUMBERS))
     other=UNITS,
     kind=st.sampled_from([pa.int64(), pa.float64(), pa.decimal128(38, 0), pa.decimal128(30, 6)]),
 )
-def test_a_few_odd_numbers_do_not_move_the_others(
+def test_a_few_odd_numbers_do_not_change_the_others(
     engine: Any, data: st.DataObject, unit: str, other: str, kind: pa.DataType
 ):
-    """They are refused where they would."""
+    """Numbers that would change the others are refused."""
     many = data.draw(st.lists(NUMBERS[unit], min_size=4, max_size=8))
     few = data.draw(st.lists(NUMBERS[other], max_size=3)) + data.draw(
         st.lists(st.sampled_from([0, -1]), max_size=20)
@@ -131,7 +133,8 @@ def test_a_few_odd_numbers_do_not_move_the_others(
     if max(few, default=0) > 10 ** (2 + {"s": 9, "ms": 12, "us": 15}[unit]):
         with pytest.raises(
             DataError,
-            match=rf"numeric times must be of one unit, found .* where most are {unit}; .* or set data.time_unit",
+            match=rf"numeric times must be of one unit, found .* where most are {unit}; .* or set "
+            r"data.time_unit",
         ):
             read_time(column, "at", "auto", "log")
     else:

@@ -26,7 +26,7 @@ kinds = st.sampled_from(
 
 
 @given(data=st.data(), kind=kinds)
-def test_codes_and_ids_are_inverse_and_survive_the_disk(data, kind):
+def test_indices_and_ids_are_inverse_and_survive_saving(data, kind):
     type_, values = kind
     ids = data.draw(st.lists(values, unique=True, min_size=1))
     others = [v for v in data.draw(st.lists(values)) if v not in ids]
@@ -42,7 +42,7 @@ def test_codes_and_ids_are_inverse_and_survive_the_disk(data, kind):
 
 
 @given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1))
-def test_an_id_is_found_however_it_is_given(ids):
+def test_an_id_is_found_in_every_library(ids):
     vocabulary, codes = Vocabulary(pa.array(ids, pa.int64())), list(range(len(ids)))
     for given_as in (
         ids,
@@ -63,7 +63,7 @@ def test_large_integers_are_not_rounded():
     assert vocabulary.indices([2**64 + 5, -(2**63)]).tolist() == [-1, -1]
 
 
-def test_another_type_counts_only_where_nothing_is_lost():
+def test_another_type_matches_only_where_nothing_is_lost():
     numbers = Vocabulary(pa.array([7, 12]))
     assert numbers.indices([7.0, 7.5, float("nan"), 1e300]).tolist() == [0, -1, -1, -1]
     assert numbers.indices(["7", "07", " 7", "x", None]).tolist() == [0, -1, -1, -1, -1]
@@ -107,7 +107,7 @@ def test_nothing_to_look_up():
 
 
 @pytest.mark.parametrize("code", [2, -2])
-def test_a_code_out_of_range_is_refused(code):
+def test_an_index_out_of_range_is_refused(code):
     with pytest.raises(DataError, match=f"between -1 and 1, found {code}"):
         Vocabulary(pa.array([1, 2])).ids([0, code])
 
@@ -126,7 +126,7 @@ def test_lists_of_several_lengths_stay_lists():
 
 
 @given(data=st.data(), kind=kinds)
-def test_who_is_forgotten_has_an_id_of_nobody_and_the_others_keep_theirs(data, kind):
+def test_forgotten_users_get_unused_ids_and_others_keep_theirs(data, kind):
     type_, values = kind
     ids = data.draw(st.lists(values, unique=True, min_size=1))
     codes = data.draw(st.lists(st.integers(0, len(ids) - 1)))
@@ -140,7 +140,7 @@ def test_who_is_forgotten_has_an_id_of_nobody_and_the_others_keep_theirs(data, k
         assert all(left.ids([code])[0].as_py() == f"forgotten user, index {code}" for code in codes)
 
 
-def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch):
+def test_text_beyond_32_bit_offsets_is_numbered_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "MOST_TEXT", 8)
     ids = pa.chunked_array([["a", "b"], ["c"]])
     made = Vocabulary(ids)
@@ -167,13 +167,13 @@ def test_more_text_than_32_bits_reach_is_numbered_as_less(tmp_path, monkeypatch)
         np.array(list("aabbb")),
     ],
 )
-def test_whatever_a_column_is_encoded_as_it_says_the_same(values):
+def test_the_encoding_of_a_column_does_not_matter(values):
     assert to_arrow(values).equals(pa.array(list("aabbb")))
     assert Vocabulary(pa.array(["b", "a"])).indices(values).tolist() == [1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list, pa.list_view])
-def test_a_list_of_views_is_a_list_of_texts(kind):
+def test_a_list_of_string_views_becomes_a_list_of_strings(kind):
     assert to_arrow(pa.array([["a", "b"], None], kind(pa.string_view()))).type.value_type == pa.string()
 
 
@@ -189,7 +189,7 @@ def test_a_list_of_views_is_a_list_of_texts(kind):
         pa.table({"a": ["a"]}),
     ],
 )
-def test_what_is_no_column_is_refused(values):
+def test_other_objects_than_columns_are_refused(values):
     with pytest.raises(
         DataError, match=f"users: must be one column .* found a {type(values).__name__}.*; make a list of it"
     ):

@@ -44,7 +44,7 @@ def test_a_date_is_the_first_day_after_its_cut(days, more):
     assert (cuts == [DAY + d - 1 for d in sorted(days)]).all()
 
 
-def test_a_date_inside_a_bucket_leaves_that_bucket_before_it():
+def test_a_bucket_that_contains_a_cut_is_before_it():
     cuts = [datetime(2020, 1, d, 3) for d in (3, 4, 5)]
     assert make_cuts(
         SplitSettings(cuts=cuts), "6h", np.arange(4 * DAY, 4 * DAY + 40), np.ones(40, int)
@@ -56,7 +56,8 @@ def test_a_date_inside_a_bucket_leaves_that_bucket_before_it():
     [
         (
             [0.15, 0.2, 0.9],
-            r"cuts 0.15 and 0.2 both fall into bucket 2020-01-02 of 10 .* take fewer cuts, or a shorter data.bucket",
+            r"cuts 0.15 and 0.2 both fall into bucket 2020-01-02 of 10 .* take fewer cuts, or a shorter "
+            r"data.bucket",
         ),
         (
             [date(2019, 1, 1), date(2020, 1, 4), date(2020, 1, 8)],
@@ -85,12 +86,13 @@ def test_moments_are_utc():
 
 
 @given(moments=st.lists(DAYS | TIMES, min_size=5, max_size=8, unique_by=microseconds))
-def test_moments_in_quotes_and_as_yaml_writes_them_are_the_same_and_stay_so_when_saved(moments):
+def test_times_with_and_without_quotes_in_yaml_are_the_same_and_survive_saving(moments):
     start, *cuts, end = sorted(moments, key=microseconds)
 
     def read(write):
         named = ", ".join(map(write, cuts))
-        text = f"{{data: {{log: x, start: {write(start)}, end: {write(end)}}}, tasks: [buy], split: {{cuts: [{named}]}}}}"
+        data = f"{{log: x, start: {write(start)}, end: {write(end)}}}"
+        text = f"{{data: {data}, tasks: [buy], split: {{cuts: [{named}]}}}}"
         return make_settings(yaml.safe_load(text))
 
     plain, quoted = read(lambda moment: moment.isoformat()), read(lambda moment: f"'{moment.isoformat()}'")

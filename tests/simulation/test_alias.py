@@ -16,7 +16,7 @@ weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), min_size=1, ma
 
 @up_to(60)
 @given(groups=st.lists(weights, min_size=1, max_size=4))
-def test_a_table_holds_its_law_exactly_and_never_draws_weight_zero(groups):
+def test_an_alias_table_holds_its_distribution_exactly_and_never_draws_weight_zero(groups):
     flat, offsets = np.concatenate(groups), np.cumsum([0, *map(len, groups)])
     table = alias_table(flat, offsets)
     keep, other = (table >> np.uint64(32)) / 2**32, (table & np.uint64(2**32 - 1)).astype(int)
@@ -34,7 +34,7 @@ def test_picks_are_as_frequent_as_their_weights():
     assert_allclose(np.bincount(picks, minlength=6)[2:] / 4_000, law, atol=0.03)
 
 
-def test_uniform_numbers_fill_the_unit_interval_without_memory():
+def test_uniform_numbers_are_uniform_and_independent():
     u = np.array([uniform(np.uint64(7), np.uint64(k)) for k in range(20_000)])
     assert ((u >= 0) & (u < 1)).all()
     assert_allclose(np.histogram(u, 10, (0, 1))[0] / 20_000, 0.1, atol=0.01)
@@ -42,13 +42,13 @@ def test_uniform_numbers_fill_the_unit_interval_without_memory():
 
 
 @given(count=st.integers(1, 2**31 - 1), index=st.lists(st.integers(0, 2**31 - 1), max_size=20))
-def test_every_id_leads_back_to_its_index_and_other_numbers_to_none(count, index):
+def test_every_id_gives_its_index_and_other_numbers_none(count, index):
     ids, index = Ids(count, 500), np.array(index, np.int64) % count
     assert (ids.index(ids.of(index)) == index).all()
     assert (ids.index([499, 500 + 2**36, -1]) == -1).all()
     assert len(np.unique(ids.of(np.unique(index)))) == len(np.unique(index))
 
 
-def test_most_numbers_in_the_range_of_ids_are_no_ids():
+def test_most_numbers_in_the_range_of_ids_are_not_ids():
     ids = Ids(1_000, 0)
     assert (ids.index(np.arange(2**20)) >= 0).sum() == 1_000

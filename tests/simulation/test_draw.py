@@ -50,7 +50,7 @@ def test_events_are_the_behaviours_of_the_exposures(world):
         assert_array_equal(events.behaviour, behaviour)
 
 
-def test_the_rates_are_those_asked_for(small):
+def test_the_rates_are_those_of_the_settings(small):
     done = np.stack([small.shown.done(t) for t in range(4)], 1)
     assert_allclose(done.mean(0), SMALL.rates, rtol=0.08)
 
@@ -79,7 +79,8 @@ def test_the_truth_is_the_empirical_rate_in_every_cell(small):
 
 
 def check_agreement(chance, log, group):
-    """Sums of outcomes less chances are within binomial error: their squares sum to a chi-square number."""
+    """Sums of outcomes minus probabilities are within binomial error: their squares follow a chi-square
+    law."""
     for t in range(chance.shape[1]):
         p = chance[:, t]
         variance = np.bincount(group, p * (1 - p))
@@ -117,7 +118,7 @@ def check_law(drawn, weights):
     )  # by chance: neither apart nor too regular
 
 
-def test_exposures_without_aim_go_by_popularity_alone():
+def test_untargeted_exposures_follow_popularity_alone():
     truth = make_truth(SMALL.model_copy(update={"personalised": 0.0}))
     popularity = truth.popularity(3)
     mass = np.bincount(truth.items.community, popularity)

@@ -62,7 +62,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(log, tmp_pa
     assert not set(digests[0].values()) & set(digests[2].values())
 
 
-def test_shards_put_together_are_the_log_of_one_shard(log, tmp_path):
+def test_shards_together_equal_a_single_shard(log, tmp_path):
     simulate(SMALL, tmp_path / "cut", shard_rows=7_000)
     for folder in FOLDERS:
         parts = sorted((tmp_path / "cut" / folder).iterdir())
@@ -72,7 +72,7 @@ def test_shards_put_together_are_the_log_of_one_shard(log, tmp_path):
         assert pa.concat_tables(tables, promote_options="permissive").equals(pq.read_table(log[0] / folder))
 
 
-def test_one_form_alone_is_the_same_log(log, tmp_path):
+def test_one_form_alone_gives_the_same_log(log, tmp_path):
     simulate(SMALL, tmp_path / "events", form="events")
     simulate(SMALL, tmp_path / "exposures", form="exposures")
     for folder in ("events", "exposures"):
@@ -97,7 +97,7 @@ def test_memory_holds_one_chunk_whatever_the_size_of_the_log(tmp_path, monkeypat
     assert seen[-1] == (SMALL.exposures, SMALL.exposures)
 
 
-def test_the_number_of_events_can_be_asked_for(tmp_path):
+def test_the_number_of_events_can_be_set(tmp_path):
     summary = simulate(SMALL, tmp_path / "out", events=50_000, form="events")
     assert summary.events == pytest.approx(50_000, rel=0.05)
     assert Truth.open(tmp_path / "out").settings.exposures == summary.exposures
@@ -117,7 +117,7 @@ def test_the_smallest_world_is_written(tmp_path):
     ]
 
 
-def test_a_folder_in_use_is_refused_and_a_simulation_replaced_only_when_told(tmp_path):
+def test_a_folder_in_use_is_refused_and_a_simulation_replaced_only_with_overwrite(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("42")
     for overwrite in (False, True):
@@ -131,7 +131,7 @@ def test_a_folder_in_use_is_refused_and_a_simulation_replaced_only_when_told(tmp
     assert not pq.read_table(tmp_path / "log" / "events").equals(before)
 
 
-def test_an_interrupted_simulation_leaves_nothing_and_keeps_what_was_there(log, tmp_path):
+def test_an_interrupted_simulation_leaves_no_files_and_keeps_the_old_ones(log, tmp_path):
     simulate(SMALL, tmp_path / "log")
 
     def interrupt(done: int, total: int) -> None:
@@ -144,7 +144,7 @@ def test_an_interrupted_simulation_leaves_nothing_and_keeps_what_was_there(log, 
     assert pq.read_table(tmp_path / "log" / "events").equals(pq.read_table(log[0] / "events"))
 
 
-def test_one_process_writes_a_log_and_takes_away_what_a_killed_one_left(tmp_path):
+def test_one_process_writes_a_log_and_removes_what_a_killed_one_left(tmp_path):
     left = tmp_path / ".log.1.partial"
     left.mkdir()
     with (

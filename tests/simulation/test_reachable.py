@@ -26,7 +26,7 @@ def run_settings(form: str, **changes) -> RunSettings:
 
 @pytest.fixture(scope="module", params=["exposures", "events"])
 def examples(request):
-    """Truth, form, ids, labels (N, T)."""
+    """Return truth, form, ids and labels (N, T)."""
     log = drawn(WORLD)
     user, item, mask, day = log.shown.user, log.shown.item, log.shown.task_mask, log.day
     if request.param == "events":
@@ -50,8 +50,9 @@ def test_best_predictions_are_calibrated(examples, best):
         assert squares < chi2.ppf(1 - 1e-6, 20)
 
 
-def test_where_tasks_are_in_conflict_the_best_knows_each_of_them():
-    """Tastes that oppose those of clicks: what is best for one task is worse than chance for the other, and the best is calibrated."""
+def test_best_predictions_know_each_of_two_conflicting_tasks():
+    """With opposed tastes, the best ranking of one task is worse than chance for the other; both are
+    calibrated."""
     funnel = [
         BehaviourSettings(name="click", rate=0.3, strength=1.2, correlation=1),
         BehaviourSettings(name="buy", rate=0.3, strength=1.5, correlation=-1, user_spread=0, item_spread=0),
@@ -99,7 +100,7 @@ def test_parts_of_the_truth_rank_worse_than_the_whole(examples, best):
         assert whole > 0.65
 
 
-def test_a_task_on_its_sample_space_is_ranked_by_its_conditional_chance(examples):
+def test_a_task_on_its_sample_space_is_ranked_by_its_conditional_probability(examples):
     truth, form, ids, labels = examples
     if form == "events":
         return
@@ -112,7 +113,7 @@ def test_a_task_on_its_sample_space_is_ranked_by_its_conditional_chance(examples
     assert abs((labels[clicked, 3] - conditional[clicked, 3]).mean()) < 4 * np.sqrt(0.25 / clicked.sum())
 
 
-def test_the_best_of_a_stay_is_what_the_world_says(examples):
+def test_the_best_prediction_of_a_stay_is_its_expected_value(examples):
     truth, form, ids, _ = examples
     if form == "events":
         return
@@ -130,7 +131,7 @@ def test_the_best_of_a_stay_is_what_the_world_says(examples):
         ({"negatives": {"distribution": "uniform"}}, "popularity"),
     ],
 )
-def test_runs_whose_best_is_not_known_are_refused(examples, changes, message):
+def test_runs_without_known_best_predictions_are_refused(examples, changes, message):
     truth, _, ids, _ = examples
     with pytest.raises(ConfigError, match=message):
         reachable(truth, run_settings("events", **changes), *ids)

@@ -69,7 +69,7 @@ def test_popularity_and_activity_follow_power_laws_on_every_day(exponent):
         assert_allclose(slope, -exponent, atol=0.05)
 
 
-def test_drift_turns_affinities_and_popularity_and_none_keeps_them():
+def test_drift_changes_affinities_and_popularity_and_zero_drift_keeps_them():
     last = SMALL.days - 1
     still, moved, gone = (
         changed(
@@ -98,7 +98,7 @@ def _likeness(a, b):
     return np.corrcoef(a.ravel(), b.ravel())[0, 1]
 
 
-def test_affinities_are_correlated_as_asked_opposed_ones_too():
+def test_affinities_have_the_set_correlation_even_if_negative():
     behaviours = [
         b.model_copy(update={"correlation": c})
         for b, c in zip(SMALL.behaviours, (1, 0.9, 0.0, -0.8), strict=True)
@@ -108,7 +108,7 @@ def test_affinities_are_correlated_as_asked_opposed_ones_too():
         assert_allclose(_likeness(truth.affinity[0, 0], truth.affinity[0, t]), expected, atol=0.08)
 
 
-def test_growth_brings_arrivals_late():
+def test_growth_delays_arrivals():
     day = SMALL.days // 2
     for growth in (1.0, 3.0):
         truth = changed(users=20_000, arriving_users=0.5, growth=growth)
@@ -133,12 +133,12 @@ def test_growth_brings_arrivals_late():
         ({"popularity": float("nan")}, "popularity"),
     ],
 )
-def test_settings_that_make_no_world_are_refused(raw, message):
+def test_inconsistent_settings_are_refused(raw, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         check_settings(WorldSettings, raw)
 
 
-def test_strangers_are_refused():
+def test_unknown_ids_are_refused():
     truth = make_truth(SMALL)
     known = truth.user_ids.of(np.array([0])), truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)]
     with pytest.raises(DataError, match="of this simulated world, found 7"):
@@ -148,17 +148,17 @@ def test_strangers_are_refused():
     assert_allclose(truth.probability(*known, [None]), truth.probability(*known))
 
 
-def test_ids_of_another_kind_are_strangers():
+def test_ids_of_another_type_are_unknown():
     truth = make_truth(SMALL)
     with pytest.raises(
         DataError,
-        match=r"users: every id must be of this simulated world, .* whole numbers, found others \(.*'u1'",
+        match=r"users: every id must be of this simulated world, .* integers as ids, found others \(.*'u1'",
     ):
         truth.probability(["u1"], truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)])
 
 
 @pytest.mark.parametrize("change", [{"strength": 100.0}, {"user_spread": 200.0}])
-def test_rates_are_as_asked_however_far_apart_users_are(change):
+def test_rates_are_as_set_for_any_spread_of_users(change):
     click = SMALL.behaviours[0].model_copy(update=change)
     world = drawn(SMALL.model_copy(update={"behaviours": [click]}))
     assert_allclose(world.shown.chance[:, 0].mean(), click.rate, rtol=0.08)

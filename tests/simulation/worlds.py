@@ -16,7 +16,7 @@ SMALL = WorldSettings(users=400, items=200, exposures=60_000, days=12, user_comm
 
 @st.composite
 def worlds(draw: st.DrawFn) -> WorldSettings:
-    """Any world small enough for a tenth of a second."""
+    """Return any world small enough to draw in a tenth of a second."""
     users, items, tasks = draw(st.integers(1, 60)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     behaviours = [{"name": "click", "rate": draw(st.floats(0.05, 0.9))}]
     for t in range(1, tasks):
@@ -56,7 +56,7 @@ def worlds(draw: st.DrawFn) -> WorldSettings:
 
 @dataclass(frozen=True)
 class Drawn:
-    """All exposures of a world, and the day of each."""
+    """Return all exposures of a world, and the day of each."""
 
     truth: Truth
     shown: Exposures

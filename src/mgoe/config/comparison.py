@@ -21,7 +21,7 @@ class LogSettings(Settings):
     """One log: settings of a run without models and seeds, which override those of the comparison."""
 
     run: str | None = None
-    """The YAML file of a run whose settings are the starting point."""
+    """The YAML file of a run from which the settings start."""
     simulate: dict[str, Any] | None = None
     """Settings of a simulated world, drawn once into the folder of the results; they determine `data.log` and
     `data.truth`."""

@@ -232,8 +232,8 @@ def fit_encoders(
         table: Staged.
         columns: Feature to its column in the table.
         features: The features.
-        order: Column by whose least value categories are numbered, so that later rows do not renumber them.
-            By default they are numbered in their own order.
+        order: Column by which categories are numbered, in the order of its least values, so that later rows
+            do not renumber them. By default they are numbered in their own order.
     """
     vocabularies: dict[str, Vocabulary] = {}
     lengths: dict[str, int] = {}

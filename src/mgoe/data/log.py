@@ -258,8 +258,7 @@ def _types_of_ids(written: Table, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _check_header(con: Backend, file: str) -> None:
-    """Refuse a CSV without a header, whose first event would become one, and one with lines of different
-    lengths.
+    """Refuse a CSV without a header, because its first event would become one, or with uneven lines.
 
     Raises:
         DataError: There is no header.

@@ -279,15 +279,13 @@ class Truth:
 
 def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
     """Return the indices of ids, and refuse unknown ids."""
-    rule, mend = "every id must be of this simulated world", "open the log's own truth"
+    rule, fix = "every id must be of this simulated world", "open the log's own truth"
     try:
         index = known.index(ids)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            name, f"{rule}, whose ids are whole numbers, found others ({error}); {mend}"
-        ) from None
+        raise DataError(name, f"{rule}, with integers as ids, found others ({error}); {fix}") from None
     if (index < 0).any():
-        raise DataError(name, f"{rule}, found {np.asarray(ids)[index < 0][0]}; {mend}")
+        raise DataError(name, f"{rule}, found {np.asarray(ids)[index < 0][0]}; {fix}")
     return index
 
 
