@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ MOMENT_ROWS = 200_000
 
 
 def make_spec(
-    prepared: Prepared, graph: MacroGraph, needs: frozenset[str] = frozenset(GROUPS)
+    prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS
 ) -> FeatureSpec:
     """The specification of data that models are made for.
 

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.features import GROUPS, View, read
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import Event, EventReader, Id
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Consumer
-from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
@@ -129,9 +127,7 @@ class Engine:
         live, ids = self.live.without_events(), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
-        users, items = (live.look_up(side, ids[side][:1]) for side in SIDES)
-        with LiveView(View.of(live.snapshot), live).reading() as view:
-            read(view, users[: len(items)], items[: len(users)], GROUPS)
+        self.scorer.rehearse(live, live.look_up("user", ids["user"]), live.look_up("item", ids["item"]))
 
     def _some_ids(self, side: Side) -> list[Id]:
         """Return an id that is known and one that is not, as far as there are such."""

@@ -145,6 +145,14 @@ class Scorer:
             self._rows.update(self._live.touched("item", self._version), self.n_items, compute)
             self._version = self._live.version
 
+    @torch.inference_mode()
+    def rehearse(self, live: LiveNodes, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
+        """Read nodes of another live state as this one's are read, so that all kernels are compiled."""
+        inputs = ScoringInputs(self._bundle, self._plan, live)
+        with inputs.reading() as view:
+            for user in users.tolist():
+                inputs.of_pairs(view, np.full(len(items), user), items, inputs.no_context)
+
     def _sessions(self, runtime: Runtime, cache: Path | None) -> Sessions:
         """Export the model, by what a request reads of an unknown user and three items."""
         context = self._inputs.no_context
