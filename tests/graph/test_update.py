@@ -281,7 +281,8 @@ def test_late_events_join_the_latest_snapshot_and_are_reported(tmp_path):
     check_earlier(grown, before)
     pair = (np.array([0]), np.array([5]), ["pair"])
     assert gather(grown.latest, *pair)["pair"][0, 2] == 1
-    assert_array_equal(gather(grown.snapshots[-2], *pair)["pair"], gather(before.snapshots[-2], *pair)["pair"])
+    earlier, unchanged = (gather(graph.snapshots[-2], *pair)["pair"] for graph in (grown, before))
+    assert_array_equal(earlier, unchanged)
 
 
 @pytest.mark.parametrize("cuts", [CUTS, ()], ids=["several", "one"])
