@@ -26,7 +26,7 @@ class Server:
         program = shutil.which("redis-server")
         if program is None or importlib.util.find_spec("redis") is None:
             pytest.skip(
-                "a real redis-server and its Python client are not installed (apt-get install redis-server, pip install redis)"
+                "redis-server or its client is missing: apt-get install redis-server, pip install redis"
             )
         self.program, self.folder, self.process = program, folder, None
         with socket.socket() as free:

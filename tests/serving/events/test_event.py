@@ -1,4 +1,4 @@
-"""What an event must be, and what is said of one that is not."""
+"""Rules for an event, and the message for one that breaks them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ anything = st.recursive(
     user=st.integers(-(2**63), 2**63 - 1) | st.text(), item=st.integers(0, 2**64 - 1), behavior=st.text(),
     time=st.integers(-(2**58), 2**58), key=st.none() | st.text(),
 )  # fmt: skip
-def test_what_is_written_is_read(user, item, behavior, time, key):
+def test_an_encoded_event_is_decoded_unchanged(user, item, behavior, time, key):
     try:
         event = Event(user, item, behavior, time, key)
         payload = event.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which the door refuses
+    except UnicodeEncodeError:  # half of a surrogate pair, which the reader refuses
         return
     assert Event.decode(payload) == event
 
 
 @given(raw=st.dictionaries(st.sampled_from(["user", "item", "behavior", "time", "id", "other"]), anything))
-def test_any_body_gives_an_event_or_one_sentence(raw):
+def test_any_body_gives_an_event_or_one_error(raw):
     for reader in (NUMBERS, TEXTS):
         found: Event | EventError
         try:
@@ -78,7 +78,7 @@ def test_a_time_is_in_the_unit_of_the_log():
 
 
 @pytest.mark.parametrize("value", [7, 7.0, "7"])
-def test_one_id_in_its_vocabularys_type(value: Any):
+def test_an_id_takes_the_type_of_its_vocabulary(value: Any):
     assert NUMBERS.read(RAW | {"user": value}, NOW).user == 7
     assert TEXTS.read(RAW | {"user": value}, NOW).user == "7"
     assert TEXTS.read(RAW | {"item": 2**64 - 1}, NOW).item == 2**64 - 1
@@ -94,7 +94,7 @@ def test_one_id_in_its_vocabularys_type(value: Any):
         ({"item": 2**63}, "item: ids of items"),
         (
             {"behavior": "clik"},
-            "behavior: must be one of click, buy, found 'clik'; did you mean|behavior: must be one of click, buy",
+            "behavior: must be one of click, buy",
         ),
         ({"behavior": None}, "found none"),
         ({"time": NOW + AHEAD + 1}, "time: must be at most 5 minutes ahead"),
@@ -112,7 +112,7 @@ def test_one_id_in_its_vocabularys_type(value: Any):
         ),
     ],
 )
-def test_what_breaks_a_rule_is_said(change: dict[str, Any], said: str):
+def test_a_broken_rule_is_named(change: dict[str, Any], said: str):
     with pytest.raises(EventError, match=said):
         NUMBERS.read(RAW | change, NOW)
 
@@ -130,7 +130,7 @@ IDS = (
 def test_events_of_a_log_are_as_if_each_came_to_this_bundle(
     ids: list[tuple[Any, Any]], users: pa.DataType, items: pa.DataType
 ):
-    """Whatever the log holds: an id that no request of this bundle could send is none."""
+    """An id that no request to this bundle could send gives no event."""
 
     def sent(user: Any, item: Any) -> Event | None:
         try:
@@ -142,7 +142,7 @@ def test_events_of_a_log_are_as_if_each_came_to_this_bundle(
     assert with_ids_of(events, {"user": users, "item": items}) == [sent(*pair) for pair in ids]
 
 
-def test_bytes_that_are_no_event():
+def test_bytes_that_are_not_an_event_are_refused():
     for payload in (b"", b"[1,2]", b"{}", b"\xff"):
         with pytest.raises(StoreError, match="must hold an event"):
             Event.decode(payload)

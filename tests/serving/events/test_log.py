@@ -1,4 +1,4 @@
-"""What both kinds of log promise, and what only a folder can do."""
+"""Both kinds of log, and what only a log in a folder does."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_log_opened_again_and_others_see_the_same(opener: Opener):
     assert held(opener()) == events(5)
 
 
-def test_a_reader_that_found_nothing_hears_of_what_comes(opener: Opener):
+def test_a_reader_that_found_nothing_finds_later_events(opener: Opener):
     one, other, position = opener(), opener(), START
     for event in events(20):  # of several segments
         assert one.read(position) == []
@@ -124,7 +124,7 @@ def test_many_threads_append_and_nothing_is_lost(opener: Opener):
         assert [event.item for event in found if event.user == k] == list(range(5))
 
 
-def test_what_is_forgotten_moves_no_position(opener: Opener):
+def test_forgetting_events_keeps_positions(opener: Opener):
     log = opener()
     for event in events(30):
         log.append([event])
@@ -165,7 +165,7 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
 
 
 class Keys:
-    """As much of a Redis client as a log's identity takes."""
+    """The part of a Redis client that a log's identity needs."""
 
     def __init__(self):
         self.held: dict[str, bytes] = {}
@@ -185,7 +185,7 @@ class Keys:
 def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ):
-    """A bundle that another process refreshed since then is of the log that there is now."""
+    """A bundle that another process refreshed since then belongs to the present log."""
     pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
     if kind == "server":
         running, other = (
@@ -205,7 +205,7 @@ def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
     assert position_of(tmp_path, running) == START
 
 
-def test_an_address_that_is_none():
+def test_an_invalid_address_is_refused():
     pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
     with pytest.raises(StoreError, match="redis://host"):
         RedisLog("localhost:6379")
@@ -217,7 +217,7 @@ def test_an_address_that_is_none():
 @up_to(30)
 @given(n=st.integers(1, 12), cut=st.integers(0, 200), data=st.data())
 def test_a_torn_tail_is_cut_off(n, cut, data):
-    """Whatever a killed process left of its last records, what is whole is read, and appends go on after it."""
+    """Complete records are read, whatever a killed process left of its last ones, and appends follow them."""
     with tempfile.TemporaryDirectory() as folder:
         log = FileLog(Path(folder))
         ends = [0]
@@ -237,7 +237,7 @@ def test_a_torn_tail_is_cut_off(n, cut, data):
         assert held(other) == events(whole) + events(2, first=50)
 
 
-def test_another_process_that_appends_mends_the_tail_under_an_open_log(tmp_path: Path):
+def test_another_process_cuts_off_a_torn_tail_of_an_open_log(tmp_path: Path):
     one, other = FileLog(tmp_path), FileLog(tmp_path)
     one.append(events(3))
     with next(tmp_path.glob("*.log")).open("ab") as file:
@@ -249,7 +249,7 @@ def test_another_process_that_appends_mends_the_tail_under_an_open_log(tmp_path:
     assert [kept.read_bytes() for kept in tmp_path.glob("*.cut")] == [b"\x40\x00\x00\x00half"]
 
 
-def test_bytes_that_no_kill_explains_are_kept_aside(tmp_path: Path):
+def test_a_damaged_last_record_is_kept_aside(tmp_path: Path):
     log = FileLog(tmp_path)
     log.append(events(3))
     file = next(tmp_path.glob("*.log"))
@@ -261,7 +261,7 @@ def test_bytes_that_no_kill_explains_are_kept_aside(tmp_path: Path):
     assert len(list(tmp_path.glob("*.cut"))) == 1
 
 
-def test_damage_in_the_middle_is_said(tmp_path: Path):
+def test_corruption_in_the_middle_is_an_error(tmp_path: Path):
     log = FileLog(tmp_path, segment=200)
     for event in events(20):
         log.append([event])
@@ -273,14 +273,14 @@ def test_damage_in_the_middle_is_said(tmp_path: Path):
         log.read()
 
 
-def test_a_position_of_another_log_is_said(tmp_path: Path):
+def test_a_position_of_another_log_is_an_error(tmp_path: Path):
     log = FileLog(tmp_path)
     log.append(events(1))
     with pytest.raises(StoreError, match="ends before position 5000"):
         log.read("5000")
 
 
-def test_a_folder_says_at_once_that_nothing_has_come(tmp_path: Path):
+def test_a_folder_knows_at_once_whether_events_came(tmp_path: Path):
     log = FileLog(tmp_path / "events", segment=400)
     for number in range(20):
         held(log, position := log.read()[-1][0] if number else START)
@@ -327,7 +327,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_was_read_of_a_write_that_fails_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The disk takes one record and a half, and a reader is there before it is said to be full."""
+    """The disk takes one record and a half, and a reader reads before the append fails."""
     log, reader, real = FileLog(tmp_path), FileLog(tmp_path), os.pwrite
     log.append(events(1))
     size, found = next(tmp_path.glob("*.log")).stat().st_size, reader.read()
@@ -352,10 +352,10 @@ def test_what_was_read_of_a_write_that_fails_stays(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("segment", [10, 10_000])
 @pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("syncs", range(3))
-def test_what_is_acknowledged_rests_on_nothing_that_others_have_yet_to_sync(
+def test_an_acknowledged_event_survives_a_crash_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int, before: int, syncs: int
 ):
-    """A process is killed after so many syncs of an append, another appends, and the machine loses what was never synced."""
+    """A process is killed after some syncs, another appends, and the machine loses what was not synced."""
     folder, lost = tmp_path / "events", tmp_path / "lost"
     one, other = FileLog(folder, segment), FileLog(folder, segment)
     left, names, sizes, real = [-1], set[str](), dict[int, int](), os.fsync

@@ -1,4 +1,4 @@
-"""Damage in the last segment of the log: what a kill leaves is mended and kept, anything else is said and left as it is."""
+"""Damage in the last segment of the log: a torn write is cut off and kept, corruption is an error."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def flip(file: Path, bit: int) -> None:
 
 @up_to(100)
 @given(data=st.data())
-def test_a_flipped_bit_before_whole_events_is_said_and_nothing_is_cut(data: st.DataObject):
-    """To whoever opens it, appends to it or reads it."""
+def test_a_flipped_bit_before_intact_events_is_an_error_and_nothing_is_cut(data: st.DataObject):
+    """For everyone who opens the log, appends to it or reads it."""
     with written() as (state, file, ends):
         bit = data.draw(st.integers(0, 8 * ends[-2] - 1))
         flip(file, bit)
@@ -66,7 +66,7 @@ def test_a_flipped_bit_before_whole_events_is_said_and_nothing_is_cut(data: st.D
 @up_to(50)
 @given(data=st.data())
 def test_a_damaged_last_event_is_kept_aside(data: st.DataObject):
-    """Its length may be what is damaged, so that it reads like the beginning of a longer one."""
+    """Its length may be damaged, so that it looks like the start of a longer record."""
     with written() as (_, file, ends):
         flip(file, data.draw(st.integers(8 * ends[-2], 8 * ends[-1] - 1)))
         tail = file.read_bytes()[ends[-2] :]
@@ -76,7 +76,7 @@ def test_a_damaged_last_event_is_kept_aside(data: st.DataObject):
 
 @up_to(50)
 @given(size=st.integers(0, 12 * 40), zeros=st.integers(0, 40))
-def test_a_torn_tail_is_left_alone_by_readers_and_kept_by_who_mends(size: int, zeros: int):
+def test_readers_ignore_a_torn_tail_and_writers_keep_it_aside(size: int, zeros: int):
     """Cut anywhere, as by a kill; or of zeros beyond, as a machine that went down may leave them."""
     with written() as (state, file, ends):
         os.truncate(file, min(size, ends[-1]))
@@ -91,7 +91,7 @@ def test_a_torn_tail_is_left_alone_by_readers_and_kept_by_who_mends(size: int, z
         assert [event for _, event in every(log)] == events(ends.index(whole)) + events(1, first=90)
 
 
-def test_what_is_kept_is_on_the_disk_before_it_is_cut_and_named_in_the_log(
+def test_a_tail_is_durable_before_it_is_cut_and_named_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     with written() as (_, file, ends), caplog.at_level(logging.WARNING):
@@ -111,7 +111,7 @@ def test_what_is_kept_is_on_the_disk_before_it_is_cut_and_named_in_the_log(
         assert line.__dict__["fields"] == {"kept": str(kept), "bytes": kept.stat().st_size}
 
 
-def test_a_second_tail_at_the_same_place_does_not_take_the_first_one_s():
+def test_a_second_tail_at_the_same_place_keeps_the_first():
     with written() as (_, file, ends):
         for more in (b"\x40\x00\x00\x00one", b"\x40\x00\x00\x00other"):
             with file.open("ab") as end:
@@ -129,7 +129,7 @@ def test_a_second_tail_at_the_same_place_does_not_take_the_first_one_s():
     filling=st.sampled_from([b"\x00", b"[", b"\x05\x00\x00\x00\x01\x02\x03\x04["]),
 )
 @up_to(10)
-def test_a_whole_event_is_found_however_far_behind_the_damage_it_lies(start: int, filling: bytes):
+def test_an_intact_event_is_found_however_far_behind_the_damage(start: int, filling: bytes):
     with written() as (_, file, ends):
         one = file.read_bytes()[: ends[1]]
         file.write_bytes((filling * (start // len(filling) + 1))[:start] + one)
@@ -139,7 +139,7 @@ def test_a_whole_event_is_found_however_far_behind_the_damage_it_lies(start: int
             assert not is_corrupt(held.fileno(), start + 1)
 
 
-def test_a_log_that_is_only_read_is_not_begun(tmp_path: Path):
+def test_a_log_that_is_only_read_is_not_created(tmp_path: Path):
     with pytest.raises(StoreError, match="holds no log of events"):
         open_events(tmp_path, make=False)
     (tmp_path / "events").mkdir()

@@ -1,4 +1,4 @@
-"""What is summed of a snapshot as a service opens it: the same in parts, and without a copy of the whole."""
+"""Sums over a snapshot are the same in parts, and need no copy of all of it."""
 
 from __future__ import annotations
 
@@ -28,31 +28,33 @@ def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:
 def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
     indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
     score = np.random.default_rng(seed).integers(0, 2**32, indptr[-1], np.uint32)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(base_values, "BLOCK_PAIRS", part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_values, "BLOCK_PAIRS", part)
         found = score_sums(snapshot(indptr, score), "user")
     assert found.tolist() == [sum(row.tolist()) for row in np.split(score, indptr[1:-1])][: len(degrees)]
 
 
 @up_to(30)
-@given(codes=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
-def test_pairs_are_counted_by_the_tasks_done(codes, part):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(base_values, "BLOCK_PAIRS", part)
-        found = tasks_done(np.array(codes, np.uint8), 3)
-    assert found.tolist() == [sum(code >> t & 1 for code in codes) for t in range(3)]
+@given(task_masks=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
+def test_pairs_are_counted_by_the_tasks_done(task_masks, part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_values, "BLOCK_PAIRS", part)
+        found = tasks_done(np.array(task_masks, np.uint8), 3)
+    assert found.tolist() == [sum(mask >> t & 1 for mask in task_masks) for t in range(3)]
 
 
 @pytest.mark.parametrize("read", [
-    lambda held: tasks_done(held, 3),
-    lambda held: score_sums(snapshot(np.array([0, *range(2, len(held) + 1, len(held) // 50)]), held), "user"),
+    lambda values: tasks_done(values, 3),
+    lambda values: score_sums(
+        snapshot(np.array([0, *range(2, len(values) + 1, len(values) // 50)]), values), "user"
+    ),
 ])  # fmt: skip
-def test_no_whole_copy_is_made(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
+def test_sums_need_no_copy(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(base_values, "BLOCK_PAIRS", 10_000)
-    held = np.ones(1_000_000, np.uint8)
+    values = np.ones(1_000_000, np.uint8)
     tracemalloc.start()
     try:
-        read(held)
+        read(values)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

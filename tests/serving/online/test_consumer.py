@@ -54,7 +54,7 @@ def lines_of_a_commit(
 
 
 def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
-    """With known nodes, newcomers that are placed and placed anew, a repeated id, and what the snapshot holds."""
+    """With known nodes, newcomers that move, a repeated id, and an event that the snapshot holds."""
     moment = 10 * BUCKET
     first = [
         Event(0, 1, "click", moment, "a"),

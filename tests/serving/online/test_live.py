@@ -49,7 +49,9 @@ def check_promised(live: LiveNodes, updated: MacroGraph):
     users, items = latest.n_users, latest.n_items
     found, wanted = (
         read(live, users, items),
-        read_pairs(View.of(latest), *(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS),
+        read_pairs(
+            View.of(latest), *(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS
+        ),
     )
     for name in ("user_macro", "item_macro", *EXACT):
         assert_array_equal(found[name], wanted[name], err_msg=name)
@@ -64,7 +66,7 @@ def check_promised(live: LiveNodes, updated: MacroGraph):
 def second_order(
     live: LiveNodes, side: str, macro: np.ndarray, r: int, matrix: np.ndarray, before: np.ndarray
 ) -> np.ndarray:
-    """Dense edges over two steps by the equation: others as of the snapshot, with that snapshot's way back."""
+    """Dense edges over two steps by the equation, with other nodes as of the snapshot."""
     s, s0 = (m if side == "user" else m.T for m in (matrix, before))
     part = live.snapshot.resolutions[r]
     k = len(getattr(part, f"{side}_mass"))
@@ -93,9 +95,12 @@ def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tu
 @up_to(12)
 @given(
     events=event_lists(1, 30), cuts=st.sampled_from([CUTS, (5,), ()]), data=st.data(),
-    settings=st.sampled_from([{}, {"sample": 2}, {"normalize": "none", "scale": 0.5, "beta": 0.5}, {"resolutions": [(2, 2), (3, 4)]}]),
+    settings=st.sampled_from([
+        {}, {"sample": 2}, {"normalize": "none", "scale": 0.5, "beta": 0.5},
+        {"resolutions": [(2, 2), (3, 4)]},
+    ]),
 )  # fmt: skip
-def test_what_moves_at_once_is_as_after_an_update(events, cuts, settings, data):
+def test_live_values_equal_those_after_an_update(events, cuts, settings, data):
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), START + events, cuts, **settings)
         stream, live = data.draw(streams(world), "stream"), world.live()
@@ -204,7 +209,7 @@ def test_pairs_that_no_event_concerns_read_as_the_snapshot(large: World):
 
 
 def test_touched_nodes_without_change_read_as_the_snapshot(large: World):
-    """What slots hold is what the snapshot holds: an event that repeats what is known moves nothing but counts and recents."""
+    """An event that repeats a known interaction changes only counts and recent neighbours."""
     live, latest = large.live(), large.graph.latest
     known = sorted(large.there)[::7]
     past = [Event(u, i, NAMES[t], time - 1) for u, i, time, t in known]
@@ -216,7 +221,7 @@ def test_touched_nodes_without_change_read_as_the_snapshot(large: World):
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_a_newcomer_lies_where_place_puts_it(large: World, side: Side):
+def test_newcomers_are_placed_as_by_place(large: World, side: Side):
     live, rng = large.live(), np.random.default_rng(0)
     for k in range(20):
         others, codes = rng.choice(50, 5, replace=False), rng.integers(1, 8, 5)
@@ -247,8 +252,8 @@ def test_a_newcomers_vector_is_that_of_an_update(large: World):
     )
 
 
-def test_readers_see_all_of_a_batch_or_nothing(large: World):
-    """Every batch brings a pair of events on two items; whoever reads meanwhile finds an even number of them, and edges to match."""
+def test_readers_see_all_of_a_batch_or_none(large: World):
+    """Every batch has two events; a reader always finds an even number of them, and edges to match."""
     live, seen, done = large.live(), [], threading.Event()
     user = 10_000
 
@@ -269,9 +274,7 @@ def test_readers_see_all_of_a_batch_or_nothing(large: World):
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_a_newcomer_is_known_no_sooner_than_its_events(
-    large: World, side: Side, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_newcomer_becomes_known_with_its_events(large: World, side: Side, monkeypatch: pytest.MonkeyPatch):
     live, seen = large.live(), []
     before = live.sides[side].base_values
     size, read_before = live.size(side), type(before).read
@@ -313,7 +316,7 @@ def large_and_newcomers(large: World) -> LiveNodes:
     return live
 
 
-def test_counts_say_what_came(large: World):
+def test_stats_count_events_and_nodes(large: World):
     live = large.live()
     newest = large.graph.meta["last"]
     one, late = Event(0, 0, "buy", newest + 1, "a"), Event(1, 1, "click", 3, "b")
@@ -362,8 +365,8 @@ def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(
     live, other = large.live(), large.live()
     for one in (live, other):
         one.apply([replace(click, id="d", item=2)])
-    with monkeypatch.context() as patched:
-        patched.setattr(where, name, lambda *_: (_ for _ in ()).throw(MemoryError))
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, lambda *_: (_ for _ in ()).throw(MemoryError))
         with pytest.raises(MemoryError):
             live.apply(batch)
     assert live.apply(batch) == other.apply(batch) == 2
@@ -373,8 +376,8 @@ def test_a_batch_that_failed_is_tried_again_as_if_it_had_not(
         assert_array_equal(found[key], wanted[key], err_msg=key)
 
 
-def test_what_the_snapshot_holds_counts_no_more_whatever_behaviour_did_it(large: World):
-    """Behaviours that share tasks: of one that does more, the rest counts."""
+def test_an_interaction_of_the_snapshot_does_not_count_again_under_another_behaviour(large: World):
+    """Behaviours share tasks: of a behaviour that does more, the rest counts."""
     moment, live = 10 * BUCKET, large.live()
     live.skip([Event(0, 5, "click", moment)])
     both = Event(0, 5, "click and buy", moment)

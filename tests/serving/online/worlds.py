@@ -28,7 +28,7 @@ Row = tuple[int, int, int, int]
 
 
 class World:
-    """A graph of random events in a folder, and live nodes over it. Ids are codes."""
+    """A graph of random events in a folder, and live nodes over it. Ids are indices."""
 
     def __init__(self, folder: Path, events: list[Row], cuts: tuple[int, ...] = CUTS, **settings: Any):
         self.folder, log = folder, history(events, cuts)
@@ -62,7 +62,7 @@ class World:
 
 
 def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:
-    """Events at any time of known and of up to three new users and items; none whose tasks are in the log at that very moment."""
+    """Events of known and up to three new users and items that do not repeat an interaction of the log."""
     rows = event_lists(1, most, 0, last, world.users + 3, world.items + 3)
 
     def named(rows: list[Row]) -> list[Event]:
