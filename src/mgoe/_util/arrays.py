@@ -41,9 +41,13 @@ class ArrayWriter:
     def _header(self) -> bytes:
         # NumPy pads a header so that it keeps its length when the first axis grows
         header = io.BytesIO()
-        descr = np.lib.format.dtype_to_descr(self.dtype)
         np.lib.format.write_array_header_1_0(
-            header, {"descr": descr, "fortran_order": False, "shape": (self.rows, *self.row)}
+            header,
+            {
+                "descr": np.lib.format.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (self.rows, *self.row),
+            },
         )
         return header.getvalue()
 

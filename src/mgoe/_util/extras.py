@@ -23,5 +23,4 @@ def load(module: str, place: str, what: str, fix: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        rule = f"{what} cannot be imported ({error}); install it with: {fix}"
-        raise MissingExtra(place, rule) from None
+        raise MissingExtra(place, f"{what} cannot be imported ({error}); install it with: {fix}") from None

@@ -45,8 +45,9 @@ def output_errors(path: Path, *also: type[Exception]) -> Iterator[None]:
         yield
     except (OSError, *also) as error:
         reason = getattr(error, "strerror", None) or error
-        fix = "choose a folder you may write, or free space"
-        raise OutputError(path, f"cannot be written: {reason}; {fix}") from None
+        raise OutputError(
+            path, f"cannot be written: {reason}; choose a folder you may write, or free space"
+        ) from None
 
 
 @contextmanager
@@ -121,8 +122,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise OutputError(path, f"is not valid JSON ({error}); remove it and {fix}") from None
     if not isinstance(found, dict):
-        rule = f"must hold a JSON object, found a {type(found).__name__}; remove it and {fix}"
-        raise OutputError(path, rule)
+        raise OutputError(
+            path, f"must hold a JSON object, found a {type(found).__name__}; remove it and {fix}"
+        )
     return found
 
 
@@ -206,20 +208,22 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         OutputError: Another process holds it, or the lock cannot be written.
     """
     lock = lock_file(folder)
+    held = FileLock(lock, timeout=0)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=0)
         held.acquire()
     except Timeout:
         number = ""
         with suppress(OSError):  # the other process may end meanwhile and remove the file
             number = lock.read_text().strip()
         holder = f" (number {number})" if number else ""
-        rule = f"another process{holder} is writing {what} there; wait, or choose another folder"
-        raise OutputError(folder, rule) from None
+        raise OutputError(
+            folder, f"another process{holder} is writing {what} there; wait, or choose another folder"
+        ) from None
     except OSError as error:
-        rule = f"cannot be written: {error.strerror or error}; choose a folder you may write"
-        raise OutputError(folder, rule) from None
+        raise OutputError(
+            folder, f"cannot be written: {error.strerror or error}; choose a folder you may write"
+        ) from None
     try:
         lock.write_text(str(os.getpid()))
         yield
@@ -242,8 +246,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        found = f"{what} needs {needed:,} bytes, free are {free:,}"
-        raise OutputError(folder, f"the disk is too small: {found}; free space or choose another disk")
+        raise OutputError(
+            folder,
+            f"the disk is too small: {what} needs {needed:,} bytes, free are {free:,}; free space or choose "
+            "another disk",
+        )
 
 
 def sync(path: Path) -> None:
@@ -265,8 +272,8 @@ def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """Return the checksum of each file by its path relative to the folder, in order of these paths."""
     files = sorted(files)
     with ThreadPoolExecutor(2) as pool:
-        sums = list(pool.map(sha256, files))
-    return {file.relative_to(folder).as_posix(): one for file, one in zip(files, sums, strict=True)}
+        names = (file.relative_to(folder).as_posix() for file in files)
+        return dict(zip(names, pool.map(sha256, files), strict=True))
 
 
 def fingerprint_of_ends(path: Path) -> bytes:

@@ -36,15 +36,16 @@ class ProgressBar:
     def __init__(self, title: str, total: float | None = None, unit: str = ""):
         self._bar: Progress | None = None
         if is_terminal():
-            columns = (
+            self._bar = Progress(
                 TextColumn("  {task.description}"),
                 BarColumn(),
                 _Rate(),
                 TextColumn("{task.fields[state]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
             )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
             self._bar.start()
 

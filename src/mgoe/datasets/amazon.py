@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.parts import LAST_OUT, in_order, moment
 from mgoe.datasets.reading import Workbench, as_text, first_line
-from mgoe.errors import DataError
 
 _REVIEWS, _PRODUCTS = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
 _FIELDS = {"reviewerID": "VARCHAR", "asin": "VARCHAR", "overall": "DOUBLE", "unixReviewTime": "BIGINT"}
@@ -21,7 +21,7 @@ def write(bench: Workbench) -> dict[str, int]:
     category path.
     """
     reviews = bench.path(_REVIEWS)
-    _check_fields(bench, first_line(reviews))
+    _check_fields(bench, reviews)
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
     options = f"format = 'newline_delimited', columns = {{{fields}}}"
     bench.define("raw", f"SELECT * FROM read_json({as_text(str(reviews))}, {options})")
@@ -50,20 +50,18 @@ def _either(pattern: str) -> str:
     return f"nullif(concat({single}, {double}), '')"
 
 
-def _check_fields(bench: Workbench, line: str) -> None:
-    place = bench.path(_REVIEWS)
-    fix = f"`mgoe data describe {bench.name}` names the source of the layout; use the files published there"
+def _check_fields(bench: Workbench, reviews: Path) -> None:
+    line = first_line(reviews)
     try:
         found = json.loads(line)
     except ValueError:
-        rule = f"another layout: expected one JSON object per line, found {line[:60]!r}; {fix}"
-        raise DataError(place, rule) from None
+        raise bench.other_layout(reviews, "one JSON object per line", repr(line[:60])) from None
     missing = [name for name in _FIELDS if not isinstance(found, dict) or name not in found]
     if missing:
         names = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-        found_there = f"found {names} without {missing[0]!r}"
-        rule = f"another layout: expected the fields {', '.join(_FIELDS)}, {found_there}; {fix}"
-        raise DataError(place, rule)
+        raise bench.other_layout(
+            reviews, f"the fields {', '.join(_FIELDS)}", f"{names} without {missing[0]!r}"
+        )
 
 
 _FOLDER = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"

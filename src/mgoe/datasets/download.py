@@ -107,16 +107,20 @@ def download(
                 _forget(part)
                 changes += 1
                 if changes >= _ATTEMPTS:
-                    fix = f"try later, or get it from {home} yourself and name its folder with --from"
-                    rule = f"the server sends a different file each time, {changes} times now; {fix}"
-                    raise DataError(source.address, rule) from None
+                    raise DataError(
+                        source.address,
+                        f"the server sends a different file each time, {changes} times now; try later, or "
+                        f"get it from {home} yourself and name its folder with --from",
+                    ) from None
                 say(f"{source.name} has changed on the server: starting again")
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
                     arrived = f"after {_size(part):,} bytes" if _size(part) else "before the first byte"
-                    rule = f"the download was interrupted {arrived} ({cut}); run the same command to resume"
-                    raise DataError(source.address, rule) from None
+                    raise DataError(
+                        source.address,
+                        f"the download was interrupted {arrived} ({cut}); run the same command to resume",
+                    ) from None
                 time.sleep(wait * attempt)
         check(source, part, home)
         part.replace(path)
@@ -171,8 +175,11 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
         if error.code >= 500 or error.code == 429:
             raise _Cut(f"the server answers {error.code} {error.reason}") from None
         why = _REFUSED.get(error.code, "does not give the file")
-        fix = f"get it from {home} yourself, and name its folder with --from"
-        raise DataError(source.address, f"the server {why} ({error.code} {error.reason}); {fix}") from None
+        raise DataError(
+            source.address,
+            f"the server {why} ({error.code} {error.reason}); get it from {home} yourself, and name its "
+            "folder with --from",
+        ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise _Cut(f"the server cannot be reached: {reason}") from None
@@ -234,13 +241,14 @@ def check(source: Download, path: Path, home: str) -> None:
         DataError: The file is not the published one.
     """
     wrong = _wrong(source, path)
-    if wrong is None:
-        return
-    if path.suffix == ".part":
-        _forget(path)
-    place = path.with_suffix("") if path.suffix == ".part" else path
-    fix = f"remove it if it still exists and fetch it again; if that fails, get it from {home} yourself"
-    raise DataError(place, f"{wrong}; {fix} and name its folder with --from")
+    if wrong is not None:
+        if path.suffix == ".part":
+            _forget(path)
+        raise DataError(
+            path.with_suffix("") if path.suffix == ".part" else path,
+            f"{wrong}; remove it if it still exists and fetch it again; if that fails, get it from {home} "
+            "yourself and name its folder with --from",
+        )
 
 
 def _wrong(source: Download, path: Path) -> str | None:
@@ -253,9 +261,7 @@ def _wrong(source: Download, path: Path) -> str | None:
             return f"its size must be {source.size}, found {_size(path)}"
         kind, start = _KINDS.get(Path(source.name).suffix, ("", b""))
         found = file.read(24)
-        return (
-            None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"
-        )
+    return None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"
 
 
 def _forget(part: Path) -> None:

@@ -76,8 +76,10 @@ def fetch(
     there = _names(out / "files") | _names(out / "downloads")
     if not _enough(data, there):
         absent = next(name for name in data.files if name not in there)
-        fix = f"`mgoe data describe {data.name}` lists them"
-        raise DataError(out, f"{absent} is required and in none of the archives; {fix}")
+        raise DataError(
+            out,
+            f"{absent} is required and in none of the archives; `mgoe data describe {data.name}` lists them",
+        )
     return Fetched(data.name, str(out), sorted(there & data.wanted))
 
 
@@ -98,12 +100,16 @@ def _check_own(data: DataSet, folder: Path) -> None:
     strange = sorted(there - data.wanted - {MADE_OF})
     made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
     if made_by not in (None, data.name):
-        rule = f"must hold files of {data.name}, found those of {made_by}; choose another --out"
-        raise OutputError(folder, rule)
+        raise OutputError(
+            folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out"
+        )
     if strange or made_by is None:
         found = strange[0] if strange else f"no {MADE_OF}"
-        rule = f"must hold only files that `mgoe data fetch` unpacked, found {found}"
-        raise OutputError(folder, f"{rule}; move it away or choose another --out")
+        raise OutputError(
+            folder,
+            f"must hold only files that `mgoe data fetch` unpacked, found {found}; move it away or choose "
+            "another --out",
+        )
 
 
 def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
@@ -123,8 +129,11 @@ def _provided(data: DataSet, source: Path, say: Callable[[str], None]) -> list[P
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     found = [path for path in paths if path.name.endswith(ENDINGS)]
     if not found:
-        rule = f"must be an archive ({', '.join(ENDINGS)}) or a folder with archives, found none"
-        raise DataError(source, f"{rule}; pass unpacked files to `mgoe data prepare`")
+        raise DataError(
+            source,
+            f"must be an archive ({', '.join(ENDINGS)}) or a folder with archives, found none; pass unpacked "
+            "files to `mgoe data prepare`",
+        )
     published = {one.name: one for one in data.downloads}
     named = [path for path in found if path.name in published]
     for path in named:
@@ -154,14 +163,12 @@ def _unpack(
             removed = "it is removed, and the same command downloads it again"
             fix = removed if archive in unsure else "fetch it again"
             try:
-                before |= {
-                    path.name: archive
-                    for path in unpack(archive, sorted(data.wanted), folder, before=before, fix=fix)
-                }
+                written = unpack(archive, sorted(data.wanted), folder, before=before, fix=fix)
             except DamagedArchive:
                 if archive in unsure:
                     archive.unlink()
                 raise
+            before |= dict.fromkeys((path.name for path in written), archive)
         write_json(folder / MADE_OF, made_of)
 
 

@@ -73,27 +73,21 @@ def prepare(
     with exclusive(out, f"a log of {data.name}"):
         _check_free(out, source, overwrite)
         clear_partial(out)
-        return _prepare(data, source, out, memory, say)
-
-
-def _prepare(
-    data: DataSet, source: Path, out: Path, memory: float, say: Callable[[str], None]
-) -> PreparedLog:
-    started = time.perf_counter()
-    with atomic_folder(out) as folder:
-        say(f"reading {', '.join(data.files)}")
-        rows, left_out = _write_log(data, source, folder, out, memory)
-        for protocol in data.protocols:
-            write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
-        found = PreparedLog(
-            name=data.name,
-            path=str(out),
-            rows=rows,
-            left_out={reason: count for reason, count in left_out.items() if count},
-            configs=[str(out / f"{protocol}.yaml") for protocol in data.protocols],
-            seconds=time.perf_counter() - started,
-        )
-        write_json(folder / SUMMARY, vars(found))
+        started = time.perf_counter()
+        with atomic_folder(out) as folder:
+            say(f"reading {', '.join(data.files)}")
+            rows, left_out = _write_log(data, source, folder, out, memory)
+            for protocol in data.protocols:
+                write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
+            found = PreparedLog(
+                name=data.name,
+                path=str(out),
+                rows=rows,
+                left_out={reason: count for reason, count in left_out.items() if count},
+                configs=[str(out / f"{protocol}.yaml") for protocol in data.protocols],
+                seconds=time.perf_counter() - started,
+            )
+            write_json(folder / SUMMARY, vars(found))
     return found
 
 
@@ -105,24 +99,21 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
         protocol: `time` or `published`.
         folder: Where its log is; the text names its absolute path, so that it runs from anywhere.
     """
-    template = (files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml").read_text(
-        encoding="utf-8"
-    )
+    template = files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml"
     inside_quotes = json.dumps(str(folder.resolve()), ensure_ascii=False)[1:-1]
-    return Template(template).substitute(folder=inside_quotes, name=data.name)
+    return Template(template.read_text(encoding="utf-8")).substitute(folder=inside_quotes, name=data.name)
 
 
 def _write_log(
     data: DataSet, source: Path, folder: Path, out: Path, memory: float
 ) -> tuple[dict[str, int], dict[str, int]]:
     with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
-        con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
-        con.execute(f"SET temp_directory = {as_text(f'{work}/spill')}")
-        con.execute("SET TimeZone = 'UTC'")
-        con.execute("SET enable_progress_bar = false")  # standard output is for results
+        con.execute(
+            f"SET memory_limit = '{memory:.2f}GiB'; SET temp_directory = {as_text(f'{work}/spill')}; "
+            "SET TimeZone = 'UTC'; SET enable_progress_bar = false"  # standard output is for results
+        )
         bench = Workbench(data.name, source, folder, out, con)
-        left_out = data.write(bench)
-    return bench.rows, left_out
+        return bench.rows, data.write(bench)
 
 
 def _check_free(out: Path, source: Path, overwrite: bool) -> None:
@@ -135,10 +126,14 @@ def _check_free(out: Path, source: Path, overwrite: bool) -> None:
     if summary.keys() != PreparedLog.__dataclass_fields__.keys():
         raise OutputError(out, "holds files that `mgoe data prepare` did not write; choose a new folder")
     if not overwrite:
-        rule = "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
-        raise OutputError(out, rule)
+        raise OutputError(
+            out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
+        )
     written = {SUMMARY, "log", *summary["rows"], *(Path(name).name for name in summary["configs"])}
     strange = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
     if strange:
-        rule = f"holds a file that `mgoe data prepare` did not write: {strange[0]}"
-        raise OutputError(out, f"{rule}; move it away or choose a new folder")
+        raise OutputError(
+            out,
+            f"holds a file that `mgoe data prepare` did not write: {strange[0]}; move it away or choose a "
+            "new folder",
+        )

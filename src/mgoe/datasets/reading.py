@@ -48,8 +48,9 @@ class Workbench:
         found = [path for path in self._files() if path.name == name]
         if len(found) > 1:
             others = f"{found[0].relative_to(self.source)} and {found[1].relative_to(self.source)}"
-            rule = f"one file {name} is required, found {others}; name the folder of one of them"
-            raise DataError(self.source, rule)
+            raise DataError(
+                self.source, f"one file {name} is required, found {others}; name the folder of one of them"
+            )
         if not found:
             raise DataError(self.source / name, self._absent(name))
         if name.endswith(".gz"):
@@ -62,11 +63,11 @@ class Workbench:
 
     def _files(self) -> list[Path]:
         """Return all files below the folder but hidden ones."""
-        below = (path for path in self.source.rglob("*") if path.is_file())
         return sorted(
             path
-            for path in below
-            if not any(part.startswith(".") for part in path.relative_to(self.source).parts)
+            for path in self.source.rglob("*")
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(self.source).parts)
         )
 
     def _absent(self, name: str) -> str:
@@ -106,27 +107,25 @@ class Workbench:
             DataError: The file is missing, or of another layout.
         """
         path = self.path(name)
-        quote = '"' if header else ""
-        first = self._first_line(path, delimiter, quote)
+        line = first_line(path)
+        if not line:
+            raise DataError(path, "is empty; fetch it again")
         if header:
-            self._check_header(path, first, columns)
-        elif len(first) != len(columns):
-            raise DataError(
-                path,
-                self._other_layout(
-                    f"{len(columns)} columns ({_short(columns)})", f"{len(first)} ({_short(first)})"
-                ),
-            )
-        read = (
-            [column if column in columns else f"unread {place}" for place, column in enumerate(first)]
-            if header
-            else columns
-        )
+            read = self._header(path, line, delimiter, columns)
+        else:
+            read, found = columns, line.split(delimiter)
+            if len(found) != len(columns):
+                raise self.other_layout(
+                    path, f"{len(columns)} columns ({_short(columns)})", f"{len(found)} ({_short(found)})"
+                )
         names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
-        self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({as_text(as_pattern(path))}, "
+        quote = '"' if header else ""
+        self.define(
+            view,
+            f"SELECT * FROM read_csv({as_text(as_pattern(path))}, "
             f"delim = {as_text(delimiter)}, quote = '{quote}', escape = '{quote}', header = {header}, "
-            f"auto_detect = false, nullstr = {as_text(null)}, encoding = '{encoding}', columns = {{{names}}})"
+            f"auto_detect = false, nullstr = {as_text(null)}, encoding = '{encoding}', "
+            f"columns = {{{names}}})",
         )
 
     def lines(self, view: str, name: str) -> None:
@@ -136,10 +135,10 @@ class Workbench:
             DataError: The file is missing.
         """
         file = as_text(as_pattern(self.path(name)))
-        self._run(
-            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_csv({file}, delim = '\x01', quote = "
-            "'', escape = '', header = false, auto_detect = false, max_line_size = 16777216, columns = "
-            f"{{'line': 'VARCHAR'}})"
+        self.define(
+            view,
+            f"SELECT * FROM read_csv({file}, delim = '\x01', quote = '', escape = '', header = false, "
+            "auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})",
         )
 
     def define(self, view: str, query: str) -> None:
@@ -158,8 +157,10 @@ class Workbench:
         self._run(f"COPY ({query}) TO {as_text(str(path))} (FORMAT parquet, COMPRESSION zstd)")
         self.rows[name] = self.count(f"read_parquet({as_text(as_pattern(path))})")
         if not self.rows[name]:
-            rule = f"{name} must have rows, found none; check that the files are complete and of {self.name}"
-            raise DataError(self.source, rule)
+            raise DataError(
+                self.source,
+                f"{name} must have rows, found none; check that the files are complete and of {self.name}",
+            )
         return self.rows[name]
 
     def count(self, table: str) -> int:
@@ -188,9 +189,11 @@ class Workbench:
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
-            fix = f"compare it with the layout in `mgoe data describe {self.name}`, and fetch the file again"
-            rule = f"a row differs from the published layout: {_sentence(error)}; {fix}"
-            raise DataError(where, rule) from None
+            raise DataError(
+                where,
+                f"a row differs from the published layout: {_sentence(error)}; compare it with the layout in "
+                f"`mgoe data describe {self.name}`, and fetch the file again",
+            ) from None
 
     def _check_packed(self) -> None:
         """Check that every gzip file can be read to its end; DuckDB does not always name the damaged one."""
@@ -199,43 +202,29 @@ class Workbench:
                 while file.read(1 << 20):
                     pass
 
-    def _check_header(self, path: Path, found: Sequence[str], columns: Sequence[str]) -> None:
-        missing = [column for column in columns if column not in found]
-        if missing:
-            near = did_you_mean(missing[0], list(found))
-            raise DataError(
-                path,
-                self._other_layout(
-                    f"the columns {_short(columns)}", f"{_short(found)} without {missing[0]!r}{near}"
-                ),
-            )
-        repeated = next((column for column in columns if found.count(column) > 1), None)
-        if repeated is not None:
-            raise DataError(
-                path,
-                self._other_layout(
-                    f"one column {repeated!r}", f"{found.count(repeated)} of them in {_short(found)}"
-                ),
-            )
+    def _header(self, path: Path, line: str, delimiter: str, columns: Sequence[str]) -> list[str]:
+        """Return the names of all columns; those that are not read get another name."""
+        try:
+            found = next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+        except csv.Error as error:
+            raise self.other_layout(path, "a line of names", f"a line that is none ({error})") from None
+        for column in columns:
+            if column not in found:
+                without = f"{_short(found)} without {column!r}{did_you_mean(column, list(found))}"
+                raise self.other_layout(path, f"the columns {_short(columns)}", without)
+        for column in columns:
+            if found.count(column) > 1:
+                several = f"{found.count(column)} of them in {_short(found)}"
+                raise self.other_layout(path, f"one column {column!r}", several)
+        return [column if column in columns else f"unread {place}" for place, column in enumerate(found)]
 
-    def _other_layout(self, expected: str, found: str) -> str:
-        fix = (
-            f"`mgoe data describe {self.name}` names the source of the layout; use the files published there"
+    def other_layout(self, path: Path, expected: str, found: str) -> DataError:
+        """Return the error of a file whose layout is not the published one."""
+        return DataError(
+            path,
+            f"another layout: expected {expected}, found {found}; `mgoe data describe {self.name}` names the "
+            "source of the layout; use the files published there",
         )
-        return f"another layout: expected {expected}, found {found}; {fix}"
-
-    def _first_line(self, path: Path, delimiter: str, quote: str) -> list[str]:
-        line = first_line(path)
-        if not line:
-            raise DataError(path, "is empty; fetch it again")
-        if quote:
-            try:
-                return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
-            except csv.Error as error:
-                raise DataError(
-                    path, self._other_layout("a line of names", f"a line that is none ({error})")
-                ) from None
-        return line.split(delimiter)
 
 
 def first_line(path: Path) -> str:

@@ -11,11 +11,11 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from mgoe._util.files import require_space
 from mgoe.errors import DataError
@@ -33,8 +33,9 @@ _BROKEN = (
 )
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
+    """A file in an archive: the last part of its name, its size, and how it is opened."""
+
     name: str
     size: int
     open: Callable[[], IO[bytes]]
@@ -79,13 +80,16 @@ def unpack(
 def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
     written: list[Path] = []
     with _members(archive) as members:
-        chosen = [member for member in members if (name := _last(member)) in wanted or name.endswith(".zip")]
+        chosen = [member for member in members if member.name in wanted or member.name.endswith(".zip")]
         require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
         for member in chosen:
-            path = into / _last(member)
+            path = into / member.name
             if path.name in before:
-                rule = f"{path.name} must be in one archive only, found it in {before[path.name]} too"
-                raise DataError(archive, f"{rule}; name the right archive itself with --from")
+                raise DataError(
+                    archive,
+                    f"{path.name} must be in one archive only, found it in {before[path.name]} too; name the "
+                    "right archive itself with --from",
+                )
             if path.exists():
                 raise DataError(
                     archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself"
@@ -100,29 +104,31 @@ def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str,
     return written
 
 
-def _last(member: _Member) -> str:
-    return PurePosixPath(member.name.replace("\\", "/")).name
-
-
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
     """Yield the regular files of an archive, without links and folders."""
-    with ExitStack() as stack:
-        if archive.name.endswith(".zip"):
-            packed = stack.enter_context(zipfile.ZipFile(archive))
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as packed:
             yield [
-                _Member(info.filename, info.file_size, lambda info=info: packed.open(info))
+                _Member(_last(info.filename), info.file_size, partial(packed.open, info))
                 for info in packed.infolist()
                 if not info.is_dir()
             ]
-        else:
-            tar = stack.enter_context(tarfile.open(archive))
+    else:
+        with tarfile.open(archive) as tar:
+            yield [
+                _Member(_last(info.name), info.size, partial(_extract, tar, info))
+                for info in tar.getmembers()
+                if info.isfile()
+            ]
 
-            def opener(info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
-                return lambda: tar.extractfile(info) or _nothing(info.name)
 
-            yield [_Member(info.name, info.size, opener(info)) for info in tar.getmembers() if info.isfile()]
+def _last(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _nothing(name: str) -> IO[bytes]:
-    raise tarfile.ExtractError(f"{name} holds nothing")
+def _extract(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(info)
+    if file is None:
+        raise tarfile.ExtractError(f"{info.name} holds nothing")
+    return file

@@ -12,6 +12,7 @@ Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,37 +63,21 @@ def rank_catalogue(
     )
     chosen = draw_queries(users[relevant.any(1)], queries, query_seed)
     kept = relevant.any(1) & np.isin(users, chosen)
-    found: list[tuple[NDArray, NDArray]] = [(np.zeros(0), np.zeros(0, np.int64)) for _ in binary]
-    if len(chosen):
-        ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalogue)
-        found = [(ranks[:, column], users[kept]) for column in range(len(binary))]
-    rows: list[Row] = []
-    measured: dict[str, list[float]] = {}
-    for t, (rank, query) in zip(binary, found, strict=True):
-        rank, query = rank[rank != 0], query[rank != 0]
-        values = {f"hr@{depth}": hit_rate_at(rank, query, depth) for depth in k} | {
-            f"ndcg@{depth}": ndcg_at(rank, query, depth) for depth in k
-        }
-        for metric, value in values.items():
-            measured.setdefault(metric, []).append(value)
-        values["queries"] = float(len(np.unique(query)))
-        rows += [
-            Row(model=model, seed=seed, split=split, slice=ALL, task=tasks[t].name, metric=m, value=v)
-            for m, v in values.items()
-        ]
-    for metric, values in measured.items():
-        rows.append(
-            Row(
-                model=model,
-                seed=seed,
-                split=split,
-                slice=ALL,
-                task=ALL,
-                metric=metric,
-                value=mean_defined(values),
-            )
-        )
-    return rows
+    ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalogue)
+    measures = {f"hr@{depth}": partial(hit_rate_at, k=depth) for depth in k}
+    measures |= {f"ndcg@{depth}": partial(ndcg_at, k=depth) for depth in k}
+    measured: dict[tuple[str, str], float] = {}
+    for t, rank in zip(binary, ranks.T, strict=True):
+        rank, query = rank[rank != 0], users[kept][rank != 0]
+        measured |= {(tasks[t].name, metric): measure(rank, query) for metric, measure in measures.items()}
+        measured[tasks[t].name, "queries"] = float(len(np.unique(query)))
+    if binary:
+        means = {m: mean_defined(measured[tasks[t].name, m] for t in binary) for m in measures}
+        measured |= {(ALL, metric): mean for metric, mean in means.items()}
+    return [
+        Row(model=model, seed=seed, split=split, slice=ALL, task=task, metric=metric, value=value)
+        for (task, metric), value in measured.items()
+    ]
 
 
 def draw_queries(users: NDArray[np.integer], queries: int, seed: int) -> NDArray[np.int64]:
@@ -116,7 +101,7 @@ def _ranks(
     Shape (pairs, binary).
     """
     ranks = np.zeros(relevant.shape)
-    at_once = max(1, BLOCK // catalogue)
+    at_once = max(1, BLOCK // max(1, catalogue))
     for start in range(0, len(chosen), at_once):
         group = chosen[start : start + at_once]
         scores = _score_all(score, group, catalogue)[:, :, binary]  # (group, I, binary)
@@ -148,9 +133,7 @@ def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArr
 
 def _score_all(score: Score, users: NDArray[np.int64], catalogue: int) -> NDArray[np.floating]:
     """Score every item for each user. Shape (users, I, T)."""
-    size = len(users) * catalogue
-    parts = []
-    for start in range(0, size, BLOCK):
-        flat = np.arange(start, min(start + BLOCK, size))
-        parts.append(score(users[flat // catalogue], flat % catalogue))
+    pairs = np.arange(len(users) * catalogue)
+    blocks = [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
+    parts = [score(users[block // catalogue], block % catalogue) for block in blocks]
     return np.concatenate(parts).reshape(len(users), catalogue, -1)

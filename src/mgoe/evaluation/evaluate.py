@@ -39,14 +39,12 @@ def measure(
         slices: Masks of shape (N,) by name, measured beside all rows.
         model, seed, split: Written into the rows.
     """
-    rows: list[Row] = []
-    for name, mask in {ALL: None, **(slices or {})}.items():
-        part = slice(None) if mask is None else mask
-        for task, metric, value in _measure(scores[part], labels[part], users[part], tasks):
-            rows.append(
-                Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value)
-            )
-    return rows
+    parts = {ALL: slice(None), **(slices or {})}
+    return [
+        Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value)
+        for name, part in parts.items()
+        for task, metric, value in _measure(scores[part], labels[part], users[part], tasks)
+    ]
 
 
 def reliability(
@@ -70,13 +68,14 @@ def _measure(
 ) -> list[tuple[str, str, float]]:
     found: list[tuple[str, str, float]] = []
     for t, task in enumerate(tasks):
-        measures = (
-            _binary(scores[:, t], labels[:, t], users)
-            if task.kind == "binary"
-            else _regression(scores[:, t], labels[:, t])
-        )
-        measures["examples"] = float((~np.isnan(labels[:, t])).sum())
-        measures["positives"] = float((labels[:, t] > 0).sum())
+        predicted, actual = scores[:, t], labels[:, t]
+        measures = {
+            **(
+                _binary(predicted, actual, users) if task.kind == "binary" else _regression(predicted, actual)
+            ),
+            "examples": float((~np.isnan(actual)).sum()),
+            "positives": float((actual > 0).sum()),
+        }
         found += [(task.name, metric, value) for metric, value in measures.items()]
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}

@@ -149,9 +149,7 @@ def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[f
     placed = metrics.placements(labels, scores)
     positive = labels > 0
     area = float(placed[positive].mean()) if positive.any() else np.nan
-    if np.isnan(area):
-        return np.nan, np.full(size, np.nan)
-    if min(len(np.unique(users[side])) for side in (positive, ~positive)) < FEWEST:
+    if np.isnan(area) or min(len(np.unique(users[side])) for side in (positive, ~positive)) < FEWEST:
         return area, np.full(size, np.nan)
     weight = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
     return area, np.bincount(users, (placed - area) * weight, size)
@@ -172,9 +170,7 @@ def _gauc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[
 
 
 def _mean(values: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
-    if len(values) == 0:
-        return np.nan, np.full(size, np.nan)
-    mean = float(values.mean())
+    mean = float(values.mean()) if len(values) else np.nan
     if len(np.unique(users)) < FEWEST:
         return mean, np.full(size, np.nan)
     return mean, np.bincount(users, (values - mean) / len(values), size)
