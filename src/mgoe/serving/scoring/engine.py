@@ -27,7 +27,7 @@ SHOWN_USERS = 20
 
 
 class Engine:
-    """One bundle, ready to serve. A refreshed bundle gets another engine; a request ends with the one it began with.
+    """One bundle, ready to serve. A refreshed bundle gets a new engine; requests finish with their old one.
 
     Args:
         path: The bundle's folder, checked against its checksums.

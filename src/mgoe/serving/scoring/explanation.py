@@ -91,7 +91,7 @@ def _by_expert(weights: NDArray) -> dict[str, float]:
 def _recents(
     engine: Engine, known: Mapping[str, NDArray], side: Side, weights: NDArray | None
 ) -> list[dict[str, Any]]:
-    """Return recent neighbours that are users, or items, newest first, with their weights (R,) if the model has any."""
+    """Return recent neighbours of one side, newest first, with their weights (R,) if the model has any."""
     indices, masks = known[f"recent_{side}s"], known[f"recent_{side}s_task_mask"]
     exist = indices >= 0
     own: Sequence[float | None] = [None] * int(exist.sum()) if weights is None else weights[exist].tolist()
@@ -104,7 +104,7 @@ def _recents(
 
 
 def _changes(engine: Engine, side: Side, index: int) -> dict[str, Any] | None:
-    """Return what live events changed of a node: counts, dense edges and live neighbours. None if nothing changed."""
+    """Return a node's counts before and after live events, edges that moved, and live neighbours; or None."""
     found = engine.live.changes(side, index)
     if not found:
         return None
@@ -114,4 +114,5 @@ def _changes(engine: Engine, side: Side, index: int) -> dict[str, Any] | None:
         for k in np.flatnonzero(before != now)
     ]
     numbers = {name: [float(value) for value in found[name]] for name in ("pairs", "events", "score")}
-    return {"new": found["new"], **numbers, "edges": edges, "neighbours": found[f"{OTHER[side]}s"][:NEIGHBOURS]}
+    neighbours = found[f"{OTHER[side]}s"][:NEIGHBOURS]
+    return {"new": found["new"], **numbers, "edges": edges, "neighbours": neighbours}

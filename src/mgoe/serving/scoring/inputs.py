@@ -60,7 +60,10 @@ class ScoringInputs:
         self, view: View, user: int, items: NDArray[np.int64], context: Context, known: Batch
     ) -> Batch:
         """Read what `join` reads of every candidate; `known` is `of_user`, whose keys keep their one row."""
-        plan, users = self._plan, np.full(len(items), user)
+        plan = self._plan
+        if not plan.decomposition.keys:
+            return {}
+        users = np.full(len(items), user)
         if plan.decomposition.whole:
             return self.of_pairs(view, users, items, context)
         batch = _batch(plan.pair(view, users, items, context))

@@ -58,9 +58,10 @@ def export(
         out: The file.
         owner: The module that holds the weights.
         compute: The function, from named tensors to one tensor.
-        sample: A value of every input, by which shapes are traced. A free axis has at least two entries, because
-            the exporter takes an axis of one entry for a constant.
-        free: The axes of each input that may have any size, as `{axis: label}`. Axes with one label are of one size.
+        sample: A value of every input, by which shapes are traced. A free axis has at least two entries,
+            because the exporter takes an axis of one entry for a constant.
+        free: The axes of each input that may have any size, as `{axis: label}`. Axes with one label are of
+            one size.
 
     Raises:
         MissingExtra: The extra is not installed.

@@ -52,8 +52,8 @@ class Sessions:
     Args:
         decomposition: The decomposition.
         user: A sample of what `user` reads, one row.
-        candidates: A sample of what `join` reads beside the rows of the user and of the items: one row of a user's
-            key, several of any other.
+        candidates: A sample of what `join` reads beside the rows of the user and of the items: one row of a
+            user's key, several of any other.
         precision: `int8` quantises the matrix products of what runs for every candidate.
         cache: Folder that keeps graphs from one start to the next; None keeps nothing.
         weights: Identifies the weights in the cache.

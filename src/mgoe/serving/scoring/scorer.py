@@ -1,7 +1,7 @@
 """Scores one user's candidates.
 
-What the user adds to a model's first layers is computed once per request and what an item adds is stored, so only
-the few columns of each pair and the deeper layers are computed for every candidate.
+What the user adds to a model's first layers is computed once per request and what an item adds is stored,
+so only the few columns of each pair and the deeper layers are computed for every candidate.
 
 Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 """
@@ -36,10 +36,10 @@ BLOCK_ROWS = 2048
 
 
 class Scorer:
-    """Scores pairs of indices as `Bundle.score_indices` does, one user at a time, with live events if there are any.
+    """Scores pairs of indices as `Bundle.score_indices` does, one user at a time, including live events.
 
-    Any number of threads may score at once. A block of candidates reads its user and its items as of one moment:
-    with all of a batch of events or none of it.
+    Any number of threads may score at once. A block of candidates reads its user and its items as of one
+    moment: with all of a batch of events or none of it.
 
     Args:
         bundle: What is served.
@@ -118,8 +118,8 @@ class Scorer:
                     if row is None or version != self._version:
                         known, version = self._inputs.of_user(view, user, context), self._version
                         row = self._user_row(known)
-                    first = self._first_layers(row, block)
                     batch = self._inputs.of_candidates(view, user, block, context, known)
+                    first = self._first_layers(row, block)  # last, so that the rows are still in the cache
                 # No event has to wait for the deeper layers.
                 logits[start : start + BLOCK_ROWS] = self._deeper_layers(row, first, batch)
         model = self._bundle.model
