@@ -43,7 +43,8 @@ def spec_of(at: Snapshot) -> FeatureSpec:
 
 
 def check_parts(source: Source, at: Snapshot, users: np.ndarray, items: np.ndarray) -> None:
-    """Whatever the part, its columns are those of the whole; and rows of one user read as rows among others."""
+    """Whatever the part, its columns are those of the whole; and rows of one user read as rows among
+    others."""
     spec = spec_of(at)
     keys = batch_keys(spec, NAMES)
     with source.reading() as view:

@@ -55,7 +55,8 @@ def part(batch: Batch, side: str, keys: frozenset[str]) -> Batch:
 
 
 def late(batch: Batch, taken: Decomposition) -> Batch:
-    """What is left for `join`: one row of the user's, and the pair's columns of mixed keys where it reads no others."""
+    """What is left for `join`: one row of the user's, and the pair's columns of mixed keys where it reads no
+    others."""
     out = {name: batch[name][:1] if is_of_user(name) else batch[name] for name in taken.keys & batch.keys()}
     for name in out.keys() & {*MIXED} if not taken.whole else ():
         out[name] = out[name][:, columns_of(name, "pair")]

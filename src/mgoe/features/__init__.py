@@ -1,8 +1,10 @@
-"""What a model reads of a (user, item) pair, as of a stated time. One file per input group, one kernel for every reader.
+"""What a model reads of a (user, item) pair, as of a stated time. One file per input group, one kernel for
+every reader.
 
 Training, evaluation, batch scoring, the bundle and the live service read pairs through `Reader`.
 
-Axes: `B` pairs, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recent neighbours, `E` distinct pairs.
+Axes: `B` pairs, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recent neighbours, `E` distinct
+    pairs.
 """
 
 from mgoe.features.group import (

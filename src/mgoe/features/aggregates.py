@@ -10,7 +10,8 @@ from mgoe.features.view import Pairs, View
 
 
 class Aggregates(InputGroup):
-    """log(1 + edge) of both orders, (B, Ki), (B, Ku), (B, Ku), (B, Ki), and the macro task tables, (B, T) each."""
+    """log(1 + edge) of both orders, (B, Ki), (B, Ku), (B, Ku), (B, Ki), and the macro task tables, (B, T)
+    each."""
 
     name = "aggregates"
 

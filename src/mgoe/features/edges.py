@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -25,7 +25,8 @@ KINDS: dict[str, Owner] = {
     "second.item": ITEM,
     "macro": PAIR,
 }
-"""1st order: the user to the item's macro node, and the item to the user's. 2nd order: each node to its own macro node.
+"""1st order: the user to the item's macro node, and the item to the user's. 2nd order: each node to its own
+macro node.
 Last, the edge between the two macro nodes."""
 FORMS = ("count", "share", "lift")
 LONG_RUN = 8
@@ -77,7 +78,8 @@ class EdgeNodes(NamedTuple):
 
     Attributes:
         total2: Sum of all 2nd-order scores of this side.
-        resolution, start: Column of the resolution in `live_macro` and `live_second`, and its first one in `live_edges`.
+        resolution, start: Column of the resolution in `live_macro` and `live_second`, and its first one in
+            `live_edges`.
     """
 
     indptr: NDArray[np.int64]
@@ -102,7 +104,7 @@ class EdgeNodes(NamedTuple):
 
 def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:
     part, arrays, live = view.snapshot.resolutions[r], view.snapshot.arrays, view.nodes(side)
-    return EdgeNodes(
+    arrays_of: Any = (
         *getattr(part, f"{side}_edges"),
         getattr(part, f"{side}_macro"),
         getattr(part, f"{side}_second"),
@@ -111,15 +113,10 @@ def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:
         getattr(part, f"{side}_mass"),
         getattr(part, f"{side}_second_mass"),
         max(view.snapshot.second_total[side == "item"], 1e-9),
-        live.slot,
-        live.edges,
-        live.macro,
-        live.second,
-        live.sum,
-        live.second_sum,
-        r,
-        start,
+        *(live.slot, live.edges, live.macro, live.second, live.sum, live.second_sum),
+        *(r, start),
     )
+    return EdgeNodes(*arrays_of)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -150,7 +147,8 @@ def _read(users, items, macro_edges, total, u, i, at, out):  # pragma: no cover 
 
 @numba.njit(cache=True, nogil=True)
 def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no cover - compiled
-    """Write count, share and lift of an edge, before the logarithm. Shares and lifts are smoothed by half and a third of a
+    """Write count, share and lift of an edge, before the logarithm. Shares and lifts are smoothed by half
+    and a third of a
     score."""
     out[row, at] = 1 + edge
     out[row, at + 1] = (edge + 0.5 / width) / (row_sum + 0.5)
@@ -159,7 +157,8 @@ def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no 
 
 @numba.njit(cache=True, nogil=True)
 def _nodes_of(side, nodes):  # pragma: no cover - compiled
-    """Return each node's row in the overlay (-1 where there is none), macro node, score sum, and the mass of the macro node."""
+    """Return each node's row in the overlay (-1 where there is none), macro node, score sum, and the mass of
+    the macro node."""
     # an array that is read out of a tuple in a loop would be counted as used at every row
     base_macro, base_sum, base_mass, changed = side.macro, side.sum, side.mass, side.slot
     live_macro, live_sum, r = side.live_macro, side.live_sum, side.resolution

@@ -16,7 +16,8 @@ from mgoe.graph import Snapshot
 
 Arrays: TypeAlias = dict[str, NDArray]
 Part: TypeAlias = Literal["user", "item", "pair"]
-"""When a service computes a column: once per request (`user`), once per item (`item`), or for every candidate (`pair`)."""
+"""When a service computes a column: once per request (`user`), once per item (`item`), or for every
+candidate (`pair`)."""
 Kind: TypeAlias = Literal["dense", "category", "index"]
 
 
@@ -56,8 +57,10 @@ class Key:
 
     Attributes:
         name: Its key in the batch.
-        kind: `dense`: float columns that a model reads as numbers. `category`: an integer that a model embeds, or a list of
-            them per row. `index`: an integer per row or a list of them that dedicated layers read, such as a node.
+        kind: `dense`: float columns that a model reads as numbers. `category`: an integer that a model
+            embeds, or a list of
+            them per row. `index`: an integer per row or a list of them that dedicated layers read, such as a
+            node.
         owners: The owner of each dense column; otherwise one for all.
         unknown: What an unknown node reads.
         size: Values of a category or an index, the unknown one included where it is not negative.
@@ -96,9 +99,11 @@ def dense(name: str, *owners: tuple[Owner, int], hinges: bool = True) -> Key:
 
 
 class InputGroup(ABC):
-    """One group of inputs: a file with its columns, their owners, its value for unknown nodes, and its kernel.
+    """One group of inputs: a file with its columns, their owners, its value for unknown nodes, and its
+    kernel.
 
-    Training, evaluation, the bundle and the live service read it through `read`. What a service prepares once per request
+    Training, evaluation, the bundle and the live service read it through `read`. What a service prepares
+    once per request
     or once per item follows from the owners of the columns.
     """
 

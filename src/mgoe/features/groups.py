@@ -24,12 +24,14 @@ GROUPS: dict[str, InputGroup] = {
     group.name: group
     for group in (Ids(), Side(), Context(), Recents(), Counts(), Pair(), Sketch(), Edges(), Aggregates())
 }
-"""Registered input groups by name, in the order in which models read their columns. A new group goes at the end, so that
+"""Registered input groups by name, in the order in which models read their columns. A new group goes at the
+end, so that
 trained models keep their columns."""
 
 
 def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:
-    """Return the keys of a batch that holds some groups, by name, in the order of `GROUPS`; those of `ids` are always there."""
+    """Return the keys of a batch that holds some groups, by name, in the order of `GROUPS`; those of `ids`
+    are always there."""
     return {
         key.name: key
         for name, group in GROUPS.items()
@@ -50,7 +52,8 @@ class Reader:
 
     def __init__(self, groups: Iterable[str], spec: FeatureSpec | None = None, part: Part | None = None):
         wanted = {"ids", *groups}
-        self._spec, self._part = spec, part
+        self._spec = spec
+        self._part: Part | None = part
         self._groups: list[tuple[InputGroup, list[Key]]] = []
         for name, group in GROUPS.items():
             if name in wanted:
@@ -69,20 +72,17 @@ class Reader:
 
         Args:
             view: What the pairs are read from.
-            users, items: By index. One that is negative or beyond the view is a node without history. Shape (B,) each.
+            users, items: By index. One that is negative or beyond the view is a node without history. Shape
+                (B,) each.
             context: Encoded context features, each of B rows, or of one row for all.
 
         Raises:
             GraphError: Users and items differ in length.
         """
         pairs = Pairs.of(view, users, items, context or {}, self._spec)
-        out: Arrays = {}
+        part, out = self._part, Arrays()
         for group, keys in self._groups:
-            out |= (
-                group.read(view, pairs)
-                if self._part is None
-                else group.read_part(view, pairs, self._part, keys)
-            )
+            out |= group.read(view, pairs) if part is None else group.read_part(view, pairs, part, keys)
         return out
 
 

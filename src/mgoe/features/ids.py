@@ -39,5 +39,6 @@ class Ids(InputGroup):
 
 
 def _table_rows(nodes: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Return rows of an embedding table of `size` nodes; its last row, `size`, stands for all others. Shape (B,)."""
+    """Return rows of an embedding table of `size` nodes; its last row, `size`, stands for all others. Shape
+    (B,)."""
     return np.where((nodes < 0) | (nodes >= size), size, nodes).astype(np.int64, copy=False)

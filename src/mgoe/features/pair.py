@@ -57,7 +57,7 @@ class ChangedPairs(NamedTuple):
     head: NDArray[np.int32]
     following: NDArray[np.int32]
     item: NDArray[np.int32]
-    index: NDArray[np.int64]
+    index: NDArray[np.int64]  # type: ignore[assignment]
     task_mask: NDArray[np.int64]
     time: NDArray[np.int64]
 
@@ -77,7 +77,8 @@ def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - 
 
 @numba.njit(cache=True, nogil=True)
 def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
-    """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of rows."""
+    """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of
+    rows."""
     row = 0
     while row < len(users):
         user = users[row]

@@ -11,7 +11,8 @@ from mgoe.graph.pair_rows import OTHER, SIDES
 
 
 class Recents(InputGroup):
-    """Neighbours, newest first and padded with -1; the tasks done with them as bits; their macro nodes. Shape (B, R) each."""
+    """Neighbours, newest first and padded with -1; the tasks done with them as bits; their macro nodes.
+    Shape (B, R) each."""
 
     name = "recents"
 

@@ -12,7 +12,8 @@ from mgoe.features.view import Pairs, View
 
 
 class Side(InputGroup):
-    """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists (B, L)."""
+    """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists
+    (B, L)."""
 
     name = "side"
 

@@ -16,11 +16,13 @@ from mgoe.graph.memory_hints import AHEAD, prefetch_row
 from mgoe.graph.pair_rows import Side
 
 LANES = 8
-"""Rows of one user whose sums run side by side. Each sum has a fixed order, and alone would wait for every addition."""
+"""Rows of one user whose sums run side by side. Each sum has a fixed order, and alone would wait for every
+addition."""
 
 
 class Sketch(InputGroup):
-    """Cosine and product at several ranks, then the largest and the mean cosine of the item with the user's recent items.
+    """Cosine and product at several ranks, then the largest and the mean cosine of the item with the user's
+    recent items.
 
     Shape (B, 2 x ranks + 2).
     """
@@ -138,7 +140,8 @@ def _products(users, lane_u, items, lane_i, ranks, out, row):  # pragma: no cove
 
 @numba.njit(cache=True, nogil=True)
 def _products_of_one(users, items, ranks, out, first, rows):  # pragma: no cover - compiled
-    """As `_products`, for the user of the first lane and the items of all, with every sum in the same order."""
+    """As `_products`, for the user of the first lane and the items of all, with every sum in the same
+    order."""
     rank = users.shape[1]
     lanes = np.empty((rank, LANES), np.float32)
     for lane in range(LANES):
@@ -160,7 +163,8 @@ def _products_of_one(users, items, ranks, out, first, rows):  # pragma: no cover
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _scores(product, left, right):  # pragma: no cover - compiled
-    """Return cosine and signed fourth root: products of degree-normalised scores span many orders of magnitude."""
+    """Return cosine and signed fourth root: products of degree-normalised scores span many orders of
+    magnitude."""
     cosine = product / np.sqrt(left * right + np.float32(1e-20))
     return cosine, np.sign(product) * abs(product) ** np.float32(0.25)
 

@@ -1,6 +1,8 @@
-"""What pairs are read from: a snapshot, live changes laid over it, side features, and the time it is read as of.
+"""What pairs are read from: a snapshot, live changes laid over it, side features, and the time it is read as
+of.
 
-Axes: `B` pairs, `U` users, `I` items, `Z` resolutions, `W` macro nodes of the other side over all resolutions, cold ones
+Axes: `B` pairs, `U` users, `I` items, `Z` resolutions, `W` macro nodes of the other side over all
+    resolutions, cold ones
 included, `T` tasks, `R` recent neighbours, `n` changed nodes of one side, `E` changed pairs.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,16 @@ from mgoe.graph.pair_rows import OTHER, SIDES, Side
 
 
 class NodeOverlay(NamedTuple):
-    """Changed nodes of one side. Where `slot[node]` is not negative, a node is read from that row of the other arrays.
+    """Changed nodes of one side. Where `slot[node]` is not negative, a node is read from that row of the
+    other arrays.
 
     Attributes:
-        slot: Row of each node, -1 where it is unchanged. Shape (at least the nodes,), or (0,) where none has changed.
+        slot: Row of each node, -1 where it is unchanged. Shape (at least the nodes,), or (0,) where none has
+            changed.
         index: The node of each row. Shape (n,).
         macro: Own macro node at each resolution. Shape (n, Z).
-        edges: 1st-order edges of all resolutions side by side, in fixed point, cold macro nodes included. Shape (n, W).
+        edges: 1st-order edges of all resolutions side by side, in fixed point, cold macro nodes included.
+            Shape (n, W).
         second: 2nd-order edge to the own macro node at each resolution. Shape (n, Z).
         sum, second_sum: Score sums over one and two steps. Shape (n,).
         counts: Shape (n, 2T + 3).
@@ -40,7 +45,7 @@ class NodeOverlay(NamedTuple):
     """
 
     slot: NDArray[np.int32]
-    index: NDArray[np.int64]
+    index: NDArray[np.int64]  # type: ignore[assignment]
     macro: NDArray[np.int32]
     edges: NDArray[np.int64]
     second: NDArray[np.float32]
@@ -73,7 +78,8 @@ class PairOverlay(NamedTuple):
 
 
 class Overlay(NamedTuple):
-    """Everything that has changed since the snapshot; a pair or node that is not here is read from the snapshot."""
+    """Everything that has changed since the snapshot; a pair or node that is not here is read from the
+    snapshot."""
 
     user: NodeOverlay
     item: NodeOverlay
@@ -82,27 +88,16 @@ class Overlay(NamedTuple):
     @classmethod
     def empty(cls, snapshot: Snapshot) -> Overlay:
         """Return the overlay of a snapshot without changes, as training reads it."""
-        i64, i32, f32, f16 = (np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.float16))
-        mask = np.empty((0, 0), snapshot.arrays["pairs.task_mask"].dtype)
-        wide = {kind.dtype: kind.reshape(0, 0) for kind in (i64, i32, f32, f16)}
-        nodes = NodeOverlay(
-            slot=i32,
-            index=i64,
-            macro=wide[i32.dtype],
-            edges=wide[i64.dtype],
-            second=wide[f32.dtype],
-            sum=f32,
-            second_sum=f32,
-            counts=wide[f32.dtype],
-            log_first=wide[f16.dtype],
-            log_second=wide[f16.dtype],
-            table=wide[i32.dtype],
-            vectors=wide[f32.dtype],
-            recent=wide[i32.dtype],
-            recent_task_mask=mask,
-            head=i32,
-        )
-        return cls(nodes, nodes, PairOverlay(i32, i64, i64, i32))
+        i64, i32, f32, f16 = np.int64, np.int32, np.float32, np.float16
+        mask = snapshot.arrays["pairs.task_mask"].dtype
+        kinds = (i32, i64), (i32, i64, f32), (f32, f32), (f32, f16, f16, i32, f32, i32, mask), (i32,)
+        axes = 1, 2, 1, 2, 1
+        arrays: Any = [
+            np.empty((0,) * n, kind) for n, group in zip(axes, kinds, strict=True) for kind in group
+        ]
+        nodes = NodeOverlay(*arrays)
+        pairs: Any = [np.empty(0, kind) for kind in (i32, i64, i64, i32)]
+        return cls(nodes, nodes, PairOverlay(*pairs))
 
 
 class Source(Protocol):
@@ -110,6 +105,7 @@ class Source(Protocol):
 
     def reading(self) -> AbstractContextManager[View]:
         """Return a context in which the view does not change."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ class View:
         """Return the view of a snapshot without live changes. Side features that are not given are empty."""
         nothing = SideFeatures(FeatureEncoders(), {})
         side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
-        base = {one: _base(snapshot, one) for one in SIDES}
+        base: dict[Side, Mapping[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
         return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base)
 
     def over(self, overlay: Overlay) -> View:
@@ -166,7 +162,8 @@ class View:
         return np.where(there, nodes, -1).astype(np.int64)
 
     def rows(self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0) -> NDArray:
-        """Return a row per node of one of the arrays of `NodeOverlay`, `fill` for nodes of -1. Nodes of any shape."""
+        """Return a row per node of one of the arrays of `NodeOverlay`, `fill` for nodes of -1. Nodes of any
+        shape."""
         base, changed = self.base[side][name], self.nodes(side)
         if not len(changed.slot):
             return _take(base, nodes, fill)
@@ -182,7 +179,8 @@ class Pairs(NamedTuple):
 
     Attributes:
         user, item: Nodes by index, -1 for those without history. Shape (B,) each.
-        users, items: The same as they were asked for; negative or beyond the log where unknown. Shape (B,) each.
+        users, items: The same as they were asked for; negative or beyond the log where unknown. Shape (B,)
+            each.
         context: Encoded context features by name, each of B rows.
         spec: Sizes of the model's tables; None where no model is concerned.
     """

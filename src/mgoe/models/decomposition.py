@@ -1,8 +1,11 @@
-"""A model taken apart by what it reads: of the user, of the item, of both. A service computes each part as seldom as it
+"""A model taken apart by what it reads: of the user, of the item, of both. A service computes each part as
+seldom as it
 changes.
 
-A first layer is linear, so its input `x = [x_u, x_i, x_p]` gives `x W = x_u W_u + x_i W_i + x_p W_p`: what the user adds is
-computed once per request, what the item adds once per item, and only the few columns of the pair are left for every
+A first layer is linear, so its input `x = [x_u, x_i, x_p]` gives `x W = x_u W_u + x_i W_i + x_p W_p`: what
+the user adds is
+computed once per request, what the item adds once per item, and only the few columns of the pair are left
+for every
 candidate (ours). Which column belongs to which part follows from the owners that the input groups declare.
 """
 
@@ -29,12 +32,14 @@ def neutral(spec: FeatureSpec) -> Batch:
 
 
 class Decomposition(nn.Module):
-    """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads what is the user's and `item`
+    """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads
+    what is the user's and `item`
     what is the item's. This one computes nothing ahead, and so fits every model.
 
     Attributes:
         width: F, floats a row that `user` and `item` give.
-        user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In `join` a key of the user's may
+        user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In
+            `join` a key of the user's may
             have one row for all candidates.
         whole: Whether `join` reads all columns of mixed keys; else these hold the pair's columns alone.
     """
@@ -71,9 +76,11 @@ class Inputs(Protocol):
 
 
 class Additive(Protocol):
-    """A model that can be taken apart: `logits(batch) = rest(first(batch, x), batch)`, where x is the vector of its inputs.
+    """A model that can be taken apart: `logits(batch) = rest(first(batch, x), batch)`, where x is the vector
+    of its inputs.
 
-    `first` gives parts (..., B, W) that are affine in x, and a sum of what the batch says of the user and what it says of the item.
+    `first` gives parts (..., B, W) that are affine in x, and a sum of what the batch says of the user and
+    what it says of the item.
     """
 
     spec: FeatureSpec
@@ -84,7 +91,8 @@ class Additive(Protocol):
 
 
 class AdditiveDecomposition(Decomposition):
-    """`first(u, i, p) = first(u, 0, 0) + (first(0, i, 0) - first(0, 0, 0)) + x_p W_p`, with 0 for what says nothing.
+    """`first(u, i, p) = first(u, 0, 0) + (first(0, i, 0) - first(0, 0, 0)) + x_p W_p`, with 0 for what says
+    nothing.
 
     Args:
         model: What is taken apart.
