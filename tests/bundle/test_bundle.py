@@ -413,7 +413,9 @@ def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
     )
     assert_allclose(found[:, 0], sampled.score_indices(np.full(50, 3), items)[:, 0])
     assert_array_equal(found[:, 1], learned[:, 1])
-    assert_allclose(Scorer(within, runtime=Runtime(engine="torch")).score(3, items), found, atol=1e-5, rtol=1e-4)
+    assert_allclose(
+        Scorer(within, runtime=Runtime(engine="torch")).score(3, items), found, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_task_within_a_sample_space_is_ordered_by_how_likely_it_is_at_all():

@@ -116,7 +116,7 @@ def test_a_stopped_train_resumes_to_the_same_numbers(mgoe, config, alone, built,
     assert not (built / CELL / CHECKPOINTS).exists()
 
 
-def test_resume_never_begins_anew(mgoe, config, alone, built, at_step):
+def test_resume_never_starts_again(mgoe, config, alone, built, at_step):
     stopped_after(steps_an_epoch(alone) + 2, mgoe, config, built, at_step)
     (first,) = curves(built)
     assert mgoe("train", config, "--out", built, "--resume", "never").exit_code == 0

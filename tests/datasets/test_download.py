@@ -104,7 +104,7 @@ def test_a_download_that_never_moves_ends_in_a_sentence_and_is_kept(served: Serv
 
 @pytest.mark.parametrize("careless", [False, True])
 @pytest.mark.parametrize("tag", ['"two"', None])
-def test_a_file_that_changed_meanwhile_is_begun_anew(
+def test_a_file_that_changed_meanwhile_is_started_again(
     served: Served, tmp_path: Path, careless: bool, tag: str | None
 ):
     served.cuts = [60_000, 0, 0]
@@ -146,7 +146,7 @@ def test_no_part_of_the_former_file_is_taken_for_one_of_the_new(
     assert get(served, tmp_path).read_bytes() == OTHER
 
 
-def test_a_shorter_file_now_is_begun_anew(served: Served, tmp_path: Path):
+def test_a_shorter_file_now_is_started_again(served: Served, tmp_path: Path):
     served.cuts = [60_000, 0, 0]
     with pytest.raises(DataError, match="interrupted"):
         get(served, tmp_path)
@@ -154,7 +154,7 @@ def test_a_shorter_file_now_is_begun_anew(served: Served, tmp_path: Path):
     assert get(served, tmp_path).read_bytes() == OTHER[:1000]
 
 
-def test_a_part_that_nothing_vouches_for_is_begun_anew(served: Served, tmp_path: Path):
+def test_a_part_that_nothing_vouches_for_is_started_again(served: Served, tmp_path: Path):
     (tmp_path / "data.bin.part").write_bytes(b"of who knows what")
     assert get(served, tmp_path).read_bytes() == BODY
     assert "Range" not in served.requests[0]

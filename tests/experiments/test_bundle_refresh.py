@@ -279,11 +279,11 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
         new = refreshed(bundle, log, folder / "second")
         assert (new is bundle) == (live.stats["events"] == 0)
         asked = np.repeat(users, 2), np.tile(items, 2)
-        found = gather(live,
-            live.indices("user", asked[0]), live.indices("item", asked[1]), ["pair", "counts"]
+        found = gather(
+            live, live.indices("user", asked[0]), live.indices("item", asked[1]), ["pair", "counts"]
         )
-        wanted = gather(new.graph.latest,
-            new.indices("user", asked[0]), new.indices("item", asked[1]), ["pair", "counts"]
+        wanted = gather(
+            new.graph.latest, new.indices("user", asked[0]), new.indices("item", asked[1]), ["pair", "counts"]
         )
         tasks = len(old.tasks)
         assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])

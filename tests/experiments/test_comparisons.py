@@ -255,5 +255,5 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     best = tuning.best_of(search)
     search.write_bytes(b"")
     assert experiments.compare(tuned, out, say=said.append).waiting == 0
-    assert said[1].startswith(f"damaged, to be made anew: {search}: is not valid JSON")
+    assert said[1].startswith(f"damaged, to be computed again: {search}: is not valid JSON")
     assert tuning.best_of(search) == best

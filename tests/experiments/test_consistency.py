@@ -1,4 +1,4 @@
-"""What is there already: kept where it is what is asked for, refused or made anew where it is not."""
+"""What is there already: kept where it is what is asked for, refused or computed again where it is not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mgoe.graph.build.workplace import building
 from tests.experiments.tiny import numbers, settings
 
 
-def test_what_was_made_with_other_settings_is_refused_or_made_anew(
+def test_what_was_made_with_other_settings_is_refused_or_computed_again(
     raw: dict[str, Any], compared: Path, tmp_path: Path
 ):
     out = shutil.copytree(compared, tmp_path / "out")
@@ -35,7 +35,9 @@ def test_what_was_made_with_other_settings_is_refused_or_made_anew(
     assert set(numbers(out)["model"]) == {"mgoe"}
 
 
-def test_what_is_made_anew_is_made_anew_in_all_that_follows_from_it(own: dict[str, Any], tmp_path: Path):
+def test_what_is_computed_again_is_computed_again_in_all_that_follows_from_it(
+    own: dict[str, Any], tmp_path: Path
+):
     """Checksums of what is judged, rows of the references and lines of cells are of the data that are
     there."""
     out = tmp_path / "out"
@@ -169,7 +171,7 @@ def test_with_a_choice_of_cells_no_other_is_taken_away(
 
 
 @pytest.mark.parametrize("seeds", [None, [0]])
-def test_what_differs_of_the_chosen_cells_alone_is_made_anew(
+def test_what_differs_of_the_chosen_cells_alone_is_computed_again(
     raw: dict[str, Any], tmp_path: Path, seeds: list[int] | None
 ):
     finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
@@ -193,7 +195,7 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
     parts = outdated(consistency.parts_of(plan, plan.cells), overwrite=True)
     assert [part.path for part in parts] == [data]
     consistency.check_choice(plan, plan.chosen(seeds=[1]), parts)
-    with pytest.raises(OutputError, match=r"seeds/1/data: must be made anew .* found 0 finished cells"):
+    with pytest.raises(OutputError, match=r"seeds/1/data: must be computed again .* found 0 finished cells"):
         consistency.check_choice(plan, plan.chosen(seeds=[0]), parts)
 
 

@@ -124,7 +124,9 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     (cell.folder / "imported.json").write_text("{")
     said: list[str] = []
     assert experiments.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
-    assert said[0].startswith(f"damaged, to be made anew: {cell.folder / 'imported.json'}: is not valid JSON")
+    assert said[0].startswith(
+        f"damaged, to be computed again: {cell.folder / 'imported.json'}: is not valid JSON"
+    )
 
 
 def test_references_of_the_first_seed_may_be_made_for_another(

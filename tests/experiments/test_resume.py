@@ -1,4 +1,4 @@
-"""What cannot be read any more is found and made anew."""
+"""What cannot be read any more is found and computed again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_damaged_cells_are_found_and_recomputed(
     result = experiments.compare(settings(raw), out, say=said.append)
     assert (result.failed, result.waiting) == ({}, 0)
     for path in broken + shared:
-        assert sum(line.startswith(f"damaged, to be made anew: {path}: ") for line in said) == 1
+        assert sum(line.startswith(f"damaged, to be computed again: {path}: ") for line in said) == 1
     assert "training 3 of 6 cells, 2 at a time" in said
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
     for path in shared:  # of whichever seed references come first, they are the same
@@ -47,7 +47,7 @@ def test_damaged_cells_are_found_and_recomputed(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'])
-def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path: Path, text: str):
+def test_damaged_checksums_of_a_log_are_computed_again(own: dict[str, Any], tmp_path: Path, text: str):
     out, made = tmp_path / "out", settings(own)
     plan = Plan(made, out)
     for part in consistency.parts_of(plan, plan.cells):
@@ -58,7 +58,7 @@ def test_damaged_checksums_of_a_log_are_made_anew(own: dict[str, Any], tmp_path:
     file.write_text(text)
     said: list[str] = []
     experiments.compare(made, out, stop_after=0, say=said.append)
-    assert said[0].startswith(f"damaged, to be made anew: {file}: ")
+    assert said[0].startswith(f"damaged, to be computed again: {file}: ")
     assert file.read_text() == before
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
     assert experiments.compare(tuned, out, stop_after=0, say=said.append).waiting == 1  # the second seed
     assert search.read_text() == whole
     assert [line.partition(":")[0] for line in said[:2]] == [
-        "damaged, to be made anew",
+        "damaged, to be computed again",
         "  restored from results.jsonl",
     ]
     lines.write_text(
@@ -90,7 +90,7 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
 
 
 @pytest.mark.parametrize(("gone", "again"), [("seeds", True), ("seeds/0/examples.json", False)])
-def test_a_cell_without_its_line_is_known_by_its_data_or_made_anew(
+def test_a_cell_without_its_line_is_known_by_its_data_or_computed_again(
     own: dict[str, Any], tmp_path: Path, in_this_process: None, gone: str, again: bool
 ):
     out, made = tmp_path / "out", settings(own)
@@ -102,7 +102,8 @@ def test_a_cell_without_its_line_is_known_by_its_data_or_made_anew(
     assert experiments.compare(made, out, say=said.append).waiting == 0
     folder = out / "logs/tiny/cells/shared-bottom/0"
     assert again == any(
-        line.startswith(f"to be made anew: {folder}: its line in results.jsonl is missing") for line in said
+        line.startswith(f"to be computed again: {folder}: its line in results.jsonl is missing")
+        for line in said
     )
     assert f"training {int(again)} of 1 cells, 2 at a time" in said
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"

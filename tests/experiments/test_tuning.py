@@ -149,7 +149,7 @@ def test_a_trial_with_a_killed_process_is_tried_once_more(searched: Searched):
     assert "its process was killed 2 times" in trials[1]["failed"]
 
 
-def test_a_search_of_which_every_trial_failed_begins_anew(searched: Searched):
+def test_a_search_of_which_every_trial_failed_starts_again(searched: Searched):
     searched.fail = {number: MemoryError() for number in (1, 2, 3, 4)}
     with pytest.raises(TrainingError, match="every one of 4 trials failed, the first with: MemoryError"):
         searched.resume()

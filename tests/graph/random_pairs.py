@@ -26,7 +26,7 @@ class Pairs:
     shape: tuple[int, int]
 
     def rows(self, side: Side) -> PairRows:
-        """By one side, sorted anew."""
+        """By one side, sorted again."""
         own, other = getattr(self, side), getattr(self, OTHER[side])
         order = np.lexsort((other, own))
         indptr = starts(np.bincount(own, minlength=self.nodes(side)))

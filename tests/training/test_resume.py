@@ -111,7 +111,7 @@ def test_times_are_of_all_processes_together(tmp_path):
     assert 5e5 < found.cpu_seconds < 5e5 + 1000
 
 
-def test_without_resume_it_begins_anew(tmp_path):
+def test_without_resume_it_starts_again(tmp_path):
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
     model, whole = Model(), Model()
@@ -427,7 +427,7 @@ def test_what_a_finished_fit_wrote_is_there_after_it_is_gone_on_with(tmp_path):
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_damaged_checkpoints_count_for_nothing(tmp_path, keep):
-    """A fit that begins anew beside them keeps what it saves."""
+    """A fit that starts again beside them keeps what it saves."""
     checkpoints = Checkpoints(tmp_path, keep)
     for step in (8, 9):
         (tmp_path / f"{step:010d}.safetensors").write_bytes(b"damaged")

@@ -47,7 +47,7 @@ def compare(
         bool,
         typer.Option(
             "--overwrite",
-            help="Make anew what was made with other settings, but no cells outside the choice.",
+            help="Compute again what was made with other settings, but no cells outside the choice.",
         ),
     ] = False,
     as_json: Json = False,

@@ -45,9 +45,7 @@ def export(
     export_whole(bundle.model, onnx, precision)
     compared = []
     if on is not None:
-        before, after = (
-            experiments.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx)))
-        )
+        before, after = (experiments.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx))))
         compared = [
             {name: row[name] for name in ("task", "metric")}
             | {"bundle": row["value"], "exported": other["value"]}

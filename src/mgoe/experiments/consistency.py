@@ -75,8 +75,8 @@ def check_choice(plan: Plan, cells: Sequence[Cell], outdated: Iterable[Part]) ->
     for part in outdated:
         if spared.intersection(part.paths) or (part.finished and part.path not in needed):
             lost = len(spared.intersection(path for one in outdated for path in one.paths))
-            rule = "must be made anew and does not belong to the chosen cells alone"
-            fix = "choose another --out, or leave out --models, --seeds and --logs to make all of it anew"
+            rule = "must be computed again and does not belong to the chosen cells alone"
+            fix = "choose another --out, or leave out --models, --seeds and --logs to compute all of it again"
             found = f"found {lost} finished cells of others that would be removed"
             raise OutputError(part.path, f"{rule}, {found}; {fix}")
 
@@ -144,7 +144,7 @@ def odd_cells(cells: Measured) -> str:
     if not others:
         return ""
     rule = "cells were measured on different rows, so differences between them mean nothing"
-    fix = "remove their folders, and the same command makes them anew"
+    fix = "remove their folders, and the same command computes them again"
     return f"{rule}: {_named(others)} on others than most; {fix}"
 
 
@@ -164,7 +164,7 @@ def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
     if not others or mine in others:
         return ""
     than = _named([title for titles in others.values() for title in titles])
-    fix = "remove it, and the same command prepares it anew; if it stays different, choose another --out"
+    fix = "remove it, and the same command prepares it again; if it stays different, choose another --out"
     return f"holds other rows to measure on than {than}, so differences would mean nothing; {fix}"
 
 

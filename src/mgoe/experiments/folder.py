@@ -94,7 +94,7 @@ def mark(out: Path, state: str, **facts: object) -> None:
 
 
 def _state(out: Path) -> object:
-    """Return the recorded state; None where there is none that can be read."""
+    """Return the recorded state; None if none can be read."""
     try:
         return read_json(out / STATE).get("state")
     except OutputError:

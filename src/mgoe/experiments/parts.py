@@ -131,7 +131,7 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     found = [(part, key) for part in parts if (key := part.differs)]
     for part, key in found:
         if part.finished and not overwrite:
-            fix = "choose another --out, or --overwrite to make anew what differs"
+            fix = "choose another --out, or --overwrite to compute again what differs"
             if key == EVERYTHING:
                 state = "damaged" if part.note.exists() else "missing"
                 rule = f"cannot be checked against the settings: its note, {part.note}, is {state}"
@@ -199,7 +199,9 @@ def read_checksums(path: Path) -> dict[str, Any]:
     found = read_json(path)
     keys = {"bytes", "time_ns", "sha256"}
     if not all(isinstance(one, dict) and keys <= one.keys() for one in found.values()):
-        raise OutputError(path, "holds no checksums of files; remove it, and the same command writes it anew")
+        raise OutputError(
+            path, "holds no checksums of files; remove it, and the same command writes it again"
+        )
     return found
 
 

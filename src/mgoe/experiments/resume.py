@@ -1,6 +1,6 @@
 """What an earlier process left: keep what is asked for, remove what is not, repair what is damaged.
 
-A disk that failed or a copy that was cut short damages files. They are found before any work, and made anew.
+A disk that failed or a copy that was cut short damages files. They are found before any work, and computed again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def settle(
 
 
 def damaged_cells(plan: Plan, say: Say) -> list[Path]:
-    """Return the folders of finished cells that must be made anew.
+    """Return the folders of finished cells that must be computed again.
 
     A file that tables need is damaged, or nothing says any more on which rows the cell was measured.
 
@@ -78,7 +78,7 @@ def damaged_cells(plan: Plan, say: Say) -> list[Path]:
             found.append(folder)
         elif not known:
             rule = f"its line in {records.RESULTS} is missing, and so is the data that it was measured on"
-            say(f"to be made anew: {folder}: {rule}, {stage}")
+            say(f"to be computed again: {folder}: {rule}, {stage}")
             found.append(folder)
     return found
 
@@ -115,7 +115,7 @@ def damaged_searches(plan: Plan, parts: Iterable[Part], say: Say) -> list[Path]:
 
 
 def clear_checksums(plan: Plan, say: Say) -> None:
-    """Remove damaged checksums of the logs' files, which are then computed anew.
+    """Remove damaged checksums of the logs' files, which are then computed again.
 
     Args:
         plan: The comparison.
@@ -132,7 +132,7 @@ def clear_checksums(plan: Plan, say: Say) -> None:
 def clear_shared(plan: Plan, say: Say) -> None:
     """Remove damaged files that cells share: rows of the references, and checksums of the rows measured on.
 
-    The latter are written anew at once, since the lines of finished cells hold them.
+    The latter are written again at once, since the lines of finished cells hold them.
 
     Args:
         plan: The comparison.
@@ -160,7 +160,7 @@ def _is_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
             isinstance(error.__context__, OSError) and path.exists()
         ):  # no rights, or a disk that may come back
             raise
-        say(f"damaged, to be made anew: {error}")
+        say(f"damaged, to be computed again: {error}")
         return True
     return False
 

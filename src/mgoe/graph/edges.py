@@ -102,7 +102,7 @@ class SecondOrder:
         edges: 1st-order edges of the other side.
         own: Macro node of every node of this side; `width` is the cold node. Shape (U,) or (I,).
         width: Macro nodes of this side.
-        dense: Whether every edge is wanted, or the one to a node's own macro node alone.
+        dense: Whether every edge is wanted, or only the edge to its own macro node.
         matrix: The edges as a matrix of integers, if `use_matrix` asks for it. Shape (I, Ku) or (U, Ki).
     """
 

@@ -65,7 +65,7 @@ def fit(
 
     Args:
         model: Freshly made; moved to the device of the settings.
-        train: Training examples, shuffled anew every epoch by `seed`.
+        train: Training examples, reshuffled every epoch by `seed`.
         valid: Validation examples, which pick the epoch.
         settings: Settings of training.
         out: Folder of the results; made if missing.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 16_384
 CPU_BLOCK_ROWS = 2_048
-"""So many that what the layers put out stays near the core; a larger block comes from the system anew, page
-by page."""
+"""So many that what the layers put out stays near the core; a larger block is allocated again, page by
+page."""
 
 
 class PairScorer:

@@ -21,9 +21,7 @@ MOMENT_ROWS = 200_000
 """Training examples that means and deviations are estimated from."""
 
 
-def make_spec(
-    prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS
-) -> FeatureSpec:
+def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS) -> FeatureSpec:
     """The specification of data that models are made for.
 
     Moments come from training examples alone. A user or item that the log holds only after them has no row

@@ -160,9 +160,7 @@ def test_only_a_service_of_this_machine_alone_checks_host_names(
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
-def test_the_folder_of_shared_metrics_goes_with_the_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_folder_of_shared_metrics_goes_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A service started later in the same process would look for a folder that is gone."""
     there: list[bool] = []
     for name in (service.SETTINGS, "PYTHONWARNINGS"):

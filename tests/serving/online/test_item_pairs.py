@@ -38,7 +38,7 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
 
 @pytest.mark.parametrize("part", NAMES)
 @pytest.mark.parametrize("size", [None, 0, 100, -1])
-def test_a_damaged_index_is_written_anew(large: World, tmp_path: Path, part: str, size: int | None):
+def test_a_damaged_index_is_written_again(large: World, tmp_path: Path, part: str, size: int | None):
     wanted = item_rows(large.graph, tmp_path)
     file = next(tmp_path.glob("index-*")) / f"{part}.npy"
     held = file.read_bytes()

@@ -133,9 +133,7 @@ def test_a_score_reads_all_of_a_batch_of_events_or_none(
     assert not np.allclose(scorer.score(3, items), before, atol=1e-4)
 
 
-def test_each_block_of_a_request_reads_its_user_anew(
-    bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch
-):
+def test_each_block_of_a_request_reads_its_user_again(bundle: mgoe.Bundle, monkeypatch: pytest.MonkeyPatch):
     """After a batch between two blocks, the second block reads both sides as changed."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer(bundle, live, Runtime(engine="torch")), np.arange(30)

@@ -73,7 +73,7 @@ class Stages:
 
     @contextmanager
     def running(self, name: str, total: int, unit: str = "pairs") -> Iterator[Advance]:
-        """Time a stage and record it when the block succeeds. A stage that fails starts anew next time.
+        """Time a stage and record it when the block succeeds. A stage that fails starts again next time.
 
         Args:
             name: Of the stage; in a snapshot, its number and a colon stand before.

@@ -2,8 +2,9 @@
 
 from mgoe.serving.events.event import Event, EventReader
 from mgoe.serving.events.file_log import FileLog
-from mgoe.serving.events.log import EventLog, Position, check_no_events, every, open_events
+from mgoe.serving.events.log import EventLog, Position, every
 from mgoe.serving.events.seen import SeenEvents
+from mgoe.serving.events.stores import check_no_events, open_events
 
 __all__ = [
     "Event",

@@ -1,12 +1,10 @@
-"""The log of live events: what every kind of log promises, and how one is opened by its name."""
+"""The log of live events: what every kind of log promises."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.event import Event
 
 Position = str
@@ -15,9 +13,6 @@ START: Position = ""
 """Before the first event."""
 BATCH = 10_000
 """Events read at once."""
-REDIS = ("redis://", "rediss://", "unix://")
-EVENTS = "events"
-"""Folder of the log below that of a service's state."""
 IDENTITY = "identity"
 """File in that folder with the log's identity."""
 
@@ -57,37 +52,3 @@ def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Ev
     while found := log.read(after):
         yield from found
         after = found[-1][0]
-
-
-def open_events(where: str | Path, make: bool = True) -> EventLog:
-    """Open the log of live events of one machine or of several.
-
-    Args:
-        where: Folder of a service's state, or a Redis server as in redis://host:6379/0.
-        make: Whether to create a log that is missing and to repair one. Otherwise the folder is only read.
-
-    Raises:
-        StoreError: The store cannot be reached, or there is no log.
-    """
-    if str(where).startswith(REDIS):
-        from mgoe.serving.events.redis_log import RedisLog
-
-        return RedisLog(str(where))
-    from mgoe.serving.events.file_log import FileLog
-
-    folder = Path(where) / EVENTS
-    if not make and not folder.is_dir():
-        fix = "name the state folder of `mgoe serve`, or a redis://"
-        raise StoreError(where, f"holds no log of events (a folder {EVENTS!r} is missing); {fix}")
-    return FileLog(folder, make=make)
-
-
-def check_no_events(folder: Path) -> None:
-    """Check that a folder that is about to be replaced contains no log of live events.
-
-    Raises:
-        OutputError: It contains one.
-    """
-    for identity in folder.rglob(f"{EVENTS}/{IDENTITY}"):
-        rule = "holds live events of a service, which would be lost with it; move it to another folder first"
-        raise OutputError(identity.parents[1], rule)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from mgoe._util.extras import load
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
-from mgoe.serving.events.log import REDIS
+from mgoe.serving.events.stores import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
