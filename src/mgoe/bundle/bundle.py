@@ -17,7 +17,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,12 +45,6 @@ FORMAT = 2
 MANIFEST = "bundle.json"
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys of the manifest with their types."""
-
-
-class History(Protocol):
-    """Knows the items of a user's history."""
-
-    def known_items(self, user: int) -> NDArray[np.int32]: ...
 
 
 def write_bundle(
@@ -206,10 +200,9 @@ class Bundle:
         """What its model reads pairs from."""
         return View.of(self.graph.latest, self.encoders.user_side, self.encoders.item_side)
 
-    @property
-    def _history(self) -> History:
-        """The graph whose history its model reads."""
-        return self.graph.latest
+    def _known_items(self, user: int) -> NDArray[np.int32]:
+        """Return the items in the history of a user by index."""
+        return self.graph.latest.known_items(user)
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         """Return the indices of ids, -1 for unknown ones. Shape (n,)."""
@@ -244,8 +237,8 @@ class Bundle:
         Args:
             users, items: Ids of one length, or one id for all of the other: lists, arrays, pandas, polars or
                 Arrow columns. Unseen ids are scored as nodes without history.
-            context: Context features by name, as in the log, one value per pair or one for all; a missing one is
-                unknown.
+            context: Context features by name, as in the log, one value per pair or one for all; a missing one
+                is unknown.
             recalibrated: Undo the sampling of negatives (see `sampling_prior`).
 
         Returns:
@@ -294,7 +287,7 @@ class Bundle:
         index = int(self.indices("user", [user])[0])
         candidates = np.arange(self.size("item"))
         if exclude_known:
-            candidates = np.setdiff1d(candidates, self._history.known_items(index))
+            candidates = np.setdiff1d(candidates, self._known_items(index))
         own = self._encode(
             {name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates)
         )
@@ -315,9 +308,7 @@ class Bundle:
     ) -> NDArray[np.float32]:
         """Score pairs of indices, in blocks. Shape (B, T)."""
         scores = self._scorer(users, items, context or {})
-        if not recalibrated:
-            return scores
-        return self.recalibrate(scores, items)
+        return self.recalibrate(scores, items) if recalibrated else scores
 
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Undo the sampling of negatives in the scores (B, T) of items by index (B,)."""
@@ -358,10 +349,10 @@ class Bundle:
                 raise BundleError(
                     "context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}"
                 )
-        columns = {name: to_arrow(values, f"context.{name}") for name, values in (context or {}).items()}
-        return self.encoders.context_features.encode(
-            {name: _repeat(values, n) for name, values in columns.items()}, n
-        )
+        columns = {
+            name: _repeat(to_arrow(values, f"context.{name}"), n) for name, values in (context or {}).items()
+        }
+        return self.encoders.context_features.encode(columns, n)
 
     def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
         """A context feature's value in a column of its own: of a several-valued feature a list of them is

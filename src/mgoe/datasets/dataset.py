@@ -69,10 +69,9 @@ class DataSet:
         """Protocols whose configurations `prepare` writes."""
         return ("published",) if self.time is None else ("time", "published")
 
-    @property
-    def choices(self) -> list[tuple[str, ...]]:
-        """Sets of files each of which is sufficient."""
-        return [self.files, self.instead] if self.instead else [self.files]
+    def is_complete(self, names: set[str]) -> bool:
+        """Return whether files of these names are sufficient."""
+        return names.issuperset(self.files) or (bool(self.instead) and names.issuperset(self.instead))
 
     @property
     def wanted(self) -> set[str]:

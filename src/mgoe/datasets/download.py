@@ -151,7 +151,10 @@ def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress
             _forget(part)  # before the state of another file is written
         write_json(_state(part), vars(server))
         require_space(part.parent, (server.size or have) - have, source.name)
-        with _opened(part, have) as file:
+        with output_errors(part):
+            # without a buffer, no byte is left to be written, and to fail, at the end
+            file = part.open("ab" if have else "wb", buffering=0)
+        with file:
             while chunk := _read(answer):
                 _write(file, chunk, part)
                 have += len(chunk)
@@ -211,23 +214,14 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
         raise _Cut(str(error) or type(error).__name__) from None
 
 
-def _opened(part: Path, have: int) -> Any:
-    with output_errors(part):
-        # without a buffer, no byte is left to be written, and to fail, at the end
-        return part.open("ab" if have else "wb", buffering=0)
-
-
 def _write(file: Any, chunk: bytes, part: Path) -> None:
     rest = memoryview(chunk)
     try:
         while rest:
             rest = rest[file.write(rest) :]
     except OSError as error:
-        what = (
-            "the disk is full"
-            if error.errno == errno.ENOSPC
-            else f"cannot be written: {error.strerror or error}"
-        )
+        full = error.errno == errno.ENOSPC
+        what = "the disk is full" if full else f"cannot be written: {error.strerror or error}"
         raise OutputError(part, f"{what}; free space and run the same command to resume") from None
 
 

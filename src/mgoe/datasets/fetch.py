@@ -74,7 +74,7 @@ def fetch(
         }
         _unpack(data, archives, unsure, out / "files", say)
     there = _names(out / "files") | _names(out / "downloads")
-    if not _enough(data, there):
+    if not data.is_complete(there):
         absent = next(name for name in data.files if name not in there)
         raise DataError(
             out,
@@ -152,7 +152,7 @@ def _unpack(
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
     made_of = {"set": data.name, "archives": {path.name: fingerprint_of_ends(path).hex() for path in packed}}
     if not packed or (
-        _enough(data, _names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
+        data.is_complete(_names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
     ):
         return
     clear_partial(into)
@@ -174,7 +174,3 @@ def _unpack(
 
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _enough(data: DataSet, there: set[str]) -> bool:
-    return any(there.issuperset(names) for names in data.choices)

@@ -162,7 +162,8 @@ def quality(standings: Standings) -> Table:
 
     The best of a column is strong, see `leaders`.
     """
-    summaries, reach = summarise(standings.rows), reachable_shares(standings.rows)
+    summaries = summarise(standings.rows)
+    reach = reachable_shares(standings.rows)
     strong = leaders(standings, main_columns(summaries))
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
@@ -185,7 +186,8 @@ def differences(standings: Standings) -> Table | None:
     None without baselines.
     """
     summaries = summarise(standings.rows)
-    chief, measured = headline(summaries), {(lead.task, lead.metric) for lead in standings.leads}
+    chief = headline(summaries)
+    measured = {(lead.task, lead.metric) for lead in standings.leads}
     columns = [column for column in main_columns(summaries) if column in measured]
     lines = []
     for baseline in standings.models:

@@ -133,7 +133,8 @@ def write_comparison(plan: Plan, standings: Sequence[Standings], command: str) -
     }
     title = f"{plan.comparison.lead} and its baselines on {', '.join(plan.logs)}"
     settings = dump_settings(plan.settings)
-    report.write_comparison(plan.out / "comparison.html", title, standings, facts, settings, command)
+    page = report.render_comparison(title, standings, facts, settings, command)
+    write_text(plan.out / "comparison.html", page)
 
 
 def tidy_rows(plan: Plan) -> pd.DataFrame:

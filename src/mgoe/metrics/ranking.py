@@ -78,11 +78,13 @@ def group_auc(
         return groups, np.zeros(0), np.zeros(0, np.int64)
     order = np.lexsort((scores, groups))
     positive, scores, groups = (labels > 0)[order], scores[order], groups[order]
-    group_starts, starts = _starts(groups), _starts(scores, groups)
+    group_starts = _starts(groups)
+    starts = _starts(scores, groups)
     up = np.add.reduceat(positive, starts, dtype=np.int64)
     down = np.diff(starts, append=len(groups)) - up
     first = np.searchsorted(starts, group_starts)  # the first run of equal scores of each group
-    ups, downs = np.add.reduceat(up, first), np.add.reduceat(down, first)
+    ups = np.add.reduceat(up, first)
+    downs = np.add.reduceat(down, first)
     before = (
         np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))
     )  # negatives below, same group

@@ -37,17 +37,10 @@ def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = 
         label: Description of the plot.
         lower_is_better: Whether large values are behind.
     """
-    marks = [mark for mark in marks if math.isfinite(mark.value)]
-    front = (min if lower_is_better else max)((mark.value for mark in marks), default=0.0)
-    away = [abs(mark.value - front) for mark in marks]
-    near = 3 * float(np.median(away)) if len(marks) > 3 else math.inf
-    return _intervals(
-        marks,
-        label,
-        [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9],
-        "{:.4f}",
-        56,
-    )
+    values = finite(mark.value for mark in marks)
+    front = (min if lower_is_better else max)(values, default=0.0)
+    near = 3 * float(np.median(np.abs(np.subtract(values, front)))) if len(values) > 3 else math.inf
+    return _intervals(marks, label, (front, near), "{:.4f}", 56)
 
 
 def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
@@ -55,16 +48,24 @@ def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
 
     The closest third sets the scale.
     """
-    marks = [mark for mark in marks if math.isfinite(mark.value)]
-    away = [abs(mark.value) for mark in marks]
-    near = math.inf if len(marks) < 4 else 5 * float(np.quantile(away, 1 / 3))
-    shown = [mark for mark, far in zip(marks, away, strict=True) if far <= near + 1e-9]
-    return _intervals(marks, label, shown, "{:+.4f}", 116, zero=True)
+    values = finite(mark.value for mark in marks)
+    near = 5 * float(np.quantile(np.abs(values), 1 / 3)) if len(values) > 3 else math.inf
+    return _intervals(marks, label, (0.0, near), "{:+.4f}", 116, zero=True)
 
 
 def _intervals(
-    marks: Sequence[Mark], label: str, shown: Sequence[Mark], form: str, room: float, zero: bool = False
+    marks: Sequence[Mark],
+    label: str,
+    around: tuple[float, float],
+    form: str,
+    room: float,
+    zero: bool = False,
 ) -> Svg:
+    """Draw the marks with a finite value, on a scale of those within a distance (the second number of
+    `around`) of a value (the first).
+    """
+    marks = [mark for mark in marks if math.isfinite(mark.value)]
+    shown = [mark for mark in marks if abs(mark.value - around[0]) <= around[1] + 1e-9]
     left, right = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4)), WIDTH - room
     bottom = ROW * len(marks) + 8
     svg = Svg(WIDTH, bottom + 22, label)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -67,11 +66,6 @@ def render_comparison(
     return _TEMPLATES.get_template("comparison.html.j2").render(
         title=name, boards=boards, facts=facts or {}, settings=settings, command=command
     )
-
-
-def write_comparison(path: Path, *args: Any, **kwargs: Any) -> None:
-    """Write the page atomically; arguments as for `render_comparison`."""
-    write_text(path, render_comparison(*args, **kwargs))
 
 
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:

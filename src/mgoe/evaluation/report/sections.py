@@ -61,14 +61,18 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
         "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
     )
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
-    value = f"{means[data.leader]:.4f}"
-    text = f"{data.leader} reaches {value} on test, the mean of AUC and GAUC over {tasks}{place}."
+    text = (
+        f"{data.leader} reaches {means[data.leader]:.4f} on test, the mean of AUC and GAUC over "
+        f"{tasks}{place}."
+    )
     baselines = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
     if baselines:
         close = min(baselines, key=lambda e: e.value)
         sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
-        text += f" Against {close.baseline}, the strongest baseline, the difference is {close.value:+.4f},"
-        text += f" with a 95 % interval {sure}: {close.low:+.4f} to {close.high:+.4f}."
+        text += (
+            f" Against {close.baseline}, the strongest baseline, the difference is {close.value:+.4f}, with "
+            f"a 95 % interval {sure}: {close.low:+.4f} to {close.high:+.4f}."
+        )
     return text
 
 
@@ -143,7 +147,10 @@ def _curves(data: ReportData) -> list[dict[str, Any]]:
     cards = []
     for model, seeds in data.curves.items():
         runs = list(seeds.values())
-        watched = [[(e["epoch"], _value(e["monitor"])) for e in run["epochs"]] for run in runs]
+        watched = [
+            [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
+            for run in runs
+        ]
         losses = [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in runs]
         best = [
             (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
@@ -207,12 +214,11 @@ def _gates(data: ReportData) -> list[dict[str, Any]]:
             continue
         tasks = data.tasks if len(data.tasks) == len(weights) else [str(t + 1) for t in range(len(weights))]
         experts = [str(s + 1) for s in range(weights.shape[1])]
-        legend = [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)]
         cards.append(
             {
                 "model": model,
                 "chart": gate_bars(weights.tolist(), tasks, experts, f"Gate use of {model}"),
-                "legend": legend,
+                "legend": [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)],
             }
         )
     return cards
@@ -222,10 +228,6 @@ def _best_gates(run: Mapping[str, Any]) -> np.ndarray | None:
     epoch = next((e for e in run["epochs"] if e["epoch"] == run["best_epoch"]), {})
     gates = np.array(epoch.get("watch", {}).get("gates", []), np.float64)
     return gates if gates.ndim == 2 and gates.size else None
-
-
-def _value(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _fact(value: object) -> str:

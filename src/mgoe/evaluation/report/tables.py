@@ -69,7 +69,8 @@ def slice_table(data: ReportData) -> Table | None:
     ]
     if not slices:
         return None
-    column, lines = headline(summarise(data.rows)), []
+    column = headline(summarise(data.rows))
+    lines = []
     for name in [ALL, *slices]:
         summaries = summarise(data.rows, slice=name)
         leaders = best(summaries, column)

@@ -13,7 +13,6 @@ from mgoe.features import Source
 from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.log import EventLog
 from mgoe.serving.online.consumer import Consumer
-from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView
 
 
@@ -33,9 +32,8 @@ class LiveBundle(Bundle):
         super().__init__(bundle.path, bundle.manifest)
         self._live = Consumer.of(log, bundle).live
 
-    @property
-    def _history(self) -> LiveNodes:
-        return self._live
+    def _known_items(self, user: int) -> NDArray[np.int32]:
+        return self._live.known_items(user)
 
     @property
     def _source(self) -> Source:
