@@ -136,10 +136,8 @@ def replace_folder(new: Path, path: Path) -> None:
     set_aside(path)
     try:
         os.replace(new, path)
-    except BaseException:
+    finally:
         recover(path)
-        raise
-    recover(path)
 
 
 def set_aside(path: Path) -> None:
@@ -152,15 +150,13 @@ def set_aside(path: Path) -> None:
 def recover(path: Path) -> None:
     """Bring back a folder that was set aside if nothing has taken its place; remove it otherwise."""
     former = _former(path)
-    if not former.exists():
-        return
-    if not path.exists():
+    if former.exists() and not path.exists():
         os.replace(former, path)
-        return
-    leaving = _partial(path, "former")  # no longer brought back: from here on it vanishes file by file
-    shutil.rmtree(leaving, ignore_errors=True)
-    os.replace(former, leaving)
-    shutil.rmtree(leaving, ignore_errors=True)
+    elif former.exists():
+        leaving = _partial(path, "former")  # no longer brought back: from here on it vanishes file by file
+        shutil.rmtree(leaving, ignore_errors=True)
+        os.replace(former, leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
 
 
 def was_set_aside(path: Path) -> bool:

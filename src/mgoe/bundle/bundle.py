@@ -101,7 +101,6 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
-        self._binary = np.array([task["kind"] == "binary" for task in manifest["tasks"]])
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Bundle:
@@ -175,7 +174,8 @@ class Bundle:
     @property
     def strongest(self) -> str:
         """The strongest binary task, or the strongest task if none is binary: the default of a ranking."""
-        return self.tasks[int(np.flatnonzero(self._binary)[-1]) if self._binary.any() else -1]
+        binary = [task["name"] for task in self.manifest["tasks"] if task["kind"] == "binary"]
+        return (binary or self.tasks)[-1]
 
     @property
     def objective(self) -> str:

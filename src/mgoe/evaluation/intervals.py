@@ -110,11 +110,14 @@ def find_leads(
         seed: Of the draws.
         draws: B.
     """
-    paired: dict[str | None, list[Influence]] = {}
-    for name, theirs in baselines.items():
-        shared = sorted(ours.keys() & theirs.keys())
-        if name != model and shared:
-            paired[name] = [group_users(ours[s]) - group_users(theirs[s]) for s in shared]
+    shared = {
+        name: sorted(ours.keys() & theirs.keys()) for name, theirs in baselines.items() if name != model
+    }
+    paired: dict[str | None, list[Influence]] = {
+        name: [group_users(ours[s]) - group_users(baselines[name][s]) for s in seeds]
+        for name, seeds in shared.items()
+        if seeds
+    }
     found = _estimates(model, paired, seed, draws)
     families: dict[tuple[str, str], list[Estimate]] = {}
     for lead in fully_paired(found):
