@@ -160,7 +160,8 @@ def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> F
         rng.integers(0, items, 2000),
         ("counts", "pair", "sketch", "edges", "aggregates"),
     )
-    dense = {key: torch.from_numpy(values).double() for key, values in sample.items() if values.dtype == np.float32}
+    floats = {key: values for key, values in sample.items() if values.dtype == np.float32}
+    dense = {key: torch.from_numpy(values).double() for key, values in floats.items()}
     return FeatureSpec(
         tasks=tuple(TaskSpec(name) for name in settings.task_names),
         n_users=users,

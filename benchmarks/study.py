@@ -11,7 +11,7 @@ communities over all nodes with edges, the mean of `--seeds` worlds (two by defa
 One line per figure, `{name, value, unit, against, ratio}`:
 
 - `study.nmi.SIDE.WORLD.USER_EVENTS`: SIDE is user or item, with so many events per user and five times as
-  many per item. `against` is the value of nodes placed by their edges to the true communities of the other side.
+  many per item. `against` is the value of nodes placed by their edges to the other side's true communities.
 - `study.nmi.SIDE.KEY=VALUE`: one setting of the graph is not the default. `against` is the default's value on
   the same logs.
 - `study.drift.SHARE`: a graph of the first SHARE of the time, updated with the rest: the drift that it shows.

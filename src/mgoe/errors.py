@@ -1,8 +1,8 @@
 """Errors that a user can fix: one root, one subclass per concern.
 
-A message names the place (file, column, row or config key), the rule, what was found, and the fix. The command
-line prints it as one sentence and exits with code 2. Anything that is not a `MgoeError` is a defect of this
-library and keeps its traceback.
+A message names the place (file, column, row or config key), the rule, what was found, and the fix. The
+command line prints it as one sentence and exits with code 2. Anything that is not a `MgoeError` is a defect
+of this library and keeps its traceback.
 """
 
 from __future__ import annotations

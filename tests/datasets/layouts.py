@@ -197,7 +197,7 @@ def kuairec(folder: Path) -> None:
 
 
 def movielens(folder: Path, users: bool) -> None:
-    """Columns separated by two colons; titles in Latin-1 with users (1M), else in UTF-8, some without genres."""
+    """Columns separated by two colons; titles in Latin-1 with users (1M), else in UTF-8."""
     rng, user, item = draw()
     rating = rng.integers(1, 6, ROWS)
     moment = 978300760 + rng.integers(0, 60 * DAY, ROWS)

@@ -68,7 +68,7 @@ def report_data(models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, b
         "curves": curves,
         "reliability": reliability,
         "macro": _macro(rng),
-        "history_age": "Every model reads the same snapshot. Test examples are 1 to 19 buckets (days) after it.",
+        "history_age": "Every model reads the same snapshot. Test examples are 1 to 19 (days) after it.",
         "negatives": "Negatives: three per positive example, drawn from the events of the same day.",
         "notes": ["Validation picked the epoch; test was read once."],
         "settings": "data:\n  log: [tmall.parquet]\n  bucket: 1d\ntasks:\n- name: click\n- name: fav\n",

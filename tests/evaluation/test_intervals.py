@@ -122,7 +122,7 @@ def test_an_interval_equals_that_of_drawing_users_and_measuring_again(seed: int)
 
 
 def test_a_lead_over_equally_good_baselines_is_seldom_claimed():
-    """Five equally good baselines, new users each time: intervals keep their level, Holm's correction the family's."""
+    """Five equally good baselines, new users each time: intervals and Holm's correction keep their levels."""
     inside, claimed = [], []
     for world in range(200):
         labels, scores, users = made_up(world, users=100, rows=600, missing=0)

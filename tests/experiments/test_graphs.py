@@ -331,7 +331,7 @@ def test_a_graph_of_the_log_alone_is_not_mistaken_for_one_of_other_settings(
         changed = f"was made with another `{section}.{next(iter(change))}`"
         with pytest.raises(OutputError, match=changed):
             experiments.macro_graph(other, out)
-    with pytest.raises(OutputError, match="was made with another `graph.snapshots`"):
+    with pytest.raises(OutputError, match=r"was made with another `graph\.snapshots`"):
         experiments.run(
             asked.model_copy(update={"graph": asked.graph.model_copy(update={"snapshots": "all"})}), out
         )

@@ -203,7 +203,7 @@ def test_a_finished_folder_is_refused_without_overwrite(small: RunSettings, fini
 def test_an_unfinished_run_of_other_settings_is_refused(small: RunSettings, tmp_path: Path):
     experiments.macro_graph(small, tmp_path / "run")
     other = change(small, graph=small.graph.model_copy(update={"rank": 4}))
-    with pytest.raises(OutputError, match="graph: was made with another `graph.rank`"):
+    with pytest.raises(OutputError, match=r"graph: was made with another `graph\.rank`"):
         experiments.run(other, tmp_path / "run")
 
 
@@ -235,7 +235,7 @@ def test_cells_do_not_come_under_other_settings(small: RunSettings, tmp_path: Pa
     for part in ("data", "graph"):
         shutil.rmtree(out / part)
     training = small.training.model_copy(update={"learning_rate": 0.1})
-    with pytest.raises(OutputError, match="mgoe/0: was made with another `training.learning_rate`"):
+    with pytest.raises(OutputError, match=r"mgoe/0: was made with another `training\.learning_rate`"):
         experiments.run(change(small, training=training), out)
     assert experiments.measured(out)
 

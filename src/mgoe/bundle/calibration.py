@@ -61,9 +61,7 @@ def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
 
 
 def chain(name: str, tasks: Sequence[TaskSettings]) -> list[str]:
-    """Return a task after those it is given; the product of their probabilities is that of doing it at
-    all.
-    """
+    """Return a task after those it is given; their product of probabilities is that of doing it at all."""
     above = next(task.given for task in tasks if task.name == name)
     return [name] if above is None else [*chain(above, tasks), name]
 

@@ -77,8 +77,8 @@ def compare(
         out: Folder of the results.
         models, seeds, logs: Run only these; tables show everything that is finished.
         stop_after: Seconds after which no cell begins.
-        overwrite: Compute again what was made with other settings. Refused if more than the chosen cells would be
-        removed.
+        overwrite: Compute again what was made with other settings. Refused if that would remove more than the
+            chosen cells.
         take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same
         settings and log are imported.
         say: Callback for lines of progress.

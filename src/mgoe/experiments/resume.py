@@ -1,6 +1,6 @@
 """What an earlier process left: keep what is asked for, remove what is not, repair what is damaged.
 
-A disk that failed or a copy that was cut short damages files. They are found before any work, and computed again.
+A failed disk or an incomplete copy damages files. They are found before any work, and computed again.
 """
 
 from __future__ import annotations

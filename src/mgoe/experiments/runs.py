@@ -107,7 +107,7 @@ def run(
         of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
         _write_bundle(best, inputs, rows_of(of_lead))
-        estimates = own_estimates(plan) + [*standings[0].leads]
+        estimates = [*own_estimates(plan), *standings[0].leads]
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, rows, estimates, best, command, seconds)
         mark(out, "finished", seconds=round(seconds, 1), command=command)

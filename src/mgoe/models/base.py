@@ -146,7 +146,7 @@ class RankingModel(nn.Module, ABC):
         return {} if weights is None else {"gates": weights.mean(0).expand(len(self.spec.tasks), -1)}
 
     def decompose(self) -> Decomposition:
-        """Return the model in parts that a service can compute ahead of a request; by default a single part."""
+        """Return the model in parts that a service can compute ahead of requests; by default one part."""
         return Decomposition(self, batch_keys(self.spec, self.needs))
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Looking at a model without training it: predictions for every example of a feed, and what it shows of its inside."""
+"""Use a model without training it: predict every example of a feed, and look at its gates and gradients."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ WATCH_ROWS = 8192
 
 
 def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> np.ndarray:
-    """Probabilities, or values in the units of the label, in the order of the examples. Always in float32, whatever it was trained in.
+    """Predict every example of a feed, in float32 whatever the precision of training.
 
-    Where processes have joined, each predicts some batches, and all of them get the whole. Batches are those of one process, since products
-    of other shapes round otherwise, and metrics tell rows apart that are equal but for that.
+    If several processes train together, each predicts some batches and all receive all predictions. Batches
+    are those of a single process, since matrix products of other shapes round differently.
 
     Returns:
-        Predictions. Shape (N, T).
+        Probabilities, or values in the unit of the label, in the order of the examples. Shape (N, T).
     """
     device, processes = device_of(model), ProcessGroup.current()
     batches = -(-len(feed) // batch_size)
@@ -42,16 +42,17 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
             values = model.predict(batch).float().cpu().numpy()
             predictions[start : start + len(values)] = values
             start += len(values)
-        for _ in range(idle):  # others have a batch more, and sharded tables answer only to all
+        for _ in range(idle):  # others have one more batch, and sharded tables need all processes
             model.predict(to_device(feed.block(np.zeros(1, np.int64)), device))
     return processes.join(predictions)
 
 
 def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
-    """What a model shows of itself on a seeded sample of a feed, as lists.
+    """Return what a model shows of its inside on a seeded sample of a feed, as lists.
 
     Returns:
-        `watch`: of the model itself, such as gate use a task. `conflict`: cosines of the tasks' gradients (T, T).
+        `watch`: from the model itself, such as gate use per task. `conflict`: cosines of the tasks'
+            gradients, shape (T, T).
     """
     rows = some_rows(len(feed), WATCH_ROWS, 0)
     batch = to_device(feed.block(rows), device_of(model))
@@ -63,7 +64,7 @@ def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; the model's mode comes back after."""
+    """Disable gradients and dropout inside the block; the model's mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -74,7 +75,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are; tables may be beside it, in a file."""
+    """Return the device of a model's weights; tables may be elsewhere, in a mapped file."""
     places = [parameter.device for parameter in model.parameters()] or [
         buffer.device for buffer in model.buffers()
     ]
