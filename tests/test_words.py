@@ -47,8 +47,8 @@ def test_words_that_the_project_does_not_use_are_absent(file: Path):
         f"{file.relative_to(ROOT)}:{number}: {match.group(0)!r}, write: {instead}"
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         for pattern, instead in PATTERNS.items()
-        for match in pattern.finditer(line)
-    ]
+        for match in pattern.finditer(re.sub("`.*?`", "", line) if file.name == "CHANGELOG.md" else line)
+    ]  # the changelog names what was removed
     assert not found, "\n".join(found)
 
 

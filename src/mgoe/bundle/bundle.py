@@ -195,10 +195,15 @@ class Bundle:
     def _scorer(self) -> PairScorer:
         return PairScorer(self.model, self._source)
 
+    @cached_property
+    def view(self) -> View:
+        """The latest snapshot with the side features, as the model reads it."""
+        return View.of(self.graph.latest, self.encoders.user_side, self.encoders.item_side)
+
     @property
     def _source(self) -> Source:
         """What its model reads pairs from."""
-        return View.of(self.graph.latest, self.encoders.user_side, self.encoders.item_side)
+        return self.view
 
     def _known_items(self, user: int) -> NDArray[np.int32]:
         """Return the items in the history of a user by index."""

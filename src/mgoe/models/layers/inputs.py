@@ -133,7 +133,9 @@ class DenseInputs(nn.Module):
     def parts(self) -> list[Part]:
         """Return the part that each column belongs to."""
         width = (len(self.names) - len(self.mean)) // max(1, len(self.embedded))
-        parts: list[Part] = [part for key in self._numeric for part in key.parts]
+        parts: list[Part] = []
+        for key in self._numeric:
+            parts += key.parts
         parts += [key.parts[0] for key in self.embedded for _ in range(width)]
         return parts + [parts[column] for column in self.bent.tolist()] * len(self.knots)
 

@@ -37,7 +37,7 @@ class LiveBundle(Bundle):
 
     @property
     def _source(self) -> Source:
-        return LiveView(super()._source, self._live)
+        return LiveView(self.view, self._live)
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         return self._live.indices(side, ids)
