@@ -136,8 +136,10 @@ class DenseInputs(nn.Module):
         parts: list[Part] = []
         for key in self._numeric:
             parts += key.parts
-        parts += [key.parts[0] for key in self.embedded for _ in range(width)]
-        return parts + [parts[column] for column in self.bent.tolist()] * len(self.knots)
+        for key in self.embedded:
+            parts += key.parts[:1] * width
+        bent = [parts[column] for column in self.bent.tolist()]
+        return [*parts, *(bent * len(self.knots))]
 
     def pair(self) -> PairColumns:
         """Return what reads the columns of the pair alone."""
