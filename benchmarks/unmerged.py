@@ -126,7 +126,7 @@ class Unmerged(MGOE):
             experts, self.inputs.width, self.macro.width + self.numbers.own.shape[1], options.hidden, F.silu
         )
 
-    def _own(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
+    def _expert_inputs(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
         assert self.macro is not None
         return torch.cat([*self.macro(batch), self.numbers(batch)], 2)
 

@@ -234,6 +234,7 @@ def test_items_are_ordered_by_how_likely_a_task_is_done_at_all(monkeypatch: pyte
     monkeypatch.setattr(
         topn, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
     )
+    monkeypatch.setattr(topn, "View", SimpleNamespace(of=lambda *_: None))
     prepared = SimpleNamespace(
         user_side=None, item_side=None, context_features=SimpleNamespace(encode=lambda *_: {})
     )

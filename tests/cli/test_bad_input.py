@@ -106,7 +106,7 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "no rows in the time that counts": (
         lambda log: log,
         {"data": {"start": "2031-01-01"}},
-        ("data.start", "move them"),
+        ("data.start", "move these dates"),
     ),
     "first moment as a number": (
         lambda log: log,

@@ -183,7 +183,7 @@ ROWS = {
         r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, "
         r"where most are s; fix or leave",
     ),
-    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found only a header; name another file"),
+    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
     "behaviour of no type": (
         EVENTS.assign(behavior=1.5),
         RUN,

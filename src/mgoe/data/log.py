@@ -26,7 +26,7 @@ as ISO 8601."""
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
-NO_ROWS = "the log must hold rows, found only a header; name another file"
+NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:
