@@ -52,9 +52,9 @@ def process(
     thread.start()
     try:
         assert found.wait(120)
-        found = [line for line in map(json.loads, lines) if line["event"] == "serving"]
-        assert found, "".join(lines)
-        check_ready(url := found[0]["url"], workers=workers)
+        started = [line for line in map(json.loads, lines) if line["event"] == "serving"]
+        assert started, "".join(lines)
+        check_ready(url := started[0]["url"], workers=workers)
         yield running, url, lines
     finally:
         with suppress(ProcessLookupError):

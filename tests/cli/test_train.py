@@ -136,15 +136,15 @@ def test_resume_never_starts_again(mgoe, config, alone, built, at_step):
 def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, words):
     stopped_after(3, mgoe, config, built, at_step)
     tensors, meta = load_checkpoint(latest(built))
-    save_checkpoint(latest(built), tensors, meta | {"of": meta["of"] | {part: value}})
+    save_checkpoint(latest(built), tensors, meta | {"fit": meta["fit"] | {part: value}})
     assert_refused(
         mgoe("train", config, "--out", built), "checkpoint is of another fit", *words, "--resume never"
     )
 
 
 def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
-    change = mgoe("train", config, "--out", built, "--set", "training.learning_rate=0.1")
-    assert_refused(change, "made with another `training.learning_rate`", "--overwrite")
+    change = mgoe("train", config, "--out", built, "--set", "graph.rank=4")
+    assert_refused(change, "made with another `graph.rank`", "--overwrite")
     assert mgoe("train", config, "--out", built, "--resume", "sometimes").exit_code == 2
 
 
