@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -50,94 +51,99 @@ class Edges(InputGroup):
         }
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
-        return {"edges": _columns(view, pairs, [True] * len(KINDS))}
+        return {"edges": _columns(view, pairs, None)}
 
     def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
-        return {"edges": _columns(view, pairs, [owner.part == part for owner in KINDS.values()])}
+        return {"edges": _columns(view, pairs, part)}
 
 
-def _columns(view: View, pairs: Pairs, wanted: list[bool]) -> NDArray[np.float32]:
-    """Read some of the kinds. Shape (B, resolutions x kinds wanted x 3)."""
-    at = view.snapshot
-    first_column = np.where(wanted, (np.cumsum(wanted) - 1) * len(FORMS), -1)
-    step, starts = sum(wanted) * len(FORMS), {"user": 0, "item": 0}
-    out = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32)
+def _columns(view: View, pairs: Pairs, wanted: Part | None) -> NDArray[np.float32]:
+    """Read the kinds of one part, or of all. Shape (B, resolutions x kinds wanted x 3)."""
+    at, starts, (first_column, step) = view.snapshot, {"user": 0, "item": 0}, _layout(wanted)
+    out, second = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), wanted != "pair"
     for r, part in enumerate(at.resolutions):
         user, item = _nodes(view, "user", r, starts["user"]), _nodes(view, "item", r, starts["item"])
+        seconds = (_second_order(view, "user", r), _second_order(view, "item", r)) if second else None
         starts["user"] += len(part.item_mass) + 1
         starts["item"] += len(part.user_mass) + 1
-        columns = out[:, r * step : (r + 1) * step]
-        _read(
-            user, item, part.macro_edges, max(at.total, 1e-9), pairs.user, pairs.item, first_column, columns
-        )
+        columns, total = out[:, r * step : (r + 1) * step], max(at.total, 1e-9)
+        _read(user, item, seconds, part.macro_edges, total, pairs.user, pairs.item, first_column, columns)
     return np.log(out, out=out)
+
+
+@cache
+def _layout(wanted: Part | None) -> tuple[NDArray[np.int64], int]:
+    """Return the first column of each kind of a part, or of all, -1 for other kinds, and the columns of
+    a resolution."""
+    chosen = [wanted is None or owner.part == wanted for owner in KINDS.values()]
+    return np.where(chosen, (np.cumsum(chosen) - 1) * len(FORMS), -1), sum(chosen) * len(FORMS)
 
 
 class EdgeNodes(NamedTuple):
     """Nodes of one side at one resolution, and those of the overlay, whose arrays have the prefix `live`.
 
     Attributes:
-        total2: Sum of all 2nd-order scores of this side.
-        resolution, start: Column of the resolution in `live_macro` and `live_second`, and its first one in
-            `live_edges`.
+        resolution, start: Column of the resolution in `live_macro`, and its first one in `live_edges`.
     """
 
     indptr: NDArray[np.int64]
     column: NDArray[np.uint16]
     score: NDArray[np.integer]
     macro: NDArray[np.int32]
-    second: NDArray[np.float32]
-    sum: NDArray[np.float32]
-    second_sum: NDArray[np.float32]
     mass: NDArray[np.float32]
-    second_mass: NDArray[np.float32]
-    total2: float
+    sum: NDArray[np.float32]
     slot: NDArray[np.int32]
     live_edges: NDArray[np.int64]
     live_macro: NDArray[np.int32]
-    live_second: NDArray[np.float32]
     live_sum: NDArray[np.float32]
-    live_second_sum: NDArray[np.float32]
     resolution: int
     start: int
 
 
+class SecondOrder(NamedTuple):
+    """The 2nd-order edges of the same nodes, apart, since a pair's own columns do not need them.
+
+    Attributes:
+        total: Sum of all 2nd-order scores of this side.
+    """
+
+    edge: NDArray[np.float32]
+    sum: NDArray[np.float32]
+    mass: NDArray[np.float32]
+    live_edge: NDArray[np.float32]
+    live_sum: NDArray[np.float32]
+    total: float
+
+
 def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:
-    part, arrays, live = view.snapshot.resolutions[r], view.snapshot.arrays, view.nodes(side)
-    arrays_of: Any = (
-        *getattr(part, f"{side}_edges"),
-        getattr(part, f"{side}_macro"),
-        getattr(part, f"{side}_second"),
-        arrays[f"{side}_sum"],
-        arrays[f"{side}_second_sum"],
-        getattr(part, f"{side}_mass"),
-        getattr(part, f"{side}_second_mass"),
-        max(view.snapshot.second_total[side == "item"], 1e-9),
-        *(live.slot, live.edges, live.macro, live.second, live.sum, live.second_sum),
-        *(r, start),
-    )
-    return EdgeNodes(*arrays_of)
+    part, live = view.snapshot.resolutions[r], view.nodes(side)
+    edges, macro, mass = (getattr(part, f"{side}_{name}") for name in ("edges", "macro", "mass"))
+    base = edges.indptr, edges.macro, edges.score, macro, mass, view.base[side]["sum"]
+    return EdgeNodes(*base, live.slot, live.edges, live.macro, live.sum, r, start)
+
+
+def _second_order(view: View, side: Side, r: int) -> SecondOrder:
+    part, live, base = view.snapshot.resolutions[r], view.nodes(side), view.base[side]
+    edge, mass = getattr(part, f"{side}_second"), getattr(part, f"{side}_second_mass")
+    total = max(view.snapshot.second_total[side == "item"], 1e-9)
+    return SecondOrder(edge, base["second_sum"], mass, live.second, live.second_sum, total)
 
 
 @numba.njit(cache=True, nogil=True)
-def _read(users, items, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
+def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
     """Write the columns of each kind from `at` on; a kind that is not wanted is at -1."""
     n, ku, ki = len(u), len(users.mass), len(items.mass)
     slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
     slot_i, macro_i, sum_i, mass_i = _nodes_of(items, i)
-    edge = np.empty(n)
     if at[0] >= 0:
-        _first(users, u, slot_u, macro_i, ki, edge)
-        for row in range(n):
-            forms(out, row, at[0], edge[row], sum_u[row], mass_i[row], total, ki)
+        _first(users, u, slot_u, macro_i, ki, sum_u, mass_i, total, at[0], out)
     if at[1] >= 0:
-        _first(items, i, slot_i, macro_u, ku, edge)
-        for row in range(n):
-            forms(out, row, at[1], edge[row], sum_i[row], mass_u[row], total, ku)
-    if at[2] >= 0:
-        _second(users, u, slot_u, macro_u, at[2], out)
-    if at[3] >= 0:
-        _second(items, i, slot_i, macro_i, at[3], out)
+        _first(items, i, slot_i, macro_u, ku, sum_i, mass_u, total, at[1], out)
+    if second is not None:
+        if at[2] >= 0:
+            _second(second[0], users.resolution, u, slot_u, macro_u, at[2], out)
+        if at[3] >= 0:
+            _second(second[1], items.resolution, i, slot_i, macro_i, at[3], out)
     if at[4] >= 0:
         for row in range(n):
             cu, ci = macro_u[row], macro_i[row]
@@ -183,8 +189,9 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
-    """Write the 1st-order edge of each node to a macro node of the other side; that to the cold one is 0."""
+def _first(side, nodes, slot, macro, cold, sums, mass, total, at, out):  # pragma: no cover - compiled
+    """Write the forms of each node's 1st-order edge to a macro node of the other side; that to the cold one
+    is 0."""
     indptr, column, score, live, start = side.indptr, side.column, side.score, side.live_edges, side.start
     dense, row = np.zeros(cold + 1), 0
     while row < len(nodes):
@@ -196,24 +203,24 @@ def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
             for entry in range(indptr[node], indptr[node + 1]):
                 dense[column[entry]] = score[entry] / UNIT
             while row < stop:
-                out[row] = dense[macro[row]]
+                forms(out, row, at, dense[macro[row]], sums[row], mass[row], total, cold)
                 row += 1
         while row < stop:
             ask_entries(indptr, column, score, nodes, row)
-            if node < 0 or macro[row] == cold:
-                out[row] = 0
-            elif own >= 0:
-                out[row] = live[own, start + macro[row]] / UNIT
-            else:
-                out[row] = find(indptr, column, score, node, macro[row]) / UNIT
+            edge = 0.0
+            if own >= 0 and macro[row] != cold:
+                edge = live[own, start + macro[row]] / UNIT
+            elif node >= 0 and macro[row] != cold:
+                edge = find(indptr, column, score, node, macro[row]) / UNIT
+            forms(out, row, at, edge, sums[row], mass[row], total, cold)
             row += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _second(side, nodes, slot, macro, at, out):  # pragma: no cover - compiled
+def _second(side, r, nodes, slot, macro, at, out):  # pragma: no cover - compiled
     """Write the forms of each node's 2nd-order edge to its own macro node."""
-    base, base_sum, mass, width = side.second, side.second_sum, side.second_mass, len(side.mass)
-    live, live_sum, total, r = side.live_second, side.live_second_sum, side.total2, side.resolution
+    base, base_sum, live, live_sum, mass = side.edge, side.sum, side.live_edge, side.live_sum, side.mass
+    total, width = side.total, len(side.mass)
     for row in range(len(nodes)):
         if row + AHEAD < len(nodes):
             prefetch(base, nodes[row + AHEAD])

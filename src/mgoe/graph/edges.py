@@ -400,13 +400,11 @@ def _by_macro(macro, values, out):  # pragma: no cover - compiled
 @numba.njit(cache=True, nogil=True, inline="always")
 def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
     """Return the entry of a sparse row at a column, or 0 if there is none (binary search)."""
-    low, high = indptr[row], indptr[row + 1]
-    while low < high:
-        middle = (low + high) >> 1
-        if columns[middle] < column:
-            low = middle + 1
-        else:
-            high = middle
-    if low < indptr[row + 1] and columns[low] == column:
-        return values[low]
-    return 0
+    low, width = indptr[row], indptr[row + 1] - indptr[row]
+    if width == 0:
+        return 0
+    while width > 1:
+        half = width >> 1
+        low += half * (columns[low + half] <= column)  # a branch would be mispredicted every other time
+        width -= half
+    return values[low] if columns[low] == column else 0
