@@ -562,7 +562,9 @@ def test_log_that_cannot_be_guessed(mgoe: Mgoe, events: Frame, tmp_path: Path):
         assert_refused(mgoe(command, tmp_path / "none.parquet"), "none.parquet", "no such file")
     for few in (1, 3):
         events.head(few).to_parquet(log)
-        assert_refused(mgoe("init", log), "log.parquet", "at least 4 rows are needed", f"found {few}", "add more rows")
+        assert_refused(
+            mgoe("init", log), "log.parquet", "at least 4 rows are needed", f"found {few}", "add more rows"
+        )
     events.head(50)[["timestamp", "item_id"]].assign(user_id=7, done="click").to_parquet(log)
     assert_refused(
         mgoe("init", log), "needs a user and an item", "user_id, done hold a single value, so add more rows"
