@@ -33,7 +33,7 @@ WRONG = [
     (
         {"tune": {"space": {"training.monitor": ["click.auc", "buy.auc"]}}},
         ConfigError,
-        "what trials are held against",
+        "what trials are compared by",
     ),
     ({"tune": {"space": {"training.learning_rte": [1]}}}, ConfigError, "did you mean 'learning_rate'"),
     ({"tune": {"space": {"training.epochs": [2, -1]}}}, ConfigError, "greater than or equal to 1"),
