@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
-from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, task_table, use_matrix
+from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
+from mgoe.graph.task_table import task_table
 from tests.effort import up_to
 from tests.graph.naive import table_of
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbours_of, pairs

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.edges import find
+from mgoe.graph.task_table import largest
 
 
 class Change(NamedTuple):
@@ -170,23 +171,14 @@ def add_recents(change, scores, known, rank, neighbour, masks, times):  # pragma
 
 @numba.njit(cache=True, nogil=True)
 def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
-    """Fill the macro task table by the rule of `mgoe.graph.neighbours.task_table`."""
+    """Fill the macro task table by the rule of `mgoe.graph.task_table`."""
     for row in range(len(out)):
         if degree[row] == 0:
             continue
-        favourite = _largest(edges[row], edges[row])
+        favourite = largest(edges[row], edges[row], edges.shape[1])
         for t in range(out.shape[1]):
-            best = _largest(done_at[row, t], edges[row])
+            best = largest(done_at[row, t], edges[row], edges.shape[1])
             out[row, t] = best if done_at[row, t, best] else favourite
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _largest(values, ties):  # pragma: no cover - compiled
-    best = 0
-    for k in range(1, len(ties)):
-        if values[k] > values[best] or (values[k] == values[best] and ties[k] > ties[best]):
-            best = k
-    return best
 
 
 @numba.njit(cache=True, nogil=True)
