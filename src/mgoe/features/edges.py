@@ -135,10 +135,15 @@ def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: n
     n, ku, ki = len(u), len(users.mass), len(items.mass)
     slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
     slot_i, macro_i, sum_i, mass_i = _nodes_of(items, i)
+    edge = np.empty(n)
     if at[0] >= 0:
-        _first(users, u, slot_u, macro_i, ki, sum_u, mass_i, total, at[0], out)
+        _first(users, u, slot_u, macro_i, ki, edge)
+        for row in range(n):
+            forms(out, row, at[0], edge[row], sum_u[row], mass_i[row], total, ki)
     if at[1] >= 0:
-        _first(items, i, slot_i, macro_u, ku, sum_i, mass_u, total, at[1], out)
+        _first(items, i, slot_i, macro_u, ku, edge)
+        for row in range(n):
+            forms(out, row, at[1], edge[row], sum_i[row], mass_u[row], total, ku)
     if second is not None:
         if at[2] >= 0:
             _second(second[0], users.resolution, u, slot_u, macro_u, at[2], out)
@@ -189,9 +194,8 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _first(side, nodes, slot, macro, cold, sums, mass, total, at, out):  # pragma: no cover - compiled
-    """Write the forms of each node's 1st-order edge to a macro node of the other side; that to the cold one
-    is 0."""
+def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
+    """Write the 1st-order edge of each node to a macro node of the other side; that to the cold one is 0."""
     indptr, column, score, live, start = side.indptr, side.column, side.score, side.live_edges, side.start
     dense, row = np.zeros(cold + 1), 0
     while row < len(nodes):
@@ -203,16 +207,16 @@ def _first(side, nodes, slot, macro, cold, sums, mass, total, at, out):  # pragm
             for entry in range(indptr[node], indptr[node + 1]):
                 dense[column[entry]] = score[entry] / UNIT
             while row < stop:
-                forms(out, row, at, dense[macro[row]], sums[row], mass[row], total, cold)
+                out[row] = dense[macro[row]]
                 row += 1
         while row < stop:
             ask_entries(indptr, column, score, nodes, row)
-            edge = 0.0
-            if own >= 0 and macro[row] != cold:
-                edge = live[own, start + macro[row]] / UNIT
-            elif node >= 0 and macro[row] != cold:
-                edge = find(indptr, column, score, node, macro[row]) / UNIT
-            forms(out, row, at, edge, sums[row], mass[row], total, cold)
+            if node < 0 or macro[row] == cold:
+                out[row] = 0
+            elif own >= 0:
+                out[row] = live[own, start + macro[row]] / UNIT
+            else:
+                out[row] = find(indptr, column, score, node, macro[row]) / UNIT
             row += 1
 
 
