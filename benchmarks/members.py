@@ -5,9 +5,9 @@ averaged likewise.
         --set seeds=[0,1,2] --out runs/members
 
 The peer is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A
-member is a bottom and a tower a task, with the layers of `shared-bottom`; all read the same embeddings, each
-learns alone, and the model says the mean of their logits. What is left between the two are macro graph
-experts, their gate, and what towers hear.
+member is a bottom and one tower per task, with the layers of `shared-bottom`; all read the same
+embeddings, each learns alone, and the model predicts the mean of their logits. What remains between the two
+are macro graph experts, their gate, and the transfer between towers.
 
 One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio`
 the figure over it; then `members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and

@@ -179,7 +179,7 @@ def test_a_name_that_is_none_is_said_before_any_work(
 
 
 @pytest.mark.parametrize(
-    ("split", "items", "mend"),
+    ("split", "items", "fix"),
     [
         ("time", lambda user, step: user % 7 + 10 * (step >= 8), "move the last of split.cuts"),
         ("leave-last-out", lambda user, _: user % 7, "more than one item"),
@@ -191,7 +191,7 @@ def test_a_split_without_a_query_is_named(
     capsys: pytest.CaptureFixture[str],
     split: str,
     items: Callable[[int, int], int],
-    mend: str,
+    fix: str,
 ):
     """Of users who do new items alone after the last cut, or one item each."""
     start = pd.Timestamp("2024-01-01")
@@ -215,7 +215,7 @@ def test_a_split_without_a_query_is_named(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert f"--split {split}: there must be a user with something to find, found none" in said
-    assert mend in said
+    assert fix in said
 
 
 def test_no_query_is_refused_before_any_work(

@@ -1,4 +1,4 @@
-"""A graph a task, on a small world."""
+"""One graph per task, on a small world."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ MEAN = ("all", "ranking")
 
 
 def standings(values: dict[str, dict[int, float]], column: tuple[str, str] = MEAN, **about) -> Standings:
-    """Of models with a value a seed, whose users do not vary; the first is the reference."""
+    """Return standings of models with one value per seed and equal users; the first is the reference."""
     users = np.arange(4)
     of = {
         model: {

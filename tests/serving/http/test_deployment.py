@@ -21,8 +21,8 @@ from tests.serving.served import check_ready, get, post
 EXAMPLES = Path(__file__).parents[3] / "examples" / "serving"
 MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
 MISSING += [] if importlib.util.find_spec("redis") else ["the Python package redis"]
-MEND = "apt-get install redis-server nginx, pip install redis"
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; {MEND}")
+FIX = "apt-get install redis-server nginx, pip install redis"
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; {FIX}")
 
 
 def free_ports(count: int) -> list[int]:
