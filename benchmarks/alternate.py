@@ -23,8 +23,6 @@ more than the clock where other work shares the machine. At the end comes a tabl
 ratio exceeds 1.03.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -4,8 +4,6 @@ aside.
 As a command: build the graph of a coded history and print the seconds from its pairs to the saved arrays.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

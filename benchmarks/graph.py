@@ -33,8 +33,6 @@ edges.
   over build.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

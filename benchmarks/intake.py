@@ -19,8 +19,6 @@ One line per figure, `{name, value, unit, against, ratio}`, of batches of B even
   changes less than it changes the times.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -3,8 +3,6 @@
 Axes: `U` users, `I` items, `D` width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ last is whole.
 Its own cost a request, some 50 microseconds on the core it runs on, is within every latency it reports.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterator

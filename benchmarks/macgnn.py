@@ -15,8 +15,6 @@ As a command: print the seconds of all before the loop, and of the loop over the
 over all. The last fifth is what its own protocol makes samples of; all rows is what training on the log
 takes."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

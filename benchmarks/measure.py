@@ -2,8 +2,6 @@
 turn within one run.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -13,8 +13,6 @@ One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `agains
 the figure over it; then `members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and
 GAUC, and its 95 % interval, `.low` and `.high`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path

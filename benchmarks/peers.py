@@ -6,8 +6,6 @@ A peer's model has the width and the layers of ours (two experts of 128-64, a li
 weight decay and no penalty on embeddings, which are passes over all rows that their defaults make at each
 step, and no metric while training. torch-rechub's layers have a batch normalisation each."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import threading

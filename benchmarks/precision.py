@@ -7,8 +7,6 @@ All examples read the bundle's snapshot, which may hold what they ask for: diffe
 Lines: `serve.precision.PRECISION.auc.TASK` against float32, ratio the difference; `.rows`: MiB that are kept
 of the items."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -8,8 +8,6 @@ log. What a model could learn of them does not matter here: the graphs know thes
 As a command: make the folders of `made` once; numbering the log and building the graphs takes memory that a
 benchmark should not hold."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -8,8 +8,6 @@ for `auc`, `gauc` and `ranking` (the mean of the two), each the mean over tasks 
 the fast step, `against` the other; and `quality.lead`, the difference of `ranking` paired by seed, with
 `.low` and `.high` of its 95 % interval."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

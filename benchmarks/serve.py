@@ -24,8 +24,6 @@ Ratios: K against K = 100, a floor against the whole request's p50, torch-rechub
 mixed load's p99 against that of the same number of connections without the mix.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import itertools

@@ -6,8 +6,6 @@ writes it.
 python benchmarks/served.py OUT [--users 1000000] [--items 200000] [--k 100] [--tasks 3] [--models mgoe paper]
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A real `mgoe serve` on loopback: the service runs on the first core, the benchmark on the last one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

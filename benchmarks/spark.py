@@ -16,8 +16,6 @@ the ratio Spark over it:
 - `graph.spark.python_gib.N`, `graph.spark.jvm_gib.N`: peaks of the processes of Python, and of that of Java;
 nothing to compare with."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

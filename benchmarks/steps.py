@@ -1,7 +1,5 @@
 """Our training apart: whole epochs, feeding alone, the stages of a step, and the floor under it."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator

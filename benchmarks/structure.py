@@ -15,8 +15,6 @@ out;
 - files per package.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import importlib

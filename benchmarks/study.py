@@ -18,8 +18,6 @@ One line per figure, `{name, value, unit, against, ratio}`:
   `study.nmi.SIDE.kept.SHARE`: of its macro nodes, against those that `--recluster` learns.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -28,8 +28,6 @@ One line per figure: `topn.PROTOCOL.RECOMMENDER.METRIC`; `against` is popularity
 it. Then a line per model and recommender, `topn.PROTOCOL.MODEL-minus-RECOMMENDER.METRIC`: the mean
 difference over users, `against` its standard error, `ratio` how many of these it is."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -30,8 +30,6 @@ clipping), `optimiser`.
   their file; `....default`: of `default`, in memory. Against the step alone; ratio feed over step.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

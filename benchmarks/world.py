@@ -1,7 +1,5 @@
 """A simulated log of any size, and `mgoe graph build` on it as a black box."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

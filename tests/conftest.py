@@ -1,7 +1,5 @@
 """One thread a test process, and logs small enough for a second."""
 
-from __future__ import annotations
-
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):

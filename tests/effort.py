@@ -1,7 +1,5 @@
 """How many examples a property test draws: few in the short form, many in the long one."""
 
-from __future__ import annotations
-
 import os
 
 from hypothesis import settings

@@ -1,7 +1,5 @@
 """Packages import only from packages listed above them, without circles, as the picture in the docs shows."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

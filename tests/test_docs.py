@@ -1,7 +1,5 @@
 """What the documentation says is so: settings, links and commands. Prose is for people to check."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

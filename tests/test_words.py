@@ -1,7 +1,5 @@
 """The project is written in the field's words and in plain English: some words and phrases do not occur."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Optional libraries."""
 
-from __future__ import annotations
-
 import pytest
 
 from mgoe._util.extras import load

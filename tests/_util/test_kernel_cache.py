@@ -1,7 +1,5 @@
 """Where numba caches compiled kernels."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

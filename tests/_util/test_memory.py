@@ -1,7 +1,5 @@
 """Memory of the machine, its container and this process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

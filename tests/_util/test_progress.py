@@ -1,7 +1,5 @@
 """The progress bar writes to a terminal only."""
 
-from __future__ import annotations
-
 import pytest
 
 from mgoe._util.progress import ProgressBar

@@ -1,7 +1,5 @@
 """Checksums of rows, which every engine has to agree on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ibis

@@ -1,7 +1,5 @@
 """Bottoms that are averaged, on a small world."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

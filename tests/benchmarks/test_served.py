@@ -1,7 +1,5 @@
 """The bundles that serving is timed on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from benchmarks.served import made_up_bundle

@@ -1,7 +1,5 @@
 """The benchmark of Spark runs on a log of twenty thousand events and prints what it says."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """The study of the graph's settings runs on small worlds, and its figures mean what they say."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Top-N recommenders on a small world."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

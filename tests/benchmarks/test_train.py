@@ -2,8 +2,6 @@
 size and learn.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One graph per task, on a small world."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One folder that scores without the training data, exactly as the model did."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Every mistake ends in one sentence with its place and its fix, and exit code 2; nothing that was written
 is lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every command: what it prints for people, for programs, and as help."""
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

@@ -1,7 +1,5 @@
 """The commands of public data sets, from a folder in the published layout to a trained model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

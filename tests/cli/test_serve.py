@@ -1,8 +1,6 @@
 """`mgoe serve` as a process: workers, figures, a stop that loses nothing, and what it refuses to start
 with."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """`mgoe train` resumes, and trains on many processes as on one. Examples are streamed from disk."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Small logs to prepare: a quiet one that fills every window, and whatever a property adds to it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

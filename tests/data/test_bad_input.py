@@ -1,8 +1,6 @@
 """Every wrong log is refused in one sentence: the place, the rule, what was found and the fix. No files
 are left."""
 
-from __future__ import annotations
-
 import re
 import sys
 from datetime import datetime

@@ -1,7 +1,5 @@
 """A type of category is known again when it is asked for, or refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

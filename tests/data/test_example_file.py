@@ -1,8 +1,6 @@
 """Streamed examples equal those in memory; each comes once per epoch, in an order that depends on the
 seed."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

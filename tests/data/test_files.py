@@ -1,7 +1,5 @@
 """Which files a log is read from, and how CSV files are read."""
 
-from __future__ import annotations
-
 import gzip
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A log that lies in memory is read as the file that it would be written to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

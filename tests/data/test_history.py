@@ -1,7 +1,5 @@
 """Numbering the ids of further events after those of a graph."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,7 +1,5 @@
 """What an id may be held as, and that it says the same whichever way."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import ibis

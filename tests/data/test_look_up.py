@@ -1,7 +1,5 @@
 """Ids of a request are found as those of a column are."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pytest

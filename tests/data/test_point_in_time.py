@@ -1,7 +1,5 @@
 """For every log: later events change nothing earlier, and no example reads an event of its own bucket."""
 
-from __future__ import annotations
-
 import uuid
 from decimal import Decimal
 from pathlib import Path

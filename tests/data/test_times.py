@@ -1,7 +1,5 @@
 """A time written as text is the moment that it says, wherever it is read."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """Small files in each data set's published layout, with made-up values."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable, Iterable

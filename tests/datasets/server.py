@@ -1,7 +1,5 @@
 """A small HTTP server for downloads that are resumed, cut, changed and refused."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

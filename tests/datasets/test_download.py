@@ -1,7 +1,5 @@
 """Downloads from a local server: whole, or resumed, or refused in one sentence; never two versions joined."""
 
-from __future__ import annotations
-
 import hashlib
 import resource
 import shutil

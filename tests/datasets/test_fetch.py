@@ -1,7 +1,5 @@
 """Fetching: addresses, archives of one's own, and what comes out of them."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Made-up days: every split they stand for is the split that was meant, for every length of sequence."""
 
-from __future__ import annotations
-
 import duckdb
 import numpy as np
 from hypothesis import given

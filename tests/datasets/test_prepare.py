@@ -1,7 +1,5 @@
 """What each published layout becomes, and that the log is one."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Tables of a comparison: who is compared with whom, and what is said of it."""
 
-from __future__ import annotations
-
 import math
 import re
 

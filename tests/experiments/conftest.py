@@ -1,7 +1,5 @@
 """A comparison of a log of a second, and what came of it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

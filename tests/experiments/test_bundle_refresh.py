@@ -1,7 +1,5 @@
 """A bundle with live events for good, and servers that follow a log over bundles and kills."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

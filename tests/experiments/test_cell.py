@@ -1,7 +1,5 @@
 """What a cell measures beside its examples."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

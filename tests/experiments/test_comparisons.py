@@ -1,7 +1,5 @@
 """Comparisons end to end: what is run, what is left alone, what comes of it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What is there already: kept where it is what is asked for, refused or computed again where it is not."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

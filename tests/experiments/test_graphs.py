@@ -1,7 +1,5 @@
 """Graphs of a whole log: built, updated with new files, and without users who left."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Cells of another machine."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """No model knows what it may not: what is left of it when users are exchanged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

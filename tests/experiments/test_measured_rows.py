@@ -1,7 +1,5 @@
 """All cells of a log are measured on the same rows."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

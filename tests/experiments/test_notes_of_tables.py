@@ -1,7 +1,5 @@
 """What is said below a table."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

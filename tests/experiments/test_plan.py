@@ -1,7 +1,5 @@
 """What a comparison consists of, and mistakes in it, which are named before any work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

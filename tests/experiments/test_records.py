@@ -1,7 +1,5 @@
 """Lines of `results.jsonl`."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

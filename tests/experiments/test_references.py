@@ -1,8 +1,6 @@
 """The best that any model can reach knows what models are given; chance knows the middle of the labels
 alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

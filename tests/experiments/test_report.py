@@ -1,7 +1,5 @@
 """What tables hold of finished cells."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mgoe.evaluation import Cost

@@ -1,7 +1,5 @@
 """What cannot be read any more is found and computed again."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The whole line, end to end, on logs of a second."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

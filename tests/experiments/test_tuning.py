@@ -1,7 +1,5 @@
 """Search of settings."""
 
-from __future__ import annotations
-
 import errno
 import json
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Comparisons on a tiny log: other settings, jobs in this process, the numbers of a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

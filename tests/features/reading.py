@@ -1,7 +1,5 @@
 """Reading pairs of a snapshot or of a live state, without a model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The input group of `docs/architecture.md` works everywhere without another change."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

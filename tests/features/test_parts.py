@@ -1,7 +1,5 @@
 """The columns of one part are those of a full reading, for one user and many items, live events included."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

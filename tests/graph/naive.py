@@ -3,8 +3,6 @@
 Macro nodes and sketch vectors are taken from the graph under test; all else is made from the history again.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from math import log, sqrt
 

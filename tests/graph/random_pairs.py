@@ -1,7 +1,5 @@
 """Pairs drawn at random, with macro nodes drawn at random, and their score matrix for explicit products."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

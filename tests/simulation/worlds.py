@@ -1,7 +1,5 @@
 """Worlds of a second, and what was drawn in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

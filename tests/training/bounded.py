@@ -3,8 +3,6 @@
 Run `python -m tests.training.bounded FOLDER OUT GIB`.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import sys

@@ -1,8 +1,6 @@
 """A small log with the shapes of the real one: snapshots, examples, side features and a model, all made from
 a seed."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from types import SimpleNamespace
 

@@ -1,8 +1,6 @@
 """Balanced tasks: gradients are what TorchJD makes of the whole Jacobian, in parts and over processes;
 learned weights are learned."""
 
-from __future__ import annotations
-
 import builtins
 import importlib
 import json

@@ -1,7 +1,5 @@
 """Examples four times as large as the memory for them train within it, and as well as in one piece."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

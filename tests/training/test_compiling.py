@@ -1,7 +1,5 @@
 """The compiled dense part computes what it computes otherwise."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

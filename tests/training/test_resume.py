@@ -1,7 +1,5 @@
 """An interrupted fit resumes, and ends as if it had not been interrupted."""
 
-from __future__ import annotations
-
 import json
 import resource
 import shutil

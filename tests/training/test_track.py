@@ -1,7 +1,5 @@
 """TensorBoard and MLflow receive the curves, once, also if a fit was interrupted."""
 
-from __future__ import annotations
-
 import importlib
 
 import pytest

@@ -1,7 +1,5 @@
 """NumPy arrays on disk: written row by row, read memory-mapped."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path

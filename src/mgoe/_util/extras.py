@@ -1,7 +1,5 @@
 """Optional libraries, imported on demand; an error names the command that installs a missing one."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

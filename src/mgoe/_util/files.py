@@ -5,8 +5,6 @@ folder that is replaced is first moved aside, to `.NAME.former`; `recover` bring
 killed before its successor was in place.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Where numba caches compiled kernels."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil

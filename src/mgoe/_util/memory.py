@@ -1,7 +1,5 @@
 """How much memory there is, and how much this process takes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

@@ -1,7 +1,5 @@
 """Prefetching: run an iterator ahead of its consumer, in a thread."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable
 from queue import Empty, Full, Queue
 from threading import Event, Thread

@@ -1,7 +1,5 @@
 """One progress bar for all long work: rate and time left on a terminal, nothing elsewhere."""
 
-from __future__ import annotations
-
 import sys
 from types import TracebackType
 from typing import Self

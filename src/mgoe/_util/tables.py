@@ -1,7 +1,5 @@
 """Move rows between this process and the engine of an Ibis table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The root command, and every command with its examples."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

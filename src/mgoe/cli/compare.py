@@ -1,7 +1,5 @@
 """`compare`: models x seeds x logs x variants."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`data list`, `data describe`, `data fetch`, `data prepare`: public data sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`doctor`: is this machine ready?"""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

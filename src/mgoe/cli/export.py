@@ -1,7 +1,5 @@
 """`export`: a bundle's model in a form that other programs run."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Annotated, Literal

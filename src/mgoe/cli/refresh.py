@@ -1,7 +1,5 @@
 """`refresh`: live events into a new bundle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

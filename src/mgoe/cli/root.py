@@ -1,7 +1,5 @@
 """How commands end: a user's mistake in one sentence and code 2, an interrupt with a hint how to resume."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

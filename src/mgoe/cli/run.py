@@ -1,7 +1,5 @@
 """`run`, `train`: from a configuration to a bundle, for all models or for one."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import typer

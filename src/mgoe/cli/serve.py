@@ -1,7 +1,5 @@
 """`serve`: a bundle behind HTTP."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """`simulate`: logs with known truth."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal

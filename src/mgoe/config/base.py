@@ -1,7 +1,5 @@
 """The base of all settings, and types that several of them use."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A comparison: models x seeds x logs x variants, in one YAML file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self

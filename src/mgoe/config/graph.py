@@ -1,7 +1,5 @@
 """The macro graph, and the engine that builds it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator

@@ -1,7 +1,5 @@
 """Models, their training, and what is evaluated."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Reading settings from YAML or a mapping, with overrides; an error names the key that breaks a rule."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args

@@ -1,7 +1,5 @@
 """Columns of any library as plain Arrow arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

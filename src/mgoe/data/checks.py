@@ -1,7 +1,5 @@
 """Checks on the rows of a table: all of them in one scan, and the first row that breaks a rule is named."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,6 @@
 """What each kind of column may hold, and how it is read: ids, behaviours, labels, weights, positions,
 numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ibis

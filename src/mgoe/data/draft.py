@@ -1,8 +1,6 @@
 """Writing a guessed configuration as a person would: short, with comments where something needs
 explaining."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Event logs: what happened, one behaviour per row. Negatives are sampled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exposure logs: one row per item shown, one label column per task, used as they are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import ibis

@@ -1,7 +1,5 @@
 """What the columns of an unknown log mean, guessed from their names, types and values."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

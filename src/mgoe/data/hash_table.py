@@ -1,7 +1,5 @@
 """An open hash table from integer ids to indices, 18 to 36 bytes per id."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """A whole log as history, without examples: numbered and read where it is stored, never copied."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Opening a log: Parquet or CSV files, folders, globs, or any Ibis table, as one lazy table on DuckDB."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

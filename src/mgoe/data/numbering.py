@@ -1,7 +1,5 @@
 """Numbering users and items, and writing their indices in place of ids."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ibis.expr.datatypes as dt

@@ -1,7 +1,5 @@
 """The files of a log: those that a file, a folder or a glob names."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -1,7 +1,5 @@
 """From a log to a prepared folder."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

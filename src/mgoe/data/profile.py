@@ -1,8 +1,6 @@
 """A log in numbers, before anything is built from it: size, span, density, funnel, drift, and what is wrong
 with it."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 """A log's rows under our own column names, checked: the columns that settings name, and what each may
 hold."""
 
-from __future__ import annotations
-
 from ibis.backends.duckdb import Backend
 
 from mgoe.config import NegativeSettings, RunSettings, seconds

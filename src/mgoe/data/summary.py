@@ -1,7 +1,5 @@
 """Counts of prepared data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

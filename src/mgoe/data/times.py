@@ -1,7 +1,5 @@
 """Times of a log as microseconds since 1970, UTC: one reader per representation."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 
 import ibis

@@ -5,8 +5,6 @@ before it: snapshot k is the history with bucket <= cuts[k], window k the exampl
 cuts[k + 1]. So no example reads an event of its own bucket.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 

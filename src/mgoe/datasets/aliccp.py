@@ -4,8 +4,6 @@ values.
 A row is `sample, click, buy, common, count, list`; a common row, one per session, is `common, count, list`.
 A list holds `field \x02 feature \x03 value`, separated by \x01."""
 
-from __future__ import annotations
-
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.parts import TEST, anywhere, drawn, moment
 from mgoe.datasets.reading import Workbench

@@ -1,7 +1,5 @@
 """AliExpress search: result pages with clicks and purchases in four countries, without ids."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from mgoe.datasets.dataset import DataSet

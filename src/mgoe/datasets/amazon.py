@@ -1,7 +1,5 @@
 """Amazon Electronics, 5-core, 2014: reviews as events, since a missing review is no negative."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """All data sets by name."""
 
-from __future__ import annotations
-
 from mgoe.config import did_you_mean
 from mgoe.datasets import aliccp, aliexpress, amazon, kuairand, kuairec, movielens, taobao, tenrec
 from mgoe.datasets.dataset import DataSet

@@ -6,8 +6,6 @@ The bytes that have arrived are in `NAME.part`, and the size, entity tag and dat
 two versions are never joined. The standard library's client is enough for that and keeps the default install
 small."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import http.client

@@ -1,7 +1,5 @@
 """Fetch a data set: get its archives by HTTP or from a folder, check them, and unpack the required files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path

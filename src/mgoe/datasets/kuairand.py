@@ -1,7 +1,5 @@
 """KuaiRand: exposures of short videos in Kuaishou, a part of them drawn at random, with a dozen signals."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from mgoe.datasets.dataset import DataSet, Download

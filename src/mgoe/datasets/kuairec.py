@@ -1,7 +1,5 @@
 """KuaiRec: a sparse matrix of watched videos, and a small one that is almost fully observed."""
 
-from __future__ import annotations
-
 from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.parts import PARTS, TEST, moment
 from mgoe.datasets.reading import Workbench

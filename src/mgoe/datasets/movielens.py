@@ -3,8 +3,6 @@
 Titles of 1M are in Latin-1, those of 10M in UTF-8. The genre `(no genres listed)` of 10M is a missing value.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from mgoe.datasets.dataset import DataSet, Download

@@ -8,8 +8,6 @@ part. A part cannot promise that its history precedes it in real time.
 Everything here is DuckDB SQL that yields one number or one timestamp per row.
 """
 
-from __future__ import annotations
-
 PARTS = 10
 """Number of parts of the training rows if a test set is published beside them."""
 TEST = PARTS + 1

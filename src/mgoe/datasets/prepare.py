@@ -1,7 +1,5 @@
 """Turn a data set's published files into a log and configurations that run on it, atomically."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

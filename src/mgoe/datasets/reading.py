@@ -1,7 +1,5 @@
 """Read a data set's folder: find its files, check their layout, define views over their rows, write a log."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import re

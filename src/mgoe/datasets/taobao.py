@@ -1,7 +1,5 @@
 """Taobao UserBehavior: nine days of clicks, carts, favourites and purchases of a million users."""
 
-from __future__ import annotations
-
 from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.parts import LAST_OUT, in_order, moment
 from mgoe.datasets.reading import Workbench

@@ -2,8 +2,6 @@
 times.
 """
 
-from __future__ import annotations
-
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.parts import along, drawn, in_order, moment
 from mgoe.datasets.reading import Workbench

@@ -3,8 +3,6 @@
 Each is written under the last part of its name directly into one folder, so no name in an archive can lead
 elsewhere."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import tarfile

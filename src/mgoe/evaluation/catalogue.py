@@ -9,8 +9,6 @@ its query is NaN, and so is the mean over queries.
 Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `Q` queries.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

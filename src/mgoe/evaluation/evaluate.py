@@ -1,7 +1,5 @@
 """Every metric of one set of predictions, over all rows and over slices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

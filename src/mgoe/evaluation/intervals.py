@@ -18,8 +18,6 @@ the share of movements that reach d, so p < .05 where the interval excludes zero
 Axes: `C` users or random groups of them, `M` metrics, `B` draws, `V` baselines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ Influences are rounded to 32,767 steps of the largest one of their metric; value
 a difference of influences that are nearly equal, so with fewer steps the rounding would show in its
 interval."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from typing import Any

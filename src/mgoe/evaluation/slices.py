@@ -3,8 +3,6 @@
 Axes: `N` examples, `E` events of the history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

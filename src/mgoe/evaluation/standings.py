@@ -1,7 +1,5 @@
 """Standings: one table on one log, its verdict, and both as Markdown and LaTeX."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field

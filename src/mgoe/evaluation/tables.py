@@ -1,7 +1,5 @@
 """Tables of plain cells, written alike to the terminal and as Markdown, LaTeX and HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`mgoe refresh`: a bundle with the same weights and the events that a service has taken since."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

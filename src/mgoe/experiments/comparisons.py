@@ -3,8 +3,6 @@
 The phases: validate the settings, remove or repair what is stored, import from elsewhere, execute, report.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

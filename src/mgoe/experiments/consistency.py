@@ -4,8 +4,6 @@ Cells of different settings never stand in one table, and a difference between c
 rows means nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

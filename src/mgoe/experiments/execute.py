@@ -1,7 +1,5 @@
 """Do the work of a plan: every chosen cell that is not finished, and what it needs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The output folder of a run or a comparison: taken by one process, and never taken from others' files."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

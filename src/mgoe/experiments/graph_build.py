@@ -1,7 +1,5 @@
 """`mgoe graph build`: the macro graph of a run, or of a whole log without examples."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Iterator, Mapping

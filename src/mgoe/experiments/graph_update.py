@@ -1,7 +1,5 @@
 """`mgoe graph update` and `mgoe graph forget`: add events to a graph, or remove users from it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ machine are not part of it; where they differ, a note below the tables says so. 
 left out, and so is a cell whose settings another search chose or that was measured on other rows.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

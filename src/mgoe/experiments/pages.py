@@ -1,7 +1,5 @@
 """HTML pages: `report.html` of a run, and pictures of a macro graph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path

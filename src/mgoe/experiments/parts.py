@@ -1,7 +1,5 @@
 """A part of the results, such as a graph or a cell, and a note of all that decides what it holds."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

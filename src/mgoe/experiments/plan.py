@@ -4,8 +4,6 @@ A comparison trains every contestant with every seed on every log. A run is a co
 seeds all read the same examples and the same graph. Everything is checked here, before any work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Jobs in processes of their own. A job that fails or is killed stops only the jobs that need it."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

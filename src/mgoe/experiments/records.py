@@ -1,7 +1,5 @@
 """`results.jsonl`: one line per cell or search that ended, with the command and the revision that made it."""
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

@@ -1,7 +1,5 @@
 """Two reference rows for a simulated log: chance, and the best that any model can reach."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Whatever is finished is used, so that an unfinished comparison can be read as well.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -3,8 +3,6 @@
 A failed disk or an incomplete copy damages files. They are found before any work, and computed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any

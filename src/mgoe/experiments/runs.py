@@ -3,8 +3,6 @@
 Each stage is also a command of its own, which leaves a folder that `run` resumes.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -3,8 +3,6 @@
 Axes: `B` pairs, `T` tasks.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path

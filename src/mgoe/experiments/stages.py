@@ -1,7 +1,5 @@
 """What all models of a run share: the prepared log and the graph. Nothing here loads torch."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

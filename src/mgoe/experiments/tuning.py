@@ -5,8 +5,6 @@ points, trials are proposed by a tree-structured Parzen estimator (Bergstra et a
 seeded by its number, so a resumed search finds what an uninterrupted one finds. Test is never read.
 """
 
-from __future__ import annotations
-
 import errno
 import math
 import shutil

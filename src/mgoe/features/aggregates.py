@@ -1,7 +1,5 @@
 """`aggregates`: dense macro edges of both orders, and the macro task table."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, dense

@@ -1,7 +1,5 @@
 """`context`: features of the request."""
 
-from __future__ import annotations
-
 from mgoe.features.group import CONTEXT, Arrays, InputGroup, Key
 from mgoe.features.side import encoded_keys, named
 from mgoe.features.spec import FeatureSpec

@@ -1,7 +1,5 @@
 """`counts`: how much both nodes have done, and of what."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, dense

@@ -1,7 +1,5 @@
 """`edges`: how strongly the user and the item are tied to each other's macro nodes, at every resolution."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple

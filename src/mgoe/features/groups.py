@@ -1,7 +1,5 @@
 """The input groups in their order, and how pairs are read through them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np

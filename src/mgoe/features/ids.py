@@ -1,7 +1,5 @@
 """`ids`: who the user and the item are, and their macro nodes. Every batch has these keys."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """`pair`: the history of the pair itself."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numba

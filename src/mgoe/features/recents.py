@@ -1,7 +1,5 @@
 """`recents`: the user's last items and the item's last users, with the tasks done and their macro nodes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key

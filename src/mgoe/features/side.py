@@ -1,7 +1,5 @@
 """`side`: side features of the user and of the item."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from numpy.typing import NDArray

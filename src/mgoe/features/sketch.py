@@ -1,7 +1,5 @@
 """`sketch`: low-rank scores of the pair, and the item against the user's recent items."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numba

@@ -3,8 +3,6 @@
 The counts are what a practitioner would join to a log before anything clever.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numba

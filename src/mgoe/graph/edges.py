@@ -5,8 +5,6 @@ own pairs and arrays of the other side alone. Everything but the 2nd-order mass 
 sum: the same in any order, on any engine, with any number of threads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

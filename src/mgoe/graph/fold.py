@@ -5,8 +5,6 @@ and writes it to every snapshot that holds it, so memory depends neither on the 
 of snapshots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ All sums are of integers, logarithms included: the same in any order, on any eng
 threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ next are known. Requesting them early turns a wait for each row into a question 
 steps take a third to two thirds of the time.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numba

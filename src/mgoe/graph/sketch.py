@@ -6,8 +6,6 @@ has to be formed. A randomised range finder with power steps (Halko, Martinsson 
 then projected by its own pairs.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The macro task table: the macro node of the other side that each node prefers for each task."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 from numpy.typing import NDArray

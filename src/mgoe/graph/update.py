@@ -5,8 +5,6 @@ nodes) stays, unless `recluster` asks to learn it again. Pairs are merged with t
 again: an update sorts the new events, and passes over the pairs once.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Mapping

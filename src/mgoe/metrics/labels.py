@@ -1,7 +1,5 @@
 """What all metrics share: the task they measure, the rows that have a label, and means of what exists."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Protocol
 

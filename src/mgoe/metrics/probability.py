@@ -1,7 +1,5 @@
 """How reliable probabilities are: log loss and calibration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

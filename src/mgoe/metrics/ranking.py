@@ -3,8 +3,6 @@
 Ties are exact everywhere: a tied pair counts one half.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

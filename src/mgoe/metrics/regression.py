@@ -1,7 +1,5 @@
 """How close predicted values are: errors and rank correlation. Missing labels (NaN) drop their rows."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

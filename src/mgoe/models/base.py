@@ -1,7 +1,5 @@
 """The contract between models and the trainer, the comparison and the exporter."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar

@@ -9,8 +9,6 @@ for every
 candidate (ours). Which column belongs to which part follows from the owners that the input groups declare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 

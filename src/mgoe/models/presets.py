@@ -1,7 +1,5 @@
 """Models by name: presets, and the classes that presets and models of your own start from."""
 
-from __future__ import annotations
-
 import importlib
 
 import torch

@@ -1,7 +1,5 @@
 """What a model reads: a batch of named tensors, as a `FeatureSpec` describes it."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Writing simulated logs of any size, and the truth behind them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """The best possible predictions for examples of a simulated log."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,7 +1,5 @@
 """Settings of a simulated world."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Self
 

@@ -1,7 +1,5 @@
 """A table written as a folder of Parquet shards, from parts of any size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self

@@ -1,8 +1,6 @@
 """Drawing a world from its settings: communities, arrivals, propensities, affinities, and intercepts for
 the given rates."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

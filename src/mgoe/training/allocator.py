@@ -4,8 +4,6 @@ By default glibc returns each block to the system and requests it again, page by
 every page: a third of a step on a CPU. Other allocators keep blocks by themselves.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from functools import cache

@@ -1,7 +1,5 @@
 """Tensors on disk: one safetensors file with a description and a checksum, complete or absent."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

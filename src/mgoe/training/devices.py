@@ -1,7 +1,5 @@
 """What training needs of a machine: its device, its precision, its compiler and its libraries."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

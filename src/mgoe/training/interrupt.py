@@ -1,7 +1,5 @@
 """Defer signals that ask a process to stop until nothing is lost."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

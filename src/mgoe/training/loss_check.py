@@ -1,7 +1,5 @@
 """Stop training when a loss is not finite, and find where that began."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

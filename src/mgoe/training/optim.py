@@ -4,8 +4,6 @@ Dense Adam spends three quarters of a step sweeping over table rows that the bat
 optimiser touches only the rows of the batch, and keeps one number per row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

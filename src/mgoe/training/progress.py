@@ -1,7 +1,5 @@
 """How far a fit is, and a bar that shows it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

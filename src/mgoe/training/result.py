@@ -1,7 +1,5 @@
 """The outcome of a fit and its preconditions, for networks and boosted trees alike."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

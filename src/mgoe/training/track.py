@@ -1,7 +1,5 @@
 """Write the progress of a fit to TensorBoard or MLflow."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A standalone Spark cluster of one master and its workers on loopback, for as long as a test needs it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

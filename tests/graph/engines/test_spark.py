@@ -1,7 +1,5 @@
 """Graphs built on Spark are those of the local engine, to the byte."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The engine on a standalone cluster, whose processes share nothing with the driver but a network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

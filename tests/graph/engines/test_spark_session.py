@@ -1,7 +1,5 @@
 """Why Spark does not start, in one sentence each."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables that are made without values and drawn by parts."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """Members of a model are independent: together they equal as many models trained alone."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """A real Redis server of the tests' own, and events to write."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import socket

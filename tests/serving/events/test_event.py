@@ -1,7 +1,5 @@
 """Rules for an event, and the message for one that breaks them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

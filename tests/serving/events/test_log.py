@@ -1,7 +1,5 @@
 """Both kinds of log, and what only a log in a folder does."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

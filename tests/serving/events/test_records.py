@@ -1,7 +1,5 @@
 """Damage in the last segment of the log: a torn write is cut off and kept, corruption is an error."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Two servers on one Redis behind nginx, set up as in examples/serving: each sees the events of the other."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Events over HTTP count at once and reach every worker; bundles are replaced while requests run."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The middleware in front of an application that only waits: which requests it counts, reads and refuses."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

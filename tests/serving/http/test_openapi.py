@@ -1,7 +1,5 @@
 """Every answer, to any request, is one that the OpenAPI document names."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import random

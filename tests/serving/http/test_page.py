@@ -1,7 +1,5 @@
 """The page in a headless Chromium: users, rankings, explanations, keyboard, sizes and colour schemes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

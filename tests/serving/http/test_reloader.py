@@ -1,7 +1,5 @@
 """A service survives defects, stores that come back and bundles that go away, and frees what it replaced."""
 
-from __future__ import annotations
-
 import gc
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Requests that may not pass get the documented status and learn nothing about the inside."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

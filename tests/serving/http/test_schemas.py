@@ -1,7 +1,5 @@
 """A body that is wrong in every entry costs little, and ids are written exactly."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

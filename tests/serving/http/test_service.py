@@ -1,7 +1,5 @@
 """What a service checks and reports when it starts, and how it ends."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Metrics of several workers, some of which died."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

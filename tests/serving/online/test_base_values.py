@@ -1,7 +1,5 @@
 """Sums over a snapshot are the same in parts, and need no copy of all of it."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """A consumer that fails while it applies events starts again from the snapshot."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from types import FrameType

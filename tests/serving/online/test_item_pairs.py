@@ -1,7 +1,5 @@
 """The index of a graph's pairs by item: written once, durable, and replaced when it is damaged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Live values against those of an update, a rebuild, and the equations."""
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from copy import copy

@@ -1,7 +1,5 @@
 """A small graph of random events, live nodes over it, and what a model reads of them."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

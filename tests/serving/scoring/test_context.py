@@ -1,7 +1,5 @@
 """A context is encoded, or refused with the name of the feature and the rule."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A service compiles its kernels before it is ready: no request waits for a compiler."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

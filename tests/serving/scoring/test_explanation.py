@@ -1,7 +1,5 @@
 """An explanation names what carried a score, heaviest first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of items are what was computed for them, and what a kernel mixes of them is what the model mixes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

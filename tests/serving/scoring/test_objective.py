@@ -1,7 +1,5 @@
 """Objectives have the value that Python computes, and every error names its character."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

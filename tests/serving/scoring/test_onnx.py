@@ -1,7 +1,5 @@
 """ONNX graphs say what PyTorch says."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

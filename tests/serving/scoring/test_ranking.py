@@ -1,7 +1,5 @@
 """Rankings and scores over HTTP are those of the bundle."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

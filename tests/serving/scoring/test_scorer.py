@@ -1,7 +1,5 @@
 """The scorer agrees with the bundle, whichever runtime it uses."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Processes that train together do what one does alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

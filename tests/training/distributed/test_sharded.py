@@ -1,7 +1,5 @@
 """Sharded tables learn what whole tables learn, and any number of processes can read what any other wrote."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

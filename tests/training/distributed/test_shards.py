@@ -1,7 +1,5 @@
 """One file that several processes write."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

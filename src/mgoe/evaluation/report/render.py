@@ -1,7 +1,5 @@
 """The pages: report data or standings to one HTML file that needs no network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Turn report data into the sentences, tables and charts of the templates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The shapes of the charts as inline SVG, coloured by the page's CSS variables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

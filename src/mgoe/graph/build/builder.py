@@ -6,8 +6,6 @@ works in a folder of its own, which takes its place when it is complete; a build
 there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -9,8 +9,6 @@ former members.
 A node without edges belongs to the cold node, number `k`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray

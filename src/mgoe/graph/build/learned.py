@@ -3,8 +3,6 @@
 A build that keeps them depends on events alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self

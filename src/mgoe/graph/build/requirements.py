@@ -1,7 +1,5 @@
 """How much memory and disk a build needs, so that a user knows before hours are spent."""
 
-from __future__ import annotations
-
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError

@@ -1,7 +1,5 @@
 """How many macro nodes a graph has."""
 
-from __future__ import annotations
-
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 

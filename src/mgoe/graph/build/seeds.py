@@ -6,8 +6,6 @@ community has one, and merging those that cost least (Ward, 1963) joins the seed
 communities the result is as good as a start from the truth.
 """
 
-from __future__ import annotations
-
 import faiss
 import numba
 import numpy as np

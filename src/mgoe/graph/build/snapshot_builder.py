@@ -3,8 +3,6 @@
 Every stage reads files and writes files, so a build that was killed resumes with the stage that it was in.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

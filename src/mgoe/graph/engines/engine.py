@@ -1,7 +1,5 @@
 """The engine of a build: where its pairs are sorted, and where its readings run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path

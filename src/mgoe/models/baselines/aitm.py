@@ -1,7 +1,5 @@
 """AITM, the adaptive information transfer multi-task framework (Xi et al., KDD 2021, arXiv 2105.08489)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import ClassVar
 

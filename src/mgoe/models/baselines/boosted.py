@@ -1,8 +1,6 @@
 """Gradient-boosted trees (LightGBM: Ke et al., NeurIPS 2017): the practitioner's baseline, on simple
 counts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """ESMM, the entire space multi-task model (Ma et al., SIGIR 2018, arXiv 1804.07931)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

@@ -3,8 +3,6 @@
 Axes: see `mgoe.models`; X is the width of the vector.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any

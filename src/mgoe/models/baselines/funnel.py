@@ -1,7 +1,5 @@
 """The task that each task follows from: ESMM multiplies along this order, AITM calibrates by it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """HoME, a hierarchy of multi-gate experts (Wang et al., KDD 2025, arXiv 2408.05430)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """MacGNN, macro graph neural networks (Chen, Bei et al., WWW 2024, arXiv 2401.14939)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import ClassVar, Literal
 

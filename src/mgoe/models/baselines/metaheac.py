@@ -1,7 +1,5 @@
 """MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie et al., KDD 2021, arXiv 2105.14688)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

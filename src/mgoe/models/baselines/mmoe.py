@@ -1,8 +1,6 @@
 """MMoE (Ma et al., KDD 2018), experts with one gate per task, and OMoE, its variant with one gate for all
 tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from pydantic import Field

@@ -1,8 +1,6 @@
 """PLE, progressive layered extraction (Tang et al., RecSys 2020): experts of single tasks beside shared
 ones."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Shared-Bottom (Caruana, 1997): one MLP for all tasks, and one tower per task."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Single-task: one network per task over shared embeddings (the first baseline of every multi-task paper)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """STEM-Net, shared and task-specific embeddings (Su, Pan et al., AAAI 2024, arXiv 2308.13537)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

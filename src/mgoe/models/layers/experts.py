@@ -1,8 +1,6 @@
 """Macro graph experts: each has its own embeddings of the macro nodes; one product per order aggregates
 all."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

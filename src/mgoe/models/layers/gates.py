@@ -1,7 +1,5 @@
 """Gates: the weight of each expert per task."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Vectors of single users and items: rows of their ids or macro nodes, or projections of their features."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,8 +1,6 @@
 """Recent neighbours: the last items of a user and the last users of an item, read with the target as
 query."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Layers that hold several copies (one per expert, or one per task) and run them as one product."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

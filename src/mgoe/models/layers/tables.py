@@ -1,8 +1,6 @@
 """Embedding tables, and when their values are drawn: at once, late on their device, or never before
 loading."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -1,8 +1,6 @@
 """Prediction towers, one per task from weakest to strongest, each receiving information from the one
 before."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

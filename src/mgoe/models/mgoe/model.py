@@ -1,8 +1,6 @@
 """MGOE, the Macro Graph of Experts (arXiv 2506.10520), with every choice that the paper leaves open as a
 switch."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

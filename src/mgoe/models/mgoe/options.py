@@ -1,7 +1,5 @@
 """Switches of MGOE."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

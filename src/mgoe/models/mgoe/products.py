@@ -1,7 +1,5 @@
 """Products of user features and item features."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The log of live events: what every kind of log promises."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The format of events in a file: length and checksum, in eight bytes, then the event as a JSON list."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from zlib import crc32

@@ -4,8 +4,6 @@ Handlers read the body themselves: pydantic checks 500 ids in 25 microseconds st
 what it takes through Python objects.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager

@@ -5,8 +5,6 @@ looked for. Starlette's own middleware does not cover it: its host check knows n
 limits neither bodies nor times.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import logging

@@ -5,8 +5,6 @@ parser. So bytes are counted as they arrive: those in a row that belong to no bo
 or trailers.
 """
 
-from __future__ import annotations
-
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 

@@ -6,8 +6,6 @@ client change what is served. A refused bundle is tried again when its files cha
 progress is taken when it is complete.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

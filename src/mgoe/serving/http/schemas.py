@@ -8,8 +8,6 @@ checked: pydantic would otherwise make one error per entry, which took 25 s for 
 MiB body.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

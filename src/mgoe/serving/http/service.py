@@ -1,7 +1,5 @@
 """The process, or the processes, of a service: how they start and stop, and what workers share."""
 
-from __future__ import annotations
-
 import atexit
 import errno
 import gc

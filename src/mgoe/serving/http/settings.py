@@ -1,7 +1,5 @@
 """How a service is set up: where it listens, who may ask, and how much."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a service reports: one line of JSON per event on standard error, and metrics for Prometheus."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """What a snapshot holds of a node, read when an event first touches it. Much is summed from its pairs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Arrays that grow by rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 

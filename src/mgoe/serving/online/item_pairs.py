@@ -1,7 +1,5 @@
 """An index of a snapshot's pairs by item, which a service keeps on its disk. Snapshots have them by user."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -3,8 +3,6 @@
 Axes: `m` changed pairs, `Z` resolutions, `K` macro nodes, `T` tasks, `R` recent neighbours.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numba

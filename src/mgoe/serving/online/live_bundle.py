@@ -1,7 +1,5 @@
 """A bundle with live events: what a service answers, without the service."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

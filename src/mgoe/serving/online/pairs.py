@@ -1,7 +1,5 @@
 """Pairs that live events have touched."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

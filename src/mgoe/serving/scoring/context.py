@@ -1,7 +1,5 @@
 """The context of a request: its features checked and encoded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

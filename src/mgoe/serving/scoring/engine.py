@@ -1,7 +1,5 @@
 """One bundle ready to serve: its live state, its scorer, and the events that it understands."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from functools import cached_property

@@ -3,8 +3,6 @@
 Axes: `K` macro nodes, `R` recent neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

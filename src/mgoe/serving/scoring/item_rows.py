@@ -3,8 +3,6 @@
 Axes: `B` items of a request, `F` floats per row, `T` tasks, `W` width of a tower's first layer.
 """
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Callable
 from contextlib import suppress

@@ -7,8 +7,6 @@ keyword and because every error names its character.
 Axes: `B` rows.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial, reduce

@@ -4,8 +4,6 @@ An export takes seconds of a core, which a service that replaces its bundle unde
 refreshed bundle usually has the weights of the one before.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

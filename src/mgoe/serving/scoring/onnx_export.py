@@ -3,8 +3,6 @@
 A graph has one input per batch key and one output, `out`. PyTorch is the reference.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

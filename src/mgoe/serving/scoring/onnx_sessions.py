@@ -3,8 +3,6 @@
 Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

@@ -6,8 +6,6 @@ A row is fetched into the cache before it is read. Rows are floats of 32 bits, o
 Axes: `B` items of a request, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's first layer.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

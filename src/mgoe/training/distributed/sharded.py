@@ -6,8 +6,6 @@ Adagrad as in `RowwiseAdagrad`. From outside it is a table of fewer rows without
 holds it as a `Shard`, and whole tensors are loaded into it.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os
