@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from mgoe.features import GROUPS, FeatureSpec, Reader, Source, TaskSpec, View, batch_keys, read
 from mgoe.graph import Snapshot
+from mgoe.graph.pair_rows import SIDES
 from mgoe.serving.online.overlay import LiveView
 from tests.effort import up_to
 from tests.graph.histories import event_lists, histories, history, planted
@@ -55,6 +56,11 @@ def check_parts(source: Source, at: Snapshot, users: np.ndarray, items: np.ndarr
             whole = Reader(NAMES, spec)(view, *pairs)
             for name, values in whole.items():
                 assert_array_equal(values, among[name][grid[0] == user], err_msg=name)
+            for side in SIDES:
+                found = Reader(NAMES, spec, side=side)(view, *pairs)
+                assert found.keys() >= {name for name, key in keys.items() if side in key.parts}
+                for name, values in found.items():
+                    assert_array_equal(values, whole[name], err_msg=name)
             for part in ("user", "item", "pair"):
                 found = Reader(NAMES, spec, part=part)(view, *pairs)
                 assert found.keys() == {name for name, key in keys.items() if part in key.parts}

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, dense
+from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
+from mgoe.graph.pair_rows import OTHER, Side
 
 
-class Aggregates(InputGroup):
+class Aggregates(NodeGroup):
     """log(1 + edge) of both orders, (B, Ki), (B, Ku), (B, Ku), (B, Ki), and the macro task tables, (B, T)
     each."""
 
@@ -22,13 +23,10 @@ class Aggregates(InputGroup):
             for name, owner, cold in tables
         ]
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        at, (user, item) = view.snapshot, (pairs.user, pairs.item)
+    def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
+        nodes = pairs.nodes(side)
         return {
-            "u1": view.rows("user", "log_first", user).astype(np.float32),
-            "u2": view.rows("user", "log_second", user).astype(np.float32),
-            "i1": view.rows("item", "log_first", item).astype(np.float32),
-            "i2": view.rows("item", "log_second", item).astype(np.float32),
-            "table_user": view.rows("user", "table", user, at.macro_items).astype(np.int64),
-            "table_item": view.rows("item", "table", item, at.macro_users).astype(np.int64),
+            f"{side[0]}1": view.rows(side, "log_first", nodes).astype(np.float32),
+            f"{side[0]}2": view.rows(side, "log_second", nodes).astype(np.float32),
+            f"table_{side}": view.rows(side, "table", nodes, view.cold(OTHER[side])).astype(np.int64),
         }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
+from mgoe.graph.pair_rows import Side
 
 Arrays: TypeAlias = dict[str, NDArray]
 Part: TypeAlias = Literal["user", "item", "pair"]
@@ -133,6 +134,21 @@ class InputGroup(ABC):
             for key in keys
         }
 
+    def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
+        """Return at least the arrays of keys that have columns of one side."""
+        return self.read(view, pairs)
+
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         """Return the names of dense columns that come from the graph, by batch key."""
         return {}
+
+
+class NodeGroup(InputGroup):
+    """A group of keys that belong to the user alone or to the item alone, so that each side is read apart."""
+
+    @abstractmethod
+    def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
+        """Return the arrays of one side's keys, one row per pair, as of `view.as_of`."""
+
+    def read(self, view: View, pairs: Pairs) -> Arrays:
+        return self.read_side(view, pairs, "user") | self.read_side(view, pairs, "item")

@@ -1,6 +1,7 @@
 """The input groups in their order, and how pairs are read through them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from mgoe.features.side import Side
 from mgoe.features.sketch import Sketch
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
+from mgoe.graph.pair_rows import Side as NodeSide
 
 GROUPS: dict[str, InputGroup] = {
     group.name: group
@@ -46,18 +48,26 @@ class Reader:
         groups: The groups to read besides `ids`.
         spec: What the model was made for: sizes of its tables. Without it, nodes are not looked up in tables.
         part: Read the columns of this part alone, and no others. It needs `spec`.
+        side: Read keys with columns of this side, which may have others beside them.
     """
 
-    def __init__(self, groups: Iterable[str], spec: FeatureSpec | None = None, part: Part | None = None):
-        wanted = {"ids", *groups}
+    def __init__(
+        self,
+        groups: Iterable[str],
+        spec: FeatureSpec | None = None,
+        part: Part | None = None,
+        side: NodeSide | None = None,
+    ):
         self._spec = spec
-        self._part: Part | None = part
-        self._groups: list[tuple[InputGroup, list[Key]]] = []
-        for name, group in GROUPS.items():
-            if name in wanted:
+        self._reads: list[Callable[[View, Pairs], Arrays]] = []
+        wanted = {"ids", *groups}
+        for group in (group for name, group in GROUPS.items() if name in wanted):
+            if part is not None:
                 keys = [] if spec is None else [key for key in group.keys(spec) if part in key.parts]
-                if part is None or keys:
-                    self._groups.append((group, keys))
+                if keys:
+                    self._reads.append(partial(group.read_part, part=part, keys=keys))
+            else:
+                self._reads.append(group.read if side is None else partial(group.read_side, side=side))
 
     def __call__(
         self,
@@ -78,9 +88,9 @@ class Reader:
             GraphError: Users and items differ in length.
         """
         pairs = Pairs.of(view, users, items, context or {}, self._spec)
-        part, out = self._part, Arrays()
-        for group, keys in self._groups:
-            out |= group.read(view, pairs) if part is None else group.read_part(view, pairs, part, keys)
+        out = Arrays()
+        for read in self._reads:
+            out |= read(view, pairs)
         return out
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key
+from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
+from mgoe.graph.pair_rows import Side
 
 
-class Ids(InputGroup):
+class Ids(NodeGroup):
     """Node and macro node of both sides, shape (B,) each. The last index of each stands for the unknown."""
 
     name = "ids"
@@ -22,18 +23,13 @@ class Ids(InputGroup):
         )
         return tuple(Key(name, "index", (owner,), unknown=n, size=n + 1) for name, owner, n in owned)
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        at, spec = view.snapshot, pairs.spec
-        out: Arrays = {
-            "user_macro": view.rows("user", "macro", pairs.user, at.macro_users).astype(np.int64),
-            "item_macro": view.rows("item", "macro", pairs.item, at.macro_items).astype(np.int64),
-        }
-        if spec is not None:
-            out |= {
-                "user": _table_rows(pairs.users, spec.n_users),
-                "item": _table_rows(pairs.items, spec.n_items),
-            }
-        return out
+    def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
+        nodes, cold = pairs.nodes(side), view.cold(side)
+        macro = {f"{side}_macro": view.rows(side, "macro", nodes, cold).astype(np.int64)}
+        if pairs.spec is None:
+            return macro
+        asked = pairs.users if side == "user" else pairs.items
+        return {side: _table_rows(asked, pairs.spec.size(side))} | macro
 
 
 def _table_rows(nodes: NDArray[np.int64], size: int) -> NDArray[np.int64]:

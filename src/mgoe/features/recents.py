@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key
+from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
-from mgoe.graph.pair_rows import OTHER, SIDES
+from mgoe.graph.pair_rows import OTHER, Side
 
 
-class Recents(InputGroup):
+class Recents(NodeGroup):
     """Neighbours, newest first and padded with -1; the tasks done with them as bits; their macro nodes.
     Shape (B, R) each."""
 
@@ -29,20 +29,12 @@ class Recents(InputGroup):
                 keys.append(Key(f"{name}{suffix}", "index", (owner,), unknown, size, spec.recents))
         return keys
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        at, spec = view.snapshot, pairs.spec
-        nodes = {"user": pairs.user, "item": pairs.item}
-        cold = {"user": at.macro_users, "item": at.macro_items}
-        sizes = None if spec is None else {"user": spec.n_users, "item": spec.n_items}
-        out: Arrays = {}
-        for side in SIDES:
-            other = OTHER[side]
-            neighbours = view.rows(side, "recent", nodes[side], -1).astype(np.int64)
-            out[f"recent_{other}s_task_mask"] = view.rows(side, "recent_task_mask", nodes[side]).astype(
-                np.int64
-            )
-            out[f"recent_{other}s_macro"] = view.rows(other, "macro", neighbours, cold[other]).astype(
-                np.int64
-            )
-            out[f"recent_{other}s"] = neighbours if sizes is None else np.minimum(neighbours, sizes[other])
-        return out
+    def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
+        other, nodes, spec = OTHER[side], pairs.nodes(side), pairs.spec
+        neighbours = view.rows(side, "recent", nodes, -1).astype(np.int64)
+        macro = view.rows(other, "macro", neighbours, view.cold(other))
+        return {
+            f"recent_{other}s": neighbours if spec is None else np.minimum(neighbours, spec.size(other)),
+            f"recent_{other}s_task_mask": view.rows(side, "recent_task_mask", nodes).astype(np.int64),
+            f"recent_{other}s_macro": macro.astype(np.int64),
+        }

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 
 from numpy.typing import NDArray
 
-from mgoe.features.group import ITEM, USER, Arrays, InputGroup, Key, Owner, dense
+from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup, Owner, dense
 from mgoe.features.spec import CategoricalSpec, FeatureSpec
 from mgoe.features.view import Pairs, View
+from mgoe.graph import pair_rows
 
 
-class Side(InputGroup):
+class Side(NodeGroup):
     """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists
     (B, L)."""
 
@@ -19,9 +20,8 @@ class Side(InputGroup):
         users = encoded_keys("user_side", USER, spec.user_side, spec)
         return users + encoded_keys("item_side", ITEM, spec.item_side, spec)
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        users, items = view.side["user"].gather(pairs.users), view.side["item"].gather(pairs.items)
-        return named("user_side", users) | named("item_side", items)
+    def read_side(self, view: View, pairs: Pairs, side: pair_rows.Side) -> Arrays:
+        return named(f"{side}_side", view.side[side].gather(pairs.users if side == "user" else pairs.items))
 
 
 def encoded_keys(

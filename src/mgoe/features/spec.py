@@ -6,6 +6,8 @@ import dataclasses
 import json
 from typing import Any, Literal
 
+from mgoe.graph.pair_rows import Side
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
@@ -57,6 +59,10 @@ class FeatureSpec:
     """Shown positions `[0, positions)`; 0 where none is recorded."""
     task_mask_scores: tuple[float, ...] = ()
     """Merging score of each task mask. Shape (2^T,)."""
+
+    def size(self, side: Side) -> int:
+        """Return the rows of a side's embedding tables, less the one for unknown nodes."""
+        return self.n_users if side == "user" else self.n_items
 
     def to_json(self) -> str:
         """Return the specification as JSON that restores every float exactly."""

@@ -152,6 +152,10 @@ class View:
         """Return the changed nodes of a side."""
         return self.overlay.user if side == "user" else self.overlay.item
 
+    def cold(self, side: Side) -> int:
+        """Return the macro node of a side's nodes without history, at the dense resolution."""
+        return self.snapshot.macro_users if side == "user" else self.snapshot.macro_items
+
     def known(self, side: Side, nodes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Return nodes by index, -1 for those without history. Any shape."""
         known, slot = len(self.base[side]["sum"]), self.nodes(side).slot
@@ -216,6 +220,10 @@ class Pairs(NamedTuple):
             for name, values in context.items()
         }
         return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)
+
+    def nodes(self, side: Side) -> NDArray[np.int64]:
+        """Return the nodes of a side."""
+        return self.user if side == "user" else self.item
 
 
 def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
@@ -12,6 +11,7 @@ from mgoe.graph.pair_rows import SIDES
 
 if TYPE_CHECKING:
     from mgoe.serving.online.live import LiveNodes
+    from mgoe.serving.online.state import LiveState
 
 
 def overlay_of(live: LiveNodes) -> Overlay:
@@ -22,21 +22,25 @@ def overlay_of(live: LiveNodes) -> Overlay:
     return Overlay(user, item, PairOverlay(*(getattr(live.pairs, name) for name in PairOverlay._fields)))
 
 
-@dataclass(frozen=True)
 class LiveView:
-    """A view of the snapshot over which the live state is laid for every reading.
+    """A view of the snapshot over which the live state is laid, again after every change.
 
-    Attributes:
+    Args:
         base: The view of the snapshot.
         live: The live state.
     """
 
-    base: View
-    live: LiveNodes
+    def __init__(self, base: View, live: LiveNodes):
+        self._base, self._live, self._view = base, live, base
+        self._as_of: tuple[LiveState, int] | None = None
 
     @contextmanager
     def reading(self) -> Iterator[View]:
         """Hold the live state as it is, and return the view with it."""
-        with self.live.lock:
-            touched = any(nodes.size for nodes in self.live.sides.values())
-            yield self.base.over(overlay_of(self.live)) if touched else self.base
+        with self._live.lock:
+            now = self._live.state, self._live.version
+            if now != self._as_of:
+                touched = any(nodes.size for nodes in self._live.sides.values())
+                self._view = self._base.over(overlay_of(self._live)) if touched else self._base
+                self._as_of = now
+            yield self._view

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mgoe.features import GROUPS, Key, Reader, batch_keys
+from mgoe.graph.pair_rows import Side
 from mgoe.models import Decomposition, FoldedDecomposition, RankingModel
 
 
@@ -47,18 +48,19 @@ class ScoringPlan:
         shared = frozenset(name for name in late if "pair" not in keys[name].parts)
         own = {group: {key.name for key in GROUPS[group].keys(spec)} for group in model.needs}
 
-        def reader(names: Collection[str]) -> Reader:
-            return Reader([group for group in model.needs if not own[group].isdisjoint(names)], spec)
+        def reader(names: Collection[str], side: Side) -> Reader:
+            groups = [group for group in model.needs if not own[group].isdisjoint(names)]
+            return Reader(groups, spec, side=side)
 
         return cls(
             model=model,
             decomposition=taken,
             keys=keys,
-            user=reader(taken.user_keys | shared),
-            item=reader(taken.item_keys),
+            user=reader(taken.user_keys | shared, "user"),
+            item=reader(taken.item_keys, "item"),
             pair=Reader(model.needs if late else (), spec, part="pair"),
             shared=shared,
-            others=reader(shared),
+            others=reader(shared, "item"),
             whole=Reader(model.needs, spec),
             mixing=taken.mixed if isinstance(taken, FoldedDecomposition) else None,
         )
