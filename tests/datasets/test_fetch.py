@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mgoe.datasets import DATA_SETS, DataSet, Download, fetch, find, prepare
-from mgoe.datasets.unpack import unpack
+from mgoe.datasets.fetch import unpack
 from mgoe.errors import DataError, OutputError
 from tests.datasets.server import serve
 

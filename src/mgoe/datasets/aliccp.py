@@ -5,10 +5,8 @@ A row is `sample, click, buy, common, count, list`; a common row, one per sessio
 A list holds `field \x02 feature \x03 value`, separated by \x01."""
 
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.parts import TEST, anywhere, drawn, moment
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import TEST, Workbench, anywhere, drawn, moment
 
-_ROW = ("sample", "click", "buy", "common", "count", "features")
 _COMMON = ("common", "count", "features")
 _USER = {
     "profile": "121",
@@ -21,7 +19,6 @@ _USER = {
     "geography": "129",
 }
 _ITEM = {"category": "206", "shop": "207", "brand": "216"}
-_INTENTIONS = "210"
 
 
 def write(bench: Workbench) -> dict[str, int]:
@@ -29,8 +26,14 @@ def write(bench: Workbench) -> dict[str, int]:
 
     Purchases without a click are errors of the data set and left out.
     """
+    intentions = r"regexp_extract_all(features, '(?:^|\x01)210\x02([^\x03]*)\x03', 1)"
     for file in ("train", "test"):
-        bench.view(f"{file}_rows", f"sample_skeleton_{file}.csv", _ROW, header=False)
+        bench.view(
+            f"{file}_rows",
+            f"sample_skeleton_{file}.csv",
+            ("sample", "click", "buy", *_COMMON),
+            header=False,
+        )
         bench.view(f"{file}_common", f"common_features_{file}.csv", _COMMON, header=False)
         bench.define(
             f"{file}_users", f"SELECT common, {_field('101')} AS user_id, {_fields(_USER)} FROM {file}_common"
@@ -39,7 +42,9 @@ def write(bench: Workbench) -> dict[str, int]:
             f"{file}_shown",
             f"""SELECT common, sample, click::TINYINT AS click, buy::TINYINT AS buy,
                 {_field("205")} AS item_id, {_field("301")} AS position,
-                {_fields(_ITEM)}, {_all(_INTENTIONS)} AS intentions FROM {file}_rows""",
+                {_fields(_ITEM)},
+                nullif(array_to_string(list_sort({intentions}), ','), '') AS intentions
+            FROM {file}_rows""",
         )
     left_out = 0
     for file, part in {"train": drawn("'ali-ccp ' || common"), "test": str(TEST)}.items():
@@ -63,12 +68,6 @@ def write(bench: Workbench) -> dict[str, int]:
 def _field(number: str) -> str:
     """Select the single feature of a field; null if there is none."""
     return rf"nullif(regexp_extract(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1), '')"
-
-
-def _all(number: str) -> str:
-    """Select all features of a field, sorted; null if there is none."""
-    found = rf"regexp_extract_all(features, '(?:^|\x01){number}\x02([^\x03]*)\x03', 1)"
-    return f"nullif(array_to_string(list_sort({found}), ','), '')"
 
 
 def _fields(fields: dict[str, str]) -> str:

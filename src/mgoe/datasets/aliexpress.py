@@ -3,16 +3,18 @@
 from functools import partial
 
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.parts import TEST, anywhere, drawn, moment
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import TEST, Workbench, anywhere, drawn, moment
 
 _USER = [f"user_{k}" for k in range(1, 34)]
 _ITEM = [f"item_{k}" for k in range(1, 50)]
-_USER_CODES = [*_USER[1:8], *_USER[31:33]]
 _ITEM_CODES = [_ITEM[k - 1] for k in (19, 34, 35, 36, 40, 41, 42)]
-_NUMBERS = [*_USER[8:31], *(name for name in _ITEM[1:48] if name not in _ITEM_CODES)]
-CATEGORICAL = {f"categorical_{k}": name for k, name in enumerate([*_USER_CODES, *_ITEM_CODES], 1)}
-NUMERICAL = {f"numerical_{k}": name for k, name in enumerate(_NUMBERS, 1)}
+CATEGORICAL = {
+    f"categorical_{k}": name for k, name in enumerate([*_USER[1:8], *_USER[31:33], *_ITEM_CODES], 1)
+}
+NUMERICAL = {
+    f"numerical_{k}": name
+    for k, name in enumerate([*_USER[8:31], *(name for name in _ITEM[1:48] if name not in _ITEM_CODES)], 1)
+}
 """MTReclib's column names to the published ones, which are only numbered."""
 
 
@@ -23,24 +25,26 @@ def write(bench: Workbench, country: str) -> dict[str, int]:
     codes = {name: f"{name}::DOUBLE::BIGINT" for name in CATEGORICAL}
     parts = [f"coalesce({code}::VARCHAR, '')" for code in codes.values()]  # a missing one keeps its place
     users, items = (f"concat_ws('-', {', '.join(own)})" for own in (parts[:9], parts[9:]))
-    features = codes | {name: f"{name}::FLOAT" for name in NUMERICAL}
-    columns = ", ".join(f"{value} AS {name}" for name, value in features.items())
-    columns = (
-        f"{users} AS user_id, {items} AS item_id, click::TINYINT AS click, buy::TINYINT AS buy, {columns}"
-    )
+    values = {
+        "user_id": users,
+        "item_id": items,
+        "click": "click::TINYINT",
+        "buy": "buy::TINYINT",
+        **codes,
+        **{name: f"{name}::FLOAT" for name in NUMERICAL},
+    }
+    columns = ", ".join(f"{value} AS {name}" for name, value in values.items())
     for file, part in {"train": drawn("'aliexpress ' || search_id"), "test": str(TEST)}.items():
         define(bench, file)
-        written = bench.write(
+        left_out += bench.count(f"{file}_rows") - bench.write(
             f"log/{file}.parquet",
             f"SELECT {columns}, {moment(part, anywhere('number::VARCHAR'))} AS part FROM {file}",
         )
-        left_out += bench.count(f"{file}_rows") - written
     return {"of no page, or without a label": left_out}
 
 
 def _from_tables(bench: Workbench, file: str) -> None:
-    names = ("search_id", *CATEGORICAL, *NUMERICAL, "click", "conversion")
-    bench.view(f"{file}_rows", f"{file}.csv", names)
+    bench.view(f"{file}_rows", f"{file}.csv", ("search_id", *CATEGORICAL, *NUMERICAL, "click", "conversion"))
     bench.define(file, f"SELECT *, conversion AS buy, row_number() OVER () AS number FROM {file}_rows")
 
 

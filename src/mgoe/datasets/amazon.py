@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.parts import LAST_OUT, in_order, moment
-from mgoe.datasets.reading import Workbench, as_text, first_line
+from mgoe.datasets.reading import LAST_OUT, Workbench, as_text, first_line, in_order, moment
 
 _REVIEWS, _PRODUCTS = "reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"
 _FIELDS = {"reviewerID": "VARCHAR", "asin": "VARCHAR", "overall": "DOUBLE", "unixReviewTime": "BIGINT"}
@@ -21,8 +20,11 @@ def write(bench: Workbench) -> dict[str, int]:
     reviews = bench.path(_REVIEWS)
     _check_fields(bench, reviews)
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in _FIELDS.items())
-    options = f"format = 'newline_delimited', columns = {{{fields}}}"
-    bench.define("raw", f"SELECT * FROM read_json({as_text(str(reviews))}, {options})")
+    bench.define(
+        "raw",
+        f"SELECT * FROM read_json({as_text(str(reviews))}, format = 'newline_delimited', "
+        f"columns = {{{fields}}})",
+    )
     bench.define("placed", f"SELECT *, {in_order('reviewerID', 'unixReviewTime, asin')} FROM raw")
     bench.write(
         "log/events.parquet",

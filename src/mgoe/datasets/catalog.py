@@ -5,17 +5,19 @@ from mgoe.datasets import aliccp, aliexpress, amazon, kuairand, kuairec, moviele
 from mgoe.datasets.dataset import DataSet
 from mgoe.errors import ConfigError
 
-_ALL = (
-    taobao.TAOBAO,
-    tenrec.TENREC,
-    *kuairand.KUAIRAND,
-    *aliexpress.ALIEXPRESS,
-    aliccp.ALI_CCP,
-    *movielens.MOVIELENS,
-    amazon.ELECTRONICS,
-    kuairec.KUAIREC,
-)
-DATA_SETS: dict[str, DataSet] = {data.name: data for data in _ALL}
+DATA_SETS: dict[str, DataSet] = {
+    data.name: data
+    for data in (
+        taobao.TAOBAO,
+        tenrec.TENREC,
+        *kuairand.KUAIRAND,
+        *aliexpress.ALIEXPRESS,
+        aliccp.ALI_CCP,
+        *movielens.MOVIELENS,
+        amazon.ELECTRONICS,
+        kuairec.KUAIREC,
+    )
+}
 """The data sets by name."""
 
 
@@ -26,6 +28,8 @@ def find(name: str) -> DataSet:
         ConfigError: The name is unknown.
     """
     if name not in DATA_SETS:
-        near = did_you_mean(name, list(DATA_SETS))
-        raise ConfigError(name, f"is not a known data set{near}; `mgoe data list` lists them all")
+        raise ConfigError(
+            name,
+            f"is not a known data set{did_you_mean(name, list(DATA_SETS))}; `mgoe data list` lists them all",
+        )
     return DATA_SETS[name]

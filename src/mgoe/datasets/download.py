@@ -175,15 +175,13 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
             raise _Changed from None
         if error.code >= 500 or error.code == 429:
             raise _Cut(f"the server answers {error.code} {error.reason}") from None
-        why = _REFUSED.get(error.code, "does not give the file")
         raise DataError(
             source.address,
-            f"the server {why} ({error.code} {error.reason}); get it from {home} yourself, and name its "
-            "folder with --from",
+            f"the server {_REFUSED.get(error.code, 'does not give the file')} ({error.code} {error.reason}); "
+            f"get it from {home} yourself, and name its folder with --from",
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _Cut(f"the server cannot be reached: {reason}") from None
+        raise _Cut(f"the server cannot be reached: {getattr(error, 'reason', None) or error}") from None
 
 
 def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Server:
@@ -218,8 +216,11 @@ def _write(file: Any, chunk: bytes, part: Path) -> None:
         while rest:
             rest = rest[file.write(rest) :]
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        what = "the disk is full" if full else f"cannot be written: {error.strerror or error}"
+        what = (
+            "the disk is full"
+            if error.errno == errno.ENOSPC
+            else f"cannot be written: {error.strerror or error}"
+        )
         raise OutputError(part, f"{what}; free space and run the same command to resume") from None
 
 

@@ -1,8 +1,21 @@
-"""Fetch a data set: get its archives by HTTP or from a folder, check them, and unpack the required files."""
+"""Fetch a data set: get its archives by HTTP or from a folder, check them, and unpack the required files.
 
-from collections.abc import Callable, Sequence, Set
+Each file is written under the last part of its name directly into one folder, so no name in an archive can
+lead elsewhere.
+"""
+
+import gzip
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
 
 from mgoe._util.files import (
     atomic_folder,
@@ -16,9 +29,19 @@ from mgoe._util.files import (
 )
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
-from mgoe.datasets.unpack import ENDINGS, DamagedArchive, unpack
 from mgoe.errors import DataError, OutputError
 
+ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
 MADE_OF = "unpacked.json"
 """File among the unpacked ones that records the data set and the archives they came from."""
 
@@ -36,6 +59,18 @@ class Fetched:
     name: str
     path: str
     files: list[str]
+
+
+class _Member(NamedTuple):
+    """A file in an archive: the last part of its name, its size, and how it is opened."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+class DamagedArchive(DataError):
+    """An archive that cannot be unpacked."""
 
 
 def fetch(
@@ -102,11 +137,10 @@ def _check_own(data: DataSet, folder: Path) -> None:
             folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out"
         )
     if strange or made_by is None:
-        found = strange[0] if strange else f"no {MADE_OF}"
         raise OutputError(
             folder,
-            f"must hold only files that `mgoe data fetch` unpacked, found {found}; move it away or choose "
-            "another --out",
+            "must hold only files that `mgoe data fetch` unpacked, found "
+            f"{strange[0] if strange else f'no {MADE_OF}'}; move it away or choose another --out",
         )
 
 
@@ -158,8 +192,11 @@ def _unpack(
         before: dict[str, Path] = {}
         for archive in packed:
             say(f"unpacking {archive.name}")
-            removed = "it is removed, and the same command downloads it again"
-            fix = removed if archive in unsure else "fetch it again"
+            fix = (
+                "it is removed, and the same command downloads it again"
+                if archive in unsure
+                else "fetch it again"
+            )
             try:
                 written = unpack(archive, sorted(data.wanted), folder, before=before, fix=fix)
             except DamagedArchive:
@@ -168,6 +205,88 @@ def _unpack(
                 raise
             before |= dict.fromkeys((path.name for path in written), archive)
         write_json(folder / MADE_OF, made_of)
+
+
+def unpack(
+    archive: Path,
+    wanted: Sequence[str],
+    into: Path,
+    *,
+    before: Mapping[str, Path] | None = None,
+    fix: str = "fetch it again",
+) -> list[Path]:
+    """Write the wanted members of an archive, and of the ZIP files inside it.
+
+    Args:
+        archive: ZIP or tar.
+        wanted: Last parts of names.
+        into: An existing folder.
+        before: Files already in the folder, with the archive they came from.
+        fix: What to do about a damaged archive.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DamagedArchive: The archive cannot be unpacked.
+        DataError: The archive holds a wanted file twice, or one that another archive held too.
+        OutputError: The disk is too small for the wanted files.
+    """
+    try:
+        return _take(archive, wanted, into, before or {})
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {fix}") from None
+
+
+def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
+    written: list[Path] = []
+    with _members(archive) as members:
+        chosen = [member for member in members if member.name in wanted or member.name.endswith(".zip")]
+        require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
+        for member in chosen:
+            path = into / member.name
+            if path.name in before:
+                raise DataError(
+                    archive,
+                    f"{path.name} must be in one archive only, found it in {before[path.name]} too; name the "
+                    "right archive itself with --from",
+                )
+            if path.exists():
+                raise DataError(
+                    archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself"
+                )
+            with member.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            if path.name in wanted:
+                written.append(path)
+            else:
+                written += _take(path, wanted, into, before)
+                path.unlink()
+    return written
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    """Yield the regular files of an archive, without links and folders."""
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as packed:
+            yield [
+                _Member(_last(info.filename), info.file_size, partial(packed.open, info))
+                for info in packed.infolist()
+                if not info.is_dir()
+            ]
+    else:
+        with tarfile.open(archive) as tar:
+            yield [
+                _Member(_last(info.name), info.size, partial(tar.extractfile, info))  # pyright: ignore[reportArgumentType]
+                for info in tar.getmembers()
+                if info.isfile()
+            ]
+
+
+def _last(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def _names(folder: Path) -> set[str]:

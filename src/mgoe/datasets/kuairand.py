@@ -21,14 +21,14 @@ _LABELS = {
 }
 _COLUMNS = ("user_id", "video_id", "hourmin", "time_ms", *_LABELS.values(), "play_time_ms", "is_rand", "tab")
 _USER = (
-    *(
-        "user_active_degree",
-        "is_lowactive_period",
-        "is_live_streamer",
-        "is_video_author",
-        "follow_user_num_range",
-    ),
-    *("fans_user_num_range", "friend_user_num_range", "register_days_range"),
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
+    "register_days_range",
     *(f"onehot_feat{k}" for k in range(18)),
 )
 _VIDEO = ("author_id", "video_type", "upload_type", "music_type", "tag")
@@ -41,23 +41,27 @@ def write(bench: Workbench, version: str) -> dict[str, int]:
     """
     labels = ", ".join(f'{column}::TINYINT AS "{name}"' for name, column in _LABELS.items())
     for name, file in _LOGS.items():
-        bench.view("raw", file.format(version), _COLUMNS)
-        bench.write(
+        bench.convert(
             f"log/{name}.parquet",
-            f"""SELECT user_id::BIGINT AS user_id, video_id::BIGINT AS item_id,
+            file.format(version),
+            _COLUMNS,
+            f"""user_id::BIGINT AS user_id, video_id::BIGINT AS item_id,
                 epoch_ms(time_ms::BIGINT) AS timestamp, {labels},
                 (play_time_ms::DOUBLE / 1000)::FLOAT AS play,
                 hourmin::INTEGER // 100 AS hour, tab::TINYINT AS tab,
-                is_rand::TINYINT AS is_rand
-            FROM raw""",
+                is_rand::TINYINT AS is_rand""",
         )
-    bench.view("user", f"user_features_{version}.csv", ("user_id", *_USER))
-    bench.write("users.parquet", f"SELECT user_id::BIGINT AS user_id, {', '.join(_USER)} FROM user")
-    bench.view("video", f"video_features_basic_{version}.csv", ("video_id", *_VIDEO, "video_duration"))
-    bench.write(
+    bench.convert(
+        "users.parquet",
+        f"user_features_{version}.csv",
+        ("user_id", *_USER),
+        f"user_id::BIGINT AS user_id, {', '.join(_USER)}",
+    )
+    bench.convert(
         "items.parquet",
-        f"SELECT video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE / 1000 AS "
-        "duration FROM video",
+        f"video_features_basic_{version}.csv",
+        ("video_id", *_VIDEO, "video_duration"),
+        f"video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE / 1000 AS duration",
     )
     return {}
 

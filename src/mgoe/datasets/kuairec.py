@@ -1,8 +1,7 @@
 """KuaiRec: a sparse matrix of watched videos, and a small one that is almost fully observed."""
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.parts import PARTS, TEST, moment
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import PARTS, TEST, Workbench, moment
 
 _COLUMNS = ("user_id", "video_id", "play_duration", "timestamp", "watch_ratio")
 _USER = {
@@ -29,21 +28,28 @@ def write(bench: Workbench) -> dict[str, int]:
             row_number() OVER (PARTITION BY user_id::BIGINT ORDER BY moment, video_id::BIGINT) AS place
         FROM timed""",
     )
-    time = "to_timestamp(moment) AT TIME ZONE 'UTC'"
     written = bench.write(
         "log/big.parquet",
-        f"SELECT {_LABELS}, {time} AS timestamp, {moment('part', 'place')} AS part FROM placed",
+        f"""SELECT {_LABELS}, to_timestamp(moment) AT TIME ZONE 'UTC' AS timestamp,
+            {moment("part", "place")} AS part
+        FROM placed""",
     )
     bench.write(
         "log/small.parquet",
         f"SELECT {_LABELS}, NULL::TIMESTAMP AS timestamp, {moment(str(TEST))} AS part FROM small",
     )
-    bench.view("user", "user_features.csv", ("user_id", *_USER))
     features = ", ".join(f"{name}::{kind} AS {name}" for name, kind in _USER.items())
-    bench.write("users.parquet", f"SELECT user_id::BIGINT AS user_id, {features} FROM user")
-    bench.view("video", "item_categories.csv", ("video_id", "feat"))
-    bench.write(
-        "items.parquet", "SELECT video_id::BIGINT AS item_id, translate(feat, '[] ', '') AS tags FROM video"
+    bench.convert(
+        "users.parquet",
+        "user_features.csv",
+        ("user_id", *_USER),
+        f"user_id::BIGINT AS user_id, {features}",
+    )
+    bench.convert(
+        "items.parquet",
+        "item_categories.csv",
+        ("video_id", "feat"),
+        "video_id::BIGINT AS item_id, translate(feat, '[] ', '') AS tags",
     )
     return {"of the big matrix that repeat another or have no time": bench.count("big") - written}
 

@@ -8,39 +8,36 @@ from functools import partial
 from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.reading import Encoding, Workbench
 
-_RATINGS = ("user_id", "item_id", "rating", "seconds")
-
 
 def write(bench: Workbench, users: bool, titles: Encoding) -> dict[str, int]:
     """Write ratings with two labels and the rating itself, genres and year of movies, and in 1M the users'
     own data.
     """
-    bench.view("raw", "ratings.dat", _RATINGS, header=False, delimiter="::")
-    bench.write(
+    convert = partial(bench.convert, header=False, delimiter="::")
+    convert(
         "log/exposures.parquet",
-        """SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
+        "ratings.dat",
+        ("user_id", "item_id", "rating", "seconds"),
+        """user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
             to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
             (rating::DOUBLE >= 4)::TINYINT AS "like", (rating::DOUBLE >= 5)::TINYINT AS love,
-            rating::FLOAT AS rating FROM raw""",
+            rating::FLOAT AS rating""",
     )
-    bench.view(
-        "movie", "movies.dat", ("item_id", "title", "genres"), header=False, delimiter="::", encoding=titles
-    )
-    year = r"nullif(regexp_extract(title, '\((\d{4})\)\s*$', 1), '')::DOUBLE"
-    bench.write(
+    convert(
         "items.parquet",
-        f"""SELECT item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres,
-            {year} AS year FROM movie""",
+        "movies.dat",
+        ("item_id", "title", "genres"),
+        r"""item_id::BIGINT AS item_id, nullif(genres, '(no genres listed)') AS genres,
+            nullif(regexp_extract(title, '\((\d{4})\)\s*$', 1), '')::DOUBLE AS year""",
+        encoding=titles,
     )
     if users:
-        bench.view(
-            "person",
+        convert(
+            "users.parquet",
             "users.dat",
             ("user_id", "gender", "age", "occupation", "zip"),
-            header=False,
-            delimiter="::",
+            "user_id::BIGINT AS user_id, gender, age, occupation",
         )
-        bench.write("users.parquet", "SELECT user_id::BIGINT AS user_id, gender, age, occupation FROM person")
     return {}
 
 

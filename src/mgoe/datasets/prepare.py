@@ -74,13 +74,22 @@ def prepare(
         started = time.perf_counter()
         with atomic_folder(out) as folder:
             say(f"reading {', '.join(data.files)}")
-            rows, left_out = _write_log(data, source, folder, out, memory)
+            with (
+                TemporaryDirectory(dir=folder, prefix="work-") as work,
+                duckdb.connect(f"{work}/work.duckdb") as con,
+            ):
+                con.execute(
+                    f"SET memory_limit = '{memory:.2f}GiB'; SET temp_directory = {as_text(f'{work}/spill')}; "
+                    "SET TimeZone = 'UTC'; SET enable_progress_bar = false"  # standard output is for results
+                )
+                bench = Workbench(data.name, source, folder, out, con)
+                left_out = data.write(bench)
             for protocol in data.protocols:
                 write_text(folder / f"{protocol}.yaml", config(data, protocol, out))
             found = PreparedLog(
                 name=data.name,
                 path=str(out),
-                rows=rows,
+                rows=bench.rows,
                 left_out={reason: count for reason, count in left_out.items() if count},
                 configs=[str(out / f"{protocol}.yaml") for protocol in data.protocols],
                 seconds=time.perf_counter() - started,
@@ -100,18 +109,6 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
     template = files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml"
     inside_quotes = json.dumps(str(folder.resolve()), ensure_ascii=False)[1:-1]
     return Template(template.read_text(encoding="utf-8")).substitute(folder=inside_quotes, name=data.name)
-
-
-def _write_log(
-    data: DataSet, source: Path, folder: Path, out: Path, memory: float
-) -> tuple[dict[str, int], dict[str, int]]:
-    with TemporaryDirectory(dir=folder, prefix="work-") as work, duckdb.connect(f"{work}/work.duckdb") as con:
-        con.execute(
-            f"SET memory_limit = '{memory:.2f}GiB'; SET temp_directory = {as_text(f'{work}/spill')}; "
-            "SET TimeZone = 'UTC'; SET enable_progress_bar = false"  # standard output is for results
-        )
-        bench = Workbench(data.name, source, folder, out, con)
-        return bench.rows, data.write(bench)
 
 
 def _check_free(out: Path, source: Path, overwrite: bool) -> None:

@@ -1,4 +1,15 @@
-"""Read a data set's folder: find its files, check their layout, define views over their rows, write a log."""
+"""What the parser of a data set works with: views over its files, the log that it writes, and synthetic days.
+
+A `Workbench` finds the files of a folder, checks their layout, defines views over their rows and writes a
+log.
+
+Synthetic days express a published split that is not a split by time as one (ours). The library splits by
+time only. A split by user, at random or by file becomes one when each row gets a synthetic day: its part of
+the data set, counted from 1 January 2000. Cuts between these days then define the split, and a row reads the
+history of earlier parts only, so it never reads its own label or one of its own part. A part cannot promise
+that its history precedes it in real time. The functions of synthetic days return DuckDB SQL that yields one
+number or one timestamp per row.
+"""
 
 import csv
 import gzip
@@ -13,10 +24,14 @@ import duckdb
 
 from mgoe._util.files import as_pattern
 from mgoe.config import did_you_mean
-from mgoe.datasets.unpack import ENDINGS
+from mgoe.datasets.fetch import ENDINGS
 from mgoe.errors import DataError, OutputError
 
 Encoding: TypeAlias = Literal["utf-8", "latin-1"]
+PARTS = 10
+"""Number of parts of the training rows if a test set is published beside them."""
+TEST = PARTS + 1
+_DAY = 86_400  # seconds
 
 
 class Workbench:
@@ -45,12 +60,19 @@ class Workbench:
         """
         found = [path for path in self._files() if path.name == name]
         if len(found) > 1:
-            others = f"{found[0].relative_to(self.source)} and {found[1].relative_to(self.source)}"
             raise DataError(
-                self.source, f"one file {name} is required, found {others}; name the folder of one of them"
+                self.source,
+                f"one file {name} is required, found {found[0].relative_to(self.source)} and "
+                f"{found[1].relative_to(self.source)}; name the folder of one of them",
             )
         if not found:
-            raise DataError(self.source / name, self._absent(name))
+            names = [path.name for path in self._files()]
+            near = did_you_mean(name, names[:5]) if names else "; the folder is empty"
+            fix = f"{near}; `mgoe data describe {self.name}` lists the required files"
+            if packed := next((file for file in names if file.endswith(ENDINGS)), None):
+                command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
+                fix = f", found {packed}; unpack it with `{command}`"
+            raise DataError(self.source / name, f"is required and missing{fix}")
         if name.endswith(".gz"):
             self._packed.add(found[0])
         return found[0]
@@ -67,15 +89,6 @@ class Workbench:
             if path.is_file()
             and not any(part.startswith(".") for part in path.relative_to(self.source).parts)
         )
-
-    def _absent(self, name: str) -> str:
-        names = [path.name for path in self._files()]
-        packed = next((file for file in names if file.endswith(ENDINGS)), None)
-        if packed is not None:
-            command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
-            return f"is required and missing, found {packed}; unpack it with `{command}`"
-        found = did_you_mean(name, names[:5]) if names else "; the folder is empty"
-        return f"is required and missing{found}; `mgoe data describe {self.name}` lists the required files"
 
     def view(
         self,
@@ -108,14 +121,12 @@ class Workbench:
         line = first_line(path)
         if not line:
             raise DataError(path, "is empty; fetch it again")
-        if header:
-            read = self._header(path, line, delimiter, columns)
-        else:
-            read, found = columns, line.split(delimiter)
-            if len(found) != len(columns):
-                raise self.other_layout(
-                    path, f"{len(columns)} columns ({_short(columns)})", f"{len(found)} ({_short(found)})"
-                )
+        found = line.split(delimiter)
+        if not header and len(found) != len(columns):
+            raise self.other_layout(
+                path, f"{len(columns)} columns ({_short(columns)})", f"{len(found)} ({_short(found)})"
+            )
+        read = self._header(path, line, delimiter, columns) if header else columns
         names = ", ".join(f"{as_text(column)}: 'VARCHAR'" for column in read)
         quote = '"' if header else ""
         self.define(
@@ -138,6 +149,34 @@ class Workbench:
             f"SELECT * FROM read_csv({file}, delim = '\x01', quote = '', escape = '', header = false, "
             "auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})",
         )
+
+    def convert(
+        self,
+        name: str,
+        file: str,
+        columns: Sequence[str],
+        values: str,
+        *,
+        header: bool = True,
+        delimiter: str = ",",
+        encoding: Encoding = "utf-8",
+    ) -> None:
+        """Write values of the rows of a text file to a Parquet file.
+
+        Args:
+            name: Of the Parquet file, below the folder.
+            file: Name of the text file.
+            columns: As `view` takes them, like all further arguments.
+            values: Of each row, in SQL.
+            header: Whether the first line names the columns.
+            delimiter: Between columns.
+            encoding: Of the file.
+
+        Raises:
+            DataError: The file is missing, of another layout, or a value does not fit its column.
+        """
+        self.view("converted", file, columns, header=header, delimiter=delimiter, encoding=encoding)
+        self.write(name, f"SELECT {values} FROM converted")
 
     def define(self, view: str, query: str) -> None:
         """Define a view of a query."""
@@ -208,12 +247,16 @@ class Workbench:
             raise self.other_layout(path, "a line of names", f"a line that is none ({error})") from None
         for column in columns:
             if column not in found:
-                without = f"{_short(found)} without {column!r}{did_you_mean(column, list(found))}"
-                raise self.other_layout(path, f"the columns {_short(columns)}", without)
+                raise self.other_layout(
+                    path,
+                    f"the columns {_short(columns)}",
+                    f"{_short(found)} without {column!r}{did_you_mean(column, list(found))}",
+                )
         for column in columns:
             if found.count(column) > 1:
-                several = f"{found.count(column)} of them in {_short(found)}"
-                raise self.other_layout(path, f"one column {column!r}", several)
+                raise self.other_layout(
+                    path, f"one column {column!r}", f"{found.count(column)} of them in {_short(found)}"
+                )
         return [column if column in columns else f"unread {place}" for place, column in enumerate(found)]
 
     def other_layout(self, path: Path, expected: str, found: str) -> DataError:
@@ -259,3 +302,62 @@ def _short(names: Sequence[str]) -> str:
 
 def _sentence(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split())
+
+
+def moment(part: str, place: str = "0") -> str:
+    """Return a timestamp on a part's day.
+
+    Args:
+        part: From 1.
+        place: Order within the user's rows, from 0, stored as seconds of the day.
+    """
+    second = f"to_seconds(least({place}, {_DAY - 1})::BIGINT)"
+    return f"TIMESTAMP '2000-01-01' + to_days(({part} - 1)::INTEGER) + {second}"
+
+
+def drawn(key: str, parts: int = PARTS) -> str:
+    """Return a random part that depends on the key alone, not on the machine or the order of rows.
+
+    Args:
+        key: Text.
+        parts: Number of parts, equally likely.
+    """
+    return f"(1 + ('0x' || md5({key})[1:8])::BIGINT % {parts})"
+
+
+def anywhere(key: str) -> str:
+    """Return a random second of the day, so that equal rows stay two rows.
+
+    Args:
+        key: Text that differs between rows.
+    """
+    return f"(('0x' || md5({key})[9:16])::BIGINT % {_DAY})"
+
+
+def in_order(user: str, order: str) -> str:
+    """Return two columns: the `place` of a row among those of its user, from 1, and their number `n`.
+
+    Args:
+        user: Column of the user.
+        order: Columns that order the rows.
+    """
+    window = f"PARTITION BY {user}"
+    return f"row_number() OVER ({window} ORDER BY {order}) AS place, count(*) OVER ({window}) AS n"
+
+
+def along(parts: int = PARTS, length: str = "n") -> str:
+    """Return the part of the row at `place` if a sequence is cut into equal parts in its order.
+
+    Args:
+        parts: Number of parts.
+        length: Length of the sequence.
+    """
+    return f"(1 + ({parts} * (place - 1)) // {length})"
+
+
+LAST_OUT = (
+    f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
+)
+"""Leave-last-out: the last row of a sequence is test, the one before validation, the others follow along
+parts 1 to 9.
+"""

@@ -1,8 +1,7 @@
 """Taobao UserBehavior: nine days of clicks, carts, favourites and purchases of a million users."""
 
 from mgoe.datasets.dataset import DataSet, Download
-from mgoe.datasets.parts import LAST_OUT, in_order, moment
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import LAST_OUT, Workbench, in_order, moment
 
 _COLUMNS = ("user_id", "item_id", "category_id", "behavior", "seconds")
 # 25 November to 3 December 2017 in Beijing
@@ -23,9 +22,10 @@ def write(bench: Workbench) -> dict[str, int]:
             {in_order("user_id::BIGINT", "seconds::BIGINT, item_id::BIGINT, behavior")}
         FROM raw WHERE {_NINE_DAYS}""",
     )
-    part = moment(LAST_OUT, "place")
     written = bench.write(
-        "log/events.parquet", f"SELECT user_id, item_id, timestamp, behavior, {part} AS part FROM placed"
+        "log/events.parquet",
+        f"""SELECT user_id, item_id, timestamp, behavior, {moment(LAST_OUT, "place")} AS part
+        FROM placed""",
     )
     bench.write(
         "items.parquet",

@@ -3,8 +3,7 @@ times.
 """
 
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.parts import along, drawn, in_order, moment
-from mgoe.datasets.reading import Workbench
+from mgoe.datasets.reading import Workbench, along, drawn, in_order, moment
 
 _COLUMNS = (
     "user_id",
@@ -27,13 +26,12 @@ def write(bench: Workbench) -> dict[str, int]:
     bench.view("raw", "QK-video.csv", _COLUMNS, null=r"\N")
     bench.define("numbered", "SELECT *, row_number() OVER () AS number FROM raw")
     bench.define("placed", f"SELECT *, {in_order('user_id::BIGINT', 'number')} FROM numbered")
-    at_random = drawn("'tenrec ' || number")
     bench.write(
         "log/exposures.parquet",
         f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
             click::TINYINT AS click, "like"::TINYINT AS "like",
             share::TINYINT AS share, follow::TINYINT AS follow, watching_times::INTEGER AS watching_times,
-            {moment(along(), "place")} AS sequence, {moment(at_random, "place")} AS part
+            {moment(along(), "place")} AS sequence, {moment(drawn("'tenrec ' || number"), "place")} AS part
         FROM placed""",
     )
     for node, columns in {"user": ("gender", "age"), "item": ("video_category",)}.items():

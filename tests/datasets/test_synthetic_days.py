@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.datasets.parts import LAST_OUT, PARTS, TEST, along, anywhere, drawn, in_order, moment
+from mgoe.datasets.reading import LAST_OUT, PARTS, TEST, along, anywhere, drawn, in_order, moment
 
 
 def values(expression: str, rows: int) -> np.ndarray:
