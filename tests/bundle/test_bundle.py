@@ -29,7 +29,7 @@ from mgoe.config import (
     load_settings,
 )
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
-from mgoe.data.negatives import sample_negatives
+from mgoe.data.events import sample_negatives
 from mgoe.errors import BundleError
 from mgoe.experiments import Inputs
 from mgoe.features import Reader, View

@@ -65,7 +65,7 @@ def test_a_decimal_category_is_found_again(tmp_path):
 
 
 def test_side_features_are_memory_mapped(tmp_path):
-    assert isinstance(with_side(tmp_path).user_side._arrays["city"], np.memmap)
+    assert isinstance(with_side(tmp_path).user_side.arrays["city"], np.memmap)
 
 
 def test_rare_categories_share_the_index_of_unseen_ones(tmp_path):

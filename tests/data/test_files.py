@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import csv
 
 from mgoe.data import connect, open_log, prepare
-from mgoe.data.log import stage
-from mgoe.data.paths import files_of
+from mgoe.data.log import files_of, stage
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from tests.data import logs

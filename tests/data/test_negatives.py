@@ -7,7 +7,7 @@ from scipy.stats import chisquare, kstest
 
 from mgoe.config import NegativeSettings
 from mgoe.data import events
-from mgoe.data.negatives import Pools, blocks, sample_negatives, uniforms
+from mgoe.data.events import Pools, blocks, sample_negatives, uniforms
 
 triples = st.lists(
     st.tuples(st.integers(-3, 3), st.integers(0, 6), st.integers(0, 6)), unique=True, min_size=1, max_size=60

@@ -7,8 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mgoe.config import SplitSettings, dump_settings, make_settings
-from mgoe.data.times import microseconds
-from mgoe.data.windows import make_cuts
+from mgoe.data.times import make_cuts, microseconds
 from mgoe.errors import DataError
 
 DAY = 18_262  # 2020-01-01

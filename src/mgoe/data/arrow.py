@@ -14,6 +14,8 @@ pc: Any = compute  # most of its functions are created at import, so a type chec
 
 MOST_TEXT = 2**31 - 1
 """Bytes that an array of strings with 32-bit offsets can hold."""
+_ZEROS = r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$"
+"""Trailing zeros of a written decimal."""
 _UUID_BYTES = 16
 _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _DIGIT_PLACES = np.delete(np.arange(36), [8, 13, 18, 23])
@@ -39,7 +41,14 @@ def to_arrow(values: Any, place: str = "values") -> pa.Array:
     """
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return _plain(values, place)
-    _check_column(values, place)
+    unordered = isinstance(values, Iterator | Mapping | set | frozenset)
+    if unordered or len(getattr(values, "shape", ())) > 1:
+        shape = "" if unordered else f" of the shape {tuple(values.shape)}"
+        raise DataError(
+            place,
+            f"must be one column (a list, an array, a series) or one value, found a {type(values).__name__}"
+            f"{shape}; make a list of it, or take one of its columns",
+        )
     if hasattr(values, "to_arrow"):
         return to_arrow(values.to_arrow(), place)
     if isinstance(values, np.generic) or (isinstance(values, np.ndarray) and not values.ndim):
@@ -53,17 +62,6 @@ def to_arrow(values: Any, place: str = "values") -> pa.Array:
         return pa.array([None if pd.isna(v) is True else str(v) for v in values], pa.string())
 
 
-def _check_column(values: Any, place: str) -> None:
-    unordered = isinstance(values, Iterator | Mapping | set | frozenset)
-    if unordered or len(getattr(values, "shape", ())) > 1:
-        shape = "" if unordered else f" of the shape {tuple(values.shape)}"
-        raise DataError(
-            place,
-            f"must be one column (a list, an array, a series) or one value, found a {type(values).__name__}"
-            f"{shape}; make a list of it, or take one of its columns",
-        )
-
-
 def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
     """Return one array without run ends, dictionaries or views, and with UUIDs and bytes as text."""
     kind = values.type
@@ -73,8 +71,24 @@ def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
         return _plain(pc.call_function("dictionary_decode", [values]), place)
     if getattr(kind, "extension_name", "") == "arrow.uuid":
         return _plain(values.cast(pa.binary(_UUID_BYTES)), place)
-    if is_binary(kind):
-        return one_array(_decoded(one_array(values), place))
+    if (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    ):
+        held = one_array(values).cast(pa.large_binary())
+        # UUIDs where every value has 16 bytes, otherwise UTF-8
+        if len(held) > held.null_count and pc.all(pc.equal(pc.binary_length(held), _UUID_BYTES)).as_py():
+            return one_array(_uuids(held))
+        try:
+            return one_array(held.cast(pa.large_string()))
+        except pa.ArrowInvalid:
+            raise DataError(
+                place,
+                "bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that are not "
+                "UTF-8; write them as text",
+            ) from None
     if is_list(kind):
         item = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
         values = values.cast(pa.large_list(item) if pa.types.is_large_list(kind) else pa.list_(item))
@@ -90,8 +104,13 @@ def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def is_list(kind: pa.DataType) -> bool:
     """Return whether an Arrow type is a list of any length and layout."""
-    names = "is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view"
-    return any(getattr(pa.types, name)(kind) for name in names)
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -99,34 +118,11 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def is_binary(kind: pa.DataType) -> bool:
-    """Return whether an Arrow type is binary, of any length and layout."""
-    names = "is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view"
-    return any(getattr(pa.types, name)(kind) for name in names)
-
-
 def texts(values: pa.Array) -> pa.Array:
     """Return ids or categories as strings, a decimal without trailing zeros."""
     written = values if is_text(values.type) else pc.cast(values, pa.string())
-    if pa.types.is_decimal(values.type):
-        trailing = r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$"
-        written = pc.replace_substring_regex(written, trailing, r"\1\2\3")
-    return written
-
-
-def _decoded(values: pa.Array, place: str) -> pa.Array:
-    """Return bytes as text: as UUIDs where every value has 16 bytes, otherwise as UTF-8."""
-    values = values.cast(pa.large_binary())
-    if len(values) > values.null_count and pc.all(pc.equal(pc.binary_length(values), _UUID_BYTES)).as_py():
-        return _uuids(values)
-    try:
-        return values.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        raise DataError(
-            place,
-            "bytes must be UTF-8, or the 16 bytes of a UUID in every row, found bytes that are not UTF-8; "
-            "write them as text",
-        ) from None
+    is_decimal = pa.types.is_decimal(values.type)
+    return pc.replace_substring_regex(written, _ZEROS, r"\1\2\3") if is_decimal else written
 
 
 def _uuids(values: pa.Array) -> pa.Array:

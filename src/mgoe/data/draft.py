@@ -10,9 +10,8 @@ import yaml
 from numpy.typing import NDArray
 
 from mgoe.config import SplitSettings
-from mgoe.data.checks import Table, only_row
-from mgoe.data.times import read_time
-from mgoe.data.windows import bucket_of, make_cuts, moment_of
+from mgoe.data.columns import Table, only_row
+from mgoe.data.times import bucket_of, make_cuts, moment_of, read_time
 from mgoe.errors import DataError
 
 BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
@@ -27,7 +26,7 @@ CUTS: tuple[list[float], ...] = (
 _WIDTH = 44  # column at which comments start
 
 
-@dataclass
+@dataclass(frozen=True)
 class Draft:
     """What was guessed.
 
@@ -94,8 +93,13 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     if draft.rare:
         shown = ", ".join(f"{value} ({n:,})" for value, n in list(draft.rare.items())[:8])
         lines.append((f"  # left out as too rare: {shown}", ""))
-    cuts = "share of the positives before each; the last window is test, the one before valid"
-    lines += [("split:", ""), (f"  cuts: {_cuts(size)}", cuts)]
+    lines += [
+        ("split:", ""),
+        (
+            f"  cuts: {_cuts(size)}",
+            "share of the positives before each; the last window is test, the one before valid",
+        ),
+    ]
     if draft.behavior is not None:
         lines += [("negatives:", ""), ("  ratio: 3", "for each positive")]
     lines += [("models: [mgoe, shared-bottom, mmoe]", "the first one is served"), ("seeds: [0]", "")]
@@ -104,7 +108,6 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
 
 def _measure(draft: Draft, source: Table, place: str) -> _Size:
     moment = read_time(source[draft.time], draft.time, "auto", place)
-    day = BUCKETS["1d"] * 1_000_000
     held = only_row(
         source.aggregate(
             rows=source.count(),
@@ -112,58 +115,68 @@ def _measure(draft: Draft, source: Table, place: str) -> _Size:
             items=source[draft.item].nunique(),
             low=moment.min(),
             high=moment.max(),
-            off_midnight=(moment % day != 0).sum(),
+            off_midnight=(moment % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
         )
     )
+    bucket = "1d"
     if held["off_midnight"]:
         span = (held["high"] - held["low"]) / 1e6
         bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
-    else:
-        bucket = "1d"
-    if draft.behavior:
-        happened = ibis.literal(True)
-    else:
-        happened = ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
+    happened = (
+        ibis.literal(True)
+        if draft.behavior
+        else ibis.or_(*(source[label].cast("float64") > 0 for label in draft.tasks.values()))
+    )
     timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
     grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
     counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket").to_pyarrow()
-    buckets, counts, done = (
-        counted[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
-    )
-    return _Size(held["rows"], held["users"], held["items"], bucket, buckets, counts, done)
+    per_bucket = (counted[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done"))
+    return _Size(held["rows"], held["users"], held["items"], bucket, *per_bucket)
 
 
 def _data_lines(paths: Sequence[str], draft: Draft, size: _Size) -> list[tuple[str, str]]:
     first, last = (moment_of(int(size.buckets[place]), size.bucket) for place in (0, -1))
-    log = paths[0] if len(paths) == 1 else list(paths)
     lines = [
         ("data:", ""),
-        (f"  log: {_yaml(log)}", f"{size.rows:,} rows, {first} to {last}"),
-        (f"  user: {_yaml(draft.user)}", f"{size.users:,} users"),
-        (f"  item: {_yaml(draft.item)}", f"{size.items:,} items"),
-        (f"  time: {_yaml(draft.time)}", ""),
+        *_settings(
+            log=(paths[0] if len(paths) == 1 else list(paths), f"{size.rows:,} rows, {first} to {last}"),
+            user=(draft.user, f"{size.users:,} users"),
+            item=(draft.item, f"{size.items:,} items"),
+            time=(draft.time, ""),
+            behavior=(draft.behavior, "what happened; negatives are sampled from the same bucket"),
+            bucket=(size.bucket, "of time; no example reads an event of its own bucket"),
+        ),
     ]
-    if draft.behavior is not None:
-        comment = "what happened; negatives are sampled from the same bucket"
-        lines.append((f"  behavior: {_yaml(draft.behavior)}", comment))
-    lines.append((f"  bucket: {size.bucket}", "of time; no example reads an event of its own bucket"))
     top = int(size.counts.argmax())
     share = size.counts[top] / size.counts.sum()
     if share > 0.08 and len(size.counts) >= 30:
         at = moment_of(int(size.buckets[top]), size.bucket)
-        comment = f"{at} alone holds {share:.0%} of the rows; cut it off if it is not a usual day"
-        lines.append((f"  # end: {at}", comment))
-    if draft.position is not None:
-        lines.append((f"  position: {_yaml(draft.position)}", "where it was shown: a bias in training only"))
-    if draft.weight is not None:
-        lines.append((f"  weight: {_yaml(draft.weight)}", "of a row in the loss"))
+        lines.append(
+            (
+                f"  # end: {at}",
+                f"{at} alone holds {share:.0%} of the rows; cut it off if it is not a usual day",
+            )
+        )
+    lines += _settings(
+        position=(draft.position, "where it was shown: a bias in training only"),
+        weight=(draft.weight, "of a row in the loss"),
+    )
     if draft.context:
-        comment = "features of an exposure: keep what is known when it is shown, never what follows from it"
-        lines.append(("  # context:", comment))
         lines += [
-            (f"  #   - {{name: {_yaml(name)}, kind: {kind}}}", "") for name, kind in draft.context.items()
+            (
+                "  # context:",
+                "features of an exposure: keep what is known when it is shown, never what follows from it",
+            ),
+            *((f"  #   - {{name: {_yaml(name)}, kind: {kind}}}", "") for name, kind in draft.context.items()),
         ]
     return lines
+
+
+def _settings(**named: tuple[object, str]) -> list[tuple[str, str]]:
+    """Return the line and the comment of each setting that has a value."""
+    return [
+        (f"  {key}: {_yaml(value)}", comment) for key, (value, comment) in named.items() if value is not None
+    ]
 
 
 def _cuts(size: _Size) -> list[float]:

@@ -1,7 +1,11 @@
-"""Event logs: what happened, one behaviour per row. Negatives are sampled."""
+"""Event logs: what happened, one behaviour per row, and the negatives that are sampled for it.
+
+Negatives are from the same bucket, and seeded so that later events change no earlier draw.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import ibis
 import numpy as np
@@ -10,15 +14,15 @@ from numpy.typing import NDArray
 
 from mgoe._util.tables import batches
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
-from mgoe.data.checks import Expr, Table
-from mgoe.data.example_file import ExampleWriter
-from mgoe.data.negatives import Pools, blocks, sample_negatives
+from mgoe.data.columns import Expr, Table
+from mgoe.data.examples import ExampleWriter
 from mgoe.errors import DataError
 
 BLOCK = 4_000_000
 """Positives and draws in memory at once."""
 LARGEST = 1_000_000
 """Positives in memory at once, however few draws each has."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def task_masks(settings: RunSettings) -> dict[str, int]:
@@ -47,11 +51,10 @@ def check_behaviors(counts: Mapping[str, int], settings: RunSettings, place: str
     for task in settings.tasks:
         for behavior in task.done_by:
             if behavior not in counts:
-                hint = did_you_mean(behavior, list(counts))
                 raise DataError(
                     place,
                     f"every task must happen: found none of {behavior!r} in column "
-                    f"{settings.data.behavior!r}{hint}; "
+                    f"{settings.data.behavior!r}{did_you_mean(behavior, list(counts))}; "
                     f"fix tasks.{task.name}.behaviors",
                 )
 
@@ -64,10 +67,12 @@ def behavior_counts(rows: Table) -> dict[str, int]:
 
 def with_task_mask(rows: Table, masks: Mapping[str, int]) -> Table:
     """Return the rows whose behaviour does a task, with `task_mask` in place of `behavior`."""
-    mask = ibis.cases(
-        *((rows.behavior == behavior, ibis.literal(m, "int32")) for behavior, m in masks.items())
+    return rows.filter(rows.behavior.isin(list(masks))).select(
+        *(name for name in rows.columns if name != "behavior"),
+        task_mask=ibis.cases(
+            *((rows.behavior == behavior, ibis.literal(m, "int32")) for behavior, m in masks.items())
+        ),
     )
-    return rows.filter(rows.behavior.isin(list(masks))).mutate(task_mask=mask).drop("behavior")
 
 
 def rows_per_task(rows: Table, key: Expr, masks: Mapping[Any, int]) -> Table:
@@ -84,16 +89,105 @@ def rows_per_task(rows: Table, key: Expr, masks: Mapping[Any, int]) -> Table:
         task = ibis.cases(
             *((key == value, ibis.literal(t, "int64")) for value, t in weakest.items()), else_=0
         )
-        task = task.cast("int8")
-        parts.append(rows.filter(key.isin(list(rest))).mutate(task=task))
+        parts.append(rows.filter(key.isin(list(rest))).mutate(task=task.cast("int8")))
         rest = {value: mask & (mask - 1) for value, mask in rest.items() if mask & (mask - 1)}
-    return ibis.union(*parts) if len(parts) > 1 else parts[0]
+    return ibis.union(*parts)
 
 
 def positives(rows: Table) -> Table:
     """Return the events of a user on an item in a bucket as one row, with the union of their task masks."""
-    masks = rows.task_mask.bit_or().cast("int32")
-    return rows.group_by(["bucket", "user", "item"]).aggregate(task_mask=masks)
+    return rows.group_by(["bucket", "user", "item"]).aggregate(
+        task_mask=rows.task_mask.bit_or().cast("int32")
+    )
+
+
+def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return numbers in [0, 1), each a function of (seed, bucket, draw) alone.
+
+    SplitMix64 (Steele et al. 2014) as a counter: buckets need no loop, and no draw depends on those before
+    it.
+
+    Args:
+        seed: Seed of the run.
+        buckets: Bucket number. Shape (n,).
+        draws: Number of the draw within its bucket. Shape (n,).
+    """
+    keys = _mix(
+        _mix(np.full(1, seed, dtype=np.int64).astype(np.uint64)) + buckets.astype(np.uint64) * _GOLDEN
+    )
+    return (_mix(keys + draws.astype(np.uint64) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The items that negatives are drawn from: those of whole buckets.
+
+    Attributes:
+        buckets: Bucket numbers, rising. Shape (b,).
+        first: The first positive of each. Shape (b,).
+        items: Items of all buckets, bucket by bucket. Shape (p,).
+        start: Where each bucket's items start. Shape (b,).
+        count: How many items each bucket has. Shape (b,).
+    """
+
+    buckets: NDArray[np.int64]
+    first: NDArray[np.int64]
+    items: NDArray[np.int64]
+    start: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str) -> Self:
+        """Return the pools of all positives of some buckets, sorted by bucket, user, item. Shape (n,)
+        each."""
+        buckets, first, count = np.unique(bucket, return_index=True, return_counts=True)
+        if distribution == "popularity":
+            return cls(buckets, first, item, first, count)
+        order = np.lexsort((item, bucket))
+        item, bucket = item[order], bucket[order]
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(item) != 0) | (np.diff(bucket) != 0)
+        distinct = np.unique(bucket[new], return_counts=True)[1]
+        return cls(buckets, first, item[new], np.cumsum(distinct) - distinct, distinct)
+
+
+def sample_negatives(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    bucket: NDArray[np.int64],
+    settings: NegativeSettings,
+    pools: Pools | None = None,
+    before: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw items of the same bucket for each positive; drop a draw that the user did in that bucket.
+
+    Args:
+        user: User of each positive. Positives are distinct and sorted by bucket, user, item. Shape (n,).
+        item: Item of each positive. Shape (n,).
+        bucket: Bucket of each positive. Shape (n,).
+        settings: Ratio, distribution and seed.
+        pools: Pools of the whole buckets, if these positives are those of only some of their users.
+        before: Number of positives of `pools` before these.
+
+    Returns:
+        For each negative kept, the row of its positive (which gives user and bucket) and its item. Shape (m,)
+        each.
+    """
+    pools = pools or Pools.of(item, bucket, settings.distribution)
+    group = np.searchsorted(pools.buckets, bucket)  # (n,) ordinal of the bucket
+    source = np.repeat(np.arange(len(user)), settings.ratio)
+    draw = np.arange(len(source)) + (before - pools.first[group[source]]) * settings.ratio
+    place = (uniforms(settings.seed, bucket[source], draw) * pools.count[group[source]]).astype(np.int64)
+    drawn = pools.items[pools.start[group[source]] + place]
+    done = _pair_keys(group, user, item, group[source], user[source], drawn)
+    kept = ~np.isin(done[len(user) :], done[: len(user)])
+    return source[kept], drawn[kept]
+
+
+def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Split buckets into runs [from, to) of about `size` rows."""
+    edges = np.flatnonzero(np.diff((np.cumsum(counts) - 1) // size, prepend=-1))
+    yield from zip(edges.tolist(), [*edges[1:].tolist(), len(counts)], strict=True)
 
 
 def write_event_examples(
@@ -157,11 +251,26 @@ def _write(
     pools: Pools | None = None,
     before: int = 0,
 ) -> None:
-    names = "user", "item", "bucket", "task_mask"
-    user, item, bucket, done = (block[name].to_numpy().astype(np.int64) for name in names)
+    user, item, bucket, done = (
+        block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
+    )
     source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
     user, item, bucket = np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]]
     task_mask = np.r_[done, np.zeros(len(source), np.int64)]
     order = np.lexsort((task_mask == 0, item, user, bucket))
     labels = (task_mask[order, None] >> np.arange(tasks) & 1).astype(np.float32)
     writer.write(user[order], item[order], bucket[order], labels)
+
+
+def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return one number for each distinct (bucket, user, item) of the positives followed by the negatives."""
+    group, user, item = (np.concatenate(pair) for pair in zip(columns[:3], columns[3:], strict=True))
+    _, pair = np.unique(user * (item.max() + 1) + item, return_inverse=True)
+    return group * (pair.max() + 1) + pair
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import ibis
 import numpy as np
-import pyarrow as pa
 
 from mgoe._util.tables import batches
 from mgoe.config import RunSettings, seconds
-from mgoe.data.checks import Expr, Table, only_row
-from mgoe.data.example_file import ExampleWriter
+from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.examples import ExampleWriter
 from mgoe.data.features import FeatureEncoders, longest
-from mgoe.data.times import within
-from mgoe.data.windows import bucket_of
+from mgoe.data.times import bucket_of, within
 from mgoe.errors import DataError
 
 
@@ -47,11 +45,13 @@ def label_history(rows: Table, settings: RunSettings) -> Table:
     parts = []
     for t, task in enumerate(settings.tasks):
         done = rows.filter(rows[f"label_{task.name}"] > 0)
-        delayed = done.time + seconds(task.delay) * 1_000_000
-        known = delayed if task.known_at is None else done[f"known_{task.name}"]
+        known = (
+            done.time + seconds(task.delay) * 1_000_000
+            if task.known_at is None
+            else done[f"known_{task.name}"]
+        )
         parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
-    history: Table = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    history = within(history, None, settings.data.end)
+    history = within(ibis.union(*parts), None, settings.data.end)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 
 
@@ -74,24 +74,36 @@ def write_exposure_examples(
     """
     rows = rows.filter(rows.bucket > first)
     labels = [f"label_{task.name}" for task in settings.tasks]
-    keys = [rows.bucket, rows.user, rows.item, any_positive(rows, settings).desc()]
-    keys += [rows[label].fill_null(-1).desc() for label in labels]
-    rest = [name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels)]
+    keys = [
+        rows.bucket,
+        rows.user,
+        rows.item,
+        any_positive(rows, settings).desc(),
+        *(rows[label].fill_null(-1).desc() for label in labels),
+        *(name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels)),
+    ]
     # a file has one width per several-valued feature, that of its longest row
-    several = [feature for feature in context.features if feature.kind == "multi"]
-    lengths = {feature.name: longest(rows[f"context_{feature.name}"], feature) for feature in several}
-    context = replace(context, lengths=lengths)
-    for batch in batches(rows.order_by([*keys, *rest])):
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        given = {feature.name: columns[f"context_{feature.name}"] for feature in context.features}
+    context = replace(
+        context,
+        lengths={
+            feature.name: longest(rows[f"context_{feature.name}"], feature)
+            for feature in context.features
+            if feature.kind == "multi"
+        },
+    )
+    for batch in batches(rows.order_by(keys)):
+        columns = {
+            name: batch.column(name).to_numpy(zero_copy_only=False)
+            for name in ("user", "item", "bucket", *labels, "weight", "position")
+            if name in batch.schema.names
+        }
         writer.write(
-            *(_numpy(columns[name]) for name in ("user", "item", "bucket")),
-            labels=np.stack([_numpy(columns[label]) for label in labels], axis=1).astype(np.float32),
-            weight=_numpy(columns["weight"]) if "weight" in columns else None,
-            position=_numpy(columns["position"]) if "position" in columns else None,
-            context=context.encode(given, len(batch)),
+            *(columns[name] for name in ("user", "item", "bucket")),
+            labels=np.stack([columns[label] for label in labels], axis=1).astype(np.float32),
+            weight=columns.get("weight"),
+            position=columns.get("position"),
+            context=context.encode(
+                {feature.name: batch.column(f"context_{feature.name}") for feature in context.features},
+                len(batch),
+            ),
         )
-
-
-def _numpy(column: pa.Array) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False)

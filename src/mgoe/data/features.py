@@ -1,5 +1,8 @@
-"""Encoders of features: categories to indices, numbers to standard scores. The same at preparation and
-prediction."""
+"""Features: encoders, the same at preparation and prediction, and the side features of users and items.
+
+Categories become indices, numbers standard scores. Side features are encoded once, stored once per node and
+memory-mapped.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,21 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from ibis.backends.duckdb import Backend
+from numpy.typing import ArrayLike, NDArray
 
 from mgoe._util.tables import batches
-from mgoe.config import FeatureSettings
+from mgoe.config import FeatureSettings, SideTableSettings
 from mgoe.data.arrow import is_text, one_array, pc, texts, to_arrow
-from mgoe.data.checks import Check, Expr, Table
-from mgoe.data.columns import read_numeric, wrong_type
+from mgoe.data.columns import Check, Expr, Table, enforce, only_row, read_id, read_numeric, wrong_type
+from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import ConfigError, DataError
 
@@ -85,15 +90,13 @@ class FeatureEncoders:
                     f"must have a value for each of {n} rows, found {len(values)}; give null where it is "
                     "unknown",
                 )
-        encoded: dict[str, NDArray] = {
+        encoded = {
             feature.name: self._encode_categories(feature, given.get(feature.name), n)
             for feature in self.features
             if feature.kind != "numeric"
         }
-        if numeric := self.names("numeric"):
-            scores = [self._standardise(name, given.get(name), n) for name in numeric]
-            encoded["numeric"] = np.stack(scores, axis=1)
-        return encoded
+        scores = [self._standardise(name, given.get(name), n) for name in self.names("numeric")]
+        return encoded | ({"numeric": np.stack(scores, axis=1)} if scores else {})
 
     def save(self, folder: Path) -> None:
         """Write a folder with one JSON file and one vocabulary per feature."""
@@ -112,10 +115,12 @@ class FeatureEncoders:
     def load(cls, folder: Path) -> FeatureEncoders:
         """Read what `save` wrote."""
         held = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        files = {name: folder / f"categories-{k}.parquet" for k, name in enumerate(held["categories"])}
         return cls(
             features=tuple(FeatureSettings.model_validate(feature) for feature in held["features"]),
-            vocabularies={name: Vocabulary.load(file) for name, file in files.items()},
+            vocabularies={
+                name: Vocabulary.load(folder / f"categories-{k}.parquet")
+                for k, name in enumerate(held["categories"])
+            },
             lengths=held["lengths"],
             moments={name: (mean, std) for name, (mean, std) in held["moments"].items()},
         )
@@ -124,24 +129,31 @@ class FeatureEncoders:
         self, feature: FeatureSettings, values: pa.Array | None, n: int
     ) -> NDArray[np.int64]:
         several = feature.kind == "multi"
+        if values is None or pa.types.is_null(values.type):
+            return (
+                np.full((n, self.lengths[feature.name]), -1, np.int64) if several else np.zeros(n, np.int64)
+            )
         try:
             if several:
                 return self._encode_several(feature, values, n)
-            if values is None:
-                return np.zeros(n, np.int64)
             return self.vocabularies[feature.name].indices(values) + 1
         except pa.ArrowException:
             rule = (
                 "must be lists, or strings split at its separator" if several else "must be one value per row"
             )
-            found = None if values is None else values.type
-            raise DataError(f"feature {feature.name!r}", f"{rule}, found {found}; convert it") from None
+            raise DataError(f"feature {feature.name!r}", f"{rule}, found {values.type}; convert it") from None
 
-    def _encode_several(self, feature: FeatureSettings, values: pa.Array | None, n: int) -> NDArray[np.int64]:
-        if values is None or pa.types.is_null(values.type):
-            return np.full((n, self.lengths[feature.name]), -1, np.int64)
-        row, flat = _flattened(values, feature)
-        indices, counts = self.vocabularies[feature.name].indices(flat) + 1, np.bincount(row, minlength=n)
+    def _encode_several(self, feature: FeatureSettings, values: pa.Array, n: int) -> NDArray[np.int64]:
+        if is_text(values.type):
+            values = pc.split_pattern(values, feature.separator)
+        row, flat = pc.list_parent_indices(values), pc.list_flatten(values)
+        held = pc.is_valid(flat)  # empty and null categories are left out
+        if is_text(flat.type):
+            flat = pc.utf8_trim(flat, characters=" \t\n\r\v\f")  # as the engine trims where they are fitted
+            held = pc.fill_null(pc.not_equal(flat, ""), False)
+        row = row.filter(held).to_numpy(zero_copy_only=False).astype(np.int64)
+        indices = self.vocabularies[feature.name].indices(flat.filter(held)) + 1
+        counts = np.bincount(row, minlength=n)
         most = int(counts.max(initial=0))
         if most > LONGEST:  # unknown categories last, so that they are cut off first
             order = np.lexsort(((indices == 0) & (counts[row] > LONGEST), row))
@@ -165,20 +177,6 @@ class FeatureEncoders:
         with np.errstate(over="ignore"):  # a score beyond float32 becomes infinite, and so unknown
             scores = ((numbers - mean) / std).astype(np.float32)
         return np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _flattened(values: pa.Array, feature: FeatureSettings) -> tuple[NDArray[np.int64], pa.Array]:
-    """Return the row of each category of a several-valued column, and the category; empty and null ones are
-    left out."""
-    if is_text(values.type):
-        values = pc.split_pattern(values, feature.separator)
-    row, flat = pc.list_parent_indices(values), pc.list_flatten(values)
-    if is_text(flat.type):
-        flat = pc.utf8_trim(flat, characters=" \t\n\r\v\f")  # as the engine trims where encoders are fitted
-        held = pc.fill_null(pc.not_equal(flat, ""), False)
-    else:
-        held = pc.is_valid(flat)
-    return row.filter(held).to_numpy(zero_copy_only=False).astype(np.int64), flat.filter(held)
 
 
 def check_names(features: Sequence[FeatureSettings], key: str) -> None:
@@ -212,12 +210,12 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
             f"{place}, column {feature.name!r}",
             f"a category must not be a time, found {kind}; convert it to text",
         )
-    if feature.kind == "categorical":
-        rule = "a categorical feature holds one value per row (`kind: multi` holds several)"
-        fits = not (kind.is_array() or kind.is_map() or kind.is_struct() or kind.is_binary())
-    else:
+    if feature.kind == "multi":
         rule = "a several-valued feature is a list or a string split at its separator"
         fits = kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))
+    else:
+        rule = "a categorical feature holds one value per row (`kind: multi` holds several)"
+        fits = not (kind.is_nested() or kind.is_binary())
     if not fits:
         raise wrong_type(place, feature.name, kind, rule)
     return column, []
@@ -235,25 +233,25 @@ def fit_encoders(
         order: Column by which categories are numbered, in the order of its least values, so that later rows
             do not renumber them. By default they are numbered in their own order.
     """
-    vocabularies: dict[str, Vocabulary] = {}
-    lengths: dict[str, int] = {}
-    moments: dict[str, tuple[float, float]] = {}
-    for feature in features:
-        column = table[columns[feature.name]]
-        if feature.kind == "numeric":
-            moments[feature.name] = _mean_and_deviation(table.filter(column.notnull()).select(value=column))
-            continue
-        first = ibis.literal(0) if order is None else table[order]
-        if feature.kind == "multi":
-            lengths[feature.name] = longest(column, feature)
-            values = table.select(value=_listed(column, feature).unnest(), first=first)
-            if values.value.type().is_string():
-                values = values.mutate(value=values.value.strip())
-                values = values.filter(values.value != "")
-        else:
-            values = table.select(value=column, first=first)
-        vocabularies[feature.name] = _categories(values, feature.min_count)
-    return FeatureEncoders(tuple(features), vocabularies, lengths, moments)
+    held = {feature.name: table[columns[feature.name]] for feature in features}
+    return FeatureEncoders(
+        tuple(features),
+        vocabularies={
+            feature.name: _categories(table, held[feature.name], feature, order)
+            for feature in features
+            if feature.kind != "numeric"
+        },
+        lengths={
+            feature.name: longest(held[feature.name], feature)
+            for feature in features
+            if feature.kind == "multi"
+        },
+        moments={
+            feature.name: _mean_and_deviation(table, held[feature.name])
+            for feature in features
+            if feature.kind == "numeric"
+        },
+    )
 
 
 def longest(column: Expr, feature: FeatureSettings) -> int:
@@ -265,10 +263,17 @@ def _listed(column: Expr, feature: FeatureSettings) -> Expr:
     return column.split(feature.separator) if column.type().is_string() else column
 
 
-def _categories(values: Table, min_count: int) -> Vocabulary:
+def _categories(table: Table, column: Expr, feature: FeatureSettings, order: str | None) -> Vocabulary:
+    several = feature.kind == "multi"
+    values = table.select(
+        value=_listed(column, feature).unnest() if several else column,
+        first=ibis.literal(0) if order is None else table[order],
+    )
+    if several and values.value.type().is_string():
+        values = values.mutate(value=values.value.strip()).filter(ibis._.value != "")
     grouped = values.filter(values.value.notnull()).group_by("value")
     counted = grouped.aggregate(n=ibis._.count(), first=values["first"].min())
-    frequent = counted.filter(counted.n >= min_count).order_by(["first", "value"])
+    frequent = counted.filter(counted.n >= feature.min_count).order_by(["first", "value"])
     found = one_array(frequent.to_pyarrow()["value"])
     kind = found.type
     if pa.types.is_floating(kind):
@@ -283,8 +288,9 @@ def _categories(values: Table, min_count: int) -> Vocabulary:
     return Vocabulary(found)
 
 
-def _mean_and_deviation(values: Table) -> tuple[float, float]:
+def _mean_and_deviation(table: Table, column: Expr) -> tuple[float, float]:
     """Compute both from exactly rounded sums, which do not depend on the order of rows."""
+    values = table.filter(column.notnull()).select(value=column)
     count = int(values.count().to_pyarrow().as_py())
     if not count:
         return 0.0, 1.0
@@ -295,3 +301,128 @@ def _mean_and_deviation(values: Table) -> tuple[float, float]:
 
 def _numbers(values: Table) -> Iterator[float]:
     return itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches(values))
+
+
+@dataclass
+class SideFeatures:
+    """Encoded features by node index.
+
+    Args:
+        encoders: The encoders that produced the arrays.
+        arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
+    """
+
+    encoders: FeatureEncoders
+    arrays: dict[str, NDArray[Any]]
+
+    def gather(self, indices: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Return the features of nodes by name, numbers under `numeric`. B rows each.
+
+        Args:
+            indices: Node indices; -1, or one beyond the nodes, is an unknown node. Shape (B,).
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        return {name: self._take(name, values, wanted) for name, values in self.arrays.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write encoders and arrays."""
+        self.encoders.save(folder)
+        for k, values in enumerate(self.arrays.values()):
+            np.save(folder / f"values-{k}.npy", values, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> SideFeatures:
+        """Open what `save` wrote; arrays stay on disk until they are read."""
+        encoders = FeatureEncoders.load(folder)
+        arrays = {
+            name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False)
+            for k, name in enumerate(encoders.encode({}, 0))
+        }
+        return cls(encoders, arrays)
+
+    @cached_property
+    def _unknown(self) -> dict[str, NDArray[Any]]:
+        return self.encoders.encode({}, 1)
+
+    def _take(self, name: str, values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+        known = (indices >= 0) & (indices < len(values))
+        taken = np.repeat(self._unknown[name], len(indices), axis=0)
+        taken[known] = values[indices[known]]
+        return taken
+
+
+def read_side(
+    con: Backend, settings: SideTableSettings | None, nodes: Vocabulary, key: str
+) -> tuple[SideFeatures, dict[str, int]]:
+    """Read a side table, encode it and align it with node indices. Ids that are not in the log are left out.
+
+    Categories, means and deviations come from the whole table, so they do not depend on the log.
+
+    Args:
+        con: The work database.
+        settings: Settings of the table; None if there is no table.
+        nodes: Ids of the log.
+        key: Name of the setting, for messages.
+
+    Returns:
+        The features, and counts for the summary.
+
+    Raises:
+        DataError: The table cannot be read, repeats an id, breaks a rule, or has no id of the log.
+    """
+    if settings is None:
+        return SideFeatures(FeatureEncoders(), {}), {}
+    check_names(settings.features, f"{key}.features")
+    source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
+    columns = {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}
+    require_columns(
+        source, [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)], settings.path
+    )
+    theirs = {"id": settings.id, **dict(zip(columns.values(), columns, strict=True))}
+    raw = stage(con, source, theirs, "raw_side", settings.path)
+    ids, checks = read_id(raw["id"], settings.id, settings.path)
+    values = {"id": ids}
+    for feature, ours in zip(settings.features, columns.values(), strict=True):
+        values[ours], more = read_feature(raw[ours], feature, settings.path)
+        checks += more
+    rows = enforce(raw, checks, settings.path)
+    side = raw.select(**values)
+    _refuse_repeats(side, settings)
+    encoders = fit_encoders(side, columns, settings.features)
+    arrays = encoders.encode({}, nodes.size)
+    matched = 0
+    for batch in batches(side):
+        indices = nodes.indices(batch.column("id"))
+        known = indices >= 0
+        given = {name: batch.column(ours) for name, ours in columns.items()}
+        for name, part in encoders.encode(given, len(indices)).items():
+            arrays[name][indices[known]] = part[known]
+        matched += int(known.sum())
+    if not matched:
+        least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
+        raise DataError(
+            f"{settings.path}, column {settings.id!r}",
+            f"some id must be one of the log's, found none of {rows} (the least is {least!r}, the log's "
+            "first is "
+            f"{first!r}); is {key}.id the right column?",
+        )
+    drop(con, "raw_side")
+    return SideFeatures(encoders, arrays), {
+        "rows": rows,
+        "in_log": matched,
+        "nodes_without": nodes.size - matched,
+    }
+
+
+def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
+    counted = side.group_by("id").aggregate(n=side.count())
+    repeated = counted.filter(counted.n > 1).order_by("id")
+    count = int(repeated.count().to_pyarrow().as_py())
+    if count:
+        first = only_row(repeated.limit(1))
+        more = f" and {count - 1} more ids repeated" if count > 1 else ""
+        raise DataError(
+            f"{settings.path}, column {settings.id!r}",
+            f"a side table has one row per id, found {first['id']!r} in {first['n']} rows{more}; keep one of "
+            "each",
+        )

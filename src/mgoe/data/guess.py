@@ -7,13 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import ibis
 
-from mgoe.data.checks import Table, only_row
-from mgoe.data.columns import read_id
+from mgoe.data.columns import Table, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
-from mgoe.data.log import NO_ROWS, connect, open_log, place_of, stage, unreadable
+from mgoe.data.log import NO_ROWS, open_log, place_of, stage, work_database
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 
@@ -94,8 +92,9 @@ class Column:
     @property
     def binary(self) -> bool:
         """Whether it holds 0 and 1, and both occur."""
-        zero_and_one = self.is_number and self.distinct == 2 and self.low == 0 and self.high == 1
-        return self.kind == "boolean" or zero_and_one
+        return self.kind == "boolean" or (
+            self.is_number and (self.distinct, self.low, self.high) == (2, 0, 1)
+        )
 
     @property
     def moment(self) -> bool:
@@ -127,22 +126,17 @@ def guess(paths: str | Path | Sequence[str | Path]) -> str:
     """
     named = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     place = place_of(named)
-    with TemporaryDirectory(prefix="mgoe-") as folder:
-        con = connect(Path(folder))
-        try:
-            source = open_log(con, named, "LOG")
-            columns = {name: name for name in source.columns}
-            sample = stage(con, source.limit(SAMPLE), columns, "sample", named[0])
-            return write_draft(named, _draft(_columns(sample, place), source, place), source, place)
-        except duckdb.Error as error:
-            raise unreadable(place, error) from None
-        finally:
-            con.disconnect()
+    with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:
+        source = open_log(con, named, "LOG")
+        every = {name: name for name in source.columns}
+        sample = stage(con, source.limit(SAMPLE), every, "sample", named[0])
+        return write_draft(named, _draft(_columns(sample, place), source, place), source, place)
 
 
 def _columns(sample: Table, place: str) -> list[Column]:
     """Measure every column of a staged sample in one scan."""
-    measures, kinds = {"rows": sample.count()}, [_kind(sample[name].type()) for name in sample.columns]
+    measures = {"rows": sample.count()}
+    kinds = [_kind(sample[name].type()) for name in sample.columns]
     for k, name in enumerate(sample.columns):
         column, kind = sample[name], kinds[k]
         measures[f"nulls{k}"] = column.isnull().sum()
@@ -204,20 +198,18 @@ def _draft(columns: list[Column], source: Table, place: str) -> Draft:
         left = iter(sorted(rest, key=columns.index))
         user, item = user or next(left, None), item or next(left, None)
     if user is None or item is None:
-        names = ", ".join(column.name for column in columns)
         same = [c.name for c in columns if c.kind in ("integer", "string") and c.distinct == 1]
         more = f"{', '.join(same)} hold a single value, so add more rows, or " if same else ""
         raise DataError(
             place,
-            f"a log needs a user and an item, found no column like them among {names}; "
+            "a log needs a user and an item, found no column like them among "
+            f"{', '.join(column.name for column in columns)}; "
             f"{more}write the configuration by hand",
         )
-    draft = Draft(user.name, item.name, time)
+    keys = user.name, item.name, time
     if behavior is None:
-        _add_labels(draft, columns, labels, place)
-    else:
-        _add_behaviors(draft, behavior, source)
-    return draft
+        return _draft_of_labels(keys, columns, labels, place)
+    return _draft_of_behaviors(keys, behavior, source)
 
 
 def _time(columns: list[Column], source: Table, place: str) -> str:
@@ -226,11 +218,10 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
         for column in columns:
             if column.named(TIME) and column.is_number:
                 read_time(source[column.name], column.name, "auto", place)  # its error may say what is wrong
-        names = ", ".join(column.name for column in columns)
         raise DataError(
             place,
-            f"a log needs a time (a date, a timestamp, or a number since 1970), found none among {names}; "
-            "add one",
+            "a log needs a time (a date, a timestamp, or a number since 1970), found none among "
+            f"{', '.join(column.name for column in columns)}; add one",
         )
     return max(moments, key=lambda c: (c.named(TIME), c.kind == "time", c.parses, c.distinct)).name
 
@@ -250,7 +241,7 @@ def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
     return next((column.name for column in [*by_values, *by_name]), None)
 
 
-def _add_behaviors(draft: Draft, behavior: str, source: Table) -> None:
+def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table) -> Draft:
     """Make tasks of the frequent behaviours, weakest first."""
     values = source.filter(source[behavior].notnull()).group_by(value=source[behavior].cast("string"))
     counted = values.aggregate(n=ibis._.count()).order_by([ibis.desc("n"), "value"]).to_pyarrow()
@@ -259,19 +250,23 @@ def _add_behaviors(draft: Draft, behavior: str, source: Table) -> None:
     kept = [value for value, n in counts.items() if n >= RARE * total][:MOST_TASKS]
     if all(_strength(value) is not None for value in kept):
         kept.sort(key=lambda value: _strength(value) or 0)  # otherwise the rarer, the stronger
-    draft.behavior = behavior
-    draft.tasks = _names(kept)
-    draft.rare = {value: n for value, n in counts.items() if value not in kept}
+    return Draft(
+        *keys,
+        behavior=behavior,
+        tasks=_names(kept),
+        rare={value: n for value, n in counts.items() if value not in kept},
+    )
 
 
-def _add_labels(draft: Draft, columns: list[Column], labels: list[Column], place: str) -> None:
+def _draft_of_labels(
+    keys: tuple[str, str, str], columns: list[Column], labels: list[Column], place: str
+) -> Draft:
     """Make tasks of the labels, weakest first, and features of what is left."""
-    used = [draft.user, draft.item, draft.time]
-    free = [column for column in columns if column.name not in used]
+    free = [column for column in columns if column.name not in keys]
     position = _best([column for column in free if column.kind == "integer"], POSITION)
     weight = _best([column for column in free if column.kind == "float"], WEIGHT)
     named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
-    named = [column for column in named if column.name not in used]
+    named = [column for column in named if column.name not in keys]
     amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
     tasks = sorted(named, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
     if not tasks:
@@ -280,15 +275,21 @@ def _add_labels(draft: Draft, columns: list[Column], labels: list[Column], place
             "a log needs a column of behaviours, or label columns of 0 and 1, found neither; "
             "add one, or write the configuration by hand",
         )
-    draft.tasks = _names([column.name for column in tasks])
-    draft.amounts = [name for name, column in zip(draft.tasks, tasks, strict=True) if not column.binary]
-    draft.position, draft.weight = position and position.name, weight and weight.name
-    taken = {*draft.tasks.values(), draft.position, draft.weight}
-    draft.context = {
-        column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
-        for column in free
-        if column.name not in taken and column.kind not in ("time", "other") and not column.moment
-    }
+    names = _names([column.name for column in tasks])
+    return Draft(
+        *keys,
+        tasks=names,
+        amounts=[name for name, column in zip(names, tasks, strict=True) if not column.binary],
+        position=position and position.name,
+        weight=weight and weight.name,
+        context={
+            column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
+            for column in free
+            if column not in (*tasks, position, weight)
+            and column.kind not in ("time", "other")
+            and not column.moment
+        },
+    )
 
 
 def _best(columns: Sequence[Column], words: str) -> Column | None:
@@ -304,13 +305,12 @@ def _best(columns: Sequence[Column], words: str) -> Column | None:
 
 def _strength(name: str) -> int | None:
     """Return the place of a behaviour in the order from weak to strong; None if the name says nothing."""
-    parts = re.split(r"[^a-z]+", name.lower())
-    places = [
+    places = (
         place
+        for part in re.split(r"[^a-z]+", name.lower())
         for place, words in enumerate(STRENGTH)
-        for part in parts
         if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)
-    ]
+    )
     return max(places, default=None)
 
 
@@ -318,8 +318,7 @@ def _names(values: Sequence[str]) -> dict[str, str]:
     """Return a task name for each value, of the characters that a name may have."""
     named: dict[str, str] = {}
     for value in values:
-        name = re.sub(r"\W+", "_", value, flags=re.ASCII).strip("_").lower() or "task"
-        name = name.removeprefix("is_") if name != "is_" else name
+        name = (re.sub(r"\W+", "_", value, flags=re.ASCII).strip("_").lower() or "task").removeprefix("is_")
         name = name if name[0].isalpha() else f"task_{name}"
         while name in named:
             name += "_"

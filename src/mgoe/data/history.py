@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ibis.expr.datatypes as dt
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgoe._util.files import sha256, write_json
-from mgoe._util.tables import checksum, digest, mixed
+from mgoe._util.tables import checksum, digest, hand_over, mixed
 from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
-from mgoe.data.checks import Expr, Table
+from mgoe.data.columns import Expr, Table
 from mgoe.data.events import check_behaviors, rows_per_task, task_masks
 from mgoe.data.exposures import label_history
-from mgoe.data.numbering import ids_by_first_bucket, with_indices
 from mgoe.data.schema import NODES, read_rows
+from mgoe.data.times import bucket_of
 from mgoe.data.vocabulary import Vocabulary
-from mgoe.data.windows import bucket_of
 from mgoe.errors import DataError
 
 
@@ -71,9 +71,48 @@ def whole_log(
             ids = _appended(Vocabulary.load(known[node]), found, node, place) if known else found
             Vocabulary(ids).save(folder / f"{node}s.parquet")
         write_json(numbered, these)
-    ids = {node: pq.read_table(folder / f"{node}s.parquet")["id"] for node in NODES}
-    history = with_indices(rows, ids).select("user", "item", "time", "task")
-    return WholeLog(history, {node: len(ids[node]) for node in NODES}, facts)
+    return WholeLog(
+        history=with_indices(rows, folder).select("user", "item", "time", "task"),
+        counts={node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES},
+        facts=facts,
+    )
+
+
+def ids_by_first_bucket(rows: Table, node: str, bucket: Expr) -> pa.Table:
+    """Return the distinct ids of users or items and the first bucket of each, ordered by bucket, then id.
+
+    Args:
+        rows: Rows of a log.
+        node: `user` or `item`.
+        bucket: The first bucket of a group of rows.
+
+    Returns:
+        Columns `id` and `first`.
+    """
+    found = rows.group_by(node).aggregate(first=bucket)
+    return found.order_by(["first", node]).select(id=found[node], first=found["first"]).to_pyarrow()
+
+
+def with_indices(rows: Table, folder: Path) -> Table:
+    """Return the rows with indices in place of ids, in the engine of the table.
+
+    Args:
+        rows: Rows of a log.
+        folder: Holds `users.parquet` and `items.parquet`, ids in the order of their indices.
+    """
+    tables = {}
+    for node in NODES:
+        ids = pq.read_table(folder / f"{node}s.parquet")["id"]
+        rows = rows.mutate(**{node: rows[node].cast(dt.DataType.from_pyarrow(ids.type))})
+        columns = pa.table({f"{node}_id": ids, f"{node}_index": np.arange(len(ids))})
+        tables[node] = hand_over(rows.get_backend(), f"{node}_indices", columns)
+    users, items = tables["user"], tables["item"]
+    joined = rows.join(users, rows.user == users.user_id).join(items, rows.item == items.item_id)
+    return joined.select(
+        joined.user_index.name("user"),
+        joined.item_index.name("item"),
+        *(name for name in rows.columns if name not in NODES),
+    )
 
 
 def _task_rows(
@@ -83,9 +122,9 @@ def _task_rows(
     rows, _ = read_rows(source, settings, place)
     if settings.form == "exposures":
         history = label_history(rows, settings)
-        found = _measured(history, history.task).to_pyarrow().to_pylist()
-        return history, _facts(found, {row["task"]: [row["task"]] for row in found}, "task", history, place)
-    found = _measured(rows, rows.behavior).order_by("behavior").to_pyarrow().to_pylist()
+        tasks = {t: [t] for t in range(len(settings.tasks))}
+        return history, _facts(_measured(history, "task"), tasks, "task", history, place)
+    found = _measured(rows, "behavior")
     if every_task:
         check_behaviors({row["behavior"]: row["events"] for row in found}, settings, place)
     masks = task_masks(settings)
@@ -94,13 +133,14 @@ def _task_rows(
     return history, _facts(found, tasks, "behavior", history, place)
 
 
-def _measured(rows: Table, group: Expr) -> Table:
+def _measured(rows: Table, key: str) -> list[dict[str, Any]]:
     """Measure the rows of each behaviour or task in one scan: number, first and last moment, and a
     checksum."""
     mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
-    return rows.group_by(group).aggregate(
+    measured = rows.group_by(key).aggregate(
         events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix)
     )
+    return measured.order_by(key).to_pyarrow().to_pylist()
 
 
 def _facts(

@@ -1,7 +1,11 @@
 """Opening a log: Parquet or CSV files, folders, globs, or any Ibis table, as one lazy table on DuckDB."""
 
+import glob
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -14,8 +18,7 @@ from ibis.common.exceptions import IbisError
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches
 from mgoe.config import DataSettings, did_you_mean
-from mgoe.data.checks import Expr, Table, only_row
-from mgoe.data.paths import files_of, kind_of
+from mgoe.data.columns import Expr, Table, only_row
 from mgoe.errors import DataError
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
@@ -24,6 +27,16 @@ as ISO 8601."""
 _MAGIC = b"PAR1"
 LOG = "data.log"
 """The setting that names a log."""
+_PARQUET = (".parquet", ".pq")
+_CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
+_OTHER = re.compile(
+    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)"
+    r"(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$",
+    re.I,
+)
+"""Names of data in a form that is not read."""
+_IGNORED = re.compile(r"[._]|readme\b", re.I)
+"""Names of what writers of tables and people leave beside data."""
 NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
@@ -40,6 +53,28 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
+
+
+@contextmanager
+def work_database(folder: Path, place: str) -> Iterator[Backend]:
+    """Yield a DuckDB database in a new folder, which is removed at the end; its errors become ours.
+
+    Args:
+        folder: The folder to create.
+        place: What is read, for messages.
+
+    Raises:
+        DataError: DuckDB cannot read something.
+    """
+    folder.mkdir()
+    con = connect(folder)
+    try:
+        yield con
+    except duckdb.Error as error:
+        raise unreadable(place, error) from None
+    finally:
+        con.disconnect()
+        shutil.rmtree(folder)
 
 
 def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Sequence[str] = ()) -> ir.Table:
@@ -66,16 +101,15 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
         )
     for file in files:
         _check_complete(file, parquet=kinds == {"parquet"})
-    names = [str(file) for file in files]
-    patterns = [as_pattern(name) for name in names]
+    patterns = [as_pattern(file) for file in files]
     try:
         if kinds == {"parquet"}:
-            return con.read_parquet(patterns, union_by_name=len(names) > 1)
-        for name in names:
-            _check_header(con, name)
+            return con.read_parquet(patterns, union_by_name=len(files) > 1)
+        for file in files:
+            _check_header(con, file)
         return _read_csv(con, patterns, ids)
     except duckdb.Error as error:
-        raise unreadable(place_of(names), error) from None
+        raise unreadable(place_of([*map(str, files)]), error) from None
 
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
@@ -104,8 +138,11 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
         for file in files:
             _check_complete(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
-    reader = backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
-    reader.parquet(*names).createOrReplaceTempView("mgoe_log")
+    (
+        backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
+        .parquet(*names)
+        .createOrReplaceTempView("mgoe_log")
+    )
     return backend.table("mgoe_log")
 
 
@@ -180,9 +217,10 @@ def require_columns(table: ir.Table, columns: Iterable[tuple[str, str]], place: 
     """
     for key, column in columns:
         if column not in table.columns:
-            hint = did_you_mean(column, table.columns)
             raise DataError(
-                place, f"column {column!r} ({key}) is missing{hint}; set {key} to a column it has"
+                place,
+                f"column {column!r} ({key}) is missing{did_you_mean(column, table.columns)}; "
+                f"set {key} to a column it has",
             )
 
 
@@ -196,23 +234,21 @@ def unreadable(place: str, error: Exception) -> DataError:
     text = str(error)
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
     line = re.search(r"CSV Error on Line: (\d+)", text)
-    file = re.search(r"^ *file = (.+)$", text, re.M)
-    place = file.group(1) if file else place
+    if file := re.search(r"^ *file = (.+)$", text, re.M):
+        place = file[1]
     columns = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if columns and line:
-        wanted, there = columns.groups()
         return DataError(
             place,
-            f"every line has the columns of the first, {wanted}, found {there} in line {line.group(1)}; fix "
-            "that line",
+            f"every line has the columns of the first, {columns[1]}, found {columns[2]} in line {line[1]}; "
+            "fix that line",
         )
     if found:
-        column, value, kind = found.groups()
-        where = f" in line {line.group(1)}" if line else ""
+        where = f" in line {line[1]}" if line else ""
         return DataError(
-            f"{place}, column {column!r}",
-            f"the values before are {kind}, found {value!r}{where}; fix that row, or write the column as "
-            "Parquet",
+            f"{place}, column {found[1]!r}",
+            f"the values before are {found[3]}, found {found[2]!r}{where}; fix that row, or write the column "
+            "as Parquet",
         )
     reason = " ".join(text.split("\n\n")[0].split())
     return DataError(place, f"cannot be read: {reason}; fix it, or write the file again")
@@ -255,13 +291,8 @@ def _types_of_ids(written: Table, ids: Sequence[str]) -> dict[str, str]:
     return types
 
 
-def _check_header(con: Backend, file: str) -> None:
-    """Refuse a CSV without a header, because its first event would become one, or with uneven lines.
-
-    Raises:
-        DataError: There is no header.
-        duckdb.Error: The file cannot be read.
-    """
+def _check_header(con: Backend, file: Path) -> None:
+    """Refuse a CSV without a header, because its first event would become one, or with uneven lines."""
     pattern = as_pattern(file)
     named, columns = con.con.execute("SELECT HasHeader, Columns FROM sniff_csv(?)", [pattern]).fetchall()[0]
     if not named:
@@ -274,10 +305,10 @@ def _check_header(con: Backend, file: str) -> None:
     # a single column may mean that no delimiter splits all lines alike: DuckDB's error then names the line
     if len(columns) == 1 and (delimiter := re.search(r"[,;\t|]", names := columns[0]["name"])):
         kinds = {str(number): "VARCHAR" for number in range(len(names.split(delimiter[0])))}
-        strict = (
-            "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)"
-        )
-        con.con.execute(strict, [pattern, delimiter[0], kinds]).fetchall()
+        con.con.execute(
+            "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)",
+            [pattern, delimiter[0], kinds],
+        ).fetchall()
 
 
 def _check_complete(file: Path, parquet: bool) -> None:
@@ -305,3 +336,112 @@ def _check_complete(file: Path, parquet: bool) -> None:
                 )
     except OSError as error:
         raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None
+
+
+def files_of(path: str, key: str) -> list[Path]:
+    """Return the files that a file, folder or glob names, in order.
+
+    Args:
+        path: The file, folder or glob.
+        key: The setting that names it, for messages.
+
+    Raises:
+        DataError: There is no such file, or a folder holds data of another form.
+    """
+    here = Path(path)
+    if here.is_file():
+        return [here]
+    if here.is_dir():
+        if found := _of_folder(here, key):
+            return found
+        raise DataError(
+            f"{key} {path}",
+            "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; "
+            "name another folder",
+        )
+    if glob.has_magic(path):
+        if found := _matched(path, key):
+            return found
+        raise DataError(
+            f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}"
+        )
+    near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
+    raise DataError(
+        f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}"
+    )
+
+
+def _matched(pattern: str, key: str) -> list[Path]:
+    """Return the files that a glob matches, and those of the folders that it matches."""
+    found: list[Path] = []
+    for match in map(Path, glob.glob(pattern, recursive=True)):
+        if match.is_file():
+            found.append(match)
+        elif (
+            match.is_dir()
+            and not _IGNORED.match(match.name)
+            # no link to a folder that contains it
+            and not (match.is_symlink() and match.absolute().parent.resolve().is_relative_to(match.resolve()))
+        ):
+            found += _of_folder(match, key)
+    # links may form a circle: of several paths to a file, the dictionary keeps the last and so the shortest
+    found.sort(key=lambda file: len(file.parts), reverse=True)
+    return sorted({(os.path.realpath(file.parent), file.name): file for file in found}.values())
+
+
+def _of_folder(here: Path, key: str) -> list[Path]:
+    """Return the files of a log in a folder, in order; refuse a folder with data of another form."""
+    files = _below(here)
+    found = [file for file in files if _kind(file)]
+    if left := [file for file in files if _OTHER.search(file.name) and not _kind(file)]:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        raise DataError(
+            f"{key} {here}",
+            f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; "
+            f"convert them, or name the files of the log by a glob: {here}/**/*"
+            f"{found[0].suffix if found else _PARQUET[0]}",
+        )
+    return found
+
+
+def _below(here: Path) -> list[Path]:
+    """Return the files at any depth of a folder that are not to be ignored, in order.
+
+    Links to folders are followed after everything in the folder itself. No folder is read twice, since a link
+    may lead to one that contains it.
+    """
+    seen, found, tops = set(map(str, here.resolve().parents)), [], [here]
+    for top in tops:
+        for folder, folders, files in os.walk(top, onerror=_refuse):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [name for name in folders if not _IGNORED.match(name)]
+            tops += [Path(folder, name) for name in sorted(folders) if Path(folder, name).is_symlink()]
+            found += [Path(folder, name) for name in files if not _IGNORED.match(name)]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(error.filename, f"cannot be read: {error.strerror}; check its permissions")
+
+
+def kind_of(file: Path, key: str) -> str:
+    """Return `parquet` or `csv`, by the name of a file.
+
+    Raises:
+        DataError: The file is neither.
+    """
+    if kind := _kind(file):
+        return kind
+    raise DataError(
+        f"{key} {file}",
+        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; "
+        "rename or convert it",
+    )
+
+
+def _kind(file: Path) -> str | None:
+    name = file.name.lower()
+    return "parquet" if name.endswith(_PARQUET) else "csv" if name.endswith(_CSV) else None

@@ -1,20 +1,19 @@
 """From a log to a prepared folder."""
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import ibis
 import numpy as np
-import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from mgoe._util.files import as_pattern, atomic_folder, write_json
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
-from mgoe.data.checks import Table, only_row
+from mgoe.data.columns import Table, only_row
 from mgoe.data.events import (
     behavior_counts,
     check_behaviors,
@@ -24,17 +23,22 @@ from mgoe.data.events import (
     with_task_mask,
     write_event_examples,
 )
-from mgoe.data.example_file import ExampleWriter
+from mgoe.data.examples import ExampleWriter, Split, Tally
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
-from mgoe.data.features import FeatureEncoders, fit_encoders
-from mgoe.data.log import connect, drop, open_source, place_of, unreadable
-from mgoe.data.numbering import ids_by_first_bucket, with_indices
+from mgoe.data.features import fit_encoders, read_side
+from mgoe.data.history import ids_by_first_bucket, with_indices
+from mgoe.data.log import drop, open_source, place_of, work_database
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import NODES, read_rows
-from mgoe.data.side import read_side
-from mgoe.data.summary import summarise
+from mgoe.data.times import (
+    bucket_of,
+    check_first_snapshot,
+    make_cuts,
+    moment_of,
+    rows_per_bucket,
+    snapshot_of,
+)
 from mgoe.data.vocabulary import Vocabulary
-from mgoe.data.windows import bucket_of, check_first_snapshot, make_cuts, rows_per_bucket, snapshot_of
 from mgoe.errors import DataError, OutputError
 
 
@@ -60,21 +64,14 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
         )
     place = "the table" if table is not None else place_of(settings.data.log)
     with atomic_folder(out) as folder:
-        work = folder / "work"
-        work.mkdir()
-        con = connect(work)
-        try:
-            manifest = _build(con, settings, folder, open_source(con, settings.data, table), place)
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            reason = " ".join(str(error).split())
-            raise OutputError(
-                out, f"cannot be written: {reason}; free space, or choose another disk"
-            ) from None
-        except duckdb.Error as error:
-            raise unreadable(place, error) from None
-        finally:
-            con.disconnect()
-            shutil.rmtree(work)
+        with work_database(folder / "work", place) as con:
+            try:
+                manifest = _build(con, settings, folder, open_source(con, settings.data, table), place)
+            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+                raise OutputError(
+                    out,
+                    f"cannot be written: {' '.join(str(error).split())}; free space, or choose another disk",
+                ) from None
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         manifest["files"] = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
         write_json(folder / MANIFEST, manifest)
@@ -86,12 +83,22 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     log, rows_read, dropped = _read_log(con, source, settings, place)
     rows, ignored = _with_tasks(log, settings, place)
     first_buckets = {node: _number(rows, node, settings, folder, place) for node in NODES}
-    rows = _indexed(con, rows, folder)
-    found = _positives(con, rows, settings)
+    rows: Table = con.create_table("indexed", with_indices(rows, folder))
+    drop(con, "log")
+    if settings.form == "exposures":
+        found = rows.filter(any_positive(rows, settings))
+    else:
+        found = con.create_table("positives", positives(rows))
     buckets, counts = rows_per_bucket(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
     sides = _write_side_features(con, settings, folder)
-    context = _write_context_encoders(rows, settings, cuts, folder)
+    context = fit_encoders(
+        rows.filter(rows.bucket <= int(cuts[-2])),  # up to the end of training
+        {feature.name: f"context_{feature.name}" for feature in settings.data.context},
+        settings.data.context,
+        order="bucket",
+    )
+    context.save(folder / "context")
     events = _write_history(con, rows, settings, cuts, folder)
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if settings.form == "events":
@@ -110,6 +117,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         for node, first in first_buckets.items()
     }
     counted = {
+        "form": settings.form,
         "rows": rows_read,
         "dropped_rows": dropped,
         "users": known["user"][-1],
@@ -117,6 +125,8 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "ignored_behaviors": ignored,
         "events": events,
         "side": sides,
+        "bucket": settings.data.bucket,
+        "cuts": [moment_of(int(cut) + 1, settings.data.bucket) for cut in cuts],
     }
     return {
         "format": FORMAT,
@@ -125,7 +135,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "cuts": cuts.tolist(),
         "users_at": known["user"],
         "items_at": known["item"],
-        "summary": summarise(settings, counted, cuts, writer.tallies),
+        "summary": counted | _count_splits(settings, writer.tallies),
     }
 
 
@@ -137,7 +147,15 @@ def _read_log(
     rows, count = read_rows(source, settings, place, con)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket))
     log: Table = con.create_table("log", rows.distinct())
-    inside, kept = int(rows.count().to_pyarrow().as_py()), _check_buckets(log, settings.data.bucket, place)
+    held = only_row(log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()))
+    far = max(held["low"] or 0, held["high"] or 0, key=abs)
+    if abs(far) >= 2**31:
+        raise DataError(
+            place,
+            f"bucket numbers must fit 32 bits, found {far} with data.bucket {settings.data.bucket}; "
+            "take longer buckets or fix the times",
+        )
+    inside = int(rows.count().to_pyarrow().as_py())
     if not inside:
         span = f"from {settings.data.start or 'the first'} to {settings.data.end or 'the last'}"
         raise DataError(
@@ -145,33 +163,17 @@ def _read_log(
             f"some rows must be between data.start and data.end, found none of {count} {span}; move these "
             "dates",
         )
-    if settings.data.duplicates == "refuse" and inside > kept:
-        _refuse_duplicates(rows, inside - kept, place)
-    drop(con, "raw")
-    return log, count, {"outside_time": count - inside, "duplicates": inside - kept}
-
-
-def _check_buckets(log: Table, length: str, place: str) -> int:
-    """Require bucket numbers of 32 bits. Return the number of rows."""
-    held = only_row(log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()))
-    far = max(held["low"] or 0, held["high"] or 0, key=abs)
-    if abs(far) >= 2**31:
+    repeats = inside - int(held["rows"])
+    if settings.data.duplicates == "refuse" and repeats:
+        repeated = rows.group_by(rows.columns).aggregate(times=ibis._.count())
+        first = only_row(repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1))
         raise DataError(
             place,
-            f"bucket numbers must fit 32 bits, found {far} with data.bucket {length}; "
-            "take longer buckets or fix the times",
+            f"no row may repeat every column, found {repeats} repeats, the first of user {first['user']}, "
+            f"item {first['item']}; remove them or set data.duplicates: drop",
         )
-    return int(held["rows"])
-
-
-def _refuse_duplicates(rows: Table, count: int, place: str) -> None:
-    repeated = rows.group_by(rows.columns).aggregate(times=ibis._.count())
-    first = only_row(repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1))
-    raise DataError(
-        place,
-        f"no row may repeat every column, found {count} repeats, the first of user {first['user']}, "
-        f"item {first['item']}; remove them or set data.duplicates: drop",
-    )
+    drop(con, "raw")
+    return log, count, {"outside_time": count - inside, "duplicates": repeats}
 
 
 def _with_tasks(log: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, int]]:
@@ -200,20 +202,6 @@ def _number(rows: Table, node: str, settings: RunSettings, folder: Path, place: 
     return ordered["first"].to_numpy().astype(np.int64)
 
 
-def _indexed(con: Backend, rows: Table, folder: Path) -> Table:
-    ids = {node: pq.read_table(folder / f"{node}s.parquet")["id"] for node in NODES}
-    indexed = con.create_table("indexed", with_indices(rows, ids))
-    drop(con, "log")
-    return indexed
-
-
-def _positives(con: Backend, rows: Table, settings: RunSettings) -> Table:
-    """Return one row per positive example."""
-    if settings.form == "exposures":
-        return rows.filter(any_positive(rows, settings))
-    return con.create_table("positives", positives(rows))
-
-
 def _write_side_features(con: Backend, settings: RunSettings, folder: Path) -> dict[str, dict[str, int]]:
     counts = {}
     for node in NODES:
@@ -223,38 +211,70 @@ def _write_side_features(con: Backend, settings: RunSettings, folder: Path) -> d
     return counts
 
 
-def _write_context_encoders(
-    rows: Table, settings: RunSettings, cuts: NDArray[np.int32], folder: Path
-) -> FeatureEncoders:
-    """Fit the encoders of context features on the rows up to the end of training."""
-    columns = {feature.name: f"context_{feature.name}" for feature in settings.data.context}
-    known = rows.filter(rows.bucket <= int(cuts[-2]))
-    context = fit_encoders(known, columns, settings.data.context, order="bucket")
-    context.save(folder / "context")
-    return context
-
-
 def _write_history(
     con: Backend, rows: Table, settings: RunSettings, cuts: NDArray[np.int32], folder: Path
 ) -> dict[str, int]:
     """Write one row per event and task, in an order that does not depend on the log's. Return the rows per
     task."""
     path = folder / "history.parquet"
-    if settings.form == "exposures":
-        events = label_history(rows, settings)
-    else:
-        events = rows_per_task(rows, rows.task_mask, {mask: mask for mask in task_masks(settings).values()})
-    history = events.select(
+    events = (
+        label_history(rows, settings)
+        if settings.form == "exposures"
+        else rows_per_task(rows, rows.task_mask, {mask: mask for mask in task_masks(settings).values()})
+    )
+    events.select(
         "user",
         "item",
         "time",
         bucket=events.bucket.cast("int32"),
         snapshot=snapshot_of(events.bucket, cuts),
         task=events.task,
-    )
-    history.order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
+    ).order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
     written = con.read_parquet(as_pattern(path))
     check_first_snapshot(written, settings.split, settings.data.bucket, cuts)
-    per_task = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
-    counts = {row["task"]: row["n"] for row in per_task}
+    per_task = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow()
+    counts = dict(zip(per_task["task"].to_pylist(), per_task["n"].to_pylist(), strict=True))
     return {name: counts.get(t, 0) for t, name in enumerate(settings.task_names)}
+
+
+def _count_splits(settings: RunSettings, tallies: Mapping[Split, Tally]) -> dict[str, Any]:
+    """Return counts of each split, and warnings.
+
+    What a recalibration of sampled negatives needs comes from train: `negatives_per_positive`, examples
+    without any task done for each with one, and `positives_per_user_bucket`, positive examples of a user in a
+    bucket that has any. Warnings name tasks whose labels are all the same in a split, and training data with
+    few negatives.
+    """
+    wanted = settings.negatives.of_training.ratio
+    train = tallies["train"]
+    drawn = train.negatives / max(1, train.positives)
+    warnings = [
+        f"task {task.name} has {tally.done[t]} positives among {tally.labels[t]} labels in {split}"
+        for split, tally in tallies.items()
+        for t, task in enumerate(settings.tasks)
+        if task.kind == "binary" and tally.done[t] in (0, tally.labels[t])
+    ]
+    if settings.form == "events" and drawn < wanted / 2:
+        warnings.append(
+            f"only {drawn:.2g} negatives per positive were drawn in train, of {wanted} wanted; "
+            "a longer data.bucket has more users to draw from"
+        )
+    return {
+        "splits": {
+            split: {
+                "examples": tally.examples,
+                "positives": tally.positives,
+                "negatives": tally.negatives,
+                "user_buckets": tally.user_buckets,
+                "history_age": tally.age / max(1, tally.examples),
+                "tasks": {
+                    name: {"labels": int(tally.labels[t]), "positives": int(tally.done[t])}
+                    for t, name in enumerate(settings.task_names)
+                },
+            }
+            for split, tally in tallies.items()
+        },
+        "negatives_per_positive": drawn,
+        "positives_per_user_bucket": train.positives / max(1, train.user_buckets),
+        "warnings": warnings,
+    }

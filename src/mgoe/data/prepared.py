@@ -17,10 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, as_pattern
-from mgoe.data.example_file import ExampleFile, readable
-from mgoe.data.examples import Examples, Split
-from mgoe.data.features import FeatureEncoders
-from mgoe.data.side import SideFeatures
+from mgoe.data.examples import ExampleFile, Examples, Split, readable
+from mgoe.data.features import FeatureEncoders, SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
@@ -43,7 +41,6 @@ class Encoders:
     """
 
     FILES = ("users.parquet", "items.parquet")
-    FOLDERS = ("user_side", "item_side", "context")
 
     def __init__(self, path: Path):
         self.path = path
@@ -78,7 +75,7 @@ class Encoders:
         folder.mkdir(parents=True, exist_ok=True)
         for name in self.FILES:
             shutil.copyfile(self.path / name, folder / name)
-        for name in self.FOLDERS:
+        for name in ("user_side", "item_side", "context"):
             shutil.copytree(self.path / name, folder / name)
 
 
@@ -136,8 +133,9 @@ class Prepared(Encoders):
         """
         # DuckDB spills to the disk of the data, not to the working folder
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        con = ibis.duckdb.connect(temp_directory=str(spill))
-        return con.read_parquet(as_pattern(self.path / "history.parquet"))
+        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(
+            as_pattern(self.path / "history.parquet")
+        )
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """Yield user, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

@@ -7,18 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import ibis
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
-from mgoe.data.checks import Expr, Table, only_row
-from mgoe.data.log import connect, open_source, place_of, stage, unreadable
+from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.log import open_source, place_of, stage, work_database
 from mgoe.data.schema import NODES, find_columns, read_columns
-from mgoe.data.times import within
-from mgoe.data.windows import bucket_of, moment_of, rows_per_bucket
+from mgoe.data.times import bucket_of, moment_of, rows_per_bucket, within
 from mgoe.errors import DataError
 
 ENDS = 0.1
@@ -46,21 +44,27 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
         DataError: The log cannot be read, lacks a column, or has no row that counts.
     """
     place = "the table" if table is not None else place_of(settings.data.log)
-    with TemporaryDirectory(prefix="mgoe-") as folder:
-        con = connect(Path(folder))
-        try:
-            source = open_source(con, settings.data, table)
-            names = find_columns(source, settings, place)
-            raw = stage(con, source, names, "raw", place)
-            values, _ = read_columns(raw, settings, names, place)
-            counted, missing = _counted(raw.select(**values), settings)
-            rows = con.create_table("rows", counted.mutate(**_tasks(counted, settings)))
-            nulls = _nulls(raw, values, names)
-            return {"form": settings.form, **missing, "nulls": nulls, **_describe(rows, settings, place)}
-        except duckdb.Error as error:
-            raise unreadable(place, error) from None
-        finally:
-            con.disconnect()
+    with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:
+        source = open_source(con, settings.data, table)
+        names = find_columns(source, settings, place)
+        raw = stage(con, source, names, "raw", place)
+        values, _ = read_columns(raw, settings, names, place)
+        counted, missing = _counted(raw.select(**values), settings)
+        done = {
+            f"task_{task.name}": (
+                counted.behavior.isin(task.done_by)
+                if settings.form == "events"
+                else counted[f"label_{task.name}"].fill_null(0) > 0
+            )
+            for task in settings.tasks
+        }
+        rows = con.create_table("rows", counted.mutate(**done))
+        return {
+            "form": settings.form,
+            **missing,
+            "nulls": _nulls(raw, values, names),
+            **_describe(rows, settings, place),
+        }
 
 
 def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]:
@@ -68,25 +72,19 @@ def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]
     complete = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
     inside = within(complete, settings.data.start, settings.data.end)
     sizes = [int(part.count().to_pyarrow().as_py()) for part in (read, complete, inside, inside.distinct())]
-    counts = {
+    return inside.mutate(bucket=bucket_of(inside.time, settings.data.bucket)), {
         "rows": sizes[0],
         "outside_time": sizes[1] - sizes[2],
         "duplicates": sizes[2] - sizes[3],
     }
-    return inside.mutate(bucket=bucket_of(inside.time, settings.data.bucket)), counts
-
-
-def _tasks(rows: Table, settings: RunSettings) -> dict[str, Expr]:
-    """Return whether each task is done in a row."""
-    if settings.form == "events":
-        return {f"task_{task.name}": rows.behavior.isin(task.done_by) for task in settings.tasks}
-    return {f"task_{task.name}": rows[f"label_{task.name}"].fill_null(0) > 0 for task in settings.tasks}
 
 
 def _nulls(raw: Table, values: dict[str, Expr], names: dict[str, str]) -> dict[str, int]:
     """Count missing values by the log's column; a time that cannot be read is missing."""
-    times = {ours for ours in names if ours == "time" or ours.startswith("known_")}
-    missing = {ours: (values[ours] if ours in times else raw[ours]).isnull().sum() for ours in names}
+    missing = {
+        ours: (values if ours == "time" or ours.startswith("known_") else raw)[ours].isnull().sum()
+        for ours in names
+    }
     return {names[ours]: int(count or 0) for ours, count in only_row(raw.aggregate(**missing)).items()}
 
 
@@ -142,34 +140,40 @@ def _behaviors(rows: Table) -> dict[str, dict[str, int]]:
     counted = rows.group_by("behavior").aggregate(
         rows=ibis._.count(), users=ibis._.user.nunique(), items=ibis._.item.nunique()
     )
-    held = counted.order_by([ibis.desc("rows"), "behavior"]).to_pyarrow().to_pylist()
-    return {row.pop("behavior"): row for row in held}
+    ordered = counted.order_by([ibis.desc("rows"), "behavior"])
+    return {row.pop("behavior"): row for row in ordered.to_pyarrow().to_pylist()}
 
 
 def _on_pairs(rows: Table, tasks: Sequence[str]) -> dict[str, Any]:
     """Count distinct pairs of user and item, those with each task, and the share of these that has the next
     task."""
-    done = {f"task_{name}": rows[f"task_{name}"].any() for name in tasks}
-    pairs = rows.group_by(["user", "item"]).aggregate(**done)
-    measures = {"pairs": pairs.count()} | {f"with {name}": pairs[f"task_{name}"].sum() for name in tasks}
-    for one, other in itertools.pairwise(tasks):
-        measures[f"both {one}"] = (pairs[f"task_{one}"] & pairs[f"task_{other}"]).sum()
-    held = only_row(pairs.aggregate(**measures))
-    with_task = {name: int(held[f"with {name}"]) for name in tasks}
-    funnel = [
-        {"from": one, "to": other, "share": int(held[f"both {one}"]) / max(1, with_task[one])}
+    pairs = rows.group_by(["user", "item"]).aggregate(
+        **{f"task_{name}": rows[f"task_{name}"].any() for name in tasks}
+    )
+    both = {
+        f"both {one}": (pairs[f"task_{one}"] & pairs[f"task_{other}"]).sum()
         for one, other in itertools.pairwise(tasks)
-    ]
-    return {"pairs": held["pairs"], "tasks": with_task, "funnel": funnel}
+    }
+    with_task = {f"with {name}": pairs[f"task_{name}"].sum() for name in tasks}
+    held = only_row(pairs.aggregate(pairs=pairs.count(), **with_task, **both))
+    return {
+        "pairs": held["pairs"],
+        "tasks": {name: int(held[f"with {name}"]) for name in tasks},
+        "funnel": [
+            {"from": one, "to": other, "share": int(held[f"both {one}"]) / max(1, int(held[f"with {one}"]))}
+            for one, other in itertools.pairwise(tasks)
+        ],
+    }
 
 
 def _done(rows: Table, on_pairs: dict[str, Any], settings: RunSettings) -> dict[str, dict[str, float]]:
     """Count the rows that do each task and the pairs that have it, and its rate among rows with a label."""
-    measures = {}
-    for name in settings.task_names:
-        measures[f"done {name}"] = rows[f"task_{name}"].sum()
-        measures[f"of {name}"] = (rows[f"label_{name}"] if settings.form == "exposures" else rows).count()
-    held = {key: int(count) for key, count in only_row(rows.aggregate(**measures)).items()}
+    done = {f"done {name}": rows[f"task_{name}"].sum() for name in settings.task_names}
+    labelled = {
+        f"of {name}": (rows[f"label_{name}"] if settings.form == "exposures" else rows).count()
+        for name in settings.task_names
+    }
+    held = {key: int(count) for key, count in only_row(rows.aggregate(**done, **labelled)).items()}
     return {
         name: {
             "done": held[f"done {name}"],
@@ -214,8 +218,9 @@ def _drift(
 
 
 def _rates(part: Table, settings: RunSettings) -> dict[str, float]:
-    rates = {name: part[f"task_{name}"].cast("float64").mean() for name in settings.task_names}
-    return only_row(part.aggregate(**rates))
+    return only_row(
+        part.aggregate(**{n: part[f"task_{n}"].cast("float64").mean() for n in settings.task_names})
+    )
 
 
 def _popularity_shift(marked: Table) -> float:

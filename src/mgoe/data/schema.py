@@ -4,11 +4,20 @@ hold."""
 from ibis.backends.duckdb import Backend
 
 from mgoe.config import NegativeSettings, RunSettings, seconds
-from mgoe.data.checks import Check, Expr, Table, enforce
-from mgoe.data.columns import read_behavior, read_id, read_label, read_position, read_weight
+from mgoe.data.columns import (
+    Check,
+    Expr,
+    Table,
+    enforce,
+    read_behavior,
+    read_id,
+    read_label,
+    read_position,
+    read_weight,
+)
 from mgoe.data.features import check_names, read_feature
 from mgoe.data.log import NO_ROWS, require_columns, stage
-from mgoe.data.times import read_time, time_check, too_far, within
+from mgoe.data.times import read_time, too_far, within
 from mgoe.errors import ConfigError, DataError
 
 NODES = ("user", "item")
@@ -35,10 +44,11 @@ def read_rows(
         DataError: A column is missing or of a wrong type, a row breaks a rule, or there are no rows.
     """
     names = find_columns(source, settings, place)
-    if con is None:
-        raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
-    else:
-        raw = stage(con, source, names, "raw", place)
+    raw: Table = (
+        source.select(**{ours: source[column] for ours, column in names.items()})
+        if con is None
+        else stage(con, source, names, "raw", place)
+    )
     values, checks = read_columns(raw, settings, names, place)
     count = enforce(raw, checks, place, numbered=con is not None)
     if not count:
@@ -68,10 +78,9 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
             found[f"label_{task.name}"] = f"tasks.{task.name}.label", str(task.label)
             if task.known_at is not None:
                 found[f"known_{task.name}"] = f"tasks.{task.name}.known_at", task.known_at
-        if data.weight is not None:
-            found["weight"] = "data.weight", data.weight
-        if data.position is not None:
-            found["position"] = "data.position", data.position
+        for key, column in (("weight", data.weight), ("position", data.position)):
+            if column is not None:
+                found[key] = f"data.{key}", column
         found |= {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
     require_columns(source, found.values(), place)
     return {ours: column for ours, (_, column) in found.items()}
@@ -82,56 +91,65 @@ def read_columns(
 ) -> tuple[dict[str, Expr], list[Check]]:
     """Return the value of each of our columns, and the checks on them."""
     unit = settings.data.time_unit
-    values: dict[str, Expr] = {}
-    checks: list[Check] = []
-
-    def keep(ours: str, read: tuple[Expr, list[Check]]) -> None:
-        values[ours] = read[0]
-        checks.extend(read[1])
-
-    for node in NODES:
-        keep(node, read_id(raw[node], names[node], place))
+    read: dict[str, tuple[Expr, list[Check]]] = {
+        node: read_id(raw[node], names[node], place) for node in NODES
+    }
     moment = read_time(raw["time"], names["time"], unit, place)
-    keep("time", (moment, [time_check(raw["time"], moment, names["time"])]))
+    rule = (
+        "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970), "
+        "within 9,000 years of 1970"
+    )
+    bad = moment.isnull() | too_far(moment)
+    read["time"] = moment, [Check(names["time"], bad, raw["time"], rule, "fix or leave out such rows")]
     if settings.form == "events":
-        values["behavior"] = read_behavior(raw["behavior"], names["behavior"], place)
-        return values, checks
-    for task in settings.tasks:
-        label, known = f"label_{task.name}", f"known_{task.name}"
-        keep(label, read_label(raw[label], names[label], task.kind == "binary", place))
-        if known in names:
-            moment = read_time(raw[known], names[known], unit, place)
-            late = moment.isnull() | (moment < values["time"]) | too_far(moment)
-            rule = (
-                f"a label above 0 of task {task.name} must be known within 9,000 years of 1970, "
-                "and not before its exposure"
-            )
-            fix = "fix the column, or use `delay` instead"
-            keep(known, (moment, [Check(names[known], (values[label] > 0) & late, raw[known], rule, fix)]))
-    for name, read in (("weight", read_weight), ("position", read_position)):
-        if name in names:
-            keep(name, read(raw[name], names[name], place))
-    for feature in settings.data.context:
-        ours = f"context_{feature.name}"
-        keep(ours, read_feature(raw[ours], feature, place))
-    return values, checks
+        read["behavior"] = read_behavior(raw["behavior"], names["behavior"], place), []
+    else:
+        for task in settings.tasks:
+            label, known = f"label_{task.name}", f"known_{task.name}"
+            read[label] = read_label(raw[label], names[label], task.kind == "binary", place)
+            if known in names:
+                known_at = read_time(raw[known], names[known], unit, place)
+                bad = (read[label][0] > 0) & (known_at.isnull() | (known_at < moment) | too_far(known_at))
+                rule = (
+                    f"a label above 0 of task {task.name} must be known within 9,000 years of 1970, "
+                    "and not before its exposure"
+                )
+                read[known] = (
+                    known_at,
+                    [Check(names[known], bad, raw[known], rule, "fix the column, or use `delay` instead")],
+                )
+        for name, reader in (("weight", read_weight), ("position", read_position)):
+            if name in names:
+                read[name] = reader(raw[name], names[name], place)
+        read |= {
+            f"context_{feature.name}": read_feature(raw[f"context_{feature.name}"], feature, place)
+            for feature in settings.data.context
+        }
+    return (
+        {ours: value for ours, (value, _) in read.items()},
+        [check for _, checks in read.values() for check in checks],
+    )
 
 
 def _refuse_other_form(settings: RunSettings) -> None:
     """Refuse settings that this form of log would leave unread."""
     data, tasks = settings.data, settings.tasks
     if settings.form == "exposures":
-        used = [f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors]
         # a comparison gives every log a seed of training
         sampling = settings.negatives.model_copy(update={"training_seed": None})
-        used += ["negatives"] if sampling != NegativeSettings() else []
+        used = [
+            *(f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors),
+            *(["negatives"] if sampling != NegativeSettings() else []),
+        ]
         rule = (
             "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"
         )
     else:
-        used = [f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)]
-        used += [f"tasks.{task.name}.known_at" for task in tasks if task.known_at]
-        used += [f"tasks.{task.name}.delay" for task in tasks if seconds(task.delay)]
+        used = [
+            *(f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)),
+            *(f"tasks.{task.name}.known_at" for task in tasks if task.known_at),
+            *(f"tasks.{task.name}.delay" for task in tasks if seconds(task.delay)),
+        ]
         rule = (
             "belongs to an exposure log, found an event log (data.form); leave it out, "
             "or give each task a label column"

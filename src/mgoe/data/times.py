@@ -1,12 +1,22 @@
-"""Times of a log as microseconds since 1970, UTC: one reader per representation."""
+"""Time in a log: microseconds since 1970, buckets, and the cuts between windows.
 
-from datetime import UTC, date, datetime
+A moment is microseconds since 1970, UTC, with one reader per representation.
+
+Bucket b holds the moments in [b, b + 1) bucket lengths since 1970. Cut k is the number of the last bucket
+before it: snapshot k is the history with bucket <= cuts[k], window k the examples with cuts[k] < bucket <=
+cuts[k + 1]. So no example reads an event of its own bucket.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 
 import ibis
 import ibis.expr.datatypes as dt
+import numpy as np
+from numpy.typing import NDArray
 
-from mgoe.data.checks import Check, Expr, Table, only_row
-from mgoe.data.columns import wrong_type
+from mgoe.config import SplitSettings, seconds
+from mgoe.data.columns import Expr, Table, only_row, wrong_type
 from mgoe.errors import DataError
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -54,31 +64,24 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     """
     kind = column.type()
     if kind.is_string():
-        return _read_text(column.strip())
+        text = column.strip()
+        utc = text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00")
+        return ibis.cases(
+            (~text.re_search(_YEAR_FIRST), ibis.null("int64")),  # 1/2/24 would be a day of the year 1
+            (text.re_search(_OFFSET), _microseconds(utc.try_cast("timestamp('UTC', 6)"))),
+            (text.re_search(_ZONE), ibis.null("int64")),
+            else_=_microseconds(text.try_cast("timestamp(6)")),  # this cast would ignore an offset
+        )
     if kind.is_date() or kind.is_timestamp():
         exact = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)
-        return _microseconds(
-            column if exact else column.cast("timestamp(6)")
-        )  # a cast would round nanoseconds up
+        # a cast would round nanoseconds up
+        return _microseconds(column if exact else column.cast("timestamp(6)"))
     if kind.is_decimal():
         column = column.try_cast("int64") if kind.scale == 0 else column.cast("float64")
     if not column.type().is_integer() and not column.type().is_floating():
-        rule = "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970"
-        raise wrong_type(place, name, kind, rule)
-    return _read_number(column, name, unit, place, key)
-
-
-def _read_text(text: Expr) -> Expr:
-    utc = text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00")
-    return ibis.cases(
-        (~text.re_search(_YEAR_FIRST), ibis.null("int64")),  # 1/2/24 would be a day of the year 1
-        (text.re_search(_OFFSET), _microseconds(utc.try_cast("timestamp('UTC', 6)"))),
-        (text.re_search(_ZONE), ibis.null("int64")),
-        else_=_microseconds(text.try_cast("timestamp(6)")),  # this cast would ignore an offset
-    )
-
-
-def _read_number(column: Expr, name: str, unit: str, place: str, key: str) -> Expr:
+        raise wrong_type(
+            place, name, kind, "a time must be a date, a timestamp, an ISO 8601 string or a number since 1970"
+        )
     floating = column.type().is_floating()
     finite: Expr = ibis.ifelse(column.isnan() | column.isinf(), None, column) if floating else column
     if unit == "auto":
@@ -96,10 +99,14 @@ def _unit_of_column(column: Expr, name: str, place: str, key: str) -> str:
     """Return the unit of numeric times: that of the largest, if it is also the unit of most rows."""
     rows: Table = column.name("at").as_table()
     given = ~rows.at.isin([0, -1])  # unknown times are often written as these
-    fitting = {unit: (given & rows.at.between(-limit, limit)).sum() for unit, limit in _LIMITS.items()}
-    dates = {form: rows.at.between(*span).sum() for form, span in _DATES.items()}
     held = only_row(
-        rows.aggregate(low=rows.at.min(), high=rows.at.max(), rows=given.sum(), **fitting, **dates)
+        rows.aggregate(
+            low=rows.at.min(),
+            high=rows.at.max(),
+            rows=given.sum(),
+            **{unit: (given & rows.at.between(-limit, limit)).sum() for unit, limit in _LIMITS.items()},
+            **{form: rows.at.between(*span).sum() for form, span in _DATES.items()},
+        )
     )
     low, high, half = held["low"] or 0, held["high"] or 0, (held["rows"] or 0) / 2
     if form := next((form for form in _DATES if (held[form] or 0) > half), None):
@@ -125,15 +132,6 @@ def unit_of(size: float) -> str:
     return next((unit for unit, limit in _LIMITS.items() if size < limit), "ns")
 
 
-def time_check(column: Expr, moment: Expr, name: str) -> Check:
-    """Require a time in every row that could be read and that a graph can hold."""
-    rule = (
-        "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970), "
-        "within 9,000 years of 1970"
-    )
-    return Check(name, moment.isnull() | too_far(moment), column, rule, "fix or leave out such rows")
-
-
 def too_far(moment: Expr) -> Expr:
     """Return whether a moment in microseconds is outside the range that a graph can hold."""
     return ~moment.between(-_FARTHEST, _FARTHEST)
@@ -147,10 +145,9 @@ def microseconds(moment: date | datetime) -> int:
         86400000000
     """
     if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
+        moment = datetime.combine(moment, time.min)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def within(rows: Table, start: datetime | None, end: datetime | None) -> Table:
@@ -162,3 +159,118 @@ def within(rows: Table, start: datetime | None, end: datetime | None) -> Table:
 
 def _microseconds(moment: Expr) -> Expr:
     return unix_micros(moment) if moment.get_backend().name == "pyspark" else epoch_us(moment)
+
+
+def bucket_of(moment: Expr, length: str) -> Expr:
+    """Return the bucket number of a moment in microseconds, as int64."""
+    return (moment // (seconds(length) * 1_000_000)).cast("int64")
+
+
+def snapshot_of(bucket: Expr, cuts: NDArray[np.int32]) -> Expr:
+    """Return the first snapshot that contains a bucket, as int16: the number of cuts before it."""
+    before: Expr = sum((bucket > int(cut)).cast("int16") for cut in cuts)
+    return before.cast("int16")
+
+
+def rows_per_bucket(rows: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the buckets that have rows, rising, and the number of rows in each. Shape (b,) each."""
+    counted = rows.group_by("bucket").aggregate(n=rows.count()).order_by("bucket").to_pyarrow()
+    return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
+
+
+def make_cuts(
+    settings: SplitSettings, length: str, buckets: NDArray[np.int64], positives: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Return cuts by quantiles of the positive examples, or by dates.
+
+    A quantile q falls in the first bucket up to which at least a share q of the positives has happened; that
+    bucket belongs to the earlier window. A date is the first moment after the cut; a bucket that contains it
+    belongs to the earlier window too.
+
+    Args:
+        settings: The quantiles or dates.
+        length: Length of a bucket.
+        buckets: Buckets with positive examples, rising. Shape (b,).
+        positives: Positive examples in each. Shape (b,).
+
+    Returns:
+        Bucket numbers, rising. Shape (n,).
+
+    Raises:
+        DataError: Two cuts fall into one bucket, or a window has no positives.
+    """
+    if isinstance(settings.cuts[0], float):
+        reached = np.round(np.asarray(settings.cuts, dtype=float) * positives.sum(), 6)
+        cuts = buckets[np.searchsorted(np.cumsum(positives), reached)]
+    else:
+        moments = [microseconds(cut) for cut in settings.cuts if isinstance(cut, date)]
+        cuts = (np.array(moments) - 1) // (seconds(length) * 1_000_000)
+    _check_windows(settings.cuts, cuts, length, buckets)
+    return cuts.astype(np.int32)
+
+
+def _check_windows(
+    named: Sequence[object], cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]
+) -> None:
+    same = np.flatnonzero(np.diff(cuts) <= 0)
+    if same.size:
+        k = int(same[0])
+        raise DataError(
+            "split.cuts",
+            f"every window needs a bucket of its own, found that cuts {named[k]} and {named[k + 1]} both "
+            "fall into "
+            f"bucket {moment_of(int(cuts[k]), length)} of {len(buckets)} with positives; "
+            "take fewer cuts, or a shorter data.bucket",
+        )
+    span = f"positives from {moment_of(int(buckets[0]), length)} to {moment_of(int(buckets[-1]), length)}"
+    if buckets[0] > cuts[0]:
+        raise DataError(
+            "split.cuts",
+            f"the first snapshot needs history before the cut {named[0]}, found {span}; move the first cut "
+            "later",
+        )
+    held = np.diff(np.searchsorted(buckets, [*cuts.tolist(), np.iinfo(np.int64).max], side="right"))
+    for part, count in {"train": held[:-2].sum(), "valid": held[-2], "test": held[-1]}.items():
+        if not count:
+            raise DataError(
+                "split.cuts",
+                f"every part needs positives, found none in {part} with cuts {', '.join(map(str, named))} "
+                f"and {span}; "
+                "move the cuts or take fewer, or use a shorter data.bucket",
+            )
+
+
+def check_first_snapshot(
+    history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32]
+) -> None:
+    """Require that something is known at the first cut.
+
+    A label becomes history when it is known, which may be long after its exposure.
+
+    Args:
+        history: One row per event and task, with its `bucket`.
+        settings: The cuts, for the message.
+        length: Length of a bucket.
+        cuts: Bucket numbers, rising. Shape (n,).
+
+    Raises:
+        DataError: Nothing is known by then.
+    """
+    first = history.bucket.min().to_pyarrow().as_py()
+    if first is None or first > cuts[0]:
+        found = "none" if first is None else f"the first one known in {moment_of(first, length)}"
+        raise DataError(
+            "split.cuts",
+            f"the first snapshot needs labels that are known before the cut {settings.cuts[0]}, found "
+            f"{found}; "
+            "move the first cut later, or fix `delay` and `known_at`",
+        )
+
+
+def moment_of(bucket: int, length: str) -> str:
+    """Return the start of a bucket, for messages."""
+    try:
+        moment = datetime.fromtimestamp(bucket * seconds(length), tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"number {bucket}"
+    return moment.strftime("%Y-%m-%d" if moment.time() == time.min else "%Y-%m-%d %H:%M:%S")

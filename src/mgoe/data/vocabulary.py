@@ -71,11 +71,19 @@ class Vocabulary:
         if is_text(self.type):
             find = self._by_text.get
             return np.fromiter([find(one, -1) for one in texts(values).to_pylist()], np.int64, len(values))
-        if pa.types.is_floating(values.type):
-            values = _whole(values)
-        if pa.types.is_integer(values.type):
-            return self._indices_of_integers(values)
-        return self.look_up(pc.fill_null(texts(values), "").to_pylist())
+        if pa.types.is_floating(values.type):  # null where one is not whole or too large to be exact
+            floats = values.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+            exact = (np.floor(floats) == floats) & (np.abs(floats) <= 2.0**53)
+            values = pa.array(np.where(exact, floats, 0).astype(np.int64), mask=~exact)
+        if not pa.types.is_integer(values.type):
+            return self.look_up(pc.fill_null(texts(values), "").to_pylist())
+        limits = np.iinfo(self._by_integer.dtype)
+        numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
+        fits = (numbers >= limits.min) & (numbers <= limits.max)
+        if values.null_count:
+            fits &= values.is_valid().to_numpy(zero_copy_only=False)
+        kept = np.where(fits, numbers, 0).astype(limits.dtype)
+        return np.where(fits, self._by_integer.indices(kept), -1)
 
     def look_up(self, ids: Sequence[int | str]) -> NDArray[np.int64]:
         """Return what `indices` does, for a list of integers and strings as JSON has them, in microseconds.
@@ -152,22 +160,6 @@ class Vocabulary:
             part = self._ids[first : first + SLICE].to_pylist()
             found.update(zip(part, range(first, first + len(part)), strict=True))
         return found
-
-    def _indices_of_integers(self, values: pa.Array) -> NDArray[np.int64]:
-        limits = np.iinfo(self._by_integer.dtype)
-        numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
-        fits = (numbers >= limits.min) & (numbers <= limits.max)
-        if values.null_count:
-            fits &= values.is_valid().to_numpy(zero_copy_only=False)
-        found = self._by_integer.indices(np.where(fits, numbers, 0).astype(limits.dtype))
-        return np.where(fits, found, -1)
-
-
-def _whole(values: pa.Array) -> pa.Array:
-    """Return floats as int64, null where one is not whole or too large to be exact."""
-    numbers = values.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
-    exact = (np.floor(numbers) == numbers) & (np.abs(numbers) <= 2.0**53)
-    return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)
 
 
 def whole_number(one: int | str) -> int | None:

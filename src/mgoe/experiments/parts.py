@@ -10,7 +10,7 @@ from typing import Any
 
 from mgoe._util.files import read_json, sha256, write_json
 from mgoe.config import DataSettings, RunSettings
-from mgoe.data.paths import files_of
+from mgoe.data.log import files_of
 from mgoe.errors import MgoeError, OutputError
 
 DONE = "metrics.json"

@@ -19,8 +19,7 @@ from mgoe._util.files import atomic_file
 from mgoe._util.tables import batches
 from mgoe.bundle import Bundle
 from mgoe.config import TaskSettings, did_you_mean
-from mgoe.data.checks import Expr, Table, enforce
-from mgoe.data.columns import read_id, read_label
+from mgoe.data.columns import Expr, Table, enforce, read_id, read_label
 from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log, unreadable
 from mgoe.errors import DataError, OutputError
