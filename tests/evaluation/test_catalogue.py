@@ -14,7 +14,7 @@ WHO = {"model": "m", "seed": 0, "split": "test", "query_seed": 0}
 
 
 def ranked(score, labels, users, items, *, block=65_536):
-    with patch("mgoe.evaluation.catalogue.BLOCK", block):
+    with patch("mgoe.evaluation.evaluate.BLOCK", block):
         rows = rank_catalogue(score, labels, users, items, TASKS, catalogue=9, queries=100, k=(1, 3), **WHO)
     return {(row["task"], row["metric"]): row["value"] for row in rows}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation.report import MacroView, ReportData, render, write_report
-from mgoe.evaluation.report.svg import Scale
+from mgoe.evaluation.report.charts import Scale
 from tests.effort import up_to
 
 from .made_up_report import SKILL, report_data

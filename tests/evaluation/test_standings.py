@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.evaluation import Influence, Standings, find_leads, latex, markdown, verdict
 from mgoe.evaluation.report.render import forest_plots
-from mgoe.evaluation.standings import differences, quality
+from mgoe.evaluation.tables import differences, quality
 from tests.effort import up_to
 
 MEAN = ("all", "ranking")

@@ -4,15 +4,31 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 `M` metrics, `E` events.
 """
 
-from mgoe.evaluation.catalogue import draw_queries, rank_catalogue, ranks_in
-from mgoe.evaluation.evaluate import measure, reliability
-from mgoe.evaluation.influence import Influence, user_influence
+from mgoe.evaluation.evaluate import (
+    activity,
+    draw_queries,
+    history_age,
+    known_before,
+    make_slices,
+    measure,
+    rank_catalogue,
+    ranks_in,
+    reliability,
+    unseen,
+)
+from mgoe.evaluation.influence import Influence, pack, unpack, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
-from mgoe.evaluation.packed import pack, unpack
 from mgoe.evaluation.rows import ALL, Row, Summary, read_rows, summarise, write_rows
-from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
-from mgoe.evaluation.standings import Cost, Standings, latex, markdown, reachable_shares, verdict
-from mgoe.evaluation.tables import markdown_table, rich_table
+from mgoe.evaluation.tables import (
+    Cost,
+    Standings,
+    latex,
+    markdown,
+    markdown_table,
+    reachable_shares,
+    rich_table,
+    verdict,
+)
 
 __all__ = [
     "ALL",

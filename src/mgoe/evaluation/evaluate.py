@@ -1,6 +1,17 @@
-"""Every metric of one set of predictions, over all rows and over slices."""
+"""Measuring a model: every metric of one set of predictions over slices, and its ranking of the catalogue.
 
-from collections.abc import Mapping, Sequence
+The ranking of the catalogue is measured by HR@k and NDCG@k for a seeded sample of users. A query is one user
+of the split; relevant are the items that this user did the task on in the split. The catalogue is every item
+known at the snapshot, those the user knows already included, since people do come back. An item that came
+later cannot be ranked by anyone and is no relevant item either. Equal scores share their mean rank, so that a
+model gains nothing by scoring all items alike. A list with a NaN has no order: its query is NaN, and so is
+the mean over queries.
+
+Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `E` events of the history.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +19,16 @@ from numpy.typing import NDArray
 from mgoe import metrics
 from mgoe.evaluation.rows import ALL, Row
 from mgoe.metrics import Task
+
+Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
+"""Users (B,) and items (B,) to scores (B, T)."""
+BLOCK = 65_536
+"""Pairs scored at a time."""
+FEW, MANY = 5, 20
+"""Events of a user's history: below `FEW` are few, from `MANY` on many."""
+NEVER = np.iinfo(np.int16).max
+Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
+"""Some events of a history: user, item, and the first snapshot that holds each. Shape (E,) each."""
 
 
 def measure(
@@ -37,10 +58,9 @@ def measure(
         slices: Masks of shape (N,) by name, measured beside all rows.
         model, seed, split: Written into the rows.
     """
-    parts = {ALL: slice(None), **(slices or {})}
     return [
         Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value)
-        for name, part in parts.items()
+        for name, part in {ALL: slice(None), **(slices or {})}.items()
         for task, metric, value in _measure(scores[part], labels[part], users[part], tasks)
     ]
 
@@ -67,19 +87,22 @@ def _measure(
     found: list[tuple[str, str, float]] = []
     for t, task in enumerate(tasks):
         predicted, actual = scores[:, t], labels[:, t]
-        measures = {
-            **(
-                _binary(predicted, actual, users) if task.kind == "binary" else _regression(predicted, actual)
-            ),
-            "examples": float((~np.isnan(actual)).sum()),
-            "positives": float((actual > 0).sum()),
-        }
+        measures = (
+            _binary(predicted, actual, users)
+            if task.kind == "binary"
+            else {
+                "rmse": metrics.rmse(actual, predicted),
+                "mae": metrics.mae(actual, predicted),
+                "spearman": metrics.spearman(actual, predicted),
+            }
+        )
+        measures |= {"examples": float((~np.isnan(actual)).sum()), "positives": float((actual > 0).sum())}
         found += [(task.name, metric, value) for metric, value in measures.items()]
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}
         found += [(ALL, metric, metrics.mean_defined(values)) for metric, values in areas.items()]
-        pairs = zip(*areas.values(), strict=True)
-        found.append((ALL, "ranking", metrics.mean_defined(map(metrics.mean_defined, pairs))))
+        means = [metrics.mean_defined(pair) for pair in zip(*areas.values(), strict=True)]
+        found.append((ALL, "ranking", metrics.mean_defined(means)))
     return found
 
 
@@ -97,9 +120,232 @@ def _binary(probs: NDArray, labels: NDArray, users: NDArray) -> dict[str, float]
     }
 
 
-def _regression(values: NDArray, labels: NDArray) -> dict[str, float]:
+def rank_catalogue(
+    score: Score,
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    tasks: Sequence[Task],
+    *,
+    catalogue: int,
+    queries: int,
+    k: Sequence[int],
+    model: str,
+    seed: int,
+    split: str,
+    query_seed: int,
+) -> list[Row]:
+    """Return rows `hr@k`, `ndcg@k` and `queries` per binary task, and the means of the first two over tasks.
+
+    Args:
+        score: The model.
+        labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
+        tasks: T of them.
+        catalogue: Number of items known at the snapshot that the split reads, which have the indices below
+            it.
+        queries: Users drawn among those with something relevant; all of them if they are fewer.
+        k: Depths.
+        model, seed, split: Written into the rows.
+        query_seed: Seed of the draw; the same for all models.
+
+    Returns:
+        NaN where no query has anything relevant.
+    """
+    binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
+    relevant = (
+        (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
+    )
+    chosen = draw_queries(users[relevant.any(1)], queries, query_seed)
+    kept = relevant.any(1) & np.isin(users, chosen)
+
+    measures = {
+        f"{name}@{depth}": partial(measured_by, k=depth)
+        for name, measured_by in (("hr", metrics.hit_rate_at), ("ndcg", metrics.ndcg_at))
+        for depth in k
+    }
+    measured: dict[tuple[str, str], float] = {}
+    ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalogue)
+    for t, rank in zip(binary, ranks.T, strict=True):
+        rank, query = rank[rank != 0], users[kept][rank != 0]
+        measured |= {
+            **{(tasks[t].name, metric): found(rank, query) for metric, found in measures.items()},
+            (tasks[t].name, "queries"): float(len(np.unique(query))),
+        }
+    if binary:
+        measured |= {
+            (ALL, metric): metrics.mean_defined(measured[tasks[t].name, metric] for t in binary)
+            for metric in measures
+        }
+    return [
+        Row(model=model, seed=seed, split=split, slice=ALL, task=task, metric=metric, value=value)
+        for (task, metric), value in measured.items()
+    ]
+
+
+def draw_queries(users: NDArray[np.integer], queries: int, seed: int) -> NDArray[np.int64]:
+    """Draw distinct users, in rising order; all of them if there are at most `queries`."""
+    distinct = np.unique(users).astype(np.int64)
+    return (
+        distinct
+        if len(distinct) <= queries
+        else np.sort(np.random.default_rng(seed).choice(distinct, queries, replace=False))
+    )
+
+
+def _ranks(
+    score: Score,
+    chosen: NDArray[np.int64],
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    relevant: NDArray[np.bool_],
+    binary: Sequence[int],
+    catalogue: int,
+) -> NDArray[np.float64]:
+    """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats.
+    Shape (pairs, binary).
+    """
+    ranks = np.zeros(relevant.shape)
+    at_once = max(1, BLOCK // max(1, catalogue))
+    for start in range(0, len(chosen), at_once):
+        group = chosen[start : start + at_once]
+        pairs = np.arange(len(group) * catalogue)
+        parts = [
+            score(group[block // catalogue], block % catalogue)
+            for block in np.split(pairs, range(BLOCK, len(pairs), BLOCK))
+        ]
+        scores = np.concatenate(parts).reshape(len(group), catalogue, -1)  # (group, I, T)
+        for user, lists in zip(group, scores[:, :, binary], strict=True):
+            mine = np.flatnonzero(users == user)
+            for column in range(len(binary)):
+                rows = mine[relevant[mine, column]]
+                wanted, first = np.unique(items[rows], return_index=True)
+                ranks[rows[first], column] = ranks_in(lists[:, column], wanted)
+    return ranks
+
+
+def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has
+    none.
+
+    Args:
+        scores: Of every item. Shape (I,).
+        wanted: Items, shape (n,).
+
+    Returns:
+        Shape (n,).
+    """
+    ordered, own = np.sort(scores), scores[wanted]  # NaN is sorted last
+    above = len(scores) - np.searchsorted(ordered, own, side="right")
+    tied = len(scores) - above - np.searchsorted(ordered, own, side="left")
+    return np.full(len(wanted), np.nan) if np.isnan(ordered[-1]) else above + (tied + 1) / 2
+
+
+def unseen(
+    nodes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Return which examples have a node that their snapshot does not know.
+
+    Args:
+        nodes: Users or items by index; negative if the log never had them. Shape (N,).
+        snapshots: Which snapshot each example reads. Shape (N,).
+        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape
+            (snapshots,).
+    """
+    return (nodes < 0) | (nodes >= known_at[snapshots])
+
+
+def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
+    """Slice by the number of events of the user at the example's snapshot (see `known_before`).
+
+    Shape (N,) each.
+    """
     return {
-        "rmse": metrics.rmse(labels, values),
-        "mae": metrics.mae(labels, values),
-        "spearman": metrics.spearman(labels, values),
+        "activity-none": events == 0,
+        "activity-few": (events > 0) & (events < FEW),
+        "activity-some": (events >= FEW) & (events < MANY),
+        "activity-many": events >= MANY,
+    }
+
+
+def history_age(
+    buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cuts: NDArray[np.integer]
+) -> dict[str, NDArray[np.bool_]]:
+    """Slice by the age of the history in buckets: the half up to the median, and the older half.
+
+    Args:
+        buckets: Shape (N,).
+        snapshots: Shape (N,).
+        cuts: Last bucket of each snapshot. Shape (snapshots,).
+    """
+    age = buckets - cuts[snapshots]
+    near = age <= (np.median(age) if len(age) else 0)
+    return {"age-near": near, "age-far": ~near}
+
+
+def known_before(
+    history: Iterable[Part],
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    snapshots: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return what the history of each example knows about it. Memory grows with examples and nodes, not with
+    the history.
+
+    Args:
+        history: Parts of the history, in any order.
+        users: Negative if the log never had them. Shape (N,).
+        items: Likewise. Shape (N,).
+        snapshots: Shape (N,).
+
+    Returns:
+        Events of the example's user, (N,), and whether there is none of its pair, (N,).
+    """
+    size, width = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
+    numbers, number = np.unique(snapshots, return_inverse=True)
+    events = np.zeros((len(numbers), size), np.int64)
+    pairs, pair = np.unique(users.astype(np.int64) * width + items, return_inverse=True)
+    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every search ends inside
+    known_at = np.full(len(pairs), NEVER)
+    for some_users, some_items, since in history:
+        ours = some_users < size
+        some_users, some_items, since = some_users[ours], some_items[ours], since[ours]
+        for n, snapshot in enumerate(numbers):
+            np.add.at(events[n], some_users[since <= snapshot], 1)
+        ours = some_items < width
+        some_pairs, since = some_users[ours].astype(np.int64) * width + some_items[ours], since[ours]
+        place = np.searchsorted(pairs, some_pairs)
+        ours = pairs[place] == some_pairs
+        np.minimum.at(known_at, place[ours], since[ours])
+    return (
+        np.where(users < 0, 0, events[number, users]),
+        (users < 0) | (items < 0) | (known_at[pair] > snapshots),
+    )
+
+
+def make_slices(
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    buckets: NDArray[np.integer],
+    snapshots: NDArray[np.integer],
+    *,
+    cuts: NDArray[np.integer],
+    users_at: NDArray[np.integer],
+    items_at: NDArray[np.integer],
+    history: Iterable[Part],
+) -> dict[str, NDArray[np.bool_]]:
+    """Return all slices of a set of examples by name.
+
+    Args:
+        users, items, buckets, snapshots: Of the examples. Shape (N,) each.
+        cuts: Last bucket of each snapshot.
+        users_at, items_at: Nodes known at each snapshot.
+        history: Read once, part by part.
+    """
+    events, new = known_before(history, users, items, snapshots)
+    return {
+        "new-pairs": new,
+        "unseen-users": unseen(users, snapshots, users_at),
+        "unseen-items": unseen(items, snapshots, items_at),
+        **activity(events),
+        **history_age(buckets, snapshots, cuts),
     }

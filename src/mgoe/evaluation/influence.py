@@ -11,15 +11,19 @@ differences and means of influences.
 - GAUC: `n_c (A_c - G) / sum n`, a ratio of sums over users with both classes.
 - Log loss and other means over rows: `sum over c's rows of (loss - mean) / rows`; RMSE by the delta method.
 
+A packed influence takes a few kilobytes of text, so that a table can be computed far from where a model was
+fitted. It is rounded to 32,767 steps of the largest one of its metric; values are kept exactly. A lead is a
+difference of influences that are nearly equal, so with fewer steps the rounding would show in its interval.
+
 Axes: `N` examples, `C` users of the split, `M` metrics.
 """
 
-from __future__ import annotations
-
+import base64
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +39,9 @@ from mgoe.metrics import Task
 FEWEST = 20
 """Fewest users with labels (for AUC with positives and with negatives, for GAUC with both) for an interval.
 The influence of a single user is zero, so noise would look certain."""
+STEPS = np.iinfo(np.int16).max
+STEPS_BEFORE = np.iinfo(np.int8).max
+"""Of lines without `steps`."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,11 @@ class Influence:
     users: NDArray
     parts: NDArray[np.float32]
 
-    def __sub__(self, other: Influence) -> Influence:
+    def __sub__(self, other: Self) -> Self:
         """Return the paired difference; both must be of the same examples and tasks."""
         if self.names != other.names or not np.array_equal(self.users, other.users):
             raise ValueError("influences can only be subtracted when they are of the same tasks and users")
-        return Influence(self.names, self.values - other.values, self.users, self.parts - other.parts)
+        return replace(self, values=self.values - other.values, parts=self.parts - other.parts)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file.
@@ -74,7 +81,7 @@ class Influence:
             )
 
     @classmethod
-    def load(cls, path: Path) -> Influence:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote.
 
         Raises:
@@ -82,23 +89,16 @@ class Influence:
         """
         try:
             with safe_open(path, "numpy") as file:
-                names = tuple((task, metric) for task, metric in json.loads(file.metadata()["names"]))
-                return cls(names, *(file.get_tensor(name) for name in ("values", "users", "parts")))
+                return cls(
+                    tuple((task, metric) for task, metric in json.loads(file.metadata()["names"])),
+                    *(file.get_tensor(name) for name in ("values", "users", "parts")),
+                )
         except FileNotFoundError:
             raise OutputError(path, "no such file; `mgoe run` writes it") from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise OutputError(
                 path, f"cannot be read ({error}); run `mgoe run` or `mgoe compare` again"
             ) from None
-
-
-def carriers(parts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count the users who contribute to each metric; the others, such as those without a label, do not move
-    it.
-
-    (C, M) -> (M,).
-    """
-    return (parts != 0).sum(0)
 
 
 def user_influence(
@@ -132,17 +132,13 @@ def user_influence(
             square, parts = _mean(error**2, c, len(names))
             found[task.name, "rmse"] = np.sqrt(square), parts / (2 * np.sqrt(square)) if square > 0 else parts
             found[task.name, "mae"] = _mean(np.abs(error), c, len(names))
-    binary = [task.name for task in tasks if task.kind == "binary"]
-    if binary:
-        pairs = [(found[name, "auc"], found[name, "gauc"]) for name in binary]
+    if pairs := [(found[t.name, "auc"], found[t.name, "gauc"]) for t in tasks if t.kind == "binary"]:
         found[ALL, "auc"], found[ALL, "gauc"] = (
             _average(columns, len(names)) for columns in zip(*pairs, strict=True)
         )
         found[ALL, "ranking"] = _average([_average(pair, len(names)) for pair in pairs], len(names))
-    values = np.array([value for value, _ in found.values()])
-    return Influence(
-        tuple(found), values, names, np.stack([part for _, part in found.values()], axis=1).astype(np.float32)
-    )
+    values, parts = zip(*found.values(), strict=True)
+    return Influence(tuple(found), np.array(values), names, np.stack(parts, axis=1).astype(np.float32))
 
 
 def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
@@ -151,8 +147,8 @@ def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[f
     area = float(placed[positive].mean()) if positive.any() else np.nan
     if np.isnan(area) or min(len(np.unique(users[side])) for side in (positive, ~positive)) < FEWEST:
         return area, np.full(size, np.nan)
-    weight = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
-    return area, np.bincount(users, (placed - area) * weight, size)
+    moves = (placed - area) * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
+    return area, np.bincount(users, moves, size)
 
 
 def _gauc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
@@ -164,9 +160,7 @@ def _gauc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[
     value = float(areas[used] @ weight)
     if len(weight) < FEWEST:
         return value, np.full(size, np.nan)
-    parts = np.zeros(size)
-    parts[groups[used]] = weight * (areas[used] - value)
-    return value, parts
+    return value, np.bincount(groups[used], weight * (areas[used] - value), size)
 
 
 def _mean(values: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
@@ -177,7 +171,41 @@ def _mean(values: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:
 
 
 def _average(columns: Sequence[tuple[float, NDArray]], size: int) -> tuple[float, NDArray]:
-    there = [column for column in columns if not np.isnan(column[0])]
-    if not there:
-        return np.nan, np.full(size, np.nan)
+    there = [column for column in columns if not np.isnan(column[0])] or [(np.nan, np.full(size, np.nan))]
     return float(np.mean([value for value, _ in there])), np.mean([part for _, part in there], axis=0)
+
+
+def pack(influence: Influence) -> dict[str, Any]:
+    """Return an influence as plain values. Its users must be groups numbered from 0, see `group_users`."""
+    largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN without an interval
+    steps = np.divide(STEPS, largest, out=np.zeros_like(largest), where=largest > 0)
+    parts = np.rint(np.nan_to_num(influence.parts * steps)).astype("<i2")
+    return {
+        "metrics": [".".join(name) for name in influence.names],
+        "values": _without_nan(influence.values),
+        "largest": _without_nan(largest),
+        "groups": len(parts),
+        "steps": STEPS,
+        "parts": base64.b64encode(parts.tobytes()).decode(),
+    }
+
+
+def unpack(packed: Mapping[str, Any]) -> Influence:
+    """Return the influence that `pack` wrote, up to rounding.
+
+    Raises:
+        ValueError, TypeError, KeyError: The values were not written by `pack`.
+    """
+    names = tuple((task, metric) for task, _, metric in (name.rpartition(".") for name in packed["metrics"]))
+    values, largest = (
+        np.array(packed[name], np.float64) for name in ("values", "largest")
+    )  # None becomes NaN
+    steps = packed.get("steps", STEPS_BEFORE)
+    held = np.frombuffer(
+        base64.b64decode(packed["parts"]), {STEPS: "<i2", STEPS_BEFORE: "i1"}[steps]
+    ).reshape(packed["groups"], len(names))
+    return Influence(names, values, np.arange(len(held)), (held * (largest / steps)).astype(np.float32))
+
+
+def _without_nan(numbers: NDArray[np.floating]) -> list[float | None]:
+    return [None if np.isnan(number) else float(number) for number in numbers]

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.evaluation.influence import Influence, carriers
+from mgoe.evaluation.influence import Influence
 
 LEVEL = 0.95
 DRAWS = 10_000
@@ -87,8 +87,8 @@ def estimate(model: str, influences: Sequence[Influence], draws: int = DRAWS) ->
         influences: One per seed, on the same rows.
         draws: B.
     """
-    own = _estimates(model, {None: [group_users(one) for one in influences]}, 0, draws)
-    return [replace(one, p=np.nan) for one in own]
+    grouped = list(map(group_users, influences))
+    return [replace(one, p=np.nan) for one in _estimates(model, {None: grouped}, 0, draws)]
 
 
 def find_leads(
@@ -108,13 +108,10 @@ def find_leads(
         seed: Of the draws.
         draws: B.
     """
-    shared = {
-        name: sorted(ours.keys() & theirs.keys()) for name, theirs in baselines.items() if name != model
-    }
     paired: dict[str | None, list[Influence]] = {
-        name: [group_users(ours[s]) - group_users(baselines[name][s]) for s in seeds]
-        for name, seeds in shared.items()
-        if seeds
+        name: [group_users(ours[s]) - group_users(theirs[s]) for s in sorted(ours.keys() & theirs)]
+        for name, theirs in baselines.items()
+        if name != model and ours.keys() & theirs
     }
     found = _estimates(model, paired, seed, draws)
     families: dict[tuple[str, str], list[Estimate]] = {}
@@ -145,8 +142,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     p = np.asarray(p, np.float64)
     adjusted, present = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
     order = present[np.argsort(p[present], kind="stable")]
-    steps = np.arange(len(order), 0, -1) * p[order]
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * p[order]), 1)
     return adjusted
 
 
@@ -161,12 +157,15 @@ def _estimates(
     found = []
     for (baseline, seeds), own, moved in zip(influences.items(), parts, moves, strict=True):
         values = np.stack([one.values for one in seeds])  # (seeds, M)
-        users = carriers(own)
-        for m, (task, metric) in enumerate(seeds[0].names):
-            value = float(values[:, m].mean())
-            low, high, p = _interval(value, moved[:, m])
-            by_seed = tuple(values[:, m].tolist())
-            found.append(Estimate(model, baseline, task, metric, value, low, high, by_seed, int(users[m]), p))
+        for (task, metric), by_seed, part, movement in zip(
+            seeds[0].names, values.T, own.T, moved.T, strict=True
+        ):
+            value = float(by_seed.mean())
+            low, high, p = _interval(value, movement)
+            users = int((part != 0).sum())  # the others, such as those without a label, move nothing
+            found.append(
+                Estimate(model, baseline, task, metric, value, low, high, tuple(by_seed.tolist()), users, p)
+            )
     return found
 
 
@@ -176,7 +175,7 @@ def _moves(
     """Return how redrawing users and seeds moves each mean. Shape (V, B, M)."""
     rng = np.random.default_rng(seed)
     parts = np.concatenate(means, axis=1)  # (C, V * M)
-    users = carriers(parts)
+    users = (parts != 0).sum(0)
     weights = (
         rng.poisson(1.0, (min(_BLOCK, draws - at), len(parts))).astype(np.float32) - 1
         for at in range(0, draws, _BLOCK)

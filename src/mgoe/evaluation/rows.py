@@ -2,15 +2,13 @@
 seeds.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import numpy as np
 
@@ -93,18 +91,20 @@ class Summary:
     seeds: int
 
     @classmethod
-    def of(cls, values: list[float]) -> Summary:
+    def of(cls, values: list[float]) -> Self:
         """Summarise the values of the single seeds."""
-        std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-        return cls(float(np.mean(values)), std, len(values))
+        return cls(
+            mean=float(np.mean(values)),
+            std=float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
+            seeds=len(values),
+        )
 
 
 def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
     """Return mean and spread over seeds by model, and by task and metric, in order of appearance."""
-    found = by_seed(rows, split, slice)
     return {
         model: {column: Summary.of([*seeds.values()]) for column, seeds in columns.items()}
-        for model, columns in found.items()
+        for model, columns in by_seed(rows, split, slice).items()
     }
 
 
@@ -156,12 +156,13 @@ def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> s
     model.
     """
     distances = {
-        m: round(distance(column[1], columns[column].mean), 4)
+        m: rounded
         for m, columns in summaries.items()
-        if column in columns and m not in BOUNDS
+        if column in columns
+        and m not in BOUNDS
+        and not np.isnan(rounded := round(distance(column[1], columns[column].mean), 4))
     }
-    there = {m: d for m, d in distances.items() if not np.isnan(d)}
-    return {m for m, d in there.items() if d == min(there.values())} if len(there) > 1 else set()
+    return {m for m, d in distances.items() if d == min(distances.values())} if len(distances) > 1 else set()
 
 
 def show(summary: Summary | None) -> str:

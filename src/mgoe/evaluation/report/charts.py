@@ -1,17 +1,146 @@
-"""The charts of a report."""
+"""The charts of a report, as inline SVG coloured by the page's CSS variables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from mgoe.evaluation.report.svg import Scale, Svg, finite, padded, short
+from markupsafe import Markup, escape
 
 WIDTH = 400
 ROW = 22
 COLOURS = 8
 """Number of colours `--c1 ...` in the style sheet."""
+AIR = 0.08
+"""Share of a range left free on either side."""
+_LEAST = 1e-9
+"""Of a scale's width, in parts of its values: what is closer together is one value."""
+Point = tuple[float, float]
+
+
+class Svg:
+    """A drawing that scales with its container.
+
+    Args:
+        width, height: In user units, about one pixel each at full width.
+        label: Description for screen readers.
+    """
+
+    def __init__(self, width: float, height: float, label: str):
+        self.width, self.height, self.label = width, height, label
+        self.parts: list[Markup] = []
+
+    def line(self, a: Point, b: Point, css: str) -> None:
+        self._add("line", css, x1=a[0], y1=a[1], x2=b[0], y2=b[1])
+
+    def rect(
+        self, at: Point, size: Point, css: str, tip: str = "", opacity: float | None = None, radius: float = 0
+    ) -> None:
+        self._add(
+            "rect",
+            css,
+            tip,
+            x=at[0],
+            y=at[1],
+            width=max(size[0], 0),
+            height=max(size[1], 0),
+            fill_opacity=opacity,
+            rx=radius or None,
+        )
+
+    def circle(self, at: Point, radius: float, css: str, tip: str = "") -> None:
+        self._add("circle", css, tip, cx=at[0], cy=at[1], r=radius)
+
+    def text(
+        self, at: Point, text: object, css: str = "", anchor: str = "start", turned: bool = False
+    ) -> None:
+        x, y = (0.0, 0.0) if turned else at
+        self._add(
+            "text",
+            css,
+            body=str(text),
+            x=x,
+            y=y,
+            text_anchor=anchor if anchor != "start" else None,
+            transform=f"translate({_number(at[0])} {_number(at[1])}) rotate(-90)" if turned else None,
+        )
+
+    def path(self, points: Sequence[Point], css: str, tip: str = "") -> None:
+        if points:
+            self._add("path", css, tip, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points))
+
+    def __html__(self) -> str:
+        return Markup('<svg viewBox="0 0 {} {}" style="--w:{}px" role="img" aria-label="{}">{}</svg>').format(
+            _number(self.width),
+            _number(self.height),
+            _number(self.width),
+            self.label,
+            Markup("").join(self.parts),
+        )
+
+    def _add(
+        self, tag: str, css: str, tip: str = "", body: str = "", **attributes: float | str | None
+    ) -> None:
+        written = Markup(" ").join(
+            Markup('{}="{}"').format(
+                name.replace("_", "-"), value if isinstance(value, str) else _number(value)
+            )
+            for name, value in attributes.items()
+            if value is not None
+        )
+        inner = Markup("<title>{}</title>").format(tip) if tip else escape(body)
+        self.parts.append(Markup('<{0} class="{1}" {2}>{3}</{0}>').format(Markup(tag), css, written, inner))
+
+
+class Scale:
+    """A linear or logarithmic map from values to positions."""
+
+    def __init__(self, values: tuple[float, float], positions: tuple[float, float], log: bool = False):
+        low, high = values
+        if high - low <= _LEAST * max(abs(low), abs(high), _LEAST):
+            low, high = (low / 2, low * 2) if log and low > 0 else (low - 0.5, low + 0.5)
+        self.low, self.high, self.positions, self.log = low, high, positions, log
+
+    def __call__(self, value: float) -> float:
+        a, b = self.positions
+        share = (self._of(value) - self._of(self.low)) / (self._of(self.high) - self._of(self.low))
+        return a + (b - a) * min(max(share, 0), 1)
+
+    def ticks(self, about: int = 4) -> list[float]:
+        """Return round values inside the scale."""
+        if self.log:
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            powers = [10.0**e for e in range(first, last + 1) if self.low <= 10.0**e <= self.high]
+            return powers if len(powers) > 1 else [self.low, self.high]
+        raw = (self.high - self.low) / about
+        base = 10.0 ** math.floor(math.log10(raw))
+        step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        return [round(k * step, 12) + 0.0 for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+    def _of(self, value: float) -> float:
+        return math.log(max(value, self.low)) if self.log else value
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """Return the finite values."""
+    return [v for v in values if v is not None and math.isfinite(v)]
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """Return a range around values with some space on either side."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    air = (high - low) * AIR or abs(high) * AIR or 0.5
+    return low - air, high + air
+
+
+def short(value: float) -> str:
+    """Format a tick label."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _number(value: float | None) -> str:
+    return f"{value or 0:.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -26,82 +155,63 @@ class Mark:
     strong: bool = False
 
 
-def interval_plot(marks: Sequence[Mark], label: str, *, lower_is_better: bool = False) -> Svg:
-    """Draw values with intervals, one line each. Values far behind the rest are off the scale and keep their
-    number.
+def interval_plot(
+    marks: Sequence[Mark], label: str, *, differences: bool = False, lower_is_better: bool = False
+) -> Svg:
+    """Draw values, or differences around a line at 0, with intervals, one line each.
+
+    The values closest to the best one (half of them, with a margin) set the scale, or the differences closest
+    to 0 (a third of them). What is farther away is off the scale and keeps its number.
 
     Args:
-        marks: In order.
+        marks: In order; those without a finite value are left out.
         label: Description of the plot.
+        differences: Whether the values are differences.
         lower_is_better: Whether large values are behind.
     """
-    values = finite(mark.value for mark in marks)
-    front = (min if lower_is_better else max)(values, default=0.0)
-    near = 3 * float(np.median(np.abs(np.subtract(values, front)))) if len(values) > 3 else math.inf
-    return _intervals(marks, label, (front, near), "{:.4f}", 56)
-
-
-def difference_plot(marks: Sequence[Mark], label: str) -> Svg:
-    """Draw differences with intervals around a line at 0, one line each.
-
-    The closest third sets the scale.
-    """
-    values = finite(mark.value for mark in marks)
-    near = 5 * float(np.quantile(np.abs(values), 1 / 3)) if len(values) > 3 else math.inf
-    return _intervals(marks, label, (0.0, near), "{:+.4f}", 116, zero=True)
-
-
-def _intervals(
-    marks: Sequence[Mark],
-    label: str,
-    around: tuple[float, float],
-    form: str,
-    room: float,
-    zero: bool = False,
-) -> Svg:
-    """Draw the marks with a finite value, on a scale of those within a distance (the second number of
-    `around`) of a value (the first).
-    """
     marks = [mark for mark in marks if math.isfinite(mark.value)]
-    shown = [mark for mark in marks if abs(mark.value - around[0]) <= around[1] + 1e-9]
-    left, right = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4)), WIDTH - room
+    values = [mark.value for mark in marks]
+    front = 0.0 if differences else (min if lower_is_better else max)(values, default=0.0)
+    away = np.abs(np.subtract(values, front))
+    near = math.inf if len(away) < 4 else 5 * np.quantile(away, 1 / 3) if differences else 3 * np.median(away)
+    left = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4))
+    right = WIDTH - (116 if differences else 56)
     bottom = ROW * len(marks) + 8
     svg = Svg(WIDTH, bottom + 22, label)
-    inside = finite(v for mark in shown for v in (mark.value, mark.low, mark.high, *mark.seeds))
-    low, high = padded([*inside, 0.0] if zero else inside)
+    inside = finite(
+        v
+        for mark, distance in zip(marks, away, strict=True)
+        if distance <= near + 1e-9
+        for v in (mark.value, mark.low, mark.high, *mark.seeds)
+    )
+    low, high = padded([*inside, 0.0] if differences else inside)
     scale = Scale((low, high), (left, right))
     for tick in scale.ticks(3):
         svg.line((scale(tick), 4), (scale(tick), bottom), "grid")
         svg.text((scale(tick), bottom + 14), short(tick), "tick", "middle")
-    if zero:
+    if differences:
         svg.line((scale(0), 4), (scale(0), bottom), "zero")
     for row, mark in enumerate(marks):
         y = ROW * row + 16
         css = " strong" if mark.strong else ""
         half = (mark.high - mark.low) / 2
-        text = form.format(mark.value) + (f" ± {half:.4f}" if zero and math.isfinite(half) else "")
+        text = f"{mark.value:{'+' if differences else ''}.4f}" + (
+            f" ± {half:.4f}" if differences and math.isfinite(half) else ""
+        )
         tip = f"{mark.label}: {text}"
-        weight = css if not zero else ""
+        weight = "" if differences else css
         svg.text((0, y + 4), _cut(mark.label, left), f"label{weight}")
         svg.text((WIDTH, y + 4), text, f"value{weight}", "end")
-        if not low <= mark.value <= high:
-            edge, inward = (left, 5) if mark.value < low else (right, -5)
-            svg.path(
-                [(edge + inward, y - 4), (edge, y), (edge + inward, y + 4)],
-                f"off{css}",
-                f"{tip}, off the scale",
-            )
-            continue
-        if math.isfinite(half):
-            svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
-        for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:
-            svg.line((scale(seed), y - 4), (scale(seed), y + 4), f"seed{css}")
-        svg.circle(
-            (scale(mark.value), y),
-            4,
-            f"dot{css}",
-            tip + (f" [{mark.low:.4f}, {mark.high:.4f}]" if math.isfinite(half) else ""),
-        )
+        if low <= mark.value <= high:
+            if math.isfinite(half):
+                svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
+                tip += f" [{mark.low:.4f}, {mark.high:.4f}]"
+            for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:
+                svg.line((scale(seed), y - 4), (scale(seed), y + 4), f"seed{css}")
+            svg.circle((scale(mark.value), y), 4, f"dot{css}", tip)
+        else:
+            edge, tail = (left, left + 5) if mark.value < low else (right, right - 5)
+            svg.path([(tail, y - 4), (edge, y), (tail, y + 4)], f"off{css}", f"{tip}, off the scale")
     return svg
 
 
@@ -137,8 +247,10 @@ def reliability_chart(
     width = 340
     svg = Svg(width, 330, label)
     predicted = [p for model in points.values() for p in finite(model["predicted"]) if p > 0]
-    observed = [o for model in points.values() for o in finite(model["observed"]) if o > 0]
-    both = predicted + observed or [1.0]
+    both = [
+        *predicted,
+        *(o for model in points.values() for o in finite(model["observed"]) if o > 0),
+    ] or [1.0]
     log = bool(predicted) and max(predicted) > 100 * min(predicted)
     low, high = (min(both) * 0.8, min(1.0, max(both) * 1.25)) if log else (0.0, max(both) * 1.04)
     across, up = Scale((low, high), (46, width - 10), log), Scale((low, high), (286, 10), log)
@@ -192,13 +304,17 @@ def heat_map(
         if row % every == 0:
             svg.text((left - 6, y + cell / 2 + 3.5), u, "tick", "end")
         for column, i in enumerate(items):
-            tip = f"user node {u} × item node {i}: lift {lift[u, i]:.2f}"
-            css = "hot" if depth[u, i] > 0 else "cool"
-            svg.rect((left + column * cell, y), (cell - 1, cell - 1), css, tip, abs(float(depth[u, i])), 2)
-        size = bar * user_sizes[u] / max(user_sizes.max(), 1)
+            svg.rect(
+                (left + column * cell, y),
+                (cell - 1, cell - 1),
+                "hot" if depth[u, i] > 0 else "cool",
+                f"user node {u} × item node {i}: lift {lift[u, i]:.2f}",
+                abs(float(depth[u, i])),
+                2,
+            )
         svg.rect(
             (left + wide + 4, y + 1),
-            (size, cell - 3),
+            (bar * user_sizes[u] / max(user_sizes.max(), 1), cell - 3),
             "size",
             f"user node {u}: {user_sizes[u]:,} users",
             radius=2,
@@ -207,10 +323,9 @@ def heat_map(
         x = left + column * cell
         if column % every == 0:
             svg.text((x + cell / 2, top - 6), i, "tick", "middle")
-        size = bar * item_sizes[i] / max(item_sizes.max(), 1)
         svg.rect(
             (x + 1, top + tall + 4),
-            (cell - 3, size),
+            (cell - 3, bar * item_sizes[i] / max(item_sizes.max(), 1)),
             "size",
             f"item node {i}: {item_sizes[i]:,} items",
             radius=2,

@@ -1,11 +1,9 @@
 """The content of a report as plain values; everything but the rows may be missing."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +43,7 @@ class MacroView:
         user_ids: Callable[[NDArray[np.int64]], Iterable[Any]],
         item_ids: Callable[[NDArray[np.int64]], Iterable[Any]],
         examples: int = 5,
-    ) -> MacroView:
+    ) -> Self:
         """Make the view from a snapshot's arrays.
 
         Args:
@@ -128,8 +126,7 @@ def _members(
     examples: int,
 ) -> list[list[str]]:
     order = np.lexsort((-np.asarray(sums), macro))
-    starts = np.searchsorted(macro[order], np.arange(k + 1))
-    chosen = [order[start : min(start + examples, end)] for start, end in itertools.pairwise(starts)]
-    names = [str(name) for name in ids(np.concatenate(chosen).astype(np.int64))]
-    ends = np.cumsum([len(part) for part in chosen])
-    return [names[end - len(part) : end] for part, end in zip(chosen, ends, strict=True)]
+    by_macro = np.split(order, np.searchsorted(macro[order], np.arange(k + 1)))
+    chosen = [nodes[:examples] for nodes in by_macro[1:-1]]
+    names = map(str, ids(np.concatenate(chosen).astype(np.int64)))
+    return [list(itertools.islice(names, len(nodes))) for nodes in chosen]

@@ -6,11 +6,11 @@ from pathlib import Path
 import jinja2
 
 from mgoe._util.files import write_text
+from mgoe.evaluation.report.charts import Svg
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import lead_plot, sections
-from mgoe.evaluation.report.svg import Svg
 from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarise
-from mgoe.evaluation.standings import Standings, differences, is_significant, quality, verdict
+from mgoe.evaluation.tables import Standings, differences, is_significant, quality, verdict
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
@@ -62,15 +62,25 @@ def render_comparison(
         for one in standings
     ]
     return _TEMPLATES.get_template("comparison.html.j2").render(
-        title=name, boards=boards, facts=facts or {}, settings=settings, command=command
+        title=name, boards=boards, facts=(facts or {}).items(), settings=settings, command=command
     )
 
 
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
     """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
-    plots = []
-    for column in sorted(main_columns(summarise(standings.rows)), key=lambda column: column != MEAN):
-        name = MEAN_TITLE if column == MEAN else head(column)
-        label = f"{standings.reference} minus each baseline: {name}"
-        plots.append((name, lead_plot(standings.leads, column, label, is_significant)))
-    return [(name, plot) for name, plot in plots if plot]
+    names = {
+        column: MEAN_TITLE if column == MEAN else head(column)
+        for column in sorted(main_columns(summarise(standings.rows)), key=lambda column: column != MEAN)
+    }
+    return [
+        (name, plot)
+        for column, name in names.items()
+        if (
+            plot := lead_plot(
+                standings.leads,
+                column,
+                f"{standings.reference} minus each baseline: {name}",
+                is_significant,
+            )
+        )
+    ]

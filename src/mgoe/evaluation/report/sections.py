@@ -1,70 +1,92 @@
-"""Turn report data into the sentences, tables and charts of the templates."""
+"""Turn report data into the sentences, tables and charts of a run's page."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mgoe.config import BOUNDS
 from mgoe.evaluation.intervals import Estimate
-from mgoe.evaluation.report import tables
 from mgoe.evaluation.report.charts import (
     COLOURS,
     Mark,
-    difference_plot,
+    Svg,
+    finite,
     gate_bars,
     heat_map,
     interval_plot,
     line_chart,
     reliability_chart,
 )
-from mgoe.evaluation.report.data import ReportData
-from mgoe.evaluation.report.svg import Svg, finite
-from mgoe.evaluation.rows import ALL, LOWER, MEAN, MEAN_TITLE, SHOWN, Column, by_seed, summarise, title
+from mgoe.evaluation.report.data import MacroView, ReportData
+from mgoe.evaluation.rows import (
+    ALL,
+    LOWER,
+    MEAN,
+    MEAN_TITLE,
+    SHOWN,
+    TITLES,
+    Column,
+    Summary,
+    best,
+    by_seed,
+    headline,
+    main_columns,
+    summarise,
+    title,
+)
+from mgoe.evaluation.tables import Cell, Table
 
 RELIABLE_MODELS = 4
 """Models in a reliability diagram; more lines would be hard to distinguish."""
+MEMBERS_SHOWN = 60
+
+Summaries = Mapping[str, Mapping[Column, Summary]]
+"""By model, and by task and metric."""
 
 
 def sections(data: ReportData) -> dict[str, Any]:
     """Return everything that the template names; a part without data is empty."""
+    summaries = summarise(data.rows)
     differences = [e for e in data.estimates if e.baseline is not None and e.model == data.leader]
     return {
         "data": data,
-        "finding": finding(data, differences),
+        "finding": finding(data, summaries, differences),
         "facts": [(name.replace("_", " "), _fact(value)) for name, value in data.facts.items()],
-        "results": tables.result_table(data),
+        "results": _table(data, summaries, main_columns(summaries)) if summaries else None,
         "headline": _plots(data, differences, {MEAN: (MEAN_TITLE, "The same")}),
-        "differences": tables.difference_table(differences),
-        "tasks": [_task(data, task, differences) for task in data.tasks],
-        "curves": _curves(data),
-        "reliability": _reliability(data),
-        "macro": _macro(data),
-        "gates": _gates(data),
-        "slices": tables.slice_table(data),
-        "catalogue": tables.catalogue_table(data),
+        "differences": difference_table(differences),
+        "tasks": [_task(data, task, summaries, differences) for task in data.tasks],
+        "curves": [_curves(model, [*seeds.values()]) for model, seeds in data.curves.items() if seeds],
+        "reliability": _reliability(data, summaries),
+        "macro": None if data.macro is None else _macro(data.macro),
+        "gates": list(_gates(data)),
+        "slices": slice_table(data, headline(summaries)),
+        "catalogue": catalogue_table(data, summaries),
         "seeds": len({row["seed"] for row in data.rows}),
     }
 
 
-def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
+def finding(data: ReportData, summaries: Summaries, differences: Sequence[Estimate]) -> str:
     """Return the result in one or two sentences."""
-    means = {m: found[MEAN].mean for m, found in summarise(data.rows).items() if MEAN in found}
-    means = {m: mean for m, mean in means.items() if math.isfinite(mean) and m not in BOUNDS}
+    means = {
+        m: found[MEAN].mean
+        for m, found in summaries.items()
+        if MEAN in found and math.isfinite(found[MEAN].mean) and m not in BOUNDS
+    }
     if data.leader not in means:
         return ""
     rank = sum(value > means[data.leader] for value in means.values()) + 1
     place = (
         "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
     )
-    tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = (
         f"{data.leader} reaches {means[data.leader]:.4f} on test, the mean of AUC and GAUC over "
-        f"{tasks}{place}."
+        f"{'one task' if len(data.tasks) == 1 else f'{len(data.tasks)} tasks'}{place}."
     )
-    baselines = [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]
-    if baselines:
+    if baselines := [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]:
         close = min(baselines, key=lambda e: e.value)
         sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
         text += (
@@ -74,26 +96,34 @@ def finding(data: ReportData, differences: Sequence[Estimate]) -> str:
     return text
 
 
-def _task(data: ReportData, task: str, differences: Sequence[Estimate]) -> dict[str, Any]:
+def _task(
+    data: ReportData, task: str, summaries: Summaries, differences: Sequence[Estimate]
+) -> dict[str, Any]:
     counts = {
         row["metric"]: row["value"]
         for row in reversed(data.rows)
         if (row["task"], row["split"], row["slice"]) == (task, "test", ALL)
     }
-    named = (
-        ("examples", "test examples"),
-        ("positives", "positive"),
-        ("gauc_users", "users with both classes"),
-        ("gauc_users_skipped", "users of one class left out of GAUC"),
-    )
-    names = {(task, metric): (title(metric), title(metric)) for metric in SHOWN}
+    words = {
+        "examples": "test examples",
+        "positives": "positive",
+        "gauc_users": "users with both classes",
+        "gauc_users_skipped": "users of one class left out of GAUC",
+    }
     return {
         "name": task,
         "counts": [
-            f"{counts[key]:,.0f} {words}" for key, words in named if math.isfinite(counts.get(key, math.nan))
+            f"{counts[key]:,.0f} {text}"
+            for key, text in words.items()
+            if math.isfinite(counts.get(key, math.nan))
         ],
-        "table": tables.task_table(data, task),
-        "plots": _plots(data, differences, names),
+        "table": _table(
+            data,
+            summaries,
+            [(task, m) for m in TITLES if any((task, m) in found for found in summaries.values())],
+            intervals=True,
+        ),
+        "plots": _plots(data, differences, {(task, m): (title(m), title(m)) for m in SHOWN}),
     }
 
 
@@ -101,12 +131,20 @@ def _plots(
     data: ReportData, differences: Sequence[Estimate], names: Mapping[Column, tuple[str, str]]
 ) -> list[tuple[str, Svg]]:
     """Plot metrics of all models, then the leads in them; `names` gives the title of each."""
-    plots = [(of_models, _plot(data, column)) for column, (of_models, _) in names.items()]
-    for column, (_, of_leads) in names.items():
-        label = f"Differences of {title(column[1])}, {column[0]}"
-        plot = lead_plot(differences, column, label, lambda lead: lead.low > 0 or lead.high < 0)
-        plots.append((f"{of_leads}, {data.leader} minus each baseline", plot))
-    return [(name, plot) for name, plot in plots if plot]
+    of_models = [(name, _plot(data, column)) for column, (name, _) in names.items()]
+    of_leads = [
+        (
+            f"{name}, {data.leader} minus each baseline",
+            lead_plot(
+                differences,
+                column,
+                f"Differences of {title(column[1])}, {column[0]}",
+                lambda lead: lead.low > 0 or lead.high < 0,
+            ),
+        )
+        for column, (_, name) in names.items()
+    ]
+    return [(name, plot) for name, plot in of_models + of_leads if plot]
 
 
 def _plot(data: ReportData, column: Column) -> Svg | None:
@@ -116,16 +154,24 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
         for e in data.estimates
         if e.baseline is None and (e.task, e.metric) == column
     }
-    seeds, marks = by_seed(data.rows), []
-    for model, found in summarise(data.rows).items():
-        if column in found and math.isfinite(found[column].mean):
-            low, high = own.get(model, (math.nan, math.nan))
-            values = [*seeds[model][column].values()]
-            marks.append(Mark(model, found[column].mean, low, high, values, model == data.leader))
-    if len(marks) < 2:
-        return None
+    values = by_seed(data.rows)
+    marks = [
+        Mark(
+            model,
+            found[column].mean,
+            *own.get(model, (math.nan, math.nan)),
+            seeds=[*values[model][column].values()],
+            strong=model == data.leader,
+        )
+        for model, found in summarise(data.rows).items()
+        if column in found and math.isfinite(found[column].mean)
+    ]
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
-    return interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1])))
+    return (
+        interval_plot(marks, label, lower_is_better=bool(LOWER.fullmatch(column[1])))
+        if len(marks) > 1
+        else None
+    )
 
 
 def lead_plot(
@@ -137,50 +183,48 @@ def lead_plot(
         for e in leads
         if (e.task, e.metric) == column and math.isfinite(e.value)
     ]
-    return difference_plot(marks, label) if marks else None
+    return interval_plot(marks, label, differences=True) if marks else None
 
 
-def _curves(data: ReportData) -> list[dict[str, Any]]:
-    """Plot validation and training loss of each model, one thin line per seed."""
-    cards = []
-    for model, seeds in data.curves.items():
-        runs = list(seeds.values())
-        watched = [
-            [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
-            for run in runs
-        ]
-        losses = [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in runs]
-        best = [
-            (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
-            for run, line in zip(runs, watched, strict=True)
-        ]
-        if runs:
-            cards.append(
-                {
-                    "model": model,
-                    "best": ", ".join(map(str, sorted({int(epoch) for epoch, _ in best}))),
-                    "monitor": line_chart(watched, f"Validation of {model} by epoch", best),
-                    "loss": line_chart(losses, f"Training loss of {model} by epoch"),
-                    "name": runs[0].get("monitor", "validation"),
-                }
-            )
-    return cards
+def _curves(model: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Plot validation and training loss of a model, one thin line per seed."""
+    watched = [
+        [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
+        for run in runs
+    ]
+
+    chosen = [
+        (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
+        for run, line in zip(runs, watched, strict=True)
+    ]
+    return {
+        "model": model,
+        "best": ", ".join(map(str, sorted({int(epoch) for epoch, _ in chosen}))),
+        "monitor": line_chart(watched, f"Validation of {model} by epoch", chosen),
+        "loss": line_chart(
+            [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in runs],
+            f"Training loss of {model} by epoch",
+        ),
+        "name": runs[0].get("monitor", "validation"),
+    }
 
 
-def _reliability(data: ReportData) -> dict[str, Any]:
-    means = {m: found[MEAN].mean for m, found in summarise(data.rows).items() if MEAN in found}
-    order = sorted(data.models, key=lambda model: (model != data.leader, -means.get(model, 0)))
-    drawn = [model for model in order if data.reliability.get(model)][:RELIABLE_MODELS]
+def _reliability(data: ReportData, summaries: Summaries) -> dict[str, Any]:
+    means = {m: found[MEAN].mean for m, found in summaries.items() if MEAN in found}
+    drawn = sorted(
+        (model for model in data.models if data.reliability.get(model)),
+        key=lambda model: (model != data.leader, -means.get(model, 0)),
+    )[:RELIABLE_MODELS]
     colours = {model: number % COLOURS + 1 for number, model in enumerate(drawn)}
-    charts = []
-    for task in data.tasks:
-        points = {
-            m: data.reliability[m][task]
-            for m in drawn
-            if task in data.reliability[m] and data.reliability[m][task]["rows"]
-        }
-        if points:
-            charts.append((task, reliability_chart(points, colours, f"Reliability of {task}")))
+    points = {
+        task: {m: data.reliability[m][task] for m in drawn if data.reliability[m].get(task, {}).get("rows")}
+        for task in data.tasks
+    }
+    charts = [
+        (task, reliability_chart(of_models, colours, f"Reliability of {task}"))
+        for task, of_models in points.items()
+        if of_models
+    ]
     return {
         "charts": charts,
         "legend": list(colours.items()) if charts else [],
@@ -188,44 +232,151 @@ def _reliability(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _macro(data: ReportData) -> dict[str, Any] | None:
-    view = data.macro
-    if view is None:
-        return None
-    users, items = tables.macro_order(view)
+def _macro(view: MacroView) -> dict[str, Any]:
+    """Draw the largest macro nodes, ordered so that similar users and items are adjacent."""
+    users, items = (
+        np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN])
+        for sizes in (view.user_sizes, view.item_sizes)
+    )
+    if min(len(users), len(items)) > 1:
+        depth = np.clip(np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9)), -3, 3)
+        left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
+        rows = np.argsort(left * np.sign(left[np.abs(left).argmax()]), kind="stable")
+        columns = np.argsort(depth[rows].argmax(0), kind="stable")
+        users, items = users[rows], items[columns]
     return {
-        "chart": heat_map(view.lift, view.user_sizes, view.item_sizes, users, items),
+        "chart": heat_map(view.lift, view.user_sizes, view.item_sizes, users.tolist(), items.tolist()),
         "view": view,
         "shown": (len(users), len(items)),
         "size": view.lift.shape,
-        "user_table": tables.member_table(view.user_sizes, view.user_members, view.lift, "item"),
-        "item_table": tables.member_table(view.item_sizes, view.item_members, view.lift.T, "user"),
+        "user_table": member_table(view.user_sizes, view.user_members, view.lift, "item"),
+        "item_table": member_table(view.item_sizes, view.item_members, view.lift.T, "user"),
     }
 
 
-def _gates(data: ReportData) -> list[dict[str, Any]]:
+def _gates(data: ReportData) -> Iterator[dict[str, Any]]:
     """Plot gate use at the best epoch of the first seed; experts of different seeds do not correspond."""
-    cards = []
     for model, seeds in data.curves.items():
-        weights = next((gates for run in seeds.values() if (gates := _best_gates(run)) is not None), None)
-        if weights is None:
-            continue
-        tasks = data.tasks if len(data.tasks) == len(weights) else [str(t + 1) for t in range(len(weights))]
-        experts = [str(s + 1) for s in range(weights.shape[1])]
-        cards.append(
-            {
+        epochs = (e for run in seeds.values() for e in run["epochs"] if e["epoch"] == run["best_epoch"])
+        gates = (np.array(e.get("watch", {}).get("gates", []), np.float64) for e in epochs)
+        weights = next((found for found in gates if found.ndim == 2 and found.size), None)
+        if weights is not None:
+            tasks, experts = ([str(n + 1) for n in range(size)] for size in weights.shape)
+            yield {
                 "model": model,
-                "chart": gate_bars(weights.tolist(), tasks, experts, f"Gate use of {model}"),
+                "chart": gate_bars(
+                    weights.tolist(),
+                    data.tasks if len(data.tasks) == len(tasks) else tasks,
+                    experts,
+                    f"Gate use of {model}",
+                ),
                 "legend": [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)],
             }
+
+
+def catalogue_table(data: ReportData, summaries: Summaries) -> Table | None:
+    """Return HR@k and NDCG@k of each task and their means."""
+    there = dict.fromkeys(
+        c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
+    )
+    ranked = {model: found for model, found in summaries.items() if there.keys() & found.keys()}
+    return _table(data, ranked, sorted(there, key=lambda column: column[0] == ALL)) if there else None
+
+
+def slice_table(data: ReportData, column: Column) -> Table | None:
+    """Return a column of every model on each slice, with the number of examples."""
+    lines = []
+    for name in dict.fromkeys([ALL, *(row["slice"] for row in data.rows if row["split"] == "test")]):
+        summaries = summarise(data.rows, slice=name)
+        leaders = best(summaries, column)
+        sizes = [
+            s.mean
+            for columns in summaries.values()
+            for (_, metric), s in columns.items()
+            if metric == "examples" and s.mean >= 0
+        ]
+        values = [_number(summaries.get(model, {}).get(column), model in leaders) for model in data.models]
+        lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *values]))
+    return Table(["slice", "examples", *data.models], lines, strong=ALL) if len(lines) > 1 else None
+
+
+def difference_table(differences: Sequence[Estimate]) -> Table | None:
+    """Return differences to each baseline with half their interval, marked if it favours the model."""
+    columns = sorted(
+        (
+            (task, metric)
+            for task, metric in dict.fromkeys((d.task, d.metric) for d in differences)
+            if metric == "ranking" or (task != ALL and metric in ("auc", "gauc", "rmse", "mae"))
+        ),
+        key=lambda column: column[0] == ALL,
+    )
+    found = {(d.baseline, d.task, d.metric): d for d in differences}
+    lines = [
+        (baseline or "", [_difference(found.get((baseline, *c))) for c in columns])
+        for baseline in dict.fromkeys(d.baseline for d in differences)
+    ]
+    return (
+        Table(["baseline", *(title(metric) for _, metric in columns)], lines, _spans(columns))
+        if columns
+        else None
+    )
+
+
+def member_table(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Table:
+    """Return macro nodes by size: members, share, the three closest nodes of the other side, example ids."""
+    lines = []
+    for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
+        liked = np.argsort(-lift[node], kind="stable")[:3]
+        goes = ", ".join(f"{k} (×{lift[node, k]:.1f})" for k in liked if lift[node, k] > 1)
+        texts = (
+            f"{sizes[node]:,}",
+            f"{sizes[node] / max(sizes.sum(), 1):.1%}",
+            goes or "-",
+            ", ".join(members[node]) or "-",
         )
-    return cards
+        lines.append((str(node), list(map(Cell, texts))))
+    return Table(["node", "members", "share", f"goes with {other} nodes", "examples"], lines)
 
 
-def _best_gates(run: Mapping[str, Any]) -> np.ndarray | None:
-    epoch = next((e for e in run["epochs"] if e["epoch"] == run["best_epoch"]), {})
-    gates = np.array(epoch.get("watch", {}).get("gates", []), np.float64)
-    return gates if gates.ndim == 2 and gates.size else None
+def _table(
+    data: ReportData, summaries: Summaries, columns: Sequence[Column], intervals: bool = False
+) -> Table:
+    own = {(e.model, e.task, e.metric): e for e in data.estimates if e.baseline is None} if intervals else {}
+    leaders = {column: best(summaries, column) for column in columns}
+    lines = [
+        (model, [_number(found.get(c), model in leaders[c], own.get((model, *c))) for c in columns])
+        for model, found in summaries.items()
+    ]
+    groups = _spans(columns)
+    return Table(
+        ["model", *(title(metric) for _, metric in columns)],
+        lines,
+        groups if len(groups) > 1 else (),
+        strong=data.leader,
+    )
+
+
+def _number(summary: Summary | None, leads: bool, interval: Estimate | None = None) -> Cell:
+    if summary is None or math.isnan(summary.mean):
+        return Cell("–")
+    half = math.nan if interval is None else (interval.high - interval.low) / 2
+    spread = half if math.isfinite(half) else summary.std
+    return Cell(f"{summary.mean:.4f}", leads, "" if math.isnan(spread) else f"± {spread:.4f}")
+
+
+def _difference(found: Estimate | None) -> Cell:
+    if found is None or math.isnan(found.value):
+        return Cell("–")
+    return Cell(
+        f"{found.value:+.4f}",
+        strong=found.high < 0 if LOWER.fullmatch(found.metric) else found.low > 0,
+        note=f"± {(found.high - found.low) / 2:.4f}" if math.isfinite(found.low) else "",
+    )
+
+
+def _spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    counts = Counter(task for task, _ in columns)
+    return [("all tasks" if task == ALL else task, count) for task, count in counts.items()]
 
 
 def _fact(value: object) -> str:
