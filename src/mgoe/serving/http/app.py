@@ -20,7 +20,7 @@ from mgoe import __version__
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas
-from mgoe.serving.http.middleware import Middleware, failure, problem
+from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.telemetry import Telemetry
@@ -95,11 +95,10 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
     async def rank(request: Request) -> Response:
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
-        steps = ranking.rank(
+        answer = await _in_turns(ranking.rank(
             reloader.engine, asked.user, asked.candidates, context=asked.context, k=asked.k,
             objective=asked.objective, **dict(asked.filters),
-        )  # fmt: skip
-        answer = await _in_turns(steps)
+        ))  # fmt: skip
         telemetry.scored.inc(answer["ranked"])
         telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))
         telemetry.unseen.labels("item").inc(answer["unseen_items"])
@@ -128,40 +127,43 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
         refused = sum(error is not None for error in errors)
         telemetry.events.labels("accepted").inc(len(errors) - refused)
         telemetry.events.labels("refused").inc(refused)
-        outcomes = [{"outcome": "refused" if error else "accepted", "error": error} for error in errors]
-        return _json({"accepted": len(errors) - refused, "refused": refused, "outcomes": outcomes})
+        return _json({
+            "accepted": len(errors) - refused,
+            "refused": refused,
+            "outcomes": [{"outcome": "refused" if error else "accepted", "error": error} for error in errors],
+        })  # fmt: skip
 
 
 def _add_reading(app: FastAPI, reloader: Reloader) -> None:
     text = {"type": "string", "maxLength": LONGEST_ID}
-    parameters = [
-        _parameter("user", "A user's id.", text, required=True, example="42"),
-        _parameter("item", "An item's id; without it, what is known of the user.", text, example="7"),
-        _parameter("context", "Context features as a JSON object.", text, example="{}"),
-    ]
 
     @app.get(
         "/v1/explain", summary="What carried a score",
-        **_describe(schemas.Explanation, parameters=parameters),
+        **_describe(schemas.Explanation, parameters=[
+            _parameter("user", "A user's id.", text, required=True, example="42"),
+            _parameter("item", "An item's id; without it, what is known of the user.", text, example="7"),
+            _parameter("context", "Context features as a JSON object.", text, example="{}"),
+        ]),
     )  # fmt: skip
     async def explain_score(request: Request) -> Response:
         given = _query(request, {"user", "item", "context"})
         if "user" not in given:
             raise RequestError("user", "must be given, found none; name a user's id")
-        context = _read_context(given.get("context", "{}"))
-        return _json(explain(reloader.engine, given["user"], given.get("item"), context))
+        return _json(explain(
+            reloader.engine, given["user"], given.get("item"), _read_context(given.get("context", "{}")),
+        ))  # fmt: skip
 
     @app.get("/v1/about", summary="The bundle that serves", **_describe(schemas.About))
     async def about(request: Request) -> Response:
         _query(request, set())
         return _json(reloader.engine.about)
 
-    number = {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
-    limit = _parameter("limit", "Macro nodes of each side, the heaviest.", number)
-
     @app.get(
         "/v1/macro", summary="Macro nodes and the edges between them",
-        **_describe(schemas.Macro, parameters=[limit]),
+        **_describe(schemas.Macro, parameters=[_parameter(
+            "limit", "Macro nodes of each side, the heaviest.",
+            {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
+        )]),
     )  # fmt: skip
     async def macro(request: Request) -> Response:
         text = _query(request, {"limit"}).get("limit", "50")
@@ -180,14 +182,16 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> N
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
     async def readyz() -> Response:
-        detail = reloader.refused or reloader.away
-        return _json({"status": "ready", "bundle": reloader.engine.name, "detail": detail})
+        return _json({
+            "status": "ready", "bundle": reloader.engine.name, "detail": reloader.refused or reloader.away,
+        })  # fmt: skip
 
-    described = _describe(None, errors=(401, 403, 500))
-    content = {"text/plain": {"schema": {"type": "string"}}}
-    described["responses"][200] = {"description": "In the text format.", "content": content}
+    text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, **described)
+    @app.get(
+        "/metrics", summary="Figures for Prometheus", response_class=Response,
+        **_describe(text, errors=(401, 403, 500)),
+    )  # fmt: skip
     async def metrics() -> Response:
         return Response(telemetry.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -201,9 +205,8 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> N
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(MgoeError)
     async def mistake(_: Request, error: MgoeError) -> Response:
-        status = 503 if isinstance(error, StoreError) else 422
         position = error.position if isinstance(error, ObjectiveError) else None
-        return problem(status, error.message, error.place, position)
+        return problem(503 if isinstance(error, StoreError) else 422, error.message, error.place, position)
 
     @app.exception_handler(Exception)
     async def defect(request: Request, _: Exception) -> Response:
@@ -211,10 +214,15 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
-        rules = {404: "there is no such path", 405: "another method is needed"}
-        rule = rules.get(error.status_code, str(error.detail))
-        text = f"{rule}; /openapi.json lists what there is"
-        return problem(error.status_code, text, request.url.path[:200], headers=error.headers)
+        rule = {404: "there is no such path", 405: "another method is needed"}.get(
+            error.status_code, str(error.detail)
+        )
+        return problem(
+            error.status_code,
+            f"{rule}; /openapi.json lists what there is",
+            request.url.path[:200],
+            headers=error.headers,
+        )
 
 
 async def _in_turns(steps: Steps[dict[str, Any]]) -> dict[str, Any]:
@@ -232,8 +240,9 @@ def _read(model: type[Model], body: bytes) -> Model:
         return model.model_validate_json(body)
     except ValidationError as error:
         if (count := error.error_count()) > MISTAKES:
-            rule = f"has {count:,} mistakes, more than are listed; send what /openapi.json describes"
-            raise RequestError("body", rule) from None
+            raise RequestError(
+                "body", f"has {count:,} mistakes, more than are listed; send what /openapi.json describes"
+            ) from None
         first = error.errors(include_url=False, include_context=False)[0]
         place, value = ".".join(str(part) for part in first["loc"]) or "body", first["input"]
         found = "" if isinstance(value, dict | list | bytes) else f", found {str(value)[:80]!r}"
@@ -255,8 +264,9 @@ def _query(request: Request, known: set[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
-            rule = f"is not a parameter; there are {', '.join(sorted(known)) or 'none'}"
-            raise RequestError(name[:80] or "query", rule)
+            raise RequestError(
+                name[:80] or "query", f"is not a parameter; there are {', '.join(sorted(known)) or 'none'}"
+            )
         if name in given:
             raise RequestError(name, "is given twice")
         if len(value) > LONGEST_ID:
@@ -280,20 +290,19 @@ def _json(value: Mapping[str, Any]) -> Response:
 
 
 def _describe(
-    answer: type[BaseModel] | None, errors: tuple[int, ...] = tuple(ERRORS), **extra: Any
+    answer: type[BaseModel] | dict[str, Any], errors: tuple[int, ...] = tuple(ERRORS), **extra: Any
 ) -> dict[str, Any]:
     """Describe a route to FastAPI, whose handler reads its request itself."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Problem, "description": ERRORS[status]} for status in errors
     }
-    if answer is not None:
-        responses[200] = {"model": answer, "description": "The answer."}
+    responses[200] = answer if isinstance(answer, dict) else {"model": answer, "description": "The answer."}
     return {"response_model": None, "responses": responses, "openapi_extra": extra}
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {"requestBody": {"required": True, "content": content}}
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _parameter(
@@ -313,9 +322,8 @@ def _document(app: FastAPI, secure: bool) -> dict[str, Any]:
             known[model.__name__] = described
         if secure:
             document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            for path, methods in document["paths"].items():
-                if path.startswith("/v1/") or path == "/metrics":
-                    for method in methods.values():
-                        method["security"] = [{"bearer": []}]
+            for path in document["paths"].keys() - OPEN:
+                for method in document["paths"][path].values():
+                    method["security"] = [{"bearer": []}]
         app.openapi_schema = document
     return app.openapi_schema

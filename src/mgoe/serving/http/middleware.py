@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import orjson
 from starlette.datastructures import Headers
@@ -86,8 +86,11 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = (b"x-request-id", request_id.encode())
-                message["headers"] = [*message.get("headers", ()), own, *SAFE]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    *SAFE,
+                ]
             await send(message)
 
         try:
@@ -98,29 +101,27 @@ class Middleware:
             path = scope["path"]
             self.telemetry.answered(path if path in self.routes else "other", status, started)
             if self.access_log:
-                milliseconds = round((time.perf_counter() - started) * 1e3, 3)
                 log(
-                    "request", method=scope["method"], path=path[:200], status=status, ms=milliseconds,
-                    request=request_id,
+                    "request", method=scope["method"], path=path[:200], status=status,
+                    ms=round((time.perf_counter() - started) * 1e3, 3), request=request_id,
                 )  # fmt: skip
 
     async def _answered(self, request: Request, send: Send) -> Refused | None:
         """Let the application answer. Return why it did not."""
+        counted = request.scope["path"] not in UNCOUNTED
         try:
             self._check(request)
-            if request.scope["path"] in UNCOUNTED:
-                async with asyncio.timeout(self.limits.seconds):
-                    await self.app(request.scope, request.receive, send)
-                return None
-            with self._counted():
-                request.state.body = await self._body(request)
+            with self._counted() if counted else nullcontext():
+                if counted:
+                    request.state.body = await self._body(request)
                 async with asyncio.timeout(self.limits.seconds):
                     await self.app(request.scope, request.receive, send)
         except Refused as refused:
             return refused
         except TimeoutError:
-            rule = f"took longer than {self.limits.seconds:g} s; ask for less, or later"
-            return Refused(503, "server", rule, RETRY)
+            return Refused(
+                503, "server", f"took longer than {self.limits.seconds:g} s; ask for less, or later", RETRY
+            )
         except Exception as error:
             log("failed", logging.ERROR, error, request=request.state.request_id, path=request.scope["path"])
             return Refused(500, "server", failure(request))
@@ -131,31 +132,47 @@ class Middleware:
         path, headers = request.scope["path"], request.headers
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.local and host and not names_loopback(host):
-            rule = f"must be localhost or a loopback address while no token is needed, found {host[:80]!r}"
-            raise Refused(403, "host", f"{rule}; start the service with a --token-file, or --public", CLOSE)
+            raise Refused(
+                403,
+                "host",
+                f"must be localhost or a loopback address while no token is needed, found {host[:80]!r}; "
+                "start the service with a --token-file, or --public",
+                CLOSE,
+            )
         # Programs send neither header, and a link from another site to the page is no request of that site.
         foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or (headers.get("sec-fetch-site") == "cross-site" and path != "/"):
-            found = repr(origin[:80]) if origin else "another site"
-            rule = f"must be the service's own, {host[:80]!r}, found {found}"
-            proxy = "a proxy in front must pass Host on unchanged, with its port"
-            fix = f"ask from its own page or from a program; {proxy}"
-            raise Refused(403, "origin", f"{rule}; {fix}", CLOSE)
+            raise Refused(
+                403,
+                "origin",
+                f"must be the service's own, {host[:80]!r}, "
+                f"found {repr(origin[:80]) if origin else 'another site'}; "
+                "ask from its own page or from a program; "
+                "a proxy in front must pass Host on unchanged, with its port",
+                CLOSE,
+            )
         if self.tokens and path not in OPEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # All tokens are compared, so that the time says nothing.
             equal = [hmac.compare_digest(given.strip().encode("latin-1"), token) for token in self.tokens]
             if scheme.lower() != "bearer" or not any(equal):
-                found = "found another one" if given else "found none"
-                rule = f"needs a bearer token of this service, {found}"
-                raise Refused(401, "authorization", rule, {"www-authenticate": "Bearer"} | CLOSE)
+                raise Refused(
+                    401,
+                    "authorization",
+                    f"needs a bearer token of this service, found {'another one' if given else 'none'}",
+                    {"www-authenticate": "Bearer"} | CLOSE,
+                )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Count a request in flight. This follows the token check: nobody without a token takes a place."""
         if self.in_flight >= self.limits.requests:
-            rule = f"answers {self.limits.requests} requests at once; ask again in a second"
-            raise Refused(429, "server", rule, RETRY | CLOSE)
+            raise Refused(
+                429,
+                "server",
+                f"answers {self.limits.requests} requests at once; ask again in a second",
+                RETRY | CLOSE,
+            )
         self.in_flight += 1
         self.telemetry.in_flight.inc()
         try:
@@ -169,8 +186,9 @@ class Middleware:
         length = request.headers.get("content-length", "0")
         if length == "0" and "transfer-encoding" not in request.headers:
             return b""
-        rule = f"may have {self.limits.body:,} bytes at most; send less at a time"
-        too_large = Refused(413, "body", rule, CLOSE)
+        too_large = Refused(
+            413, "body", f"may have {self.limits.body:,} bytes at most; send less at a time", CLOSE
+        )
         if length.isdecimal() and int(length[:20]) > self.limits.body:
             raise too_large
         parts, size = [], 0
@@ -190,8 +208,7 @@ class Middleware:
 
 def names_loopback(host: str) -> bool:
     """Return whether a Host header, with or without a port, is a name of loopback or an address in it."""
-    host = host.lower()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
     return is_loopback(name) or name.endswith(".localhost")
 
 
@@ -203,8 +220,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a `Problem`: the answer to every request that fails."""
-    body = orjson.dumps({"error": error, "place": place, "position": position})
-    return Response(body, status, headers, media_type="application/json")
+    return Response(
+        orjson.dumps({"error": error, "place": place, "position": position}),
+        status,
+        headers,
+        media_type="application/json",
+    )
 
 
 def failure(request: Request) -> str:

@@ -12,8 +12,13 @@ MOST = 64 * 2**10
 """Bytes of the line and headers of a request."""
 PIECE = 16 * 2**10
 """Bytes that are parsed at once, by which the headers may be longer than `MOST`."""
-_ERROR = f"the line and headers of a request may have {MOST:,} bytes"
-_BODY = orjson.dumps({"error": _ERROR, "place": "headers", "position": None})
+_BODY = orjson.dumps(
+    {
+        "error": f"the line and headers of a request may have {MOST:,} bytes",
+        "place": "headers",
+        "position": None,
+    }
+)
 REFUSAL = b"\r\n".join(
     [
         b"HTTP/1.1 431 Request Header Fields Too Large",

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -73,38 +72,32 @@ class OneMessage:
 
 Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
 Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
-ID = (
-    'As in the log: a whole number or a string; 7 and "7" are the same id. An answer has a whole number '
-    f"beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
-)
+
 Id = Annotated[
     Number | Text,
     OneMessage(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"),
-    Field(description=ID),
+    Field(
+        description='As in the log: a whole number or a string; 7 and "7" are the same id. An answer has a '
+        f"whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
+    ),
 ]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
-Values = Annotated[list[Value | None], Field(fail_fast=True)]
 SomeValue = Annotated[
-    Value | Values, OneMessage("must be a text, a number, true, false, null, or a list of these")
+    Value | Annotated[list[Value | None], Field(fail_fast=True)],
+    OneMessage("must be a text, a number, true, false, null, or a list of these"),
 ]
-CONTEXT = (
-    "Context features by name, as in the log; a multi-valued one takes a list. One not given is unknown."
-)
-Context = Annotated[dict[str, SomeValue | None], AtMost(NAMES), Field(description=CONTEXT)]
-OBJECTIVE = (
-    "What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The strongest binary "
-    "task by default."
-)
-EVENTS = (
-    "Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since 1970; now by "
-    "default) and id (a retry with the same id counts once)."
-)
+Context = Annotated[
+    dict[str, SomeValue | None],
+    AtMost(NAMES),
+    Field(
+        description="Context features by name, as in the log; a multi-valued one takes a list. One not given "
+        "is unknown."
+    ),
+]
 
 
-class Request(BaseModel):
+class Request(BaseModel, extra="forbid", allow_inf_nan=False):
     """Strict about names and types."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Filters(Request):
@@ -121,17 +114,17 @@ class Filters(Request):
     )
 
 
-class RankRequest(Request):
+class RankRequest(
+    Request,
+    json_schema_extra={
+        "examples": [
+            {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
+            {"user": 42, "k": 10, "filters": {"exclude_known": True, "at_least": {"click": 0.01}}},
+        ]
+    },
+):
     """Whom to rank for, and what."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
-                {"user": 42, "k": 10, "filters": {"exclude_known": True, "at_least": {"click": 0.01}}},
-            ]
-        }
-    )
     user: Id
     candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None,
@@ -139,44 +132,54 @@ class RankRequest(Request):
     )
     context: Context = Field(default_factory=dict)
     k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to return at most, best first.")
-    objective: StrictStr | None = Field(default=None, max_length=500, description=OBJECTIVE)
+    objective: StrictStr | None = Field(
+        default=None,
+        max_length=500,
+        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The "
+        "strongest binary task by default.",
+    )
     filters: Filters = Field(default_factory=Filters)
 
 
-class ScoreRequest(Request):
+class ScoreRequest(
+    Request,
+    json_schema_extra={
+        "examples": [{"users": [42], "items": [7, 8, 9]}, {"users": [42, 43], "items": [7, 8]}]
+    },
+):
     """Pairs to score."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"users": [42], "items": [7, 8, 9]}, {"users": [42, 43], "items": [7, 8]}]
-        }
-    )
     users: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair, or one for all.")
     items: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair.")
     context: Context = Field(default_factory=dict)
 
 
-class EventsRequest(Request):
+class EventsRequest(
+    Request,
+    json_schema_extra={
+        "examples": [
+            {
+                "events": [
+                    {
+                        "id": "7f3a",
+                        "user": 42,
+                        "item": 7,
+                        "behavior": "click",
+                        "time": "2026-05-01T12:00:00Z",
+                    }
+                ]
+            }
+        ]
+    },
+):
     """Events in any order. Each is checked for itself, so that a wrong one does not hold up the others."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "events": [
-                        {
-                            "id": "7f3a",
-                            "user": 42,
-                            "item": 7,
-                            "behavior": "click",
-                            "time": "2026-05-01T12:00:00Z",
-                        }
-                    ]
-                }
-            ]
-        }
+    events: list[dict[str, Any]] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since "
+        "1970; now by default) and id (a retry with the same id counts once).",
     )
-    events: list[dict[str, Any]] = Field(min_length=1, fail_fast=True, description=EVENTS)
 
 
 class ContextOf(Request):
@@ -235,16 +238,16 @@ class EventsAnswer(BaseModel):
     outcomes: list[Outcome]
 
 
-class Problem(BaseModel):
+class Problem(
+    BaseModel,
+    json_schema_extra={
+        "examples": [
+            {"error": "'bu' is not a task; did you mean 'buy'?", "place": "objective", "position": 8}
+        ]
+    },
+):
     """Every answer that is not 200."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"error": "'bu' is not a task; did you mean 'buy'?", "place": "objective", "position": 8}
-            ]
-        }
-    )
     error: str = Field(description="One sentence: the rule, what was found, the fix.")
     place: str = Field(description="Where: a field of the request, or the server.")
     position: int | None = Field(default=None, description="The character of an objective at fault, from 0.")
