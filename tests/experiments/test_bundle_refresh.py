@@ -34,7 +34,7 @@ from mgoe.experiments.bundle_refresh import _later
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
-from mgoe.serving.events.log import START
+from mgoe.serving.events.event import START
 from tests.effort import SOAK, up_to
 from tests.features.reading import gather
 from tests.graph.histories import contents, differences

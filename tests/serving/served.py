@@ -17,8 +17,8 @@ for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "promet
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
+from mgoe.serving.events.event import EventLog  # noqa: E402
 from mgoe.serving.events.file_log import FileLog  # noqa: E402
-from mgoe.serving.events.log import EventLog  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402

@@ -17,10 +17,8 @@ from mgoe.experiments.graph_update import add_events, saved_settings, settings_o
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events import SeenEvents
-from mgoe.serving.events.event import Event, Interaction, with_ids_of
-from mgoe.serving.events.log import START
-from mgoe.serving.online.consumer import HELD, position_of, positions
+from mgoe.serving.events.event import START, Event, Interaction, SeenEvents, with_ids_of
+from mgoe.serving.online.live import HELD, position_of, positions
 
 
 def refresh(

@@ -3,19 +3,10 @@
 Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched
 nodes."""
 
-from mgoe.serving.events import (
-    Event,
-    EventLog,
-    EventReader,
-    FileLog,
-    Position,
-    check_no_events,
-    every,
-    open_events,
-)
-from mgoe.serving.online.consumer import Consumer
-from mgoe.serving.online.live import LiveNodes
-from mgoe.serving.online.live_bundle import LiveBundle
+from mgoe.serving.events.event import Event, EventLog, EventReader, Position, every
+from mgoe.serving.events.file_log import FileLog, check_no_events, open_events
+from mgoe.serving.online.live import Consumer, LiveNodes
+from mgoe.serving.online.overlay import LiveBundle
 from mgoe.serving.scoring.scorer import Scorer
 
 __all__ = [

@@ -19,11 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events.event import Event
+from mgoe.serving.events.event import START, Event, EventLog, every
 from mgoe.serving.events.file_log import FileLog
-from mgoe.serving.events.log import START, EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.online.consumer import HELD, position_of
+from mgoe.serving.online.live import HELD, position_of
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import Server, events, when_back
 

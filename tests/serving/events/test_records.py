@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from mgoe.errors import StoreError
 from mgoe.serving import Event, open_events
-from mgoe.serving.events.file_log import FileLog
-from mgoe.serving.events.log import every
-from mgoe.serving.events.records import LARGEST, is_corrupt
+from mgoe.serving.events.event import every
+from mgoe.serving.events.file_log import LARGEST, FileLog, is_corrupt
 from tests.effort import up_to
 from tests.serving.events.stores import events
 

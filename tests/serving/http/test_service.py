@@ -16,9 +16,8 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
 
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.errors import MgoeError  # noqa: E402
-from mgoe.serving.events.event import Event  # noqa: E402
+from mgoe.serving.events.event import Event, EventLog  # noqa: E402
 from mgoe.serving.events.file_log import FileLog  # noqa: E402
-from mgoe.serving.events.log import EventLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402

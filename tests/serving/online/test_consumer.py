@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from mgoe.serving.events.event import Event
-from mgoe.serving.online.consumer import Consumer
+from mgoe.serving.online.live import Consumer, LiveNodes
 from tests.graph.histories import BUCKET
 from tests.serving.online.worlds import World, read_of
 
@@ -66,11 +66,11 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
     ]
     held, snapshot = Event(0, 5, "buy", moment, "f"), large.live()
     snapshot.skip([held])
-    wanted = snapshot.without_events()
+    wanted = LiveNodes(snapshot.base)
     wanted.apply([*first, *second])
 
     def begun() -> Consumer:
-        consumer = Consumer(Listed([held, *first]), snapshot.without_events())  # type: ignore[arg-type]
+        consumer = Consumer(Listed([held, *first]), LiveNodes(snapshot.base))  # type: ignore[arg-type]
         consumer.catch_up()
         consumer.log.events += [*second, held]
         return consumer

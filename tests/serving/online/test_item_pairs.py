@@ -9,8 +9,8 @@ from numpy.testing import assert_array_equal
 
 from mgoe.data import Vocabulary
 from mgoe.serving.events.event import Event
-from mgoe.serving.online import item_pairs
-from mgoe.serving.online.item_pairs import NAMES, item_rows
+from mgoe.serving.online import base_values
+from mgoe.serving.online.base_values import INDEX, item_rows
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.state import LiveBase
 from tests.graph.histories import BUCKET
@@ -34,7 +34,7 @@ def test_an_index_in_a_folder_is_made_once_and_reads_the_same(large: World, tmp_
         assert_array_equal(a[name], b[name])
 
 
-@pytest.mark.parametrize("part", NAMES)
+@pytest.mark.parametrize("part", INDEX)
 @pytest.mark.parametrize("size", [None, 0, 100, -1])
 def test_a_damaged_index_is_written_again(large: World, tmp_path: Path, part: str, size: int | None):
     wanted = item_rows(large.graph, tmp_path)
@@ -44,7 +44,7 @@ def test_a_damaged_index_is_written_again(large: World, tmp_path: Path, part: st
     if size is not None:
         file.write_bytes(held[:size])
     found = item_rows(large.graph, tmp_path)
-    for name in NAMES:
+    for name in INDEX:
         assert_array_equal(getattr(found, name), getattr(wanted, name))
     assert [path.name for path in tmp_path.glob("*index-*")] == [file.parent.name]
     made = file.stat().st_mtime_ns
@@ -56,10 +56,10 @@ def test_an_index_is_on_the_disk_before_it_has_its_name(
     large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     done: list[str] = []
-    monkeypatch.setattr(item_pairs, "sync", lambda path: done.append(path.name))
-    monkeypatch.setattr(item_pairs.os, "rename", lambda *_: done.append("named"))
+    monkeypatch.setattr(base_values, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(base_values.os, "rename", lambda *_: done.append("named"))
     item_rows(large.graph, tmp_path)
-    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in NAMES}
+    assert {*done[: done.index("named")]} >= {f"{name}.npy" for name in INDEX}
 
 
 def large_with(large: World, items: int) -> LiveNodes:

@@ -17,13 +17,11 @@ from mgoe.features import read as read_pairs
 from mgoe.graph import MacroGraph, place
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event
-from mgoe.serving.events.seen import SeenEvents
+from mgoe.serving.events.event import Event, SeenEvents
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
-from mgoe.serving.online.nodes import Nodes
 from mgoe.serving.online.overlay import overlay_of
-from mgoe.serving.online.pairs import LivePairs
+from mgoe.serving.online.touched import LivePairs, Nodes
 from tests.effort import up_to
 from tests.features.reading import gather
 from tests.graph.histories import BUCKET, CUTS, event_lists
@@ -302,7 +300,7 @@ def test_ids_as_json_has_them_are_looked_up_without_an_index_of_texts(
     live, text = large_and_newcomers, [str(one) for one in ids]
     assert live.look_up("user", ids).tolist() == live.look_up("user", text).tolist()
     assert "_by_string" not in vars(live.vocabularies["user"])
-    other = live.without_events()  # by a vocabulary of its own, which may have one
+    other = LiveNodes(live.base)  # by a vocabulary of its own, which may have one
     other.vocabularies, other.state = {side: copy(one) for side, one in live.vocabularies.items()}, live.state
     assert live.look_up("user", ids).tolist() == other.indices("user", text).tolist()
 
@@ -390,7 +388,7 @@ def test_an_interaction_of_the_snapshot_does_not_count_again_under_another_behav
 def test_another_state_on_the_same_snapshot_knows_nothing_of_this_one(large: World):
     live, event = large.live(), Event(0, 10_000, "buy", large.graph.meta["last"] + 1, "a")
     live.apply([event])
-    other = live.without_events()
+    other = LiveNodes(live.base)
     assert (other.stats["events"], other.size("item")) == (0, large.items)
     assert other.apply([event, replace(event, user=1, id="b")]) == 2
     assert live.stats["events"] == 1

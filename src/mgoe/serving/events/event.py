@@ -1,12 +1,10 @@
-"""A live event: who did what when, checked as it comes in."""
-
-from __future__ import annotations
+"""Live events: who did what when, checked as they come in, each counted once, and the log that keeps them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +27,14 @@ Id = int | str
 """An id of a user or an item, as JSON has it."""
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
+Position = str
+"""Where a reader is: after which event. Each kind of log has its own format."""
+START: Position = ""
+"""Before the first event."""
+BATCH = 10_000
+"""Events read at once."""
+IDENTITY = "identity"
+"""File in a log's folder with its identity."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +57,18 @@ class Event:
 
     def interactions(self, task_mask: int) -> set[Interaction]:
         """Return what counts once: user, item and time with each of some tasks."""
-        tasks = (task for task in range(task_mask.bit_length()) if task_mask >> task & 1)
-        return {(self.user, self.item, self.time, task) for task in tasks}
+        return {
+            (self.user, self.item, self.time, task)
+            for task in range(task_mask.bit_length())
+            if task_mask >> task & 1
+        }
 
     def encode(self) -> bytes:
         """Return the event as bytes of a log."""
         return json.dumps(astuple(self), ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
-    def decode(cls, payload: bytes) -> Event:
+    def decode(cls, payload: bytes) -> Self:
         """Read what `encode` returned.
 
         Raises:
@@ -72,6 +81,36 @@ class Event:
                 "events", f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
             ) from None
         return cls(user, item, behavior, time, key)
+
+
+class SeenEvents:
+    """Events that have been counted: of events with one id the first counts, and each interaction once.
+
+    Args:
+        earlier: Events that count as seen too; they are only read.
+    """
+
+    def __init__(self, *earlier: Self):
+        self._ids: set[str] = set()
+        self._interactions: set[Interaction] = set()
+        self._earlier = earlier
+
+    def add(self, event: Event, task_mask: int) -> set[Interaction]:
+        """Remember an event that does some tasks, and return its interactions that are new."""
+        known, new = (self, *self._earlier), event.interactions(task_mask)
+        if event.id is not None:
+            if any(event.id in seen._ids for seen in known):
+                return set()
+            self._ids.add(event.id)
+        for seen in known:
+            new = new - seen._interactions
+        self._interactions |= new
+        return new
+
+    def update(self, other: Self) -> None:
+        """Remember the events that another has seen, those before it aside."""
+        self._ids |= other._ids
+        self._interactions |= other._interactions
 
 
 @dataclass(frozen=True)
@@ -89,10 +128,13 @@ class EventReader:
     time_unit: str = "auto"
 
     @classmethod
-    def of(cls, bundle: Bundle) -> EventReader:
+    def of(cls, bundle: Bundle) -> Self:
         """Return a reader that reads events as the bundle's log was read."""
-        kinds = {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type}
-        return cls(task_masks(bundle.settings), kinds, bundle.settings.data.time_unit)
+        return cls(
+            task_masks(bundle.settings),
+            {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type},
+            bundle.settings.data.time_unit,
+        )
 
     def read(self, raw: Mapping[str, Any], now: int) -> Event:
         """Check one event.
@@ -111,23 +153,24 @@ class EventReader:
                     f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}",
                 )
         user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
-        behavior, time = self._behavior(raw.get("behavior")), self._time(raw.get("time"), now)
-        return Event(user, item, behavior, time, _event_id(raw.get("id")))
-
-    def _behavior(self, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.behaviors:
-            near = did_you_mean(value, list(self.behaviors)) if isinstance(value, str) else ""
+        behavior, written, key = raw.get("behavior"), raw.get("time"), raw.get("id")
+        if not isinstance(behavior, str) or behavior not in self.behaviors:
+            near = did_you_mean(behavior, list(self.behaviors)) if isinstance(behavior, str) else ""
             raise EventError(
-                "behavior", f"must be one of {', '.join(self.behaviors)}, found {_shown(value)}{near}"
+                "behavior", f"must be one of {', '.join(self.behaviors)}, found {_shown(behavior)}{near}"
             )
-        return value
-
-    def _time(self, value: Any, now: int) -> int:
-        time = now if value is None else self._microseconds(value)
+        time = now if written is None else self._microseconds(written)
         if time > now + AHEAD:
-            rule = f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_shown(value)}"
-            raise EventError("time", f"{rule}; fix the clock that wrote it, or leave the time out")
-        return time
+            raise EventError(
+                "time",
+                f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_shown(written)}; "
+                "fix the clock that wrote it, or leave the time out",
+            )
+        if key is not None and (not isinstance(key, str) or not key):
+            raise EventError(
+                "id", f"must be a text that no other event has, found {_shown(key)}; or leave it out"
+            )
+        return Event(user, item, behavior, time, None if key is None else _text(key, "id"))
 
     def _microseconds(self, value: Any) -> int:
         rule = f"must be a number since 1970 or a time as in 2026-05-01T12:00:00Z, found {_shown(value)}"
@@ -137,13 +180,49 @@ class EventReader:
             except (ValueError, OverflowError):
                 raise EventError("time", rule) from None
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) < 1e21:  # false for not-a-number too
-            raise EventError("time", rule)
-        unit = unit_of(abs(value)) if self.time_unit == "auto" else self.time_unit
-        time = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
-        if not -_LIMIT < time < _LIMIT:
-            raise EventError("time", rule)
-        return time
+        if number and abs(value) < 1e21:  # false for not-a-number too
+            unit = unit_of(abs(value)) if self.time_unit == "auto" else self.time_unit
+            time = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
+            if -_LIMIT < time < _LIMIT:
+                return time
+        raise EventError("time", rule)
+
+
+class EventLog(Protocol):
+    """A log that several servers share. Methods that raise `StoreError` work again once the store is back."""
+
+    @property
+    def identity(self) -> str:
+        """The log that positions belong to, asked of the store: one that lost its data is another log."""
+        ...
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events, which are then durable. If that fails, send them again: they count once."""
+
+    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
+        """Return events after a position, in the order that all readers see, each with its position."""
+        ...
+
+    def may_have(self, after: Position) -> bool:
+        """Return at once whether `read` may find something; true if only the store could tell."""
+        ...
+
+    def order(self, position: Position) -> tuple[int, ...]:
+        """Return a key by which positions compare."""
+        ...
+
+    def forget(self, before: Position) -> None:
+        """Drop events before a position, as far as the store can. Other positions stay valid."""
+
+    def close(self) -> None:
+        """Close files or connections."""
+
+
+def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Event]]:
+    """Yield all events after a position, each with its own position."""
+    while found := log.read(after):
+        yield from found
+        after = found[-1][0]
 
 
 def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
@@ -160,8 +239,11 @@ def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
         return _text(str(value), place)
     number, limits = whole_number(value), np.iinfo(kind.to_pandas_dtype())
     if number is None or not limits.min <= number <= limits.max:
-        rule = f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_shown(value)}"
-        raise EventError(place, f"{rule}; send the log's own ids")
+        raise EventError(
+            place,
+            f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_shown(value)}; "
+            "send the log's own ids",
+        )
     return number
 
 
@@ -183,11 +265,13 @@ def with_ids_of(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> li
     """
     if all(_all_of([getattr(event, node) for event in events], kind) for node, kind in kinds.items()):
         return list(events)
-    found: list[Event | None] = []
-    for event in events:
-        ids = {node: canonical_id(getattr(event, node), kind) for node, kind in kinds.items()}
-        found.append(None if None in ids.values() else replace(event, **ids))
-    return found
+    ids = (
+        {node: canonical_id(getattr(event, node), kind) for node, kind in kinds.items()} for event in events
+    )
+    return [
+        None if None in known.values() else replace(event, **known)
+        for event, known in zip(events, ids, strict=True)
+    ]
 
 
 def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
@@ -195,8 +279,11 @@ def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
     if not pa.types.is_integer(kind):
         return {*map(type, ids)} <= {str}
     limits, numbers = np.iinfo(kind.to_pandas_dtype()), [one for one in ids if type(one) is int]
-    within = limits.min <= min(numbers, default=0) and max(numbers, default=0) <= limits.max
-    return len(numbers) == len(ids) and within
+    return (
+        len(numbers) == len(ids)
+        and limits.min <= min(numbers, default=0)
+        and max(numbers, default=0) <= limits.max
+    )
 
 
 def _text(value: str, place: str) -> str:
@@ -211,18 +298,7 @@ def _text(value: str, place: str) -> str:
     return value
 
 
-def _event_id(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise EventError(
-            "id", f"must be a text that no other event has, found {_shown(value)}; or leave it out"
-        )
-    return _text(value, "id")
-
-
 def _shown(value: Any) -> str:
     """A value in a message, at most 60 characters of it."""
-    plain = repr(value) if isinstance(value, str | int | float) else type(value).__name__
-    text = "none" if value is None else plain
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    text = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+    return "none" if value is None else text if len(text) <= 60 else f"{text[:60]}..."

@@ -3,9 +3,12 @@ reads it.
 
 The log is a folder of segments. Whoever appends next cuts off a torn write of a killed process and keeps it
 in a file beside the log; readers stop before it. Corruption before intact records is not a torn write; raise
-instead of truncating. Positions count bytes from the first record ever written."""
+instead of truncating. Positions count bytes from the first record ever written.
 
-from __future__ import annotations
+A segment is a sequence of records: length and checksum, in eight bytes, then the event as a JSON list.
+
+`open_events` opens the log of a service by its name, this one or one on Redis.
+"""
 
 import fcntl
 import itertools
@@ -16,19 +19,33 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 from zlib import crc32
 
-from mgoe._util.files import sync
-from mgoe.errors import StoreError
-from mgoe.serving.events.event import Event
-from mgoe.serving.events.log import BATCH, IDENTITY, START, Position
-from mgoe.serving.events.records import HEAD, bytes_of, intact, is_corrupt, record, records
+import numpy as np
 
+from mgoe._util.files import sync
+from mgoe.errors import EventError, OutputError, StoreError
+from mgoe.serving.events.event import BATCH, IDENTITY, START, Event, EventLog, Position
+
+HEAD = 8
+"""Bytes of a record before the event."""
+LARGEST = 1 << 20
+"""Most bytes of an event."""
 SEGMENT = 64 << 20
 """Bytes after which a new segment is started."""
+REDIS = ("redis://", "rediss://", "unix://")
+EVENTS = "events"
+"""Folder of the log below that of a service's state."""
 OPEN = 1 << 63
 """Stands for the end of the segment that is written to."""
+
+
+class _Append:
+    """Records that wait to be written."""
+
+    def __init__(self, payload: bytes):
+        self.payload, self.done = payload, False
+        self.error: StoreError | None = None
 
 
 class FileLog:
@@ -104,8 +121,9 @@ class FileLog:
         position, last, size = self._read_all
         following = self._file(int(after or 0))
         try:
-            another = following != last and following.exists()
-            return after != position or last.stat().st_size != size or another
+            return (
+                after != position or last.stat().st_size != size or (following != last and following.exists())
+            )
         except OSError:
             return True
 
@@ -128,9 +146,11 @@ class FileLog:
         try:
             yield
         except OSError as error:
-            fix = "check that the folder exists and may be written, or free space"
-            rule = f"the log of events cannot be used: {error.strerror or error}; {fix}"
-            raise StoreError(self.folder, rule) from None
+            raise StoreError(
+                self.folder,
+                f"the log of events cannot be used: {error.strerror or error}; "
+                "check that the folder exists and may be written, or free space",
+            ) from None
 
     def _write_all(self, together: list[_Append]) -> None:
         """Write appends together, and wake the threads that wait for them."""
@@ -191,25 +211,21 @@ class FileLog:
             size = os.fstat(file.fileno()).st_size
             file.seek(min(known, size))
             end = min(known, size) + intact(file.read())
-            if end < size:
-                self._cut(file, start, end)
+            if end < size:  # move what follows the last intact record to a file beside the log
+                if is_corrupt(file.fileno(), end):
+                    raise self._corruption(start, end)
+                file.seek(end)
+                tail = file.read()
+                kept = self.folder / f"{start + end:020d}-{crc32(tail):08x}.cut"
+                kept.write_bytes(tail)
+                sync(kept)
+                sync(self.folder)
+                file.truncate(end)
+                logging.getLogger(__name__).warning(
+                    "tail cut off", extra={"fields": {"kept": str(kept), "bytes": len(tail)}}
+                )
         self._end = (start, end)
         return self._end
-
-    def _cut(self, file: BinaryIO, start: int, end: int) -> None:
-        """Move what follows the last intact record of a segment to a file beside the log."""
-        if is_corrupt(file.fileno(), end):
-            raise self._corruption(start, end)
-        file.seek(end)
-        tail = file.read()
-        kept = self.folder / f"{start + end:020d}-{crc32(tail):08x}.cut"
-        kept.write_bytes(tail)
-        sync(kept)
-        sync(self.folder)
-        file.truncate(end)
-        logging.getLogger(__name__).warning(
-            "tail cut off", extra={"fields": {"kept": str(kept), "bytes": len(tail)}}
-        )
 
     def _corruption(self, start: int, byte: int) -> StoreError:
         return StoreError(
@@ -255,9 +271,94 @@ class FileLog:
             yield
 
 
-class _Append:
-    """Records that wait to be written."""
+def open_events(where: str | Path, make: bool = True) -> EventLog:
+    """Open the log of live events of one machine or of several.
 
-    def __init__(self, payload: bytes):
-        self.payload, self.done = payload, False
-        self.error: StoreError | None = None
+    Args:
+        where: Folder of a service's state, or a Redis server as in redis://host:6379/0.
+        make: Whether to create a log that is missing and to repair one. Otherwise the folder is only read.
+
+    Raises:
+        StoreError: The store cannot be reached, or there is no log.
+    """
+    if str(where).startswith(REDIS):
+        from mgoe.serving.events.redis_log import RedisLog
+
+        return RedisLog(str(where))
+    folder = Path(where) / EVENTS
+    if not make and not folder.is_dir():
+        raise StoreError(
+            where,
+            f"holds no log of events (a folder {EVENTS!r} is missing); "
+            "name the state folder of `mgoe serve`, or a redis://",
+        )
+    return FileLog(folder, make=make)
+
+
+def check_no_events(folder: Path) -> None:
+    """Check that a folder that is about to be replaced contains no log of live events.
+
+    Raises:
+        OutputError: It contains one.
+    """
+    for identity in folder.rglob(f"{EVENTS}/{IDENTITY}"):
+        raise OutputError(
+            identity.parents[1],
+            "holds live events of a service, which would be lost with it; move it to another folder first",
+        )
+
+
+def record(event: Event) -> bytes:
+    """Return an event as it is written.
+
+    Raises:
+        EventError: It is too long.
+    """
+    payload = event.encode()
+    if len(payload) > LARGEST:
+        raise EventError(
+            "event", f"must take at most {LARGEST:,} bytes, found {len(payload):,}; send shorter ids"
+        )
+    return len(payload).to_bytes(4, "little") + crc32(payload).to_bytes(4, "little") + payload
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """Yield the payloads of intact records from the first byte on."""
+    at = 0
+    while at + HEAD <= len(content):
+        size, check = (int.from_bytes(content[at + k : at + k + 4], "little") for k in (0, 4))
+        payload = content[at + HEAD : at + HEAD + size]
+        if not 0 < size <= LARGEST or len(payload) < size or crc32(payload) != check:
+            return
+        yield payload
+        at += HEAD + size
+
+
+def intact(content: bytes) -> int:
+    """Return how many bytes at the start are intact records."""
+    return sum(HEAD + len(payload) for payload in records(content))
+
+
+def bytes_of(count: int) -> int:
+    """Return how many bytes to read for at least one record, and for most of `count` records."""
+    return LARGEST + HEAD + 256 * count
+
+
+def is_corrupt(file: int, place: int) -> bool:
+    """Return whether a place of an open file holds no intact record although one follows.
+
+    A torn write is at the end of a file; corruption before intact records is not a torn write. A checksum is
+    computed only where a possible length stands before the first byte of a list."""
+    at = place
+    while len(content := os.pread(file, 3 * LARGEST + HEAD, at)) > HEAD:
+        letters = np.frombuffer(content, np.uint8)
+        # a length is at most LARGEST, so its last byte is 0
+        possible = (letters[HEAD:] == ord("[")) & (letters[3 : 3 - HEAD] == 0)
+        heads = np.flatnonzero(possible[: 2 * LARGEST])
+        sizes = letters[heads[:, None] + np.arange(4)].view("<u4")[:, 0].astype(np.int64)
+        fits = heads + HEAD + sizes <= len(content)
+        for head, size in zip(heads[fits].tolist(), sizes[fits].tolist(), strict=True):
+            if intact(content[head : head + HEAD + size]):
+                return at + head > place
+        at += 2 * LARGEST
+    return False

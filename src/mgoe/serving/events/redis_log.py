@@ -4,8 +4,6 @@ An acknowledged event is as durable as the server: with `appendonly yes` and `ap
 a crash of Redis itself.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgoe._util.extras import load
 from mgoe.errors import StoreError
-from mgoe.serving.events.event import Event
-from mgoe.serving.events.log import BATCH, START, Position
+from mgoe.serving.events.event import BATCH, START, Event, Position
 
 if TYPE_CHECKING:
     import redis
@@ -36,7 +33,19 @@ class RedisLog:
     """
 
     def __init__(self, url: str, name: str = "mgoe:events"):
-        self._redis, self.name = _client(url), name
+        library = load(
+            "redis", "redis", "a log on Redis needs its client, which", "pip install 'mgoe[serve]'"
+        )
+        self.name, self._errors = name, library.exceptions
+        try:
+            self._redis: redis.Redis = library.Redis.from_url(
+                url,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=library.retry.Retry(library.backoff.NoBackoff(), 1),
+            )
+        except ValueError as error:
+            raise StoreError("redis", f"the address must be as in redis://host:6379/0 ({error})") from None
         with self._store_errors():
             self._redis.ping()
 
@@ -51,12 +60,10 @@ class RedisLog:
     @property
     def durable(self) -> bool | None:
         """Whether acknowledged events survive a crash of the server; None if it hides its settings."""
-        from redis.exceptions import ResponseError
-
         with self._store_errors():
             try:
                 found = [self._redis.config_get(name) for name in ("appendonly", "appendfsync")]
-            except ResponseError:  # hosted servers do not show their settings
+            except self._errors.ResponseError:  # hosted servers do not show their settings
                 return None
         text = {_text(key): _text(value) for settings in found for key, value in settings.items()}  # type: ignore[union-attr]
         return text.get("appendonly") == "yes" and text.get("appendfsync") == "always"
@@ -72,9 +79,10 @@ class RedisLog:
 
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """See `EventLog`."""
-        first = f"({after}" if after else "-"
         with self._store_errors():
-            found: Any = self._redis.xrange(self.name, min=first, max="+", count=limit)
+            found: Any = self._redis.xrange(
+                self.name, min=f"({after}" if after else "-", max="+", count=limit
+            )
         return [(position.decode(), Event.decode(fields.get(b"e", b""))) for position, fields in found]
 
     def may_have(self, after: Position) -> bool:
@@ -97,27 +105,14 @@ class RedisLog:
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
-        from redis.exceptions import RedisError
-
         try:
             yield
-        except (RedisError, OSError) as error:
-            fix = "check that it runs and can be reached; events are accepted again once it is back"
-            raise StoreError("redis", f"the log of events cannot be used: {error}; {fix}") from None
-
-
-def _client(url: str) -> redis.Redis:
-    load("redis", "redis", "a log on Redis needs its client, which", "pip install 'mgoe[serve]'")
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 1)
-        )
-    except ValueError as error:
-        raise StoreError("redis", f"the address must be as in redis://host:6379/0 ({error})") from None
+        except (self._errors.RedisError, OSError) as error:
+            raise StoreError(
+                "redis",
+                f"the log of events cannot be used: {error}; "
+                "check that it runs and can be reached; events are accepted again once it is back",
+            ) from None
 
 
 def _text(value: Any) -> str:

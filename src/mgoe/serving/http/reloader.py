@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import BundleError, EventError, MgoeError, StoreError
-from mgoe.serving.events.log import EventLog
+from mgoe.errors import BundleError, EventError, StoreError
+from mgoe.serving.events.event import EventLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -123,7 +123,7 @@ class Reloader:
             self.engine.catch_up()
         except Exception as error:
             if self.away is None:
-                log("events are away", logging.ERROR, _defect(error), error=str(error))
+                log("events are away", logging.ERROR, error, error=str(error))
             self.away = str(error) or type(error).__name__
         else:
             if self.away is not None:
@@ -143,8 +143,12 @@ class Reloader:
             found = fingerprint(self.path)
             missing = missing + 1 if found is None else 0
             if missing == LOOKS:  # not only while one folder takes the place of another
-                rule = f"its {MANIFEST} is missing or cannot be read; put a complete bundle there"
-                self._refuse(BundleError(self.path, rule), telemetry)
+                self._refuse(
+                    BundleError(
+                        self.path, f"its {MANIFEST} is missing or cannot be read; put a complete bundle there"
+                    ),
+                    telemetry,
+                )
                 self._seen = None
             if found is None or found == self._seen:
                 continue
@@ -154,9 +158,8 @@ class Reloader:
                 before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
             except Exception as error:  # whatever is wrong with the new bundle, the old one keeps serving
                 self._refuse(error, telemetry)
-                if isinstance(
-                    error, StoreError | OSError | MemoryError
-                ):  # not the bundle's fault: try it again
+                # not the bundle's fault: try it again
+                if isinstance(error, StoreError | OSError | MemoryError):
                     await asyncio.sleep(pause)
                     pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
             else:
@@ -174,8 +177,10 @@ class Reloader:
     def _refuse(self, error: Exception, telemetry: Telemetry) -> None:
         self.refused = f"the bundle at {self.path} was refused: {error}"
         telemetry.swaps.labels("refused").inc()
-        fields = {"path": str(self.path), "error": str(error), "serving": self.engine.name}
-        log("bundle refused", logging.ERROR, _defect(error), **fields)
+        log(
+            "bundle refused", logging.ERROR, error, path=str(self.path), error=str(error),
+            serving=self.engine.name,
+        )  # fmt: skip
 
     def _take(self, engine: Engine) -> str:
         """Serve with another engine; return the old one's name.
@@ -205,11 +210,6 @@ def _stamp(file: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _defect(error: Exception) -> Exception | None:
-    """Return an error that is logged with its trace, because no user can fix it."""
-    return None if isinstance(error, MgoeError) else error
 
 
 async def _behind_requests(work: Callable[[], T]) -> T:

@@ -19,14 +19,14 @@ from starlette.types import ASGIApp
 
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError, MgoeError
-from mgoe.serving.events.log import every
+from mgoe.serving.events.event import every
+from mgoe.serving.events.file_log import open_events
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.events.stores import open_events
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader, is_opening
 from mgoe.serving.http.settings import ServeSettings, read_tokens
 from mgoe.serving.http.telemetry import SHARED, configure_logs, log
-from mgoe.serving.online.item_pairs import item_rows
+from mgoe.serving.online.base_values import item_rows
 from mgoe.serving.scoring.onnx_export import NEEDED, package
 
 SETTINGS = "MGOE_SERVE"
@@ -81,10 +81,14 @@ def check_address(settings: ServeSettings) -> int:
             return tried.getsockname()[1]
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
-            rule = f"must be an address or a name of this machine, found {host!r} ({error})"
-            raise ConfigError("--host", rule) from None
-        rule = f"must be free on {host}, found {port} ({error.strerror})"
-        raise ConfigError("--port", f"{rule}; choose another, or 0 for any that is free") from None
+            raise ConfigError(
+                "--host", f"must be an address or a name of this machine, found {host!r} ({error})"
+            ) from None
+        raise ConfigError(
+            "--port",
+            f"must be free on {host}, found {port} ({error.strerror}); "
+            "choose another, or 0 for any that is free",
+        ) from None
 
 
 def check_start(settings: ServeSettings) -> None:
@@ -135,14 +139,20 @@ def application(settings: ServeSettings) -> ASGIApp:
     state, tokens = state_of(settings), read_tokens(settings)
     events = open_events(settings.redis or state)
     if isinstance(events, RedisLog) and events.durable is False:
-        fix = "give Redis `appendonly yes` and `appendfsync always`"
-        error = f"a crash of Redis loses events that were acknowledged; {fix}"
-        log("events may be lost", logging.WARNING, store="redis", error=error)
+        log(
+            "events may be lost",
+            logging.WARNING,
+            store="redis",
+            error="a crash of Redis loses events that were acknowledged; "
+            "give Redis `appendonly yes` and `appendfsync always`",
+        )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{settings.port}"
-    reloader = Reloader(settings.bundle, events, state, settings.runtime, url=url)
-    local = not (tokens or settings.public)
-    app = create_app(reloader, settings.limits, tokens, settings.access_log, local=local)
+    reloader = Reloader(
+        settings.bundle, events, state, settings.runtime, url=f"http://{host}:{settings.port}"
+    )
+    app = create_app(
+        reloader, settings.limits, tokens, settings.access_log, local=not (tokens or settings.public)
+    )
     gc.collect()
     gc.freeze()  # no request has to wait while a collection goes through what is there now
     return app

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from mgoe._util.extras import load
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
-from mgoe.serving.events.stores import REDIS
+from mgoe.serving.events.file_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
@@ -59,8 +59,10 @@ class ServeSettings(Settings):
     @classmethod
     def _has_a_scheme(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(REDIS):
-            rule = f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}"
-            raise ValueError(f"{rule}; write it as in redis://host:6379/0")
+            raise ValueError(
+                f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}; "
+                "write it as in redis://host:6379/0"
+            )
         return url
 
 
@@ -87,18 +89,27 @@ def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
         try:
             lines = settings.token_file.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            rule = f"the token file cannot be read ({error}); name a text file with one token per line"
-            raise ConfigError(settings.token_file, rule) from None
+            raise ConfigError(
+                settings.token_file,
+                f"the token file cannot be read ({error}); name a text file with one token per line",
+            ) from None
         if not lines:
-            rule = "must hold one token per line, found none; `openssl rand -hex 32` makes one"
-            raise ConfigError(settings.token_file, rule)
+            raise ConfigError(
+                settings.token_file,
+                "must hold one token per line, found none; `openssl rand -hex 32` makes one",
+            )
     if shortest := [len(line) for line in lines if len(line) < SHORTEST]:
-        rule = f"a token has at least {SHORTEST} characters, found one of {shortest[0]}"
-        raise ConfigError(settings.token_file or TOKEN, f"{rule}; `openssl rand -hex 32` makes one")
+        raise ConfigError(
+            settings.token_file or TOKEN,
+            f"a token has at least {SHORTEST} characters, found one of {shortest[0]}; "
+            "`openssl rand -hex 32` makes one",
+        )
     if not lines and not settings.public and not is_loopback(settings.host):
-        rule = f"{settings.host} can be reached from other machines, so a token is needed, found none"
-        fix = f"name a --token-file (or set {TOKEN}), or pass --public to let everybody ask"
-        raise ConfigError("--host", f"{rule}; {fix}")
+        raise ConfigError(
+            "--host",
+            f"{settings.host} can be reached from other machines, so a token is needed, found none; "
+            f"name a --token-file (or set {TOKEN}), or pass --public to let everybody ask",
+        )
     return tuple(line.encode() for line in lines)
 
 

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from mgoe.errors import MgoeError
+
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder in which workers add up their metrics; prometheus_client reads it
 at import."""
@@ -28,20 +30,25 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line: dict[str, Any] = {
+        trace = {"trace": "".join(traceback.format_exception(*record.exc_info))} if record.exc_info else {}
+        line = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+            **trace,
         }
-        line |= getattr(record, "fields", {})
-        if record.exc_info:
-            line["trace"] = "".join(traceback.format_exception(*record.exc_info))
         return orjson.dumps(line, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def log(event: str, level: int = logging.INFO, trace: BaseException | None = None, **fields: Any) -> None:
-    """Log one line."""
-    logging.getLogger(LOGGER).log(level, event, extra={"fields": fields}, exc_info=trace)
+    """Log one line, with the trace of an error unless a user can fix it."""
+    logging.getLogger(LOGGER).log(
+        level,
+        event,
+        extra={"fields": fields},
+        exc_info=None if isinstance(trace, MgoeError) else trace,
+    )
 
 
 def configure_logs() -> None:
@@ -105,5 +112,6 @@ class Telemetry:
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield gauges of the live state, as a collector of the registry."""
         for name, value in self._stats().items():
-            text = f"Of the live state: {name}."
-            yield GaugeMetricFamily(f"mgoe_live_{name.replace(' ', '_')}", text, value=value)
+            yield GaugeMetricFamily(
+                f"mgoe_live_{name.replace(' ', '_')}", f"Of the live state: {name}.", value=value
+            )

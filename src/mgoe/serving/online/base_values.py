@@ -1,18 +1,45 @@
-"""What a snapshot holds of a node, read when an event first touches it. Much is summed from its pairs."""
+"""What a snapshot holds of a node, read when an event first touches it. Much is summed from its pairs.
 
+Snapshots have their pairs by user; a service keeps an index of them by item on its disk, see `item_rows`.
+"""
+
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from mgoe.graph import Resolution, Snapshot
+from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.files import GIB, remove_folder, sync
+from mgoe.errors import StoreError
+from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import OwnPairs
 from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges
-from mgoe.graph.pair_rows import BLOCK_PAIRS, OTHER, PairRows, Side, block_bounds, starts
+from mgoe.graph.pair_rows import (
+    BLOCK_PAIRS,
+    OTHER,
+    PairColumns,
+    PairRows,
+    Side,
+    available_threads,
+    block_bounds,
+    by_item,
+    starts,
+)
 from mgoe.serving.online import kernels
 
 UNPLACED = 5
-"""Level of a node without a macro node, see `mgoe.serving.online.cold_start`. The snapshot's nodes have 0."""
+"""Level of a node without a macro node, see `ColdStart`. The snapshot's nodes have 0."""
+INDEX = ("indptr", *PairColumns._fields)
+"""Arrays of an index."""
+UNFINISHED = ".index-"
+"""Start of the name of an index that is being written or removed."""
+SORT_MEMORY = GIB // 4
+"""Bytes that sorting may take."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +98,12 @@ class BaseValues:
         """Return first values for the slots of some nodes, by the names of `Nodes`."""
         snapshot, tasks, block = self.snapshot, len(self.share), self.block(indices)
         own, degree = OwnPairs(self.scores, tasks, self.recents)(block), np.diff(block.indptr)
+        rows = np.arange(len(block))
+        at = kernels.find_pairs(
+            block.indptr, block.other, np.repeat(rows, self.recents), own["recent"].ravel()
+        )
+        recent_time = np.zeros(len(at), np.int64)
+        recent_time[at >= 0] = block.time[at[at >= 0]]
         values = {
             "index": indices,
             "macro": np.empty((len(indices), len(self.widths)), np.int32),
@@ -83,37 +116,26 @@ class BaseValues:
             "last": own["last"],
             "recent": own["recent"],
             "recent_task_mask": own["recent_task_mask"],
-            "recent_time": _recent_times(block, own["recent"]),
+            "recent_time": recent_time.reshape(own["recent"].shape),
             "vectors": self._known(snapshot.arrays[f"{self.side}_vectors"], indices, 0),
             "level": np.where(degree > 0, 0, UNPLACED),
         }
         edges = []
         for r, part in enumerate(snapshot.resolutions):
-            macro = self._known(getattr(part, f"{self.side}_macro"), indices, self.widths[r])
-            second = SecondOrder(
-                self.scores, SparseEdges(*self.edges(r)), macro, self.widths[r], r == snapshot.dense
-            )
+            width, other_width = self.widths[r], self.other_widths[r]
+            macro = self._known(getattr(part, f"{self.side}_macro"), indices, width)
+            other_macro = getattr(part, f"{self.other}_macro")
+            second = SecondOrder(self.scores, SparseEdges(*self.edges(r)), macro, width, r == snapshot.dense)
             values["macro"][:, r], values["fixed_second"][:, r] = macro, second.own_alone(block)
-            edges.append(self._first_order(part, r, block))
+            first = FirstOrder(self.scores, other_macro, other_width, np.int64, 0)
+            edges.append(first.edges(block).dense(other_width + 1))
             if r == snapshot.dense:
                 values["fixed_all_second"] = second.all(block)
-                values["done_at"] = self._done_at(part, r, block)
+                values["done_at"] = np.zeros((len(block), tasks, other_width + 1), np.int32)
+                kernels.add_tasks(
+                    np.repeat(rows, degree), other_macro[block.other], block.task_mask, 1, values["done_at"]
+                )
         return values | {"edges": np.concatenate(edges, axis=1)}
-
-    def _first_order(self, part: Resolution, r: int, block: PairRows) -> NDArray[np.integer]:
-        """1st-order edges of a block's nodes, cold macro node included."""
-        other, width = getattr(part, f"{self.other}_macro"), self.other_widths[r]
-        return FirstOrder(self.scores, other, width, np.int64, 0).edges(block).dense(width + 1)
-
-    def _done_at(self, part: Resolution, r: int, block: PairRows) -> NDArray[np.int32]:
-        """Neighbours of a block's nodes by task and macro node."""
-        done_at = np.zeros((len(block), len(self.share), self.other_widths[r] + 1), np.int32)
-        own, macro = (
-            np.repeat(np.arange(len(block)), np.diff(block.indptr)),
-            getattr(part, f"{self.other}_macro"),
-        )
-        kernels.add_tasks(own, macro[block.other], block.task_mask, 1, done_at)
-        return done_at
 
     def _known(self, array: NDArray, indices: NDArray[np.int64], fill: float) -> NDArray:
         """Rows of a node array, `fill` for nodes beyond the snapshot."""
@@ -123,22 +145,12 @@ class BaseValues:
         return out
 
 
-def _recent_times(block: PairRows, recent: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Time of the last event with each recent neighbour. Shape (n, R)."""
-    nodes = np.repeat(np.arange(len(block)), recent.shape[1])
-    at = kernels.find_pairs(block.indptr, block.other, nodes, recent.ravel())
-    times = np.zeros(len(at), np.int64)
-    times[at >= 0] = block.time[at[at >= 0]]
-    return times.reshape(recent.shape)
-
-
 def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:
     """Return the fixed-point score sum of each node, which is that of its edges."""
     indptr, _, score = getattr(snapshot.resolutions[0], f"{side}_edges")
     sums = np.empty(len(indptr) - 1, np.int64)
-    for first, last in block_bounds(
-        indptr, BLOCK_PAIRS, len(indptr)
-    ):  # holds a block in memory, not all edges
+    # holds a block in memory, not all edges
+    for first, last in block_bounds(indptr, BLOCK_PAIRS, len(indptr)):
         bounds = np.asarray(indptr[first : last + 1])
         total = np.concatenate([[0], np.cumsum(score[bounds[0] : bounds[-1]], dtype=np.int64)])
         sums[first:last] = np.diff(total[bounds - bounds[0]])
@@ -148,8 +160,74 @@ def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:
 def tasks_done(task_mask: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
     """Count the pairs that each task was done on. Shape (T,)."""
     often = np.zeros(1 << tasks, np.int64)
-    for start in range(
-        0, len(task_mask), BLOCK_PAIRS
-    ):  # `bincount` makes integers of eight bytes of its input
+    # `bincount` makes integers of eight bytes of its input
+    for start in range(0, len(task_mask), BLOCK_PAIRS):
         often += np.bincount(task_mask[start : start + BLOCK_PAIRS], minlength=1 << tasks)
     return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
+
+
+def item_rows(graph: MacroGraph, folder: Path | None) -> PairRows:
+    """Return the pairs of the latest snapshot by item, memory-mapped.
+
+    Args:
+        graph: The graph of a bundle.
+        folder: Where the index is kept for other processes and later starts; it replaces that of another
+            graph. None: the index is in a temporary folder that ends with this process.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="mgoe-") as scratch:  # mapped files outlive their names
+            return _write_index(graph, Path(scratch))
+    place = folder / f"index-{graph.checksum[:16]}"
+    try:
+        if (rows := _read_index(place)) is not None:
+            return rows
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "index.lock"):  # one process writes, the others wait
+            rows = _read_index(place)
+            return _replace_index(graph, place) if rows is None else rows
+    except OSError as error:
+        raise StoreError(
+            folder,
+            f"the index of the graph cannot be written: {error.strerror or error}; "
+            "free space, or grant write access",
+        ) from None
+
+
+def _read_index(place: Path) -> PairRows | None:
+    """Map an index; None if an array is missing or damaged."""
+    try:
+        rows = PairRows(*(mapped(place / f"{name}.npy") for name in INDEX))
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if {len(column) for column in rows.columns} == {rows.indptr[-1]} else None
+
+
+def _replace_index(graph: MacroGraph, place: Path) -> PairRows:
+    """Write an index, durable before it has its name. Other ones go, and what killed processes have left."""
+    for left in place.parent.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
+    try:
+        rows = _write_index(graph, unfinished)
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
+        for other in place.parent.glob("index-*"):
+            remove_folder(other, UNFINISHED)
+        os.rename(unfinished, place)
+        sync(place.parent)
+        return rows
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_index(graph: MacroGraph, folder: Path) -> PairRows:
+    rows, indptr = PairRows.by_user(graph.folder(-1)), PairRows.item_indptr(graph.folder(-1))
+    save_arrays(folder, {"indptr": indptr})
+    with ArrayFolder(folder) as out:
+        out.append(rows.columns.at(slice(0))._asdict())
+        for block in by_item(rows, indptr, SORT_MEMORY, available_threads()):
+            out.append(block.columns._asdict())
+    return PairRows(*(mapped(folder / f"{name}.npy") for name in INDEX))

@@ -1,23 +1,26 @@
-"""A bundle's nodes with live events on top, as requests read them."""
+"""A bundle's nodes with live events on top, as requests read them, and how they follow the event log."""
 
-from __future__ import annotations
-
+import json
+import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.data import task_masks, to_arrow
-from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.errors import BundleError
+from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, Id
-from mgoe.serving.online.nodes import Nodes
-from mgoe.serving.online.pairs import LivePairs
+from mgoe.serving.events.event import START, Event, EventLog, Id, Position
 from mgoe.serving.online.state import LiveBase, LiveState
+from mgoe.serving.online.touched import Nodes
+
+HELD = "live.json"
+"""File of a bundle with the position up to which its graph holds the events of each log."""
 
 
 class LiveNodes:
@@ -41,10 +44,16 @@ class LiveNodes:
         self._writer, self.lock = threading.Lock(), threading.RLock()
 
     @classmethod
-    def of(cls, bundle: Bundle, index: Path | None = None) -> LiveNodes:
+    def of(cls, bundle: Bundle, index: Path | None = None) -> Self:
         """Return the nodes of a bundle without live events. `index` is a folder for `item_rows`."""
-        vocabularies: dict[Side, Any] = {"user": bundle.encoders.users, "item": bundle.encoders.items}
-        return cls(LiveBase.of(bundle.graph, vocabularies, task_masks(bundle.settings), index))
+        return cls(
+            LiveBase.of(
+                bundle.graph,
+                {"user": bundle.encoders.users, "item": bundle.encoders.items},
+                task_masks(bundle.settings),
+                index,
+            )
+        )
 
     @property
     def sides(self) -> Mapping[Side, Nodes]:
@@ -52,18 +61,9 @@ class LiveNodes:
         return self.state.sides
 
     @property
-    def pairs(self) -> LivePairs:
-        """Touched pairs."""
-        return self.state.pairs
-
-    @property
     def version(self) -> int:
         """Grows with every batch of events that changes something."""
         return self.state.version
-
-    def without_events(self) -> LiveNodes:
-        """Return the nodes of the same snapshot, which both share, without live events."""
-        return LiveNodes(self.base)
 
     def apply(self, events: Sequence[Event]) -> int:
         """Add events, in any order. Repeated ones change nothing.
@@ -112,8 +112,8 @@ class LiveNodes:
     def ids(self, side: Side, indices: ArrayLike) -> list[Any]:
         """Return ids of indices, None for an index that no node has."""
         wanted, nodes = np.asarray(indices, np.int64), self.sides[side]
-        known = np.where((wanted >= 0) & (wanted < nodes.known), wanted, -1)
-        found = self.vocabularies[side].ids(known).to_pylist()
+        known = (wanted >= 0) & (wanted < nodes.known)
+        found = self.vocabularies[side].ids(np.where(known, wanted, -1)).to_pylist()
         with self.lock:
             new = list(nodes.new_ids)
         for row in np.flatnonzero((wanted >= nodes.known) & (wanted < nodes.known + len(new))).tolist():
@@ -132,7 +132,7 @@ class LiveNodes:
             slot = nodes.slots(np.array([user]))
             if slot[0] < 0:
                 return known
-            items = self.pairs.of(nodes, slot)[2]
+            _, _, items = self.state.pairs.of(nodes, slot)
             return np.union1d(known, self.sides["item"].index[items]).astype(np.int32)
 
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
@@ -150,7 +150,7 @@ class LiveNodes:
             `items`.
         """
         with self.lock:
-            nodes, pairs = self.sides[side], self.pairs
+            nodes, pairs = self.sides[side], self.state.pairs
             slots = nodes.slots(np.array([index]))
             if slots[0] < 0:
                 return {}
@@ -159,15 +159,15 @@ class LiveNodes:
             others = others[np.argsort(-pairs.time[numbers], kind="stable")]
             dense = self.snapshot.dense
             start, width = int(nodes.starts[dense]), nodes.base_values.other_widths[dense]
-            edges = (
-                values[start : start + width] / UNIT for values in (before["edges"][0], nodes.edges[slot])
-            )
             return {
                 "new": bool(nodes.level[slot] > 0),
                 "pairs": (int(before["degree"][0]), int(nodes.degree[slot])),
                 "events": (int(before["events"][0]), int(nodes.events[slot])),
                 "score": (float(before["fixed_sum"][0]) / UNIT, float(nodes.fixed_sum[slot]) / UNIT),
-                "edges": tuple(edges),
+                "edges": (
+                    before["edges"][0, start : start + width] / UNIT,
+                    nodes.edges[slot, start : start + width] / UNIT,
+                ),
                 f"{OTHER[side]}s": self.ids(OTHER[side], self.sides[OTHER[side]].index[others]),
             }
 
@@ -175,8 +175,107 @@ class LiveNodes:
     def stats(self) -> dict[str, int]:
         """Counts of events, see `LiveState`; touched nodes and newcomers of each side; bytes of memory."""
         with self.lock:
-            state = self.state
-            nodes = {f"touched {side}s": state.sides[side].size for side in SIDES}
-            new = {f"new {side}s": len(state.sides[side].new_ids) for side in SIDES}
-            memory = sum(arrays.bytes for arrays in (*state.sides.values(), state.pairs))
-            return state.counts | nodes | new | {"bytes": memory}
+            return {
+                **self.state.counts,
+                **{f"touched {side}s": nodes.size for side, nodes in self.sides.items()},
+                **{f"new {side}s": len(nodes.new_ids) for side, nodes in self.sides.items()},
+                "bytes": sum(arrays.bytes for arrays in (*self.sides.values(), self.state.pairs)),
+            }
+
+
+class Consumer:
+    """Applies the events of a log to live nodes, each once and in the log's order.
+
+    Args:
+        log: The log of events.
+        live: Nodes that hold the events before `position` and none after it.
+        position: Where to start.
+    """
+
+    def __init__(self, log: EventLog, live: LiveNodes, position: Position = START):
+        self.log, self.live, self.position = log, live, position
+        self._start, self._failed = position, False
+        self._mutex = threading.Lock()
+
+    @classmethod
+    def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Self:
+        """Return a consumer that has applied all events of the log that the bundle's graph lacks.
+
+        The ids of earlier events, as far as the log still has them, are remembered: one that is sent again
+        does not count.
+
+        Raises:
+            StoreError: The log is away.
+            BundleError: The file with the positions cannot be read.
+        """
+        live, position, held = LiveNodes.of(bundle, index), START, position_of(bundle.path, log)
+        while log.order(position) < log.order(held) and (found := log.read(position)):
+            live.skip([event for at, event in found if log.order(at) <= log.order(held)])
+            position = found[-1][0]
+        consumer = cls(log, live, held)
+        consumer.catch_up()
+        if unknown := live.stats["unknown"]:
+            logging.getLogger(__name__).warning(
+                "events of the log are ignored: "
+                "the bundle does not know their behaviour or their type of ids",
+                extra={"fields": {"events": unknown}},
+            )
+        return consumer
+
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether `catch_up` may find something; answered at once."""
+        return self.log.may_have(self.position)
+
+    def catch_up(self) -> int:
+        """Apply the events that have come since, from every process. Cheap if there are none.
+
+        If a batch fails, the next call replays all events on a new state, since the present one may hold a
+        part of it.
+
+        Returns:
+            How many events changed something.
+
+        Raises:
+            StoreError: The log is away; events that were applied stay.
+        """
+        with self._mutex:
+            changed = 0
+            if self._failed:
+                self._read_to = self._start
+                changed = self.live.replay(self._batches(self._start))
+                self.position, self._failed = self._read_to, False
+            for events in self._batches(self.position):
+                self._failed = True
+                changed += self.live.apply(events)
+                self.position, self._failed = self._read_to, False
+        return changed
+
+    def _batches(self, after: Position) -> Iterator[Sequence[Event]]:
+        while found := self.log.read(after):
+            self._read_to = after = found[-1][0]
+            yield [event for _, event in found]
+
+
+def position_of(bundle: Path, log: EventLog) -> Position:
+    """Return up to where a bundle's graph holds the events of a log; the start if it was never refreshed from
+    it.
+
+    Raises:
+        BundleError: The file with the positions cannot be read.
+    """
+    return positions(bundle).get(log.identity, START)
+
+
+def positions(bundle: Path) -> dict[str, Position]:
+    """Return up to where a bundle's graph holds the events of each log, by the log's identity.
+
+    Raises:
+        BundleError: The file with the positions cannot be read.
+    """
+    try:
+        return dict(json.loads((bundle / HELD).read_text(encoding="utf-8"))["positions"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(bundle / HELD, f"cannot be read ({error}); copy the bundle again") from None

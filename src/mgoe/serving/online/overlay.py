@@ -1,17 +1,19 @@
-"""The live state as input groups read it: its arrays, laid over those of the snapshot."""
-
-from __future__ import annotations
+"""The live state laid over what is stored: over a snapshot, as input groups read it, and over a bundle."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
-from mgoe.graph.pair_rows import SIDES
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from mgoe.serving.online.live import LiveNodes
-    from mgoe.serving.online.state import LiveState
+from mgoe.bundle import Bundle
+from mgoe.features import NodeOverlay, Overlay, PairOverlay, Source, View
+from mgoe.graph.pair_rows import SIDES, Side
+from mgoe.serving.events.event import EventLog
+from mgoe.serving.online.live import Consumer, LiveNodes
+from mgoe.serving.online.state import LiveState
 
 
 def overlay_of(live: LiveNodes) -> Overlay:
@@ -19,7 +21,9 @@ def overlay_of(live: LiveNodes) -> Overlay:
     user, item = (
         NodeOverlay(*(getattr(live.sides[side], name) for name in NodeOverlay._fields)) for side in SIDES
     )
-    return Overlay(user, item, PairOverlay(*(getattr(live.pairs, name) for name in PairOverlay._fields)))
+    return Overlay(
+        user, item, PairOverlay(*(getattr(live.state.pairs, name) for name in PairOverlay._fields))
+    )
 
 
 class LiveView:
@@ -44,3 +48,36 @@ class LiveView:
                 self._view = self._base.over(overlay_of(self._live)) if touched else self._base
                 self._as_of = now
             yield self._view
+
+
+class LiveBundle(Bundle):
+    """Predicts and recommends with the events of a log, up to when it was opened. Newcomers follow the known
+    nodes.
+
+    Args:
+        bundle: As it was written.
+        log: Its events that the bundle's graph lacks are applied.
+
+    Raises:
+        StoreError: The log is away.
+    """
+
+    def __init__(self, bundle: Bundle, log: EventLog):
+        super().__init__(bundle.path, bundle.manifest)
+        self._live = Consumer.of(log, bundle).live
+
+    def _known_items(self, user: int) -> NDArray[np.int32]:
+        return self._live.known_items(user)
+
+    @property
+    def _source(self) -> Source:
+        return LiveView(self.view, self._live)
+
+    def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
+        return self._live.indices(side, ids)
+
+    def ids(self, side: Side, indices: NDArray[np.int64]) -> list[Any]:
+        return self._live.ids(side, indices)
+
+    def size(self, side: Side) -> int:
+        return self._live.size(side)

@@ -15,15 +15,14 @@ with the snapshot's values in the brackets: the sum depends on the events, not o
 for items. What belongs to others waits for the next update: vectors, masses, totals, task shares, and the cut
 from which idle buckets are counted.
 
-The state is a fold over a set of events: unions, maxima and integer sums.
+The state is a fold over a set of events: unions, maxima and integer sums. Nodes that the snapshot has not
+placed are placed by `ColdStart`.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +31,22 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import task_share
 from mgoe.graph.fold import MOST_EVENTS
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
+from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side
 from mgoe.graph.place import Placement
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, Id, canonical_id, with_ids_of
-from mgoe.serving.events.seen import SeenEvents
-from mgoe.serving.online.base_values import BaseValues, score_sums, tasks_done
-from mgoe.serving.online.cold_start import ColdStart
-from mgoe.serving.online.item_pairs import item_rows
+from mgoe.serving.events.event import Event, Id, SeenEvents, canonical_id, with_ids_of
+from mgoe.serving.online.base_values import UNPLACED, BaseValues, item_rows, score_sums, tasks_done
 from mgoe.serving.online.kernels import Change
-from mgoe.serving.online.nodes import Nodes
-from mgoe.serving.online.pairs import LivePairs
+from mgoe.serving.online.touched import LivePairs, Nodes
+
+ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
+    ("user", 1, (0,)),
+    ("item", 2, (0, 1)),
+    ("user", 3, (0, 2)),
+    ("item", 4, (0, 1, 3)),
+)
+"""The side that is placed, the level that its nodes get, and the levels of the nodes that place them."""
+Slots = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class LiveBase:
         vocabularies: Mapping[Side, Vocabulary],
         task_masks: Mapping[str, int],
         index: Path | None = None,
-    ) -> LiveBase:
+    ) -> Self:
         """Read what is read once.
 
         Args:
@@ -116,9 +120,11 @@ class LiveBase:
 
     def understood(self, events: Sequence[Event]) -> list[Event]:
         """Return events that do a task and have possible ids, these as the vocabularies hold them."""
-        kinds = {side: vocabulary.type for side, vocabulary in self.vocabularies.items()}
-        found = with_ids_of(events, kinds)
-        return [event for event in found if event is not None and event.behavior in self.task_masks]
+        return [
+            event
+            for event in with_ids_of(events, {side: ids.type for side, ids in self.vocabularies.items()})
+            if event is not None and event.behavior in self.task_masks
+        ]
 
 
 class Batch(NamedTuple):
@@ -150,8 +156,8 @@ class LiveState:
     """What events have changed since a snapshot.
 
     A batch is added in two steps: `prepare` reads what it needs, `commit` changes the state. If `commit`
-        fails, the
-    state may hold a part of the batch, and has to be replaced by one to which all events are added again.
+    fails, the state may hold a part of the batch, and has to be replaced by one to which all events are added
+    again.
 
     Args:
         base: What the state starts from.
@@ -202,18 +208,26 @@ class LiveState:
         newcomers: dict[Side, list[Id]] = {}
         values: dict[Side, dict[str, NDArray]] = {}
         for side in SIDES:
-            index[side], newcomers[side] = self._with_new_indices(side, [getattr(e, side) for e, _ in new])
-            if len(first := self.sides[side].untouched(index[side])):
+            ids, nodes = [getattr(event, side) for event, _ in new], self.sides[side]
+            index[side] = self.indices(side, ids)
+            unknown = np.flatnonzero(index[side] < 0).tolist()
+            numbers = {
+                one: nodes.count + k for k, one in enumerate(dict.fromkeys(ids[row] for row in unknown))
+            }
+            index[side][unknown] = [numbers[ids[row]] for row in unknown]
+            newcomers[side] = list(numbers)
+            if len(first := nodes.untouched(index[side])):
                 values[side] = base.values[side].read(first)
-        tasks = np.array([mask.bit_count() for _, mask in new], np.int64)
+        recent = [
+            mask.bit_count() if base.since is None or event.time >= base.since else 0 for event, mask in new
+        ]
         counts = {
             "events": len(new),
             "duplicates": len(understood) - len(new),
             "unknown": len(events) - len(understood),
             "late": int((time <= base.newest).sum()),
         }
-        recent = tasks if base.since is None else np.where(time >= base.since, tasks, 0)
-        return Batch(index, newcomers, values, task_mask, time, recent, seen, counts)
+        return Batch(index, newcomers, values, task_mask, time, np.array(recent, np.int64), seen, counts)
 
     def commit(self, batch: Batch) -> int:
         """Add the events of a batch that was prepared on the present state.
@@ -228,23 +242,14 @@ class LiveState:
                 self.sides[side].touch(values)
             self._add(batch)
         self._seen.update(batch.seen)
-        for name, count in batch.counts.items():
-            self.counts[name] += count
+        self.counts = {name: count + batch.counts[name] for name, count in self.counts.items()}
         return batch.counts["events"]
-
-    def _with_new_indices(self, side: Side, ids: list[Id]) -> tuple[NDArray[np.int64], list[Id]]:
-        """Indices of ids, and the distinct ids that `commit` will give new ones."""
-        index, first = self.indices(side, ids), self.sides[side].count
-        unknown = np.flatnonzero(index < 0).tolist()
-        new = {one: first + k for k, one in enumerate(dict.fromkeys(ids[row] for row in unknown))}
-        index[unknown] = [new[ids[row]] for row in unknown]
-        return index, list(new)
 
     def _add(self, batch: Batch) -> None:
         pairs, scores = self.pairs, self.base.scores
         key, inverse = np.unique(batch.nodes["user"] << 32 | batch.nodes["item"], return_inverse=True)
-        user, item, rows = key >> 32, key & (1 << 32) - 1, self.base.values["user"].rows
-        changed = pairs.add(user, item, self.sides, rows)
+        user, item = key >> 32, key & (1 << 32) - 1
+        changed = pairs.add(user, item, self.sides, self.base.values["user"].rows)
         old_task_mask, old_events = pairs.task_mask[changed], pairs.events[changed]
         each = changed[inverse]
         np.bitwise_or.at(pairs.task_mask, each, batch.task_mask)
@@ -257,20 +262,113 @@ class LiveState:
         }
         for side in SIDES:
             other = self.sides[OTHER[side]]
-            change = Change(
-                own=slots[side],
-                other=other.index[slots[OTHER[side]]],
-                other_macro=other.macro[slots[OTHER[side]]],
-                score=scores[task_mask],
-                old_score=scores[old_task_mask],
-                base_score=scores[pairs.base_task_mask[changed]],
-                task_mask=task_mask,
-                old_task_mask=old_task_mask,
-                events=pairs.events[changed] - old_events,
-                time=pairs.time[changed],
+            self.sides[side].add(
+                Change(
+                    own=slots[side],
+                    other=other.index[slots[OTHER[side]]],
+                    other_macro=other.macro[slots[OTHER[side]]],
+                    score=scores[task_mask],
+                    old_score=scores[old_task_mask],
+                    base_score=scores[pairs.base_task_mask[changed]],
+                    task_mask=task_mask,
+                    old_task_mask=old_task_mask,
+                    events=pairs.events[changed] - old_events,
+                    time=pairs.time[changed],
+                ),
+                other,
             )
-            self.sides[side].add(change, other)
         self.version += 1
-        started = ColdStart(self, {side: np.unique(slots[side]) for side in SIDES})
+        for side, moved in ColdStart(self, {s: np.unique(slots[s]) for s in SIDES}).changed.items():
+            self.sides[side].finish(moved, self.version)
+
+
+class ColdStart:
+    """One placement of the newcomers whose pairs have changed, by the rules of an update.
+
+    Users join the macro node that is likeliest by their pairs with placed items, then items by placed users;
+    then users who only have new items, then items that only had such users; a node that is tied to unplaced
+    ones alone joins the first macro node. The result depends on the pairs, not on the order in which they
+    came.
+
+    Args:
+        state: The live state that they belong to.
+        changed: Slots with changed pairs, each once, by side.
+
+    Attributes:
+        changed: Slots whose values have changed, newcomers that move and their neighbours included.
+    """
+
+    def __init__(self, state: LiveState, changed: dict[Side, Slots]):
+        self._state, self._sides, self._pairs = state, state.sides, state.pairs
+        self._waiting = {side: self._newcomers(side, changed[side]) for side in SIDES}
+        self.changed: dict[Side, Slots] = changed
+        if not any(len(self._waiting[side]) for side in SIDES):
+            return
         for side in SIDES:
-            self.sides[side].finish(started.changed[side], self.version)
+            self._project(side, self._waiting[side])
+        for side, level, by in ROUNDS:
+            if len(slots := self._newcomers(side, self._waiting[side], level)):
+                self._place(side, slots, level, by)
+        for side in SIDES:
+            if len(slots := self._newcomers(side, self._waiting[side], UNPLACED)):
+                self._move(side, slots, np.zeros_like(self._sides[side].macro[slots]), UNPLACED)
+
+    def _newcomers(self, side: Side, slots: Slots, level: int = 1) -> Slots:
+        """Those that the snapshot has not placed, of this level or a higher one."""
+        return slots[self._sides[side].level[slots] >= level]
+
+    def _project(self, side: Side, slots: Slots) -> None:
+        """Compute vectors from pairs with the snapshot's nodes, in the order of their indices.
+
+        As in an update, items that the snapshot has a vector of keep it.
+        """
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        if side == "item":
+            slots = slots[nodes.index[slots] >= nodes.base_values.snapshot.n_items]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        index = other.index[others]
+        order = np.lexsort((index, np.repeat(np.arange(len(slots)), np.diff(indptr))))
+        nodes.vectors[slots] = self._state.base.placements[side].vectors(
+            _block(indptr, index[order], self._pairs.task_mask[numbers][order]),
+            nodes.fixed_sum[slots] / UNIT,
+        )
+
+    def _place(self, side: Side, slots: Slots, level: int, by: tuple[int, ...]) -> None:
+        """Place the nodes that are tied to nodes of some levels."""
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        allowed = np.isin(other.level[others], by)
+        other_macro = [
+            np.where(allowed, other.macro[others, r], width).astype(np.int32)
+            for r, width in enumerate(nodes.base_values.other_widths)
+        ]
+        macro = self._state.base.placements[side].macro(
+            _block(indptr, np.arange(len(numbers)), self._pairs.task_mask[numbers]), other_macro
+        )
+        placed = macro[:, 0] < nodes.base_values.widths[0]
+        nodes.level[slots[~placed]] = UNPLACED
+        self._move(side, slots[placed], macro[placed], level)
+
+    def _move(self, side: Side, slots: Slots, macro: NDArray[np.int32], level: int) -> None:
+        """Give macro nodes (n, Z), and adapt the edges of the neighbours."""
+        nodes, other = self._sides[side], self._sides[OTHER[side]]
+        moves = (nodes.macro[slots] != macro).any(axis=1)
+        wakes = moves | (nodes.level[slots] != level)  # neighbours may now be placed otherwise
+        nodes.level[slots] = level
+        woken = self._newcomers(OTHER[side], self._pairs.of(nodes, slots[wakes])[2])
+        self._waiting[OTHER[side]] = np.union1d(self._waiting[OTHER[side]], woken).astype(np.int64)
+        slots, macro = slots[moves], macro[moves]
+        indptr, numbers, others = self._pairs.of(nodes, slots)
+        degree, task_mask = np.diff(indptr), self._pairs.task_mask[numbers]
+        scores = self._state.base.scores[task_mask]
+        former, now = (np.repeat(values, degree, axis=0) for values in (nodes.macro[slots], macro))
+        other.move_neighbours(others, former, now, scores, task_mask)
+        nodes.set_macro(slots, macro, indptr, other.index[others], scores)
+        self.changed = {
+            side: np.union1d(self.changed[side], slots),
+            OTHER[side]: np.union1d(self.changed[OTHER[side]], others),
+        }
+
+
+def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], task_mask: NDArray[np.int64]) -> PairRows:
+    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.graph.pair_rows import SIDES, Side
-from mgoe.serving.events.event import Event, EventReader, Id
-from mgoe.serving.events.log import EventLog
-from mgoe.serving.online.consumer import Consumer
+from mgoe.serving.events.event import Event, EventLog, EventReader, Id
+from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
@@ -122,7 +121,7 @@ class Engine:
             self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))
         _ = self.about, self._members
         self.live.known_items(0)
-        live, ids = self.live.without_events(), {side: self._some_ids(side) for side in SIDES}
+        live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
         self.scorer.rehearse(live, live.look_up("user", ids["user"]), live.look_up("item", ids["item"]))

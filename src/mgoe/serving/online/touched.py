@@ -1,23 +1,55 @@
-"""Nodes that live events have touched, with the values that a model reads of them."""
-
-from __future__ import annotations
+"""Nodes and pairs that live events have touched, with the values that a model reads of them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
+from mgoe.graph.pair_rows import OTHER, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Id
 from mgoe.serving.online import kernels
 from mgoe.serving.online.base_values import BaseValues
-from mgoe.serving.online.growing import MIN_ROWS, GrowingArrays, grown
 from mgoe.serving.online.kernels import Change
 
+MIN_ROWS = 64
+"""Rows that an array has before the first entry."""
 NEVER = np.iinfo(np.int64).min
+
+
+class GrowingArrays:
+    """Arrays with one row per entry. A full array is replaced by one of twice the length.
+
+    Args:
+        columns: Type, shape of a row, and first value of each array.
+
+    Attributes:
+        size: Entries; the arrays are at least as long.
+    """
+
+    def __init__(self, columns: Mapping[str, tuple[Any, tuple[int, ...], int]]):
+        self.size, self._columns = 0, columns
+        for name, (dtype, row, fill) in columns.items():
+            setattr(self, name, np.full((MIN_ROWS, *row), fill, dtype))
+
+    def __getattr__(self, name: str) -> NDArray:  # the columns are attributes
+        raise AttributeError(name)
+
+    def extend(self, n: int) -> NDArray[np.int64]:
+        """Append n entries and return their numbers."""
+        first, self.size = self.size, self.size + n
+        for name, (_, _, fill) in self._columns.items():
+            setattr(self, name, grown(getattr(self, name), self.size, fill))
+        return np.arange(first, self.size)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the arrays."""
+        return sum(getattr(self, name).nbytes for name in self._columns)
 
 
 class Nodes(GrowingArrays):
@@ -103,10 +135,9 @@ class Nodes(GrowingArrays):
 
     def add_newcomers(self, ids: Sequence[Id]) -> None:
         """Give the next indices to nodes that the bundle does not know."""
-        first = len(self.new_ids)
         self.new_ids.update(zip(ids, range(self.count, self.count + len(ids)), strict=True))
         self.rank = grown(self.rank, len(self.new_ids), 0)
-        self.rank[first : len(self.new_ids)] = [_rank(one) for one in ids]
+        self.rank[len(self.new_ids) - len(ids) : len(self.new_ids)] = [_rank(one) for one in ids]
         self.slot = grown(self.slot, self.count, -1)
 
     def slots(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -126,15 +157,22 @@ class Nodes(GrowingArrays):
             getattr(self, name)[slots] = rows
         self.slot[values["index"]] = slots
 
-    def add(self, change: Change, other: Nodes) -> None:
+    def add(self, change: Change, other: Self) -> None:
         """Add changed pairs with nodes of the other side to the sums of this side's nodes."""
         base, step = self.base_values, change.score - change.old_score
         totals = kernels.Totals(
             self.fixed_sum, self.fixed_second_sum, self.done, self.degree, self.events, self.last
         )
         kernels.add_totals(change, base.other_sums, totals)
-        recents = self.recent, self.recent_task_mask, self.recent_time
-        kernels.add_recents(change, base.scores, other.known, other.rank, *recents)
+        kernels.add_recents(
+            change,
+            base.scores,
+            other.known,
+            other.rank,
+            self.recent,
+            self.recent_task_mask,
+            self.recent_time,
+        )
         steps = change.own, change.other, step, change.base_score
         for r in range(len(base.widths)):
             edges, macro = base.edges(r), self.macro[:, r]
@@ -183,8 +221,7 @@ class Nodes(GrowingArrays):
             other, scores: Index of the other node of each pair, and its score. Shape (m,) each.
         """
         self.macro[slots], self.fixed_second[slots] = macro, 0
-        own = np.repeat(slots, np.diff(indptr))
-        steps = own, other, scores, np.zeros_like(scores)
+        steps = np.repeat(slots, np.diff(indptr)), other, scores, np.zeros_like(scores)
         for r in range(macro.shape[1]):
             kernels.add_own_second_order(
                 *steps, self.base_values.edges(r), self.macro[:, r], self.fixed_second[:, r]
@@ -210,6 +247,88 @@ class Nodes(GrowingArrays):
         table = np.full((len(slots), len(base.share)), width, np.int32)
         kernels.task_table(edges, self.done_at[slots], degree, table)
         self.table[slots] = table
+
+
+class LivePairs(GrowingArrays):
+    """E pairs, as the snapshot and all events since have them, chained by user and by item.
+
+    Attributes:
+        user, item: Slots of the nodes. Shape (E,).
+        task_mask, base_task_mask: Tasks done, now and in the snapshot. Shape (E,).
+        time: Of the last event. Shape (E,).
+        events: Since the snapshot before the latest. Shape (E,).
+        next_user, next_item: The next pair of the same user or item, -1 at the end. Shape (E,).
+    """
+
+    def __init__(self) -> None:
+        node, number = (np.int32, (), -1), (np.int64, (), 0)
+        super().__init__(
+            {
+                "user": node,
+                "item": node,
+                "task_mask": number,
+                "base_task_mask": number,
+                "time": (np.int64, (), NEVER),
+                "events": number,
+                "next_user": node,
+                "next_item": node,
+            }
+        )
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def add(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], sides: Mapping[Side, Nodes], rows: PairRows
+    ) -> NDArray[np.int64]:
+        """Return the numbers of distinct pairs; new ones start from what the snapshot has of them.
+
+        Args:
+            users, items: Indices of touched nodes. Shape (n,) each.
+            sides: Live nodes.
+            rows: The snapshot's pairs by user.
+
+        Returns:
+            Shape (n,).
+        """
+        keys = list(zip(users.tolist(), items.tolist(), strict=True))
+        new = [k for k, key in enumerate(keys) if key not in self._numbers]
+        if new:
+            numbers = self.extend(len(new))
+            at = kernels.find_pairs(rows.indptr, rows.other, users[new], items[new])
+            there, known = numbers[at >= 0], at[at >= 0]
+            self.task_mask[there] = self.base_task_mask[there] = rows.task_mask[known]
+            self.time[there], self.events[there] = rows.time[known], rows.events[known]
+            self.user[numbers] = sides["user"].slot[users[new]]
+            self.item[numbers] = sides["item"].slot[items[new]]
+            kernels.link(self.user[numbers], numbers[0], sides["user"].head, self.next_user)
+            kernels.link(self.item[numbers], numbers[0], sides["item"].head, self.next_item)
+            self._numbers.update(zip((keys[k] for k in new), numbers.tolist(), strict=True))
+        return np.fromiter((self._numbers[key] for key in keys), np.int64, len(keys))
+
+    def of(
+        self, nodes: Nodes, slots: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the pairs of some nodes: where each node's pairs start, their numbers, and their other
+        nodes.
+
+        Args:
+            nodes: Live nodes of one side.
+            slots: Which of them. Shape (n,).
+
+        Returns:
+            Shapes (n + 1,), (m,), (m,); other nodes are slots.
+        """
+        side = nodes.base_values.side
+        indptr, numbers = kernels.walk(slots, nodes.head, getattr(self, f"next_{side}"))
+        return indptr, numbers, getattr(self, OTHER[side])[numbers].astype(np.int64)
+
+
+def grown(array: NDArray, size: int, fill: int) -> NDArray:
+    """Return the array if it has at least `size` rows, otherwise one of twice the length."""
+    if size <= len(array):
+        return array
+    longer = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    longer[: len(array)], longer[len(array) :] = array, fill
+    return longer
 
 
 def _rank(one: Id) -> int:
