@@ -25,10 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.unmerged import built, held_against, influences, parsed
 from mgoe.config import ModelSettings
 from mgoe.experiments.cell import Inputs
-from mgoe.models import FeatureSpec, SharedBottom, SharedBottomOptions, resolve
-from mgoe.models.layers.stacked import StackedMLP
-from mgoe.models.layers.towers import Towers
-from mgoe.models.mgoe.options import MGOEOptions
+from mgoe.models import FeatureSpec, MGOEOptions, SharedBottom, SharedBottomOptions, resolve
+from mgoe.models.layers.stacked import StackedMLP, Towers
 from mgoe.models.spec import Batch
 
 MEMBERS = MGOEOptions().members

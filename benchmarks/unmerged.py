@@ -39,11 +39,10 @@ from mgoe.evaluation import ALL, Influence, estimate, find_leads
 from mgoe.experiments.cell import DONE, INFLUENCE, Inputs, run_cell
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
-from mgoe.models import MGOE, FeatureSpec, resolve
+from mgoe.models import MGOE, FeatureSpec, MGOEOptions, resolve
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts, edge_weights
 from mgoe.models.layers.inputs import DenseInputs
 from mgoe.models.layers.stacked import StackedMLP
-from mgoe.models.mgoe.options import MGOEOptions
 from mgoe.models.spec import Batch
 
 

@@ -10,8 +10,7 @@ from mgoe import experiments
 from mgoe.config import load_comparison
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.plan import Plan
-from mgoe.models import PRESETS
-from mgoe.models.mgoe.options import MGOEOptions
+from mgoe.models import PRESETS, MGOEOptions
 from tests.experiments.tiny import settings
 
 WRONG = [

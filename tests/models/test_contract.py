@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mgoe.config import ModelSettings
 from mgoe.features import GROUPS
 from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
-from mgoe.models.baselines.home import GatedExperts
+from mgoe.models.baselines.own_experts import GatedExperts
 from mgoe.models.layers.stacked import StackedMLP
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take

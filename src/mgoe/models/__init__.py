@@ -8,24 +8,24 @@ examples.
 """
 
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.aitm import AITM, AITMOptions
 from mgoe.models.baselines.boosted import BoostedTrees, BoostedTreesOptions
-from mgoe.models.baselines.esmm import ESMM
-from mgoe.models.baselines.flat import BaselineOptions, FlatInputs
-from mgoe.models.baselines.funnel import FunnelOptions
-from mgoe.models.baselines.home import HoME, HoMEOptions
+from mgoe.models.baselines.flat import (
+    BaselineOptions,
+    FlatInputs,
+    SharedBottom,
+    SharedBottomOptions,
+    SingleTask,
+    SingleTaskOptions,
+)
+from mgoe.models.baselines.funnel import AITM, ESMM, AITMOptions, FunnelOptions
 from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
-from mgoe.models.baselines.metaheac import MetaHeac, MetaHeacOptions
-from mgoe.models.baselines.mmoe import MMoE, MMoEOptions, OMoE
-from mgoe.models.baselines.ple import PLE, PLEOptions
-from mgoe.models.baselines.shared_bottom import SharedBottom, SharedBottomOptions
-from mgoe.models.baselines.single_task import SingleTask, SingleTaskOptions
+from mgoe.models.baselines.own_experts import PLE, HoME, HoMEOptions, PLEOptions
+from mgoe.models.baselines.shared_experts import MetaHeac, MetaHeacOptions, MMoE, MMoEOptions, OMoE
 from mgoe.models.baselines.stem import STEM, STEMOptions
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, expanded, neutral
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
 from mgoe.models.mgoe.folded import FoldedDecomposition
-from mgoe.models.mgoe.model import MGOE
-from mgoe.models.mgoe.options import MGOEOptions
+from mgoe.models.mgoe.model import MGOE, MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
 from mgoe.models.spec import Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 

@@ -28,10 +28,6 @@ class RankingModel(nn.Module, ABC):
     Options: ClassVar[type[Settings]] = Settings
     requires: ClassVar[frozenset[str]] = frozenset()
     """Input groups that it needs."""
-    means: Tensor
-    stds: Tensor
-    task_weights: Tensor
-    regression: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Iterable[str], options: Settings):
         super().__init__()
@@ -39,14 +35,12 @@ class RankingModel(nn.Module, ABC):
         self.options = options
         self.needs: frozenset[str] = frozenset(inputs)
         tasks = spec.tasks
-        self.register_buffer("means", torch.tensor([t.mean for t in tasks]), persistent=False)
-        self.register_buffer("stds", torch.tensor([t.std for t in tasks]), persistent=False)
-        self.register_buffer("task_weights", torch.tensor([t.weight for t in tasks]), persistent=False)
-        self.register_buffer(
-            "regression", torch.tensor([t.kind == "regression" for t in tasks]), persistent=False
-        )
-        # Reading the buffer instead would wait for the device.
-        self.has_regression = any(task.kind == "regression" for task in tasks)
+        regression = [task.kind == "regression" for task in tasks]
+        self.means = nn.Buffer(torch.tensor([task.mean for task in tasks]), persistent=False)
+        self.stds = nn.Buffer(torch.tensor([task.std for task in tasks]), persistent=False)
+        self.task_weights = nn.Buffer(torch.tensor([task.weight for task in tasks]), persistent=False)
+        self.regression = nn.Buffer(torch.tensor(regression), persistent=False)
+        self.has_regression = any(regression)  # reading the buffer would wait for the device
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)

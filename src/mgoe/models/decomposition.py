@@ -9,7 +9,10 @@ for every
 candidate (ours). Which column belongs to which part follows from the owners that the input groups declare.
 """
 
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -66,26 +69,33 @@ class Decomposition(nn.Module):
 class Inputs(Protocol):
     """Inputs as one vector, each of whose columns belongs to one part."""
 
-    def __call__(self, batch: Batch) -> Tensor: ...
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the vector of each row, (B, X)."""
 
-    def parts(self) -> list[Part]: ...
+    @abstractmethod
+    def parts(self) -> list[Part]:
+        """Return the part of each column."""
 
-    def pair(self) -> Callable[[Batch], list[Tensor]]: ...
+    @abstractmethod
+    def pair(self) -> Callable[[Batch], list[Tensor]]:
+        """Return what reads the pair's columns, (B, columns or fewer) each."""
 
 
 class Additive(Protocol):
     """A model that can be taken apart: `logits(batch) = rest(first(batch, x), batch)`, where x is the vector
-    of its inputs.
-
-    `first` gives parts (..., B, W) that are affine in x, and a sum of what the batch says of the user and
-    what it says of the item.
-    """
+    of its inputs."""
 
     spec: FeatureSpec
 
-    def first(self, batch: Batch, x: Tensor) -> list[Tensor]: ...
+    @abstractmethod
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        """Return parts (..., B, W) that are affine in x, and a sum of what the batch says of the user and
+        what it says of the item."""
 
-    def rest(self, first: list[Tensor], batch: Batch) -> Tensor: ...
+    @abstractmethod
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        """Return logits (B, T)."""
 
 
 class AdditiveDecomposition(Decomposition):
@@ -100,10 +110,6 @@ class AdditiveDecomposition(Decomposition):
     """
 
     whole = False
-    weight: Tensor
-    nothing: Tensor
-    user_columns: Tensor
-    item_columns: Tensor
 
     def __init__(self, model: Additive, inputs: Inputs, keys: Mapping[str, Key], late: Collection[str]):
         own = {name for name, key in keys.items() if key.kind != "index" and "pair" in key.parts}
@@ -112,17 +118,17 @@ class AdditiveDecomposition(Decomposition):
         self.user_keys = frozenset(name for name, key in keys.items() if "user" in key.parts)
         self.item_keys = frozenset(name for name, key in keys.items() if "item" in key.parts)
         parts = inputs.parts()
-        for side in ("user", "item"):
-            self.register_buffer(f"{side}_columns", torch.tensor([float(of == side) for of in parts]))
+        self.user_columns = nn.Buffer(torch.tensor([float(of == "user") for of in parts]))
+        self.item_columns = nn.Buffer(torch.tensor([float(of == "item") for of in parts]))
         self._none = {key: value for key, value in neutral(model.spec).items() if key in keys}
         with torch.no_grad():
             pair = torch.eye(len(parts))[[of == "pair" for of in parts]]
             nothing = model.first(self._none, torch.zeros(1, len(parts)))
-            self._shapes = [(*part.shape[:-2], part.shape[-1]) for part in nothing]
-            self.register_buffer("nothing", _flat(nothing))
-            self.register_buffer(
-                "weight", _flat(model.first(expanded(self._none, len(pair)), pair)) - self.nothing
-            )
+            self.nothing = nn.Buffer(_flat(nothing))
+            self.weight = nn.Buffer(_flat(model.first(expanded(self._none, len(pair)), pair)) - self.nothing)
+        shapes = [(*part.shape[:-2], part.shape[-1]) for part in nothing]
+        ends = accumulate(map(math.prod, shapes))
+        self._columns = [(slice(end - math.prod(of), end), of) for end, of in zip(ends, shapes, strict=True)]
         self.width = self.nothing.shape[1]
 
     def user(self, batch: Batch) -> Tensor:
@@ -135,17 +141,8 @@ class AdditiveDecomposition(Decomposition):
         batch = expanded(batch, item.shape[0])
         pair = self.pair(batch)
         first = (torch.addmm(item, torch.cat(pair, 1), self.weight) if pair else item) + user
-        parts, start = [], 0
-        for shape in self._shapes:
-            width = torch.Size(shape).numel()
-            parts.append(
-                first[:, start : start + width]
-                .unflatten(1, shape)
-                .movedim(0, -2)
-                .clone(memory_format=torch.contiguous_format)
-            )
-            start += width
-        return self.model.rest(parts, batch)
+        parts = (first[:, columns].unflatten(1, shape).movedim(0, -2) for columns, shape in self._columns)
+        return self.model.rest([part.clone(memory_format=torch.contiguous_format) for part in parts], batch)
 
     def _first(self, batch: Batch, keys: frozenset[str], columns: Tensor) -> Tensor:
         """What one side adds, with what there is without either. Shape (B, F)."""

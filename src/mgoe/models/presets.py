@@ -8,16 +8,12 @@ from mgoe.config import ModelSettings, Settings, check_settings, did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.features import GROUPS
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.aitm import AITM
 from mgoe.models.baselines.boosted import BoostedTrees
-from mgoe.models.baselines.esmm import ESMM
-from mgoe.models.baselines.home import HoME
+from mgoe.models.baselines.flat import SharedBottom, SingleTask
+from mgoe.models.baselines.funnel import AITM, ESMM
 from mgoe.models.baselines.macgnn import MacGNN
-from mgoe.models.baselines.metaheac import MetaHeac
-from mgoe.models.baselines.mmoe import MMoE, OMoE
-from mgoe.models.baselines.ple import PLE
-from mgoe.models.baselines.shared_bottom import SharedBottom
-from mgoe.models.baselines.single_task import SingleTask
+from mgoe.models.baselines.own_experts import PLE, HoME
+from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, OMoE
 from mgoe.models.baselines.stem import STEM
 from mgoe.models.mgoe.model import MGOE
 from mgoe.models.spec import FeatureSpec
@@ -113,18 +109,20 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     elif base in PRESETS:
         preset = PRESETS[base]
     else:
-        hint = did_you_mean(base, [*PRESETS])
         raise ConfigError(
             place,
-            f"unknown model {base!r}{hint}; a model of your own is named by its import path, `module:Class`",
+            f"unknown model {base!r}{did_you_mean(base, [*PRESETS])}; "
+            "a model of your own is named by its import path, `module:Class`",
         )
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
     inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
     for number, name in enumerate(inputs):
         if name not in GROUPS:
-            rule = f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, [*GROUPS])}"
-            raise ConfigError(place, rule)
+            raise ConfigError(
+                place,
+                f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, [*GROUPS])}",
+            )
     kind = _load(preset.base, place)
     lacking = [group for group in GROUPS if group in kind.requires - {*inputs}]
     if lacking:
@@ -132,14 +130,18 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
             place,
             f"{kind.__name__} cannot do without the input {lacking[0]!r}, found {', '.join(inputs)}; add it",
         )
-    whole = (
-        {"edge_vectors": True} if plus and "edge_vectors" in preset.options else {}
-    )  # a suffix gives each group as all others read it
+    # A suffix gives each group as all others read it.
+    whole = {"edge_vectors": True} if plus and "edge_vectors" in preset.options else {}
     options = {**preset.options, **whole, **given.options}
     check_settings(kind.Options, options, f"{place}.options")
-    ordered = tuple(group for group in GROUPS if group in inputs)
-    ids = given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids
-    return given.model_copy(update={"base": preset.base, "inputs": ordered, "ids": ids, "options": options})
+    return given.model_copy(
+        update={
+            "base": preset.base,
+            "inputs": tuple(group for group in GROUPS if group in inputs),
+            "ids": given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids,
+            "options": options,
+        }
+    )
 
 
 def options_of(model: ModelSettings) -> type[Settings]:

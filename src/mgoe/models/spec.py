@@ -1,11 +1,9 @@
 """What a model reads: a batch of named tensors, as a `FeatureSpec` describes it."""
 
-from typing import TypeAlias
-
 from torch import Tensor
 
 from mgoe.features import CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 
 __all__ = ["Batch", "CategoricalSpec", "FeatureSpec", "TaskSpec", "batch_keys"]
 
-Batch: TypeAlias = dict[str, Tensor]
+Batch = dict[str, Tensor]

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
 from mgoe.models import MacGNN, TaskSpec, make_model
-from mgoe.models.baselines.esmm import logit_of_product
-from mgoe.models.baselines.funnel import parents
-from mgoe.models.baselines.home import groups_of
-from mgoe.models.layers.experts import LEADS_TO
-from mgoe.models.layers.gates import PartialGates, mix
+from mgoe.models.baselines.funnel import logit_of_product, parents
+from mgoe.models.baselines.own_experts import groups_of
+from mgoe.models.layers.experts import LEADS_TO, PartialGates, mix
 from tests.models.batches import make_spec, random_batch
 
 SPEC = make_spec()

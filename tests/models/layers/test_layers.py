@@ -6,12 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.models.layers.gates import Gates, mix
-from mgoe.models.layers.inputs import CLIP, Category, DenseInputs
-from mgoe.models.layers.nodes import Nodes
-from mgoe.models.layers.recents import Recents, TargetAttention
-from mgoe.models.layers.stacked import StackedMLP
-from mgoe.models.layers.towers import MacroTaskTable, Towers
+from mgoe.models.layers.experts import Gates, mix
+from mgoe.models.layers.inputs import CLIP, Category, DenseInputs, Nodes, Recents, TargetAttention
+from mgoe.models.layers.stacked import MacroTaskTable, StackedMLP, Towers
 from mgoe.models.spec import CategoricalSpec
 from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch

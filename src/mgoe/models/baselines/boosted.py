@@ -72,10 +72,8 @@ class BoostedTrees(RankingModel):
 
     def features(self, batch: Batch) -> NDArray[np.float32]:
         """Return what trees read, with the columns named by `columns`. Shape (B, F)."""
-        parts = [batch[key].float() for key in self.keys] + [
-            batch[key][:, None].float() for key in self.categories
-        ]
-        return torch.cat(parts, 1).cpu().numpy()
+        numbers = [batch[key].float() for key in self.keys]
+        return torch.cat(numbers + [batch[key][:, None].float() for key in self.categories], 1).cpu().numpy()
 
     def logits(self, batch: Batch) -> Tensor:
         return self.grown(self.features(batch)).to(self.means.device)
@@ -93,14 +91,13 @@ class BoostedTrees(RankingModel):
     @property
     def size(self) -> int:
         """Number of values: one per leaf, and a column and a threshold per split."""
-        leaves = [
-            int(count)
-            for text in self.texts().values()
-            for count in re.findall(r"^num_leaves=(\d+)", text, re.MULTILINE)
-        ]
-        return sum(3 * count - 2 for count in leaves)
+        leaves = re.findall(r"^num_leaves=(\d+)", "\n".join(self.texts().values()), re.MULTILINE)
+        return sum(3 * int(count) - 2 for count in leaves)
 
     def texts(self) -> dict[str, str]:
         """Return each task's ensemble in LightGBM's text form, by task."""
-        found = zip(self.spec.tasks, self.boosters, strict=True)
-        return {task.name: booster.model_to_string() for task, booster in found if booster is not None}
+        return {
+            task.name: booster.model_to_string()
+            for task, booster in zip(self.spec.tasks, self.boosters, strict=True)
+            if booster is not None
+        }

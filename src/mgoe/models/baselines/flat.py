@@ -1,11 +1,11 @@
-"""Base of most baselines: every input as one vector, and layers of the same widths.
+"""Baselines over every input as one vector: their base, single-task networks, and Shared-Bottom.
 
 Axes: see `mgoe.models`; X is the width of the vector.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -17,10 +17,8 @@ from mgoe.features import Part
 from mgoe.models.base import RankingModel
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import MacroExperts
-from mgoe.models.layers.inputs import DenseInputs, Knots
-from mgoe.models.layers.nodes import Nodes
-from mgoe.models.layers.recents import Recents
-from mgoe.models.layers.stacked import Widths
+from mgoe.models.layers.inputs import DenseInputs, Knots, Nodes, Recents
+from mgoe.models.layers.stacked import StackedMLP, Towers, Transfer, Widths
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -63,10 +61,7 @@ class FlatInputs(nn.Module):
         row = o.width * len(spec.tasks) if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents else None
         self.recents = Recents(spec, row, o.aggregate) if recents else None
-        self.macro = None
-        if "aggregates" in groups:
-            switches = {"width": o.width, "aggregate": o.aggregate, "tau": o.tau, "mask_empty": o.mask_empty}
-            self.macro = MacroExperts(spec, 1, **switches)
+        self.macro = MacroExperts(spec, 1, **macro_switches(o)) if "aggregates" in groups else None
         ids = row if self.by_id else 0
         macro = self.macro.width // 2 if self.macro else 0
         self.widths: list[tuple[Part, int]] = [
@@ -113,6 +108,11 @@ class FlatInputs(nn.Module):
         return out
 
 
+def macro_switches(options: BaselineOptions) -> dict[str, Any]:
+    """Return the switches of `MacroExperts`."""
+    return options.model_dump(include={"width", "aggregate", "tau", "mask_empty"})
+
+
 def nothing_to_read(groups: Collection[str]) -> ConfigError:
     """Return the error for inputs that leave a model without a number."""
     return ConfigError(
@@ -150,3 +150,62 @@ class AdditiveModel(FlatModel):
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         out, gates = self.inputs.weights(batch), self.expert_weights(batch)
         return out if gates is None else out | {"gates": gates.expand(-1, len(self.spec.tasks), -1)}
+
+
+class SingleTaskOptions(BaselineOptions):
+    """Switches of single-task networks."""
+
+    hidden: Widths = (128, 64)
+    """Layers of a task's bottom; those of its tower follow."""
+
+
+class SingleTask(FlatModel):
+    """Single-task networks, the first baseline of every multi-task paper: `y_t = tower_t(bottom_t(x))`.
+
+    Tasks share the input vector x, and no layer.
+
+    All tasks share what makes up x: embeddings of nodes, categories and macro nodes, and summaries of the
+    recents. Public comparisons of multi-task models do the same, and it gives every model the same budget of
+    embeddings. A bottom has the layers of an expert of MMoE, and a tower those of any tower. A regression has
+    a tower like any other task.
+    """
+
+    Options = SingleTaskOptions
+    transfer: ClassVar[Transfer] = "none"
+    """How a tower uses the one before."""
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SingleTaskOptions):
+        super().__init__(spec, inputs, options)
+        layers = (*options.hidden, *options.tower_hidden)
+        self.towers = Towers(len(spec.tasks), self.inputs.width, 0, layers, self.transfer)
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.towers(self.inputs(batch), None)
+
+
+class SharedBottomOptions(BaselineOptions):
+    """Switches of Shared-Bottom."""
+
+    hidden: Widths | None = None
+    """Layers of the bottom; by default (128 T, 64), as many parameters as MMoE's T experts of (128, 64)."""
+    knots: Knots = ()
+    """Knots of piecewise-linear features, as in MGOE. They separate the effect of its experts from that of
+    its knots."""
+
+
+class SharedBottom(AdditiveModel):
+    """Shared-Bottom (Caruana, 1997): one MLP for all tasks, and one tower per task."""
+
+    Options = SharedBottomOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SharedBottomOptions):
+        super().__init__(spec, inputs, options, options.knots)
+        tasks = len(spec.tasks)
+        self.bottom = StackedMLP(1, self.inputs.width, 0, options.hidden or (128 * tasks, 64))
+        self.towers = Towers(tasks, self.bottom.width, 0, options.tower_hidden, "none")
+
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        return [self.bottom.first(x, None)]
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self.towers(self.bottom.rest(first[0]).squeeze(0), None)

@@ -7,22 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.single_task import SingleTaskOptions
+from mgoe.models.baselines.flat import SingleTaskOptions, macro_switches
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts
-from mgoe.models.layers.inputs import DenseInputs
-from mgoe.models.layers.nodes import NodeRows, Nodes
-from mgoe.models.layers.recents import Recents
-from mgoe.models.layers.stacked import uniform
-from mgoe.models.layers.towers import Towers
+from mgoe.models.layers.inputs import DenseInputs, NodeRows, Nodes, Recents
+from mgoe.models.layers.stacked import Towers, uniform
 from mgoe.models.spec import Batch, FeatureSpec
-
-Attention = Literal["target", "constant"]
 
 
 class MacGNNOptions(SingleTaskOptions):
     """Switches of MacGNN; `hidden` are the first layers of a tower."""
 
-    attention: Attention = "target"
+    attention: Literal["target", "constant"] = "target"
     """`constant` is what the released code computes: its softmax is over an axis of length one, so every
     weight is 1."""
 
@@ -32,7 +27,6 @@ class RecentSums(nn.Module):
 
     def __init__(self, nodes_width: int, width: int):
         super().__init__()
-        self.width = 2 * width
         self.items = uniform(nodes_width, width, fan_in=nodes_width)
         self.users = uniform(nodes_width, width, fan_in=nodes_width)
 
@@ -72,13 +66,11 @@ class MacroNeighbours(nn.Module):
         self.by_id, recents = "ids" in groups, "recents" in groups
         row = o.width * len(spec.tasks) if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents or target else None
-        switches = o.model_dump(include={"width", "aggregate", "tau", "mask_empty"})
-        self.macro = MacroExperts(spec, 1, **switches, target=row if target else 0)
-        self.width = self.dense.width + 2 * row * self.by_id + self.macro.width
+        self.macro = MacroExperts(spec, 1, **macro_switches(o), target=row if target else 0)
         self.recents = None
         if recents:
             self.recents = Recents(spec, row, o.aggregate) if target else RecentSums(row, o.aggregate)
-            self.width += self.recents.width
+        self.width = self.dense.width + 2 * row * self.by_id + self.macro.width + 2 * o.aggregate * recents
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""

@@ -1,19 +1,16 @@
 """STEM-Net, shared and task-specific embeddings (Su, Pan et al., AAAI 2024, arXiv 2308.13537)."""
 
+import math
 from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions, nothing_to_read
-from mgoe.models.layers.experts import MacroExperts
-from mgoe.models.layers.gates import mix
-from mgoe.models.layers.inputs import DenseInputs
-from mgoe.models.layers.nodes import NodeRows, Nodes
-from mgoe.models.layers.recents import Recents
-from mgoe.models.layers.stacked import StackedMLP, Widths
-from mgoe.models.layers.towers import Towers
+from mgoe.models.baselines.flat import BaselineOptions, macro_switches, nothing_to_read
+from mgoe.models.layers.experts import MacroExperts, mix
+from mgoe.models.layers.inputs import DenseInputs, NodeRows, Nodes, Recents
+from mgoe.models.layers.stacked import StackedMLP, Towers, Widths
 from mgoe.models.spec import Batch, FeatureSpec
 
 
@@ -42,31 +39,22 @@ class SplitInputs(nn.Module):
         super().__init__()
         o, self.sets = options, sets
         self.dense = DenseInputs(spec, groups, sets * o.width, o.edge_vectors)
-        self.categories = len(self.dense.embedded)
-        self.common = self.dense.width - self.categories * sets * o.width
+        self.categories = (len(self.dense.embedded), sets, o.width)
+        self.common = self.dense.width - math.prod(self.categories)
         self.by_id, recents = "ids" in groups, "recents" in groups
         node = max(1, o.width * len(spec.tasks) // sets) if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, sets * node) if self.by_id or recents else None
         self.recents = nn.ModuleList(Recents(spec, node, o.aggregate) for _ in range(sets * recents))
-        self.own = self.categories * o.width + 2 * node * self.by_id + 2 * o.aggregate * recents
-        self.macro = None
-        if "aggregates" in groups:
-            switches = {"width": o.width, "aggregate": o.aggregate, "tau": o.tau, "mask_empty": o.mask_empty}
-            self.macro = MacroExperts(spec, sets, **switches)
-            self.own += self.macro.width
+        self.macro = MacroExperts(spec, sets, **macro_switches(o)) if "aggregates" in groups else None
+        self.own = len(self.dense.embedded) * o.width + 2 * node * self.by_id + 2 * o.aggregate * recents
+        self.own += self.macro.width if self.macro else 0
         if not self.common + self.own:
             raise nothing_to_read(groups)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-> (B, common) and (sets, B, own)."""
         x = self.dense(batch)
-        each = (self.categories, self.sets)
-        of_sets = (
-            x[:, self.common :].unflatten(1, (*each, -1))
-            if self.categories
-            else x.new_zeros(x.shape[0], *each, 1)
-        )
-        parts = [of_sets.permute(2, 0, 1, 3).flatten(2)]
+        parts = [x[:, self.common :].unflatten(1, self.categories).permute(2, 0, 1, 3).flatten(2)]
         if self.nodes is not None:
             rows = NodeRows(*(row.unflatten(-1, (self.sets, -1)).movedim(-2, 0) for row in self.nodes(batch)))
             if self.by_id:
@@ -95,7 +83,6 @@ class STEM(RankingModel):
     """
 
     Options = STEMOptions
-    trained: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: STEMOptions):
         super().__init__(spec, inputs, options)
@@ -105,8 +92,7 @@ class STEM(RankingModel):
         self.experts = StackedMLP(tasks + 1, common, own, options.hidden)
         self.gates = StackedMLP(tasks, common, own, (tasks + 1,))  # its first layer alone
         self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
-        trained = torch.cat([torch.eye(tasks), torch.ones(tasks, 1)], 1)
-        self.register_buffer("trained", trained, persistent=False)
+        self.trained = nn.Buffer(torch.cat([torch.eye(tasks), torch.ones(tasks, 1)], 1), persistent=False)
 
     def logits(self, batch: Batch) -> Tensor:
         common, own = self.inputs(batch)

@@ -1,13 +1,13 @@
-"""Macro graph experts: each has its own embeddings of the macro nodes; one product per order aggregates
-all."""
+"""Experts of the macro graph, and the gates that weigh experts per task."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers.stacked import masked_softmax, uniform
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP, masked_softmax, uniform
 from mgoe.models.layers.tables import SPREAD
 from mgoe.models.spec import Batch, FeatureSpec
 
@@ -66,26 +66,25 @@ class MacroExperts(nn.Module):
         super().__init__()
         self.experts, self.tau, self.mask_empty = experts, tau, mask_empty
         self.orders = [order for order in LEADS_TO if second_order or order.endswith("1")]
-        self.user_orders = [order for order in self.orders if order.startswith("u")]
         self.width = len(self.orders) * aggregate
-        sizes = {"user": spec.macro_users, "item": spec.macro_items}
         copies = 1 if shared_macro else experts
         self.nodes = nn.ParameterDict(
-            {side: torch.randn(copies, size, width) * SPREAD for side, size in sizes.items()}
+            {
+                "user": torch.randn(copies, spec.macro_users, width) * SPREAD,
+                "item": torch.randn(copies, spec.macro_items, width) * SPREAD,
+            }
         )
         self.value = nn.ParameterDict(
             {order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders}
         )
-        self.query = nn.ParameterDict()
-        self.key = nn.ParameterDict()
+        attending = self.orders if target else []
+        self.query = nn.ParameterDict(
+            {order: uniform(experts, width, aggregate, fan_in=width) for order in attending}
+        )
+        self.key = nn.ParameterDict(
+            {order: uniform(experts, target, aggregate, fan_in=target) for order in attending}
+        )
         self.scale = 1 / math.sqrt(aggregate)
-        if target:
-            self.query.update(
-                {order: uniform(experts, width, aggregate, fan_in=width) for order in self.orders}
-            )
-            self.key.update(
-                {order: uniform(experts, target, aggregate, fan_in=target) for order in self.orders}
-            )
 
     def forward(
         self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
@@ -101,25 +100,26 @@ class MacroExperts(nn.Module):
         Returns:
             (S, B, orders * H) each, 1st order first.
         """
-        of_user = [self.of_order(order, batch[order], item) for order in self.user_orders]
-        of_item = [
-            self.of_order(order, batch[order], user) for order in self.orders if order not in self.user_orders
-        ]
-        return torch.cat(of_user, 2), torch.cat(of_item, 2)
+        return (
+            torch.cat([self.of_order(o, batch[o], item) for o in self.orders if o.startswith("u")], 2),
+            torch.cat([self.of_order(o, batch[o], user) for o in self.orders if o.startswith("i")], 2),
+        )
 
     def weights(
         self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the weight of each macro node by order, (B, K): with attention the mean over experts."""
-        both = {order: item if order in self.user_orders else user for order in self.orders}
-        weights = {order: self._weights(order, batch[order], target) for order, target in both.items()}
+        weights = {o: self._weights(o, batch[o], item if o.startswith("u") else user) for o in self.orders}
         return {order: values.mean(0) if values.dim() == 3 else values for order, values in weights.items()}
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
         """Aggregate one order: edges (B, K) and, for attention, the target (S, B, target) -> (S, B, H)."""
         values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
         weights = self._weights(order, edges, target)
-        return self._folded(weights, values) if weights.dim() == 2 else torch.bmm(weights, values)
+        if weights.dim() == 3:
+            return torch.bmm(weights, values)
+        # One product for the values of every expert.
+        return (weights @ values.transpose(0, 1).flatten(1)).unflatten(1, (self.experts, -1)).transpose(0, 1)
 
     def _weights(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
         """(B, K) for all experts, or (S, B, K)."""
@@ -132,9 +132,115 @@ class MacroExperts(nn.Module):
         logits = affinity.float() * self.scale + edges / self.tau
         return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)
 
-    def _folded(self, weights: Tensor, values: Tensor) -> Tensor:
-        """Multiply `weights` (B, K) with the values of every expert (S, K, H), in one product.
 
-        Shape (S, B, H).
-        """
-        return (weights @ values.transpose(0, 1).flatten(1)).unflatten(1, (self.experts, -1)).transpose(0, 1)
+class Gates(nn.Module):
+    """`g_t = softmax over experts (W_t q)`, `bottom_t = sum_s g_ts expert_s`.
+
+    A single expert needs no gate: its weight is 1, and there is no parameter.
+
+    Args:
+        tasks: T; 1 if one gate serves all tasks.
+        experts: S.
+        query: Width of q.
+        members: M, the number of sets of gates, each with S experts of its own.
+        apart: Whether each member has a q of its own.
+    """
+
+    def __init__(self, tasks: int, experts: int, query: int, members: int = 1, apart: bool = False):
+        super().__init__()
+        self.experts, self.members = experts, members
+        self.gates = 0 if experts == 1 else tasks
+        self.score: nn.Linear | StackedLinear | None = None
+        if self.gates and apart and members > 1:
+            self.score = StackedLinear(members, query, tasks * experts)
+        elif self.gates:
+            self.score = nn.Linear(query, members * tasks * experts)
+
+    def forward(self, query: Tensor) -> Tensor:
+        """(B, query), or (M, B, query) if each member has its own -> weights (B, M T, S)."""
+        if self.score is None:
+            return query.new_ones((query.shape[-2], self.members, 1))
+        scores = self.score(query if isinstance(self.score, StackedLinear) or query.dim() == 2 else query[0])
+        return self.weights(scores if scores.dim() == 2 else scores.transpose(0, 1).flatten(1))
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """Return the weights, (B, M T, S), from the scores, (B, M T S)."""
+        return scores.float().unflatten(1, (-1, self.experts)).softmax(2)
+
+
+class PartialGates(nn.Module):
+    """Gates that each read some of the experts: the softmax of `W_g q_g` over these, and 0 for all others.
+
+    Args:
+        reads: Numbers of the experts that each gate reads, equally many for each. G rows.
+        experts: S.
+        common: Width of the query that all gates share; 0 for none.
+        own: Width of the query of each gate; 0 for none.
+        damps: Whether a gate with a single expert weighs it by a sigmoid; otherwise the weight is 1, without
+            a parameter.
+    """
+
+    def __init__(
+        self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0, damps: bool = False
+    ):
+        super().__init__()
+        self.experts = experts
+        self.reads = nn.Buffer(torch.tensor(reads), persistent=False)
+        gates, each = self.reads.shape
+        self.score = StackedMLP(gates, common, own, (each,)) if each > 1 or damps else None
+
+    def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
+        """(B, common) and (G, B, own) -> weights (B, G, S)."""
+        gates, each = self.reads.shape
+        query = own if common is None else common
+        assert query is not None
+        if self.score is None:
+            weights = query.new_ones((gates, query.shape[-2], each), dtype=torch.float32)
+        else:
+            scores = self.score.first(common, own).float()
+            weights = scores.softmax(2) if each > 1 else scores.sigmoid()
+        places = self.reads.expand(weights.shape[1], -1, -1)
+        return weights.new_zeros((*places.shape[:2], self.experts)).scatter(
+            2, places, weights.transpose(0, 1)
+        )
+
+
+def mix(weights: Tensor, experts: Tensor, members: int = 1) -> Tensor:
+    """Return each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 if tasks share
+    one gate.
+
+    With several members, the weights (B, M T, S) are of each member's own S experts, (M S, B, W), and the
+    sums are (M T, B, W).
+    """
+    by_gate = weights.to(experts.dtype).permute(1, 2, 0).unflatten(0, (members, -1)).contiguous()
+    return _Mix.apply(by_gate, experts.unflatten(0, (members, -1))).flatten(0, 1)
+
+
+class _Mix(torch.autograd.Function):
+    """Sums of a few rows each; a batch of such small matrix products takes several times as long."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weights: Tensor, experts: Tensor) -> Tensor:
+        """(M, T, S, B), (M, S, B, W) -> (M, T, B, W)."""
+        return _summed(weights, experts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        weights, experts = ctx.saved_tensors
+        return torch.linalg.vecdot(gradient[:, :, None], experts[:, None]), _summed(
+            weights.transpose(1, 2), gradient
+        )
+
+
+def _summed(weights: Tensor, rows: Tensor) -> Tensor:
+    """Return `sum_s weights[n, s] * rows[s]` per member: (M, N, S, B), (M, S, B, W) -> (M, N, B, W)."""
+    total = weights[:, :, 0, :, None] * rows[:, None, 0]
+    for s in range(1, rows.shape[1]):
+        total = torch.addcmul(total, weights[:, :, s, :, None], rows[:, None, s])
+    return total

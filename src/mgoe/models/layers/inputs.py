@@ -1,10 +1,10 @@
-"""From a batch to one vector: dense features with their hinges, side and context categories."""
-
-from __future__ import annotations
+"""From a batch to vectors: dense features with their hinges, categories, and single users and items with
+their recent neighbours."""
 
 import itertools
-from collections.abc import Collection, Sequence
-from typing import Annotated
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mgoe.config.base import as_list
 from mgoe.features import FeatureSpec, Key, Part, batch_keys
-from mgoe.models.layers.stacked import for_products
+from mgoe.models.layers.stacked import for_products, masked_softmax, uniform
 from mgoe.models.layers.tables import SPREAD, table
 from mgoe.models.spec import Batch
 
@@ -23,8 +23,7 @@ MOST_KNOTS = 16
 
 
 def _rising(knots: tuple[float, ...]) -> tuple[float, ...]:
-    ends = (-CLIP, *knots, CLIP)
-    if len(knots) > MOST_KNOTS or not all(a < b for a, b in itertools.pairwise(ends)):
+    if len(knots) > MOST_KNOTS or not all(a < b for a, b in itertools.pairwise((-CLIP, *knots, CLIP))):
         raise ValueError(
             f"takes up to {MOST_KNOTS} numbers, each above the one before, between -{CLIP:g} and {CLIP:g}, "
             f"where values are clipped, found {list(knots)}; sort them and remove duplicates"
@@ -74,11 +73,6 @@ class DenseInputs(nn.Module):
             which are read in three shapes, have none.
     """
 
-    mean: Tensor
-    scale: Tensor
-    knots: Tensor
-    bent: Tensor
-
     def __init__(
         self,
         spec: FeatureSpec,
@@ -94,24 +88,21 @@ class DenseInputs(nn.Module):
         self.keys = [key.name for key in self._numeric]
         self.embedded = [key for key in keys if key.kind == "category"]
         self.categories = nn.ModuleList(Category(key, width) for key in self.embedded)
-        mean: list[float] = []
-        std: list[float] = []
-        for key in self.keys:
-            columns = spec.widths[key]
-            of_key = spec.moments.get(key, ((0.0,) * columns, (1.0,) * columns))
-            mean.extend(of_key[0])
-            std.extend(of_key[1])
-        deviation = torch.tensor(std, dtype=torch.float32)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        widths = {key: spec.widths[key] for key in self.keys}
+        moments = [spec.moments.get(key, ((0.0,) * n, (1.0,) * n)) for key, n in widths.items()]
+        deviation = torch.tensor([number for _, stds in moments for number in stds], dtype=torch.float32)
+        self.mean = nn.Buffer(
+            torch.tensor([number for means, _ in moments for number in means], dtype=torch.float32)
+        )
         # The model learned nothing from a constant number, so it reads 0 of it.
-        self.register_buffer("scale", torch.where(deviation > 1e-6, 1 / deviation, 0.0))
-        self.names = [key for key in self.keys for _ in range(spec.widths[key])] + [
+        self.scale = nn.Buffer(torch.where(deviation > 1e-6, 1 / deviation, 0.0))
+        self.names = [key for key, columns in widths.items() for _ in range(columns)] + [
             key.name for key in self.embedded for _ in range(width)
         ]
         hinges = [key.hinges for key in self._numeric for _ in key.owners]
         bent = [column for column, bends in enumerate(hinges) if bends]
-        self.register_buffer("knots", torch.tensor(knots, dtype=torch.float32), persistent=False)
-        self.register_buffer("bent", torch.tensor(bent, dtype=torch.int64), persistent=False)
+        self.knots = nn.Buffer(torch.tensor(knots, dtype=torch.float32), persistent=False)
+        self.bent = nn.Buffer(torch.tensor(bent, dtype=torch.int64), persistent=False)
         self.width = len(self.names) + len(knots) * len(bent)
 
     def columns(self, *prefixes: str) -> list[int]:
@@ -120,12 +111,7 @@ class DenseInputs(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """-> (B, width)."""
-        parts = [
-            category(batch[key.name]) for category, key in zip(self.categories, self.embedded, strict=True)
-        ]
-        if self.keys:
-            numbers, hinges = _numbers(batch, self)
-            parts = [numbers, *parts, *hinges]
+        parts = _read(batch, self, [key.name for key in self.embedded])
         if not parts:
             return batch["user"].new_zeros((batch["user"].shape[0], 0), dtype=torch.float32)
         return for_products(torch.cat(parts, 1))
@@ -133,15 +119,11 @@ class DenseInputs(nn.Module):
     def parts(self) -> list[Part]:
         """Return the part that each column belongs to."""
         width = (len(self.names) - len(self.mean)) // max(1, len(self.embedded))
-        parts: list[Part] = []
-        for key in self._numeric:
-            parts += key.parts
-        for key in self.embedded:
-            parts += key.parts[:1] * width
-        bent = [parts[column] for column in self.bent.tolist()]
-        return [*parts, *(bent * len(self.knots))]
+        parts: list[Part] = [part for key in self._numeric for part in key.parts]
+        parts.extend(key.parts[0] for key in self.embedded for _ in range(width))
+        return parts + [parts[column] for column in self.bent.tolist()] * len(self.knots)
 
-    def pair(self) -> PairColumns:
+    def pair(self) -> Callable[[Batch], list[Tensor]]:
         """Return what reads the columns of the pair alone."""
         return PairColumns(self)
 
@@ -149,10 +131,7 @@ class DenseInputs(nn.Module):
 class PairColumns(nn.Module):
     """The pair's columns of dense inputs, from a batch whose keys hold no other columns."""
 
-    mean: Tensor
-    scale: Tensor
     knots: Tensor
-    bent: Tensor
 
     def __init__(self, inputs: DenseInputs):
         super().__init__()
@@ -162,26 +141,170 @@ class PairColumns(nn.Module):
         own = [n for n, key in enumerate(inputs.embedded) if key.parts[0] == "pair"]
         self.names = [inputs.embedded[n].name for n in own]
         self.categories = nn.ModuleList(inputs.categories[n] for n in own)
-        self.register_buffer("mean", inputs.mean[columns], persistent=False)
-        self.register_buffer("scale", inputs.scale[columns], persistent=False)
-        self.register_buffer("knots", inputs.knots, persistent=False)
+        self.mean = nn.Buffer(inputs.mean[columns], persistent=False)
+        self.scale = nn.Buffer(inputs.scale[columns], persistent=False)
+        self.register_buffer("knots", inputs.knots, persistent=False)  # the same tensor
         bent = torch.isin(torch.tensor(columns, dtype=torch.int64), inputs.bent).nonzero()[:, 0]
-        self.register_buffer("bent", bent, persistent=False)
+        self.bent = nn.Buffer(bent, persistent=False)
 
     def forward(self, batch: Batch) -> list[Tensor]:
         """Return numbers, categories and hinges, (B, columns or fewer) each; nothing without columns."""
-        parts = [category(batch[key]) for category, key in zip(self.categories, self.names, strict=True)]
-        if not self.keys:
-            return parts
-        numbers, hinges = _numbers(batch, self)
-        return [numbers, *parts, *hinges]
+        return _read(batch, self, self.names)
 
 
-def _numbers(batch: Batch, columns: DenseInputs | PairColumns) -> tuple[Tensor, list[Tensor]]:
-    """Return standardised and clipped numbers, (B, N), and the hinges of each knot, (B, bent) each."""
+def _read(batch: Batch, columns: DenseInputs | PairColumns, embedded: Sequence[str]) -> list[Tensor]:
+    """Return standardised and clipped numbers, (B, N), embedded categories, and the hinges of each knot,
+    (B, bent) each."""
+    parts = [category(batch[key]) for category, key in zip(columns.categories, embedded, strict=True)]
+    if not columns.keys:
+        return parts
     raw = torch.cat([batch[key] for key in columns.keys], 1)
     numbers = ((raw - columns.mean) * columns.scale).clamp(-CLIP, CLIP)
     if not len(columns.knots):
-        return numbers, []
+        return [numbers, *parts]
     bent = numbers[:, columns.bent]
-    return numbers, [(bent - knot).relu() for knot in columns.knots]
+    return [numbers, *parts, *((bent - knot).relu() for knot in columns.knots)]
+
+
+class NodeRows(NamedTuple):
+    """Vectors of the users and items of a batch; R is 0 if the recents are not read."""
+
+    user: Tensor
+    """(B, width)."""
+    item: Tensor
+    recent_items: Tensor
+    """Recent items of the user, (B, R, width); padding reads the last row."""
+    recent_users: Tensor
+    """Recent users of the item, (B, R, width)."""
+
+
+class Nodes(nn.Module):
+    """Rows of single users and items: of their ids or, with ids off, of their macro nodes.
+
+    Args:
+        spec: Describes the batches.
+        by_id: Whether ids are on.
+        recents: Whether the recent neighbours are read.
+        width: Width of a row.
+    """
+
+    def __init__(self, spec: FeatureSpec, by_id: bool, recents: bool, width: int):
+        super().__init__()
+        self.suffix = "" if by_id else "_macro"
+        self.recents, self.width = recents, width
+        users, items = (spec.n_users, spec.n_items) if by_id else (spec.macro_users, spec.macro_items)
+        self.users = table(users + 1, width, sparse=by_id)
+        self.items = table(items + 1, width, sparse=by_id)
+
+    @property
+    def reads(self) -> set[str]:
+        """Batch keys."""
+        lists = ("recent_items", "recent_users") if self.recents else ()
+        return {f"user{self.suffix}", f"item{self.suffix}"} | {
+            f"{name}{kind}" for name in lists for kind in ("", "_task_mask", self.suffix)
+        }
+
+    def forward(self, batch: Batch) -> NodeRows:
+        user, recent_users = self._rows(self.users, batch, "user")
+        item, recent_items = self._rows(self.items, batch, "item")
+        return NodeRows(user, item, recent_items, recent_users)
+
+    def _rows(self, rows: nn.Embedding, batch: Batch, node: str) -> tuple[Tensor, Tensor]:
+        """Look up once per table: sparse gradients of several look-ups would have to be added."""
+        codes = batch[f"{node}{self.suffix}"][:, None]
+        if self.recents:
+            recents = batch[f"recent_{node}s{self.suffix}"]
+            codes = torch.cat([codes, torch.where(recents < 0, rows.num_embeddings - 1, recents)], 1)
+        target, recents = for_products(rows(codes)).split([1, codes.shape[1] - 1], 1)
+        return target.squeeze(1), recents
+
+
+class ProjectedNodes(nn.Module):
+    """`e_u` and `e_i` with ids off: projections of a side's features and both sides' counts, of width 0 if
+    there are none.
+
+    Args:
+        inputs: The dense inputs to project.
+        copies: Number of vectors per node.
+        width: Width of each vector.
+    """
+
+    def __init__(self, inputs: DenseInputs, copies: int, width: int):
+        super().__init__()
+        user, item = inputs.columns("user_side", "counts"), inputs.columns("item_side", "counts")
+        self.user_columns = nn.Buffer(torch.tensor(user, dtype=torch.int64), persistent=False)
+        self.item_columns = nn.Buffer(torch.tensor(item, dtype=torch.int64), persistent=False)
+        self.user = nn.Linear(len(user), copies * width) if user else None
+        self.item = nn.Linear(len(item), copies * width) if item else None
+        self.widths = (width * bool(user), width * bool(item))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, inputs) -> (B, copies * width) each."""
+        return (
+            x[:, :0] if self.user is None else self.user(x[:, self.user_columns]),
+            x[:, :0] if self.item is None else self.item(x[:, self.item_columns]),
+        )
+
+
+class TargetAttention(nn.Module):
+    """One softmax over R neighbours, `<Q target, K neighbour>/sqrt(H) + log(1 + s(task mask))`.
+
+    The paper gives no formula; this one is inferred. Padding gets no weight, and a row of padding alone gives
+    zero.
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.query = uniform(inputs, width, fan_in=inputs)
+        self.key = uniform(inputs, width, fan_in=inputs)
+        self.value = uniform(inputs, width, fan_in=inputs)
+        self.scale = 1 / math.sqrt(width)
+
+    def forward(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
+        """(B, inputs), (B, R, inputs), (B, R), (B, R) bool -> (B, width)."""
+        weights = self.weights(target, neighbours, bonus, present)
+        return torch.bmm(weights[:, None], neighbours).squeeze(1) @ self.value
+
+    def weights(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
+        """Return the weight of each neighbour, (B, R)."""
+        query = (target @ self.query) @ self.key.T  # Q and K folded: no key per neighbour is formed
+        logits = torch.bmm(neighbours, query[:, :, None]).squeeze(2).float() * self.scale + bonus
+        return masked_softmax(logits, present)
+
+
+class Recents(nn.Module):
+    """Summaries of both lists of recent neighbours, `[micro_u, micro_i]`, (B, 2 * width)."""
+
+    def __init__(self, spec: FeatureSpec, nodes_width: int, width: int):
+        super().__init__()
+        self.width = 2 * width
+        self.items = TargetAttention(nodes_width, width)
+        self.users = TargetAttention(nodes_width, width)
+        self.gain = nn.Buffer(torch.tensor(spec.task_mask_scores).log1p(), persistent=False)
+
+    def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
+        return torch.cat(
+            [self.items(*self._reads(batch, rows, "items")), self.users(*self._reads(batch, rows, "users"))],
+            1,
+        )
+
+    def weights(self, batch: Batch, rows: NodeRows) -> dict[str, Tensor]:
+        """Return the weight of each recent neighbour, (B, R), by batch key."""
+        return {
+            "recent_items": self.items.weights(*self._reads(batch, rows, "items")),
+            "recent_users": self.users.weights(*self._reads(batch, rows, "users")),
+        }
+
+    def _reads(
+        self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the target, its neighbours, the bonus of their tasks, and a mask of those that exist."""
+        target, neighbours = (
+            (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
+        )
+        return (
+            target,
+            neighbours,
+            self.gain[batch[f"recent_{nodes}_task_mask"].clamp_min(0)],
+            batch[f"recent_{nodes}"] >= 0,
+        )

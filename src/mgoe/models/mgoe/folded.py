@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mgoe.models.decomposition import AdditiveDecomposition
-from mgoe.models.layers.stacked import StackedLinear
-from mgoe.models.layers.towers import Towers
+from mgoe.models.layers.stacked import StackedLinear, Towers
 from mgoe.models.spec import Batch
 
 if TYPE_CHECKING:
@@ -36,13 +35,6 @@ class FoldedAITM(nn.Module):
         towers: Later changes of their weights have no effect.
     """
 
-    message: Tensor
-    message_bias: Tensor
-    form: Tensor
-    form_bias: Tensor
-    out: Tensor
-    out_bias: Tensor
-
     def __init__(self, towers: Towers):
         super().__init__()
         self.mlp = towers.mlp
@@ -53,16 +45,14 @@ class FoldedAITM(nn.Module):
         projection, projection_bias = _doubled(towers.attention)
         (query, key, value), (q, k, v) = projection.chunk(3, 2), projection_bias.chunk(3, 2)
         scale = math.sqrt(query.shape[1])
-        folded = {
-            "message": torch.cat([message[:1], value[:-1] @ message[1:]]),
-            "message_bias": torch.cat([message_bias[:1], v[:-1] @ message[1:] + message_bias[1:]]),
-            "form": (query @ key.mT + key @ query.mT) / (2 * scale),
-            "form_bias": (q @ key.mT + k @ query.mT) / scale,
-            "out": torch.cat([out[:1], value @ out[1:]]),
-            "out_bias": torch.cat([out_bias[:1], v @ out[1:] + out_bias[1:]]),
-        }
-        for name, weight in folded.items():
-            self.register_buffer(name, weight.float())
+        self.message = nn.Buffer(torch.cat([message[:1], value[:-1] @ message[1:]]).float())
+        self.message_bias = nn.Buffer(
+            torch.cat([message_bias[:1], v[:-1] @ message[1:] + message_bias[1:]]).float()
+        )
+        self.form = nn.Buffer(((query @ key.mT + key @ query.mT) / (2 * scale)).float())
+        self.form_bias = nn.Buffer(((q @ key.mT + k @ query.mT) / scale).float())
+        self.out = nn.Buffer(torch.cat([out[:1], value @ out[1:]]).float())
+        self.out_bias = nn.Buffer(torch.cat([out_bias[:1], v @ out[1:] + out_bias[1:]]).float())
 
     def rest(self, first: Tensor) -> Tensor:
         """Return logits (B, T) from (T, B, W), which may be overwritten, as `Towers.rest` does."""
@@ -73,8 +63,7 @@ class FoldedAITM(nn.Module):
             apart = received - h
             score = (torch.addmm(self.form_bias[t], received + h, self.form[t]) * apart).sum(1, keepdim=True)
             merged.append(torch.addcmul(h, score.sigmoid(), apart))
-        logits = [torch.addmm(self.out_bias[t], h, self.out[t]) for t, h in enumerate(merged)]
-        return torch.cat(logits, 1)
+        return torch.cat([torch.addmm(self.out_bias[t], h, self.out[t]) for t, h in enumerate(merged)], 1)
 
     def _own(self, t: int, h: Tensor) -> Tensor:
         """Return the last hidden layer of one tower, one product at a time: runtimes fuse bias and ReLU into

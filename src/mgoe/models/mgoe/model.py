@@ -2,25 +2,116 @@
 switch."""
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
+from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
-from mgoe.models.layers.experts import MacroExperts
-from mgoe.models.layers.gates import Gates, mix
-from mgoe.models.layers.inputs import DenseInputs
-from mgoe.models.layers.nodes import NodeRows, Nodes, ProjectedNodes
-from mgoe.models.layers.recents import Recents
-from mgoe.models.layers.stacked import StackedMLP, for_products, uniform
-from mgoe.models.layers.towers import MacroTaskTable, Towers
+from mgoe.models.layers.experts import Gates, MacroExperts, mix
+from mgoe.models.layers.inputs import DenseInputs, Knots, NodeRows, Nodes, ProjectedNodes, Recents
+from mgoe.models.layers.stacked import (
+    MacroTaskTable,
+    StackedMLP,
+    Towers,
+    Transfer,
+    Widths,
+    for_products,
+    uniform,
+)
 from mgoe.models.mgoe.folded import Folded, FoldedDecomposition
-from mgoe.models.mgoe.options import MGOEOptions
-from mgoe.models.mgoe.products import Products
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
+
+
+class MGOEOptions(Settings):
+    """Switches of MGOE. The defaults are the configuration that led the design search."""
+
+    form: Literal["mlp", "paper"] = "mlp"
+    """Output of expert t: `paper`, MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2] itself; `mlp`, an MLP over [all
+    dense inputs, MGE_t]."""
+    width: int = Field(default=16, ge=1)
+    """D, the width of id, category, macro node and table embeddings."""
+    aggregate: int = Field(default=16, ge=1)
+    """H, the width of each order's aggregate and of the recents' summaries; 2D in the paper."""
+    hidden: Widths = (128, 64)
+    """Layers of the experts of form `mlp`."""
+    activation: Literal["relu", "silu"] = "silu"
+    """Activation of the experts' layers."""
+    products: int = Field(default=0, ge=0)
+    """P, the number of products of user and item features that experts of form `mlp` read; 0 for none. They
+    help where tastes oppose between tasks, and fit noise elsewhere: worth a search (`tune`)."""
+    tower_hidden: Widths = (64, 32)
+    """Layers of the towers."""
+    tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
+    """Temperature of the edge weights."""
+    mask_empty: bool = True
+    """Give no weight to macro nodes without an edge."""
+    attention: Literal["none", "target"] = "none"
+    """`target` weighs macro nodes by the candidate; `none` keeps aggregates free of it, so that serving can
+    cache them."""
+    second_order: bool = True
+    """Read the edges to macro nodes of the node's own kind, too."""
+    shared_macro: bool = False
+    """Let all experts read the same macro node embeddings."""
+    edge_vectors: bool = True
+    """Let experts and gates read the macro edges as numbers beside their aggregates: the softmax keeps only
+    proportions, and the total number of edges separates tasks."""
+    knots: Knots = (-1.0, 0.0, 1.0)
+    """Knots of the piecewise-linear features, in standard deviations from the mean: each dense number `v` is
+    also read as `max(0, v - k)` for each knot k. Target edges, products, projections and gates that read
+    counts have none."""
+    gate_query: Literal["counts", "inputs", "experts"] = "counts"
+    """What gates read: how much is known of user and item (the input group `counts`), every input, or the
+    experts' outputs (Figure 2 of the paper). `inputs`, then `experts`, replace a query that the inputs leave
+    empty. Gates that read every input fit noise."""
+    one_gate: bool = True
+    """One gate for all tasks; towers and transfer still differ per task. One gate per task, as in the paper,
+    fits noise on small logs."""
+    table: bool = False
+    """Let towers read the macro task table (with the input group `aggregates`)."""
+    transfer: Transfer = "concat"
+    """How tower t uses the last hidden layer of tower t-1."""
+    members: int = Field(default=4, ge=1)
+    """M, the number of sets of experts, gates and towers. Each is trained on its own loss; the prediction is
+    the mean of their logits."""
+
+
+class Products(nn.Module):
+    """`LayerNorm((x_u A) * (x_i B))`, a bilinear form of low rank over side features and macro edges (ours).
+
+    An MLP over both sides needs many units for each product. Each factor depends on one side, so a service
+    computes the user's once per request and the item's once per refresh.
+
+    Args:
+        inputs: The dense inputs; without columns of one side there is no product, and `width` is 0.
+        width: P, the number of products per pair.
+    """
+
+    def __init__(self, inputs: DenseInputs, width: int):
+        super().__init__()
+        user, item = inputs.columns("user_side", "u1", "u2"), inputs.columns("item_side", "i1", "i2")
+        self.width = width if user and item else 0
+        if not self.width:
+            return
+        self.user_columns = nn.Buffer(torch.tensor(user), persistent=False)
+        self.item_columns = nn.Buffer(torch.tensor(item), persistent=False)
+        self.user = uniform(len(user), width, fan_in=len(user))
+        self.item = uniform(len(item), width, fan_in=len(item))
+        self.norm = nn.LayerNorm(width)
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Return the factors of user and item: dense inputs (B, inputs) -> (2, B, P)."""
+        return torch.stack([x[:, self.user_columns] @ self.user, x[:, self.item_columns] @ self.item])
+
+    def forward(self, factors: Tensor) -> Tensor:
+        """(2, B, P) -> (B, P)."""
+        user, item = factors.unbind()
+        return self.norm(user * item)
 
 
 class MGOE(RankingModel):
@@ -41,26 +132,19 @@ class MGOE(RankingModel):
 
     Options = MGOEOptions
     options: MGOEOptions
-    counts: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MGOEOptions):
         super().__init__(spec, inputs, options)
-        o = options
+        o, tasks, recents = options, len(spec.tasks), "recents" in inputs
         self.paper = o.form == "paper"
         self.by_id = "ids" in inputs
         self.target = o.attention == "target" and "aggregates" in inputs
         self.reads_nodes = self.by_id or self.paper
         self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors, o.knots)
-        node_width = self._build_nodes()
-        out = self._build_experts(node_width)
-        self._build_gates(out)
-        self._build_towers(out)
 
-    def _build_nodes(self) -> int:
-        """Make `e_u` and `e_i`. Returns the width of both together that each expert reads."""
-        o, tasks, recents = self.options, len(self.spec.tasks), "recents" in self.needs
+        # The vectors e_u and e_i of a pair.
         width = tasks * o.width if self.by_id else o.width
-        self.nodes = Nodes(self.spec, self.by_id, recents, width) if self.by_id or recents else None
+        self.nodes = Nodes(spec, self.by_id, recents, width) if self.by_id or recents else None
         projects = not self.by_id and (self.paper or self.target)
         self.projected = ProjectedNodes(self.inputs, tasks, o.width) if projects else None
         widths = self.projected.widths if self.projected else (o.width, o.width) if self.by_id else (0, 0)
@@ -70,7 +154,27 @@ class MGOE(RankingModel):
                 "`target` needs inputs that tell users and items apart; "
                 "add ids, side or counts, or use `none`",
             )
-        return sum(widths) if self.reads_nodes else 0
+        out = self._build_experts(sum(widths) if self.reads_nodes else 0)
+
+        # Gates read the first query that is not empty.
+        counts = self.inputs.columns("counts")
+        ids = 2 * tasks * o.width if self.by_id else 0
+        queries = {"counts": len(counts), "inputs": self.inputs.width + ids, "experts": tasks * out}
+        self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
+        self.counts = nn.Buffer(torch.tensor(counts, dtype=torch.int64), persistent=False)
+        gates = 1 if o.one_gate else tasks
+        self.gates = Gates(gates, tasks, queries[self.query], o.members, apart=self.query == "experts")
+
+        # Towers, and what they read beside the experts.
+        self.recents = Recents(spec, width, o.aggregate) if recents else None
+        self.table = (
+            MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width)
+            if o.table and self.macro is not None
+            else None
+        )
+        common = (self.inputs.width if self.paper else 0) + (self.recents.width if self.recents else 0)
+        own = out + (self.table.width if self.table else 0)
+        self.towers = Towers(tasks, common, own, o.tower_hidden, o.transfer, o.members)
 
     def _build_experts(self, node_width: int) -> int:
         """Make the macro graph aggregates and the experts. Returns the width of an expert's output."""
@@ -102,29 +206,6 @@ class MGOE(RankingModel):
             self.read_products = uniform(o.products, experts * o.hidden[0], fan_in=fan_in)
         return self.experts.width
 
-    def _build_gates(self, out: int) -> None:
-        """Make the gates, which read the first query that is not empty."""
-        o, tasks = self.options, len(self.spec.tasks)
-        counts = self.inputs.columns("counts")
-        ids = 2 * tasks * o.width if self.by_id else 0
-        widths = {"counts": len(counts), "inputs": self.inputs.width + ids, "experts": tasks * out}
-        self.query = next(name for name in (o.gate_query, "inputs", "experts") if widths[name])
-        self.register_buffer("counts", torch.tensor(counts, dtype=torch.int64), persistent=False)
-        gates = 1 if o.one_gate else tasks
-        self.gates = Gates(gates, tasks, widths[self.query], o.members, apart=self.query == "experts")
-
-    def _build_towers(self, out: int) -> None:
-        """Make the towers and what they read beside the experts."""
-        o, spec, tasks = self.options, self.spec, len(self.spec.tasks)
-        self.recents = self.table = None
-        if self.nodes is not None and "recents" in self.needs:
-            self.recents = Recents(spec, self.nodes.width, o.aggregate)
-        if o.table and self.macro is not None:
-            self.table = MacroTaskTable(tasks, spec.macro_users, spec.macro_items, o.width)
-        common = (self.inputs.width if self.paper else 0) + (self.recents.width if self.recents else 0)
-        own = out + (self.table.width if self.table else 0)
-        self.towers = Towers(tasks, common, own, o.tower_hidden, o.transfer, o.members)
-
     def logits(self, batch: Batch) -> Tensor:
         return self._mean(self._member_logits(batch))
 
@@ -142,11 +223,11 @@ class MGOE(RankingModel):
         rows = self._rows(batch) if rows is None else rows
         user, item = self._nodes(x, rows)
         own = self._expert_inputs(batch, user, item)
-        if self.experts is None:
+        if self.experts is not None:
+            parts = [self.experts.first(x, own)]
+        else:
             assert own is not None
             parts = [x, own]
-        else:
-            parts = [self.experts.first(x, own)]
         if self.products is not None:
             parts.append(self.products.factors(x))
         if self.gates.score is not None and self.query != "experts":
@@ -176,8 +257,7 @@ class MGOE(RankingModel):
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         rows, x = self._rows(batch), self.inputs(batch)
-        gates = self._gates(self.first(batch, x, rows))
-        out = {"gates": gates.expand(-1, len(self.spec.tasks), -1)}
+        out = {"gates": self._gates(self.first(batch, x, rows)).expand(-1, len(self.spec.tasks), -1)}
         if self.macro is not None:
             out |= self.macro.weights(batch, *(self._per_expert(node) for node in self._nodes(x, rows)))
         if self.recents is not None and rows is not None:
@@ -218,8 +298,8 @@ class MGOE(RankingModel):
         experts = first[1] if self.experts is None else self.experts.rest(self._with_products(first))
         if self.gates.score is not None and self.query != "experts":
             return experts, self.gates.weights(first[-1])
-        query = experts.unflatten(0, (self.options.members, -1)).transpose(1, 2).flatten(2)
-        return experts, self.gates(query)
+        by_member = experts.unflatten(0, (self.options.members, -1))
+        return experts, self.gates(by_member.transpose(1, 2).flatten(2))
 
     def _with_products(self, first: list[Tensor]) -> Tensor:
         """Return the experts before their first activation, (M S, B, W), with what they read of the

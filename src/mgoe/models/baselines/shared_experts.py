@@ -1,4 +1,4 @@
-"""MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie et al., KDD 2021, arXiv 2105.14688)."""
+"""Baselines whose experts serve all tasks: OMoE, MMoE and MetaHeac."""
 
 from collections.abc import Collection
 
@@ -6,12 +6,70 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.models.baselines.flat import FlatModel
-from mgoe.models.baselines.mmoe import MMoEOptions
-from mgoe.models.layers.gates import mix
-from mgoe.models.layers.stacked import StackedLinear, StackedMLP
+from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions, FlatModel
+from mgoe.models.layers.experts import Gates, mix
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, Widths
 from mgoe.models.layers.tables import SPREAD
 from mgoe.models.spec import Batch, FeatureSpec
+
+
+class MMoEOptions(BaselineOptions):
+    """Switches of MMoE."""
+
+    experts: int | None = Field(default=None, ge=1)
+    """Number of experts; by default as many as tasks, as in MGOE."""
+    hidden: Widths = (128, 64)
+    """Layers of an expert."""
+
+
+class MMoE(AdditiveModel):
+    """MMoE, multi-gate mixture of experts (Ma et al., KDD 2018): one gate per task."""
+
+    Options = MMoEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.experts = StackedMLP(options.experts or tasks, self.inputs.width, 0, options.hidden)
+        self.gates = Gates(tasks, self.experts.copies, self.inputs.width)
+        self.towers = Towers(tasks, 0, self.experts.width, options.tower_hidden, "none")
+
+    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
+        return [self.experts.first(x, None), *([] if self.gates.score is None else [self.gates.score(x)])]
+
+    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+        return self.towers(None, mix(self._weights(first), self.experts.rest(first[0])))
+
+    def expert_weights(self, batch: Batch) -> Tensor:
+        return self._weights(self.first(batch, self.inputs(batch)))
+
+    def _weights(self, first: list[Tensor]) -> Tensor:
+        """(B, T, S)."""
+        return self.gates(first[0]) if self.gates.score is None else self.gates.weights(first[1])
+
+
+class OMoE(FlatModel):
+    """OMoE, the variant of MMoE with one gate for all tasks: `y_t = tower_t(sum_s g_s expert_s(x))` with `g =
+    softmax(W x)`, so every tower reads the same mix.
+
+    Experts and towers are those of MMoE. A regression has a tower like any other task.
+    """
+
+    Options = MMoEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
+        super().__init__(spec, inputs, options)
+        tasks = len(spec.tasks)
+        self.experts = StackedMLP(options.experts or tasks, self.inputs.width, 0, options.hidden)
+        self.gate = Gates(1, self.experts.copies, self.inputs.width)
+        self.towers = Towers(tasks, self.experts.width, 0, options.tower_hidden, "none")
+
+    def logits(self, batch: Batch) -> Tensor:
+        x = self.inputs(batch)
+        return self.towers(mix(self.gate(x), self.experts(x)).squeeze(0), None)
+
+    def expert_weights(self, batch: Batch) -> Tensor:
+        return self.gate(self.inputs(batch))
 
 
 class MetaHeacOptions(MMoEOptions):
@@ -42,7 +100,9 @@ class TaskGate(nn.Module):
 
 
 class MetaHeac(FlatModel):
-    """Experts and critics that all tasks share, and gates that know a task only by its embedding `e_t`.
+    """MetaHeac, meta hybrid experts and critics (Zhu, Liu, Xie et al., KDD 2021, arXiv 2105.14688).
+
+    Experts and critics that all tasks share, and gates that know a task only by its embedding `e_t`:
 
     ```text
     h_t = sum_s softmax_s(W_e [x, e_t]) expert_s(x)          y_t = sum_c softmax_c(W_c [x, e_t]) critic_c(h_t)
@@ -58,9 +118,8 @@ class MetaHeac(FlatModel):
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MetaHeacOptions):
         super().__init__(spec, inputs, options)
-        tasks, o = len(spec.tasks), options
+        tasks, width, o = len(spec.tasks), self.inputs.width, options
         experts, critics = o.experts or tasks, o.critics or tasks
-        width = self.inputs.width
         self.experts = StackedMLP(experts, width, 0, o.hidden)
         self.critics = StackedMLP(critics, self.experts.width, 0, o.tower_hidden)
         self.verdict = StackedLinear(critics, self.critics.width, 1)

@@ -1,6 +1,7 @@
-"""HoME, a hierarchy of multi-gate experts (Wang et al., KDD 2025, arXiv 2408.05430)."""
+"""Baselines with experts of single tasks beside shared ones, in levels: PLE and HoME."""
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,119 @@ from torch import Tensor, nn
 from mgoe.config import did_you_mean
 from mgoe.errors import ConfigError
 from mgoe.models.baselines.flat import BaselineOptions, FlatModel
-from mgoe.models.layers.gates import Gates, PartialGates, mix
-from mgoe.models.layers.stacked import StackedLinear, uniform
-from mgoe.models.layers.towers import Towers
+from mgoe.models.layers.experts import Gates, PartialGates, mix
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, Widths, uniform
 from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
+
+
+class PLEOptions(BaselineOptions):
+    """Switches of PLE."""
+
+    hidden: Widths = (128, 64)
+    """Width of the experts of each extraction level, one layer per level: two levels are as deep as an MMoE
+    expert. One level is CGC."""
+    own_experts: int = Field(default=1, ge=1)
+    """Experts per task and level."""
+    shared_experts: int = Field(default=1, ge=1)
+    """Shared experts per level."""
+
+
+class Extraction(nn.Module):
+    """One level, customised gate control (CGC).
+
+    ```text
+    g_t = softmax(W_t q_t) over the experts of task t and the shared ones    out_t = sum_s g_ts expert_s
+    g_0 = softmax(W_0 q_0) over all experts, not at the last level           out_0 = sum_s g_0s expert_s
+    ```
+
+    Experts and gates of the first level read the inputs. Above it, those of task t read `out_t` of the level
+    below, and shared ones read `out_0`.
+
+    Args:
+        tasks: T.
+        common: Width of the inputs at the first level, else 0.
+        own: Width of the level below, else 0.
+        hidden: Width of an expert.
+        own_experts: Number of experts per task; they come first, task by task.
+        shared_experts: Number of shared experts; they follow.
+        last: Whether no level follows, so that nothing reads `out_0`.
+    """
+
+    def __init__(
+        self,
+        tasks: int,
+        common: int,
+        own: int,
+        hidden: int,
+        own_experts: int,
+        shared_experts: int,
+        last: bool,
+    ):
+        super().__init__()
+        self.tasks = tasks
+        mine = torch.arange(tasks * own_experts).view(tasks, own_experts)
+        shared = torch.arange(shared_experts) + mine.numel()
+        experts = mine.numel() + shared_experts
+        self.group = nn.Buffer((torch.arange(experts) // own_experts).clamp(max=tasks), persistent=False)
+        self.experts = StackedMLP(experts, common, own, (hidden,))
+        self.gates = PartialGates(
+            torch.cat([mine, shared.expand(tasks, -1)], 1).tolist(), experts, common, own
+        )
+        self.shared_gate = None if last else Gates(1, experts, common or own)
+
+    def forward(self, common: Tensor | None, below: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, common), or `out` of the level below (T + 1, B, own) -> `out` (T + 1, B, hidden) and weights
+        (B, T + 1, S).
+
+        The last level gives T in place of T + 1.
+        """
+        if below is None:
+            experts, weights = self.experts(common), self.gates(common)
+        else:
+            experts, weights = self.experts(None, below[self.group]), self.gates(None, below[: self.tasks])
+        if self.shared_gate is not None:
+            weights = torch.cat([weights, self.shared_gate(common if below is None else below[-1])], 1)
+        return mix(weights, experts), weights
+
+
+class PLE(FlatModel):
+    """PLE, progressive layered extraction (Tang et al., RecSys 2020).
+
+    Levels of extraction, then one tower per task.
+
+    At the last level only its own gate reads a task's experts. A level has T + 1 experts by default, of
+    MMoE's widths; MMoE has T. A regression has a tower like any other task.
+    """
+
+    Options = PLEOptions
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: PLEOptions):
+        super().__init__(spec, inputs, options)
+        tasks, o = len(spec.tasks), options
+        widths = [
+            (self.inputs.width, 0, o.hidden[0]),
+            *((0, below, hidden) for below, hidden in pairwise(o.hidden)),
+        ]
+        self.levels = nn.ModuleList(
+            Extraction(tasks, *of_level, o.own_experts, o.shared_experts, last=number == len(widths))
+            for number, of_level in enumerate(widths, 1)
+        )
+        self.towers = Towers(tasks, 0, o.hidden[-1], o.tower_hidden, "none")
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.towers(None, self._extract(batch)[0])
+
+    def expert_weights(self, batch: Batch) -> Tensor:
+        """Return the weights of the last level, those of the tasks' own experts first."""
+        return self._extract(batch)[1]
+
+    def _extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what each tower reads of the last level, (T, B, W), and the weights of its gates, (B, T,
+        S)."""
+        out, weights = self.levels[0](self.inputs(batch), None)
+        for level in self.levels[1:]:
+            out, weights = level(None, out)
+        return out, weights
 
 
 class HoMEOptions(BaselineOptions):
@@ -51,14 +161,15 @@ class GatedExperts(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """(S, B, inputs), or (1, B, inputs) where all read the same -> (S, B, outputs)."""
-        copies = len(self.down)
-        gate = torch.bmm(torch.bmm(v.expand(copies, -1, -1), self.down), self.up).sigmoid_()
+        gate = torch.bmm(torch.bmm(v.expand(len(self.down), -1, -1), self.down), self.up).sigmoid_()
         h = self.linear(2 * v * gate)
         return F.silu(F.layer_norm(h, h.shape[-1:]) * self.scale + self.shift)
 
 
 class HoME(FlatModel):
-    """Two layers of experts under a hierarchy of masks: all tasks, groups of tasks, single tasks.
+    """HoME, a hierarchy of multi-gate experts (Wang et al., KDD 2025, arXiv 2408.05430).
+
+    Two layers of experts under a hierarchy of masks: all tasks, groups of tasks, single tasks.
 
     ```text
     meta layer   z_c = sum_s (g_cs + f_cs) expert_s(x)    c a group: reads its own experts and those of all
@@ -79,17 +190,14 @@ class HoME(FlatModel):
     """
 
     Options = HoMEOptions
-    group: Tensor
-    source: Tensor
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: HoMEOptions):
         super().__init__(spec, inputs, options)
-        tasks, n, (meta, last) = len(spec.tasks), options.experts, options.hidden
+        tasks, n, (meta, last), width = len(spec.tasks), options.experts, options.hidden, self.inputs.width
         group_of = groups_of(spec.tasks, options.groups)
         groups = max(group_of) + 1
         # Numbers of the experts of each task, each group, and all; in the meta layer without those of tasks.
         units = [range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)]
-        width = self.inputs.width
 
         experts = (groups + 1) * n  # of each group, then of all
         self.meta_experts = GatedExperts(experts, width, meta, options.rank)
@@ -105,9 +213,9 @@ class HoME(FlatModel):
         self.gates = PartialGates(reads, experts, 0, 2 * meta)
         self.self_gates = PartialGates([[*unit] for unit in units[:tasks]], experts, 0, 2 * meta, damps=True)
         self.towers = Towers(tasks, 0, last, options.tower_hidden, "none")
-        self.register_buffer("group", torch.tensor(group_of), persistent=False)
+        self.group = nn.Buffer(torch.tensor(group_of), persistent=False)
         source = torch.tensor([*group_of, *range(groups), groups]).repeat_interleave(n)
-        self.register_buffer("source", source, persistent=False)  # which z an expert of the task layer reads
+        self.source = nn.Buffer(source, persistent=False)  # which z an expert of the task layer reads
 
     def logits(self, batch: Batch) -> Tensor:
         z, q = self._meta(batch)
@@ -123,8 +231,7 @@ class HoME(FlatModel):
         (T, B, 2 meta)."""
         x = self.inputs(batch)
         weights = torch.cat([self.group_gates(x), self.all_gate(x)], 1) + self.meta_self_gates(x)
-        experts = self.meta_experts(x[None])
-        z = mix(weights, experts)
+        z = mix(weights, self.meta_experts(x[None]))
         return z, torch.cat([z[self.group], z[-1:].expand(len(self.group), -1, -1)], 2)
 
 
