@@ -7,9 +7,8 @@ Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 """
 
 from mgoe.metrics.labels import Task, mean_defined
-from mgoe.metrics.probability import Calibration, calibration, log_loss, log_losses
+from mgoe.metrics.pointwise import Calibration, calibration, log_loss, log_losses, mae, rmse, spearman
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
-from mgoe.metrics.regression import mae, rmse, spearman
 
 __all__ = [
     "Calibration",

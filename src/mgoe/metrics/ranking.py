@@ -81,13 +81,12 @@ def group_auc(
     up = np.add.reduceat(positive, starts, dtype=np.int64)
     down = np.diff(starts, append=len(groups)) - up
     first = np.searchsorted(starts, group_starts)  # the first run of equal scores of each group
-    ups = np.add.reduceat(up, first)
     downs = np.add.reduceat(down, first)
     before = (
         np.cumsum(down) - down - np.repeat(np.cumsum(downs) - downs, np.diff(first, append=len(starts)))
     )  # negatives below, same group
     twice = np.add.reduceat(up * (2 * before + down), first)  # whole numbers, so that ties are exact
-    pairs = ups * downs
+    pairs = np.add.reduceat(up, first) * downs
     areas = np.divide(twice, 2 * pairs, out=np.full(len(group_starts), np.nan), where=pairs > 0)
     return groups[group_starts], areas, np.diff(group_starts, append=len(groups))
 
@@ -132,10 +131,9 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
         queries: Query of each. Every query has a relevant item. Shape (N,).
         k: Depth.
     """
-    _, query = np.unique(np.asarray(queries), return_inverse=True)
+    ranks, query = _numbered(ranks, queries)
     if len(query) == 0:
         return np.nan
-    ranks = np.asarray(ranks, np.float64)
     hits = np.bincount(query, weights=np.where(np.isnan(ranks), np.nan, ranks <= k))
     return float(np.minimum(hits, 1).mean())
 
@@ -146,13 +144,17 @@ def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
 
     Gains are 0 or 1 and the discount is 1 / log2(1 + rank). Arguments as for `hit_rate_at`.
     """
-    _, query = np.unique(np.asarray(queries), return_inverse=True)
+    ranks, query = _numbered(ranks, queries)
     if len(query) == 0:
         return np.nan
-    ranks = np.asarray(ranks, np.float64)
     found = np.bincount(query, weights=(ranks <= k) / np.log2(1 + ranks))
     best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
     return float((found / best[np.minimum(np.bincount(query), k) - 1]).mean())
+
+
+def _numbered(ranks: ArrayLike, queries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Ranks, and the number of each query."""
+    return np.asarray(ranks, np.float64), np.unique(np.asarray(queries), return_inverse=True)[1]
 
 
 def _starts(*columns: NDArray) -> NDArray[np.int64]:

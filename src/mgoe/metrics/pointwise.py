@@ -1,4 +1,5 @@
-"""How reliable probabilities are: log loss and calibration."""
+"""How close each prediction is to its label: log loss and calibration of probabilities, errors and rank
+correlation of values."""
 
 from dataclasses import dataclass
 
@@ -77,3 +78,34 @@ def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibrat
         predicted=predicted,
         observed=observed,
     )
+
+
+def rmse(labels: ArrayLike, values: ArrayLike) -> float:
+    """Root of the mean squared error. Both of shape (N,)."""
+    error = np.subtract(*_valid(labels, values))
+    return float(np.sqrt(np.mean(error**2))) if len(error) else np.nan
+
+
+def mae(labels: ArrayLike, values: ArrayLike) -> float:
+    """Mean absolute error. Both of shape (N,)."""
+    error = np.subtract(*_valid(labels, values))
+    return float(np.abs(error).mean()) if len(error) else np.nan
+
+
+def spearman(labels: ArrayLike, values: ArrayLike) -> float:
+    """Correlation of ranks, ties at their mean rank; NaN if either side is constant. Both of shape (N,)."""
+    labels, values = _valid(labels, values)
+    if len(labels) == 0 or np.isnan(values).any():
+        return np.nan
+    a, b = _centred_ranks(labels), _centred_ranks(values)
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else np.nan
+
+
+def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse] - (len(values) + 1) / 2
+
+
+def _valid(labels: ArrayLike, values: ArrayLike) -> list[NDArray[np.float64]]:
+    return labelled(np.asarray(labels, np.float64), np.asarray(values, np.float64))
