@@ -15,7 +15,6 @@ from mgoe.config.comparison import (
     nested,
     variant_name,
 )
-from mgoe.config.graph import GraphSettings, SparkSettings
 from mgoe.config.log import (
     DataSettings,
     FeatureSettings,
@@ -24,12 +23,6 @@ from mgoe.config.log import (
     SplitSettings,
     TaskSettings,
     seconds,
-)
-from mgoe.config.models import (
-    BOUNDS,
-    EvaluationSettings,
-    ModelSettings,
-    TrainingSettings,
 )
 from mgoe.config.reading import (
     apply_override,
@@ -40,7 +33,15 @@ from mgoe.config.reading import (
     make_settings,
     read_yaml,
 )
-from mgoe.config.run import RunSettings
+from mgoe.config.run import (
+    BOUNDS,
+    EvaluationSettings,
+    GraphSettings,
+    ModelSettings,
+    RunSettings,
+    SparkSettings,
+    TrainingSettings,
+)
 
 __all__ = [
     "BOUNDS",

@@ -29,8 +29,10 @@ Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
 
 def _length(text: str) -> str:
     if re.fullmatch(r"[0-9]{1,6}[smhd]|[0-9]{1,5}w", text) is None:
-        rule = "must be a whole number of at most six digits and s, m, h, d or w (of weeks, five digits)"
-        raise ValueError(f"{rule}, found {text!r}; write it as in 1d")
+        raise ValueError(
+            "must be a whole number of at most six digits and s, m, h, d or w (of weeks, five digits), "
+            f"found {text!r}; write it as in 1d"
+        )
     return text
 
 

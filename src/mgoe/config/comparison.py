@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mgoe.config.base import Seed, Seeds, Settings, as_list, did_you_mean
-from mgoe.config.models import Models, check_differ, check_folders
+from mgoe.config.run import Models, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
 """What variants may change. Not data, split and negatives, because all models are evaluated on the same
@@ -124,10 +124,8 @@ def _holds(values: Choices, value: Any) -> bool:
             choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in values
         )
     whole = isinstance(values.low, int) and isinstance(values.high, int)
-    number = isinstance(value, int if whole else int | float) and not isinstance(
-        value, bool
-    )  # which Python counts among the numbers
-    return number and values.low <= value <= values.high
+    number = isinstance(value, int if whole else int | float)
+    return number and not isinstance(value, bool) and values.low <= value <= values.high
 
 
 class ComparisonSettings(Settings):
@@ -215,10 +213,10 @@ def variant_name(model: str, variant: str) -> str:
     return f"{model}:{variant}"
 
 
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two mappings: nested mappings key by key, other values from the second."""
+def laid_over(below: Mapping[str, Any], *above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings: nested mappings key by key, other values from the last."""
     joined = dict(below)
-    for key, value in above.items():
+    for key, value in (item for part in above for item in part.items()):
         old = joined.get(key)
         joined[key] = (
             laid_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value

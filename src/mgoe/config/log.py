@@ -1,7 +1,5 @@
 """The log: columns, tasks, time split, negatives."""
 
-from __future__ import annotations
-
 import itertools
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, cast
@@ -173,7 +171,7 @@ class NegativeSettings(Settings):
     evaluated on the same rows."""
 
     @property
-    def of_training(self) -> NegativeSettings:
+    def of_training(self) -> Self:
         """The settings with the seed of training examples."""
         return self if self.training_seed is None else self.model_copy(update={"seed": self.training_seed})
 

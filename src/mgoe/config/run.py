@@ -1,13 +1,201 @@
-"""The settings of one run."""
+"""The settings of one run: the macro graph, models, their training, what is evaluated, and all together."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Seeds, Settings, did_you_mean
-from mgoe.config.graph import GraphSettings
+from mgoe.config.base import Count, Length, Seed, Seeds, Settings, did_you_mean
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
-from mgoe.config.models import EvaluationSettings, Models, TrainingSettings, check_differ, check_folders
+
+BOUNDS = ("chance", "best-reachable")
+"""Rows beside those of models on a simulated log."""
+Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
+
+
+def _resolutions(value: object) -> object:
+    pairs = value if isinstance(value, list | tuple) else []
+    right = [
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(size, int) and size >= 1 for size in pair)
+        for pair in pairs
+    ]
+    if value != "auto" and not (right and all(right)):
+        raise ValueError(
+            "must be `auto` or pairs of macro nodes (users, items), each at least 1, "
+            f"found {value}; write them as in [[12, 20], [100, 100]]"
+        )
+    return value
+
+
+class SparkSettings(Settings):
+    """The Spark cluster, if the graph is built on one."""
+
+    master: str = "local[*]"
+    """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
+    options: dict[str, str] = {}
+    """Options of Spark, such as `spark.executor.memory`. They are saved with the results, so secrets belong
+    in the environment of Spark."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, raw: Any) -> Any:
+        options = raw.get("options") if isinstance(raw, dict) else None
+        if not isinstance(options, dict):
+            return raw
+        return raw | {
+            "options": {
+                key: str(value).lower() if isinstance(value, bool) else str(value)
+                for key, value in options.items()
+            }
+        }
+
+
+class GraphSettings(Settings):
+    """The macro task merging graph."""
+
+    beta: float = Field(default=0.0, ge=0, le=1)
+    """Curvature of the merging score (eq. 6)."""
+    code: Literal["sum", "bits"] = "sum"
+    """How the ranks of several tasks on one pair merge: their sum, or the bit mask read as a number
+    (POGCN)."""
+    resolutions: Annotated[Literal["auto"] | list[tuple[int, int]], BeforeValidator(_resolutions)] = "auto"
+    """Numbers of macro nodes (users, items), coarse to fine. `auto` takes 6/8, 12/20, 25/50, 100/100 and
+    300/300, without those that the log is too small for."""
+    dense: int = Field(default=1, ge=0)
+    """Place of the resolution that the experts aggregate, which is stored dense; the last one if there are
+    fewer."""
+    rank: int = Field(default=128, ge=1)
+    power_iterations: int = Field(default=4, ge=0)
+    scale: float = Field(default=1.0, ge=0, le=2)
+    """Power of the singular values in the sketch: 1 was best, 2 is the paper's similarity of rows of S
+    S^T."""
+    normalize: Literal["degree", "none"] = "degree"
+    threshold: float = Field(default=0.25, ge=0, lt=1)
+    """Quantile of a node's score sum below which it does not move its macro node's centre (eq. 8)."""
+    low_weight: float = Field(default=0.0, ge=0, le=1)
+    """Weight of nodes below the threshold."""
+    clusters: Literal["learned", "random"] = "learned"
+    """`random` assigns nodes to the same number of random groups, for ablations."""
+    refresh: bool = True
+    """Whether every snapshot has new macro nodes, warm-started; otherwise all have those of the first."""
+    recents: int = Field(default=20, ge=1)
+    iterations: int = Field(default=20, ge=1)
+    """Maximum number of iterations of k-means."""
+    rounds: int = Field(default=20, ge=0)
+    """Maximum number of refinement rounds after k-means, in which users and items move to the macro node that
+    fits them best. They stop earlier when few nodes move."""
+    sample: int = Field(default=200_000, ge=1)
+    """Maximum number of users from which the sketch and the macro nodes are learned; all users are
+    assigned."""
+    snapshots: Literal["all", "last"] = "all"
+    """`all`: one before every window, for training. `last`: one of the whole log, without examples, which
+    only `mgoe graph build` makes."""
+    memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
+    """Limit of anonymous memory in GiB; the rest is spilled to disk."""
+    engine: Literal["local", "spark"] = "local"
+    """`local` builds in this process, `spark` on `spark.master`."""
+    spark: SparkSettings = SparkSettings()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _dense_is_one(self) -> Self:
+        if self.resolutions != "auto" and self.dense > (
+            last := max(1, len(self.resolutions) - 1)
+        ):  # 1 is also the default
+            raise ValueError(
+                f"dense must be the place of one of the resolutions, from 0, found {self.dense}; set {last} "
+                "at most"
+            )
+        return self
+
+    def dense_of(self, resolutions: int) -> int:
+        """Return the place of the resolution that the experts aggregate, given the number of resolutions."""
+        return min(self.dense, resolutions - 1)
+
+
+class ModelSettings(Settings):
+    """One model of the comparison: a base, its inputs, and switches that differ from the base's own
+    defaults."""
+
+    name: str
+    base: str
+    inputs: tuple[str, ...] | None = None
+    """Input groups by name; those of the base by default."""
+    ids: Annotated[
+        Literal["auto", "on", "off"] | None,
+        BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v),
+    ] = None
+    """By default as the base has it. `auto` switches ids off on logs where they only overfit, because the
+    median user or item has few training positives. YAML reads `on` and `off` as true and false, which are
+    accepted too."""
+    options: dict[str, Any] = {}
+    """Switches of the base, checked by the base itself."""
+    training: dict[str, Any] = {}
+    """Training settings that differ for this model (`learning_rate`, `epochs`, ...)."""
+
+
+Models = list[
+    Annotated[
+        Annotated[ModelSettings, Tag("ModelSettings")] | Annotated[str, Tag("str")],
+        Discriminator(lambda model: "ModelSettings" if isinstance(model, dict | ModelSettings) else "str"),
+    ]
+]
+"""Models by name, or with all their settings."""
+
+
+class TrainingSettings(Settings):
+    """Training of a model."""
+
+    epochs: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=4096, ge=1)
+    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
+    table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    """Learning rate of the row-wise optimiser of the embedding tables."""
+    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    clip: float = Field(default=1.0, gt=0)
+    """Maximum norm of all dense gradients together. Tables need no limit: their optimiser divides by the
+    norm."""
+    balance: Balance = "fixed"
+    """How the losses of tasks are combined: `fixed` adds them with their weights, `uncertainty` learns the
+    weights, the others reconcile gradients (TorchJD)."""
+    monitor: str = "all.ranking"
+    """Metric by which validation selects the epoch: `task.metric`, or `all.metric` for the mean over tasks.
+    `ranking` is the mean of AUC and GAUC. If every task is a regression, the default means `all.rmse`."""
+    patience: int = Field(default=2, ge=1)
+    """Epochs without improvement before training stops."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1)
+    """Threads of one training process."""
+    compile: bool = False
+    """Whether to compile the dense part, which takes a minute at the start and needs a C++ compiler."""
+    tables: Literal["auto", "replicated", "sharded"] = "auto"
+    """If several processes train: `replicated` keeps every table in each process, `sharded` spreads rows over
+    them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
+    memory."""
+    memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    """GiB that training examples may take; more are streamed from disk and shuffled in windows of an
+    eighth of this."""
+    checkpoint: Length = "10m"
+    """Time between checkpoints, besides those after each epoch."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept of unfinished training, besides the best weights."""
+    track: Literal["none", "tensorboard", "mlflow"] = "none"
+    """Where training curves are logged, besides `curves.json`."""
+
+
+class EvaluationSettings(Settings):
+    """Metrics on validation and test."""
+
+    k: list[Count] = [10, 50]
+    """Depths of HR@k and NDCG@k."""
+    ranking_queries: int = Field(default=100, ge=0)
+    """Number of test users for whom the whole catalogue is ranked; 0 skips this."""
+    slices: bool = True
+    seed: Seed = 0
+    """Seed of the choice of those users."""
 
 
 class RunSettings(Settings):
@@ -69,9 +257,8 @@ class RunSettings(Settings):
     @property
     def form(self) -> Literal["events", "exposures"]:
         """The form of the log, with `auto` resolved."""
-        if self.data.form != "auto":
-            return self.data.form
-        return "exposures" if any(task.label for task in self.tasks) else "events"
+        found = "exposures" if any(task.label for task in self.tasks) else "events"
+        return found if self.data.form == "auto" else self.data.form
 
     @property
     def ranks(self) -> tuple[float, ...]:
@@ -83,3 +270,34 @@ class RunSettings(Settings):
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
+
+
+def check_folders(models: Sequence[str | ModelSettings]) -> None:
+    """Check that a folder can be named after each model, and that no model has the name of another row.
+
+    Raises:
+        ValueError: A name is not allowed.
+    """
+    for model in models:
+        name = model if isinstance(model, str) else model.name
+        if not name or name.startswith(".") or "/" in name or "\\" in name:
+            raise ValueError(
+                "models: a folder is named after each, so a name has no slash and does not begin with a "
+                f"dot, found {name!r}"
+            )
+        if name in BOUNDS:
+            raise ValueError(
+                f"models: {' and '.join(BOUNDS)} are rows of every table on a simulated log; choose another "
+                f"name than {name!r}"
+            )
+
+
+def check_differ(kind: str, names: Sequence[str | int]) -> None:
+    """Check that all names differ.
+
+    Raises:
+        ValueError: A name occurs twice.
+    """
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{kind} must differ, found {repeated!r} twice")
