@@ -9,15 +9,13 @@ prior.npy            log-odds of the negative sampling, one per item
 metrics.json         metrics on validation and test
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -27,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe._util.files import atomic_folder, sha256, write_json, write_text
+from mgoe._util.files import atomic_folder, checksums, sha256, write_json, write_text
 from mgoe.bundle.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
 from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
@@ -37,8 +35,7 @@ from mgoe.features import FeatureSpec, Source, View
 from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, RankingModel, Undrawn, make_model, written_out
-from mgoe.training import load_weights
-from mgoe.training.pairs import PairScorer
+from mgoe.training import PairScorer, load_weights
 
 FORMAT = 2
 """Format of the folder; format 1 was never released."""
@@ -75,7 +72,6 @@ def write_bundle(
             (folder / name).write_bytes((cell / name).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
         write_json(folder / "metrics.json", list(metrics))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(
             folder / MANIFEST,
             {
@@ -89,7 +85,7 @@ def write_bundle(
                 "model": written_out(model).model_dump(mode="json"),
                 "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
                 "log": prepared.summary,
-                "checksums": {str(path.relative_to(folder)): sha256(path) for path in files},
+                "checksums": checksums(folder, (path for path in folder.rglob("*") if path.is_file())),
             },
         )
 
@@ -103,7 +99,7 @@ class Bundle:
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+    def open(cls, path: Path | str, verify: bool = True) -> Self:
         """Open a bundle.
 
         Args:
@@ -224,7 +220,7 @@ class Bundle:
     def _vocabulary(self, side: Side) -> Vocabulary:
         return self.encoders.users if side == "user" else self.encoders.items
 
-    def run_by(self, predict: Callable[[Batch], Tensor]) -> Bundle:
+    def run_by(self, predict: Callable[[Batch], Tensor]) -> "Bundle":
         """Return the same bundle with predictions computed by another engine."""
         other = Bundle(self.path, self.manifest)
         other.__dict__["_scorer"] = PairScorer(self.model, self._source, predict)
@@ -252,11 +248,19 @@ class Bundle:
         Raises:
             BundleError: The lists differ in length, or a context feature is unknown.
         """
-        user_ids, item_ids = self._paired(users, items)
+        user_ids, item_ids = to_arrow(users, "users"), to_arrow(items, "items")
+        user_ids, item_ids = _repeat(user_ids, len(item_ids)), _repeat(item_ids, len(user_ids))
+        if len(user_ids) != len(item_ids):
+            raise BundleError(
+                "predict",
+                f"users and items must be of one length, found {len(user_ids)} and {len(item_ids)}",
+            )
         indices = self.indices("user", user_ids), self.indices("item", item_ids)
-        scores = self.score_indices(*indices, self._encode(context, len(user_ids)), recalibrated)
-        columns = {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
-        return pd.DataFrame(columns | {task: scores[:, t] for t, task in enumerate(self.tasks)})
+        scores = self.score_indices(*indices, self._encode(context or {}, len(user_ids)), recalibrated)
+        return pd.DataFrame(
+            {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
+            | {task: scores[:, t] for t, task in enumerate(self.tasks)}
+        )
 
     def recommend(
         self,
@@ -335,29 +339,21 @@ class Bundle:
         }
 
     def __repr__(self) -> str:
-        sizes = f"{self.encoders.users.size:,} users, {self.encoders.items.size:,} items"
-        return f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, {sizes})"
+        return (
+            f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, "
+            f"{self.encoders.users.size:,} users, {self.encoders.items.size:,} items)"
+        )
 
-    def _paired(self, users: ArrayLike, items: ArrayLike) -> tuple[pa.Array, pa.Array]:
-        left, right = to_arrow(users, "users"), to_arrow(items, "items")
-        left, right = _repeat(left, len(right)), _repeat(right, len(left))
-        if len(left) != len(right):
-            raise BundleError(
-                "predict", f"users and items must be of one length, found {len(left)} and {len(right)}"
-            )
-        return left, right
-
-    def _encode(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
+    def _encode(self, context: Mapping[str, ArrayLike], n: int) -> dict[str, NDArray]:
         known = [feature.name for feature in self.settings.data.context]
-        for name in context or {}:
+        for name in context:
             if name not in known:
                 raise BundleError(
                     "context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}"
                 )
-        columns = {
-            name: _repeat(to_arrow(values, f"context.{name}"), n) for name, values in (context or {}).items()
-        }
-        return self.encoders.context_features.encode(columns, n)
+        return self.encoders.context_features.encode(
+            {name: _repeat(to_arrow(values, f"context.{name}"), n) for name, values in context.items()}, n
+        )
 
     def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
         """A context feature's value in a column of its own: of a several-valued feature a list of them is
