@@ -117,7 +117,7 @@ def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDA
     try:
         from mgoe.pipeline.cells import Inputs
     except ImportError:
-        from mgoe.experiments.cell import Inputs
+        from mgoe.experiments import Inputs
     inputs = getattr(Inputs, "open", Inputs)(run, load_settings(settings))
     examples = inputs.prepared.examples(split)
     feed = Feed(inputs.prepared, inputs.graph, examples, EVERYTHING, inputs.spec)

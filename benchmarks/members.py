@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.unmerged import built, held_against, influences, parsed
 from mgoe.config import ModelSettings
-from mgoe.experiments.cell import Inputs
+from mgoe.experiments import Inputs
 from mgoe.models import FeatureSpec, MGOEOptions, SharedBottom, SharedBottomOptions, resolve
 from mgoe.models.layers.stacked import StackedMLP, Towers
 from mgoe.models.spec import Batch

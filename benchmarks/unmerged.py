@@ -36,7 +36,9 @@ from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, estimate, find_leads
-from mgoe.experiments.cell import DONE, INFLUENCE, Inputs, run_cell
+from mgoe.experiments.cell import Inputs, fit_cell
+from mgoe.experiments.folder import INFLUENCE
+from mgoe.experiments.plan import Cell, Contestant, Log
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, MGOEOptions, resolve
@@ -158,12 +160,13 @@ def graphs_of_tasks(
 
 def influences(settings: RunSettings, inputs: Inputs, model: ModelSettings, out: Path) -> list[Influence]:
     """What each test user does to each metric, a seed each."""
-    folders = {seed: out / "cells" / model.name / str(seed) for seed in settings.seeds}
-    for seed, folder in folders.items():
-        if not (folder / DONE).exists():
-            say(f"training {model.name}, seed {seed}")
-            run_cell(model, seed, folder, settings, inputs, show_progress=False)
-    return [Influence.load(folder / INFLUENCE) for folder in folders.values()]
+    contestant = Contestant(model.name, model.name, model)
+    cells = [Cell(Log("", out, run=settings), contestant, seed) for seed in settings.seeds]
+    for cell in cells:
+        if not cell.done:
+            say(f"training {cell.title}")
+            fit_cell(cell, inputs=inputs)
+    return [Influence.load(cell.folder / INFLUENCE) for cell in cells]
 
 
 def say(stage: str) -> None:

@@ -18,9 +18,9 @@ from mgoe import experiments
 from mgoe._util.files import write_json
 from mgoe.errors import MissingExtra, OutputError, TrainingError
 from mgoe.experiments import cell as cell_module
-from mgoe.experiments import consistency, records, tuning
+from mgoe.experiments import consistency, records
 from mgoe.experiments.execute import jobs_of
-from mgoe.experiments.plan import Plan
+from mgoe.experiments.plan import Plan, best_of
 from mgoe.experiments.processes import Job, Outcome
 from tests.effort import SOAK
 from tests.experiments.tiny import here, numbers, settings
@@ -250,8 +250,8 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
         "graph of tiny, seed 1",
         second.title,
     ]
-    best = tuning.best_of(search)
+    best = best_of(search)
     search.write_bytes(b"")
     assert experiments.compare(tuned, out, say=said.append).waiting == 0
     assert said[1].startswith(f"damaged, to be computed again: {search}: is not valid JSON")
-    assert tuning.best_of(search) == best
+    assert best_of(search) == best

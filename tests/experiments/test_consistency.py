@@ -12,7 +12,7 @@ import pytest
 from mgoe import experiments
 from mgoe.errors import OutputError
 from mgoe.experiments import consistency, records
-from mgoe.experiments.parts import outdated
+from mgoe.experiments.folder import outdated
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import TIDY_COLUMNS
 from mgoe.graph.build.workplace import building
@@ -104,7 +104,7 @@ def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tm
     plan = Plan(settings(raw), tmp_path)
     for part in consistency.parts_of(plan, plan.cells):
         part.begin()
-    cut_off = building(plan.cells[0].log.graph(0))
+    cut_off = building(plan.cells[0].graph)
     cut_off.mkdir(parents=True)
     plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
     for part in outdated(consistency.parts_of(plan, plan.cells), overwrite=False):

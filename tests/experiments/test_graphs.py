@@ -17,7 +17,7 @@ from mgoe import experiments
 from mgoe.config import RunSettings, dump_settings, load_settings, make_settings
 from mgoe.data import Vocabulary
 from mgoe.errors import ConfigError, DataError, GraphError, OutputError
-from mgoe.experiments import graph_build, graph_update
+from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
 from tests.effort import SOAK
 from tests.graph.histories import contents, differences
@@ -149,7 +149,7 @@ def test_a_database_of_the_user_is_read_and_left_as_it_was(
 def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
     whole: MacroGraph, log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    con, limits, real = ibis.duckdb.connect(), [], graph_build.whole_log
+    con, limits, real = ibis.duckdb.connect(), [], graphs.whole_log
 
     def looked_at(*arguments):
         limits.append(con.con.sql("SELECT current_setting('memory_limit')").fetchall()[0][0])
@@ -157,7 +157,7 @@ def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
 
     con.con.register("rows", log)
     con.con.execute("CREATE TABLE events AS SELECT * FROM rows")
-    monkeypatch.setattr(graph_build, "whole_log", looked_at)
+    monkeypatch.setattr(graphs, "whole_log", looked_at)
     found = experiments.macro_graph(
         settings_of(tmp_path / "unused.parquet", memory=2.0), tmp_path / "run", table=con.table("events")
     )
@@ -207,7 +207,7 @@ def test_a_graph_built_on_spark_is_updated_without_it(
     found = json.loads((out / "graph" / "graph.json").read_text())
     found["settings"]["engine"] = "spark"
     (out / "graph" / "graph.json").write_text(json.dumps(found))
-    monkeypatch.setattr(graph_build, "open_on_spark", None)
+    monkeypatch.setattr(graphs, "open_on_spark", None)
     assert differences(contents(experiments.update(out, new), 0), contents(expected, 0)) == []
 
 
@@ -267,7 +267,7 @@ def test_what_a_killed_update_numbered_is_not_mistaken_for_another_one(
 
     few = str(written(log[cut : cut + 5], tmp_path / "few.parquet"))
     with monkeypatch.context() as patched:
-        patched.setattr(graph_update, "update_graph", die)
+        patched.setattr(graphs, "update_graph", die)
         with pytest.raises(KeyboardInterrupt):
             experiments.update(out, [few])
     assert "graph.log" in left(out)

@@ -1,38 +1,33 @@
 """What is said below a table."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgoe import experiments
-from mgoe.experiments.report import failed_trials, precisions_of, processors_of, revisions_of
+from mgoe.experiments.report import failed_trials, several
 from tests.experiments.tiny import settings
 
 
 def test_cells_of_several_revisions_are_said_to_be():
-    assert revisions_of([{"revision": "a"}] * 3) == []
-    [sentence] = revisions_of([{"revision": "a"}, {"revision": "b"}, {"revision": "b"}])
+    assert several("revision", [{"revision": "a"}] * 3) == []
+    [sentence] = several("revision", [{"revision": "a"}, {"revision": "b"}, {"revision": "b"}])
     assert sentence.endswith("b (2), a (1).")
 
 
-@pytest.mark.parametrize(
-    ("key", "sentences_of"), [("precision", precisions_of), ("processor", processors_of)]
-)
-def test_cells_that_the_machine_made_otherwise_are_said_to_be(
-    key: str, sentences_of: Callable[[list[dict]], list[str]]
-):
-    assert sentences_of([{key: "a"}, {key: "a"}, {key: None}, {}]) == []
-    [sentence] = sentences_of([{key: "a"}, {key: "b"}, {key: "b"}, {}])
+@pytest.mark.parametrize("key", ["precision", "processor"])
+def test_cells_that_the_machine_made_otherwise_are_said_to_be(key: str):
+    assert several(key, [{key: "a"}, {key: "a"}, {key: None}, {}]) == []
+    [sentence] = several(key, [{key: "a"}, {key: "b"}, {key: "b"}, {}])
     assert sentence.endswith("b (2), a (1).")
 
 
 def test_trials_that_failed_are_said_with_their_reason():
     lost = {"value": None, "failed": "memory"}
     trials = [{"value": 0.5, "failed": ""}, lost, {"value": None, "failed": "NaN"}, lost]
-    assert failed_trials({"a": trials, "b": trials[:1]}) == ["search of a: 3 of 4 trials failed (memory)"]
+    assert [*failed_trials({"a": trials, "b": trials[:1]})] == ["search of a: 3 of 4 trials failed (memory)"]
 
 
 def test_a_table_says_where_its_cells_came_from(raw: dict[str, Any], compared: Path, tmp_path: Path):

@@ -9,7 +9,8 @@ import pytest
 
 import mgoe
 from mgoe import __version__, experiments
-from mgoe.experiments import records, tuning
+from mgoe.experiments import records
+from mgoe.experiments.plan import best_of
 from tests.experiments.tiny import settings
 
 
@@ -87,7 +88,7 @@ def test_a_cell_without_a_search_tells_none(own: dict[str, Any], tmp_path: Path,
     )
     out, key = tmp_path / "out", ("tiny", "shared-bottom", 0)
     experiments.compare(tuned, out)
-    assert records.latest(out)[key]["tuned"] == tuning.best_of(out / "logs/tiny/tuned/shared-bottom.json")
+    assert records.latest(out)[key]["tuned"] == best_of(out / "logs/tiny/tuned/shared-bottom.json")
     experiments.compare(settings(own), out, overwrite=True)
     assert records.latest(out)[key]["tuned"] is None
     assert (

@@ -15,7 +15,7 @@ from mgoe import experiments
 from mgoe.errors import ConfigError, DataError, MissingExtra, TrainingError
 from mgoe.experiments import consistency, tuning
 from mgoe.experiments import execute as work
-from mgoe.experiments.plan import Plan
+from mgoe.experiments.plan import Plan, best_of, concerning, is_done
 from mgoe.experiments.processes import Job, Outcome
 from tests.experiments.tiny import here, settings
 
@@ -32,23 +32,21 @@ def test_an_interrupted_search_resumes_to_the_same_settings(
     tune["first"] = [{"options.tau": 2}]
     plan = Plan(settings(raw, tune=tune), compared)
     cell = plan.cells[0]
-    from mgoe.experiments.execute import search_settings
-
     assert plan.settings.tune is not None
-    assert search_settings(cell, plan.settings.tune, tmp_path / "a.json") == 5
+    assert tuning.search(cell, plan.settings.tune, tmp_path / "a.json") == 5
     whole = json.loads((tmp_path / "a.json").read_text())
     assert [trial["settings"] for trial in whole["trials"][:2]] == [{}, *tune["first"]]
     assert set(whole["trials"][2]["settings"]) == set(tune["space"])
     values = [trial["value"] for trial in whole["trials"]]
     assert whole["best"] == whole["trials"][int(np.argmax(values))]["settings"]
     (tmp_path / "b.json").write_text(json.dumps({"model": "mgoe", "trials": whole["trials"][:3]}))
-    search_settings(cell, plan.settings.tune, tmp_path / "b.json")
+    tuning.search(cell, plan.settings.tune, tmp_path / "b.json")
     again = json.loads((tmp_path / "b.json").read_text())
     assert [trial["settings"] for trial in again["trials"]] == [
         trial["settings"] for trial in whole["trials"]
     ]
     assert [trial["value"] for trial in again["trials"]] == values
-    tuned = cell.contestant.settings(tuning.best_of(tmp_path / "b.json"))
+    tuned = cell.contestant.settings(best_of(tmp_path / "b.json"))
     assert tuned.training == {
         k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")
     }
@@ -68,6 +66,8 @@ class Searched:
     def __init__(self, raw: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch):
         self.plan, self.out, self.fitted, self.fail = Plan(settings(raw, tune=TUNE), out.parent), out, 0, {}
         monkeypatch.setattr(tuning, "fit_model", self.fit)
+        opened = SimpleNamespace(decided=lambda model: model)
+        monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
 
     def fit(self, model: Any, *_: Any, **__: Any) -> Any:
         self.fitted += 1
@@ -79,7 +79,7 @@ class Searched:
         """Resume the search and return its trials without their seconds."""
         cell, tune = self.plan.cells[0], self.plan.settings.tune
         assert tune is not None
-        tuning.search(cell.contestant.settings(), 0, cell.settings, tune, None, self.out)  # pyright: ignore[reportArgumentType]
+        tuning.search(cell, tune, self.out)
         return [
             {key: value for key, value in trial.items() if key != "seconds"}
             for trial in json.loads(self.out.read_text())["trials"]
@@ -110,7 +110,7 @@ def test_a_trial_that_fails_leaves_the_others_to_the_search(
     trials = searched.resume()
     assert [trial["value"] is None for trial in trials] == [False, True, False, False]
     assert reason in trials[1]["failed"]
-    assert tuning.is_done(searched.out)
+    assert is_done(searched.out)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,7 @@ def test_a_comparison_notes_a_search_that_was_killed(
             if job.work in (work.prepare_log, work.build_graph_of):
                 yield Outcome(job, job.work(*job.args))
             else:
-                yield Outcome(
-                    job, failed="its process ended with code -9", lost=job.work is work.search_settings
-                )
+                yield Outcome(job, failed="its process ended with code -9", lost=job.work is tuning.search)
 
     for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
         monkeypatch.setattr("mgoe.experiments.execute.run_jobs", run_jobs)
@@ -185,7 +183,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
         settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), tmp_path
     )
     assert plan.settings.tune is not None
-    of = {name: tuning.concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
+    of = {name: concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
@@ -200,7 +198,7 @@ def test_trees_are_searched_where_the_space_names_their_options(raw: dict[str, A
         tune = {"space": space, "first": [{"training.epochs": 2}]}
         plan = Plan(settings(raw, models=["mgoe", "lightgbm"], variants={}, tune=tune), tmp_path)
         assert plan.settings.tune is not None
-        found = tuning.concerning(plan.contestants[model].settings(), plan.settings.tune)
+        found = concerning(plan.contestants[model].settings(), plan.settings.tune)
         assert bool(found.first) == bool(found.space)
         return set(found.space)
 

@@ -1,19 +1,17 @@
 """Runs and comparisons: plan, execute, resume, report; and the graph, scores and bundles by themselves.
 
 plan            what there is to do, and where each result is stored
-parts           a part of the results, and the note of what it was made with
-consistency     is what is stored still what is asked for
-resume          what an earlier process left: kept, removed or repaired
+folder          the output folder, its parts, and the notes of what they were made with
+consistency     what an earlier process left: kept, removed or repaired
 imports         cells of another machine
 execute         the work of a plan; `processes` runs jobs side by side
 stages          the prepared log and the graph
 cell            one model trained with one seed and measured
 tuning          search of settings on validation
 records         results.jsonl
-report          tables and leads; `pages` are the HTML pages
-runs            mgoe run, mgoe train
-comparisons     mgoe compare
-graph_build, graph_update    mgoe graph
+report          tables, leads and HTML pages
+runs            mgoe run, mgoe train, mgoe compare
+graphs          mgoe graph
 bundle_refresh  mgoe refresh
 score           mgoe predict, mgoe evaluate
 
@@ -27,28 +25,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
     from mgoe.experiments.cell import Inputs
-    from mgoe.experiments.comparisons import ComparisonResult, compare
-    from mgoe.experiments.graph_build import macro_graph
-    from mgoe.experiments.graph_update import forget, open_graph, update
-    from mgoe.experiments.pages import write_graph_page
-    from mgoe.experiments.report import leads, measured, plain_leads
-    from mgoe.experiments.runs import RunResult, run, train
+    from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
+    from mgoe.experiments.report import leads, measured, plain_leads, write_graph_page
+    from mgoe.experiments.runs import ComparisonResult, RunResult, compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
 
-_MODULES = {
-    "bundle_refresh": ("refresh",),
-    "comparisons": ("ComparisonResult", "compare"),
-    "cell": ("Inputs",),
-    "graph_build": ("macro_graph",),
-    "graph_update": ("forget", "open_graph", "update"),
-    "pages": ("write_graph_page",),
-    "report": ("leads", "measured", "plain_leads"),
-    "runs": ("RunResult", "run", "train"),
-    "score": ("measure_pairs", "score_pairs", "write_scores"),
-    "stages": ("build", "prepare_data"),
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "bundle_refresh": ("refresh",),
+        "cell": ("Inputs",),
+        "graphs": ("forget", "macro_graph", "open_graph", "update"),
+        "report": ("leads", "measured", "plain_leads", "write_graph_page"),
+        "runs": ("ComparisonResult", "RunResult", "compare", "run", "train"),
+        "score": ("measure_pairs", "score_pairs", "write_scores"),
+        "stages": ("build", "prepare_data"),
+    }.items()
+    for name in names
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,6 @@
 """`mgoe refresh`: a bundle with the same weights and the events that a service has taken since."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import ibis
@@ -12,12 +11,11 @@ from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import RunSettings
 from mgoe.errors import BundleError, OutputError
-from mgoe.experiments.graph_build import vocabularies
-from mgoe.experiments.graph_update import add_events, saved_settings, settings_of
+from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events.event import START, Event, Interaction, SeenEvents, with_ids_of
+from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
 from mgoe.serving.online.live import HELD, position_of, positions
 
 
@@ -60,8 +58,7 @@ def refresh(
         raise BundleError(bundle, "holds every event of that log; refresh it when there are new ones")
     say(f"{len(found):,} events since the bundle's graph")
     with atomic_folder(out) as folder:
-        names = [name for name in opened.manifest["checksums"] if name != HELD]
-        for name in names:
+        for name in [name for name in opened.manifest["checksums"] if name != HELD]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(opened.path / name, folder / name)
             if sha256(folder / name) != opened.manifest["checksums"][name]:
@@ -69,16 +66,15 @@ def refresh(
                     opened.path / name, "was replaced while it was read; refresh the bundle again"
                 )
         graph = MacroGraph.open(folder / "graph")
-        if found:
-            graph = add_events(
-                graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say
-            )
-        else:
-            graph = update_graph(graph, None, ShowBuild(say), recluster)
+        graph = (
+            add_events(graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say)
+            if found
+            else update_graph(graph, None, ShowBuild(say), recluster)
+        )
         for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
         write_json(folder / HELD, {"positions": positions(opened.path) | {identity: position}})
-        sums = checksums(folder, [path for path in folder.rglob("*") if path.is_file()])
+        sums = checksums(folder, (path for path in folder.rglob("*") if path.is_file()))
         write_json(folder / MANIFEST, opened.manifest | {"checksums": sums})
     if trim:
         log.forget(held)
@@ -112,53 +108,48 @@ def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Int
     Also return where the log ends, and the number of events after the position whose ids are of another type.
     """
     seen, found = SeenEvents(), list[Interaction]()
-    position, limit, strange = held, log.order(held), 0
-    for position, event in _with_ids(log, reader):
-        later = log.order(position) > limit
-        if event is None:
-            strange += later
-        elif event.behavior in reader.behaviors:
-            new = seen.add(event, reader.behaviors[event.behavior])
-            found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
-    return found, position, strange
-
-
-def _with_ids(log: EventLog, reader: EventReader) -> Iterator[tuple[Position, Event | None]]:
-    """Yield all events with ids as the bundle holds them, None for one with an id that it cannot hold."""
-    after = START
+    position, limit, strange, after = held, log.order(held), 0, START
     while part := log.read(after):
         positions, events = zip(*part, strict=True)
-        yield from zip(positions, with_ids_of(events, reader.kinds), strict=True)
+        for position, event in zip(positions, with_ids_of(events, reader.kinds), strict=True):
+            later = log.order(position) > limit
+            if event is None:  # the bundle cannot hold its ids
+                strange += later
+            elif event.behavior in reader.behaviors:
+                new = seen.add(event, reader.behaviors[event.behavior])
+                found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
         after = positions[-1]
+    return found, position, strange
 
 
 def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
     """Return interactions as a table in which each task is a behaviour of its own name."""
-    kinds = {
-        "user": bundle.encoders.users.type,
-        "item": bundle.encoders.items.type,
-        "time": pa.int64(),
-        "behavior": pa.string(),
-    }
-    named = [(user, item, time, bundle.tasks[task]) for user, item, time, task in interactions]
-    columns = {
-        name: pa.array(values, kind)
-        for (name, kind), values in zip(kinds.items(), zip(*named, strict=True), strict=True)
-    }
-    return hand_over(ibis.duckdb.connect(), "events", pa.table(columns))
+    users, items, times, tasks = zip(*interactions, strict=True)
+    rows = pa.table(
+        {
+            "user": pa.array(users, bundle.encoders.users.type),
+            "item": pa.array(items, bundle.encoders.items.type),
+            "time": pa.array(times, pa.int64()),
+            "behavior": pa.array([bundle.tasks[task] for task in tasks], pa.string()),
+        }
+    )
+    return hand_over(ibis.duckdb.connect(), "events", rows)
 
 
 def _settings(graph: MacroGraph) -> RunSettings:
     """Return how live events are read, whatever the form of the log was."""
     log = settings_of(graph, [])
-    data = {
-        "log": ["-"],
-        "form": "events",
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "time_unit": "us",
-        "bucket": log.data.bucket,
+    raw = {
+        "data": {
+            "log": ["-"],
+            "form": "events",
+            "user": "user",
+            "item": "item",
+            "time": "time",
+            "time_unit": "us",
+            "bucket": log.data.bucket,
+        },
+        "tasks": [task.name for task in log.tasks],
+        "graph": graph.meta["settings"],
     }
-    tasks = [task.name for task in log.tasks]
-    return saved_settings(graph, {"data": data, "tasks": tasks, "graph": graph.meta["settings"]})
+    return saved_settings(graph, raw)

@@ -3,8 +3,6 @@
 Cells know nothing of each other, so they can run side by side.
 """
 
-from __future__ import annotations
-
 import platform
 import re
 import shutil
@@ -13,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,37 +19,30 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import write_json, write_text
 from mgoe.bundle.calibration import in_whole_space, recalibrate, sampling_prior, shifted_tasks
-from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
+from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared
-from mgoe.errors import ConfigError, TrainingError
+from mgoe.errors import TrainingError
 from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
-from mgoe.experiments.parts import DONE
+from mgoe.experiments.folder import DONE, FIT, INFLUENCE, RELIABILITY
+from mgoe.experiments.plan import Cell, training_of
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph
-from mgoe.models import BASES, BoostedTrees, RankingModel, late_tables, make_model
+from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
     CHECKPOINTS,
     Feed,
     FitResult,
     Monitor,
     OnProgress,
+    PairScorer,
     ProcessGroup,
-    check_available,
     fit,
     fit_trees,
-    load_lightgbm,
     make_spec,
     predict,
     progress_bar,
 )
-from mgoe.training.pairs import PairScorer
 
-FIT = "fit.json"
-"""Result and cost of the training of a cell."""
-INFLUENCE = "influence.safetensors"
-"""Influence of each test user on each metric of a cell."""
-RELIABILITY = "reliability.json"
-"""Observed against predicted rates of a cell on test."""
 SAMPLE = "sample.parquet"
 """The sampled share of streamed training rows, in the folder of a fit."""
 IDS_MIN_POSITIVES = 50
@@ -75,7 +66,7 @@ class Inputs:
         self._form, self._negatives = settings.form, settings.negatives
 
     @classmethod
-    def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Inputs:
+    def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
         """Open `run/data` and a graph, `run/graph` by default."""
         return cls(settings, Prepared.open(run / "data"), MacroGraph.open(graph or run / "graph"))
 
@@ -109,34 +100,28 @@ class Inputs:
             done = (np.nan_to_num(train.labels) > 0).any(axis=1)
             for count, nodes in zip(counts, (train.user, train.item), strict=True):
                 count += np.bincount(nodes[done], minlength=len(count))
-        medians = [np.median(count[count > 0]) if count.any() else 0 for count in counts]
-        return bool(min(medians) >= IDS_MIN_POSITIVES)
+        return all(count.any() and np.median(count[count > 0]) >= IDS_MIN_POSITIVES for count in counts)
 
     def decided(self, model: ModelSettings) -> ModelSettings:
         """Return a resolved model with `ids: auto` decided by the log."""
         if model.ids == "on" or (model.ids == "auto" and self.ids_pay):
             return model
-        kept = tuple(group for group in model.inputs or () if group != "ids")
-        return model.model_copy(update={"inputs": kept})
+        return model.model_copy(update={"inputs": tuple(key for key in model.inputs or () if key != "ids")})
 
 
-def run_cell(
-    model: ModelSettings,
-    seed: int,
-    folder: Path,
-    settings: RunSettings,
-    inputs: Inputs,
-    show_progress: bool = True,
+def fit_cell(
+    cell: Cell,
+    searched: bool = False,
+    inputs: Inputs | None = None,
+    show_progress: bool = False,
     resume: bool = True,
 ) -> dict[str, Any]:
-    """Train, measure and write one cell. Validation picks the epoch; test is read once, at the end.
+    """Train, measure and write a cell. Validation picks the epoch; test is read once, at the end.
 
     Args:
-        model: Resolved settings of the model.
-        seed: Seed of initialisation and of the order of examples.
-        folder: Folder of the cell.
-        settings: Settings of the run.
-        inputs: The log and the graph.
+        cell: The cell.
+        searched: Use the settings that the search for its model found.
+        inputs: The log and the graph; opened if not given.
         show_progress: Show a progress bar where standard error is a terminal.
         resume: Resume interrupted training from its latest checkpoint.
 
@@ -147,18 +132,23 @@ def run_cell(
     Raises:
         TrainingError: Training failed, or a prediction is not finite.
     """
+    settings, folder = cell.settings, cell.folder
+    inputs = inputs or Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
+    model = inputs.decided(cell.model(searched))
     started = time.perf_counter()
-    spec, title = inputs.spec, f"{model.name}, seed {seed}"
-    monitor = Monitor.parse(training_of(settings.training, model).monitor, spec.tasks)
+    spec, title = inputs.spec, f"{model.name}, seed {cell.seed}"
+    monitor = Monitor.parse(training_of(settings, model).monitor, spec.tasks)
     with progress_bar(title, monitor.text) if show_progress else nullcontext() as on_progress:
-        fitted_model, feeds, fitted = fit_model(model, seed, settings, inputs, folder, on_progress, resume)
+        fitted_model, feeds, fitted = fit_model(
+            model, cell.seed, settings, inputs, folder, on_progress, resume
+        )
     fitted_at = time.perf_counter()
     scores = {split: predict(fitted_model, feeds[split]) for split in ("valid", "test")}
     scored = sum(len(values) for values in scores.values()) / (time.perf_counter() - fitted_at)
     check_finite(title, scores, [task.name for task in spec.tasks])
     facts = {
         "model": model.name,
-        "seed": seed,
+        "seed": cell.seed,
         "inputs": list(model.inputs or ()),
         "parameters": fitted_model.size,
         "best_epoch": fitted.best_epoch,
@@ -204,7 +194,7 @@ def fit_model(
     Returns:
         The model with the weights of its best epoch, the feed of each split, and the result of the training.
     """
-    spec, training = inputs.spec, training_of(settings.training, model)
+    spec, training = inputs.spec, training_of(settings, model)
     with late_tables():
         made = make_model(model, spec, seed)
     parts: dict[str, Examples | ExampleFile] = {
@@ -216,9 +206,8 @@ def fit_model(
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
-    if isinstance(made, BoostedTrees):
-        return made, feeds, fit_trees(made, *fitting)
-    return made, feeds, fit(made, *fitting, resume)
+    boosted = isinstance(made, BoostedTrees)
+    return made, feeds, fit_trees(made, *fitting) if boosted else fit(made, *fitting, resume)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:
@@ -233,12 +222,14 @@ def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: S
         TrainingError: A prediction is not finite.
     """
     for split, predictions in scores.items():
-        wrong = (~np.isfinite(predictions)).sum(0)  # (T,)
-        for task, rows in zip(tasks, wrong, strict=True):
+        for task, rows in zip(tasks, (~np.isfinite(predictions)).sum(0), strict=True):
             if rows:
-                found = f"found {rows:,} of {len(predictions):,} on {split} that are not"
-                fix = "lower training.learning_rate, or set training.precision to float32"
-                raise TrainingError(title, f"predictions of {task!r} must be finite, {found}; {fix}")
+                raise TrainingError(
+                    title,
+                    f"predictions of {task!r} must be finite, found {rows:,} of {len(predictions):,} on "
+                    f"{split} that are not; lower training.learning_rate, or set training.precision to "
+                    "float32",
+                )
 
 
 def sampled(
@@ -325,65 +316,9 @@ def catalogue(
 
 def summary_line(facts: Mapping[str, Any]) -> str:
     """Return the result and the cost of a finished cell as text."""
-    result = f"{facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}"
-    return f"{result}, {facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
-
-
-def check_fit(settings: RunSettings, model: ModelSettings) -> None:
-    """Refuse before any work what training would refuse on every machine.
-
-    Args:
-        settings: Settings of the run.
-        model: Resolved settings of the model.
-
-    Raises:
-        MgoeError: There would be no snapshot to train on, or the monitor is unknown.
-    """
-    if settings.graph.snapshots == "last":
-        raise ConfigError(
-            "graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train"
-        )
-    Monitor.parse(training_of(settings.training, model).monitor, settings.tasks)
-
-
-def check_installed(settings: RunSettings, model: ModelSettings) -> None:
-    """Refuse before any work what training would refuse on this machine.
-
-    Args:
-        settings: Settings of the run.
-        model: Resolved settings of the model.
-
-    Raises:
-        MgoeError: A library, a compiler or a device is missing.
-    """
-    check_available(training_of(settings.training, model))
-    if is_boosted(model):
-        load_lightgbm()
-
-
-def check_bundled(model: ModelSettings) -> None:
-    """Refuse a model that no bundle can hold.
-
-    Raises:
-        ConfigError: It consists of boosted trees.
-    """
-    if is_boosted(model):
-        raise ConfigError(
-            f"models.{model.name}",
-            "a bundle holds a model of weights, found boosted trees; "
-            "name another model first, and this one after it to compare",
-        )
-
-
-def is_boosted(model: ModelSettings) -> bool:
-    """Tell whether a resolved model consists of boosted trees."""
-    return BASES.get(model.base) is BoostedTrees
-
-
-def training_of(settings: TrainingSettings, model: ModelSettings) -> TrainingSettings:
-    """Return the training settings with what differs for a model."""
-    return check_settings(
-        TrainingSettings, settings.model_dump() | model.training, f"models.{model.name}.training"
+    return (
+        f"{facts['monitor']} {facts['best_value']:.4f} on validation, epoch {facts['best_epoch']}, "
+        f"{facts['samples_per_second'] / 1000:,.0f} k samples/s, {facts['seconds']:,.0f} s"
     )
 
 

@@ -1,21 +1,37 @@
-"""Is what is stored still what is asked for, and are all cells of a log measured on the same rows?
+"""What an earlier process left: kept if it is still what is asked for, removed if not, repaired if damaged.
 
 Cells of different settings never stand in one table, and a difference between cells measured on different
-rows means nothing.
+rows means nothing. A failed disk or an incomplete copy damages files; they are found before any work, and
+computed again.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import read_json, write_json
+from mgoe._util.files import read_json, write_json, write_text
+from mgoe.config import dump_settings
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
-from mgoe.experiments.parts import DONE, FREE, SOURCE, Part, checksum_of_log, run_settings
-from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan
-from mgoe.experiments.tuning import concerning
+from mgoe.evaluation import Influence, read_rows
+from mgoe.experiments import records
+from mgoe.experiments.folder import (
+    CHECKSUMS,
+    DONE,
+    FIT,
+    FREE,
+    INFLUENCE,
+    SOURCE,
+    Part,
+    checksum_of_log,
+    outdated,
+    read_checksums,
+    run_settings,
+)
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concerning
+from mgoe.experiments.stages import Say
 from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
 
@@ -25,10 +41,51 @@ NAMED = 5
 """Number of titles named in a sentence."""
 
 
+def settle(
+    plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, say: Say, command: str = ""
+) -> list[Part]:
+    """Leave in a folder only what is asked for and can be read.
+
+    Args:
+        plan: The run or comparison.
+        cells: The chosen cells.
+        overwrite: Whether finished results of other settings may be removed.
+        settings: Name of the file of the settings, written once nothing can be refused any more.
+        say: Callback for lines of progress.
+        command: Noted with removed cells.
+
+    Returns:
+        All parts of the results.
+
+    Raises:
+        MgoeError: A finished result would have to be removed and must not be, or a file may not be read.
+    """
+    for log in plan.logs.values():
+        _clear_damaged(log.path / CHECKSUMS, read_checksums, say)
+    parts = parts_of(plan, {cell.key: cell for cell in (*plan.cells, *cells)}.values())
+    stale = outdated(parts, overwrite)
+    check_choice(plan, cells, stale)
+    write_text(plan.out / settings, dump_settings(plan.settings))
+    _remove(plan, stale, command)
+    for log in plan.logs.values():
+        _clear_damaged(log.path / REFERENCES, read_rows, say)
+        for stage in map(log.stage, plan.settings.seeds):
+            if _clear_damaged(stage / EXAMPLES, read_json, say) and (stage / "data").exists():
+                note_examples(stage)  # at once, since the lines of finished cells hold them
+    damaged = {*damaged_cells(plan, say), *damaged_searches(plan, parts, say)}
+    _remove(plan, [part for part in parts if part.path in damaged], command)
+    return parts
+
+
 def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
     """Return all parts that cells are made of, and the cells, each once."""
     cells = list(cells)
-    sources = {name: source_of_log(log) for name, log in {cell.log.name: cell.log for cell in cells}.items()}
+    sources = {
+        name: None
+        if log.world is not None or log.from_table
+        else checksum_of_log(log.settings(0).data, log.path / CHECKSUMS)
+        for name, log in {cell.log.name: cell.log for cell in cells}.items()
+    }
     found: dict[Path, Part] = {}
 
     def add(path: Path, asked: Mapping[str, Any], done: str = "", follows: Iterable[Path] = ()) -> None:
@@ -54,7 +111,7 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
     return list(found.values())
 
 
-def check_choice(plan: Plan, cells: Sequence[Cell], outdated: Iterable[Part]) -> None:
+def check_choice(plan: Plan, cells: Sequence[Cell], stale: Sequence[Part]) -> None:
     """Refuse to remove results outside the chosen cells.
 
     They cannot stay either, beside results of other settings.
@@ -62,39 +119,22 @@ def check_choice(plan: Plan, cells: Sequence[Cell], outdated: Iterable[Part]) ->
     Args:
         plan: The comparison.
         cells: The chosen cells.
-        outdated: The parts that must be removed.
+        stale: The parts that must be removed.
 
     Raises:
         OutputError: A finished part must be removed that does not belong to the chosen cells alone.
     """
-    chosen = {cell.folder for cell in cells}
-    spared = {cell.folder for cell in plan.cells if cell.folder not in chosen and cell.done}
+    spared = {cell.folder for cell in plan.cells if cell.done} - {cell.folder for cell in cells}
     needed = {part.path for part in parts_of(plan, [*cells, *map(plan.searched, cells)])} - spared
-    for part in outdated:
+    for part in stale:
         if spared.intersection(part.paths) or (part.finished and part.path not in needed):
-            lost = len(spared.intersection(path for one in outdated for path in one.paths))
-            rule = "must be computed again and does not belong to the chosen cells alone"
-            fix = "choose another --out, or leave out --models, --seeds and --logs to compute all of it again"
-            found = f"found {lost} finished cells of others that would be removed"
-            raise OutputError(part.path, f"{rule}, {found}; {fix}")
-
-
-def source_of_log(log: Log) -> str | None:
-    """Return the checksum of a log's files.
-
-    None for a simulated log, for a table in memory, and where the files cannot be read any more.
-
-    Raises:
-        OutputError: The stored checksums are damaged.
-    """
-    if log.world is not None or log.from_table:
-        return None
-    return checksum_of_log(log.settings(0).data, checksums_at(log))
-
-
-def checksums_at(log: Log) -> Path:
-    """Return the file in which the checksums of a log's files are stored."""
-    return log.path / "source.json"
+            lost = len(spared.intersection(path for one in stale for path in one.paths))
+            raise OutputError(
+                part.path,
+                "must be computed again and does not belong to the chosen cells alone, "
+                f"found {lost} finished cells of others that would be removed; choose another --out, or "
+                "leave out --models, --seeds and --logs to compute all of it again",
+            )
 
 
 def note_examples(stage: Path) -> None:
@@ -117,18 +157,19 @@ def measured_cells(plan: Plan, log: Log, lines: Mapping[Any, Mapping[str, Any]])
         log: One of its logs.
         lines: The last line of each cell.
     """
-    done = [cell for cell in plan.cells if cell.log == log and cell.done and cell.key in lines]
     return _grouped(
         (text_of(lines[cell.key]["examples"]), cell.title)
-        for cell in done
-        if lines[cell.key]["state"] == "finished"
+        for cell in plan.cells
+        if cell.log == log and cell.done and records.is_finished(cell, lines)
     )
 
 
 def measured_seeds(log: Log, seeds: Iterable[int]) -> Measured:
     """Group the prepared seeds of a log by their rows."""
-    there = [seed for seed in seeds if (log.stage(seed) / EXAMPLES).exists()]
-    return _grouped((text_of(read_json(log.stage(seed) / EXAMPLES)), f"seed {seed}") for seed in there)
+    files = {seed: log.stage(seed) / EXAMPLES for seed in seeds}
+    return _grouped(
+        (text_of(read_json(file)), f"seed {seed}") for seed, file in files.items() if file.exists()
+    )
 
 
 def text_of(examples: Mapping[str, str]) -> str:
@@ -139,11 +180,13 @@ def text_of(examples: Mapping[str, str]) -> str:
 def odd_cells(cells: Measured) -> str:
     """Say which cells were measured on other rows than most; empty where all agree."""
     others = [title for titles in [*cells.values()][1:] for title in titles]
-    if not others:
-        return ""
-    rule = "cells were measured on different rows, so differences between them mean nothing"
-    fix = "remove their folders, and the same command computes them again"
-    return f"{rule}: {_named(others)} on others than most; {fix}"
+    return (
+        "cells were measured on different rows, so differences between them mean nothing: "
+        f"{_named(others)} on others than most; "
+        "remove their folders, and the same command computes them again"
+        if others
+        else ""
+    )
 
 
 def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
@@ -161,9 +204,11 @@ def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
     others = cells or measured_seeds(log, [other for other in seeds if other != seed])
     if not others or mine in others:
         return ""
-    than = _named([title for titles in others.values() for title in titles])
-    fix = "remove it, and the same command prepares it again; if it stays different, choose another --out"
-    return f"holds other rows to measure on than {than}, so differences would mean nothing; {fix}"
+    than = [title for titles in others.values() for title in titles]
+    return (
+        f"holds other rows to measure on than {_named(than)}, so differences would mean nothing; remove it, "
+        "and the same command prepares it again; if it stays different, choose another --out"
+    )
 
 
 def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
@@ -178,8 +223,10 @@ def _asked(cell: Cell) -> dict[str, Any]:
     """Return the settings of a cell with all switches, so that a changed default is another setting."""
     model = written_out(cell.contestant.settings())
     training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
-    plain = model.model_dump(mode="json") | {"training": training}
-    return run_settings(cell.settings) | {"model": plain, "seed": cell.seed}
+    return run_settings(cell.settings) | {
+        "model": model.model_dump(mode="json") | {"training": training},
+        "seed": cell.seed,
+    }
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> Measured:
@@ -190,5 +237,90 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> Measured:
 
 
 def _named(titles: Sequence[str]) -> str:
-    more = f" and {len(titles) - NAMED} more" if len(titles) > NAMED else ""
-    return "; ".join(titles[:NAMED]) + more
+    return "; ".join(titles[:NAMED]) + (f" and {len(titles) - NAMED} more" if len(titles) > NAMED else "")
+
+
+def damaged_cells(plan: Plan, say: Say) -> Iterator[Path]:
+    """Yield the folders of finished cells that must be computed again.
+
+    A file that tables need is damaged, or nothing says any more on which rows the cell was measured.
+
+    Args:
+        plan: The comparison.
+        say: Callback that receives one line per cell.
+
+    Raises:
+        OutputError: A file is there and may not be read.
+    """
+    lines = records.latest(plan.out)
+    for cell in [cell for cell in plan.cells if cell.done]:
+        folder, stage = cell.folder, cell.log.stage(cell.seed)
+        facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
+        readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
+        known = (
+            facts == records.IMPORTED
+            or records.is_finished(cell, lines)
+            or any((stage / name).exists() for name in (EXAMPLES, "data"))
+        )
+        if any(_is_damaged(folder / name, read, say) for name, read in readers.items()):
+            yield folder
+        elif not known:
+            say(
+                f"to be computed again: {folder}: its line in {records.RESULTS} is missing, and so is the "
+                f"data that it was measured on, {stage}"
+            )
+            yield folder
+
+
+def damaged_searches(plan: Plan, parts: Iterable[Part], say: Say) -> Iterator[Path]:
+    """Yield the files of searches that are damaged and cannot be restored, or missing while cells use them.
+
+    Searches that `results.jsonl` holds are restored. What follows from any other goes with it, since another
+    search may choose other settings.
+
+    Args:
+        plan: The comparison.
+        parts: The parts of all its cells.
+        say: Callback that receives one line per file, and one more for each that is restored.
+
+    Raises:
+        OutputError: A file is there and may not be read.
+    """
+    of, lines = {part.path: part for part in parts}, records.latest(plan.out)
+    for path, cell in {cell.search: cell for cell in plan.cells if cell.search in of}.items():
+        if of[path].finished and _is_damaged(path, read_json, say):
+            line = lines.get(records.search_key(cell), {})
+            if line.get("asked") == of[path].digest:
+                write_json(path, records.search_in(line))
+                say(f"  restored from {records.RESULTS}")
+            else:
+                yield path
+
+
+def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
+    """Remove a file if it is there and damaged, and tell whether it was; it is computed again later."""
+    cleared = path.exists() and _is_damaged(path, read, say)
+    if cleared:
+        path.unlink()
+    return cleared
+
+
+def _is_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
+    try:
+        read(path)
+    except OutputError as error:
+        if isinstance(error.__context__, OSError) and path.exists():  # no rights, or a disk that may return
+            raise
+        say(f"damaged, to be computed again: {error}")
+        return True
+    return False
+
+
+def _remove(plan: Plan, parts: Sequence[Part], command: str) -> None:
+    """Remove parts, after saying in the lines of their cells that these numbers are outdated."""
+    removed, known = {path for part in parts for path in part.paths}, records.latest(plan.out)
+    for cell in plan.cells:
+        if cell.folder in removed and cell.key in known:
+            records.append(plan.out, records.line_of(cell, "outdated", command))
+    for part in parts:
+        part.remove()

@@ -1,27 +1,29 @@
 """Do the work of a plan: every chosen cell that is not finished, and what it needs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mgoe._util.files import read_json
 from mgoe._util.tables import Frame
-from mgoe.config import TuneSettings
+from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
-from mgoe.evaluation import write_rows
+from mgoe.evaluation import Row, measure, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.cell import FIT, Inputs, run_cell, summary_line
+from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
-from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan
+from mgoe.experiments.folder import FIT
+from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
-from mgoe.experiments.references import reference_rows
 from mgoe.experiments.stages import Say, build, prepare_data
-from mgoe.experiments.tuning import best_of, is_done, note_killed, search
-from mgoe.simulation import simulate
+from mgoe.experiments.tuning import note_killed, search
+from mgoe.simulation import Truth, reachable, simulate
 
 
 def execute(
@@ -55,31 +57,32 @@ def execute(
     note_finished(plan, cells, command)
     jobs, waiting = jobs_of(plan, cells)
     say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
-    if inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1):
-        outcomes = (Outcome(job, fit_cell(waiting[job.name], False, inputs, show_progress)) for job in jobs)
-    else:
-        threads = max(log.settings(0).training.threads for log in plan.logs.values())
-        outcomes = run_jobs(jobs, plan.settings.jobs, plan.out, threads, until)
+    here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
+    threads = max(log.settings(0).training.threads for log in plan.logs.values())
     started, done = time.perf_counter(), 0
-    with closing(outcomes):
-        for outcome in outcomes:
+    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, threads, until)) as outcomes:
+        for outcome in map(Outcome, jobs) if here else outcomes:
             cell = waiting.get(outcome.job.name)
             if cell is None:
-                if outcome.lost and outcome.job.work is search_settings:
+                if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
                 note_searches(plan, command)
                 continue
+            if here:
+                fit_cell(cell, inputs=inputs, show_progress=show_progress)
             failed = "" if cell.done else outcome.failed  # a process may be killed after its last write
-            if failed and inputs is not None and outcome.lost:
-                raise TrainingError(
-                    "jobs",
-                    f"a process of {plan.settings.jobs} was killed; memory may have run out: "
-                    "take fewer, the same command resumes",
-                )
             if failed and inputs is not None:
-                raise TrainingError(outcome.job.name, failed)
-            line = records.of_failure(cell, failed, command) if failed else records.of_cell(cell, command)
+                killed = f"a process of {plan.settings.jobs} was killed; memory may have run out: take fewer"
+                raise TrainingError(
+                    "jobs" if outcome.lost else outcome.job.name,
+                    f"{killed}, the same command resumes" if outcome.lost else failed,
+                )
+            line = (
+                records.line_of(cell, "failed", command, reason=failed)
+                if failed
+                else records.of_cell(cell, command)
+            )
             records.append(plan.out, line)
             done += 1
             ended = f"failed: {failed}" if failed else summary_line(read_json(cell.folder / FIT))
@@ -104,8 +107,13 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
         world = need(f"world of {log.name}", drawn, draw_world, (log,))
         there = all(path.exists() for path in (stage / "data", stage / EXAMPLES, log.path / REFERENCES))
         there = there and not odd_seed(log, seed, seeds, measured[log.name])
-        title = f"examples of {log.name}, seed {seed}"
-        return need(title, there, prepare_log, (log, seed, seeds, measured[log.name]), world)
+        return need(
+            f"examples of {log.name}, seed {seed}",
+            there,
+            prepare_log,
+            (log, seed, seeds, measured[log.name]),
+            world,
+        )
 
     def built(cell: Cell) -> str:
         variant = f", {cell.contestant.variant}" if cell.contestant.graph else ""
@@ -113,20 +121,18 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
         return need(title, cell.graph.exists(), build_graph_of, (cell,), prepared(cell.log, cell.seed))
 
     waiting = {cell.title: cell for cell in cells if not cell.done}
-    busy = {cell.log.name for cell in waiting.values()}
     for log in {cell.log.name: cell.log for cell in cells}.values():
         missing = log.settings(seeds[0]).data.truth is not None and not (log.path / REFERENCES).exists()
-        if missing and log.name not in busy:  # all of its cells were imported
+        if missing and all(cell.log.name != log.name for cell in waiting.values()):  # cells were imported
             prepared(log, seeds[0])
+    tune = plan.comparison.tune
     for title, cell in waiting.items():
         needs = [built(cell)]
-        if plan.comparison.tune is not None:
+        if tune is not None and not is_done(cell.search):
             base = plan.searched(cell)
-            search = f"search of {cell.log.name}, {base.contestant.name}"
-            if not is_done(cell.search):
-                args = (base, plan.comparison.tune, cell.search)
-                needs.append(need(search, False, search_settings, args, built(base)))
-        need(title, False, fit_cell, (cell, plan.comparison.tune is not None), *needs)
+            name = f"search of {cell.log.name}, {base.contestant.name}"
+            needs.append(need(name, False, search, (base, tune, cell.search), built(base)))
+        need(title, False, fit_cell, (cell, tune is not None), *needs)
     return list(jobs.values()), waiting
 
 
@@ -197,32 +203,39 @@ def build_graph_of(cell: Cell) -> None:
     build(cell.settings, Prepared.open(cell.log.stage(cell.seed) / "data"), cell.graph)
 
 
-def fit_cell(
-    cell: Cell,
-    searched: bool = False,
-    inputs: Inputs | None = None,
-    show_progress: bool = False,
-    resume: bool = True,
-) -> dict[str, Any]:
-    """Train and measure a cell.
+def reference_rows(settings: RunSettings, prepared: Prepared) -> list[Row]:
+    """Return rows of `chance` and `best-reachable` on validation and test.
 
-    Args:
-        cell: The cell.
-        searched: Use the settings that the search for its model found.
-        inputs: The log and the graph; opened if not given.
-        show_progress: Show a progress bar.
-        resume: Resume interrupted training.
-
-    Returns:
-        Facts about the training.
+    There are none unless `data.truth` names a simulated world. Chance predicts one half for every example,
+    and for a regression the mean of the training labels.
     """
-    inputs = inputs or Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
-    model = inputs.decided(cell.contestant.settings(best_of(cell.search) if searched else None))
-    return run_cell(model, cell.seed, cell.folder, cell.settings, inputs, show_progress, resume)
+    return list(_rows(settings, prepared)) if settings.data.truth is not None else []
 
 
-def search_settings(cell: Cell, tune: TuneSettings, out: Path) -> int:
-    """Search the settings of a cell's model, or resume the search. Return the number of trials."""
-    inputs = Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
-    model = inputs.decided(cell.contestant.settings())
-    return search(model, cell.seed, cell.settings, tune, inputs, out)
+def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
+    truth = Truth.open(Path(settings.data.truth or ""))
+    labels, features = prepared.streamed("train").labels, prepared.context_features
+    chance = [
+        0.5 if task.kind == "binary" else np.nanmean(labels[:, t], dtype=np.float64)
+        for t, task in enumerate(settings.tasks)
+    ]
+    for split in ("valid", "test"):
+        examples = prepared.examples(split)
+        users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
+        items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)
+        times = (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
+        devices = None  # as models do not know them either
+        if "device" in features.names("categorical"):
+            indices = examples.context["device"].astype(np.int64) - 1
+            devices = np.array(features.vocabularies["device"].ids(indices).to_pylist(), object)
+        best = reachable(truth, settings, users, items, times, devices)
+        for model, scores in (("chance", np.broadcast_to(chance, best.shape)), ("best-reachable", best)):
+            yield from measure(
+                scores,
+                examples.labels,
+                examples.user,
+                settings.tasks,
+                model=model,
+                seed=settings.seeds[0],
+                split=split,
+            )

@@ -8,23 +8,20 @@ left out, and so is a cell whose settings another search chose or that was measu
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mgoe._util.files import atomic_folder, write_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Row, unpack, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.cell import INFLUENCE
 from mgoe.experiments.consistency import measured_cells, measured_seeds, parts_of, text_of
-from mgoe.experiments.parts import DONE, SOURCE, Part
-from mgoe.experiments.plan import Cell, Plan
+from mgoe.experiments.folder import DONE, INFLUENCE, SOURCE, Part
+from mgoe.experiments.plan import Cell, Plan, best_of, is_done
+from mgoe.experiments.records import Line
 from mgoe.experiments.stages import Say
-from mgoe.experiments.tuning import best_of, is_done
 
-Line = Mapping[str, Any]
 TAKEN = "taken"
 THERE = "there already, or of other settings or another log"
 
@@ -43,7 +40,11 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
         OutputError: A line that fits is damaged.
     """
     parts = {part.path: part for part in parts_of(plan, plan.cells)}
-    lines = sorted(((file, line) for file in files for line in files[file]), key=_moment, reverse=True)
+    lines = sorted(
+        ((file, line) for file in files for line in files[file]),
+        key=lambda one: (str(one[1].get("at")), json.dumps(one[1], sort_keys=True)),  # never by the file
+        reverse=True,
+    )
     ends = {file: Counter[str]() for file in files}
 
     def each(key: records.Key, cell: Cell, part: Part, take_one: Callable[[Line], str]) -> None:
@@ -60,28 +61,22 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
                         "; copy the file again",
                     ) from None
 
-    for cell in {cell.search: cell for cell in plan.cells if cell.search in parts}.values():
-        part = parts[cell.search]
-        each(records.search_key(cell), cell, part, partial(_take_search, plan, part))
+    for path, cell in {cell.search: cell for cell in plan.cells if cell.search in parts}.items():
+        each(records.search_key(cell), cell, parts[path], partial(_take_search, plan, parts[path]))
     known = records.latest(plan.out)
-    rows: dict[str, str | None] = {}
-    for name, log in plan.logs.items():
-        measured = measured_cells(plan, log, known) or measured_seeds(log, plan.settings.seeds)
-        rows[name] = next(iter(measured), None)
+    rows = {
+        name: next(iter(measured_cells(plan, log, known) or measured_seeds(log, plan.settings.seeds)), None)
+        for name, log in plan.logs.items()
+    }
     for cell in plan.cells:
         part = parts[cell.folder]
         each(cell.key, cell, part, partial(_take_cell, plan, cell, part, rows))
     for file in files:
         taken = ends[file].pop(TAKEN, 0)
-        others = {end: count for end, count in ends[file].items() if end != THERE}
-        others = {**others, THERE: len(files[file]) - taken - sum(others.values())}
-        rest = "".join(f"; {count} {end}" for end, count in others.items() if count)
+        del ends[file][THERE]
+        ends[file][THERE] = len(files[file]) - taken - ends[file].total()
+        rest = "".join(f"; {count} {end}" for end, count in ends[file].items() if count)
         say(f"{file}: {taken} of {len(files[file])} lines taken{rest}")
-
-
-def _moment(one: tuple[Path, Line]) -> tuple[str, str]:
-    """Order lines by time, and lines of the same time by their content alone."""
-    return str(one[1].get("at")), json.dumps(one[1], sort_keys=True)
 
 
 def _take_search(plan: Plan, part: Part, line: Line) -> str:
@@ -108,7 +103,7 @@ def _take_cell(plan: Plan, cell: Cell, part: Part, measured: dict[str, str | Non
         return "of another search"
     if measured[cell.log.name] not in (None, text_of(line["examples"])):
         return "measured on other rows"
-    influence, rows = unpack(line["influence"]), _rows(cell, line)
+    influence, rows = unpack(line["influence"]), list(_rows(cell, line))
     part.begin()
     with atomic_folder(part.path) as folder:  # replaces interrupted training
         influence.save(folder / INFLUENCE)
@@ -119,22 +114,18 @@ def _take_cell(plan: Plan, cell: Cell, part: Part, measured: dict[str, str | Non
     return TAKEN
 
 
-def _rows(cell: Cell, line: Line) -> list[Row]:
-    """Return the rows of `metrics.json` from keys `SPLIT.TASK.METRIC`."""
-    found = []
+def _rows(cell: Cell, line: Line) -> Iterator[Row]:
+    """Yield the rows of `metrics.json` from keys `SPLIT.TASK.METRIC`."""
     for name, value in line.items():
         split, _, rest = name.partition(".")
         if rest:
             task, _, metric = rest.rpartition(".")
-            found.append(
-                Row(
-                    model=cell.contestant.name,
-                    seed=cell.seed,
-                    split=split,
-                    slice=ALL,
-                    task=task,
-                    metric=metric,
-                    value=math.nan if value is None else float(value),
-                )
+            yield Row(
+                model=cell.contestant.name,
+                seed=cell.seed,
+                split=split,
+                slice=ALL,
+                task=task,
+                metric=metric,
+                value=math.nan if value is None else float(value),
             )
-    return found

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mgoe._util.extras import load
 from mgoe._util.files import read_json
 from mgoe.config import (
     ComparisonSettings,
     LogSettings,
     ModelSettings,
     RunSettings,
+    TrainingSettings,
     TuneSettings,
     check_settings,
     did_you_mean,
@@ -26,10 +28,10 @@ from mgoe.config import (
     variant_name,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.cell import DONE, FIT, check_fit, check_installed
-from mgoe.experiments.tuning import best_of, concerning, is_done, load_optuna
-from mgoe.models import options_of, resolve
+from mgoe.experiments.folder import DONE, FIT
+from mgoe.models import BASES, BoostedTrees, options_of, resolve
 from mgoe.simulation import Truth, WorldSettings, check_reachable
+from mgoe.training import Monitor, check_available, load_lightgbm
 
 EXAMPLES = "examples.json"
 """Checksums of the test and validation rows of a prepared log, stored beside it."""
@@ -68,9 +70,13 @@ class Contestant:
             ConfigError: The model, an option or a training setting is unknown.
         """
         given = ModelSettings(name=self.name, base=self.model) if isinstance(self.model, str) else self.model
-        raw = laid_over(given.model_dump(exclude_unset=True), tuned or {})
-        raw = laid_over(raw, {"training": self.changes.get("training", {})})
-        raw = laid_over(raw, self.changes.get("model", {})) | {"name": self.name}
+        raw = laid_over(
+            given.model_dump(exclude_unset=True),
+            tuned or {},
+            {"training": self.changes.get("training", {})},
+            self.changes.get("model", {}),
+            {"name": self.name},
+        )
         return resolve(check_settings(ModelSettings, raw, f"models.{self.name}"))
 
 
@@ -105,20 +111,12 @@ class Log:
         if self.run is not None:
             return self.run
         of_seed = {"negatives": {"training_seed": seed}, "graph": {"seed": seed}, "seeds": [seed]}
-        raw = laid_over(self.raw, of_seed)
-        return make_settings(
-            laid_over(raw, {"graph": contestant.graph if contestant else {}}), f"logs.{self.name}"
-        )
+        raw = laid_over(self.raw, of_seed, {"graph": contestant.graph if contestant else {}})
+        return make_settings(raw, f"logs.{self.name}")
 
     def stage(self, seed: int) -> Path:
         """Return the folder of `data/` and `graph/`, which all models of a seed share."""
         return self.path if self.run is not None else self.path / "seeds" / str(seed)
-
-    def graph(self, seed: int, contestant: Contestant | None = None) -> Path:
-        """Return the folder of the graph that a contestant reads."""
-        if contestant is None or not contestant.graph:
-            return self.stage(seed) / "graph"
-        return self.stage(seed) / "graphs" / contestant.variant
 
     def search(self, model: str) -> Path:
         """Return the file of the search for a model's settings."""
@@ -139,8 +137,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        names = [name for name in (self.log.name, self.contestant.name) if name]
-        return f"{', '.join(names)}, seed {self.seed}"
+        return ", ".join(filter(None, (self.log.name, self.contestant.name, f"seed {self.seed}")))
 
     @property
     def settings(self) -> RunSettings:
@@ -150,7 +147,8 @@ class Cell:
     @property
     def graph(self) -> Path:
         """Folder of the graph that it reads."""
-        return self.log.graph(self.seed, self.contestant)
+        variant = f"graphs/{self.contestant.variant}" if self.contestant.graph else "graph"
+        return self.log.stage(self.seed) / variant
 
     @property
     def search(self) -> Path:
@@ -171,6 +169,10 @@ class Cell:
         """Validation result of the finished cell; higher is better."""
         fit = read_json(self.folder / FIT)
         return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
+
+    def model(self, searched: bool) -> ModelSettings:
+        """Return the resolved model, with the settings that its search found if it is `searched`."""
+        return self.contestant.settings(best_of(self.search) if searched else None)
 
 
 @dataclass(frozen=True)
@@ -212,19 +214,22 @@ class Plan:
                 f"each row needs a name of its own, found {repeated!r} twice; give one another `name`",
             )
         models = dict(zip(names, s.models, strict=True))
-        found = {name: Contestant(name, name, model) for name, model in models.items()}
-        for base in s.variants_of or [s.lead]:
-            for variant, changes in s.variants.items():
-                name = variant_name(base, variant)
-                found[name] = Contestant(name, base, models[base], variant, nested(changes))
-        return found
+        found = [Contestant(name, name, model) for name, model in models.items()]
+        found += [
+            Contestant(variant_name(base, variant), base, models[base], variant, nested(changes))
+            for base in s.variants_of or [s.lead]
+            for variant, changes in s.variants.items()
+        ]
+        return {contestant.name: contestant for contestant in found}
 
     @cached_property
     def logs(self) -> dict[str, Log]:
         """Logs in the order of the settings."""
-        if isinstance(self.settings, RunSettings):
-            return {"": Log("", self.out, run=self.settings, from_table=self.from_table)}
-        return {name: self._log(name) for name in self.comparison.logs}
+        return (
+            {"": Log("", self.out, run=self.settings, from_table=self.from_table)}
+            if isinstance(self.settings, RunSettings)
+            else {name: self._log(name) for name in self.comparison.logs}
+        )
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -246,11 +251,16 @@ class Plan:
         start = read_yaml(given.run, (), "must hold the settings of a run") if given.run else {}
         for key in start:
             if key not in RunSettings.model_fields:
-                hint = did_you_mean(str(key), list(RunSettings.model_fields))
-                raise ConfigError(given.run, f"unknown key {key!r}{hint}")
-        raw: dict[str, Any] = {key: start[key] for key in (*SECTIONS, "tasks") if key in start}
-        for above in (s, given):
-            raw = laid_over(raw, {key: getattr(above, key) for key in SECTIONS if getattr(above, key, None)})
+                raise ConfigError(
+                    given.run, f"unknown key {key!r}{did_you_mean(str(key), [*RunSettings.model_fields])}"
+                )
+        raw = laid_over(
+            {key: start[key] for key in (*SECTIONS, "tasks") if key in start},
+            *(
+                {key: getattr(part, key) for key in SECTIONS if getattr(part, key, None)}
+                for part in (s, given)
+            ),
+        )
         if given.tasks is not None:
             raw["tasks"] = given.tasks
         path, world = self.out / "logs" / name, None
@@ -283,7 +293,7 @@ class Plan:
                 log.settings(self.settings.seeds[0], contestant)
                 contestant.settings()
         for cell in _one_per_model(cells):
-            check_fit(cell.settings, cell.contestant.settings())
+            _check_fit(cell.settings, cell.contestant.settings())
         for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
             _check_references(log, self.settings.seeds[0])
         if self.comparison.tune is not None:
@@ -291,20 +301,18 @@ class Plan:
 
     def _check_space(self, tune: TuneSettings, searched: Iterable[Cell]) -> None:
         """Check that every model can be trained with every choice and with both ends of every range."""
-        switches = {
-            name
-            for contestant in self.contestants.values()
-            for name in options_of(contestant.settings()).model_fields
-        }
+        models = (contestant.settings() for contestant in self.contestants.values())
+        switches = sorted({name for model in models for name in options_of(model).model_fields})
         for key in tune.space:
             name = key.removeprefix("options.")
             if name != key and name.split(".")[0] not in switches:
-                hint = did_you_mean(name, sorted(switches))
-                raise ConfigError(f"tune.space.{key}", f"no model has this switch{hint}")
+                raise ConfigError(
+                    f"tune.space.{key}", f"no model has this switch{did_you_mean(name, switches)}"
+                )
         for cell in searched:
             settings = cell.settings
             for model in _choices(cell.contestant, tune):
-                check_fit(settings, model)
+                _check_fit(settings, model)
 
     def check_installed(self, cells: Sequence[Cell]) -> None:
         """Refuse what this machine cannot run: unfinished cells, and searches that they wait for.
@@ -317,13 +325,12 @@ class Plan:
         """
         tune, undone = self.comparison.tune, [cell for cell in cells if not cell.done]
         for cell in _one_per_model(undone):
-            tuned = best_of(cell.search) if tune is not None and is_done(cell.search) else None
-            check_installed(cell.settings, cell.contestant.settings(tuned))
+            _check_installed(cell.settings, cell.model(tune is not None and is_done(cell.search)))
         for cell in _one_per_model(self.searched(cell) for cell in undone if not is_done(cell.search)):
             if tune is not None:
                 load_optuna()
                 for model in _choices(cell.contestant, tune):
-                    check_installed(cell.settings, model)
+                    _check_installed(cell.settings, model)
 
     def chosen(
         self, models: list[str] | None = None, seeds: list[int] | None = None, logs: list[str] | None = None
@@ -333,16 +340,17 @@ class Plan:
         Raises:
             ConfigError: A name is not part of the comparison.
         """
-        asked = (
+        for option, names, valid in (
             ("--models", models, list(self.contestants)),
             ("--seeds", seeds, self.settings.seeds),
             ("--logs", logs, list(self.logs)),
-        )
-        for option, names, valid in asked:
+        ):
             for one in names or ():
                 if one not in valid:
-                    hint = did_you_mean(str(one), [str(name) for name in valid])
-                    raise ConfigError(option, f"{one!r} is not part of the comparison{hint}")
+                    raise ConfigError(
+                        option,
+                        f"{one!r} is not part of the comparison{did_you_mean(str(one), [*map(str, valid)])}",
+                    )
         return [
             cell
             for cell in self.cells
@@ -350,6 +358,56 @@ class Plan:
             and (not seeds or cell.seed in seeds)
             and (not logs or cell.log.name in logs)
         ]
+
+
+def is_boosted(model: ModelSettings) -> bool:
+    """Tell whether a resolved model consists of boosted trees."""
+    return BASES.get(model.base) is BoostedTrees
+
+
+def training_of(settings: RunSettings, model: ModelSettings) -> TrainingSettings:
+    """Return the training settings of a run with what differs for a model."""
+    return check_settings(
+        TrainingSettings, settings.training.model_dump() | model.training, f"models.{model.name}.training"
+    )
+
+
+def load_optuna() -> Any:
+    """Import the library that searches settings.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load("optuna", "tune", "Optuna", "pip install 'mgoe[tune]'")
+
+
+def best_of(search: Path) -> dict[str, Any]:
+    """Return what the best trial of a finished search changes, as nested mappings."""
+    return nested(read_json(search)["best"])
+
+
+def is_done(search: Path) -> bool:
+    """Tell whether a search is finished."""
+    return search.exists() and "best" in read_json(search)
+
+
+def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
+    """Return the part of a search that concerns a model: training settings and its own switches.
+
+    Boosted trees read no training setting that is searched. Unless one of their switches is, all trials would
+    be equal.
+    """
+    known = options_of(model).model_fields
+    space = {
+        key: values
+        for key, values in tune.space.items()
+        if not key.startswith("options.") or key.split(".")[1] in known
+    }
+    if is_boosted(model) and all(key.startswith("training.") for key in space):
+        space = {}
+    return tune.model_copy(
+        update={"space": space, "first": [point for point in tune.first if point.keys() <= space.keys()]}
+    )
 
 
 def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:
@@ -364,14 +422,29 @@ def _choices(contestant: Contestant, tune: TuneSettings) -> Iterator[ModelSettin
             yield contestant.settings(nested({key: value}))
 
 
+def _check_fit(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse what training would refuse on every machine: no snapshot to train on, or an unknown monitor."""
+    if settings.graph.snapshots == "last":
+        raise ConfigError(
+            "graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train"
+        )
+    Monitor.parse(training_of(settings, model).monitor, settings.tasks)
+
+
+def _check_installed(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse what training would refuse on this machine: a missing library, compiler or device."""
+    check_available(training_of(settings, model))
+    if is_boosted(model):
+        load_lightgbm()
+
+
 def _check_references(log: Log, seed: int) -> None:
     settings, world = log.settings(seed), log.world
     if world is None and settings.data.truth is not None:
         world = Truth.open(Path(settings.data.truth)).settings
-    if world is None:
-        return
-    try:
-        check_reachable(world, settings)
-    except ConfigError as error:
-        place = f"logs.{log.name}.{error.place}" if log.name else error.place
-        raise ConfigError(place, error.message) from None
+    if world is not None:
+        try:
+            check_reachable(world, settings)
+        except ConfigError as error:
+            place = f"logs.{log.name}.{error.place}" if log.name else error.place
+            raise ConfigError(place, error.message) from None

@@ -82,31 +82,32 @@ def run_jobs(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted({job.work.__module__ for job in jobs}))
     waiting, running, failed = list(jobs), {}, {}
-    left = {job.name for job in jobs}
     try:
         while waiting or running:
             for job in list(waiting):  # in order, so that a failure reaches all that need it
                 reason = next((failed[need] for need in job.needs if need in failed), None)
                 if reason is not None:
                     waiting.remove(job)
-                    left.discard(job.name)
                     failed[job.name] = reason
                     yield Outcome(job, failed=reason)
             late = until is not None and time.monotonic() >= until
+            left = {job.name for job in (*waiting, *(job for job, _ in running.values()))}
             for job in [job for job in waiting if not left.intersection(job.needs)][
                 : 0 if late else at_once - len(running)
             ]:
                 waiting.remove(job)
-                connection, process = _start(context, job, folder, threads)
-                running[connection] = (job, process)
-            if not running:
-                if late or not waiting:
-                    return
-                continue
-            for connection in wait(list(running)):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_child, args=(theirs, folder / HELD, threads, job), name=job.name
+                )
+                process.start()
+                theirs.close()
+                running[ours] = (job, process)
+            if not running and (late or not waiting):
+                return
+            for connection in wait(list(running)) if running else ():
                 job, process = running.pop(connection)  # pyright: ignore[reportArgumentType]
                 outcome = _ended(job, connection, process)  # pyright: ignore[reportArgumentType]
-                left.discard(job.name)
                 if outcome.failed:
                     failed[job.name] = outcome.failed
                 yield outcome
@@ -115,14 +116,6 @@ def run_jobs(
             process.terminate()
         for _, process in running.values():
             process.join()
-
-
-def _start(context: Any, job: Job, folder: Path, threads: int) -> tuple[Connection, BaseProcess]:
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(theirs, folder / HELD, threads, job), name=job.name)
-    process.start()
-    theirs.close()
-    return ours, process
 
 
 def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:

@@ -13,10 +13,8 @@ from mgoe import __version__
 from mgoe._util.files import output_errors, read_json
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, group_users, pack, read_rows
-from mgoe.experiments.cell import FIT, INFLUENCE
-from mgoe.experiments.parts import DONE, digest_of, note_of
-from mgoe.experiments.plan import EXAMPLES, Cell
-from mgoe.experiments.tuning import best_of
+from mgoe.experiments.folder import DONE, FIT, INFLUENCE, digest_of, note_of
+from mgoe.experiments.plan import EXAMPLES, Cell, best_of
 
 RESULTS = "results.jsonl"
 SOURCE = Path(__file__).parents[1]
@@ -37,6 +35,7 @@ FACTS = (
     "inputs",
 )
 """What the line of a cell holds of `fit.json`."""
+Line = Mapping[str, Any]
 Key = tuple[str, str, int | None]
 """Log, model and seed of a cell; without a seed, the search for a model's settings."""
 
@@ -49,9 +48,9 @@ def revision(source: Path = SOURCE) -> str:
     """
 
     def git(*words: str) -> str:
-        command = ["git", *words]
-        done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=source, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")  # a repository may hold an ignored environment
@@ -69,37 +68,60 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
     if (cell.folder / IMPORTED).exists():
         return read_json(cell.folder / IMPORTED)
     facts, asked = read_json(cell.folder / FIT), read_json(note_of(cell.folder))
-    rows = [row for row in read_rows(cell.folder / DONE) if row["slice"] == ALL]
-    values = {f"{row['split']}.{row['task']}.{row['metric']}": row["value"] for row in rows}
     return {
-        **_about(cell, "finished", command),
+        **line_of(cell, "finished", command),
         "asked": digest_of(asked),
         "tuned": best_of(cell.search) if asked.get("tune") is not None else None,
         **{name: facts.get(name) for name in FACTS},
         "examples": read_json(cell.log.stage(cell.seed) / EXAMPLES),
-        **{name: value if math.isfinite(value) else None for name, value in values.items()},
+        **{
+            f"{row['split']}.{row['task']}.{row['metric']}": row["value"]
+            if math.isfinite(row["value"])
+            else None
+            for row in read_rows(cell.folder / DONE)
+            if row["slice"] == ALL
+        },
         "influence": pack(group_users(Influence.load(cell.folder / INFLUENCE))),
     }
 
 
 def of_search(cell: Cell, command: str) -> dict[str, Any]:
     """Return the line of a finished search for a cell's model, with its trials and the best of them."""
-    about = _about(cell, "searched", command) | {"model": cell.contestant.base, "variant": "", "seed": None}
-    asked = digest_of(read_json(note_of(cell.search)))
-    return {**about, "asked": asked, "search": read_json(cell.search)}
+    return line_of(cell, "searched", command) | {
+        "model": cell.contestant.base,
+        "variant": "",
+        "seed": None,
+        "asked": digest_of(read_json(note_of(cell.search))),
+        "search": read_json(cell.search),
+    }
 
 
-def of_failure(cell: Cell, reason: str, command: str) -> dict[str, Any]:
-    """Return the line of a cell that failed."""
-    return {**_about(cell, "failed", command), "reason": reason}
+def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]:
+    """Return what every line holds, and more.
+
+    Args:
+        cell: The cell, or one whose settings are searched.
+        state: `finished`, `searched`, `failed`, or `outdated` for a cell that was removed because it was made
+            with other settings or damaged.
+        command: The command.
+        more: Other keys.
+    """
+    return {
+        "log": cell.log.name,
+        "model": cell.contestant.name,
+        "base": cell.contestant.base,
+        "variant": cell.contestant.variant,
+        "seed": cell.seed,
+        "state": state,
+        "mgoe": __version__,
+        "revision": revision(),
+        "command": command,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **more,
+    }
 
 
-def of_outdated(cell: Cell, command: str) -> dict[str, Any]:
-    """Return the line of a cell that was removed: outdated by other settings, or damaged."""
-    return _about(cell, "outdated", command)
-
-
-def append(out: Path, line: Mapping[str, Any]) -> None:
+def append(out: Path, line: Line) -> None:
     """Add a line. A torn last line stays a line of its own.
 
     Raises:
@@ -116,11 +138,10 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
 
 def latest(out: Path) -> dict[Key, dict[str, Any]]:
     """Return the last line of each cell and search."""
-    path = out / RESULTS
-    return {key_of(line): line for line in read(path)} if path.exists() else {}
+    return {key_of(line): line for line in read(out / RESULTS)} if (out / RESULTS).exists() else {}
 
 
-def is_finished(cell: Cell, lines: Mapping[Key, Mapping[str, Any]]) -> bool:
+def is_finished(cell: Cell, lines: Mapping[Key, Line]) -> bool:
     """Tell whether the last line of a cell says that it is finished."""
     return lines.get(cell.key, {}).get("state") == "finished"
 
@@ -144,12 +165,12 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield line
 
 
-def key_of(line: Mapping[str, Any]) -> Key:
+def key_of(line: Line) -> Key:
     """Return the cell or search that a line belongs to."""
     return line["log"], line["model"], line["seed"]
 
 
-def search_in(line: Mapping[str, Any]) -> dict[str, Any]:
+def search_in(line: Line) -> dict[str, Any]:
     """Return the content of a search's file from its line."""
     return {name: line["search"][name] for name in ("model", "trials", "best")}
 
@@ -157,18 +178,3 @@ def search_in(line: Mapping[str, Any]) -> dict[str, Any]:
 def search_key(cell: Cell) -> Key:
     """Return the key of the search for a cell's model."""
     return cell.log.name, cell.contestant.base, None
-
-
-def _about(cell: Cell, state: str, command: str) -> dict[str, Any]:
-    return {
-        "log": cell.log.name,
-        "model": cell.contestant.name,
-        "base": cell.contestant.base,
-        "variant": cell.contestant.variant,
-        "seed": cell.seed,
-        "state": state,
-        "mgoe": __version__,
-        "revision": revision(),
-        "command": command,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

@@ -1,4 +1,4 @@
-"""From finished cells to tables and reports.
+"""From finished cells to tables and pages, and the page of a macro graph.
 
 Whatever is finished is used, so that an unfinished comparison can be read as well.
 """
@@ -6,16 +6,20 @@ Whatever is finished is used, so that an unfinished comparison can be read as we
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_file, read_json, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.config import dump_settings, load_settings
+from mgoe.config import RunSettings, dump_settings, load_settings
+from mgoe.data import Prepared, Vocabulary
 from mgoe.errors import OutputError
 from mgoe.evaluation import (
     Cost,
@@ -31,20 +35,40 @@ from mgoe.evaluation import (
     read_rows,
     report,
 )
-from mgoe.experiments.cell import INFLUENCE, is_boosted
+from mgoe.experiments.cell import Inputs
 from mgoe.experiments.consistency import measured_cells, odd_cells
-from mgoe.experiments.folder import SETTINGS, STATE
-from mgoe.experiments.parts import DONE
-from mgoe.experiments.plan import REFERENCES, Cell, Log, Plan
-from mgoe.experiments.records import Key
-from mgoe.experiments.tuning import is_done
+from mgoe.experiments.folder import DONE, INFLUENCE, RELIABILITY, SETTINGS, STATE
+from mgoe.experiments.plan import REFERENCES, Cell, Log, Plan, is_boosted, is_done
+from mgoe.experiments.records import Key, Line
+from mgoe.graph import MacroGraph
 
-Line = Mapping[str, Any]
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
 LEADS = "leads.json"
+SEVERAL = {
+    "revision": "Cells were made by several revisions of the code",
+    "precision": "Cells were trained in several precisions",
+    "processor": (
+        "Costs (training s, CPU s, scored/s) were measured on several processors and do not compare between "
+        "them"
+    ),
+}
+"""Notes of a table, by the key under which its cells differ. None of these is compared as settings are."""
+GRAPH_FACTS = (
+    "engine",
+    "events",
+    "from",
+    "to",
+    "users",
+    "items",
+    "pairs",
+    "snapshots",
+    "bytes",
+    "seconds",
+)
+"""Facts of the page of a graph."""
 
 
-def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Standings]:
+def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
     """Return every table on every log.
 
     Args:
@@ -60,14 +84,15 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
         odd = odd_cells(measured_cells(plan, log, lines))
         cells = [] if odd else [cell for cell in plan.cells if cell.log == log and cell.done]
         rows = {(cell.contestant.name, cell.seed): read_rows(cell.folder / DONE) for cell in cells}
-        influence = {(cell.contestant.name, cell.seed): group_users(_influence(cell)) for cell in cells}
+        influence = {
+            (cell.contestant.name, cell.seed): group_users(Influence.load(cell.folder / INFLUENCE))
+            for cell in cells
+        }
         references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.comparison.all_tables.items():
             reference = table.reference or plan.comparison.lead
             models = list(dict.fromkeys([reference, *table.models]))
             of = {model: {s: influence[m, s] for m, s in influence if m == model} for model in models}
-            costs = {m: cost_of([lines[log.name, m, seed] for seed in of[m]]) for m in models}
-            in_table = [lines[log.name, m, seed] for m, seed in rows if m in models]
             found.append(
                 Standings(
                     question=table.title or name,
@@ -76,15 +101,16 @@ def standings_of(plan: Plan, lines: Mapping[Key, Mapping[str, Any]]) -> list[Sta
                     models=models,
                     rows=[row for m in models for seed in of[m] for row in rows[m, seed]] + references,
                     leads=find_leads(reference, of[reference], of),
-                    costs=costs,
+                    costs={m: cost_of([lines[log.name, m, seed] for seed in of[m]]) for m in models},
                     missing=_missing(plan, log, models, lines),
-                    notes=[odd] * bool(odd) + notes_of(plan, log, models, in_table),
+                    notes=[odd] * bool(odd)
+                    + notes_of(plan, log, models, [lines[log.name, m, s] for m, s in rows if m in models]),
                 )
             )
     return found
 
 
-def cost_of(lines: Sequence[Mapping[str, Any]]) -> Cost:
+def cost_of(lines: Sequence[Line]) -> Cost:
     """Return the mean costs of cells; NaN where a cell does not hold one."""
     table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
     return Cost(*table.mean(skipna=False))
@@ -95,7 +121,10 @@ def own_estimates(plan: Plan) -> list[Estimate]:
     return [
         one
         for name in plan.contestants
-        for one in estimate(name, [_influence(cell) for cell in plan.cells if cell.contestant.name == name])
+        for one in estimate(
+            name,
+            [Influence.load(cell.folder / INFLUENCE) for cell in plan.cells if cell.contestant.name == name],
+        )
     ]
 
 
@@ -111,8 +140,9 @@ def write_leads(plan: Plan, standings: Sequence[Standings]) -> None:
 
 def plain_leads(standings: Standings) -> list[dict[str, Any]]:
     """Return the leads of a table as plain values."""
-    about = {"question": standings.question, "log": standings.log}
-    return [about | asdict(lead) for lead in standings.leads]
+    return [
+        {"question": standings.question, "log": standings.log, **asdict(lead)} for lead in standings.leads
+    ]
 
 
 def write_comparison(plan: Plan, standings: Sequence[Standings], command: str) -> None:
@@ -129,21 +159,33 @@ def write_comparison(plan: Plan, standings: Sequence[Standings], command: str) -
         "seeds": len(plan.settings.seeds),
         "cells": f"{sum(cell.done for cell in plan.cells)} of {len(plan.cells)}",
     }
-    title = f"{plan.comparison.lead} and its baselines on {', '.join(plan.logs)}"
-    settings = dump_settings(plan.settings)
-    page = report.render_comparison(title, standings, facts, settings, command)
+    page = report.render_comparison(
+        f"{plan.comparison.lead} and its baselines on {', '.join(plan.logs)}",
+        standings,
+        facts,
+        dump_settings(plan.settings),
+        command,
+    )
     write_text(plan.out / "comparison.html", page)
 
 
 def tidy_rows(plan: Plan) -> pd.DataFrame:
     """Return every number of every finished cell, one per row."""
-    rows = []
-    for cell in plan.cells:
-        if cell.done:
-            base, variant = cell.contestant.base, cell.contestant.variant
-            about = {"log": cell.log.name, "base": base, "variant": variant, "model": cell.contestant.name}
-            rows += [{**row, **about} for row in read_rows(cell.folder / DONE)]
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+    return pd.DataFrame(
+        [
+            {
+                **row,
+                "log": cell.log.name,
+                "model": cell.contestant.name,
+                "base": cell.contestant.base,
+                "variant": cell.contestant.variant,
+            }
+            for cell in plan.cells
+            if cell.done
+            for row in read_rows(cell.folder / DONE)
+        ],
+        columns=list(TIDY_COLUMNS),
+    )
 
 
 def measured(path: Path | str) -> list[Row]:
@@ -163,13 +205,12 @@ def measured(path: Path | str) -> list[Row]:
     if (path / "metrics.json").exists():
         return read_rows(path / "metrics.json")
     plan = Plan(load_settings(path / SETTINGS), path)
-    folders = [path / "cells" / name for name in plan.contestants]  # `mgoe train` takes any seed
-    files = [
-        file
-        for folder in folders
-        for file in sorted(folder.glob(f"*/{DONE}"), key=lambda file: int(file.parent.name))
+    rows = [
+        row
+        for name in plan.contestants  # not its cells: `mgoe train` takes any seed
+        for file in sorted((path / "cells" / name).glob(f"*/{DONE}"), key=lambda file: int(file.parent.name))
+        for row in read_rows(file)
     ]
-    rows = [row for file in files for row in read_rows(file)]
     if not rows:
         raise OutputError(path, "holds a run that has measured nothing yet; give its command again to resume")
     return rows
@@ -180,21 +221,14 @@ def leads(path: Path | str) -> list[Estimate]:
     file = Path(path) / LEADS
     if not ((Path(path) / STATE).exists() and file.exists()):
         return []
-    found = []
-    for lead in json.loads(file.read_text(encoding="utf-8")):
-        known = {part.name: lead[part.name] for part in fields(Estimate)}
-        numbers: dict[str, Any] = {name: math.nan if one is None else one for name, one in known.items()}
-        found.append(Estimate(**numbers))
-    return [one for one in found if (one.task, one.metric) == ("all", "ranking")]
+    found: list[dict[str, Any]] = [
+        {part.name: math.nan if lead[part.name] is None else lead[part.name] for part in fields(Estimate)}
+        for lead in json.loads(file.read_text(encoding="utf-8"))
+    ]
+    return [Estimate(**one) for one in found if (one["task"], one["metric"]) == ("all", "ranking")]
 
 
-def _influence(cell: Cell) -> Influence:
-    return Influence.load(cell.folder / INFLUENCE)
-
-
-def _missing(
-    plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Mapping[str, Any]]
-) -> dict[str, str]:
+def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Line]) -> dict[str, str]:
     """Say which cells of models are missing: failed, or not run yet."""
     found = {}
     for model in models:
@@ -221,43 +255,159 @@ def notes_of(plan: Plan, log: Log, models: Iterable[str], lines: Sequence[Line])
     """
     boosted = {name for name, one in plan.contestants.items() if is_boosted(one.settings())}
     networks = [line for line in lines if line["model"] not in boosted]  # trees know one precision
-    tuned = plan.comparison.tune is not None
-    bases = dict.fromkeys(plan.contestants[model].base for model in models if tuned)
+    bases = dict.fromkeys(plan.contestants[model].base for model in models if plan.comparison.tune)
     searches = {base: read_json(log.search(base))["trials"] for base in bases if is_done(log.search(base))}
-    return [*failed_trials(searches), *revisions_of(lines), *precisions_of(networks), *processors_of(lines)]
+    return [
+        *failed_trials(searches),
+        *several("revision", lines),
+        *several("precision", networks),
+        *several("processor", lines),
+    ]
 
 
-def failed_trials(searches: Mapping[str, Sequence[Line]]) -> list[str]:
-    """Return one sentence per model whose search lost trials, with the most common reason."""
-    found = []
+def failed_trials(searches: Mapping[str, Sequence[Line]]) -> Iterator[str]:
+    """Yield one sentence per model whose search lost trials, with the most common reason."""
     for model, trials in searches.items():
         reasons = Counter(trial["failed"] for trial in trials if trial["value"] is None)
         if reasons:
-            lost = f"{reasons.total()} of {len(trials)} trials failed ({reasons.most_common(1)[0][0]})"
-            found.append(f"search of {model}: {lost}")
-    return found
+            [(reason, _)] = reasons.most_common(1)
+            yield f"search of {model}: {reasons.total()} of {len(trials)} trials failed ({reason})"
 
 
-def revisions_of(lines: Iterable[Line]) -> list[str]:
-    """Return a sentence if cells were made by different code, which is not compared as settings are."""
-    values = (line["revision"] or "unknown" for line in lines)
-    return _several("Cells were made by several revisions of the code: {}.", values)
-
-
-def precisions_of(lines: Iterable[Line]) -> list[str]:
-    """Return a sentence if cells were trained in different precisions, which `auto` leaves to the machine."""
-    values = (line.get("precision") for line in lines)
-    return _several("Cells were trained in several precisions: {}.", values)
-
-
-def processors_of(lines: Iterable[Line]) -> list[str]:
-    """Return a sentence if costs cannot be compared because processors differ."""
-    costs = "Costs (training s, CPU s, scored/s) were measured on several processors and do not compare"
-    return _several(f"{costs} between them: {{}}.", (line.get("processor") for line in lines))
-
-
-def _several(sentence: str, values: Iterable[str | None]) -> list[str]:
-    """Return the sentence with each value and its number of cells if there are several values."""
-    counts = Counter(value for value in values if value is not None)
+def several(key: str, lines: Iterable[Line]) -> list[str]:
+    """Return a sentence of `SEVERAL`, with each value and its number of cells, if lines hold several."""
+    unknown = "unknown" if key == "revision" else None
+    counts = Counter(filter(None, (line.get(key) or unknown for line in lines)))
     listed = ", ".join(f"{value} ({cells})" for value, cells in counts.most_common())
-    return [sentence.format(listed)] if len(counts) > 1 else []
+    return [f"{SEVERAL[key]}: {listed}."] if len(counts) > 1 else []
+
+
+def write_graph_page(graph: MacroGraph, path: Path) -> None:
+    """Write a page of pictures.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    described = graph.describe()
+    files = [graph.path / f"{node}s.parquet" for node in ("user", "item")]
+    users, items = [Vocabulary.load(file) if file.exists() else None for file in files]
+    report.write_report(
+        path,
+        report.ReportData(
+            title=f"Macro graph {graph.path.name}",
+            rows=[],
+            facts={name: described[name] for name in GRAPH_FACTS} | {"drift": graph.drift},
+            macro=macro_view(graph, users, items),
+        ),
+    )
+
+
+def macro_view(graph: MacroGraph, users: Vocabulary | None, items: Vocabulary | None) -> report.MacroView:
+    """Return the view of the latest, densest resolution. Without vocabularies members are indices."""
+
+    def ids(vocabulary: Vocabulary | None, nodes: NDArray[np.int64]) -> list[Any]:
+        return nodes.tolist() if vocabulary is None else vocabulary.ids(nodes).to_pylist()
+
+    latest = graph.latest
+    dense = latest.resolutions[latest.dense]
+    return report.MacroView.of(
+        dense.macro_edges,
+        dense.user_macro,
+        dense.item_macro,
+        latest.arrays["user_sum"],
+        latest.arrays["item_sum"],
+        partial(ids, users),
+        partial(ids, items),
+    )
+
+
+def write_run_report(
+    plan: Plan,
+    inputs: Inputs,
+    rows: Sequence[Row],
+    estimates: Sequence[Estimate],
+    best: Cell,
+    command: str,
+    seconds: float,
+) -> None:
+    """Write `report.html`.
+
+    Args:
+        plan: The run.
+        inputs: Its log and graph.
+        rows: Rows of `metrics.json`.
+        estimates: Metrics and leads with their intervals.
+        best: The cell in the bundle.
+        command: The command that makes the report again.
+        seconds: Time that this process took.
+    """
+    [settings] = [log.settings(0) for log in plan.logs.values()]
+    summary, meta = inputs.prepared.summary, inputs.graph.meta
+    models = (inputs.decided(contestant.settings()) for contestant in plan.contestants.values())
+    inputs_of = [f"{model.name}: {', '.join(model.inputs or ())}" for model in models]
+    of = {
+        name: {cell.seed: cell.folder for cell in plan.cells if cell.contestant.name == name}
+        for name in plan.contestants
+    }
+    report.write_report(
+        plan.out / "report.html",
+        report.ReportData(
+            title=f"MGOE on {Path(settings.data.log[0]).name}",
+            rows=rows,
+            lead=plan.comparison.lead,
+            facts={
+                "rows": summary["rows"],
+                "users": summary["users"],
+                "items": summary["items"],
+                "pairs": meta["pairs"][-1],
+                "snapshots": len(meta["cuts"]),
+                "macro nodes": ", ".join(f"{ku}/{ki}" for ku, ki in meta["resolutions"]),
+                "seeds": len(settings.seeds),
+                "graph seconds": round(meta["seconds"], 1),
+                "seconds": round(seconds, 1),
+            },
+            estimates=estimates,
+            curves={
+                name: {seed: read_json(folder / "curves.json") for seed, folder in folders.items()}
+                for name, folders in of.items()
+            },
+            reliability={
+                name: read_json(folders[settings.seeds[0]] / RELIABILITY) for name, folders in of.items()
+            },
+            macro=macro_view(inputs.graph, inputs.prepared.users, inputs.prepared.items),
+            history_age=history_age(settings, inputs.prepared),
+            negatives=negatives(settings, inputs.prepared),
+            notes=[
+                f"The bundle holds {best.title}, the best on validation.",
+                f"Inputs: {'; '.join(inputs_of)}.",
+            ],
+            settings=dump_settings(settings),
+            command=command,
+        ),
+    )
+
+
+def history_age(settings: RunSettings, prepared: Prepared) -> str:
+    """Describe how old the history of examples is, which is the same for every model."""
+    splits = prepared.summary["splits"]
+    ages = ", ".join(f"{split} {facts['history_age']:.1f}" for split, facts in splits.items())
+    return (
+        "Every model reads the same history: the latest snapshot strictly before the window of an example. "
+        f"Mean age of that history in buckets of {settings.data.bucket}: {ages}."
+    )
+
+
+def negatives(settings: RunSettings, prepared: Prepared) -> str:
+    """Describe where negatives come from."""
+    if settings.form == "exposures":
+        return "Every row of the log was shown to somebody; those without the behaviour are the negatives."
+    drawn, training = settings.negatives, settings.negatives.of_training
+    others = f"; for validation and test {drawn.seed}" if training.seed != drawn.seed else ""
+    share = "as often as they occur there" if drawn.distribution == "popularity" else "each once"
+    return (
+        f"The log holds only what happened. Per positive, {drawn.ratio} negatives were drawn (seed "
+        f"{training.seed}{others}) from the items of the same bucket, {share}, and dropped only if the user "
+        "did that item there. "
+        f"{prepared.summary['negatives_per_positive']:.2f} negatives per positive remain in training. "
+        "Validation and test hold the same kind."
+    )

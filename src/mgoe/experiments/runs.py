@@ -1,12 +1,13 @@
-"""`mgoe run` and `mgoe train`: prepare, build, train every model with every seed, bundle and report.
+"""`mgoe run`, `mgoe train` and `mgoe compare`: from settings to a bundle and a report, or to tables.
 
-Each stage is also a command of its own, which leaves a folder that `run` resumes.
+The phases: check the settings, remove or repair what is stored, import from elsewhere, execute, report. Each
+stage of a run is also a command of its own, which leaves a folder that `run` resumes.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +17,40 @@ import pandas as pd
 from mgoe._util.files import exclusive, write_text
 from mgoe._util.tables import Frame
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.config import SEEDS, RunSettings, did_you_mean, load_settings
+from mgoe.config import (
+    SEEDS,
+    ComparisonSettings,
+    ModelSettings,
+    RunSettings,
+    did_you_mean,
+    dump_settings,
+    load_comparison,
+    load_settings,
+)
 from mgoe.data import Prepared
-from mgoe.errors import ConfigError
-from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
+from mgoe.errors import ConfigError, OutputError
+from mgoe.evaluation import Row, Standings, markdown, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.cell import Inputs, check_bundled, summary_line, training_of
-from mgoe.experiments.consistency import parts_of
-from mgoe.experiments.execute import execute, fit_cell, note_finished, prepare_log
-from mgoe.experiments.folder import SETTINGS, mark, run_folder
-from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.parts import DONE
-from mgoe.experiments.plan import REFERENCES, Cell, Plan
+from mgoe.experiments.cell import Inputs, fit_cell, summary_line
+from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
+from mgoe.experiments.execute import execute, note_finished, prepare_log
+from mgoe.experiments.folder import DONE, SETTINGS, mark, run_folder, take_folder
+from mgoe.experiments.imports import take as take_lines
+from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
 from mgoe.experiments.processes import wait_for_orphans
-from mgoe.experiments.report import own_estimates, rows_of, standings_of, write_leads
-from mgoe.experiments.resume import settle
+from mgoe.experiments.report import (
+    own_estimates,
+    rows_of,
+    standings_of,
+    write_comparison,
+    write_leads,
+    write_run_report,
+)
 from mgoe.experiments.stages import Say, build
 from mgoe.training import joined
+
+COMPARISON = "comparison.yaml"
+"""Settings of a comparison, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +110,20 @@ def run(
         )
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     plan = Plan(settings, out, from_table=table is not None)
-    check_bundled(plan.contestants[plan.comparison.lead].settings())
+    _check_bundled(plan.contestants[plan.comparison.lead].settings())
     with begin(plan, plan.cells, overwrite, say, table) as prepared:
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
         execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
-        by_model = sorted(plan.cells, key=lambda cell: [*plan.contestants].index(cell.contestant.name))
-        rows = rows_of(by_model) + read_rows(out / REFERENCES)
+        cells_of = {
+            model: [cell for cell in plan.cells if cell.contestant.name == model]
+            for model in plan.contestants
+        }
+        rows = [row for cells in cells_of.values() for row in rows_of(cells)] + read_rows(out / REFERENCES)
         standings = standings_of(plan, records.latest(out))
         write_rows(out / "metrics.json", rows)
         write_text(out / "table.md", markdown_table(rows) + "\n")
         write_leads(plan, standings)
-        of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
+        of_lead = cells_of[plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
         _write_bundle(best, inputs, rows_of(of_lead))
         estimates = [*own_estimates(plan), *standings[0].leads]
@@ -148,8 +169,9 @@ def train(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     plan = Plan(settings, out)
     if model is not None and model not in plan.contestants:
-        hint = did_you_mean(model, list(plan.contestants))
-        raise ConfigError("--model", f"the configuration has no model {model!r}{hint}")
+        raise ConfigError(
+            "--model", f"the configuration has no model {model!r}{did_you_mean(model, [*plan.contestants])}"
+        )
     if seed is not None and not 0 <= seed < SEEDS:
         raise ConfigError(
             "seed",
@@ -157,9 +179,9 @@ def train(
         )
     contestant = plan.contestants[model or plan.comparison.lead]
     cell = Cell(plan.logs[""], contestant, settings.seeds[0] if seed is None else seed)
-    check_bundled(contestant.settings())
+    _check_bundled(contestant.settings())
     with joined(settings.training.device) as processes:
-        processes.check_batch(training_of(settings.training, contestant.settings()).batch_size)
+        processes.check_batch(training_of(settings, contestant.settings()).batch_size)
         if not processes.leads:
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
@@ -209,13 +231,110 @@ def begin(
         with run_folder(plan.out, overwrite) as resumed:
             if resumed:
                 say(f"resuming the unfinished run in {plan.out}")
-            parts = settle(plan, cells, False, SETTINGS, say)
-            for part in parts:
+            for part in settle(plan, cells, False, SETTINGS, say):
                 if part.path in (plan.out / "data", plan.out / "graph"):
                     part.begin()
-            seeds = plan.settings.seeds
-            prepared = prepare_log(log, seeds[0], seeds, {}, table, say)
+            prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
         yield prepared
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """The state of a comparison.
+
+    Attributes:
+        path: Its folder.
+        standings: Every table on every log.
+        failed: Titles of cells that failed, with the reason.
+        waiting: Number of cells that are not run yet.
+    """
+
+    path: Path
+    standings: Sequence[Standings]
+    failed: dict[str, str]
+    waiting: int
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One metric per row: log, model, base, variant, seed, split, slice, task, metric, value."""
+        return pd.read_parquet(self.path / "results.parquet")
+
+    def __repr__(self) -> str:
+        return f"ComparisonResult({self.path})\n{markdown(self.standings)}"
+
+
+def compare(
+    settings: ComparisonSettings | Path | str,
+    out: Path | str,
+    *,
+    models: list[str] | None = None,
+    seeds: list[int] | None = None,
+    logs: list[str] | None = None,
+    stop_after: float | None = None,
+    overwrite: bool = False,
+    take: Sequence[Path | str] = (),
+    say: Say = lambda line: None,
+    command: str = "",
+) -> ComparisonResult:
+    """Run a comparison, or resume one.
+
+    Finished cells are kept. Models, seeds, logs and variants may be added.
+
+    Args:
+        settings: Settings of the comparison, or the YAML file that holds them.
+        out: Folder of the results.
+        models, seeds, logs: Run only these; tables show everything that is finished.
+        stop_after: Seconds after which no cell begins.
+        overwrite: Compute again what was made with other settings. Refused if that would remove more than the
+            chosen cells.
+        take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same
+        settings and log are imported.
+        say: Callback for lines of progress.
+        command: Noted with every cell.
+
+    Raises:
+        MgoeError: Settings or the folder break a rule, or cells of a log were measured on different rows; the
+            latter is raised after the tables of the others are written. What fails inside a cell fails that
+            cell alone.
+    """
+    until = None if stop_after is None else time.monotonic() + stop_after
+    settings = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings)
+    plan = Plan(settings, Path(out))
+    cells = plan.chosen(models, seeds, logs)
+    plan.check(cells)
+    lines_of = {
+        file: list(records.read(file))
+        for path in map(Path, take)
+        for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])
+    }
+    with exclusive(plan.out, "a comparison"):
+        wait_for_orphans(plan.out)
+        take_folder(plan.out, COMPARISON, "comparison")
+        if not (plan.out / COMPARISON).exists():
+            write_text(plan.out / COMPARISON, dump_settings(settings))
+        settle(plan, cells, overwrite, COMPARISON, say, command)
+        take_lines(plan, lines_of, say)
+        plan.check_installed(cells)  # after imports: finished cells need no library
+        execute(plan, cells, say, command, until)
+        lines = records.latest(plan.out)
+        standings = standings_of(plan, lines)
+        write_comparison(plan, standings, command)
+    for log in plan.logs.values():
+        if odd := odd_cells(measured_cells(plan, log, lines)):
+            raise OutputError(log.path, odd)
+    undone = {cell.title: lines.get(cell.key, {}) for cell in plan.cells if not cell.done}
+    failed = {title: line["reason"] for title, line in undone.items() if line.get("state") == "failed"}
+    return ComparisonResult(plan.out, standings, failed, len(undone) - len(failed))
+
+
+def _check_bundled(model: ModelSettings) -> None:
+    """Refuse boosted trees, which no bundle can hold."""
+    if is_boosted(model):
+        raise ConfigError(
+            f"models.{model.name}",
+            "a bundle holds a model of weights, found boosted trees; "
+            "name another model first, and this one after it to compare",
+        )
 
 
 def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:

@@ -61,8 +61,11 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
     """
     out = Path(out)
     if out.suffix not in (".parquet", ".csv"):
-        found = out.suffix or "no suffix"
-        raise OutputError(out, f"scores are written as .parquet or .csv, found {found!r}; choose one of them")
+        raise OutputError(
+            out,
+            f"scores are written as .parquet or .csv, found {out.suffix or 'no suffix'!r}; "
+            "choose one of them",
+        )
     blocks, rows = score_pairs(bundle, pairs), 0
     first = next(blocks)
     writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
@@ -80,19 +83,25 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
         DataError: The file cannot be read, lacks a column, or holds an invalid label.
     """
     tasks = bundle.settings.tasks
-    scores, labels, users = [], [], []
-    for block in _blocks(bundle, pairs, tasks):
-        scores.append(np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1))
-        labels.append(
-            mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks)
+    parts = [
+        (
+            np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1),
+            mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks),
+            block[bundle.settings.data.user].to_pandas(),
         )
-        users.append(block[bundle.settings.data.user].to_pandas())
+        for block in _blocks(bundle, pairs, tasks)
+    ]
+    scores, labels, users = zip(*parts, strict=True)
     if not sum(map(len, scores)):
         raise DataError(pairs, "pairs to measure on must hold rows, found none; name another file")
-    groups = pd.factorize(pd.concat(users, ignore_index=True))[0]
-    model = bundle.manifest["model"]["name"]
     return measure(
-        np.concatenate(scores), np.concatenate(labels), groups, tasks, model=model, seed=0, split=NEW
+        np.concatenate(scores),
+        np.concatenate(labels),
+        pd.factorize(pd.concat(users, ignore_index=True))[0],
+        tasks,
+        model=bundle.manifest["model"]["name"],
+        seed=0,
+        split=NEW,
     )
 
 
@@ -105,8 +114,10 @@ def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) ->
     table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
     for column in (data.user, data.item):
         if column not in table.columns:
-            hint = did_you_mean(column, table.columns)
-            raise DataError(pairs, f"needs a column {column!r}, as the bundle's log had{hint}")
+            raise DataError(
+                pairs,
+                f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}",
+            )
     for column in (data.user, data.item):
         read_id(table[column], column, str(pairs))  # refuses invalid ids
     context = [feature.name for feature in data.context if feature.name in table.columns]
@@ -128,8 +139,10 @@ def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
         feature.name: block[feature.name] for feature in data.context if feature.name in block.column_names
     }
     scored = bundle.predict(block[data.user], block[data.item], context)
-    ids = {name: block[name] for name in (data.user, data.item)}
-    return pa.table(ids | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks})
+    return pa.table(
+        {name: block[name] for name in (data.user, data.item)}
+        | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks}
+    )
 
 
 def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> dict[str, Expr]:
@@ -138,8 +151,11 @@ def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> d
     for task in tasks:
         name = next((name for name in (task.name, task.label) if name in table.columns), None)
         if name is None:
-            hint = did_you_mean(task.name, table.columns)
-            raise DataError(pairs, f"needs a label column {task.name!r} for the bundle's task{hint}")
+            raise DataError(
+                pairs,
+                f"needs a label column {task.name!r} for the bundle's task"
+                f"{did_you_mean(task.name, table.columns)}",
+            )
         found[_LABEL + task.name], rules = read_label(table[name], name, task.kind == "binary", str(pairs))
         checks += rules
     if checks:

@@ -53,9 +53,11 @@ def prepare_data(
     say("preparing the log")
     prepared = prepare(settings, out / "data", table)
     summary = prepared.summary
-    examples = sum(split["examples"] for split in summary["splits"].values())
-    counts = f"{summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items"
-    say(f"  {counts}, {examples:,} examples in {time.perf_counter() - started:.1f} s")
+    say(
+        f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, "
+        f"{sum(split['examples'] for split in summary['splits'].values()):,} examples in "
+        f"{time.perf_counter() - started:.1f} s"
+    )
     for warning in summary["warnings"]:
         say(f"  warning: {warning}")
     return prepared

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.extras import load
 from mgoe._util.files import read_json, write_json
 from mgoe.config import (
     ModelSettings,
@@ -25,31 +24,13 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import MgoeError, TrainingError
-from mgoe.experiments.cell import Inputs, fit_model, is_boosted, training_of
-from mgoe.models import options_of, resolve
+from mgoe.experiments.cell import Inputs, fit_model
+from mgoe.experiments.plan import Cell, concerning, load_optuna, training_of
+from mgoe.models import resolve
 from mgoe.training import Monitor
 
 KILLS = 2
 """Number of times that the process of a trial may be killed before the trial counts as failed."""
-
-
-def load_optuna() -> Any:
-    """Import the library that searches.
-
-    Raises:
-        MissingExtra: It is not installed.
-    """
-    return load("optuna", "tune", "Optuna", "pip install 'mgoe[tune]'")
-
-
-def best_of(path: Path) -> dict[str, Any]:
-    """Return what the best trial of a finished search changes, as nested mappings."""
-    return nested(read_json(path)["best"])
-
-
-def is_done(path: Path) -> bool:
-    """Tell whether a search is finished."""
-    return path.exists() and "best" in read_json(path)
 
 
 def note_killed(path: Path) -> None:
@@ -59,17 +40,12 @@ def note_killed(path: Path) -> None:
         write_json(path, found | {"killed": found.get("killed", 0) + 1})
 
 
-def search(
-    model: ModelSettings, seed: int, settings: RunSettings, tune: TuneSettings, inputs: Inputs, out: Path
-) -> int:
-    """Search the settings of a model, or resume an interrupted search.
+def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
+    """Search the settings of a cell's model, or resume an interrupted search.
 
     Args:
-        model: Resolved settings of the model, with ids decided.
-        seed: Seed of every fit.
-        settings: Settings of the run.
+        cell: Names the log, the model and the seed of every fit.
         tune: Trials, share of rows and space; what does not concern the model is ignored.
-        inputs: The log and the graph.
         out: JSON file with `trials`, each with its `settings`, its validation `value` (null if the fit
             failed, with the reason in `failed`) and `seconds`; `killed`, how often the process of the next
             trial was killed; and finally `best`.
@@ -81,7 +57,10 @@ def search(
         TrainingError: Every trial failed. The next search starts over, since the machine may be the reason.
         OutputError: A trial cannot be written, for lack of space or rights.
     """
-    lower = Monitor.parse(training_of(settings.training, model).monitor, settings.tasks).lower_is_better
+    settings = cell.settings
+    inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
+    model = inputs.decided(cell.contestant.settings())
+    lower = Monitor.parse(training_of(settings, model).monitor, settings.tasks).lower_is_better
     tune = concerning(model, tune)
     given = [{}, *tune.first]
     found = read_json(out) if out.exists() else {}
@@ -94,7 +73,7 @@ def search(
         shutil.rmtree(folder, ignore_errors=True)
         value, failed = None, f"its process was killed {killed} times; memory may have run out"
         if killed < KILLS:
-            value, failed = _try(model, changed, seed, settings, tune, inputs, folder)
+            value, failed = _try(model, changed, cell.seed, settings, tune, inputs, folder)
         killed = 0
         trials.append(
             {
@@ -113,8 +92,8 @@ def search(
             f"tune, {model.name}",
             f"every one of {len(trials)} trials failed, the first with: {trials[0]['failed']}",
         )
-    best = (min if lower else max)(done, key=lambda trial: trial["value"])
-    write_json(out, {"model": model.name, "trials": trials, "best": best["settings"]})
+    best = (min if lower else max)(done, key=lambda trial: trial["value"])["settings"]
+    write_json(out, {"model": model.name, "trials": trials, "best": best})
     return len(trials)
 
 
@@ -133,19 +112,19 @@ def _try(
         Exception: The disk failed, which is independent of the settings.
     """
     try:
-        tried = resolve(
-            check_settings(
-                ModelSettings, laid_over(model.model_dump(), nested(changed)), f"models.{model.name}"
-            )
+        raw = laid_over(model.model_dump(), nested(changed))
+        tried = resolve(check_settings(ModelSettings, raw, f"models.{model.name}"))
+        _, _, fitted = fit_model(
+            tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed)
         )
-        share = (tune.share, tune.seed)
-        value = fit_model(tried, seed, settings, inputs, folder, resume=False, share=share)[2].best_value
     except Exception as error:
         if _is_disk_error(error, folder):
             raise
         reason = str(error) if isinstance(error, MgoeError) else f"{type(error).__name__}: {error}"
         return None, " ".join(reason.split())
-    return (value, "") if math.isfinite(value) else (None, "the monitored metric does not exist")
+    if not math.isfinite(fitted.best_value):
+        return None, "the monitored metric does not exist"
+    return fitted.best_value, ""
 
 
 def _is_disk_error(error: Exception, folder: Path) -> bool:
@@ -167,37 +146,18 @@ def propose(
     distributions = {key: _distribution(optuna, values) for key, values in space.items()}
     sampler = optuna.samplers.TPESampler(seed=seed + len(trials), n_startup_trials=max(3, len(trials) // 3))
     study = optuna.create_study(direction="minimize" if lower_is_better else "maximize", sampler=sampler)
-    for trial in trials:
-        if trial["settings"]:  # unchanged settings may be outside the space
-            states = optuna.trial.TrialState
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=trial["settings"],
-                    distributions={key: distributions[key] for key in trial["settings"]},
-                    value=trial["value"],
-                    state=states.FAIL if trial["value"] is None else states.COMPLETE,
-                )
-            )
-    return dict(study.ask(distributions).params)
-
-
-def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
-    """Return the part of a search that concerns a model: training settings and its own switches.
-
-    Boosted trees read no training setting that is searched. Unless one of their switches is, all trials would
-    be equal.
-    """
-    known = options_of(model).model_fields
-    space = {
-        key: values
-        for key, values in tune.space.items()
-        if not key.startswith("options.") or key.split(".")[1] in known
-    }
-    if is_boosted(model) and all(key.startswith("training.") for key in space):
-        space = {}
-    return tune.model_copy(
-        update={"space": space, "first": [point for point in tune.first if point.keys() <= space.keys()]}
+    states = optuna.trial.TrialState
+    study.add_trials(
+        optuna.trial.create_trial(
+            params=trial["settings"],
+            distributions={key: distributions[key] for key in trial["settings"]},
+            value=trial["value"],
+            state=states.FAIL if trial["value"] is None else states.COMPLETE,
+        )
+        for trial in trials
+        if trial["settings"]  # unchanged settings may be outside the space
     )
+    return dict(study.ask(distributions).params)
 
 
 def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:

@@ -21,7 +21,7 @@ from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
-from mgoe.experiments import graph_build
+from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.stages import Observer
 from mgoe.graph.engines.spark import running_backend
@@ -91,7 +91,7 @@ def test_the_command_reads_the_log_on_spark(
     expected = experiments.macro_graph(settings(small, log), tmp_path / "local")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
     with monkeypatch.context() as patch:
-        patch.setattr(graph_build, "connect", refuse)
+        patch.setattr(graphs, "connect", refuse)
         command = ["graph", "build", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "spark")]
         result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
@@ -116,7 +116,7 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     """Both engines number alike and find the log unchanged, whatever hashes of their own they have."""
     out = tmp_path / "spark"
     with monkeypatch.context() as patch:
-        patch.setattr(graph_build, "ShowBuild", CutOff)
+        patch.setattr(graphs, "ShowBuild", CutOff)
         with pytest.raises(Cut):
             experiments.macro_graph(settings(small, texts, **LOCAL), out)
     found = experiments.macro_graph(settings(small, texts), out)

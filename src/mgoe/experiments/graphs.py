@@ -1,0 +1,339 @@
+"""`mgoe graph`: build the macro graph of a run, or of a whole log without examples; add events, forget users.
+
+Nothing here loads torch before it is needed.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis.expr.types as ir
+import numpy as np
+
+from mgoe._util.files import GIB, exclusive, write_text
+from mgoe._util.tables import Frame, bounded
+from mgoe.config import RunSettings, dump_settings, load_settings, seconds
+from mgoe.data import (
+    Vocabulary,
+    WholeLog,
+    as_table,
+    connect,
+    on_a_cluster,
+    open_log,
+    open_on_spark,
+    place_of,
+    whole_log,
+)
+from mgoe.data.log import unreadable
+from mgoe.errors import ConfigError, DataError, GraphError
+from mgoe.experiments.folder import (
+    CHECKSUMS,
+    SETTINGS,
+    SOURCE,
+    Part,
+    checksum_of_log,
+    outdated,
+    run_folder,
+    run_settings,
+)
+from mgoe.experiments.stages import Say, ShowBuild, build
+from mgoe.graph import (
+    MacroGraph,
+    NewEvents,
+    Source,
+    Spent,
+    build_graph,
+    forget_users,
+    peak_memory,
+    update_graph,
+)
+
+LOG_SHARE = 0.6
+"""Share of graph.memory that DuckDB may take while it reads and sorts a log."""
+
+
+def macro_graph(
+    settings: RunSettings | Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    table: Frame | None = None,
+    say: Say = lambda line: None,
+) -> MacroGraph:
+    """Build the macro graph below `out`.
+
+    The log is prepared too, so that a run can resume from there. If `graph.snapshots` is `last`, the graph is
+    built from the whole log without examples.
+
+    Args:
+        settings: Settings of the run, or the YAML file that holds them.
+        out: Folder of the results.
+        overwrite: Replace the run that the folder holds.
+        table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`; with
+            `last` its engine counts and sorts.
+        say: Callback for lines of progress.
+
+    Raises:
+        MgoeError: Settings, log, graph or output folder break a rule.
+    """
+    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    if settings.graph.snapshots == "all":
+        from mgoe.experiments.plan import Plan  # late: checks of what will be trained import torch
+        from mgoe.experiments.runs import begin
+
+        plan = Plan(settings, out, from_table=table is not None)
+        with begin(plan, plan.cells, overwrite, say, table) as prepared:
+            return build(settings, prepared, out / "graph", say)
+    with exclusive(out, "a graph"), run_folder(out, overwrite):
+        sections = ("data", "tasks", "split", "negatives", "graph")
+        asked = {name: value for name, value in run_settings(settings).items() if name in sections}
+        source = None if table is not None else checksum_of_log(settings.data, out / CHECKSUMS)
+        part = Part(out / "graph", asked | {"world": None, SOURCE: source}, out / "graph")
+        for one in outdated([part], overwrite=False):
+            one.remove()
+        write_text(out / SETTINGS, dump_settings(settings))
+        part.begin()
+        if part.path.exists():
+            return MacroGraph.open(part.path)
+        with numbered_log(settings, settings.data.log, out / "log", None, table, say) as (log, spent):
+            found = Source(
+                history=log.history,
+                cuts=np.empty(0, np.int32),
+                users_at=np.array([log.counts["user"]]),
+                items_at=np.array([log.counts["item"]]),
+                ranks=settings.ranks,
+                bucket=seconds(settings.data.bucket) * 1_000_000,
+                facts=log.facts,
+                files=vocabularies(out / "log"),
+                log=settings.model_dump(mode="json", include={"data", "tasks"}),
+                spent=spent,
+            )
+            say("building the macro graph of the whole log")
+            return build_graph(found, settings.graph, part.path, ShowBuild(say))
+
+
+def open_graph(path: Path | str) -> MacroGraph:
+    """Open a graph by its own folder, or by that of the run or bundle that holds it."""
+    inner = Path(path) / "graph"
+    return MacroGraph.open(inner if inner.is_dir() else path)
+
+
+def update(
+    path: Path | str,
+    log: Sequence[str] = (),
+    *,
+    recluster: bool = False,
+    table: Frame | None = None,
+    say: Say = lambda line: None,
+) -> MacroGraph:
+    """Add new events to a graph, read as the log that it was built from.
+
+    Args:
+        path: The graph, or the run that holds it.
+        log: Parquet or CSV files, folders or globs that hold only the new events; may be empty with
+        `recluster`.
+        recluster: Learn macro nodes again, warm-started.
+        table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead.
+        say: Callback for lines of progress.
+
+    Raises:
+        MgoeError: Graph or log break a rule; the graph is then unchanged.
+    """
+    graph = _changeable(path)
+    if not log and table is None:
+        return update_graph(graph, None, ShowBuild(say), recluster)
+    return add_events(graph, settings_of(graph, log), log, recluster=recluster, table=table, say=say)
+
+
+def add_events(
+    graph: MacroGraph,
+    settings: RunSettings,
+    log: Sequence[str],
+    *,
+    recluster: bool,
+    table: Frame | None,
+    say: Say,
+) -> MacroGraph:
+    """Add events to an opened graph, read with the settings given."""
+    known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
+    with _changing(graph) as work, numbered_log(settings, list(log), work, known, table, say) as (found, _):
+        users, items = found.counts["user"], found.counts["item"]
+        say(
+            f"  of them {users - graph.meta['users'][-1]:,} new users and "
+            f"{items - graph.meta['items'][-1]:,} new items"
+        )
+        return update_graph(
+            graph,
+            NewEvents(found.history, users, items, found.facts, vocabularies(work)),
+            ShowBuild(say),
+            recluster,
+        )
+
+
+def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None) -> MacroGraph:
+    """Remove users from a graph, by id.
+
+    Args:
+        path: The graph, or the run that holds it.
+        users: Their ids.
+        say: Callback for lines of progress.
+
+    Raises:
+        GraphError: An id is not in the graph; the graph is then unchanged.
+    """
+    graph = _changeable(path)
+    file = graph.path / "users.parquet"
+    if not file.exists():
+        raise GraphError(
+            graph.path, "the graph was built without vocabularies; build it with `mgoe graph build`"
+        )
+    vocabulary = Vocabulary.load(file)
+    indices = vocabulary.indices(list(users))
+    unknown = [user for user, index in zip(users, indices, strict=True) if index < 0]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise GraphError(
+            graph.path,
+            f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out",
+        )
+    with _changing(graph) as work:
+        work.mkdir(exist_ok=True)
+        try:
+            vocabulary.without(indices).save(work / "users.parquet")
+            shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
+            return forget_users(graph, indices, vocabularies(work), ShowBuild(say))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
+    """Return how the graph's log was read, for further files of it.
+
+    All of their events count, whatever start and end the first log had. The process that updates sorts the
+    events itself, so local files stay in it; only a log that is stored elsewhere is read through Spark.
+
+    Raises:
+        MgoeError: The graph does not say how its log was read.
+    """
+    if not graph.meta["log"]:
+        raise GraphError(
+            graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`"
+        )
+    engine = {} if any("://" in path for path in log) else {"engine": "local"}
+    data = {**graph.meta["log"]["data"], "log": list(log) or ["-"], "start": None, "end": None}
+    return saved_settings(graph, graph.meta["log"] | {"data": data, "graph": graph.meta["settings"] | engine})
+
+
+def saved_settings(graph: MacroGraph, raw: dict[str, Any]) -> RunSettings:
+    """Check settings that were saved with a graph.
+
+    Raises:
+        ConfigError: This version cannot read them.
+    """
+    try:
+        return RunSettings.model_validate(raw)
+    except ValueError as error:
+        raise ConfigError(graph.path, f"the settings saved with the graph cannot be read: {error}") from None
+
+
+@contextmanager
+def _changing(graph: MacroGraph) -> Iterator[Path]:
+    """Hold the work folder of a change: two processes would number users by each other's events."""
+    work = graph.path.with_name(f"{graph.path.name}.log")
+    with exclusive(work, "what changes the graph"):
+        yield work
+
+
+def _changeable(path: Path | str) -> MacroGraph:
+    from mgoe.bundle import MANIFEST  # late: it imports torch
+
+    graph = open_graph(path)
+    if (graph.path.parent / MANIFEST).exists():
+        raise GraphError(
+            path,
+            "a bundle stays as it was written, found its graph; change the graph of the run that it is from",
+        )
+    return graph
+
+
+@contextmanager
+def numbered_log(
+    settings: RunSettings,
+    log: list[str],
+    folder: Path,
+    known: Mapping[str, Path] | None,
+    table: Frame | None,
+    say: Say,
+) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
+    """Yield a log as numbered history, and what the numbering took.
+
+    Args:
+        settings: How the log is read.
+        log: Its files.
+        folder: Folder of the history. It is removed when the block succeeds or the log breaks a rule;
+            otherwise it stays, so that an interrupted build finds it again.
+        known: Vocabularies that are continued, by node.
+        table: Read instead of the files.
+        say: Callback for lines of progress.
+
+    Raises:
+        DataError: The log cannot be read or breaks a rule.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    say("reading and numbering the log")
+    started = time.perf_counter()
+    opened = _opened(settings, log, folder, None if table is None else as_table(table))
+    try:
+        with opened as source:
+            place = "the table" if table is not None else place_of(log)
+            with peak_memory() as peak:
+                try:
+                    found = whole_log(source, settings, folder, place, known)
+                except duckdb.Error as error:
+                    raise unreadable(place, error) from None
+            took = Spent(time.perf_counter() - started, peak[0] / GIB)
+            say(
+                f"  {found.facts['events']:,} events, {found.counts['user']:,} users, "
+                f"{found.counts['item']:,} items in {took.seconds:.1f} s"
+            )
+            yield found, {"ids": took}
+    except DataError:  # nothing can resume from it
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def vocabularies(folder: Path) -> dict[str, Path]:
+    """Return the files of the ids of users and items in a folder, by their names."""
+    return {name: folder / name for name in ("users.parquet", "items.parquet")}
+
+
+@contextmanager
+def _opened(
+    settings: RunSettings, log: list[str], folder: Path, table: ir.Table | None
+) -> Iterator[ir.Table]:
+    """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB."""
+    memory = settings.graph.memory * LOG_SHARE
+    if table is not None:
+        with bounded(table.get_backend(), memory):
+            yield table
+    elif settings.graph.engine == "spark" and on_a_cluster(log):
+        from mgoe.graph.engines.spark import running_backend, spark_errors
+
+        shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
+        with (
+            running_backend(settings.graph, folder / "spark") as backend,
+            spark_errors("fix the log, or name another"),
+        ):
+            yield open_on_spark(backend, log)
+    else:
+        (folder / "work.duckdb").unlink(missing_ok=True)
+        con = connect(folder, memory)
+        try:
+            yield open_log(con, log, ids=(settings.data.user, settings.data.item))
+        finally:
+            con.disconnect()
