@@ -13,8 +13,7 @@ import pytest
 
 import mgoe as library
 from mgoe.cli import app
-from mgoe.cli.score import show_leads
-from mgoe.cli.show import facts, show
+from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import load_settings
 from mgoe.evaluation import Estimate, rich_table
 from tests.cli.conftest import Mgoe

@@ -1,13 +1,64 @@
-"""The root command, and every command with its examples."""
+"""The root command: every command with its examples, and how commands end.
 
-from typing import Annotated
+A user's mistake ends in one sentence and code 2, an interrupt with a hint how to resume.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mgoe import __version__
-from mgoe.cli import compare, data, doctor, export, graph, logs, refresh, run, score, serve, simulate
-from mgoe.cli.options import examples
-from mgoe.cli.root import Root
+from mgoe.cli import bundles, doctor, graph, logs, run
+from mgoe.cli.shared import examples
+from mgoe.errors import MgoeError, SaidElsewhere
+
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+"""Exit codes; the last two are what shells give to SIGINT and SIGTERM."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C so that unfinished files are removed."""
+
+
+class Root(TyperGroup):
+    """The group of all commands. An error that is no `MgoeError` is a defect and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except SaidElsewhere:
+            raise typer.Exit(MISTAKE) from None
+        except MgoeError as error:
+            typer.echo(f"mgoe: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt as stop:
+            if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":
+                typer.echo(  # once, whatever the number of processes
+                    "mgoe: stopped; what was finished is kept, and the same command (without --overwrite) "
+                    "resumes from there",
+                    err=True,
+                )
+            raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 app = typer.Typer(
     cls=Root,
@@ -52,7 +103,7 @@ for _command, _examples in {
         "mgoe describe mine.yaml --json       [dim]columns as configured[/]",
         "mgoe describe runs/mine/bundle",
     ),
-    simulate.simulate: (
+    logs.simulate: (
         "mgoe simulate --out runs/demo-log",
         "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
         "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
@@ -62,25 +113,25 @@ for _command, _examples in {
         "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3",
         "torchrun --nproc-per-node 4 -m mgoe train mine.yaml --out runs/mine",
     ),
-    score.evaluate: (
+    bundles.evaluate: (
         "mgoe evaluate runs/mine",
         "mgoe evaluate runs/mine --slice unseen-users",
         "mgoe evaluate runs/mine/bundle --json",
         "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
     ),
-    score.predict: (
+    bundles.predict: (
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
     ),
-    score.recommend: (
+    bundles.recommend: (
         "mgoe recommend runs/mine/bundle 42",
         "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json",
     ),
-    export.export: (
+    bundles.export: (
         "mgoe export runs/mine/bundle --onnx mine.onnx",
         "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
     ),
-    serve.serve: (
+    bundles.serve: (
         "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
         "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
         "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
@@ -90,12 +141,12 @@ for _command, _examples in {
         "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
     ),
-    compare.compare: (
+    run.compare: (
         "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
         "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
         "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
     ),
-    refresh.refresh: (
+    bundles.refresh: (
         "mgoe refresh runs/mine/bundle --events state --out bundles/today",
         "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
     ),
@@ -105,10 +156,5 @@ for _command, _examples in {
     ),
 }.items():
     app.command(epilog=examples(*_examples))(_command)
-app.add_typer(data.data, name="data")
+app.add_typer(logs.data, name="data")
 app.add_typer(graph.graph, name="graph")
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

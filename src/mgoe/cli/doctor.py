@@ -12,8 +12,7 @@ import psutil
 import typer
 
 from mgoe._util.files import GIB
-from mgoe.cli.options import Json
-from mgoe.cli.show import facts, say, show, show_json
+from mgoe.cli.shared import Json, facts, say, show, show_json
 
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
 """What `make demo` needs, with a margin."""
@@ -22,13 +21,16 @@ LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
 def doctor(as_json: Json = False) -> None:
     """Check versions, extras, threads, memory, GPU and disk. Exit with code 1 if something is amiss."""
     required, extras = packages()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory()
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"mgoe": importlib.metadata.version("mgoe"), **required},
         "extras": extras,
-        "threads": threads(),
-        "memory": memory(),
+        "threads": {"cores": cores}
+        | {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ},
+        "memory": {"GiB": round(memory.total / GIB, 1), "free GiB": round(memory.available / GIB, 1)},
         "gpu": gpu(),
         "sharded tables": sharding(),
         "disk": {"folder": str(Path.cwd()), "free GiB": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
@@ -58,21 +60,6 @@ def packages() -> tuple[dict[str, str | None], dict[str, str]]:
     return required, {
         name: f"missing {', '.join(missing)}" if missing else "installed" for name, missing in extras.items()
     }
-
-
-def threads() -> dict[str, Any]:
-    """Return the cores that this process may use, and what limits its libraries."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cores": cores,
-        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ},
-    }
-
-
-def memory() -> dict[str, float]:
-    """Return the memory of the machine, and what is free of it."""
-    found = psutil.virtual_memory()
-    return {"GiB": round(found.total / GIB, 1), "free GiB": round(found.available / GIB, 1)}
 
 
 def gpu() -> dict[str, Any]:

@@ -1,17 +1,12 @@
 """`graph build`, `graph describe`, `graph update`, `graph forget`."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mgoe.cli.options import Config, Json, Out, Overwrite, Set, examples
-from mgoe.cli.show import facts, say, show, show_json
-
-if TYPE_CHECKING:
-    from mgoe.graph import MacroGraph
+from mgoe import experiments
+from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, examples, say, show_facts
 
 graph = typer.Typer(
     help="The macro graph: build it, describe one, add new events, remove users.", no_args_is_help=True
@@ -32,11 +27,10 @@ def build(
     config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False
 ) -> None:
     """Build the macro graph of a log in OUT/graph, or resume. `run` with the same --out uses it."""
-    from mgoe import experiments
     from mgoe.config import load_settings
 
     built = experiments.macro_graph(load_settings(config, sets or ()), out, overwrite=overwrite, say=say)
-    _show(built, as_json)
+    show_facts(built.describe(), as_json)
 
 
 @graph.command(
@@ -61,15 +55,13 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Show what a graph was built from, its sizes, edges, balance and drift, and what the build took."""
-    from mgoe import experiments
-
     found = experiments.open_graph(path)
     if check:
         found.verify()
     if plot is not None:
         experiments.write_graph_page(found, plot)
         say(f"wrote {plot}")
-    _show(found, as_json)
+    show_facts(found.describe(), as_json)
 
 
 @graph.command(
@@ -99,18 +91,21 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Add new events to the latest snapshot, as a rebuild that keeps the macro nodes would."""
-    from mgoe import experiments
     from mgoe.graph import DRIFT_LIMIT
 
     updated = experiments.update(path, log or (), recluster=recluster, say=say)
     change = updated.meta["changes"][-1]
     if change["late pairs"]:
-        late = f"  {change['late pairs']:,} pairs have events from before the latest window"
-        say(f"{late}, which earlier snapshots lack")
+        say(
+            f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier "
+            "snapshots lack"
+        )
     if updated.drift > DRIFT_LIMIT:
-        fix = f"learn macro nodes again with `mgoe graph update {path} --recluster`"
-        say(f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: {fix}")
-    _show(updated, as_json)
+        say(
+            f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with "
+            f"`mgoe graph update {path} --recluster`"
+        )
+    show_facts(updated.describe(), as_json)
 
 
 @graph.command(
@@ -124,13 +119,4 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Remove users from every snapshot, as if they had never been there."""
-    from mgoe import experiments
-
-    _show(experiments.forget(path, user, say=say), as_json)
-
-
-def _show(found: MacroGraph, as_json: bool) -> None:
-    if as_json:
-        show_json(found.describe())
-    else:
-        show(facts(found.describe()))
+    show_facts(experiments.forget(path, user, say=say).describe(), as_json)

@@ -1,20 +1,21 @@
-"""`init`, `describe`: what a log or a bundle holds."""
+"""Logs: look at one, draw one with known truth, or fetch a public data set and parse it into one."""
 
-from __future__ import annotations
-
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from mgoe.cli.options import Json, Overwrite
-from mgoe.cli.show import facts, say, show, show_json
-
-if TYPE_CHECKING:
-    from mgoe.config import RunSettings
+from mgoe._util.progress import ProgressBar
+from mgoe.cli.shared import Json, Overwrite, examples, say, show, show_facts, show_json
+from mgoe.errors import ConfigError, OutputError
 
 Log = Annotated[
     str, typer.Argument(metavar="LOG", help="Parquet or CSV file, folder or glob.", show_default=False)
+]
+data = typer.Typer(help="Public data sets: list them, fetch one, parse it into a log.", no_args_is_help=True)
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A name that `mgoe data list` shows.", show_default=False)
 ]
 
 
@@ -32,7 +33,6 @@ def init(
 
     from mgoe._util.files import write_text
     from mgoe.data import guess
-    from mgoe.errors import OutputError
 
     text = guess(log)
     if out is not None:
@@ -56,30 +56,171 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Show counts, span, density, funnel, drift, duplicates and nulls of a log, or what a bundle holds."""
-    found = _describe(what)
-    if as_json:
-        show_json(found)
-    else:
-        show(facts(found))
-
-
-def _describe(what: str) -> dict[str, Any]:
     path = Path(what)
-    for bundle in (path, path / "bundle"):
-        if (bundle / "bundle.json").exists():
-            from mgoe.bundle import Bundle
+    bundles = [folder for folder in (path, path / "bundle") if (folder / "bundle.json").exists()]
+    if bundles:
+        from mgoe.bundle import Bundle
 
-            return Bundle.open(bundle).describe()
-    from mgoe.config import load_settings
-    from mgoe.data import profile
+        found = Bundle.open(bundles[0]).describe()
+    else:
+        import yaml
 
-    return profile(load_settings(path) if path.suffix in (".yaml", ".yml") else _guessed(what))
+        from mgoe.config import load_settings, make_settings
+        from mgoe.data import guess, profile
+
+        configured = path.suffix in (".yaml", ".yml")
+        found = profile(
+            load_settings(path) if configured else make_settings(yaml.safe_load(guess(what)), what)
+        )
+    show_facts(found, as_json)
 
 
-def _guessed(log: str) -> RunSettings:
-    import yaml
+def simulate(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the logs and their truth.", show_default=False)
+    ],
+    users: Annotated[int | None, typer.Option(help="6,000 by default.", show_default=False)] = None,
+    items: Annotated[int | None, typer.Option(help="3,000 by default.", show_default=False)] = None,
+    exposures: Annotated[
+        int | None,
+        typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False),
+    ] = None,
+    events: Annotated[
+        int | None,
+        typer.Option(help="Expected rows of the event log, instead of exposures.", show_default=False),
+    ] = None,
+    form: Annotated[Literal["events", "exposures", "both"], typer.Option(help="Logs to write.")] = "both",
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override another setting of the world: --set popularity=1.1."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw logs with communities, a funnel, popularity and drift; show the best reachable AUC per task."""
+    from mgoe.config import apply_override, check_settings
+    from mgoe.simulation import WorldSettings
+    from mgoe.simulation import simulate as draw
 
-    from mgoe.config import make_settings
-    from mgoe.data import guess
+    if events is not None and exposures is not None:
+        raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
+    options = {"users": users, "items": items, "exposures": exposures, "seed": seed}
+    raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for override in sets or ():
+        apply_override(raw, override)
+    settings = check_settings(WorldSettings, raw, "simulate")
+    with ProgressBar("exposures") as bar:
+        summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
+    if not as_json:
+        say(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
+    show_facts(asdict(summary), as_json)
 
-    return make_settings(yaml.safe_load(guess(log)), log)
+
+@data.command("list", epilog=examples("mgoe data list", "mgoe data list --json"))
+def list_(as_json: Json = False) -> None:
+    """List form, tasks, size and licence of every data set, and whether it was run on the real files."""
+    from rich.table import Table
+
+    from mgoe.datasets import DATA_SETS
+
+    rows = [one.row() for one in DATA_SETS.values()]
+    if as_json:
+        show_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    for row in rows:
+        on_real_files = "yes" if row["run on real files"] else "no"
+        table.add_row(
+            *(row | {"tasks": ", ".join(row["tasks"]), "run on real files": on_real_files}).values()
+        )
+    show(table)
+
+
+@data.command(
+    "describe", epilog=examples("mgoe data describe kuairand-pure", "mgoe data describe ali-ccp --json")
+)
+def describe_set(name: Name, as_json: Json = False) -> None:
+    """Show home page, licence, addresses, checksums, files, the source of their layout, and protocols."""
+    from mgoe.datasets import find
+
+    show_facts(find(name).describe(), as_json)
+
+
+@data.command(
+    epilog=examples(
+        "mgoe data fetch movielens-1m --out raw/ml-1m               [dim]the same command resumes[/]",
+        "mgoe data fetch aliexpress-nl --from downloads --out raw/ae-nl   [dim]unpack your own download[/]",
+    )
+)
+def fetch(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the files.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Folder with archives that you fetched yourself, or one of them.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a data set, check its checksum, and unpack the files that `prepare` reads."""
+    from mgoe.datasets import fetch as get
+    from mgoe.datasets import find
+
+    with ProgressBar("", unit="B") as bar:
+
+        def on_progress(name: str, done: int, total: int | None) -> None:
+            bar.update(done, total, title=name)
+
+        found = get(find(name), out, source, on_progress=on_progress, say=say)
+    show_facts(vars(found), as_json)
+    if not as_json:
+        say(f"next: mgoe data prepare {name} --from {out} --out FOLDER")
+
+
+@data.command(
+    epilog=examples(
+        "mgoe data prepare movielens-1m --from raw/ml-1m --out logs/ml-1m",
+        "mgoe run logs/ml-1m/time.yaml --out runs/ml-1m        [dim]leak-free, by time[/]",
+        "mgoe run logs/ml-1m/published.yaml --out runs/ml-1m-p   [dim]as its papers split it[/]",
+    )
+)
+def prepare(
+    name: Name,
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Folder that holds the unpacked files, anywhere below.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder of the log and its configurations.", show_default=False),
+    ],
+    memory: Annotated[
+        float, typer.Option(help="GiB at most; what exceeds it is spilled to disk.", min=0.1)
+    ] = 4.0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Parse a data set's files into a log, side tables, and one configuration per protocol."""
+    from mgoe.datasets import find
+    from mgoe.datasets import prepare as parse
+
+    found = parse(find(name), source, out, memory=memory, overwrite=overwrite, say=say)
+    show_facts(vars(found), as_json)
+    if not as_json:
+        say(f"next: mgoe run {found.configs[0]} --out FOLDER")

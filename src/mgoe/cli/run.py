@@ -1,11 +1,14 @@
-"""`run`, `train`: from a configuration to a bundle, for all models or for one."""
+"""`run`, `train`, `compare`: from a configuration to a bundle, for all models or for one, or to tables."""
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mgoe.cli.options import Config, Json, Out, Overwrite, Set
-from mgoe.cli.show import command, say, show, show_json, show_leads
+from mgoe import experiments
+from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, command, say, show, show_json, show_leads
+from mgoe.errors import ConfigError, TrainingError
 
 
 def run(
@@ -17,7 +20,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Prepare, build, train every model with every seed, compare, bundle and report."""
-    from mgoe import experiments
     from mgoe.config import load_settings
     from mgoe.evaluation import rich_table
 
@@ -54,12 +56,18 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one model and write its bundle. `run` with the same --out trains the other models."""
-    from mgoe import experiments
     from mgoe.config import load_settings
     from mgoe.evaluation import rich_table
 
-    settings, resumes = load_settings(config, sets or ()), resume == "auto"
-    rows = experiments.train(settings, out, model, seed, overwrite=overwrite, resume=resumes, say=say)
+    rows = experiments.train(
+        load_settings(config, sets or ()),
+        out,
+        model,
+        seed,
+        overwrite=overwrite,
+        resume=resume == "auto",
+        say=say,
+    )
     if not rows:  # another process shows them
         return
     if as_json:
@@ -67,3 +75,107 @@ def train(
         return
     show(rich_table(rows, name="Test"))
     show(f"\nbundle {out / 'bundle'}")
+
+
+def compare(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="YAML file with `logs:` and `models:`.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder of the results. Finished cells are kept.", show_default=False
+        ),
+    ],
+    sets: Set = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Run only these models and variants: mgoe,mgoe:table.", show_default=False),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Run only these seeds: 0,1.", show_default=False)] = None,
+    logs: Annotated[str | None, typer.Option(help="Run only these logs.", show_default=False)] = None,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH", help="Begin no cell after this time, such as 90m.", show_default=False
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
+    take: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Import cells that fit from a results.jsonl, or a folder of them. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Compute again what was made with other settings, but no cells outside the choice.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train every model with every seed on every log, and say which one leads by how much.
+
+    The same command resumes.
+    """
+    from mgoe.config import load_comparison
+    from mgoe.evaluation import markdown
+
+    result = experiments.compare(
+        load_comparison(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())]),
+        out,
+        models=_names(models),
+        seeds=_numbers(seeds),
+        logs=_names(logs),
+        stop_after=None if stop_after is None else _seconds(stop_after),
+        overwrite=overwrite,
+        take=take or (),
+        say=say,
+        command=command(),
+    )
+    if as_json:
+        leads = [lead for one in result.standings for lead in experiments.plain_leads(one)]
+        show_json({"path": str(out), "leads": leads, "failed": result.failed, "waiting": result.waiting})
+    else:
+        typer.echo(markdown(result.standings))
+        show(
+            f"\ntables {out / 'tables.md'}\nreport {out / 'comparison.html'}"
+            f"\nnumbers {out / 'results.parquet'}"
+        )
+        if result.waiting:
+            show(f"not run yet: {_cells(result.waiting)}; the same command resumes")
+    if result.failed:
+        title, reason = next(iter(result.failed.items()))
+        raise TrainingError(
+            f"{_cells(len(result.failed))} failed",
+            f"{title}: {reason}; the same command, for all models, seeds and logs, retries what failed",
+        )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(name) for name in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            "--seeds", f"takes whole numbers with commas between them, found {text!r}"
+        ) from None
+
+
+def _seconds(text: str) -> int:
+    from mgoe.config import seconds
+
+    if not re.fullmatch(r"[1-9][0-9]*[smhdw]", text):
+        raise ConfigError("--stop-after", f"takes a number and `s`, `m`, `h`, `d` or `w`, found {text!r}")
+    return seconds(text)

@@ -1,14 +1,17 @@
-"""How commands print: results on standard output, progress on standard error, colour only on a terminal."""
+"""What commands share: options, examples, and how they print.
 
-from __future__ import annotations
+Results go to standard output, progress to standard error, and colour only to a terminal.
+"""
 
 import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +20,34 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 240
 """Width where there is no terminal, so that no line of a table is folded."""
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file; `mgoe init LOG` writes one.", show_default=False)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting: --set training.epochs=2. Repeatable."
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="Folder of the results. An unfinished run with the same settings resumes."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
+BundlePath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """Return the examples at the end of a command's help."""
+    return "\n\n".join(["[bold]Examples[/]", *(f"  {line}" for line in lines)])
 
 
 def command() -> str:
@@ -48,17 +79,16 @@ def table(columns: Sequence[str], left: int = 1) -> Table:
     return found
 
 
-def show_leads(leads: Sequence[Estimate]) -> None:
+def show_leads(leads: Sequence["Estimate"]) -> None:
     """Print how far the first model leads each other, one per line."""
     for lead in leads:
-        text = f"{lead.value:+.4f} on the mean, "
-        if math.isnan(lead.value):
-            text = "the mean does not exist"
-        elif math.isnan(lead.low):
-            text += "no interval: too few users contribute to it"
-        else:
-            text += f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
-        show(f"{lead.model} - {lead.baseline}: {text}")
+        interval = f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
+        if math.isnan(lead.low):
+            interval = "no interval: too few users contribute to it"
+        mean = f"{lead.value:+.4f} on the mean, {interval}"
+        show(
+            f"{lead.model} - {lead.baseline}: {'the mean does not exist' if math.isnan(lead.value) else mean}"
+        )
 
 
 def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
@@ -71,16 +101,22 @@ def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
     return found
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def show_facts(values: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values, for programs or for people."""
+    if as_json:
+        show_json(values)
+    else:
+        show(facts(values))
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{before}{name}.")
+            yield from _flat(value, f"{before}{name}.")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            rows += _flat({str(number): inner for number, inner in enumerate(value)}, f"{before}{name}.")
+            yield from _flat({str(number): one for number, one in enumerate(value)}, f"{before}{name}.")
         else:
-            rows.append((before + name, _text(value)))
-    return rows
+            yield before + name, _text(value)
 
 
 def _text(value: Any) -> str:
