@@ -100,9 +100,14 @@ def _measure(
         found += [(task.name, metric, value) for metric, value in measures.items()]
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}
-        found += [(ALL, metric, metrics.mean_defined(values)) for metric, values in areas.items()]
-        means = [metrics.mean_defined(pair) for pair in zip(*areas.values(), strict=True)]
-        found.append((ALL, "ranking", metrics.mean_defined(means)))
+        found += [
+            *((ALL, metric, metrics.mean_defined(values)) for metric, values in areas.items()),
+            (
+                ALL,
+                "ranking",
+                metrics.mean_defined(map(metrics.mean_defined, zip(*areas.values(), strict=True))),
+            ),
+        ]
     return found
 
 

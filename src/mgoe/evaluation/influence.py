@@ -147,8 +147,9 @@ def _auc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[f
     area = float(placed[positive].mean()) if positive.any() else np.nan
     if np.isnan(area) or min(len(np.unique(users[side])) for side in (positive, ~positive)) < FEWEST:
         return area, np.full(size, np.nan)
-    moves = (placed - area) * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
-    return area, np.bincount(users, moves, size)
+    return area, np.bincount(
+        users, (placed - area) * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()), size
+    )
 
 
 def _gauc(labels: NDArray, scores: NDArray, users: NDArray, size: int) -> tuple[float, NDArray]:

@@ -76,7 +76,7 @@ def group_users(influence: Influence) -> Influence:
         return replace(influence, users=np.arange(users))
     group = np.random.default_rng(0).permutation(users) % GROUPS
     members = sp.csr_array((np.ones(users, np.float32), (group, np.arange(users))), shape=(GROUPS, users))
-    return Influence(influence.names, influence.values, np.arange(GROUPS), members @ influence.parts)
+    return replace(influence, users=np.arange(GROUPS), parts=members @ influence.parts)
 
 
 def estimate(model: str, influences: Sequence[Influence], draws: int = DRAWS) -> list[Estimate]:
@@ -87,8 +87,10 @@ def estimate(model: str, influences: Sequence[Influence], draws: int = DRAWS) ->
         influences: One per seed, on the same rows.
         draws: B.
     """
-    grouped = list(map(group_users, influences))
-    return [replace(one, p=np.nan) for one in _estimates(model, {None: grouped}, 0, draws)]
+    return [
+        replace(one, p=np.nan)
+        for one in _estimates(model, {None: list(map(group_users, influences))}, 0, draws)
+    ]
 
 
 def find_leads(

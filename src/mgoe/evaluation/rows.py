@@ -55,10 +55,15 @@ class Row(TypedDict):
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write `metrics.json` atomically, one row per line, so that two runs can be compared by line."""
-    lines = [
-        json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None}) for row in rows
-    ]
-    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
+    write_text(
+        path,
+        "[\n"
+        + ",\n".join(
+            json.dumps({**row, "value": row["value"] if math.isfinite(row["value"]) else None})
+            for row in rows
+        )
+        + "\n]\n",
+    )
 
 
 def read_rows(path: Path) -> list[Row]:

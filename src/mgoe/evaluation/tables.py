@@ -314,8 +314,11 @@ def differences(standings: Standings) -> Table | None:
     """
     summaries = summarise(standings.rows)
     chief = headline(summaries)
-    measured = {(lead.task, lead.metric) for lead in standings.leads}
-    columns = [column for column in main_columns(summaries) if column in measured]
+    columns = [
+        column
+        for column in main_columns(summaries)
+        if any((lead.task, lead.metric) == column for lead in standings.leads)
+    ]
     lines = []
     for baseline in standings.models:
         if leads := {(e.task, e.metric): e for e in standings.leads if e.baseline == baseline}:
@@ -325,8 +328,14 @@ def differences(standings: Standings) -> Table | None:
                 str(max(len(lead.by_seed) for lead in leads.values())),
             )
             lines.append((baseline, [*(_lead(leads.get(c)) for c in columns), *map(Cell, texts)]))
-    heads = [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"]
-    return Table(heads, lines) if lines else None
+    return (
+        Table(
+            [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"],
+            lines,
+        )
+        if lines
+        else None
+    )
 
 
 def _lead(lead: Estimate | None) -> Cell:

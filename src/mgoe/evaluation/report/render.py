@@ -51,18 +51,21 @@ def render_comparison(
         settings: Settings of the comparison as YAML.
         command: The command that reproduces it.
     """
-    boards = [
-        {
-            "standings": one,
-            "verdict": verdict(one),
-            "quality": quality(one),
-            "differences": differences(one),
-            "plots": forest_plots(one),
-        }
-        for one in standings
-    ]
     return _TEMPLATES.get_template("comparison.html.j2").render(
-        title=name, boards=boards, facts=(facts or {}).items(), settings=settings, command=command
+        title=name,
+        boards=[
+            {
+                "standings": one,
+                "verdict": verdict(one),
+                "quality": quality(one),
+                "differences": differences(one),
+                "plots": forest_plots(one),
+            }
+            for one in standings
+        ],
+        facts=(facts or {}).items(),
+        settings=settings,
+        command=command,
     )
 
 

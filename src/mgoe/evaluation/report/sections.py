@@ -279,8 +279,15 @@ def catalogue_table(data: ReportData, summaries: Summaries) -> Table | None:
     there = dict.fromkeys(
         c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
     )
-    ranked = {model: found for model, found in summaries.items() if there.keys() & found.keys()}
-    return _table(data, ranked, sorted(there, key=lambda column: column[0] == ALL)) if there else None
+    return (
+        _table(
+            data,
+            {model: found for model, found in summaries.items() if there.keys() & found.keys()},
+            sorted(there, key=lambda column: column[0] == ALL),
+        )
+        if there
+        else None
+    )
 
 
 def slice_table(data: ReportData, column: Column) -> Table | None:

@@ -179,8 +179,8 @@ class EventReader:
                 return microseconds(datetime.fromisoformat(value))
             except (ValueError, OverflowError):
                 raise EventError("time", rule) from None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and abs(value) < 1e21:  # false for not-a-number too
+        # false for not-a-number too
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e21:
             unit = unit_of(abs(value)) if self.time_unit == "auto" else self.time_unit
             time = int(value // 1000) if unit == "ns" else int(value * UNITS[unit])
             if -_LIMIT < time < _LIMIT:

@@ -62,10 +62,13 @@ class RedisLog:
         """Whether acknowledged events survive a crash of the server; None if it hides its settings."""
         with self._store_errors():
             try:
-                found = [self._redis.config_get(name) for name in ("appendonly", "appendfsync")]
+                text = {
+                    _text(key): _text(value)
+                    for name in ("appendonly", "appendfsync")
+                    for key, value in self._redis.config_get(name).items()  # type: ignore[union-attr]
+                }
             except self._errors.ResponseError:  # hosted servers do not show their settings
                 return None
-        text = {_text(key): _text(value) for settings in found for key, value in settings.items()}  # type: ignore[union-attr]
         return text.get("appendonly") == "yes" and text.get("appendfsync") == "always"
 
     def append(self, events: Sequence[Event]) -> None:

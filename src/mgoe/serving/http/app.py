@@ -246,7 +246,7 @@ def _read(model: type[Model], body: bytes) -> Model:
         first = error.errors(include_url=False, include_context=False)[0]
         place, value = ".".join(str(part) for part in first["loc"]) or "body", first["input"]
         found = "" if isinstance(value, dict | list | bytes) else f", found {str(value)[:80]!r}"
-        raise RequestError(place[:200], f"{first['msg']}{found}") from None
+        raise RequestError(place[:200], first["msg"] + found) from None
 
 
 def _read_context(text: str) -> dict[str, Any]:

@@ -30,13 +30,12 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        trace = {"trace": "".join(traceback.format_exception(*record.exc_info))} if record.exc_info else {}
         line = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **getattr(record, "fields", {}),
-            **trace,
+            **({"trace": "".join(traceback.format_exception(*record.exc_info))} if record.exc_info else {}),
         }
         return orjson.dumps(line, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 

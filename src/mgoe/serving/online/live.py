@@ -128,11 +128,10 @@ class LiveNodes:
         """Return the items in a user's history, in order; none for an unknown user."""
         known = self.snapshot.known_items(user)
         with self.lock:
-            nodes = self.sides["user"]
-            slot = nodes.slots(np.array([user]))
+            slot = self.sides["user"].slots(np.array([user]))
             if slot[0] < 0:
                 return known
-            _, _, items = self.state.pairs.of(nodes, slot)
+            _, _, items = self.state.pairs.of(self.sides["user"], slot)
             return np.union1d(known, self.sides["item"].index[items]).astype(np.int32)
 
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:

@@ -160,10 +160,13 @@ class Nodes(GrowingArrays):
     def add(self, change: Change, other: Self) -> None:
         """Add changed pairs with nodes of the other side to the sums of this side's nodes."""
         base, step = self.base_values, change.score - change.old_score
-        totals = kernels.Totals(
-            self.fixed_sum, self.fixed_second_sum, self.done, self.degree, self.events, self.last
+        kernels.add_totals(
+            change,
+            base.other_sums,
+            kernels.Totals(
+                self.fixed_sum, self.fixed_second_sum, self.done, self.degree, self.events, self.last
+            ),
         )
-        kernels.add_totals(change, base.other_sums, totals)
         kernels.add_recents(
             change,
             base.scores,
@@ -180,8 +183,13 @@ class Nodes(GrowingArrays):
             kernels.add_own_second_order(*steps, edges, macro, self.fixed_second[:, r])
             if r == base.snapshot.dense:
                 kernels.add_second_order(*steps, edges, macro, self.fixed_all_second)
-                gained = change.task_mask & ~change.old_task_mask
-                kernels.add_tasks(change.own, change.other_macro[:, r], gained, 1, self.done_at)
+                kernels.add_tasks(
+                    change.own,
+                    change.other_macro[:, r],
+                    change.task_mask & ~change.old_task_mask,
+                    1,
+                    self.done_at,
+                )
 
     def move_neighbours(
         self,
