@@ -27,10 +27,9 @@ def test_chunks_read_back_as_their_concatenation(lengths, row, dtype):
     expected = np.concatenate([np.empty((0, *row), dtype), *chunks])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "array.npy"
-        writer = ArrayWriter(file, np.dtype(dtype), row)
-        for rows in chunks:
-            writer.append(rows)
-        writer.close()
+        with ArrayWriter(file, np.dtype(dtype), row) as writer:
+            for rows in chunks:
+                writer.append(rows)
         assert writer.rows == len(expected)
         for found in (mapped(file), np.load(file)):
             assert_array_equal(found, expected)
@@ -52,9 +51,8 @@ def test_rows_of_any_layout_and_type_are_written_in_the_arrays_own(array, order)
         "R": np.repeat(array, 2, axis=0)[::2],
     }[order]
     with tempfile.TemporaryDirectory() as folder:
-        writer = ArrayWriter(Path(folder) / "array.npy", np.dtype(np.float32), rows.shape[1:])
-        writer.append(rows)
-        writer.close()
+        with ArrayWriter(Path(folder) / "array.npy", np.dtype(np.float32), rows.shape[1:]) as writer:
+            writer.append(rows)
         found = mapped(Path(folder) / "array.npy")
         assert found.dtype == np.float32
         assert_array_equal(found, array)
@@ -64,18 +62,16 @@ def test_rows_of_any_layout_and_type_are_written_in_the_arrays_own(array, order)
 def test_the_header_keeps_its_length_however_many_rows_there_are(rows):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "array.npy"
-        writer = ArrayWriter(file, np.dtype(np.uint8))
-        before = writer._file.tell()
-        writer.rows = rows
-        writer.close()
+        with ArrayWriter(file, np.dtype(np.uint8)) as writer:
+            before = writer._file.tell()
+            writer.rows = rows
         assert file.stat().st_size == before
 
 
 def test_it_replaces_a_longer_file(tmp_path):
     np.save(tmp_path / "array.npy", np.arange(1000))
-    writer = ArrayWriter(tmp_path / "array.npy", np.dtype(np.int64))
-    writer.append(np.arange(3))
-    writer.close()
+    with ArrayWriter(tmp_path / "array.npy", np.dtype(np.int64)) as writer:
+        writer.append(np.arange(3))
     assert_array_equal(np.load(tmp_path / "array.npy"), [0, 1, 2])
     assert (tmp_path / "array.npy").stat().st_size == 128 + 3 * 8
 

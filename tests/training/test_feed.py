@@ -152,7 +152,7 @@ USERS_BEYOND = 10_000
 
 
 def feed_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "mgoe-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("mgoe-prefetch")]
 
 
 def test_the_thread_ends_when_the_consumer_stops_early():

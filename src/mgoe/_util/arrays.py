@@ -2,25 +2,29 @@
 
 import io
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class ArrayWriter:
-    """Write an `.npy` file that grows by rows. It loads only once it is complete.
+class ArrayWriter(AbstractContextManager["ArrayWriter"]):
+    """Write an `.npy` file that grows by rows. It loads only once the block has succeeded.
 
     Args:
         path: The file; an existing one is replaced.
         dtype: Of the array.
         row: Shape of one row.
+
+    Raises:
+        ValueError: The array holds objects.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...] = ()):
-        self.dtype, self.row, self.rows = np.dtype(dtype), row, 0
+        if dtype.hasobject:
+            raise ValueError(f"{path}: objects are not written (allow_pickle=False)")
+        self.dtype, self.row, self.rows = dtype, row, 0
         self._file = path.open("wb")
         self._file.write(bytes(len(self._header())))
 
@@ -29,9 +33,9 @@ class ArrayWriter:
         self._file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.rows += len(rows)
 
-    def close(self, whole: bool = True) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the number of rows into the header if the array is complete, and close the file."""
-        if whole:
+        if kind is None:
             self._file.seek(0)
             self._file.write(self._header())
         self._file.close()
@@ -50,7 +54,7 @@ class ArrayWriter:
         return header.getvalue()
 
 
-class ArrayFolder:
+class ArrayFolder(ExitStack):
     """Write the arrays of one folder, each to its own `.npy` file, in step.
 
     Args:
@@ -58,40 +62,24 @@ class ArrayFolder:
     """
 
     def __init__(self, path: Path):
+        super().__init__()
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._open: dict[str, ArrayWriter] = {}
-
-    def __enter__(self) -> Self:
-        return self
 
     def append(self, arrays: Mapping[str, NDArray]) -> None:
         """Append rows to the named arrays; the first rows fix an array's type."""
         for name, rows in arrays.items():
             if name not in self._open:
-                self._open[name] = ArrayWriter(self.path / f"{name}.npy", rows.dtype, rows.shape[1:])
+                writer = ArrayWriter(self.path / f"{name}.npy", rows.dtype, rows.shape[1:])
+                self._open[name] = self.enter_context(writer)
             self._open[name].append(rows)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for writer in self._open.values():
-            writer.close(whole=kind is None)
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, NDArray]) -> None:
-    """Write complete arrays, each to its own `.npy` file.
-
-    On a full disk the error says so, which that of `np.save` does not.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in arrays.items():
-        held = np.asarray(array, order="C")
-        if held.dtype.hasobject:
-            raise ValueError(f"{name}: objects are not written (allow_pickle=False)")
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(held))
-            file.write(held.data)
+    """Write complete arrays, each to its own `.npy` file. They have at least one axis."""
+    with ArrayFolder(folder) as out:
+        out.append(arrays)
 
 
 def mapped(file: Path) -> NDArray:

@@ -207,12 +207,11 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except Timeout:
-        number = ""
-        with suppress(OSError):  # the other process may end meanwhile and remove the file
-            number = lock.read_text().strip()
-        holder = f" (number {number})" if number else ""
+        holder = "another process"
+        with suppress(OSError, ValueError):  # it may end meanwhile and remove the file
+            holder += f" (number {int(lock.read_text())})"
         raise OutputError(
-            folder, f"another process{holder} is writing {what} there; wait, or choose another folder"
+            folder, f"{holder} is writing {what} there; wait, or choose another folder"
         ) from None
     except OSError as error:
         raise OutputError(
@@ -266,8 +265,8 @@ def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     """Return the checksum of each file by its path relative to the folder, in order of these paths."""
     files = sorted(files)
     with ThreadPoolExecutor(2) as pool:
-        names = (file.relative_to(folder).as_posix() for file in files)
-        return dict(zip(names, pool.map(sha256, files), strict=True))
+        sums = zip(files, pool.map(sha256, files), strict=True)
+        return {file.relative_to(folder).as_posix(): one for file, one in sums}
 
 
 def fingerprint_of_ends(path: Path) -> bytes:

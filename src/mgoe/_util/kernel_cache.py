@@ -29,10 +29,13 @@ def place_kernels() -> None:
         return  # numba reports the missing folder itself
     os.environ[PLACE] = folder
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    rule = f"neither the library's folder nor {cache} is writable, so kernels are compiled at every start"
-    warnings.warn(f"{rule}, for some seconds; set {PLACE} to a writable folder", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"neither the library's folder nor {cache} is writable, so kernels are compiled at every start, "
+        f"for some seconds; set {PLACE} to a writable folder",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _may_write(folder: Path) -> bool:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return os.access(there, os.W_OK | os.X_OK)
+    return os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK | os.X_OK)

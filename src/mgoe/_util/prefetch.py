@@ -1,57 +1,47 @@
-"""Prefetching: run an iterator ahead of its consumer, in a thread."""
+"""Running ahead of a consumer, in threads: the next results are ready when they are asked for."""
 
-from collections.abc import Generator, Iterable
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import islice, repeat, takewhile
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-_POLL_SECONDS = 0.05
 
+def in_turn(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int
+) -> Generator[Result, None, None]:
+    """Yield what `work` makes of each item, in order, while threads work on the following items.
 
-class _End:
-    def __init__(self, error: BaseException | None = None):
-        self.error = error
+    An error is raised here, in its turn. Closing the generator early (a `break`, an exception in the
+    consumer) ends the threads before it returns.
+
+    Args:
+        work: Called in a thread.
+        items: Taken one by one, by the consumer's thread.
+        threads: How many work.
+        most: Items that are taken and not yielded yet.
+    """
+    pool = ThreadPoolExecutor(threads, "mgoe-prefetch")
+    try:
+        started = (pool.submit(work, item) for item in items)
+        waiting = deque(islice(started, most))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(islice(started, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def prefetched(source: Iterable[Item]) -> Generator[Item, None, None]:
-    """Yield what `source` yields while a thread keeps the next item ready.
+    """Yield what `source` yields while a thread keeps the next two items ready.
 
-    An error in the source is raised here, in its turn. Closing the generator early (a `break`, an exception
-    in the consumer) ends the thread before it returns."""
-    queue: Queue[Item | _End] = Queue(1)
-    closed = Event()
-
-    def put(item: Item | _End) -> bool:
-        while not closed.is_set():
-            try:
-                queue.put(item, timeout=_POLL_SECONDS)
-                return True
-            except Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in source:
-                if not put(item):
-                    return
-            put(_End())
-        except BaseException as error:
-            put(_End(error))
-
-    thread = Thread(target=work, name="mgoe-prefetch", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := queue.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        closed.set()
-        try:  # make room, so that a waiting thread wakes at once
-            while True:
-                queue.get_nowait()
-        except Empty:
-            thread.join()
+    Errors and closing as for `in_turn`.
+    """
+    end: Any = object()
+    with closing(in_turn(partial(next, iter(source)), repeat(end), threads=1, most=2)) as items:
+        yield from takewhile(lambda item: item is not end, items)

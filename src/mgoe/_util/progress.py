@@ -1,8 +1,7 @@
 """One progress bar for all long work: rate and time left on a terminal, nothing elsewhere."""
 
 import sys
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.progress import (
@@ -22,8 +21,8 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-class ProgressBar:
-    """A bar on standard error that vanishes when it is closed.
+class ProgressBar(AbstractContextManager["ProgressBar"]):
+    """A bar on standard error that vanishes when it is closed; without a terminal nothing is shown.
 
     Args:
         title: What is in progress.
@@ -32,45 +31,36 @@ class ProgressBar:
     """
 
     def __init__(self, title: str, total: float | None = None, unit: str = ""):
-        self._bar: Progress | None = None
-        if is_terminal():
-            self._bar = Progress(
-                TextColumn("  {task.description}"),
-                BarColumn(),
-                _Rate(),
-                TextColumn("{task.fields[state]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
-            self._bar.start()
+        hidden = not is_terminal()
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            _Rate(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, quiet=hidden),
+            transient=True,
+            disable=hidden,
+        )
+        self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
+        self._bar.start()
 
     def advance(self, units: float) -> None:
         """Count units of work that were just completed."""
-        if self._bar is not None:
-            self._bar.advance(self._task, units)
+        self._bar.advance(self._task, units)
 
     def update(
         self, done: float, total: float | None = None, state: str = "", title: str | None = None
     ) -> None:
         """Show how many units are completed, of how many, and a text beside the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, state=state, description=title)
+        self._bar.update(self._task, completed=done, total=total, state=state, description=title)
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -80,7 +70,6 @@ class _Rate(ProgressColumn):
         unit, speed = task.fields["unit"], task.speed
         if not unit or not speed:
             return Text("")
-        for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if speed >= size:
-                return Text(f"{speed / size:,.1f} {prefix} {unit}/s")
-        return Text(f"{speed:,.1f} {unit}/s")
+        sizes = ((1e9, "G "), (1e6, "M "), (1e3, "k "), (1.0, ""))
+        size, prefix = next((size for size in sizes if speed >= size[0]), sizes[-1])
+        return Text(f"{speed / size:,.1f} {prefix}{unit}/s")

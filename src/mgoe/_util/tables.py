@@ -41,8 +41,8 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
     name = f"mgoe_{name}"
     if isinstance(backend, Backend):
         backend.con.register("mgoe_rows", rows)
-        rows_of = "SELECT * FROM mgoe_rows"  # copied, so that its size is known: it is the side to hash
-        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {rows_of}')
+        # copied, so that its size is known: it is the side to hash
+        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT * FROM mgoe_rows')
         backend.con.unregister("mgoe_rows")
         return backend.table(name)
     if backend.name == "pyspark":
@@ -66,8 +66,11 @@ def bounded(backend: ibis.BaseBackend, memory: float, threads: int | None = None
     if not isinstance(backend, Backend):
         yield
         return
-    wanted = {"memory_limit": f"{memory:.2f}GiB", "preserve_insertion_order": "false"}
-    wanted |= {} if threads is None else {"threads": str(threads)}
+    wanted = {
+        "memory_limit": f"{memory:.2f}GiB",
+        "preserve_insertion_order": "false",
+        **({} if threads is None else {"threads": str(threads)}),
+    }
     before = {name: backend.con.sql(f"SELECT current_setting('{name}')").fetchall()[0][0] for name in wanted}
     number, unit = before["memory_limit"].split()
     # DuckDB prints it to one decimal, rounded down: without the addition it would shrink at every use
@@ -88,12 +91,16 @@ def mixed(*columns: ir.IntegerColumn) -> Any:
     """Return a number below 2^32 per row, for a `checksum`: equal in every engine, different if rows exchange
     values.
 
+    Shifts and short products mean the same in every engine, at a tenth of the cost of a hash.
+
     Args:
         columns: Integers; five at most.
     """
     product: Any = 1
     for column, offset in zip(columns, (101, 211, 307, 401, 503), strict=False):
-        product = (product * (_folded(column) + offset)) & _LOW_32
+        number: Any = (column % _PRIME if column.type().is_unsigned_integer() else column).cast("int64")
+        folded = (number ^ (number >> 21) ^ (number >> 42)) & _LOW_21  # all bits, in 21
+        product = (product * (folded + offset)) & _LOW_32
     return product
 
 
@@ -103,15 +110,6 @@ def checksum(numbers: Any) -> Any:
     """
     low, high = (half.sum().cast("int64") for half in (numbers & _LOW_16, numbers >> 16))
     return (((high + (low >> 16)) & _LOW_47) << 16) | (low & _LOW_16)
-
-
-def _folded(column: ir.IntegerColumn) -> Any:
-    """Fold all bits of a number into 21.
-
-    Shifts and short products mean the same in every engine, at a tenth of the cost of a hash.
-    """
-    number: Any = (column % _PRIME if column.type().is_unsigned_integer() else column).cast("int64")
-    return (number ^ (number >> 21) ^ (number >> 42)) & _LOW_21
 
 
 def digest(text: ir.StringColumn) -> Any:
