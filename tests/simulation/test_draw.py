@@ -1,13 +1,16 @@
 """What is drawn is what the truth says."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chi2
 
 from mgoe.simulation import make_truth
-from mgoe.simulation.draw import Day
+from mgoe.simulation.draw import Day, alias_table, pick, uniform
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, Drawn, drawn, worlds
 
@@ -131,3 +134,35 @@ def test_stay_has_its_mean_and_its_noise(small):
     assert_allclose(mean, small.shown.chance[:, -1], rtol=1e-4)
     assert_allclose((small.shown.stay[clicked] / mean[clicked]).mean(), 1, atol=0.03)
     assert_allclose(np.log(small.shown.stay[clicked] / mean[clicked]).std(), SMALL.stay.noise, atol=0.02)
+
+
+# --- from any distribution ---
+
+weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), min_size=1, max_size=30).filter(any)
+
+
+@up_to(60)
+@given(groups=st.lists(weights, min_size=1, max_size=4))
+def test_an_alias_table_holds_its_distribution_exactly_and_never_draws_weight_zero(groups):
+    flat, offsets = np.concatenate(groups), np.cumsum([0, *map(len, groups)])
+    table = alias_table(flat, offsets)
+    keep, other = (table >> np.uint64(32)) / 2**32, (table & np.uint64(2**32 - 1)).astype(int)
+    for start, stop in itertools.pairwise(offsets):
+        n = stop - start
+        law = (keep[start:stop] + np.bincount(other[start:stop], 1 - keep[start:stop], n)) / n
+        assert_allclose(law, flat[start:stop] / flat[start:stop].sum(), atol=1e-8)
+        assert (law[flat[start:stop] == 0] == 0).all()
+
+
+def test_picks_are_as_frequent_as_their_weights():
+    law = np.array([0.5, 0.0, 0.2, 0.3])
+    table = alias_table(np.concatenate([[1.0, 1.0], law]), np.array([0, 2, 6]))
+    picks = [pick(u, 2, 6, table) for u in np.random.default_rng(0).random(4_000)]
+    assert_allclose(np.bincount(picks, minlength=6)[2:] / 4_000, law, atol=0.03)
+
+
+def test_uniform_numbers_are_uniform_and_independent():
+    u = np.array([uniform(np.uint64(7), np.uint64(k)) for k in range(20_000)])
+    assert ((u >= 0) & (u < 1)).all()
+    assert_allclose(np.histogram(u, 10, (0, 1))[0] / 20_000, 0.1, atol=0.01)
+    assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 0.03

@@ -11,7 +11,7 @@ import pytest
 from mgoe._util.files import exclusive
 from mgoe.errors import ConfigError, OutputError
 from mgoe.simulation import Truth, WorldSettings, simulate
-from mgoe.simulation.shards import Shards
+from mgoe.simulation.logs import Shards
 from tests.simulation.worlds import SMALL
 
 FOLDERS = ("events", "exposures", "truth/exposures")

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.config import check_settings
 from mgoe.errors import ConfigError, DataError
 from mgoe.simulation import Truth, WorldSettings, make_truth
+from mgoe.simulation.truth import Ids
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn, worlds
 
@@ -171,3 +173,16 @@ def test_a_folder_without_a_truth_is_refused(tmp_path):
     (tmp_path / "truth" / "users.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="simulate the log again"):
         Truth.open(tmp_path)
+
+
+@given(count=st.integers(1, 2**31 - 1), index=st.lists(st.integers(0, 2**31 - 1), max_size=20))
+def test_every_id_gives_its_index_and_other_numbers_none(count, index):
+    ids, index = Ids(count, 500), np.array(index, np.int64) % count
+    assert (ids.index(ids.of(index)) == index).all()
+    assert (ids.index([499, 500 + 2**36, -1]) == -1).all()
+    assert len(np.unique(ids.of(np.unique(index)))) == len(np.unique(index))
+
+
+def test_most_numbers_in_the_range_of_ids_are_not_ids():
+    ids = Ids(1_000, 0)
+    assert (ids.index(np.arange(2**20)) >= 0).sum() == 1_000

@@ -4,8 +4,8 @@ predictions.
 Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 """
 
+from mgoe.simulation.chance import check_reachable, reachable
 from mgoe.simulation.logs import Form, SimulationSummary, simulate
-from mgoe.simulation.reachable import check_reachable, reachable
 from mgoe.simulation.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth

@@ -2,28 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from mgoe.simulation.settings import DEVICE_SHARES
+from mgoe.config import RunSettings, TaskSettings, did_you_mean
+from mgoe.errors import ConfigError
+from mgoe.simulation.settings import DEVICE_SHARES, WorldSettings
 
 if TYPE_CHECKING:
     from mgoe.simulation.truth import Truth
 
-_GRID = (
-    0.5  # step of the tables over biases, in standard deviations; errors stay below .002 in the default world
-)
+_GRID = 0.5
+"""Step of the tables over biases, in standard deviations; errors stay below .002 in the default world."""
+
+
+def reachable(
+    truth: Truth,
+    settings: RunSettings,
+    users: ArrayLike,
+    items: ArrayLike,
+    times: ArrayLike,
+    device: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Return the predictions of a model that knows the world: Bayes-optimal probabilities, and expected
+    seconds of stay.
+
+    On an event log negatives are sampled, so a probability is that of an example's label, before
+    recalibration.
+
+    Args:
+        truth: The world.
+        settings: Settings of the run: tasks, form of log and negatives.
+        users: User ids. Shape (N,).
+        items: Item ids. Shape (N,).
+        times: Times (or starts of buckets), as `datetime64`. Shape (N,).
+        device: Names of devices, if models see them. Shape (N,).
+
+    Returns:
+        Shape (N, T), tasks in the order of the settings.
+
+    Raises:
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
+            known.
+        DataError: An id or a device is not of this world.
+    """
+    names = check_reachable(truth.settings, settings)
+    chance = (
+        truth.probability(users, items, times, device)
+        if settings.form == "exposures"
+        else truth.scores(users, items, times, settings.negatives.ratio)
+    )
+    column = {name: chance[:, t] for t, name in enumerate(truth.settings.names)}
+    given = {
+        task.name: column.get(name, np.ones(len(chance)))
+        for task, name in zip(settings.tasks, names, strict=True)
+    }
+    return np.stack(
+        [
+            truth.stay(users, items, times)
+            if name == "stay"
+            else column[name] / (given[task.given] if task.given else 1)
+            for task, name in zip(settings.tasks, names, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
+    """Refuse settings for which the best possible predictions are not known.
+
+    Args:
+        world: Settings of the world, which need not have been drawn.
+        settings: Settings of the run.
+
+    Returns:
+        The behaviour, or `stay`, of each task.
+
+    Raises:
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
+            known.
+    """
+    names = [_behaviour(task, world) for task in settings.tasks]
+    if settings.form == "events" and settings.negatives.distribution != "popularity":
+        raise ConfigError(
+            "negatives.distribution",
+            "the best reachable is known for negatives drawn by popularity; choose `popularity`",
+        )
+    if settings.form == "events" and world.names[0] not in names:
+        raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
+    return names
+
+
+def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
+    """Return the behaviour of the world that a task predicts."""
+    names = [task.label] if task.label else task.done_by
+    known = [*world.names, "stay"]
+    if len(names) > 1:
+        raise ConfigError(
+            f"tasks.{task.name}",
+            f"the best reachable is known for tasks of one behaviour, found {len(names)}; name one",
+        )
+    if names[0] not in known:
+        raise ConfigError(
+            f"tasks.{task.name}",
+            f"{names[0]!r} is not a behaviour of the simulated world{did_you_mean(names[0], known)}",
+        )
+    if (names[0] == "stay") != (task.kind == "regression"):
+        raise ConfigError(
+            f"tasks.{task.name}.kind",
+            f"must be {'regression' if names[0] == 'stay' else 'binary'} for {names[0]!r}",
+        )
+    return names[0]
 
 
 def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
     """Return the logit of each behaviour without device and position, and the mean log stay. Shape (N, T +
     1)."""
     cells = truth.users.community[user], truth.items.community[item]
-    first, last = truth.phases(day)
+    first, last = truth.phases(truth.settings.affinity_drift, day)
     affinity = [first * a[cells] + last * b[cells] for a, b in zip(*truth.affinity, strict=True)]
     return truth.intercept + np.stack(affinity, 1) + truth.users.bias[user] + truth.items.bias[item]
 
@@ -51,11 +150,6 @@ def chances(
     return mean
 
 
-def stay_means(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
-    """Return the expected seconds on a clicked item, the mean of a log-normal. Shape (N,)."""
-    return np.exp(pair_logits(truth, user, item, day)[:, -1] + truth.settings.stay.noise**2 / 2)
-
-
 def _funnel(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
     chance = expit(logits)
     chance[:, 0] = np.mean([expit(logits[:, 0] - loss) for loss in position_losses(truth)], 0)
@@ -64,55 +158,37 @@ def _funnel(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
     return chance
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """One day of an event log: how much more likely a pair is as a positive than as a negative.
+def label_chances(
+    truth: Truth, day: int, user: NDArray, item: NDArray, negatives: int
+) -> NDArray[np.float64]:
+    """Return the probability of each label of examples of one day of an event log. Shape (N, T).
 
     A positive is an exposure with the first behaviour: density e(i|u) p(u, i) / m(u) for a user u, with m the
-        sum of e p over items.
-    A negative of u is an item drawn as positives of the day are: density q(i). Within an item community,
-    e and q share the item's popularity, so their ratio depends only on communities and biases. Both biases
-    are interpolated on grids.
-
-    Attributes:
-        day: The day.
-        aim: e between communities. Shape (user communities, item communities).
-        by_user: m of a user community and a bias. Shape (user communities, grid).
-        by_item: q divided by the item's share of its community's popularity. Shape (item communities, grid).
+    sum of e p over items. A negative of u is an item drawn as positives of the day are: density q(i). Within
+    an item community, e and q share the item's popularity, so their ratio depends only on communities and
+    biases. m of a user community and a bias, and q divided by the item's share of its community's popularity,
+    are interpolated on grids of the biases.
     """
-
-    day: int
-    aim: NDArray[np.float64]
-    by_user: NDArray[np.float64]
-    by_item: NDArray[np.float64]
-
-    @classmethod
-    def of_day(cls, truth: Truth, day: int) -> Posterior:
-        popularity = truth.popularity(day)
-        aim = truth.aim(day, popularity)
-        present = truth.activity * (truth.users.arrival <= day)
-        users = _histogram(truth.users.community, truth.users.bias[:, 0], present, len(aim))
-        items = _histogram(truth.items.community, truth.items.bias[:, 0], popularity, aim.shape[1])
-        items /= np.maximum(items.sum(1, keepdims=True), 1e-300)
-        x = truth.logits(day)[:, :, 0]
-        grid_u, grid_i = _grid(truth.users.bias[:, 0]), _grid(truth.items.bias[:, 0])
-        by_user, by_item = np.empty_like(users), np.zeros_like(items)
-        for u in range(len(aim)):
-            p = _click(
-                truth, x[u][:, None, None] + grid_u[:, None] + grid_i
-            )  # (item communities, grid of users, grid of items)
-            by_user[u] = np.einsum("c,ck,cgk->g", aim[u], items, p)
-            by_item += np.einsum("g,c,cgk->ck", users[u], aim[u], p)
-        return cls(day, aim, by_user, by_item / (users * by_user).sum())
-
-    def labels(self, truth: Truth, user: NDArray, item: NDArray, negatives: int) -> NDArray[np.float64]:
-        """Return the probability of each label of examples of this day. Shape (N, T)."""
-        chance = chances(truth, user, item, np.full(len(user), self.day))
-        cu, ci = truth.users.community[user], truth.items.community[item]
-        m = _read(self.by_user, cu, truth.users.bias[:, 0], user)
-        q = _read(self.by_item, ci, truth.items.bias[:, 0], item)
-        ratio = self.aim[cu, ci] * chance[:, 0] / (m * np.maximum(q, 1e-300))
-        return (ratio / (ratio + negatives) / chance[:, 0])[:, None] * chance
+    popularity = truth.popularity(day)
+    aim = truth.aim(day, popularity)  # e between communities
+    present = truth.activity * (truth.users.arrival <= day)
+    user_bias, item_bias = truth.users.bias[:, 0], truth.items.bias[:, 0]
+    users = _histogram(truth.users.community, user_bias, present, len(aim))
+    items = _histogram(truth.items.community, item_bias, popularity, aim.shape[1])
+    items /= np.maximum(items.sum(1, keepdims=True), 1e-300)
+    x, (grid_u, grid_i) = truth.logits(day)[:, :, 0], (_grid(user_bias), _grid(item_bias))
+    by_user, by_item = np.empty_like(users), np.zeros_like(items)  # m and q
+    for u in range(len(aim)):
+        # (item communities, grid of users, grid of items)
+        p = _click(truth, x[u][:, None, None] + grid_u[:, None] + grid_i)
+        by_user[u] = np.einsum("c,ck,cgk->g", aim[u], items, p)
+        by_item += np.einsum("g,c,cgk->ck", users[u], aim[u], p)
+    by_item /= (users * by_user).sum()
+    chance = chances(truth, user, item, np.full(len(user), day))
+    cu, ci = truth.users.community[user], truth.items.community[item]
+    m, q = _read(by_user, cu, user_bias, user), _read(by_item, ci, item_bias, item)
+    ratio = aim[cu, ci] * chance[:, 0] / (m * np.maximum(q, 1e-300))
+    return (ratio / (ratio + negatives) / chance[:, 0])[:, None] * chance
 
 
 def _click(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
@@ -146,8 +222,7 @@ def _histogram(community: NDArray, bias: NDArray, weight: NDArray, communities: 
     """
     grid = _grid(bias)
     below, part = _place(bias, grid)
-    cell = community.astype(np.int64) * len(grid) + below
-    size = communities * len(grid)
+    cell, size = community.astype(np.int64) * len(grid) + below, communities * len(grid)
     total = np.bincount(cell, weight * (1 - part), size) + np.bincount(cell + 1, weight * part, size)
     return total.astype(np.float64).reshape(communities, -1)
 

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
@@ -17,7 +18,6 @@ from mgoe.errors import OutputError
 from mgoe.metrics import auc
 from mgoe.simulation.draw import CHECK, CHUNK, Day, Events, Exposures
 from mgoe.simulation.settings import DEVICES, WorldSettings
-from mgoe.simulation.shards import Shards
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth
 
@@ -25,11 +25,18 @@ Form = Literal["events", "exposures", "both"]
 
 SHARD_ROWS = 8_000_000
 SUMMARY = "summary.json"
-_TIME = pa.timestamp("ms")
-_NEGATIVES = 3  # per positive, where the best AUC on an event log is measured
-_CHECK_ROWS = (
-    200_000  # drawn afresh from the last tenth of the days; gives AUC to about .003 for a rate of 2 %
+_EVENTS = pa.schema(
+    {
+        "user_id": pa.int64(),
+        "item_id": pa.int64(),
+        "timestamp": pa.timestamp("ms"),
+        "behavior": pa.dictionary(pa.int8(), pa.string()),
+    }
 )
+_PLAIN = pa.int64(), pa.float32()  # of many values, which a dictionary would only lengthen
+_NEGATIVES = 3  # per positive, where the best AUC on an event log is measured
+_CHECK_ROWS = 200_000
+"""Drawn afresh from the last tenth of the days; gives AUC to about .003 for a rate of 2 %."""
 
 
 @dataclass(frozen=True)
@@ -94,47 +101,74 @@ def simulate(
     """
     out = Path(out)
     with exclusive(out, "a simulated log"):
-        _check_free(out, overwrite)
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        if taken and not (out / SUMMARY).exists():
+            raise OutputError(out, "holds files that no simulation wrote; choose a new folder")
+        if taken and not overwrite:
+            raise OutputError(
+                out, "holds a simulated log already; choose a new folder, or --overwrite to replace it"
+            )
         clear_partial(out)
         if events is not None:
             wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}
             settings = check_settings(WorldSettings, wanted, "simulate")
-        return _simulate(settings, out, form, shard_rows, on_progress or (lambda done, total: None))
+        started = time.perf_counter()
+        truth = make_truth(settings)
+        with atomic_folder(out) as folder:
+            truth.save(folder / "truth")
+            counts = _write_logs(truth, folder, form, shard_rows, on_progress or (lambda done, total: None))
+            summary = SimulationSummary(
+                path=str(out),
+                form=form,
+                users=settings.users,
+                items=settings.items,
+                days=settings.days,
+                exposures=settings.exposures,
+                events=int(counts.sum()),
+                counts=dict(zip(settings.names, counts.tolist(), strict=True)),
+                best_auc=_best_auc(truth, form),
+                seconds=time.perf_counter() - started,
+            )
+            write_json(folder / SUMMARY, asdict(summary))
+        return summary
 
 
-def _simulate(
-    settings: WorldSettings, out: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
-) -> SimulationSummary:
-    started = time.perf_counter()
-    truth = make_truth(settings)
-    with atomic_folder(out) as folder:
-        truth.save(folder / "truth")
-        counts = _write_logs(truth, folder, form, shard_rows, on_progress)
-        summary = SimulationSummary(
-            path=str(out),
-            form=form,
-            users=settings.users,
-            items=settings.items,
-            days=settings.days,
-            exposures=settings.exposures,
-            events=int(counts.sum()),
-            counts=dict(zip(settings.names, counts.tolist(), strict=True)),
-            best_auc=_best_auc(truth, form),
-            seconds=time.perf_counter() - started,
-        )
-        write_json(folder / SUMMARY, asdict(summary))
-    return summary
+class Shards(AbstractContextManager["Shards"]):
+    """Write a table as `part-00000.parquet`, `part-00001.parquet` ... of `rows` rows; the last has fewer.
 
+    Args:
+        folder: The folder, which is created. A table without rows is one empty shard.
+        schema: Schema of the table.
+        rows: Rows per shard.
+    """
 
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() and not (out / SUMMARY).exists():
-        raise OutputError(out, "holds files that no simulation wrote; choose a new folder")
-    if out.exists() and not overwrite:
-        raise OutputError(
-            out, "holds a simulated log already; choose a new folder, or --overwrite to replace it"
-        )
+    def __init__(self, folder: Path, schema: pa.Schema, rows: int):
+        folder.mkdir(parents=True)
+        self.folder, self.schema, self.rows, self.written = folder, schema, rows, 0
+        self._shard = self._next()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        while len(table):
+            if self.written and self.written % self.rows == 0:
+                self._shard.close()
+                self._shard = self._next()
+            left = self.rows - self.written % self.rows
+            part, table = table[:left], table[left:]
+            self._shard.write_table(part)
+            self.written += len(part)
+
+    def __exit__(self, *_: object) -> None:
+        self._shard.close()
+
+    def _next(self) -> pq.ParquetWriter:
+        times = [f.name for f in self.schema if pa.types.is_timestamp(f.type)]
+        encoding: dict[str, Any] = {
+            "use_dictionary": [f.name for f in self.schema if f.type not in _PLAIN and f.name not in times],
+            "column_encoding": dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+        }
+        file = self.folder / f"part-{self.written // self.rows:05d}.parquet"
+        return pq.ParquetWriter(file, self.schema, compression="zstd", **encoding)
 
 
 def _write_logs(
@@ -148,9 +182,10 @@ def _write_logs(
         def shards(name: str, schema: pa.Schema) -> Shards:
             return open_shards.enter_context(Shards(folder / name, schema, shard_rows))
 
-        events = shards("events", _event_schema()) if form != "exposures" else None
+        events = shards("events", _EVENTS) if form != "exposures" else None
         exposures = shards("exposures", _exposure_schema(settings)) if form != "events" else None
-        chances = shards("truth/exposures", _chance_schema(settings)) if form != "events" else None
+        chance_schema = pa.schema({name: pa.float32() for name in (*settings.names, "stay")})
+        chances = shards("truth/exposures", chance_schema) if form != "events" else None
         for number in range(settings.days):
             day = Day.of(truth, number)
             for chunk in day.chunks:
@@ -160,68 +195,59 @@ def _write_logs(
                     events.write(_event_table(done, truth))
                 if exposures is not None and chances is not None:
                     shown = day.exposures(chunk)
-                    exposures.write(_exposure_table(shown, truth))
-                    chances.write(
-                        pa.Table.from_arrays(
-                            [pa.array(column) for column in shown.chance.T.copy()], schema=chances.schema
-                        )
-                    )
+                    exposures.write(_exposure_table(shown, truth, exposures.schema))
+                    chances.write(pa.table(list(shown.chance.T.copy()), schema=chances.schema))
                 drawn += min(CHUNK, day.rows - chunk * CHUNK)
                 on_progress(drawn, settings.exposures)
     return counts
 
 
-def _event_schema() -> pa.Schema:
+def _exposure_schema(settings: WorldSettings) -> pa.Schema:
     return pa.schema(
         {
             "user_id": pa.int64(),
             "item_id": pa.int64(),
-            "timestamp": _TIME,
-            "behavior": pa.dictionary(pa.int8(), pa.string()),
+            "timestamp": pa.timestamp("ms"),
+            "position": pa.int8(),
+            "device": pa.dictionary(pa.int8(), pa.string()),
+            **{name: pa.int8() for name in settings.names},
+            "stay": pa.float32(),
         }
     )
 
 
-def _exposure_schema(settings: WorldSettings) -> pa.Schema:
-    columns = {"user_id": pa.int64(), "item_id": pa.int64(), "timestamp": _TIME, "position": pa.int8()}
-    columns |= {"device": pa.dictionary(pa.int8(), pa.string())}
-    return pa.schema(columns | {name: pa.int8() for name in settings.names} | {"stay": pa.float32()})
-
-
-def _chance_schema(settings: WorldSettings) -> pa.Schema:
-    return pa.schema({name: pa.float32() for name in (*settings.names, "stay")})
-
-
 def _event_table(events: Events, truth: Truth) -> pa.Table:
-    behaviour = pa.DictionaryArray.from_arrays(events.behaviour, list(truth.settings.names))
-    ids = truth.user_ids.of(events.user), truth.item_ids.of(events.item)
-    return pa.Table.from_arrays(
-        [*map(pa.array, ids), pa.array(events.time, _TIME), behaviour], schema=_event_schema()
+    return pa.table(
+        [
+            truth.user_ids.of(events.user),
+            truth.item_ids.of(events.item),
+            events.time,
+            pa.DictionaryArray.from_arrays(events.behaviour, list(truth.settings.names)),
+        ],
+        schema=_EVENTS,
     )
 
 
-def _exposure_table(shown: Exposures, truth: Truth) -> pa.Table:
-    device = pa.DictionaryArray.from_arrays(shown.device, list(DEVICES))
-    ids = truth.user_ids.of(shown.user), truth.item_ids.of(shown.item)
-    done = [pa.array(shown.done(t)) for t in range(len(truth.settings.names))]
-    stay = pa.array(shown.stay, from_pandas=True)
-    columns = [
-        *map(pa.array, ids),
-        pa.array(shown.time, _TIME),
-        pa.array(shown.position),
-        device,
-        *done,
-        stay,
-    ]
-    return pa.Table.from_arrays(columns, schema=_exposure_schema(truth.settings))
+def _exposure_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Table:
+    return pa.table(
+        [
+            truth.user_ids.of(shown.user),
+            truth.item_ids.of(shown.item),
+            shown.time,
+            shown.position,
+            pa.DictionaryArray.from_arrays(shown.device, list(DEVICES)),
+            *(shown.done(t) for t in range(len(truth.settings.names))),
+            pa.array(shown.stay, from_pandas=True),
+        ],
+        schema=schema,
+    )
 
 
 def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
     """Return the best possible AUC of each behaviour, on a fresh draw of the last days."""
     settings = truth.settings
     days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
-    rows = -(-_CHECK_ROWS // len(days))
-    shown = [Day.of(truth, int(day), CHECK, rows).exposures(0) for day in days]
+    shown = [Day.of(truth, int(day), CHECK, -(-_CHECK_ROWS // len(days))).exposures(0) for day in days]
     user, item, mask = (
         np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "task_mask")
     )
@@ -242,11 +268,9 @@ def with_negatives(
     user, item, day = user[positive], item[positive], day[positive]
     first, last = np.searchsorted(day, day), np.searchsorted(day, day, "right")
     drawn = [item[rng.integers(first, last)] for _ in range(_NEGATIVES)]
-    nothing = np.zeros(len(positive) * _NEGATIVES, task_mask.dtype)
-    copies = _NEGATIVES + 1
     return (
-        np.tile(user, copies),
+        np.tile(user, _NEGATIVES + 1),
         np.concatenate([item, *drawn]),
-        np.concatenate([task_mask[positive], nothing]),
-        np.tile(day, copies),
+        np.pad(task_mask[positive], (0, len(positive) * _NEGATIVES)),
+        np.tile(day, _NEGATIVES + 1),
     )

@@ -21,12 +21,45 @@ from scipy.special import ndtr
 
 from mgoe.config import check_settings
 from mgoe.errors import DataError, MgoeError
-from mgoe.simulation.chance import Posterior, chances, stay_means
-from mgoe.simulation.ids import Ids
+from mgoe.simulation.chance import chances, label_chances, pair_logits
 from mgoe.simulation.settings import DEVICES, WorldSettings
 
 FORMAT = 1
 DAY = np.timedelta64(1, "D")
+_ODD = 0x9E3779B1
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Ids that look like those of a shop: integers with gaps, in an uninformative order.
+
+    The id of an index is first + index x odd number modulo a power of two, which its inverse reverts
+    without a table.
+
+    Attributes:
+        count: Number of ids.
+        first: Smallest possible id.
+    """
+
+    count: int
+    first: int
+
+    @property
+    def _bits(self) -> int:
+        return max(20, (16 * self.count - 1).bit_length())
+
+    def of(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the ids of indices. Same shape."""
+        return self.first + ((index.astype(np.int64) * _ODD) & (2**self._bits - 1))
+
+    def index(self, ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the indices of ids, -1 where there is no such id. Same shape."""
+        rest = np.asarray(ids, np.int64) - self.first
+        modulus = 2**self._bits
+        # the product may exceed 2^63 and wrap; its low bits stay correct
+        product = rest.view(np.uint64) * np.uint64(pow(_ODD, -1, modulus))
+        index = (product & np.uint64(modulus - 1)).view(np.int64)
+        return np.where((rest >= 0) & (rest < modulus) & (index < self.count), index, -1)
 
 
 @dataclass(frozen=True)
@@ -84,22 +117,25 @@ class Truth:
     def item_ids(self) -> Ids:
         return Ids(len(self.items), 500_000)
 
-    def phases(self, day: ArrayLike) -> NDArray[np.float32]:
-        """Return the weights of the two affinities on given days. Shape (2, *days)."""
-        return _phases(self.settings.affinity_drift, day, self.settings.days)
+    def phases(self, drift: float, day: ArrayLike) -> NDArray[np.float32]:
+        """Return the weights, on given days, of what was on the first day and of what it drifts to. Shape (2,
+        *days).
+        """
+        angle = drift * np.pi / 2 * np.asarray(day) / max(1, self.settings.days - 1)
+        return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
 
     def logits(self, day: int) -> NDArray[np.float32]:
         """Return the logit of each behaviour, and the log stay, between communities.
 
         Shape (user communities, item communities, T + 1).
         """
-        affinity = np.tensordot(self.phases(day), self.affinity, 1)
+        affinity = np.tensordot(self.phases(self.settings.affinity_drift, day), self.affinity, 1)
         return np.ascontiguousarray(np.moveaxis(affinity, 0, 2) + self.intercept, np.float32)
 
     def popularity(self, day: int) -> NDArray[np.float64]:
         """Return how often an item is shown regardless of taste, relative to others; 0 before it arrives.
         Shape (I,)."""
-        score = _phases(self.settings.popularity_drift, day, self.settings.days) @ self.taste
+        score = self.phases(self.settings.popularity_drift, day) @ self.taste
         return np.where(
             self.items.arrival <= day, ndtr(-score.astype(np.float64)) ** -self.settings.popularity, 0.0
         )
@@ -112,9 +148,8 @@ class Truth:
         s = self.settings
         mass = np.add.reduceat(popularity, self.items.offsets(s.item_communities)[:-1])
         mass /= mass.sum()
-        aimed = mass * np.exp(
-            s.targeting * np.tensordot(self.phases(day), self.affinity[:, 0].astype(np.float64), 1)
-        )
+        tastes = np.tensordot(self.phases(s.affinity_drift, day), self.affinity[:, 0].astype(np.float64), 1)
+        aimed = mass * np.exp(s.targeting * tastes)
         return (1 - s.personalised) * mass + s.personalised * aimed / aimed.sum(1, keepdims=True)
 
     @cached_property
@@ -155,7 +190,8 @@ class Truth:
 
     def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
         """Return the expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
-        return stay_means(self, *self._indices(users, items, times))
+        log_stay = pair_logits(self, *self._indices(users, items, times))[:, -1]
+        return np.exp(log_stay + self.settings.stay.noise**2 / 2)  # the mean of a log-normal
 
     def scores(
         self, users: ArrayLike, items: ArrayLike, times: ArrayLike, negatives: int
@@ -179,7 +215,7 @@ class Truth:
         scores = np.empty((len(user), len(self.settings.behaviours)))
         for d in np.unique(day):
             rows = np.flatnonzero(day == d)
-            scores[rows] = Posterior.of_day(self, int(d)).labels(self, user[rows], item[rows], negatives)
+            scores[rows] = label_chances(self, int(d), user[rows], item[rows], negatives)
         return scores
 
     def _indices(
@@ -203,32 +239,34 @@ class Truth:
         """Write the truth as JSON and Parquet."""
         folder.mkdir(parents=True, exist_ok=True)
         names = [*self.settings.names, "stay"]
-        for side, nodes, ids in (("user", self.users, self.user_ids), ("item", self.items, self.item_ids)):
+        taste = {"taste_first": self.taste[0], "taste_last": self.taste[1]}
+        for side, nodes, ids, own in (
+            ("user", self.users, self.user_ids, {"activity": self.activity}),
+            ("item", self.items, self.item_ids, taste),
+        ):
             columns = {
                 f"{side}_id": ids.of(np.arange(len(nodes))),
                 "community": nodes.community,
                 "arrival_day": nodes.arrival,
+                **own,
+                **{f"bias_{name}": nodes.bias[:, t] for t, name in enumerate(names)},
             }
-            columns |= (
-                {"activity": self.activity}
-                if side == "user"
-                else {"taste_first": self.taste[0], "taste_last": self.taste[1]}
-            )
-            columns |= {f"bias_{name}": nodes.bias[:, t] for t, name in enumerate(names)}
             pq.write_table(pa.table(columns), folder / f"{side}s.parquet", compression="zstd")
         phase, t, user, item = np.indices(self.affinity.shape, np.int16).reshape(4, -1)
-        behaviour = pa.DictionaryArray.from_arrays(t.astype(np.int8), names)
-        value = self.affinity.ravel()
         columns = {
             "phase": phase,
-            "behaviour": behaviour,
+            "behaviour": pa.DictionaryArray.from_arrays(t.astype(np.int8), names),
             "user_community": user,
             "item_community": item,
-            "affinity": value,
+            "affinity": self.affinity.ravel(),
         }
         pq.write_table(pa.table(columns), folder / "affinity.parquet", compression="zstd")
-        world = {"format": FORMAT, "settings": self.settings.model_dump(mode="json")}
-        world |= {"device": self.device.tolist(), "intercept": self.intercept.tolist()}
+        world = {
+            "format": FORMAT,
+            "settings": self.settings.model_dump(mode="json"),
+            "device": self.device.tolist(),
+            "intercept": self.intercept.tolist(),
+        }
         (folder / "world.json").write_text(json.dumps(world, indent=1))
 
     @classmethod
@@ -252,17 +290,17 @@ class Truth:
                     "the log again",
                 )
             settings = check_settings(WorldSettings, world["settings"], path / "world.json")
-            tables = {
-                name: pq.read_table(path / f"{name}.parquet") for name in ("users", "items", "affinity")
-            }
+            users, items, affinity = (
+                pq.read_table(path / f"{name}.parquet") for name in ("users", "items", "affinity")
+            )
             shape = (2, len(settings.names) + 1, settings.user_communities, settings.item_communities)
             return cls(
                 settings,
-                _nodes(tables["users"], settings),
-                _nodes(tables["items"], settings),
-                tables["users"]["activity"].to_numpy(),
-                np.stack([tables["items"][name].to_numpy() for name in ("taste_first", "taste_last")]),
-                tables["affinity"]["affinity"].to_numpy().reshape(shape),
+                _nodes(users, settings),
+                _nodes(items, settings),
+                users["activity"].to_numpy(),
+                np.stack([items[name].to_numpy() for name in ("taste_first", "taste_last")]),
+                affinity["affinity"].to_numpy().reshape(shape),
                 np.array(world["device"]),
                 np.array(world["intercept"]),
             )
@@ -292,8 +330,3 @@ def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
 def _nodes(table: pa.Table, settings: WorldSettings) -> Nodes:
     bias = np.stack([table[f"bias_{name}"].to_numpy() for name in (*settings.names, "stay")], 1)
     return Nodes(table["community"].to_numpy(), table["arrival_day"].to_numpy(), bias)
-
-
-def _phases(drift: float, day: ArrayLike, days: int) -> NDArray[np.float32]:
-    angle = drift * np.pi / 2 * np.asarray(day) / max(1, days - 1)
-    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)

@@ -34,8 +34,7 @@ def make_truth(settings: WorldSettings) -> Truth:
         np.float32
     )
     device = s.device_spread * rng[5].standard_normal((len(s.behaviours), len(DEVICES)))
-    intercept = np.zeros(len(parts))
-    intercept[-1] = np.log(s.stay.median)
+    intercept = np.append(np.zeros(len(s.behaviours)), np.log(s.stay.median))
     truth = Truth(s, users, items, activity, taste, affinity, device, intercept)
     return replace(truth, intercept=_calibrated(truth))
 
