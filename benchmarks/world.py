@@ -18,7 +18,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
-from mgoe.graph.likelihood import Likeliest, settle
+from mgoe.graph.likelihood import placed, settle
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.simulation import Truth, WorldSettings
 
@@ -171,8 +171,9 @@ def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     chances = settle(pairs, truth, k, scores, rounds=0)[1]
     macro: dict[Side, NDArray[np.int32]] = {}
     for side in SIDES:
-        placed = map(Likeliest(scores, truth[OTHER[side]], chances[side]), pairs[side].blocks())
-        macro[side] = np.concatenate([part["macro"] for part in placed])
+        blocks = pairs[side].blocks()
+        parts = [placed(block, scores, truth[OTHER[side]], chances[side])["macro"] for block in blocks]
+        macro[side] = np.concatenate(parts)
     return _agreement(truth, macro, k)
 
 

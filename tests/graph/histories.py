@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import GraphSettings
 from mgoe.graph import MacroGraph, Source, build_graph
-from mgoe.graph.build.stages import Observer
+from mgoe.graph.build.workplace import Observer
 
 RANKS = (1.0, 2.0, 3.0)
 CUTS = (2, 5, 7)

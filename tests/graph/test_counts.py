@@ -2,10 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph.counts import recent
+from mgoe.graph.counts import own_pairs
 from tests.effort import up_to
 from tests.graph.naive import recent_of
-from tests.graph.random_pairs import SCORES, neighbours_of, pairs
+from tests.graph.random_pairs import SCORES, TASKS, neighbours_of, pairs
 
 bounded = up_to(60)
 
@@ -15,7 +15,8 @@ sides = st.sampled_from(["user", "item"])
 @bounded
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
-    neighbours, masks = recent(graph.block(side), SCORES, length)
+    found = own_pairs(graph.block(side), SCORES, TASKS, length)
+    neighbours, masks = found["recent"], found["recent_task_mask"]
     for node, others in enumerate(neighbours_of(graph, side)):
         row = recent_of(others, length)
         row += [(-1, 0)] * (length - len(row))

@@ -5,10 +5,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import edges
-from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges, use_matrix
+from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
-from mgoe.graph.task_table import task_table
 from tests.effort import up_to
 from tests.graph.naive import table_of
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbours_of, pairs
@@ -23,7 +22,7 @@ GB = 1 << 30
 def first(graph, macro, k, scores=SCORES):
     """1st-order edges of users and of items."""
     return {
-        side: FirstOrder(scores, macro[OTHER[side]], k[OTHER[side]], np.int64, 0).edges(graph.block(side))
+        side: first_order(graph.block(side), scores, macro[OTHER[side]], k[OTHER[side]], np.int64)
         for side in SIDES
     }
 
@@ -55,7 +54,7 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
 @given(graph=pairs, ki=sizes, seed=seeds)
 def test_first_order_as_it_is_read_is_the_same_sparse_and_as_logarithms(score_type, graph, ki, seed):
     macro = macro_nodes(graph, ki, ki, seed)["item"]
-    found = FirstOrder(SCORES, macro, ki, score_type, TASKS)(graph.block("user"))
+    found = edges.read_first_order(graph.block("user"), SCORES, macro, ki, score_type, TASKS)
     product = matrix(graph) @ members(macro, ki)
     indptr = np.concatenate([[0], np.cumsum(found["degree"])])
     assert found["score"].dtype == score_type
@@ -76,11 +75,10 @@ def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki
         own = np.zeros(len(linked), np.int64)
         own[linked] = explicit[linked, macro[side][linked]]
         for dense in (True, False):
-            reading = SecondOrder(SCORES, found[OTHER[side]], macro[side], k[side], dense)
-            block = graph.block(side)
-            assert_array_equal(reading.all(block), explicit)
-            assert_array_equal(reading.own_alone(block)[linked], own[linked])
-            read = reading(block)
+            given = graph.block(side), SCORES, found[OTHER[side]], macro[side]
+            assert_array_equal(second_order(*given, k[side]), explicit)
+            assert_array_equal(second_order_own(*given)[linked], own[linked])
+            read = edges.read_second_order(*given, k[side], dense)
             assert_allclose(read["own"], own / UNIT**2, rtol=1e-6)
             assert ("dense" in read) == dense
             if dense:
@@ -104,9 +102,8 @@ def test_second_order_by_a_matrix_is_the_same_to_the_last_bit(graph, k, seed, la
         other = found[OTHER[side]]
         if other.score.max(initial=0) > np.iinfo(kind).max:
             continue
-        sparse = SecondOrder(scores, other, macro[side], k, True)
-        by_matrix = SecondOrder(scores, other, macro[side], k, True, other.dense(k, kind))
-        assert_array_equal(by_matrix.all(graph.block(side)), sparse.all(graph.block(side)))
+        given = graph.block(side), scores, other, macro[side], k
+        assert_array_equal(second_order(*given, other.dense(k, kind)), second_order(*given))
 
 
 def full(score: int, nodes: int = 10, width: int = 4) -> tuple[SparseEdges, np.ndarray, int]:
@@ -140,8 +137,8 @@ def test_beyond_what_double_precision_holds_a_matrix_would_be_wrong():
     scores = np.where(SCORES > 0, (1 << 27) + 1, 0)
     macro = {side: np.zeros(graph.nodes(side), np.int32) for side in SIDES}
     other = first(graph, macro, {"user": 1, "item": 1}, scores)["item"]
-    sparse = SecondOrder(scores, other, macro["user"], 1, True).all(graph.block("user"))
-    by_matrix = SecondOrder(scores, other, macro["user"], 1, True, other.dense(1)).all(graph.block("user"))
+    given = graph.block("user"), scores, other, macro["user"], 1
+    sparse, by_matrix = second_order(*given), second_order(*given, other.dense(1))
     assert int(sparse[0, 0]) == 3 * ((1 << 27) + 1) ** 2
     assert (by_matrix != sparse).any()
 
@@ -156,7 +153,7 @@ def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
     assert_array_equal(edges.by_macro(macro["user"], graph.sums["user"], ku), (s.T @ c["user"]).sum(axis=0))
     assert_array_equal(edges.by_macro(macro["item"], graph.sums["item"], ki), (s @ c["item"]).sum(axis=0))
     for side in SIDES:
-        second = SecondSums(SCORES, graph.sums[OTHER[side]])(graph.block(side))["second_sum"]
+        second = second_sums(graph.block(side), SCORES, graph.sums[OTHER[side]])["second_sum"]
         column = (explicit_second(graph, side) @ c[side]).sum(axis=0)
         assert_array_equal(edges.by_macro(macro[side], second, k[side], np.float64), column)
 
@@ -174,7 +171,7 @@ def test_sums_that_leave_64_bits_are_rounded_not_wrapped(fixed, macro):
 @given(graph=pairs)
 def test_what_comes_back_over_two_steps_are_row_sums_of_the_explicit_product(graph):
     for side in SIDES:
-        found = SecondSums(SCORES, graph.sums[OTHER[side]])(graph.block(side))["second_sum"]
+        found = second_sums(graph.block(side), SCORES, graph.sums[OTHER[side]])["second_sum"]
         assert_array_equal(found, explicit_second(graph, side).sum(axis=1))
 
 
@@ -194,6 +191,6 @@ def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixe
 )
 def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
     macro = macro_nodes(graph, width, width, seed)[OTHER[side]]
-    table = task_table(graph.block(side), SCORES, macro, width, TASKS)
+    table = edges.task_table(graph.block(side), SCORES, macro, width, TASKS)
     for node, others in enumerate(neighbours_of(graph, side)):
         assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from mgoe._util import tables
 from mgoe.graph import fold as module
-from mgoe.graph.fold import PairsWriter, SnapshotCuts, fold, in_order, task_mask_type, whole_pairs
+from mgoe.graph.fold import SnapshotCuts, fold, in_order, pairs_writer, task_mask_type, whole_pairs
 from mgoe.graph.pair_rows import PairRows, starts
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
@@ -65,13 +65,9 @@ def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) ->
             first += length
 
 
-def listed(folded: module.FoldedPairs) -> list[Pair]:
-    return list(
-        zip(
-            *(getattr(folded, name).tolist() for name in module.FoldedPairs._fields),
-            strict=True,
-        )
-    )
+def listed(folded: module.Folded) -> list[Pair]:
+    user, pairs = folded
+    return list(zip(*(column.tolist() for column in (user, *pairs)), strict=True))
 
 
 @bounded
@@ -122,9 +118,9 @@ def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, lengt
 
 def fold_into(chunks: Iterable, cuts: SnapshotCuts, tasks: int, folders: list[Path]) -> None:
     """As the engines do."""
-    with PairsWriter(folders, cuts) as out:
+    with pairs_writer(folders, cuts) as append:
         for keys, moments in chunks:
-            out.append(fold(keys, moments, cuts.ends, tasks))
+            append(fold(keys, moments, cuts.ends, tasks))
 
 
 def check_written(folder: Path, expected: list[Pair], users: int, items: int):

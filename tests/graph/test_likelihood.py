@@ -8,7 +8,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from mgoe.config import GraphSettings
 from mgoe.graph import MacroGraph, likelihood
 from mgoe.graph.build import clusters
-from mgoe.graph.edges import FirstOrder, SparseEdges
+from mgoe.graph.edges import SparseEdges, first_order
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows
 from mgoe.graph.scores import UNIT, score_table
 from tests.effort import up_to
@@ -70,11 +70,11 @@ def test_nodes_are_placed_alike_by_pairs_and_by_edges_in_parts_of_any_size(seed,
     rng = np.random.default_rng(seed)
     rows, macro = some_rows(rng, 40, 20), rng.integers(0, 5, 20).astype(np.int32)  # number 4 is cold
     chances = likelihood.log_chances(rng.integers(0, 50 * UNIT, (3, 4)))
-    edges = FirstOrder(SCORES, macro, 4, np.uint32, 0).edges(rows.block(0, 40))
+    edges = first_order(rows.block(0, 40), SCORES, macro, 4, np.uint32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "ROWS", part)
         found = likelihood.likeliest(edges, chances)
-    placed = [likelihood.Likeliest(SCORES, macro, chances)(block)["macro"] for block in rows.blocks(part)]
+    placed = [likelihood.placed(block, SCORES, macro, chances)["macro"] for block in rows.blocks(part)]
     assert_array_equal(np.concatenate(placed), found)
 
 

@@ -1,4 +1,5 @@
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph.counts import OwnPairs
-from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums
+from mgoe.graph import counts, edges
 from mgoe.graph.pair_rows import (
     BYTES_PER_PAIR,
     OTHER,
@@ -20,7 +20,7 @@ from mgoe.graph.pair_rows import (
     write_by_item,
 )
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import Projection
+from mgoe.graph.sketch import projected
 from tests.effort import up_to
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, pairs, read
 
@@ -47,21 +47,24 @@ def test_blocks_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows)
 
 
 def own_pairs(graph, side):
-    return OwnPairs(SCORES, TASKS, recents=3)
+    return partial(counts.own_pairs, scores=SCORES, tasks=TASKS, recents=3)
 
 
-def first_order(graph, side):
-    return FirstOrder(SCORES, macro_nodes(graph, K, K, 0)[OTHER[side]], K, np.int64, TASKS)
+def first_order(graph, side, score_type=np.int64, tasks=TASKS):
+    macro = macro_nodes(graph, K, K, 0)[OTHER[side]]
+    given = {"scores": SCORES, "macro": macro, "width": K, "score_type": score_type, "tasks": tasks}
+    return partial(edges.read_first_order, **given)
 
 
 def first_order_alone(graph, side):
-    return FirstOrder(SCORES, macro_nodes(graph, K, K, 0)[OTHER[side]], K, np.uint32, 0)
+    return first_order(graph, side, np.uint32, 0)
 
 
 def second_order(graph, side, dense=True, matrix=False):
     macro = macro_nodes(graph, K, K, 0)
-    edges = FirstOrder(SCORES, macro[side], K, np.int64, 0).edges(graph.block(OTHER[side]))
-    return SecondOrder(SCORES, edges, macro[side], K, dense, edges.dense(K) if matrix else None)
+    other = edges.first_order(graph.block(OTHER[side]), SCORES, macro[side], K, np.int64)
+    given = {"scores": SCORES, "edges": other, "own": macro[side], "width": K, "dense": dense}
+    return partial(edges.read_second_order, matrix=other.dense(K) if matrix else None, **given)
 
 
 def second_order_alone(graph, side):
@@ -73,14 +76,20 @@ def second_order_by_matrix(graph, side):
 
 
 def second_sums(graph, side):
-    return SecondSums(SCORES, graph.sums[OTHER[side]])
+    return partial(edges.second_sums, scores=SCORES, sums=graph.sums[OTHER[side]])
 
 
 def projection(graph, side):
     vectors = np.random.default_rng(0).normal(size=(graph.nodes(OTHER[side]), 4)).astype(np.float32)
     sums = {node: total / UNIT for node, total in graph.sums.items()}
-    return Projection(
-        SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, np.float32([1, 2, 3, 0]), "degree"
+    return partial(
+        projected,
+        scores=SCORES / UNIT,
+        sums=sums[side],
+        other_sums=sums[OTHER[side]],
+        vectors=vectors,
+        stretch=np.float32([1, 2, 3, 0]),
+        normalize="degree",
     )
 
 

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from mgoe.graph import sketch as module
 from mgoe.graph.pair_rows import OTHER
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import Projection, Sketch, divided, score_matrix, sketch, unit_rows
+from mgoe.graph.sketch import Sketch, divided, score_matrix, sketch, unit_rows
 from tests.effort import up_to
 from tests.graph.random_pairs import SCORES, Pairs, draw, matrix, pairs
 
@@ -24,8 +25,8 @@ def projected(
     graph: Pairs, side: str, vectors: np.ndarray, stretch: np.ndarray, normalize: str
 ) -> np.ndarray:
     sums = {node: total / UNIT for node, total in graph.sums.items()}
-    reading = Projection(SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, stretch, normalize)
-    return reading(graph.block(side))["vectors"]
+    given = SCORES / UNIT, sums[side], sums[OTHER[side]], vectors, stretch, normalize
+    return module.projected(graph.block(side), *given)["vectors"]
 
 
 def users_of(found: Sketch, graph: Pairs, normalize: str) -> np.ndarray:
@@ -131,13 +132,13 @@ def test_a_projection_passes_over_nodes_that_were_not_there(graph, known, normal
     known = min(known, graph.nodes("item"))
     before = np.where(np.arange(known) % 3 == 2, 0, 5 * UNIT) / UNIT  # every third had no edges yet
     vectors = np.random.default_rng(0).normal(size=(known, 3)).astype(np.float32)
-    reading = Projection(
-        SCORES / UNIT, graph.sums["user"] / UNIT, before, vectors, np.ones(3, np.float32), normalize
-    )
+    sums, ones = graph.sums["user"] / UNIT, np.ones(3, np.float32)
+    given = SCORES / UNIT, sums, before, vectors, ones, normalize
     s = np.where(before > 0, matrix(graph)[:, :known] / UNIT, 0)
     if normalize == "degree":
         s = s / np.sqrt(np.maximum(graph.sums["user"] / UNIT, 1e-9))[:, None] / np.sqrt(5)
-    assert_allclose(reading(graph.block("user"))["vectors"], s @ vectors, rtol=1e-4, atol=1e-4)
+    found = module.projected(graph.block("user"), *given)["vectors"]
+    assert_allclose(found, s @ vectors, rtol=1e-4, atol=1e-4)
 
 
 @bounded

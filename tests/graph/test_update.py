@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
-from mgoe.graph.build.stages import Observer
+from mgoe.graph.build.workplace import Observer
 from tests.effort import SOAK, up_to
 from tests.features.reading import gather
 from tests.graph.build import cut_off

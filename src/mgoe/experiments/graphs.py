@@ -322,7 +322,7 @@ def _opened(
         with bounded(table.get_backend(), memory):
             yield table
     elif settings.graph.engine == "spark" and on_a_cluster(log):
-        from mgoe.graph.engines.spark import running_backend, spark_errors
+        from mgoe.graph.engines.spark.session import running_backend, spark_errors
 
         shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
         with (

@@ -1,9 +1,7 @@
-"""Readings of a node's own pairs: score sums, plain counts, and recent neighbours.
+"""Reading a node's own pairs: score sums, plain counts, and recent neighbours.
 
 The counts are what a practitioner would join to a log before anything clever.
 """
-
-from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -26,62 +24,37 @@ def count_names(tasks: int) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class OwnPairs:
-    """Reads what depends on a node's own pairs alone.
-
-    Attributes:
-        scores: Fixed-point score of every task mask. Shape (2^T,).
-        tasks: T.
-        recents: R.
-    """
-
-    scores: NDArray[np.int64]
-    tasks: int
-    recents: int
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return arrays of n nodes.
-
-        `recent` and `recent_task_mask` (n, R); `sum`, fixed-point (n,); `done`, pairs per task (n, T);
-        `events` since the previous snapshot (n,); `last`, the moment of the last event (n,), the lowest
-        integer if there is none.
-        """
-        n = len(block)
-        total, done = np.zeros(n, np.int64), np.zeros((n, self.tasks), np.int32)
-        events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
-        _own(block.scored(self.scores), block.time, block.events, total, done, events, last)
-        neighbours, task_mask = recent(block, self.scores, self.recents)
-        return {
-            "recent": neighbours,
-            "recent_task_mask": task_mask,
-            "sum": total,
-            "done": done,
-            "events": events,
-            "last": last,
-        }
-
-
-def recent(
-    block: PairRows, scores: NDArray[np.int64], length: int
-) -> tuple[NDArray[np.int32], NDArray[np.unsignedinteger]]:
-    """Return the last `length` neighbours of each node and the tasks done with them, newest first.
-
-    A neighbour has one entry, at the time of its last event; ties go to the higher score, then to the smaller
-    index.
+def own_pairs(block: PairRows, scores: NDArray[np.int64], tasks: int, recents: int) -> dict[str, NDArray]:
+    """Read what depends on a node's own pairs alone.
 
     Args:
         block: Of n nodes.
-        scores: Of every task mask. Shape (2^T,).
-        length: R.
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        tasks: T.
+        recents: R.
 
     Returns:
-        Neighbours, -1 at the end where there are fewer, and their task masks. Shape (n, R) each.
+        `recent` and `recent_task_mask` (n, R): the last neighbours and the tasks done with them, newest
+            first, -1 where there are fewer. A neighbour has one entry, at the time of its last event; ties
+            go to the higher score, then to the smaller index.
+        `sum`, fixed-point (n,); `done`, pairs per task (n, T); `events` since the previous snapshot (n,);
+            `last`, the moment of the last event (n,), the lowest integer if there is none.
     """
-    neighbours = np.full((len(block), length), -1, np.int32)
-    task_mask = np.zeros((len(block), length), block.task_mask.dtype)
+    n = len(block)
+    total, done = np.zeros(n, np.int64), np.zeros((n, tasks), np.int32)
+    events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
+    _own(block.scored(scores), block.time, block.events, total, done, events, last)
+    neighbours = np.full((n, recents), -1, np.int32)
+    task_mask = np.zeros((n, recents), block.task_mask.dtype)
     _recent(block.scored(scores), block.time, neighbours, task_mask)
-    return neighbours, task_mask
+    return {
+        "recent": neighbours,
+        "recent_task_mask": task_mask,
+        "sum": total,
+        "done": done,
+        "events": events,
+        "last": last,
+    }
 
 
 def node_counts(

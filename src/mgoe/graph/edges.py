@@ -1,12 +1,12 @@
-"""Macro edges: how strongly a node is tied to each macro node, over one step and over two.
+"""Macro edges: how strongly a node is tied to each macro node: over one step, over two, and per task.
 
 1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. A row needs its
 own pairs and arrays of the other side alone. Everything but the 2nd-order mass of a macro node is an integer
 sum: the same in any order, on any engine, with any number of threads.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import numba
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
-from mgoe.graph.task_table import task_table
 
 DENSE_SHARE = 0.3
 """Share of the possible edges, over all pairs, from which a matrix is faster. One of its entries takes a
@@ -36,6 +35,11 @@ class SparseEdges(NamedTuple):
     macro: NDArray[np.uint16]
     score: NDArray[np.integer]
 
+    @classmethod
+    def read(cls, array: Callable[[str], NDArray], name: str) -> Self:
+        """Read every array by its name."""
+        return cls(*(array(f"{name}.{part}") for part in cls._fields))
+
     @property
     def nodes(self) -> int:
         """Number of nodes."""
@@ -48,119 +52,138 @@ class SparseEdges(NamedTuple):
         return out
 
 
-@dataclass(frozen=True)
-class FirstOrder:
-    """Reads 1st-order edges (`N_u1 = S C_i`) and the macro task table.
+def first_order(
+    block: PairRows,
+    scores: NDArray[np.int64],
+    macro: NDArray[np.int32],
+    width: int,
+    score_type: type[np.integer],
+) -> SparseEdges:
+    """Return the 1st-order edges of a block's nodes: `N_u1 = S C_i`.
 
-    Attributes:
+    Args:
+        block: Of n nodes.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         macro: Macro node of each node of the other side; `width` is the cold node. Shape (I,) or (U,).
         width: Macro nodes of the other side.
         score_type: Of the edges' scores; wide enough for the largest sum.
-        tasks: T if the task table and dense edges are wanted, else 0.
     """
-
-    scores: NDArray[np.int64]
-    macro: NDArray[np.int32]
-    width: int
-    score_type: type[np.integer]
-    tasks: int
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `degree`, edges of each node (n,), and `macro` and `score` of the edges.
-
-        With tasks, also `table` (n, T) and `dense`, log1p (n, width).
-        """
-        edges = self.edges(block)
-        out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
-        if self.tasks:
-            out["table"] = task_table(block, self.scores, self.macro, self.width, self.tasks)
-            out["dense"] = log_scores(edges.dense(self.width), UNIT)
-        return out
-
-    def edges(self, block: PairRows) -> SparseEdges:
-        """Return the edges of a block's nodes."""
-        pairs, degree = block.scored(self.scores), np.zeros(len(block), np.int64)
-        _first_order_degrees(pairs, self.macro, self.width, degree)
-        indptr = starts(degree)
-        macro, score = np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], self.score_type)
-        edges = SparseEdges(indptr, macro, score)
-        _first_order(pairs, self.macro, self.width, edges)
-        return edges
+    pairs, degree = block.scored(scores), np.zeros(len(block), np.int64)
+    _first_order_degrees(pairs, macro, width, degree)
+    indptr = starts(degree)
+    edges = SparseEdges(indptr, np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], score_type))
+    _first_order(pairs, macro, width, edges)
+    return edges
 
 
-@dataclass(frozen=True)
-class SecondOrder:
-    """Reads edges over two steps without the way back (ours: the paper keeps it).
+def read_first_order(
+    block: PairRows,
+    scores: NDArray[np.int64],
+    macro: NDArray[np.int32],
+    width: int,
+    score_type: type[np.integer],
+    tasks: int,
+) -> dict[str, NDArray]:
+    """Read 1st-order edges and the macro task table; arguments as for `first_order`.
+
+    Args:
+        tasks: T if the task table and dense edges are wanted, else 0.
+
+    Returns:
+        `degree`, edges of each node (n,), and `macro` and `score` of the edges. With tasks, also `table`
+            (n, T) and `dense`, log1p (n, width).
+    """
+    edges = first_order(block, scores, macro, width, score_type)
+    out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
+    if tasks:
+        out["table"] = task_table(block, scores, macro, width, tasks)
+        out["dense"] = log_scores(edges.dense(width), UNIT)
+    return out
+
+
+def second_order(
+    block: PairRows,
+    scores: NDArray[np.int64],
+    edges: SparseEdges,
+    own: NDArray[np.int32],
+    width: int,
+    matrix: NDArray[np.integer] | None = None,
+) -> NDArray[np.int64]:
+    """Return every edge of a block's nodes over two steps without the way back (ours: the paper keeps it).
 
     `N_u2[u] = sum_i s_ui N_i1[i]`, then `N_u2[u, c(u)] -= sum_i s_ui^2`.
 
-    Attributes:
+    Args:
+        block: Of n nodes.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         edges: 1st-order edges of the other side.
         own: Macro node of every node of this side; `width` is the cold node. Shape (U,) or (I,).
         width: Macro nodes of this side.
-        dense: Whether every edge is wanted, or only the edge to its own macro node.
         matrix: The edges as a matrix of integers, if `use_matrix` asks for it. Shape (I, Ku) or (U, Ki).
+
+    Returns:
+        In fixed point of unit 2^-24. Shape (n, width).
     """
-
-    scores: NDArray[np.int64]
-    edges: SparseEdges
-    own: NDArray[np.int32]
-    width: int
-    dense: bool
-    matrix: NDArray[np.integer] | None = None
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `own` (n,) in units of the merging score squared, and `dense`, log1p (n, width), if it is
-        wanted.
-        """
-        if not self.dense:
-            return {"own": to_units(self.own_alone(block), UNIT**2)}
-        fixed, own = self.all(block), self._own(block)
-        linked = np.flatnonzero(own < self.width)
-        back = np.zeros(len(block), np.int64)
-        back[linked] = fixed[linked, own[linked]]
-        return {"own": to_units(back, UNIT**2), "dense": log_scores(fixed, UNIT**2)}
-
-    def all(self, block: PairRows) -> NDArray[np.int64]:
-        """Return every edge of a block's nodes, in fixed point of unit 2^-24. Shape (n, width)."""
-        out = np.zeros((len(block), self.width), np.int64)
-        if self.matrix is not None:
-            _second_order_matrix(block.scored(self.scores), self.matrix, self._own(block), out)
-        else:
-            _second_order(block.scored(self.scores), self.edges, self._own(block), out)
-        return out
-
-    def own_alone(self, block: PairRows) -> NDArray[np.int64]:
-        """Return the edge of each node to its own macro node without forming the rest: O(E log K). Shape
-        (n,).
-        """
-        out = np.zeros(len(block), np.int64)
-        _second_order_own(block.scored(self.scores), self.edges, self._own(block), out)
-        return out
-
-    def _own(self, block: PairRows) -> NDArray[np.int32]:
-        return self.own[block.first : block.first + len(block)]
+    out, own = np.zeros((len(block), width), np.int64), block.of(own)
+    if matrix is not None:
+        _second_order_matrix(block.scored(scores), matrix, own, out)
+    else:
+        _second_order(block.scored(scores), edges, own, out)
+    return out
 
 
-@dataclass(frozen=True)
-class SecondSums:
-    """Reads what comes back to a node over two steps, to all macro nodes together.
+def second_order_own(
+    block: PairRows, scores: NDArray[np.int64], edges: SparseEdges, own: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the edge of each node to its own macro node without forming the rest: O(E log K). Shape (n,).
 
-    Attributes:
+    Arguments as for `second_order`.
+    """
+    out = np.zeros(len(block), np.int64)
+    _second_order_own(block.scored(scores), edges, block.of(own), out)
+    return out
+
+
+def read_second_order(
+    block: PairRows,
+    scores: NDArray[np.int64],
+    edges: SparseEdges,
+    own: NDArray[np.int32],
+    width: int,
+    dense: bool,
+    matrix: NDArray[np.integer] | None = None,
+) -> dict[str, NDArray]:
+    """Read edges over two steps; arguments as for `second_order`.
+
+    Args:
+        dense: Whether every edge is wanted, or only the edge to its own macro node.
+
+    Returns:
+        `own` (n,) in units of the merging score squared, and `dense`, log1p (n, width), if it is wanted.
+    """
+    if not dense:
+        return {"own": to_units(second_order_own(block, scores, edges, own), UNIT**2)}
+    fixed, macro = second_order(block, scores, edges, own, width, matrix), block.of(own)
+    linked = np.flatnonzero(macro < width)
+    back = np.zeros(len(block), np.int64)
+    back[linked] = fixed[linked, macro[linked]]
+    return {"own": to_units(back, UNIT**2), "dense": log_scores(fixed, UNIT**2)}
+
+
+def second_sums(block: PairRows, scores: NDArray[np.int64], sums: NDArray[np.int64]) -> dict[str, NDArray]:
+    """Read what comes back to a node over two steps, to all macro nodes together.
+
+    Args:
+        block: Of n nodes.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         sums: Fixed-point score sum of each node of the other side. Shape (I,) or (U,).
+
+    Returns:
+        `second_sum`, in fixed point of unit 2^-24 (n,).
     """
-
-    scores: NDArray[np.int64]
-    sums: NDArray[np.int64]
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `second_sum`, in fixed point of unit 2^-24 (n,)."""
-        out = np.zeros(len(block), np.int64)
-        _second_sums(block.scored(self.scores), self.sums, out)
-        return {"second_sum": out}
+    out = np.zeros(len(block), np.int64)
+    _second_sums(block.scored(scores), sums, out)
+    return {"second_sum": out}
 
 
 def use_matrix(
@@ -180,8 +203,8 @@ def use_matrix(
     """
     kind = np.int32 if int(edges.score.max(initial=0)) < 1 << 31 else np.int64
     full = float(pairs @ np.diff(edges.indptr)) > DENSE_SHARE * width * float(pairs.sum())
-    fits = edges.nodes * width * kind().nbytes <= memory
-    return kind if full and largest < 1 << 53 and fits else None
+    exact, fits = largest < 1 << 53, edges.nodes * width * kind().nbytes <= memory
+    return kind if full and exact and fits else None
 
 
 def to_units(fixed: NDArray[np.number], unit: int) -> NDArray[np.float32]:
@@ -220,6 +243,31 @@ def by_macro(
     out = np.zeros(k + 1, kind)
     _by_macro(macro, fixed, out)
     return out[:k]
+
+
+def task_table(
+    block: PairRows, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
+) -> NDArray[np.int32]:
+    """Return the macro node of the other side that each node prefers for each task (paper, Figure 2; our
+    rule).
+
+    It is the one with most distinct neighbours for the task; ties go to the higher merged score, then to the
+    lower number. A node without the task takes its merged favourite; one without history the cold node,
+    number `width`.
+
+    Args:
+        block: Of n nodes.
+        scores: Of every task mask. Shape (2^T,).
+        macro: Macro node of each node of the other side. Shape (I,) or (U,).
+        width: Macro nodes of the other side.
+        tasks: T.
+
+    Returns:
+        Shape (n, T).
+    """
+    out = np.full((len(block), tasks), width, np.int32)
+    _task_table(block.scored(scores), macro, width, out)
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
@@ -348,3 +396,37 @@ def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
         low += half * (columns[low + half] <= column)  # a branch would be mispredicted every other time
         width -= half
     return values[low] if columns[low] == column else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
+    indptr, other, task_mask, scores = pairs
+    tasks = out.shape[1]
+    merged, count = np.zeros(width + 1, np.int64), np.zeros((tasks, width + 1), np.int32)
+    for row in range(len(indptr) - 1):
+        start, end = indptr[row], indptr[row + 1]
+        if start == end:
+            continue
+        for e in range(start, end):
+            k = macro[other[e]]
+            merged[k] += scores[task_mask[e]]
+            for t in range(tasks):
+                count[t, k] += task_mask[e] >> t & 1
+        favourite = largest(merged, merged, width)
+        for t in range(tasks):
+            best = largest(count[t], merged, width)
+            out[row, t] = best if count[t, best] else favourite
+        for e in range(start, end):
+            k = macro[other[e]]
+            merged[k] = 0
+            count[:, k] = 0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def largest(values, ties, width):  # pragma: no cover - compiled
+    """Return the place of the largest of the first values; ties go to the larger tie, then to the first."""
+    best = 0
+    for k in range(1, width):
+        if values[k] > values[best] or (values[k] == values[best] and ties[k] > ties[best]):
+            best = k
+    return best

@@ -5,12 +5,10 @@ and writes it to every snapshot that holds it, so memory depends neither on the 
 of snapshots.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
 
 import ibis.expr.types as ir
 import numba
@@ -19,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, save_arrays
-from mgoe.graph.pair_rows import starts
+from mgoe.graph.pair_rows import PairColumns, by_user_arrays, starts
 
 CHUNK = 1 << 19
 """Events folded at once."""
@@ -27,6 +25,8 @@ MOST_TASKS = 16
 """A task mask has 16 bits, and an event holds the number of its task in its lowest four bits."""
 MOST_EVENTS = 65535
 """Counting the events of a pair stops here."""
+Folded = tuple[NDArray[np.int32], PairColumns]
+"""Pairs of one snapshot, sorted by user, then item: the user of each, and the rest. Shape (E,)."""
 _USER = 1 << 32
 
 
@@ -41,9 +41,10 @@ def packed(history: ir.Table) -> ir.Table:
         `key`, with the user in the upper and the item in the lower 32 bits, and `event`, the time with the
         task in its lowest four bits.
     """
-    key = history.user.cast("int64") * _USER + history.item.cast("int64")
-    event = history.time.cast("int64") * MOST_TASKS + history.task.cast("int64")
-    return history.select(key=key, event=event)
+    return history.select(
+        key=history.user.cast("int64") * _USER + history.item.cast("int64"),
+        event=history.time.cast("int64") * MOST_TASKS + history.task.cast("int64"),
+    )
 
 
 def in_order(history: ir.Table) -> ir.Table:
@@ -68,21 +69,6 @@ class SnapshotCuts:
         return len(self.users)
 
 
-class FoldedPairs(NamedTuple):
-    """Pairs of one snapshot, sorted by user, then item. Shape (E,) each; see `PairColumns` for the last
-    three.
-
-    Attributes:
-        user, item: Indices.
-    """
-
-    user: NDArray[np.int32]
-    item: NDArray[np.int32]
-    task_mask: NDArray[np.unsignedinteger]
-    time: NDArray[np.int64]
-    events: NDArray[np.uint16]
-
-
 def task_mask_type(tasks: int) -> type[np.unsignedinteger]:
     """Return the smallest integer type that holds every task mask."""
     return np.uint8 if tasks <= 8 else np.uint16
@@ -90,7 +76,7 @@ def task_mask_type(tasks: int) -> type[np.unsignedinteger]:
 
 def fold(
     keys: NDArray[np.int64], events: NDArray[np.int64], ends: NDArray[np.int64], tasks: int
-) -> list[FoldedPairs]:
+) -> list[Folded]:
     """Return the pairs of every snapshot. An event that repeats another counts once.
 
     Args:
@@ -104,12 +90,9 @@ def fold(
     filled = np.zeros(len(ends) + 1, np.int64)
     _fold(keys, events, ends, filled, (key, task_mask, time, count))
     return [
-        FoldedPairs(
+        (
             (key[s, :n] >> 32).astype(np.int32),
-            key[s, :n].astype(np.int32),
-            task_mask[s, :n],
-            time[s, :n],
-            count[s, :n],
+            PairColumns(key[s, :n].astype(np.int32), task_mask[s, :n], time[s, :n], count[s, :n]),
         )
         for s, n in enumerate(filled)
     ]
@@ -133,8 +116,9 @@ def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.
         yield keys, events
 
 
-class PairsWriter:
-    """Writes the pairs of every snapshot, by user, from chunks in the order of pair.
+@contextmanager
+def pairs_writer(folders: list[Path], cuts: SnapshotCuts) -> Iterator[Callable[[list[Folded]], None]]:
+    """Yield a function that adds the next pairs of every snapshot, by user, in the order of pair.
 
     A snapshot's folder gets `pairs.item`, `pairs.task_mask`, `pairs.time` and `pairs.events` (E,),
     `pairs.indptr` (U + 1,) and `pairs.item_indptr` (I + 1,), where the pairs of each item start once they are
@@ -144,33 +128,22 @@ class PairsWriter:
         folders: One per snapshot.
         cuts: Of the snapshots.
     """
+    degrees = [
+        (np.zeros(users, np.int64), np.zeros(items, np.int64))
+        for users, items in zip(cuts.users, cuts.items, strict=True)
+    ]
+    with ExitStack() as stack:
+        arrays = [stack.enter_context(ArrayFolder(folder)) for folder in folders]
 
-    def __init__(self, folders: list[Path], cuts: SnapshotCuts):
-        self.folders = folders
-        self._stack = ExitStack()
-        self._arrays = [self._stack.enter_context(ArrayFolder(folder)) for folder in folders]
-        nodes = zip(cuts.users, cuts.items, strict=True)
-        self._degrees = [(np.zeros(users, np.int64), np.zeros(items, np.int64)) for users, items in nodes]
+        def append(folded: list[Folded]) -> None:
+            for out, (user, pairs), (user_degree, item_degree) in zip(arrays, folded, degrees, strict=True):
+                out.append(by_user_arrays(pairs))
+                _tally(user, user_degree)
+                _tally(pairs.other, item_degree)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def append(self, folded: list[FoldedPairs]) -> None:
-        """Add the next pairs of every snapshot."""
-        for out, pairs, (user_degree, item_degree) in zip(self._arrays, folded, self._degrees, strict=True):
-            out.append(
-                {f"pairs.{name}": column for name, column in pairs._asdict().items() if name != "user"}
-            )
-            _tally(pairs.user, user_degree)
-            _tally(pairs.item, item_degree)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-        if kind is None:
-            for folder, degrees in zip(self.folders, self._degrees, strict=True):
-                save_starts(folder, *degrees)
+        yield append
+    for folder, degree in zip(folders, degrees, strict=True):
+        save_starts(folder, *degree)
 
 
 def save_starts(folder: Path, user_degree: NDArray[np.int64], item_degree: NDArray[np.int64]) -> None:

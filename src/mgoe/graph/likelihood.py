@@ -1,27 +1,37 @@
-"""The macro node that ties a node best: the one with members whose edges are most like its own (ours).
+"""Placing nodes by their own pairs: in the macro node that ties a node best (ours), and in the sketch.
 
 The score of a macro node's members is split among the macro nodes of the other side in certain shares. A node
 with edges `n_k` belongs where `sum_k n_k log(share_k)` is largest: the likelihood of its edges if they were
 drawn by those shares. For a node with few edges a sketch holds little but noise, while the shares are sums
 over all members. So macro nodes start from the sketch. Then a sample of users and the items move in turn to
 where they are likeliest, until few still move. Every node, and any that comes later, is placed by the same
-rule from its edges alone.
+rule from its edges alone. All sums are of integers, logarithms included: the same in any order, on any
+engine, with any number of threads.
 
-All sums are of integers, logarithms included: the same in any order, on any engine, with any number of
-threads.
+A node that a snapshot has not placed gets a vector too. With `S = P Sigma Q^T`, users are stored as
+`S Q Sigma^(scale - 1)`. So a user's vector is the sum, over the user's own pairs, of score times a row of
+`Q`, times a stretch: a user with pairs can be placed without the rest of the graph. Since `S^T P = Q Sigma`,
+an item's vector is the sum of score times user vector, divided by `Sigma`, as exactly as the power steps have
+converged.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mgoe.errors import GraphError
 from mgoe.graph.edges import SparseEdges
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side, available_threads
+from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side, available_threads
 from mgoe.graph.scores import UNIT
+from mgoe.graph.sketch import Sketch, divided, projected
 
 FRACTION_BITS = 10
 """Log shares are kept as integers of 2^-10."""
@@ -33,28 +43,26 @@ ROWS = 1 << 16
 """Nodes per thread and step."""
 
 
-@dataclass(frozen=True)
-class Likeliest:
-    """Reads the macro node that ties each node best; the lowest of equals.
+def placed(
+    block: PairRows, scores: NDArray[np.int64], other_macro: NDArray[np.int32], chances: NDArray[np.int32]
+) -> dict[str, NDArray]:
+    """Read the macro node that ties each node best; the lowest of equals.
 
     Pairs with cold nodes do not count, and a node without other pairs stays cold.
 
-    Attributes:
+    Args:
+        block: Of n nodes.
         scores: Fixed-point score of every task mask. Shape (2^T,).
-        macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,) or
-            (U,).
+        other_macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,)
+            or (U,).
         chances: Of `log_chances`. Shape (other K, K).
+
+    Returns:
+        `macro` (n,); number `K` is the cold node.
     """
-
-    scores: NDArray[np.int64]
-    macro: NDArray[np.int32]
-    chances: NDArray[np.int32]
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `macro` (n,); number `K` is the cold node."""
-        macro = np.full(len(block), self.chances.shape[1], np.int32)
-        _place(block.scored(self.scores), self.macro, self.chances, macro)
-        return {"macro": macro}
+    macro = np.full(len(block), chances.shape[1], np.int32)
+    _place(block.scored(scores), other_macro, chances, macro)
+    return {"macro": macro}
 
 
 def settle(
@@ -78,22 +86,19 @@ def settle(
     """
     macro = dict(macro)
 
-    def chances(side: Side) -> NDArray[np.int32]:
-        return log_chances(
-            _table(rows[side], scores, macro[side], macro[OTHER[side]], k[side], k[OTHER[side]])
-        )
-
     for _ in range(rounds):
         moved = linked = 0
         for side in ("item", "user"):
-            reading, before = Likeliest(scores, macro[OTHER[side]], chances(side)), macro[side]
+            before, other = macro[side], macro[OTHER[side]]
+            chances = _chances(rows, scores, macro, k, side)
+            reading = partial(placed, scores=scores, other_macro=other, chances=chances)
             with ThreadPoolExecutor(available_threads()) as pool:
                 best = np.concatenate([part["macro"] for part in pool.map(reading, rows[side].blocks())])
             macro[side] = np.where(best < k[side], best, before)
             moved, linked = moved + int((macro[side] != before).sum()), linked + int((best < k[side]).sum())
         if moved <= SETTLED * linked:
             break
-    return macro, {side: chances(side) for side in SIDES}
+    return macro, {side: _chances(rows, scores, macro, k, side) for side in SIDES}
 
 
 def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -115,7 +120,7 @@ def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
 
 
 def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the same as `Likeliest`, from 1st-order edges.
+    """Return the same as `placed`, from 1st-order edges.
 
     Args:
         edges: Of the nodes.
@@ -144,25 +149,121 @@ def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.in
     return float(sums[macro != best].sum() / total) if total else 0.0
 
 
-def _table(
-    rows: PairRows,
+def _chances(
+    rows: Mapping[Side, PairRows],
     scores: NDArray[np.int64],
-    own: NDArray[np.int32],
-    other: NDArray[np.int32],
-    k: int,
-    other_k: int,
-) -> NDArray[np.int64]:
-    """Return the fixed-point score between macro nodes. Shape (k, other k)."""
-    nodes = np.linspace(0, len(rows), available_threads() + 1).astype(int).tolist()
+    macro: Mapping[Side, NDArray[np.int32]],
+    k: Mapping[Side, int],
+    side: Side,
+) -> NDArray[np.int32]:
+    """Return the chances of one side from all pairs; arguments as for `settle`."""
+    pairs, own, other = rows[side].scored(scores), macro[side], macro[OTHER[side]]
+    nodes = np.linspace(0, len(rows[side]), available_threads() + 1).astype(int).tolist()
 
     def part(first: int, last: int) -> NDArray[np.int64]:
-        out = np.zeros((k + 1, other_k + 1), np.int64)
-        pairs = rows.scored(scores)._replace(indptr=rows.indptr[first : last + 1])
-        _between(pairs, own[first:last], other, out)
+        out = np.zeros((k[side] + 1, k[OTHER[side]] + 1), np.int64)
+        _between(pairs._replace(indptr=pairs.indptr[first : last + 1]), own[first:last], other, out)
         return out
 
     with ThreadPoolExecutor(len(nodes)) as pool:
-        return sum(pool.map(part, nodes[:-1], nodes[1:]), np.zeros((), np.int64))[:k, :other_k]
+        table = sum(pool.map(part, nodes[:-1], nodes[1:]), np.zeros((), np.int64))
+    return log_chances(table[: k[side], : k[OTHER[side]]])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node belongs.
+
+    Attributes:
+        vector: In the sketch's space. Shape (rank,).
+        macro: Macro node at every resolution; the cold node, number `Ku` or `Ki`, for a node without edges.
+    """
+
+    vector: NDArray[np.float32]
+    macro: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Places nodes of one side from blocks of their pairs.
+
+    Attributes:
+        scores: Fixed-point score of every task mask. Shape (2^T,).
+        other_sums: Score sum of each node of the other side. Shape (I,) or (U,).
+        other_vectors: Their vectors, or rows of `Q` if they are items. Shape (I, rank) or (U, rank).
+        stretch: Factor of each column of a vector. Shape (rank,).
+        normalize: `degree` or `none`.
+        chances: Of `likelihood.log_chances`, per resolution. Shape (other K, K) each.
+    """
+
+    scores: NDArray[np.int64]
+    other_sums: NDArray[np.float64]
+    other_vectors: NDArray[np.float32]
+    stretch: NDArray[np.float32]
+    normalize: str
+    chances: tuple[NDArray[np.int32], ...]
+
+    @classmethod
+    def of(cls, graph: MacroGraph, side: Side, snapshot: int = -1) -> Placement:
+        """Return the placement of users or of items by a snapshot."""
+        at, settings = graph.snapshots[snapshot], graph.meta["settings"]
+        arrays, sketch = at.arrays, Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
+        if side == "user":
+            sums, vectors, stretch = arrays["basis_sum"] / UNIT, sketch.basis, sketch.stretch
+        else:
+            sums, vectors = arrays["user_sum"].astype(np.float64), arrays["user_vectors"]
+            stretch = divided(np.ones_like(sketch.singular), sketch.singular)
+        chances = tuple(getattr(part, f"{side}_chances") for part in at.resolutions)
+        return cls(graph.fixed_scores, sums, vectors, stretch, settings["normalize"], chances)
+
+    def vectors(self, block: PairRows, sums: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the vectors of a block's nodes, given their score sums (n,). Shape (n, rank)."""
+        others = self.other_sums, self.other_vectors, self.stretch
+        return projected(block, self.scores / UNIT, sums, *others, self.normalize)["vectors"]
+
+    def macro(self, block: PairRows, other_macro: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """Return the macro nodes of a block's nodes.
+
+        Args:
+            block: Of n nodes.
+            other_macro: Macro node of each node of the other side, per resolution; a cold one says nothing.
+
+        Returns:
+            The cold macro node for a node without others. Shape (n, resolutions).
+        """
+        parts = zip(other_macro, self.chances, strict=True)
+        return np.stack([placed(block, self.scores, *part)["macro"] for part in parts], axis=1)
+
+
+def place(
+    graph: MacroGraph, side: Side, neighbours: ArrayLike, task_masks: ArrayLike, snapshot: int = -1
+) -> Place:
+    """Place one node by its edges (ours).
+
+    Args:
+        graph: The graph that the node is placed in.
+        side: Whether it is a user or an item.
+        neighbours: Distinct items of a user, or users of an item; unknown ones are ignored. Shape (E,).
+        task_masks: Tasks done with each. Shape (E,).
+        snapshot: Which snapshot; the latest by default.
+
+    Raises:
+        GraphError: The two lists differ in length.
+    """
+    other, masks = np.asarray(neighbours, np.int64), np.asarray(task_masks, np.int64)
+    if other.shape != masks.shape:
+        raise GraphError(
+            "place",
+            f"neighbours and task_masks must be of one length, found {other.shape} and {masks.shape}",
+        )
+    by, at = Placement.of(graph, side, snapshot), graph.snapshots[snapshot]
+    seen = (other >= 0) & (other < len(by.other_sums))
+    seen[seen] = by.other_sums[other[seen]] > 0
+    other, masks = other[seen], masks[seen]
+    pairs = PairRows(np.array([0, len(other)]), other.astype(np.int32), masks.astype(np.uint16), *NO_TIMES)
+    macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
+    vectors = by.vectors(pairs, np.array([by.scores[masks].sum() / UNIT]))
+    return Place(vectors[0], tuple(macro.tolist()))
 
 
 @numba.njit(cache=True, nogil=True)

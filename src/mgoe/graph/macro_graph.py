@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import mapped
 from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import settle
+from mgoe.graph.edges import SparseEdges
 from mgoe.graph.scores import score_table
-from mgoe.graph.snapshot import Snapshot
 
 FORMAT = 4
 """Earlier formats were not released."""
@@ -39,6 +41,144 @@ NEEDED = (
 
 DRIFT_LIMIT = 0.1
 """From this drift on, macro nodes should be learned again; docs/scale.md has the study."""
+PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
+"""Distinct pairs by user, then item: (U + 1,), (E,) ...; and where the pairs of each item start, by item: (I
++ 1,).
+"""
+RECENTS = ("recent_items", "recent_items_task_mask", "recent_users", "recent_users_task_mask")
+"""Recent neighbours, newest first, -1 at the end, and the tasks done with them: (U, R), (I, R)."""
+COUNTS = ("user_counts", "user_sum", "user_second_sum", "item_counts", "item_sum", "item_second_sum")
+"""Counts, score sums, and what comes back over two steps: (U, 2T + 3), (U,), (U,), likewise for items."""
+SKETCH = ("user_vectors", "item_vectors", "singular", "basis", "basis_sum")
+"""The sketch: (U, rank), (I, rank), (rank,); and what projects users, with the fixed-point item sums from
+when it was learned: (I, rank), (I,).
+"""
+DENSE = ("u1", "u2", "i1", "i2", "user_table", "item_table")
+"""At the dense resolution, log(1 + edge) of both orders: (U, Ki), (U, Ku), (I, Ku), (I, Ki); and the macro
+task table: (U, T), (I, T).
+"""
+ARRAYS = PAIRS + RECENTS + COUNTS + SKETCH + DENSE
+"""What a snapshot holds beside its resolutions. Scores are in units of the merging score unless stated
+otherwise.
+"""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The macro nodes of one resolution and the edges to them. Scores are in units of the merging score.
+
+    Attributes:
+        user_macro, item_macro: Own macro node; `Ku` or `Ki` is the cold node. Shape (U,), (I,).
+        user_edges, item_edges: 1st-order edges, one row per node.
+        user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
+        user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
+        user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
+        user_chances, item_chances: Log shares by which new nodes find their macro node, unit 2^-10. Shape
+            (Ki, Ku), (Ku, Ki).
+        macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
+    """
+
+    user_macro: NDArray[np.int32]
+    item_macro: NDArray[np.int32]
+    user_edges: SparseEdges
+    item_edges: SparseEdges
+    user_second: NDArray[np.float32]
+    item_second: NDArray[np.float32]
+    user_mass: NDArray[np.float32]
+    item_mass: NDArray[np.float32]
+    user_second_mass: NDArray[np.float32]
+    item_second_mass: NDArray[np.float32]
+    user_chances: NDArray[np.int32]
+    item_chances: NDArray[np.int32]
+    macro_edges: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, array: Callable[[str], NDArray]) -> Resolution:
+        """Read every array by its name."""
+        sparse = {name: SparseEdges.read(array, name) for name in ("user_edges", "item_edges")}
+        plain = {field.name: array(field.name) for field in fields(cls) if field.name not in sparse}
+        return cls(**plain, **sparse)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The macro graph as of one moment.
+
+    Attributes:
+        arrays: By the names of `ARRAYS`.
+        resolutions: Coarse to fine.
+        dense: Index of the resolution that the experts aggregate.
+        cut: Last bucket that the snapshot holds.
+        bucket: Length of a bucket, microseconds.
+    """
+
+    arrays: Mapping[str, NDArray]
+    resolutions: tuple[Resolution, ...]
+    dense: int
+    cut: int
+    bucket: int
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.arrays["user_sum"])
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.arrays["item_sum"])
+
+    @property
+    def macro_users(self) -> int:
+        """Ku of the dense resolution."""
+        return len(self.resolutions[self.dense].user_mass)
+
+    @property
+    def macro_items(self) -> int:
+        """Ki of the dense resolution."""
+        return len(self.resolutions[self.dense].item_mass)
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of all scores."""
+        return float(np.asarray(self.arrays["user_sum"]).sum(dtype=np.float64))
+
+    @cached_property
+    def second_total(self) -> tuple[float, float]:
+        """Sums of all 2nd-order scores, of users and of items."""
+        users, items = (self.arrays[f"{side}_second_sum"].sum(dtype=np.float64) for side in ("user", "item"))
+        return float(users), float(items)
+
+    def known_items(self, user: int) -> NDArray[np.int32]:
+        """Return the items in a user's history, ascending; none for an unknown user."""
+        if not 0 <= user < self.n_users:
+            return np.empty(0, np.int32)
+        start, end = self.arrays["pairs.indptr"][user : user + 2]
+        return self.arrays["pairs.item"][start:end]
+
+    @classmethod
+    def open(cls, folder: Path, resolutions: int, dense: int, cut: int, bucket: int) -> Snapshot:
+        """Open a saved snapshot, memory-mapped.
+
+        Raises:
+            GraphError: An array is missing or damaged.
+        """
+
+        def read(name: str) -> NDArray:
+            file = folder / f"{name}.npy"
+            try:
+                return mapped(file)
+            except FileNotFoundError:
+                raise GraphError(
+                    file, "the graph is damaged: this array is missing; build the graph again"
+                ) from None
+            except (ValueError, OSError, EOFError) as error:
+                raise GraphError(
+                    file, f"the graph is damaged: this array cannot be read ({error}); build the graph again"
+                ) from None
+
+        parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in range(resolutions))
+        return cls({name: read(name) for name in ARRAYS}, parts, dense, cut, bucket)
 
 
 @dataclass(frozen=True)
@@ -75,9 +215,14 @@ class MacroGraph:
             ) from None
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise GraphError(
-                path, f"this version reads graph format {FORMAT}, found {found}; {_format_fix(found)}"
+            newer = isinstance(found, int) and found > FORMAT
+            fix = (
+                "install the version of mgoe that wrote it, or a newer one"
+                if newer
+                else "an older graph is converted by building it again: `mgoe graph build CONFIG --out OUT "
+                "--overwrite`"
             )
+            raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {fix}")
         if lacking := [name for name in NEEDED if name not in meta]:
             raise GraphError(
                 path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again"
@@ -112,13 +257,14 @@ class MacroGraph:
         """Copy the graph with its latest snapshot alone."""
         (folder / "snapshots").mkdir(parents=True)
         shutil.copytree(self.folder(-1), folder / "snapshots" / "00")
-        latest, files = f"snapshots/{len(self.meta['cuts']) - 1:02d}/", {}
-        for name, facts in self.meta["files"].items():
-            if name.startswith(latest):
-                files[f"snapshots/00/{name.removeprefix(latest)}"] = facts
-            elif not name.startswith("snapshots/"):
-                shutil.copyfile(self.path / name, folder / name)
-                files[name] = facts
+        latest, saved = f"snapshots/{self.folder(-1).name}/", self.meta["files"]
+        for name in (name for name in saved if not name.startswith("snapshots/")):
+            shutil.copyfile(self.path / name, folder / name)
+        files = {
+            name.replace(latest, "snapshots/00/"): facts
+            for name, facts in saved.items()
+            if name.startswith(latest) or not name.startswith("snapshots/")
+        }
         per_snapshot = {name: self.meta[name][-1:] for name in ("cuts", "users", "items", "pairs")}
         write_json(folder / "graph.json", self.meta | per_snapshot | {"since": self.since, "files": files})
 
@@ -137,10 +283,8 @@ class MacroGraph:
     @property
     def checksum(self) -> str:
         """One checksum of all files."""
-        listed = json.dumps(
-            {name: facts["sha256"] for name, facts in self.meta["files"].items()}, sort_keys=True
-        )
-        return hashlib.sha256(listed.encode()).hexdigest()
+        listed = {name: facts["sha256"] for name, facts in self.meta["files"].items()}
+        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -152,8 +296,11 @@ class MacroGraph:
             file = self.path / name
             if not file.is_file() or sha256(file) != facts["sha256"]:
                 found = "it differs" if file.is_file() else "it is missing"
-                rule = f"the graph is damaged: every file must be as it was written, found that {found}"
-                raise GraphError(file, f"{rule}; build the graph again")
+                raise GraphError(
+                    file,
+                    f"the graph is damaged: every file must be as it was written, found that {found}; build "
+                    "the graph again",
+                )
 
     @property
     def task_mask_scores(self) -> tuple[float, ...]:
@@ -211,15 +358,7 @@ class MacroGraph:
 
 
 def _moment(microseconds: int) -> str:
-    return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(
-        sep=" ", timespec="seconds"
-    )
-
-
-def _format_fix(found: object) -> str:
-    if isinstance(found, int) and found > FORMAT:
-        return "install the version of mgoe that wrote it, or a newer one"
-    return "an older graph is converted by building it again: `mgoe graph build CONFIG --out OUT --overwrite`"
+    return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(" ", "seconds")
 
 
 def _largest(macro: np.ndarray, k: int) -> float:

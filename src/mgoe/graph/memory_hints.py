@@ -21,33 +21,28 @@ LONGEST = 128
 """Most entries of a sparse row that are requested."""
 
 
-def _request(array: Any, level: int) -> Any:
-    """Return the code that requests a cache line, into the first cache (3) or the second (2)."""
+def _hint(level: int) -> Any:
+    """Return a function of kernels that requests a cache line, into the first cache (3) or the second (2)."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        ask = builder.module.declare_intrinsic(
-            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        )
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        builder.call(ask, [place, number(0), number(level), number(1)])  # to read, of data
-        return context.get_dummy_value()
+    def request(_typing: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            ask = builder.module.declare_intrinsic(
+                "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            )
+            place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+            builder.call(ask, [place, number(0), number(level), number(1)])  # to read, of data
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+        return types.void(array, types.intp), generate
 
-
-def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Request the line of `array[index]`, an array of one axis. Any index will do: nothing is read."""
-    return _request(array, 3)
+    return intrinsic(request)
 
 
-def _prefetch_far(_typing: Any, array: Any, index: Any) -> Any:
-    return _request(array, 2)
-
-
-prefetch: Any = intrinsic(_prefetch)
-_far: Any = intrinsic(_prefetch_far)
+prefetch = _hint(3)
+"""Request the line of `array[index]`, an array of one axis. Any index will do: nothing is read."""
+_far = _hint(2)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

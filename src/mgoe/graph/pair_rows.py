@@ -47,8 +47,8 @@ class PairColumns(NamedTuple):
     @classmethod
     def empty(cls, pairs: int, task_mask: np.dtype) -> PairColumns:
         """Return columns to be filled."""
-        times = np.empty(pairs, np.int64), np.empty(pairs, np.uint16)
-        return cls(np.empty(pairs, np.int32), np.empty(pairs, task_mask), *times)
+        types = (np.int32, task_mask, np.int64, np.uint16)
+        return cls(*(np.empty(pairs, kind) for kind in types))
 
     def at(self, index: slice | NDArray) -> PairColumns:
         """Return the pairs at some positions."""
@@ -109,6 +109,10 @@ class PairRows:
         pairs = slice(int(self.indptr[first]), int(self.indptr[last]))
         return PairRows(indptr, *self.columns.at(pairs), first=self.first + first)
 
+    def of(self, values: NDArray) -> NDArray:
+        """Return the part of an array of all nodes that belongs to these rows."""
+        return values[self.first : self.first + len(self)]
+
     def blocks(self, pairs: int = BLOCK_PAIRS, nodes: int = BLOCK_NODES) -> Iterator[PairRows]:
         """Yield all rows in blocks; see `block_bounds`."""
         for first, last in block_bounds(self.indptr, pairs, nodes):
@@ -143,8 +147,8 @@ class PairRows:
     @classmethod
     def by_item(cls, folder: Path) -> PairRows:
         """Map the pairs that `write_by_item` wrote, without times."""
-        names = ("indptr", "user", "task_mask")
-        indptr, user, task_mask = (mapped(folder / f"by_item.{name}.npy") for name in names)
+        files = (folder / f"by_item.{name}.npy" for name in ("indptr", "user", "task_mask"))
+        indptr, user, task_mask = map(mapped, files)
         return cls(indptr, user, task_mask, *NO_TIMES)
 
 
@@ -218,6 +222,13 @@ def write_by_item(
         for block in by_item(rows, item_indptr, memory, threads):
             out.append(by_item_arrays(block))
             yield block
+
+
+def by_user_arrays(pairs: PairColumns) -> dict[str, NDArray]:
+    """Return the arrays of pairs by user, by the names of their files."""
+    return {
+        f"pairs.{'item' if name == 'other' else name}": column for name, column in pairs._asdict().items()
+    }
 
 
 def by_item_arrays(block: PairRows) -> dict[str, NDArray]:

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mgoe.graph.memory_hints import AHEAD, prefetch_row
 from mgoe.graph.pair_rows import PairRows, starts
@@ -30,6 +31,14 @@ strong in the graph, and a direction that is left out cannot come back (singular
 """
 GRAM_ROWS = 1 << 12
 """Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast.
+"""
+
+as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+"""Decorator that gives BLAS one thread.
+
+How BLAS rounds depends on how many threads share a product, and a rounding can decide a macro node. What is
+learned must not depend on the cores of the machine. Everything else runs on threads of our own, whose sums
+keep one order.
 """
 
 
@@ -85,17 +94,17 @@ def score_matrix(
         Shape (users, I).
     """
     users = np.arange(len(rows)) if users is None else users
-    degree = np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users])
-    indptr = starts(degree)
+    indptr = starts(np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users]))
     item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
     user_sums, item_sums = sums["user"] / UNIT, sums["item"] / UNIT
-    out = indptr, item, value
-    _values(rows.scored(scores / UNIT), users, user_sums, item_sums, normalize == "degree", out)
+    pairs, degree = rows.scored(scores / UNIT), normalize == "degree"
+    _values(pairs, users, user_sums, item_sums, degree, (indptr, item, value))
     if indptr[-1] < 1 << 31:
         indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
     return sp.csr_array((value, item, indptr), shape=(len(users), len(item_sums)))
 
 
+@as_on_one_thread
 def sketch(
     matrix: sp.csr_array,
     rank: int,
@@ -143,12 +152,20 @@ def sketch(
     )
 
 
-@dataclass(frozen=True)
-class Projection:
-    """Reads a node's vector: the sum over its own pairs of normalised score times the other node's vector,
+def projected(
+    block: PairRows,
+    scores: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    other_sums: NDArray[np.float64],
+    vectors: NDArray[np.float32],
+    stretch: NDArray[np.float32],
+    normalize: str,
+) -> dict[str, NDArray]:
+    """Read a node's vector: the sum over its own pairs of normalised score times the other node's vector,
     stretched.
 
-    Attributes:
+    Args:
+        block: Of n nodes.
         scores: Score of every task mask. Shape (2^T,).
         sums: Score sum of every node of this side. Shape (U,) or (I,).
         other_sums: Of the nodes of the other side, from when the sketch was learned. Shape (at most I,) or
@@ -156,22 +173,13 @@ class Projection:
         vectors: Of the same nodes; a pair with any other node is skipped. Shape (as other_sums, rank).
         stretch: Factor of each column. Shape (rank,).
         normalize: `degree` or `none`.
+
+    Returns:
+        `vectors` (n, rank).
     """
-
-    scores: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    other_sums: NDArray[np.float64]
-    vectors: NDArray[np.float32]
-    stretch: NDArray[np.float32]
-    normalize: str
-
-    def __call__(self, block: PairRows) -> dict[str, NDArray]:
-        """Return `vectors` (n, rank)."""
-        out = np.zeros((len(block), self.vectors.shape[1]), np.float32)
-        own = self.sums[block.first : block.first + len(block)]
-        pairs, degree = block.scored(self.scores), self.normalize == "degree"
-        _project(pairs, own, self.other_sums, degree, self.vectors, out)
-        return {"vectors": out * self.stretch}
+    out = np.zeros((len(block), vectors.shape[1]), np.float32)
+    _project(block.scored(scores), block.of(sums), other_sums, normalize == "degree", vectors, out)
+    return {"vectors": out * stretch}
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,13 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.build.learned import Learned
-from mgoe.graph.build.requirements import check_memory
+from mgoe.graph.build.sizes import check_memory
 from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
-from mgoe.graph.build.stages import Advance, Observer, Stages
-from mgoe.graph.build.workplace import WORK, finish, workplace
-from mgoe.graph.engines.local import Local
+from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, workplace
+from mgoe.graph.engines.engine import Engine
 from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import PairColumns, PairRows
+from mgoe.graph.pair_rows import PairColumns, PairRows, by_user_arrays
 
 
 @dataclass(frozen=True)
@@ -80,15 +79,18 @@ def update_graph(
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
     if recluster:
         check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
-    change = {"what": "update", "log": facts, "graph": graph.checksum, "settings": {"recluster": recluster}}
+    change = {"what": "update", "log": facts, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
-        plan = _plan(graph, folder, Stages(folder, observer or Observer(), change), refresh=recluster)
+        plan = _plan(graph, folder, observer, change)
         for s in range(latest):
-            _link_snapshot(graph.folder(s), snapshot_folder(folder, s))
+            shutil.rmtree(snapshot_folder(folder, s), ignore_errors=True)
+            shutil.copytree(graph.folder(s), snapshot_folder(folder, s), copy_function=_link)
         late = _add_pairs(graph, new if facts["events"] else None, users, items, plan, latest)
         cut = max(int(meta["cuts"][-1]), facts["last"] // meta["bucket"])
-        previous, learned = (graph.folder(-1), None) if recluster else (None, _learned(graph, -1, plan))
-        builder = SnapshotBuilder(plan, latest, cut, previous, learned)
+        learned = graph.folder(-1)
+        builder = SnapshotBuilder(
+            plan, latest, cut, previous=learned if recluster else None, kept=None if recluster else learned
+        )
         builder.build()
         changed = {
             "cuts": [*meta["cuts"][:-1], cut],
@@ -129,59 +131,42 @@ def forget_users(
     """
     meta, gone = graph.meta, np.unique(np.fromiter(users, np.int64))
     if len(gone) == 0 or gone[0] < 0 or gone[-1] >= meta["users"][-1]:
-        rule = f"users to forget are indices from 0 to {meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}"
-        raise GraphError(graph.path, rule)
-    change = {
-        "what": "forget",
-        "log": {"events": 0},
-        "graph": graph.checksum,
-        "settings": {"users": gone.tolist()},
-    }
+        raise GraphError(
+            graph.path,
+            f"users to forget are indices from 0 to {meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}",
+        )
+    change = {"what": "forget", "log": {"events": 0}, "settings": {"users": gone.tolist()}}
     with workplace(graph.path) as folder:
-        plan = _plan(graph, folder, Stages(folder, observer or Observer(), change))
-        changed: dict[str, Any] = {
-            "pairs": [],
+        plan = _plan(graph, folder, observer, change)
+        builders = [SnapshotBuilder(plan, s, cut, kept=graph.folder(s)) for s, cut in enumerate(meta["cuts"])]
+        for s, (builder, items) in enumerate(zip(builders, meta["items"], strict=True)):
+            rows = PairRows.by_user(graph.folder(s))
+            remove = partial(_remove, rows, items, gone, builder.folder)
+            plan.stages.run(f"{s:02d}: pairs", len(rows.other), remove)
+            builder.build()
+        changed = {
+            "pairs": [builder.pairs for builder in builders],
+            "drift": builders[-1].drift,
             "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
-        for s, (cut, items) in enumerate(zip(meta["cuts"], meta["items"], strict=True)):
-            builder = SnapshotBuilder(plan, s, cut, learned=_learned(graph, s, plan))
-            rows, stage = PairRows.by_user(graph.folder(s)), f"{s:02d}: pairs"
-            if plan.stages.pending(stage):
-                with plan.stages.running(stage, len(rows.other)) as advance:
-                    _remove(rows, items, gone, builder.folder, advance)
-            builder.build()
-            changed["pairs"].append(builder.pairs)
-            if s < len(meta["cuts"]) - 1:
-                builder.discard_work()
-            else:
-                changed["drift"] = builder.drift
         finish(folder, graph.path, meta | changed, files, plan.stages)
     return MacroGraph.open(graph.path)
 
 
-def _plan(graph: MacroGraph, folder: Path, stages: Stages, refresh: bool = False) -> GraphPlan:
-    settings = GraphSettings.model_validate(graph.meta["settings"])
-    if refresh:
-        settings = settings.model_copy(update={"refresh": True})
-    engine = Local(settings.memory)
-    return GraphPlan(folder, settings, graph.meta["ranks"], graph.meta["bucket"], graph.sizes, stages, engine)
+def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: dict[str, Any]) -> GraphPlan:
+    """Return the plan of a change: what is not kept is learned again."""
+    meta, settings = graph.meta, GraphSettings.model_validate(graph.meta["settings"] | {"refresh": True})
+    stages = Stages(folder, observer or Observer(), change | {"graph": graph.checksum})
+    engine = Engine(settings.memory)
+    return GraphPlan(folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine)
 
 
-def _learned(graph: MacroGraph, snapshot: int, plan: GraphPlan) -> Learned:
-    return Learned.of(graph.folder(snapshot), len(plan.sizes), plan.settings.scale)
-
-
-def _link_snapshot(source: Path, to: Path) -> None:
-    """Give the files of a snapshot further names where the disk can do that, and copy them elsewhere."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copyfile(one, other)
-
-    shutil.rmtree(to, ignore_errors=True)
-    shutil.copytree(source, to, copy_function=link)
+def _link(one: str, other: str) -> None:
+    """Link a file under another name where the disk can do that, and copy it elsewhere."""
+    try:
+        os.link(one, other)
+    except OSError:
+        shutil.copyfile(one, other)
 
 
 def _add_pairs(
@@ -192,21 +177,19 @@ def _add_pairs(
     Returns:
         Number of pairs with new events that are not later than `graph.since`.
     """
-    stages, before = plan.stages, PairRows.by_user(graph.folder(-1))
+    before, to = PairRows.by_user(graph.folder(-1)), snapshot_folder(plan.folder, latest)
     late, added = plan.folder / WORK / "late", plan.folder / WORK / "added"
     ends = np.array([] if graph.since is None else [(graph.since + 1) * plan.bucket], np.int64)
     cuts = SnapshotCuts(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
     if new is None:
-        empty = before.block(0, 0).columns
-        save_arrays(added, _arrays(empty) | {"pairs.indptr": np.zeros(users + 1, np.int64)})
-    elif stages.pending("new pairs"):
+        empty = by_user_arrays(before.block(0, 0).columns)
+        save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
+    else:
         folders = [added] if graph.since is None else [late, added]
-        with stages.running("new pairs", new.facts["events"], unit="events") as advance:
-            plan.engine.write_pairs(new.history, cuts, plan.tasks, folders, advance)
-    if stages.pending("merging"):
-        with stages.running("merging", len(before.other)) as advance:
-            to = snapshot_folder(plan.folder, latest)
-            _merge(before, PairRows.by_user(added), users, items, to, advance)
+        write_pairs = partial(plan.engine.write_pairs, new.history, cuts, len(plan.ranks), folders)
+        plan.stages.run("new pairs", new.facts["events"], write_pairs, unit="events")
+    merge = partial(_merge, before, PairRows.by_user(added), users, items, to)
+    plan.stages.run("merging", len(before.other), merge)
     return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 
@@ -224,7 +207,7 @@ def _merge(before: PairRows, added: PairRows, users: int, items: int, folder: Pa
             merged = PairColumns.empty(len(old.other) + len(new.other), old.task_mask.dtype)
             degree = user_degree[old.first : last]
             n = _merge_rows(old.indptr, old.columns, new.indptr, new.columns, merged, degree, item_degree)
-            out.append(_arrays(merged.at(slice(n))))
+            out.append(by_user_arrays(merged.at(slice(n))))
             advance(len(old.other))
     save_starts(folder, user_degree, item_degree)
 
@@ -235,20 +218,12 @@ def _remove(rows: PairRows, items: int, gone: NDArray[np.int64], folder: Path, a
     with ArrayFolder(folder) as out:
         for block in rows.blocks():
             leaves = np.isin(np.arange(block.first, block.first + len(block)), gone)
-            stays = ~np.repeat(leaves, np.diff(block.indptr))
-            kept = block.columns.at(stays)
-            out.append(_arrays(kept))
+            kept = block.columns.at(~np.repeat(leaves, np.diff(block.indptr)))
+            out.append(by_user_arrays(kept))
             item_degree += np.bincount(kept.other, minlength=items)
             advance(len(block.other))
     user_degree[gone[gone < len(user_degree)]] = 0
     save_starts(folder, user_degree, item_degree)
-
-
-def _arrays(pairs: PairColumns) -> dict[str, NDArray]:
-    """Return the arrays of pairs by user, by the names of their files."""
-    return {
-        f"pairs.{'item' if name == 'other' else name}": column for name, column in pairs._asdict().items()
-    }
 
 
 @numba.njit(cache=True, nogil=True)

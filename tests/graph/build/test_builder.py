@@ -12,8 +12,7 @@ from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.build.requirements import disk_needed
-from mgoe.graph.build.resolutions import choose_resolutions
+from mgoe.graph.build.sizes import choose_resolutions, disk_needed
 from mgoe.graph.scores import UNIT, score_table
 from tests.features.reading import gather
 from tests.graph.histories import CUTS, History, contents, differences, history, planted

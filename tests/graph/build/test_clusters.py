@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import normalized_mutual_info_score
 
 from mgoe.graph.build import clusters
@@ -137,7 +138,7 @@ def test_all_linked_nodes_move_centres_where_too_few_would(weights, k):
 def test_a_macro_node_without_a_centre_takes_nobody():
     """A centre of zeros would have cosine 0, larger than any negative one."""
     rows, centres = unit_rows(np.float32([[-1, 0.1], [0, 0]])), np.float32([[1, 0], [0, 0], [0.6, -0.8]])
-    assert_array_equal(clusters.nearest(rows, np.array([True, False]), centres), [2, 3])
+    assert_array_equal(clusters.assign(rows, np.array([True, False]), centres), [2, 3])
 
 
 @bounded
@@ -173,3 +174,76 @@ def test_preference_weights_by_definition(low, sums, threshold):
             assert w == 0
         else:
             assert w == np.float32(1.0 if total >= linked[int(threshold * (len(linked) - 1))] else low)
+
+
+# --- seeds ---
+
+
+def naive_merge(means, sizes, k):
+    """Every pair is priced before every step."""
+    groups = [(mean, size) for mean, size in zip(means, sizes, strict=True)]
+    while len(groups) > k:
+        pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
+        i, j = min(
+            pairs,
+            key=lambda pair: (
+                ((groups[pair[0]][0] - groups[pair[1]][0]) ** 2).sum()
+                / (1 / groups[pair[0]][1] + 1 / groups[pair[1]][1])
+            ),
+        )
+        (a, m), (b, n) = groups.pop(i), groups.pop(j)
+        groups.append(((m * a + n * b) / (m + n), m + n))
+    return np.array([mean for mean, _ in groups])
+
+
+@up_to(40)
+@given(seed=seeds, n=st.integers(1, 25), data=st.data())
+def test_merging_is_the_cheapest_joins_one_after_another(seed, n, data):
+    rng = np.random.default_rng(seed)
+    k = data.draw(st.integers(1, n))
+    means, sizes = rng.normal(size=(n, 3)), rng.uniform(0.5, 20, n)
+    before = means.copy()
+    found = clusters.merge(means, sizes, k)
+    assert_allclose(np.sort(found, axis=0), np.sort(naive_merge(means, sizes, k), axis=0))
+    assert np.array_equal(means, before)
+
+
+@up_to(20)
+@given(seed=seeds, n=st.integers(3, 60), data=st.data())
+def test_groups_of_one_size_are_merged_as_scipy_does(seed, n, data):
+    k = data.draw(st.integers(1, n))
+    means = np.random.default_rng(seed).normal(size=(n, 3))
+    label = fcluster(linkage(means, "ward"), k, "maxclust")
+    expected = np.array([means[label == one].mean(axis=0) for one in np.unique(label)])
+    assert_allclose(np.sort(clusters.merge(means, np.ones(n), k), axis=0), np.sort(expected, axis=0))
+
+
+@up_to(20)
+@given(seed=seeds, n=st.integers(1, 80), k=st.integers(1, 90))
+def test_there_are_as_many_seeds_as_asked_for_or_as_nodes(seed, n, k):
+    rng = np.random.default_rng(seed)
+    rows = unit_rows(rng.normal(size=(n, 4)).astype(np.float32))
+    rows[rng.random(n) < 0.3] = rows[0]  # which lie on each other
+    found = clusters.find_seeds(rows, rng.uniform(0.1, 1, n).astype(np.float32), k, 0)
+    assert found.shape == (min(k, n), 4)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_of_many_groups_of_any_size_has_one_seed(seed):
+    """Where k-means from as many seeds as groups ends with some of them halved and others joined."""
+    rng = np.random.default_rng(seed)
+    k, rank = 60, 40
+    size = (600 / np.arange(1, k + 1) ** 0.7).astype(int) + 20
+    truth = np.repeat(np.arange(k), size)
+    rows = unit_rows(
+        (rng.normal(size=(k, rank))[truth] + rng.normal(0, 0.9, (len(truth), rank))).astype(np.float32)
+    )
+    ones = np.ones(len(rows), np.float32)
+    merged = clusters.trained(rows, ones, clusters.find_seeds(rows, ones, k, 0), 20, 0)
+    plain = clusters.trained(rows, ones, clusters.draw_seeds(rows, k, 0), 20, 0)
+    agreement = [
+        normalized_mutual_info_score(truth, clusters.closest(rows, centres)) for centres in (merged, plain)
+    ]
+    assert agreement[0] > 0.97
+    assert agreement[0] > agreement[1]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.graph.build.learned import Learned
+from mgoe.graph.sketch import Sketch
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, History, contents, differences, event_lists, history, planted
 
@@ -135,16 +135,12 @@ def test_new_items_are_placed_by_their_users(tmp_path):
             assert macro[index] == of_group[item % 4]
 
 
-def test_what_was_learned_reads_back(built):
+def test_the_sketch_of_all_users_reads_back_and_has_the_vectors_of_the_items(built):
     graph, settings = built
-    learned = Learned.of(graph.folder(-1), 2, settings.get("scale", 1.0))
-    latest = graph.latest
-    assert_array_equal(learned.items, latest.arrays["item_vectors"])
-    assert_array_equal(learned.sketch.singular, latest.arrays["singular"])
-    assert_array_equal(learned.macro[1]["user"], latest.resolutions[1].user_macro)
-    assert_array_equal(learned.chances[0]["item"], latest.resolutions[0].item_chances)
+    arrays = graph.latest.arrays
+    learned = Sketch(arrays["basis"], arrays["singular"], settings.get("scale", 1.0))
     if "sample" not in settings:
-        assert_allclose(learned.sketch.items, learned.items, rtol=1e-6)
+        assert_allclose(learned.items, arrays["item_vectors"], rtol=1e-6)
 
 
 def test_sizes_are_those_of_the_graph_that_is_kept(tmp_path):

@@ -16,8 +16,7 @@ from mgoe._util.memory import anonymous_memory
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError, OutputError
 from mgoe.graph import MacroGraph, Source, build_graph
-from mgoe.graph.build.stages import Observer, Stages, peak_memory
-from mgoe.graph.build.workplace import building
+from mgoe.graph.build.workplace import Observer, Stages, building, peak_memory
 from tests.effort import SOAK
 from tests.graph.build import cut_off
 from tests.graph.build.cut_off import child, killed
@@ -80,28 +79,31 @@ def test_a_stage_is_run_once_and_recorded_when_it_is_done(tmp_path):
     for _ in range(2):
         stages = Stages(tmp_path, Observer(), {"what": "build"})
         for name in ("00: nodes", "01: nodes"):
-            if stages.pending(name):
-                with stages.running(name, 1):
-                    ran.append(name)
+            stages.run(name, 1, lambda advance, name=name: ran.append(name))
     assert ran == ["00: nodes", "01: nodes"]
     assert stages.spent.keys() == {"nodes"}
 
 
 def test_a_stage_that_was_interrupted_is_not_done(tmp_path):
-    stages = Stages(tmp_path, Observer(), {})
-    with pytest.raises(Cut), stages.running("pairs", 1):
+    def cut(advance):
         raise Cut
-    assert stages.pending("pairs")
-    assert Stages(tmp_path, Observer(), {}).pending("pairs")
+
+    stages = Stages(tmp_path, Observer(), {})
+    for stages_now in (stages, stages, Stages(tmp_path, Observer(), {})):
+        with pytest.raises(Cut):
+            stages_now.run("pairs", 1, cut)
+    assert stages.spent == {}
 
 
 def test_time_adds_up_over_snapshots_and_memory_is_the_most(tmp_path):
+    def hold(size):
+        held = np.ones(size, np.uint8)
+        time.sleep(0.1)
+        del held
+
     stages = Stages(tmp_path, Observer(), {})
     for name, size in (("00: nodes", 0), ("01: nodes", 200 << 20)):
-        with stages.running(name, 1):
-            held = np.ones(size, np.uint8)
-            time.sleep(0.1)
-            del held
+        stages.run(name, 1, lambda advance, size=size: hold(size))
     assert stages.spent["nodes"].seconds >= 0.2
     assert stages.spent["nodes"].peak_gib > 200 / 1024
 

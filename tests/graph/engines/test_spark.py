@@ -23,8 +23,10 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.workplace import building
-from mgoe.graph.engines.spark import Spark, carry, running_backend
-from mgoe.graph.engines.spark.parcels import opened, parcel
+from mgoe.graph.engines.spark import carry
+from mgoe.graph.engines.spark.engine import Spark
+from mgoe.graph.engines.spark.session import running_backend
+from mgoe.graph.engines.spark.tasks import opened, parcel
 from mgoe.graph.pair_rows import PairRows
 from tests.graph.histories import History, contents, differences, history, planted
 

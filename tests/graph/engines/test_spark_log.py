@@ -23,8 +23,8 @@ from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
-from mgoe.graph.build.stages import Observer
-from mgoe.graph.engines.spark import running_backend
+from mgoe.graph.build.workplace import Observer
+from mgoe.graph.engines.spark.session import running_backend
 from tests.graph.engines.test_spark import LOCAL, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
 

@@ -7,7 +7,9 @@ there.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,10 @@ from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.build.learned import Learned
-from mgoe.graph.build.requirements import check_memory, disk_needed
-from mgoe.graph.build.resolutions import choose_resolutions
+from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
 from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
-from mgoe.graph.build.stages import Observer, Spent, Stages
-from mgoe.graph.build.workplace import finish, workplace
-from mgoe.graph.engines.engine import open_engine
+from mgoe.graph.build.workplace import Observer, Spent, Stages, finish, workplace
+from mgoe.graph.engines.engine import Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.scores import merging_score
@@ -67,8 +66,12 @@ class Source:
         if self.facts is not None:
             return dict(self.facts)
         h: Any = self.history
-        mix = mixed(h.user, h.item, h.time, h.task)
-        read = h.aggregate(events=h.count(), first=h.time.min(), last=h.time.max(), checksum=checksum(mix))
+        read = h.aggregate(
+            events=h.count(),
+            first=h.time.min(),
+            last=h.time.max(),
+            checksum=checksum(mixed(h.user, h.item, h.time, h.task)),
+        )
         return read.to_pyarrow().to_pylist()[0]
 
     @property
@@ -104,35 +107,32 @@ def build_graph(
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)
     if keep is None:
         check_memory(users, items, settings)
-    with workplace(out) as folder, open_engine(settings, folder) as engine:
+    with workplace(out) as folder, _engine(settings, folder) as engine:
         facts = source.read_facts()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: the log holds no event of any task")
-        stages, ends = (
-            Stages(folder, observer, _identity(source, settings, facts, keep)),
-            source.snapshot_cuts,
-        )
+        stages = Stages(folder, observer, _identity(source, settings, facts, keep))
+        ends = source.snapshot_cuts
         needed = disk_needed(facts["events"], ends, settings, tasks)
         observer.note(f"up to {needed / 1e9:,.1f} GB of disk are needed in {out.parent}")
         snapshots = [snapshot_folder(folder, s) for s in range(len(ends))]
-        if stages.pending("pairs"):
-            with stages.running("pairs", facts["events"], unit="events") as advance:
-                engine.write_pairs(source.history, ends, tasks, snapshots, advance)
+        write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots)
+        stages.run("pairs", facts["events"], write_pairs, unit="events")
         pairs = [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots]
         if keep is None:
             check_memory(users, items, settings, pairs[-1])
-        sizes = choose_resolutions(settings, *_linked(snapshots[0])) if keep is None else keep.sizes
+            indptr = (mapped(snapshots[0] / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
+            sizes = choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
+        else:
+            sizes = keep.sizes
         plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine)
         cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
-        drift: list[float] = []
-        for s, cut in enumerate(cuts):
-            learned = Learned.of(keep.folder(s), len(sizes), settings.scale) if keep else None
-            builder = SnapshotBuilder(plan, s, cut, snapshots[s - 1] if s else None, learned)
+        builders = [
+            SnapshotBuilder(plan, s, cut, snapshots[s - 1] if s else None, keep.folder(s) if keep else None)
+            for s, cut in enumerate(cuts)
+        ]
+        for builder in builders:
             builder.build()
-            if s < len(cuts) - 1:
-                builder.discard_work()
-            else:
-                drift = builder.drift
         scores = merging_score(
             np.arange(1 << tasks), np.asarray(source.ranks, float), settings.beta, settings.code
         )
@@ -151,7 +151,7 @@ def build_graph(
             "users": source.users_at.tolist(),
             "items": source.items_at.tolist(),
             "pairs": pairs,
-            "drift": drift,
+            "drift": builders[-1].drift,
             "changes": [],
             **facts,
         }
@@ -159,11 +159,13 @@ def build_graph(
     return MacroGraph.open(out)
 
 
-def _linked(snapshot: Path) -> tuple[int, int]:
-    """Return the numbers of users and items with history."""
-    indptr = (mapped(snapshot / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
-    users, items = (int((np.diff(starts) > 0).sum()) for starts in indptr)
-    return users, items
+def _engine(settings: GraphSettings, folder: Path) -> AbstractContextManager[Engine]:
+    """Return the engine that the settings ask for, until the build in a folder ends."""
+    if settings.engine == "spark":
+        from mgoe.graph.engines.spark.engine import Spark
+
+        return Spark(folder, settings)
+    return nullcontext(Engine(settings.memory))
 
 
 def _identity(
@@ -171,8 +173,9 @@ def _identity(
 ) -> dict[str, Any]:
     """Return what must be the same for a build to resume."""
     if len(source.ranks) > MOST_TASKS:
-        rule = f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out"
-        raise GraphError("tasks", rule)
+        raise GraphError(
+            "tasks", f"a graph merges at most {MOST_TASKS} tasks, found {len(source.ranks)}; leave some out"
+        )
     return {
         "what": "build",
         "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},

@@ -1,12 +1,19 @@
-"""How much memory and disk a build needs, so that a user knows before hours are spent."""
+"""The sizes of a graph: its numbers of macro nodes, and the memory and disk that a build needs.
+
+A user learns them before hours are spent.
+"""
 
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.build.resolutions import AUTO_RESOLUTIONS
 from mgoe.graph.fold import SnapshotCuts, task_mask_type
 from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
 
+AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
+NODES_PER_MACRO_NODE = 10
+"""`auto` keeps a resolution only if the first snapshot has so many nodes per macro node."""
+MOST_MACRO_NODES = (1 << 16) - 2
+"""Macro nodes are stored in 16 bits."""
 PROCESS = 180 << 20
 """Bytes of Python and the libraries before any work; 173 MiB were measured."""
 BYTES_PER_MACRO_PAIR = 48
@@ -21,6 +28,37 @@ BYTES_PER_SORTED_EVENT = 16
 """Of an event while DuckDB sorts it, at most; it packs them to about two thirds."""
 
 
+def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
+    """Return the numbers of macro nodes; they depend on the first snapshot alone, so later events do not
+    change them.
+
+    Args:
+        settings: Of the graph.
+        users, items: Number of nodes with history at the first snapshot.
+
+    Raises:
+        GraphError: An explicit number exceeds the nodes.
+    """
+    if settings.resolutions == "auto":
+        most = users // NODES_PER_MACRO_NODE, items // NODES_PER_MACRO_NODE
+        fits = tuple((ku, ki) for ku, ki in AUTO_RESOLUTIONS if ku <= most[0] and ki <= most[1])
+        return fits or ((max(1, min(6, users // 3)), max(1, min(8, items // 3))),)
+    for ku, ki in settings.resolutions:
+        for name, k, n in (("user", ku, users), ("item", ki, items)):
+            if not 1 <= k <= MOST_MACRO_NODES:
+                raise GraphError(
+                    "graph.resolutions",
+                    f"a side has 1 to {MOST_MACRO_NODES:,} macro nodes, found {k} for {name}s; ask for fewer",
+                )
+            if k > n:
+                raise GraphError(
+                    "graph.resolutions",
+                    f"{k} {name} macro nodes are more than the {n} {name}s of the first snapshot; "
+                    "ask for fewer, or `auto`",
+                )
+    return tuple(settings.resolutions)
+
+
 def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 0) -> int:
     """Return the anonymous memory at the peak of learning the sketch, in bytes, as measured; tests hold it to
     15 %.
@@ -33,10 +71,10 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
         pairs: Number of distinct pairs.
     """
     sampled = min(users, settings.sample)
-    at_the_end = 3 * items + sampled  # profile, result and padded result of the items, basis of the users
-    # beside two bases: one of the items, a third, or a chunk
-    on_the_way = 2 * sampled + max(items, sampled, 2 * min(sampled, GRAM_ROWS))
-    rows = max(at_the_end, on_the_way)
+    rows = max(
+        3 * items + sampled,  # at the end: profile, result and padded result of the items, basis of the users
+        2 * sampled + max(items, sampled, 2 * min(sampled, GRAM_ROWS)),  # before: bases, or a chunk
+    )
     macro = 0 if settings.resolutions == "auto" else max(ku * ki for ku, ki in settings.resolutions)
     return (
         PROCESS
@@ -54,12 +92,11 @@ def check_memory(users: int, items: int, settings: GraphSettings, pairs: int = 0
     """
     needed = memory_needed(users, items, settings, pairs) / GIB
     if needed > settings.memory:
-        sampled = min(users, settings.sample)
         raise GraphError(
             "graph.memory",
-            f"the sketch must be learned in memory, and {items:,} items and {sampled:,} users at rank "
-            f"{settings.rank} need {needed:.2f} GiB, found {settings.memory:g}; raise graph.memory, or lower "
-            "graph.rank or graph.sample",
+            f"the sketch must be learned in memory, and {items:,} items and "
+            f"{min(users, settings.sample):,} users at rank {settings.rank} need {needed:.2f} GiB, found "
+            f"{settings.memory:g}; raise graph.memory, or lower graph.rank or graph.sample",
         )
 
 
@@ -74,18 +111,27 @@ def disk_needed(events: int, cuts: SnapshotCuts, settings: GraphSettings, tasks:
         settings: Of the graph.
         tasks: T.
     """
-    task_mask, vector = task_mask_type(tasks)().nbytes, 4 * settings.rank
+    pair, vector = 4 + task_mask_type(tasks)().nbytes, 4 * settings.rank  # of one side; of a node
     sizes = AUTO_RESOLUTIONS if settings.resolutions == "auto" else settings.resolutions
-    node = 4 * (3 * tasks + 3) + settings.recents * (4 + task_mask) + vector + 16
-    node += 2 * sum(sizes[settings.dense_of(len(sizes))])  # half precision, both orders
-    node += 16 * len(sizes)  # where edges start, and the macro node
+    node = (
+        4 * (3 * tasks + 3)
+        + settings.recents * pair
+        + vector
+        + 16
+        + 2 * sum(sizes[settings.dense_of(len(sizes))])  # half precision, both orders
+        + 16 * len(sizes)  # where edges start, and the macro node
+    )
     kept = sum(12 * users * items + 32 * (users + items) for users, items in sizes) * len(cuts)
     for users, items in zip(cuts.users.tolist(), cuts.items.tolist(), strict=True):
-        kept += (users + items) * node + items * (vector + 8)  # the basis again
-        kept += BYTES_PER_EDGE * sum(min(users * ki, events) + min(items * ku, events) for ku, ki in sizes)
-        kept += events * (4 + task_mask + 8 + 2)  # pairs by user
+        edges = sum(min(users * ki, events) + min(items * ku, events) for ku, ki in sizes)
+        kept += (
+            (users + items) * node
+            + items * (vector + 8)  # the basis again
+            + BYTES_PER_EDGE * edges
+            + events * (pair + 8 + 2)  # pairs by user
+        )
     users, items = int(cuts.users[-1]), int(cuts.items[-1])
     # of one snapshot at a time
-    work = events * (4 + task_mask) + (users + items) * (4 * tasks + 36) + items * vector
+    work = events * pair + (users + items) * (4 * tasks + 36) + items * vector
     spilled = BYTES_PER_SORTED_EVENT * events
     return int(kept + max(work, spilled if spilled > settings.memory * 2**29 else 0))

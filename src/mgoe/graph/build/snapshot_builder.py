@@ -6,7 +6,7 @@ Every stage reads files and writes files, so a build that was killed resumes wit
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,19 @@ from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.graph import edges, likelihood
-from mgoe.graph.build.learned import Learned, as_on_one_thread, read_sketch
-from mgoe.graph.build.macro_nodes import find_macro_nodes
-from mgoe.graph.build.stages import Advance, Stages
-from mgoe.graph.build.workplace import WORK
-from mgoe.graph.counts import OwnPairs, node_counts, task_share
+from mgoe.graph.build import clusters
+from mgoe.graph.build.workplace import WORK, Advance, Stages
+from mgoe.graph.counts import node_counts, own_pairs, task_share
 from mgoe.graph.engines.engine import Engine
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
 from mgoe.graph.scores import UNIT, check_overflow, score_table
-from mgoe.graph.sketch import Projection, divided, score_matrix, sketch
+from mgoe.graph.sketch import Sketch, as_on_one_thread, divided, projected, score_matrix, sketch
 
 MATRIX_SHARE = 0.4
 """Share of the memory that the 1st-order edges of one side may take as a matrix."""
 NODES_AT_ONCE = 1 << 18
 """Nodes whose counts are finished at once."""
+Macro = dict[Side, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,6 @@ class GraphPlan:
     sizes: tuple[tuple[int, int], ...]
     stages: Stages
     engine: Engine
-
-    @property
-    def tasks(self) -> int:
-        """T."""
-        return len(self.ranks)
 
     @property
     def dense(self) -> int:
@@ -84,14 +78,14 @@ class SnapshotBuilder:
         number: Of the snapshot.
         cut: Last bucket of the snapshot.
         previous: Folder of the snapshot whose macro nodes are the start of this one's.
-        learned: Sketch and macro nodes to keep instead of learning them.
+        kept: Folder of a snapshot whose sketch and macro nodes are kept, instead of learning them.
     """
 
     plan: GraphPlan
     number: int
     cut: int
     previous: Path | None = None
-    learned: Learned | None = None
+    kept: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -104,8 +98,9 @@ class SnapshotBuilder:
         return self.plan.folder / WORK / self.folder.name
 
     def build(self) -> None:
-        """Run the stages that are not done yet."""
-        n, resolutions, stages = self.pairs, len(self.plan.sizes), self.plan.stages
+        """Run the stages that are not done yet. What only the previous snapshot's build read is removed."""
+        shutil.rmtree(self.work.with_name(f"{self.number - 1:02d}"), ignore_errors=True)
+        n, resolutions = self.pairs, len(self.plan.sizes)
         for name, total, stage in (
             ("nodes", 2 * n, self.read_own_pairs),
             ("sketch", 0, self.find_sketch),
@@ -114,14 +109,7 @@ class SnapshotBuilder:
             ("1st order", 2 * n * resolutions, self.read_first_order),
             ("2nd order", 2 * n * (resolutions + 1), self.read_second_order),
         ):
-            numbered = f"{self.number:02d}: {name}"
-            if stages.pending(numbered):
-                with stages.running(numbered, total) as advance:
-                    stage(advance)
-
-    def discard_work(self) -> None:
-        """Remove the arrays that only the build reads."""
-        shutil.rmtree(self.work, ignore_errors=True)
+            self.plan.stages.run(f"{self.number:02d}: {name}", total, stage)
 
     @property
     def pairs(self) -> int:
@@ -131,7 +119,7 @@ class SnapshotBuilder:
     @property
     def drift(self) -> list[float]:
         """How far users have drifted from their macro nodes, for each resolution."""
-        return [float(mapped(self.work / f"r{r}.drift.npy")) for r in range(len(self.plan.sizes))]
+        return [float(mapped(self.work / f"r{r}.drift.npy")[0]) for r in range(len(self.plan.sizes))]
 
     def sums(self, side: Side) -> NDArray[np.int64]:
         """Map the fixed-point score sum of every node."""
@@ -139,8 +127,7 @@ class SnapshotBuilder:
 
     def degree(self, side: Side) -> NDArray[np.int64]:
         """Return the number of pairs of every node."""
-        name = "pairs.indptr" if side == "user" else "pairs.item_indptr"
-        return np.diff(mapped(self.folder / f"{name}.npy"))
+        return np.diff(mapped(self.folder / f"pairs.{'' if side == 'user' else 'item_'}indptr.npy"))
 
     def macro(self, r: int, side: Side) -> NDArray[np.int32]:
         """Map the macro node of every node at a resolution."""
@@ -148,10 +135,7 @@ class SnapshotBuilder:
 
     def saved_edges(self, r: int, side: Side) -> edges.SparseEdges:
         """Map the 1st-order edges at a resolution."""
-        prefix = f"r{r}.{side}_edges"
-        return edges.SparseEdges(
-            *(mapped(self.folder / f"{prefix}.{name}.npy") for name in edges.SparseEdges._fields)
-        )
+        return edges.SparseEdges.read(lambda name: mapped(self.folder / f"{name}.npy"), f"r{r}.{side}_edges")
 
     def read(self, side: Side, reading: Reading, advance: Advance) -> Iterator[dict[str, NDArray]]:
         """Yield what a reading makes of every block of one side, in order."""
@@ -161,58 +145,50 @@ class SnapshotBuilder:
         """Sum and count the own pairs of every node, find its recent neighbours, and sort pairs by item on
         the way.
         """
-        engine, own = (
-            self.plan.engine,
-            OwnPairs(self.plan.scores, self.plan.tasks, self.plan.settings.recents),
-        )
+        plan = self.plan
+        own = partial(own_pairs, scores=plan.scores, tasks=len(plan.ranks), recents=plan.settings.recents)
+        parts: dict[Side, Iterator[dict[str, NDArray]]] = {
+            "user": self.read("user", own, advance),
+            "item": plan.engine.sort_by_item(self.folder, self.work, own, advance),
+        }
         with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as work:
-            for side in SIDES:
-                parts = (
-                    self.read(side, own, advance)
-                    if side == "user"
-                    else engine.sort_by_item(self.folder, self.work, own, advance)
-                )
+            for side, blocks in parts.items():
                 recent = f"recent_{OTHER[side]}s"
-                for part in parts:
-                    neighbours, task_mask = part.pop("recent"), part.pop("recent_task_mask")
-                    out.append({recent: neighbours, f"{recent}_task_mask": task_mask})
+                for part in blocks:
+                    out.append(
+                        {recent: part.pop("recent"), f"{recent}_task_mask": part.pop("recent_task_mask")}
+                    )
                     work.append({f"{side}.{name}": array for name, array in part.items()})
         check_overflow(*(self.sums(side) for side in SIDES))
         for side in SIDES:
-            self._finish_counts(side)
-
-    def _finish_counts(self, side: Side) -> None:
-        names = ("done", "events", "last", "sum")
-        done, events, last, total = (mapped(self.work / f"{side}.{name}.npy") for name in names)
-        degree = self.degree(side)
-        share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
-        with ArrayFolder(self.folder) as out:
-            for first in range(0, max(1, len(degree)), NODES_AT_ONCE):
-                rows = slice(first, first + NODES_AT_ONCE)
-                idle = np.where(degree[rows] > 0, self.cut - last[rows] // self.plan.bucket, 0)
-                counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
-                out.append({f"{side}_counts": counts, f"{side}_sum": edges.to_units(total[rows], UNIT)})
+            files = (self.work / f"{side}.{name}.npy" for name in ("done", "events", "last"))
+            done, events, last = map(mapped, files)
+            total, degree = self.sums(side), self.degree(side)
+            share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
+            with ArrayFolder(self.folder) as out:
+                for first in range(0, max(1, len(degree)), NODES_AT_ONCE):
+                    rows = slice(first, first + NODES_AT_ONCE)
+                    idle = np.where(degree[rows] > 0, self.cut - last[rows] // plan.bucket, 0)
+                    counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
+                    out.append({f"{side}_counts": counts, f"{side}_sum": edges.to_units(total[rows], UNIT)})
 
     def find_sketch(self, advance: Advance) -> None:
-        """Write what projects users, and the item vectors that need no projection."""
-        if self.learned is None:
-            self._learn_sketch()
-            return
-        sketch_of, sums = self.learned.sketch, self.learned.item_sums
-        arrays = {"basis": sketch_of.basis, "singular": sketch_of.singular, "basis_sum": sums}
-        save_arrays(self.folder, arrays)
-        save_arrays(self.work, {"given_vectors": self.learned.items})
+        """Write what projects users, and the item vectors that need no projection.
 
-    @as_on_one_thread
-    def _learn_sketch(self) -> None:
-        """Learn the sketch from a sample of the users. If it holds all users, items need no projection."""
-        s, (users, share) = self.plan.settings, self.sample()
-        sums = {side: self.sums(side) for side in SIDES}
-        matrix = score_matrix(PairRows.by_user(self.folder), users, self.plan.scores, sums, s.normalize)
-        found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
-        arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": sums["item"]}
+        The sketch is learned from a sample of the users. If that holds all users, items need no projection.
+        """
+        if self.kept:
+            arrays = {name: mapped(self.kept / f"{name}.npy") for name in ("basis", "singular", "basis_sum")}
+            given = mapped(self.kept / "item_vectors.npy")
+        else:
+            s, (users, share) = self.plan.settings, self.sample()
+            sums = {side: self.sums(side) for side in SIDES}
+            matrix = score_matrix(PairRows.by_user(self.folder), users, self.plan.scores, sums, s.normalize)
+            found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
+            arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": sums["item"]}
+            given = found.items if users is None else found.basis[:0]
         save_arrays(self.folder, arrays)
-        save_arrays(self.work, {"given_vectors": found.items if users is None else found.basis[:0]})
+        save_arrays(self.work, {"given_vectors": given})
 
     def sample(self) -> tuple[NDArray[np.int64] | None, float]:
         """Return the users to learn from, ascending (None: all), and their share of those with edges."""
@@ -224,20 +200,19 @@ class SnapshotBuilder:
 
     def project(self, advance: Advance) -> None:
         """Write the vectors of all users, and of the items that were not given one."""
-        found = read_sketch(self.folder, self.plan.settings.scale)
-        given, n_items = mapped(self.work / "given_vectors.npy"), len(self.sums("item"))
+        basis, singular = (mapped(self.folder / f"{name}.npy") for name in ("basis", "singular"))
+        found = Sketch(basis, singular, self.plan.settings.scale)
+        given, basis_sums = mapped(self.work / "given_vectors.npy"), mapped(self.folder / "basis_sum.npy")
         with ArrayFolder(self.folder) as out:
-            basis_sums = mapped(self.folder / "basis_sum.npy")
-            for vectors in self._projected("user", basis_sums, found.basis, found.stretch, advance):
+            for vectors in self._projected("user", basis_sums, basis, found.stretch, advance):
                 out.append({"user_vectors": vectors})
         with ArrayFolder(self.folder) as out:
             out.append({"item_vectors": given})
-            if len(given) == n_items:
+            if len(given) == len(self.sums("item")):
                 advance(self.pairs)
                 return
-            users = mapped(self.folder / "user_vectors.npy")
-            inverse = divided(np.ones_like(found.singular), found.singular)
-            first = 0
+            users, first = mapped(self.folder / "user_vectors.npy"), 0
+            inverse = divided(np.ones_like(singular), singular)
             for vectors in self._projected("item", self.sums("user"), users, inverse, advance):
                 out.append({"item_vectors": vectors[max(0, len(given) - first) :]})
                 first += len(vectors)
@@ -250,15 +225,107 @@ class SnapshotBuilder:
         stretch: NDArray[np.float32],
         advance: Advance,
     ) -> Iterator[NDArray[np.float32]]:
-        scores, sums = self.plan.scores / UNIT, self.sums(side) / UNIT
-        normalize = self.plan.settings.normalize
-        reading = Projection(scores, sums, other_sums / UNIT, vectors, stretch, normalize)
-        for part in self.read(side, reading, advance):
-            yield part["vectors"]
+        reading = partial(
+            projected,
+            scores=self.plan.scores / UNIT,
+            sums=self.sums(side) / UNIT,
+            other_sums=other_sums / UNIT,
+            vectors=vectors,
+            stretch=stretch,
+            normalize=self.plan.settings.normalize,
+        )
+        return (part["vectors"] for part in self.read(side, reading, advance))
 
     def find_macro_nodes(self, advance: Advance) -> None:
-        """Write the macro nodes at every resolution; see `macro_nodes`."""
-        find_macro_nodes(self, advance)
+        """Write the macro node of every node at every resolution, and the chances by which later nodes find
+        theirs. They are learned from a sample of the users, kept, or random groups.
+        """
+        kept = self.kept or (None if self.plan.settings.refresh else self.previous)
+        pairs: dict[Side, PairRows] = {}
+        if kept is None:  # the pairs of the sampled users, in memory
+            pairs["user"] = PairRows.by_user(self.folder).some(self.sample()[0])
+            pairs["item"] = pairs["user"].transposed(len(self.sums("item")))
+        for r, sizes in enumerate(self.plan.sizes):
+            k: dict[Side, int] = dict(zip(SIDES, sizes, strict=True))
+            macro, chances = (
+                self._learned_nodes(r, k, pairs, advance)
+                if kept is None
+                else self._kept_nodes(r, k, kept, advance)
+            )
+            save_arrays(self.folder, {f"r{r}.{side}_macro": macro[side] for side in SIDES})
+            save_arrays(self.folder, {f"r{r}.{side}_chances": chances[side] for side in SIDES})
+
+    def _learned_nodes(
+        self, r: int, k: dict[Side, int], pairs: dict[Side, PairRows], advance: Advance
+    ) -> tuple[Macro, Macro]:
+        """Start from vectors, settle on the sampled users, then place every node; users last, so that their
+        edges agree.
+        """
+        s, users = self.plan.settings, self.sample()[0]
+        macro: Macro = {side: self._start(r, side, k[side]) for side in SIDES}
+        start: Macro = macro if users is None else {**macro, "user": macro["user"][users]}
+        random = s.clusters == "random"
+        settled, chances = likelihood.settle(pairs, start, k, self.plan.scores, 0 if random else s.rounds)
+        if random:
+            advance(3 * self.pairs)
+            return macro, chances
+        if users is None:
+            advance(self.pairs)
+        sides: tuple[Side, ...] = ("item", "user") if users is None else ("user", "item", "user")
+        for side in sides:
+            settled[side] = self._placed(side, settled[OTHER[side]], chances[side], advance)
+        return settled, chances
+
+    @as_on_one_thread
+    def _start(self, r: int, side: Side, k: int) -> NDArray[np.int32]:
+        """Return the macro node whose centre is closest to each node's vector."""
+        s, linked = self.plan.settings, self.sums(side) > 0
+        if s.clusters == "random":
+            return self._random(side, k)
+        previous = mapped(self.previous / f"r{r}.{side}_macro.npy") if self.previous else None
+        vectors = mapped(self.folder / f"{side}_vectors.npy")
+        preference = clusters.preference_weights(self.sums(side), s.threshold, s.low_weight)
+        weights = clusters.moving_weights(preference, linked, k)
+        centres = clusters.learn_centres(vectors, weights, k, previous, s.iterations, s.seed, s.sample)
+        return clusters.assign(vectors, linked, centres)
+
+    def _random(self, side: Side, k: int) -> NDArray[np.int32]:
+        return clusters.random_groups(self.sums(side) > 0, k, (self.plan.settings.seed, SIDES.index(side)))
+
+    def _kept_nodes(self, r: int, k: dict[Side, int], kept: Path, advance: Advance) -> tuple[Macro, Macro]:
+        """Keep former macro nodes. New nodes, users first, join the one that ties them best to nodes that
+        have one.
+
+        Users whose items are all new wait for these. A node that is tied to new nodes alone joins the first
+        macro node.
+        """
+        chances: Macro = {side: mapped(kept / f"r{r}.{side}_chances.npy") for side in SIDES}
+        linked = {side: self.sums(side) > 0 for side in SIDES}
+        macro: Macro = {
+            side: clusters.keep(mapped(kept / f"r{r}.{side}_macro.npy"), linked[side], k[side])
+            for side in SIDES
+        }
+        for side in (*SIDES, *SIDES):
+            new = linked[side] & (macro[side] == k[side])
+            if self.plan.settings.clusters == "random":
+                macro[side][new] = self._random(side, k[side])[new]
+            elif new.any():
+                macro[side][new] = self._placed(side, macro[OTHER[side]], chances[side])[new]
+        for side in SIDES:
+            macro[side][linked[side] & (macro[side] == k[side])] = 0
+        advance(3 * self.pairs)
+        return macro, chances
+
+    def _placed(
+        self,
+        side: Side,
+        macro: NDArray[np.int32],
+        chances: NDArray[np.int32],
+        advance: Advance = lambda pairs: None,
+    ) -> NDArray[np.int32]:
+        """Return the macro node that ties every node of a side best to the macro nodes of the other."""
+        reading = partial(likelihood.placed, scores=self.plan.scores, other_macro=macro, chances=chances)
+        return np.concatenate([part["macro"] for part in self.read(side, reading, advance)])
 
     def read_first_order(self, advance: Advance) -> None:
         """Write 1st-order edges at every resolution, and the task table and dense edges at one. Measure the
@@ -274,14 +341,26 @@ class SnapshotBuilder:
             arrays["macro_edges"] = edges.between(users, macro["user"], k["user"], k["item"])
             units = {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()}
             save_arrays(self.folder, units)
-            save_arrays(self.work, {f"r{r}.drift": np.array(self._drift(r, users))})
+            best = (
+                macro["user"]
+                if self.plan.settings.clusters == "random"
+                else likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"))
+            )
+            drift = likelihood.drift(macro["user"], best, self.sums("user"))
+            save_arrays(self.work, {f"r{r}.drift": np.array([drift])})
 
     def _write_edges(
         self, r: int, side: Side, macro: NDArray[np.int32], width: int, advance: Advance
     ) -> None:
-        tasks = self.plan.tasks if r == self.plan.dense else 0
-        wide = int(self.sums(side).max(initial=0)) >= 1 << 32
-        reading = edges.FirstOrder(self.plan.scores, macro, width, np.int64 if wide else np.uint32, tasks)
+        tasks = len(self.plan.ranks) if r == self.plan.dense else 0
+        reading = partial(
+            edges.read_first_order,
+            scores=self.plan.scores,
+            macro=macro,
+            width=width,
+            score_type=np.int64 if int(self.sums(side).max(initial=0)) >= 1 << 32 else np.uint32,
+            tasks=tasks,
+        )
         degrees = []
         with ArrayFolder(self.folder) as out:
             for part in self.read(side, reading, advance):
@@ -291,18 +370,12 @@ class SnapshotBuilder:
                     out.append({f"{side}_table": part["table"], f"{side[0]}1": part["dense"]})
         save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(np.concatenate(degrees))})
 
-    def _drift(self, r: int, users: edges.SparseEdges) -> float:
-        if self.plan.settings.clusters == "random":
-            return 0.0
-        best = likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"))
-        return likelihood.drift(self.macro(r, "user"), best, self.sums("user"))
-
     def read_second_order(self, advance: Advance) -> None:
         """Write 2nd-order edges: to the own macro node at every resolution, all of them at one; and their
         sums.
         """
         for side in SIDES:
-            reading = edges.SecondSums(self.plan.scores, self.sums(OTHER[side]))
+            reading = partial(edges.second_sums, scores=self.plan.scores, sums=self.sums(OTHER[side]))
             with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as work:
                 for part in self.read(side, reading, advance):
                     work.append({f"{side}.second_sum": part["second_sum"]})
@@ -315,12 +388,13 @@ class SnapshotBuilder:
         own, other = self.macro(r, side), self.saved_edges(r, OTHER[side])
         second_sums, dense, matrix = mapped(self.work / f"{side}.second_sum.npy"), r == self.plan.dense, None
         if dense:
-            back = int(self.sums(side).max(initial=0)) * int(self.plan.scores.max())
-            largest = int(second_sums.max(initial=0)) + back
+            most, back = int(second_sums.max(initial=0)), int(self.sums(side).max(initial=0))
+            largest = most + back * int(self.plan.scores.max())
             memory = int(self.plan.settings.memory * MATRIX_SHARE * GIB)
             kind = edges.use_matrix(other, self.degree(OTHER[side]), width, largest, memory)
             matrix = other.dense(width, kind) if kind else None
-        reading = edges.SecondOrder(self.plan.scores, other, own, width, dense, matrix)
+        given = {"scores": self.plan.scores, "edges": other, "own": own, "width": width, "matrix": matrix}
+        reading = partial(edges.read_second_order, dense=dense, **given)
         with ArrayFolder(self.folder) as out:
             for part in self.read(side, reading, advance):
                 out.append({f"r{r}.{side}_second": part["own"]})

@@ -1,16 +1,22 @@
-"""Where a graph is built: a folder beside its place, for one process at a time, that takes its place when
-complete.
+"""The folder in which a graph is built: for one process at a time, with a record of the stages that are done.
+
+It is beside the graph's place and takes this place when it is complete. A build that was killed resumes after
+the stages that are recorded.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from mgoe._util.files import (
+    GIB,
     checksums,
     clear_partial,
     clear_unfinished,
@@ -22,13 +28,116 @@ from mgoe._util.files import (
     was_set_aside,
     write_json,
 )
-from mgoe.errors import OutputError
-from mgoe.graph.build import stages
-from mgoe.graph.build.stages import Spent, Stages
+from mgoe._util.memory import anonymous_memory
+from mgoe.errors import GraphError, OutputError
 
-MANIFEST, CHECKSUMS = "graph.json", "checksums.json"
+MANIFEST, CHECKSUMS, STAGES = "graph.json", "checksums.json", "stages.json"
 WORK, SPILL = "work", "spill"
 """Folders of what only a build reads, and of what its engine spills."""
+NOT_KEPT = (WORK, SPILL, STAGES, CHECKSUMS)
+Advance = Callable[[int], None]
+"""Progress callback; receives the units just completed."""
+
+
+class Observer:
+    """Receives the progress of a build. This one ignores it; override what should be shown."""
+
+    def stage(self, name: str, total: int, unit: str) -> Advance:
+        """Begin a stage of `total` units, and return its progress callback."""
+        return lambda done: None
+
+    def note(self, line: str) -> None:
+        """Receive a line that is worth knowing before the build ends."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage took.
+
+    Attributes:
+        seconds: On the clock.
+        peak_gib: Most anonymous memory while it ran.
+    """
+
+    seconds: float
+    peak_gib: float
+
+
+class Stages:
+    """The record of the stages that are done, in the folder of a build.
+
+    Args:
+        folder: Of the build; `stages.json` in it is the record.
+        observer: Receives the progress.
+        source: What is made (`what`), the facts of its `log`, its `settings`, and anything else that must be
+            the same for a build to resume.
+
+    Raises:
+        GraphError: The folder holds an unfinished build of something else.
+    """
+
+    def __init__(self, folder: Path, observer: Observer, source: dict[str, Any]):
+        self.file, self.observer = folder / STAGES, observer
+        self._record: dict[str, Any] = {"source": source, "done": {}}
+        if self.file.exists():
+            self._record = read_json(self.file)
+            _check_same(folder, self._record["source"], source)
+        else:
+            write_json(self.file, self._record)
+
+    def run(self, name: str, total: int, work: Callable[[Advance], None], unit: str = "pairs") -> None:
+        """Do a stage unless it is done, and record it with its time. If it fails, it starts again next time.
+
+        Args:
+            name: Of the stage; in a snapshot, its number and a colon stand before.
+            total: Units of work.
+            work: Does the stage.
+            unit: Name of the units.
+        """
+        if name in self._record["done"]:
+            return
+        advance = self.observer.stage(name, total, unit)
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            work(advance)
+        self._record["done"][name] = {"seconds": time.perf_counter() - started, "peak_gib": peak[0] / GIB}
+        write_json(self.file, self._record)
+
+    @property
+    def spent(self) -> dict[str, Spent]:
+        """What each kind of stage took, over all snapshots."""
+        out: dict[str, Spent] = {}
+        for name, took in self._record["done"].items():
+            kind = name.split(": ")[-1]
+            so_far = out.get(kind, Spent(0, 0))
+            out[kind] = Spent(so_far.seconds + took["seconds"], max(so_far.peak_gib, took["peak_gib"]))
+        return out
+
+
+@contextmanager
+def peak_memory(every: float = 0.05) -> Iterator[list[int]]:
+    """Measure the most anonymous memory (bytes) of this process during the block.
+
+    Args:
+        every: Seconds between two measurements.
+
+    Yields:
+        A list whose only entry is the peak so far.
+    """
+    peak, stop = [anonymous_memory()], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(every):
+            peak[0] = max(peak[0], anonymous_memory())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+        peak[0] = max(peak[0], anonymous_memory())
 
 
 def building(out: Path) -> Path:
@@ -52,9 +161,11 @@ def workplace(out: Path) -> Iterator[Path]:
             yield folder
     except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        fix = "free space or memory, or choose another folder"
-        kept = "what is done is kept, and the same command resumes from there"
-        raise OutputError(out, f"cannot be written: {reason}; {fix} ({kept})") from None
+        raise OutputError(
+            out,
+            f"cannot be written: {reason}; free space or memory, or choose another folder (what is done is "
+            "kept, and the same command resumes from there)",
+        ) from None
 
 
 def finish(
@@ -78,11 +189,18 @@ def finish(
     for name, file in files.items():
         shutil.copyfile(file, folder / name)
     shutil.rmtree(folder / SPILL, ignore_errors=True)
-    if done.pending("checksums"):
-        with done.running("checksums", 0):
-            write_json(folder / CHECKSUMS, _files(folder))
+
+    def write_checksums(_: Advance) -> None:
+        kept = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in NOT_KEPT)
+        found = checksums(folder, (path for path in kept if path.is_file()))
+        facts = {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": one} for name, one in found.items()
+        }
+        write_json(folder / CHECKSUMS, facts)
+
+    done.run("checksums", 0, write_checksums)
     took = {**(spent or {}), **done.spent}
-    meta = meta | {
+    made = {
         "files": read_json(folder / CHECKSUMS),
         "stages": {
             name: {"seconds": round(stage.seconds, 3), "peak_gib": round(stage.peak_gib, 3)}
@@ -90,7 +208,7 @@ def finish(
         },
         "seconds": round(sum(stage.seconds for stage in took.values()), 3),
     }
-    write_json(folder / MANIFEST, meta)
+    write_json(folder / MANIFEST, meta | made)
     replace_folder(folder, out)
     _tidy(out)
 
@@ -101,13 +219,12 @@ def settle(out: Path) -> None:
     Raises:
         OutputError: Another process is moving it, and there is no graph meanwhile.
     """
-    missing = not out.exists() and was_set_aside(out)
-    if was_set_aside(out) or (out / stages.FILE).exists() or lock_file(building(out)).exists():
+    if was_set_aside(out) or (out / STAGES).exists() or lock_file(building(out)).exists():
         try:
             with exclusive(building(out), "the macro graph"):
                 _tidy(out)
         except OutputError:
-            if missing:
+            if was_set_aside(out) and not out.exists():
                 raise
 
 
@@ -116,13 +233,22 @@ def _tidy(out: Path) -> None:
     recover(out)
     clear_partial(out)
     shutil.rmtree(out / WORK, ignore_errors=True)
-    for name in (CHECKSUMS, stages.FILE):
+    for name in (CHECKSUMS, STAGES):
         (out / name).unlink(missing_ok=True)
 
 
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the size and checksum of every file of the graph."""
-    temporary = (WORK, SPILL, stages.FILE, CHECKSUMS)
-    files = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in temporary]
-    found = checksums(folder, (path for path in files if path.is_file()))
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": one} for name, one in found.items()}
+def _check_same(folder: Path, begun: dict[str, Any], source: dict[str, Any]) -> None:
+    """Refuse to resume a build of something else."""
+    if begun == source:
+        return
+    what, fix = source["what"], f"remove {folder.name} (or use --overwrite) to start over"
+    if begun["what"] != what:
+        rule = f"holds an unfinished {begun['what']}, found a new {what}; finish that, or {fix}"
+    elif begun["log"] != source["log"]:
+        found = f"{begun['log']['events']:,} events then, {source['log']['events']:,} now"
+        rule = f"the log changed since this {what} was begun ({found}); restore the log, or {fix}"
+    else:
+        old, new = begun.get("settings", {}), source.get("settings", {})
+        changed = [key for key in new if old.get(key) != new[key]] or ["the graph that it starts from"]
+        rule = f"an unfinished {what} had other settings ({', '.join(changed)}); restore them, or {fix}"
+    raise GraphError(folder, rule)

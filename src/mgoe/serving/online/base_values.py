@@ -17,8 +17,8 @@ from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB, remove_folder, sync
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph, Snapshot
-from mgoe.graph.counts import OwnPairs
-from mgoe.graph.edges import FirstOrder, SecondOrder, SecondSums, SparseEdges
+from mgoe.graph.counts import own_pairs
+from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums
 from mgoe.graph.pair_rows import (
     BLOCK_PAIRS,
     OTHER,
@@ -97,7 +97,7 @@ class BaseValues:
     def read(self, indices: NDArray[np.int64]) -> dict[str, NDArray]:
         """Return first values for the slots of some nodes, by the names of `Nodes`."""
         snapshot, tasks, block = self.snapshot, len(self.share), self.block(indices)
-        own, degree = OwnPairs(self.scores, tasks, self.recents)(block), np.diff(block.indptr)
+        own, degree = own_pairs(block, self.scores, tasks, self.recents), np.diff(block.indptr)
         rows = np.arange(len(block))
         at = kernels.find_pairs(
             block.indptr, block.other, np.repeat(rows, self.recents), own["recent"].ravel()
@@ -109,7 +109,7 @@ class BaseValues:
             "macro": np.empty((len(indices), len(self.widths)), np.int32),
             "fixed_second": np.empty((len(indices), len(self.widths)), np.int64),
             "fixed_sum": own["sum"],
-            "fixed_second_sum": SecondSums(self.scores, self.other_sums)(block)["second_sum"],
+            "fixed_second_sum": second_sums(block, self.scores, self.other_sums)["second_sum"],
             "done": own["done"],
             "degree": degree,
             "events": own["events"],
@@ -125,12 +125,12 @@ class BaseValues:
             width, other_width = self.widths[r], self.other_widths[r]
             macro = self._known(getattr(part, f"{self.side}_macro"), indices, width)
             other_macro = getattr(part, f"{self.other}_macro")
-            second = SecondOrder(self.scores, SparseEdges(*self.edges(r)), macro, width, r == snapshot.dense)
-            values["macro"][:, r], values["fixed_second"][:, r] = macro, second.own_alone(block)
-            first = FirstOrder(self.scores, other_macro, other_width, np.int64, 0)
-            edges.append(first.edges(block).dense(other_width + 1))
+            given = block, self.scores, SparseEdges(*self.edges(r)), macro
+            values["macro"][:, r], values["fixed_second"][:, r] = macro, second_order_own(*given)
+            first = first_order(block, self.scores, other_macro, other_width, np.int64)
+            edges.append(first.dense(other_width + 1))
             if r == snapshot.dense:
-                values["fixed_all_second"] = second.all(block)
+                values["fixed_all_second"] = second_order(*given, width)
                 values["done_at"] = np.zeros((len(block), tasks, other_width + 1), np.int32)
                 kernels.add_tasks(
                     np.repeat(rows, degree), other_macro[block.other], block.task_mask, 1, values["done_at"]

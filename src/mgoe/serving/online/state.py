@@ -31,8 +31,8 @@ from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import task_share
 from mgoe.graph.fold import MOST_EVENTS
+from mgoe.graph.likelihood import Placement
 from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side
-from mgoe.graph.place import Placement
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id, SeenEvents, canonical_id, with_ids_of
 from mgoe.serving.online.base_values import UNPLACED, BaseValues, item_rows, score_sums, tasks_done

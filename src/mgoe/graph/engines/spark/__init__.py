@@ -2,8 +2,3 @@
 
 The process that builds learns the sketch and the macro nodes, from a sample, and writes all files.
 """
-
-from mgoe.graph.engines.spark.engine import Spark
-from mgoe.graph.engines.spark.session import running_backend, spark_errors
-
-__all__ = ["Spark", "running_backend", "spark_errors"]

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,9 +54,7 @@ class Carrier:
     """
 
     def __init__(self, context: SparkContext):
-        from pyspark import SparkFiles
-
-        self.context, self.folder = context, Path(SparkFiles.getRootDirectory()) / "carried"
+        self.context, self.folder = context, _root() / "carried"
         self.local = str(context.master).startswith("local")
         self.folder.mkdir(exist_ok=True)
         self._name, self._generation = f"mgoe-{uuid.uuid4().hex[:8]}", 0
@@ -68,7 +67,7 @@ class Carrier:
         return f"{self._name}-{self._generation:04d}"
 
     def pack(self, value: T) -> T:
-        """Return a value with every large array in it sent; tuples and dataclasses are searched."""
+        """Return a value with every large array in it sent; tuples, dataclasses and partials are searched."""
         return _changed(
             value,
             lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part,
@@ -111,10 +110,8 @@ class Carrier:
     def _send(self, file: Path) -> str:
         if self.local:
             return str(file)
-        from pyspark import SparkFiles
-
         self.context.addFile(str(file))
-        Path(SparkFiles.get(file.name)).unlink(missing_ok=True)  # the driver's own copy, which no task reads
+        (_root() / file.name).unlink(missing_ok=True)  # the driver's own copy, which no task reads
         return file.name
 
 
@@ -125,11 +122,7 @@ def unpack(value: T) -> T:
 
 def located(name: str) -> Path:
     """On a worker: return where a file is stored."""
-    if os.path.isabs(name):
-        return Path(name)
-    from pyspark import SparkFiles
-
-    return Path(SparkFiles.get(name))
+    return _root() / name  # which is the name alone if that is absolute
 
 
 def sweep(live: str) -> None:
@@ -138,12 +131,17 @@ def sweep(live: str) -> None:
     Args:
         live: See `Carrier.live`.
     """
-    from pyspark import SparkFiles
-
     with suppress(OSError):
-        for file in Path(SparkFiles.getRootDirectory()).glob(f"{live.rpartition('-')[0]}-*"):
+        for file in _root().glob(f"{live.rpartition('-')[0]}-*"):
             if not file.name.startswith(live):
                 file.unlink(missing_ok=True)
+
+
+def _root() -> Path:
+    """Return where Spark stores the files that are sent, in this process."""
+    from pyspark import SparkFiles
+
+    return Path(SparkFiles.getRootDirectory()).absolute()
 
 
 def file_of(array: NDArray) -> Path | None:
@@ -163,6 +161,9 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple):
         parts = [_changed(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # named or not
+    if isinstance(value, partial):
+        held = {name: _changed(part, change) for name, part in value.keywords.items()}
+        return partial(value.func, *_changed(value.args, change), **held)
     if is_dataclass(value) and not isinstance(value, type):
         return replace(
             value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)}

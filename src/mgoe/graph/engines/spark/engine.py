@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, pairwise
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import ibis.expr.types as ir
 import numpy as np
@@ -26,14 +25,23 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder
 from mgoe._util.files import GIB
+from mgoe._util.prefetch import in_turn
 from mgoe._util.tables import bounded
 from mgoe.config import GraphSettings
-from mgoe.graph.build.stages import Advance
+from mgoe.graph.build.workplace import Advance
+from mgoe.graph.engines.engine import Engine
 from mgoe.graph.engines.spark.carry import Carrier
-from mgoe.graph.engines.spark.parcels import SCHEMA, opened, opened_row
 from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
-from mgoe.graph.engines.spark.tasks import FoldEvents, ReadBlocks, ReadEvents, SortBlocks, folded_pairs
-from mgoe.graph.fold import PairsWriter, SnapshotCuts, packed
+from mgoe.graph.engines.spark.tasks import (
+    SCHEMA,
+    fold_events,
+    folded_pairs,
+    opened,
+    opened_row,
+    read_blocks,
+    read_events,
+)
+from mgoe.graph.fold import SnapshotCuts, packed, pairs_writer
 from mgoe.graph.pair_rows import (
     BLOCK_NODES,
     BLOCK_PAIRS,
@@ -61,7 +69,7 @@ DuckDB while it writes a log.
 RESUME = "the same command resumes after the last stage that was done"
 
 
-class Spark:
+class Spark(Engine, AbstractContextManager["Spark"]):
     """Builds on a cluster, or on the cores of one machine.
 
     Args:
@@ -76,19 +84,14 @@ class Spark:
 
     def __init__(self, folder: Path, settings: GraphSettings):
         import_pyspark()
-        self.folder, self.settings = folder, settings
-        self.spill = folder / "spill"
+        super().__init__(settings.memory)
+        self.settings, self.spill = settings, folder / "spill"
         self._session: SparkSession | None = None
         self._own = False
         self._carrier: Carrier | None = None
         self._carried: Path | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop Spark if this engine started it, else remove what was sent to its workers."""
         if self._session is not None and self._own:
             close_session(self._session)
@@ -106,14 +109,14 @@ class Spark:
             events = self._events(history)
             parts = max(self.cores, math.ceil(events.count() * len(cuts) / ROWS_PER_PART))
             ordered = events.repartitionByRange(parts, "key").sortWithinPartitions("key", "event")
-            folded = ordered.mapInArrow(FoldEvents(cuts.ends, tasks), SCHEMA).persist(StorageLevel.DISK_ONLY)
+            task = partial(fold_events, ends=cuts.ends, tasks=tasks)
+            folded = ordered.mapInArrow(task, SCHEMA).persist(StorageLevel.DISK_ONLY)
             try:
                 folded.count()  # all parts in parallel; the following takes one at a time
-                rows = (opened_row(row) for row in folded.toLocalIterator(prefetchPartitions=True))
-                with PairsWriter(folders, cuts) as out:
-                    for events_done, arrays in rows:
-                        out.append(folded_pairs(arrays))
-                        advance(events_done)
+                with pairs_writer(folders, cuts) as append:
+                    for number, arrays in map(opened_row, folded.toLocalIterator(prefetchPartitions=True)):
+                        append(folded_pairs(arrays))
+                        advance(number)
             finally:
                 folded.unpersist()
 
@@ -122,14 +125,12 @@ class Spark:
     ) -> Iterator[dict[str, NDArray]]:
         """Sort the pairs of a snapshot by item, and yield what a reading makes of every block on the way."""
         rows, starts = PairRows.by_user(snapshot), PairRows.item_indptr(snapshot)
-        held = int(self.settings.memory * BY_ITEM_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
+        held = int(self.memory * BY_ITEM_SHARE * GIB) // (BYTES_PER_PAIR * self.cores)
         bounds = _bounds(starts, max(1, min(held, -(-int(starts[-1]) // self.cores))), len(starts))
-        carrier = self._carry(snapshot)
-        task = carrier.pack(SortBlocks(rows, reading, bounds, carrier.live, starts))
         with ArrayFolder(work) as out:
             empty = by_item_arrays(rows.block(0, 0))
             out.append({"by_item.indptr": starts, **empty})
-            for part in self._results(task, advance):
+            for part in self._results(snapshot, rows, reading, bounds, advance, starts):
                 out.append({name: part.pop(name) for name in empty})
                 yield part
 
@@ -138,27 +139,35 @@ class Spark:
     ) -> Iterator[dict[str, NDArray]]:
         """Yield what a reading makes of every block of one side, in order. Items are read without times."""
         rows = PairRows.by_user(snapshot) if side == "user" else PairRows.by_item(work)
-        carrier = self._carry(snapshot)
-        task = ReadBlocks(rows, reading, _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_NODES), carrier.live)
-        yield from self._results(carrier.pack(task), advance)
+        bounds = _bounds(rows.indptr, BLOCK_PAIRS, BLOCK_NODES)
+        return self._results(snapshot, rows, reading, bounds, advance)
 
-    def _results(self, task: ReadBlocks, advance: Advance) -> Iterator[dict[str, NDArray]]:
-        """Yield the results of a task for all blocks, in order. The next job runs while the results of one
+    def _results(
+        self,
+        snapshot: Path,
+        rows: PairRows,
+        reading: Reading,
+        cuts: NDArray[np.int64],
+        advance: Advance,
+        item_indptr: NDArray[np.int64] | None = None,
+    ) -> Iterator[dict[str, NDArray]]:
+        """Yield what `read_blocks` makes of all blocks, in order. The next job runs while the results of one
         are taken.
         """
-        blocks = len(task.cuts) - 1
-        run = max(self.cores, int(self.settings.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
-        runs = pairwise([*range(0, blocks, run), blocks])
-        with spark_errors(RESUME), ThreadPoolExecutor(2) as pool:
-            waiting = deque(pool.submit(self._job, task, *bounds) for bounds in islice(runs, 2))
-            while waiting:
-                for pairs, arrays in opened(waiting.popleft().result()):
+        carrier = self._carry(snapshot)
+        given = {"rows": rows, "reading": reading, "cuts": cuts, "item_indptr": item_indptr}
+        task = carrier.pack(partial(read_blocks, live=carrier.live, **given))
+        blocks = len(cuts) - 1
+        run = max(self.cores, int(self.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
+
+        def job(bounds: tuple[int, int]) -> pa.Table:
+            return self.session.range(*bounds, 1, bounds[1] - bounds[0]).mapInArrow(task, SCHEMA).toArrow()
+
+        with spark_errors(RESUME):
+            for parcels in in_turn(job, pairwise([*range(0, blocks, run), blocks]), threads=2, most=2):
+                for pairs, arrays in opened(parcels):
                     advance(pairs)
                     yield arrays
-                waiting.extend(pool.submit(self._job, task, *bounds) for bounds in islice(runs, 1))
-
-    def _job(self, task: ReadBlocks, first: int, last: int) -> pa.Table:
-        return self.session.range(first, last, 1, last - first).mapInArrow(task, SCHEMA).toArrow()
 
     def _events(self, history: ir.Table) -> DataFrame:
         """Return keys and events of a history; see `packed`."""
@@ -167,23 +176,22 @@ class Spark:
             events = backend.raw_sql(backend.compile(packed(history)))
             self._session = self._session or events.sparkSession
             return events
+        self.spill.mkdir(parents=True, exist_ok=True)
         file = self.spill / "history.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with bounded(backend, self.settings.memory * EXPORT_SHARE):
+        with bounded(backend, self.memory * EXPORT_SHARE):
             packed(history).to_parquet(file)
         groups = pq.ParquetFile(file).metadata.num_row_groups
         per_part = max(1, groups // (4 * self.cores))
-        read = ReadEvents(self._carry(None).file(file), per_part, groups)
-        parts = -(-groups // per_part)
+        name, parts = self._carry(None).file(file), -(-groups // per_part)
+        read = partial(read_events, name=name, parts=per_part, groups=groups)
         return self.session.range(0, parts, 1, parts).mapInArrow(read, "key bigint, event bigint")
 
     @property
     def session(self) -> SparkSession:
         """The session, started when it is first needed."""
         if self._session is None:
-            local = self.spill / "spark"
-            shutil.rmtree(local, ignore_errors=True)  # of a build that was interrupted
-            self._session, self._own = open_session(self.settings, local)
+            shutil.rmtree(self.spill / "spark", ignore_errors=True)  # of a build that was interrupted
+            self._session, self._own = open_session(self.settings, self.spill / "spark")
         return self._session
 
     @property

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import ibis
+
 from mgoe._util.extras import load
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
@@ -41,9 +43,6 @@ def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
 
     Arguments and errors as for `open_session`.
     """
-    import_pyspark()
-    import ibis
-
     session, new = open_session(settings, folder)
     try:
         yield ibis.pyspark.connect(session)
@@ -64,18 +63,40 @@ def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, b
         GraphError: There is no suitable Java, the master cannot be reached, or no worker takes a task.
     """
     import_pyspark()
+    from py4j.protocol import Py4JError
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    running = SparkSession.getActiveSession()
-    if running is None:
-        return _start(settings, folder), True
-    found, asked = running.sparkContext.master, settings.spark.master
-    if found != asked:
-        raise GraphError(
-            "graph.spark.master",
-            f"Spark runs on {found!r} in this process, found {asked!r}; set it to that, or stop Spark",
-        )
-    return running, False
+    running, master = SparkSession.getActiveSession(), settings.spark.master
+    if running is not None:
+        if running.sparkContext.master != master:
+            raise GraphError(
+                "graph.spark.master",
+                f"Spark runs on {running.sparkContext.master!r} in this process, found {master!r}; set it to "
+                "that, or stop Spark",
+            )
+        return running, False
+    check_java()
+    check_master(master)
+    options = _options(settings, folder)
+    os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
+    conf = SparkConf().setAll(list(options.items()))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "spark.log").open("w+b") as log:  # what Spark says would disturb the progress bar
+        gateway: Any = getattr(SparkContext, "_gateway", None)  # reuse the Java process of an earlier session
+        try:
+            gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
+            session = SparkSession(SparkContext(conf=conf, gateway=gateway))
+            _await_worker(session, master)
+        except (Py4JError, PySparkException) as error:
+            reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))
+            _stop_java()
+            raise GraphError(
+                "graph.spark", f"Spark did not start on {master}: {reason}; see graph.spark.options"
+            ) from None
+    return session, True
 
 
 def close_session(session: SparkSession) -> None:
@@ -166,34 +187,6 @@ def _reason(text: str) -> str:
     return ([*python[-1:], *causes[-1:], *lines[:1]] or ["no reason given"])[0][:400].rstrip(".")
 
 
-def _start(settings: GraphSettings, folder: Path) -> SparkSession:
-    check_java()
-    check_master(settings.spark.master)
-    from py4j.protocol import Py4JError
-    from pyspark import SparkConf, SparkContext
-    from pyspark.errors import PySparkException
-    from pyspark.java_gateway import launch_gateway
-    from pyspark.sql import SparkSession
-
-    options = _options(settings, folder)
-    os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
-    conf = SparkConf().setAll(list(options.items()))
-    with _log(folder) as log:
-        gateway: Any = getattr(SparkContext, "_gateway", None)  # reuse the Java process of an earlier session
-        try:
-            gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
-            session = SparkSession(SparkContext(conf=conf, gateway=gateway))
-            _await_worker(session, settings.spark.master)
-        except (Py4JError, PySparkException) as error:
-            reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))
-            _stop_java()
-            raise GraphError(
-                "graph.spark",
-                f"Spark did not start on {settings.spark.master}: {reason}; see graph.spark.options",
-            ) from None
-    return session
-
-
 def _await_worker(session: SparkSession, master: str) -> None:
     """Run a first task, and stop if no worker takes it."""
     with ThreadPoolExecutor(1) as pool:
@@ -204,10 +197,10 @@ def _await_worker(session: SparkSession, master: str) -> None:
             close_session(session)
             with suppress(Exception):
                 first.result()
-            rule = f"{master} answers, but no worker took a task within {WORKERS:g} s"
             raise GraphError(
                 "graph.spark.master",
-                f"{rule}; start workers that have the memory and cores of graph.spark.options",
+                f"{master} answers, but no worker took a task within {WORKERS:g} s; start workers that have "
+                "the memory and cores of graph.spark.options",
             ) from None
 
 
@@ -230,8 +223,11 @@ def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
     if master.startswith("local"):
         cores = re.match(r"local\[(\d+)", master)
         n = int(cores[1]) if cores else os.cpu_count() or 1
-        own |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-        own["spark.sql.shuffle.partitions"] = str(PARTITIONS_PER_CORE * n)
+        own |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.sql.shuffle.partitions": str(PARTITIONS_PER_CORE * n),
+        }
     return own | settings.spark.options | {"spark.master": master}
 
 
@@ -239,14 +235,11 @@ def _complaints(log: IO[bytes]) -> list[str]:
     """Return the last line of Spark's log that explains why it does not start, if there is one."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
-    java = (
-        "Error: Could not create the Java",
-        "Error: A fatal exception",
-    )  # which follow the reason
+    after = ("Error: Could not create the Java", "Error: A fatal exception")  # which follow the reason
     return [
         line
         for line in lines
-        if re.search("error|exception|invalid", line, re.IGNORECASE) and not line.startswith(java)
+        if re.search("error|exception|invalid", line, re.IGNORECASE) and not line.startswith(after)
     ][-1:]
 
 
@@ -260,11 +253,3 @@ def _stop_java() -> None:
         with suppress(subprocess.TimeoutExpired):
             gateway.proc.wait(STOP)
         SparkContext._gateway = SparkContext._jvm = None
-
-
-@contextmanager
-def _log(folder: Path) -> Iterator[IO[bytes]]:
-    """Yield the file for the output of Spark, which would otherwise disturb the progress bar."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "spark.log").open("w+b") as log:
-        yield log
