@@ -19,8 +19,7 @@ from mgoe.data import ExampleFile, Examples
 from mgoe.graph import MacroGraph
 from mgoe.models import FeatureSpec, RankingModel, make_model
 from mgoe.training import Batch, Feed, ProcessGroup, make_spec, uses_bfloat16
-from mgoe.training.loss_check import LossCheck
-from mgoe.training.step import Stepper
+from mgoe.training.step import LossCheck, Stepper
 
 CPU = torch.device("cpu")
 STEPS = 1_000_000

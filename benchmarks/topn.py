@@ -58,7 +58,7 @@ from mgoe.experiments.plan import Plan
 from mgoe.experiments.runs import begin
 from mgoe.features import View
 from mgoe.metrics import hit_rate_at, ndcg_at
-from mgoe.training.pairs import PairScorer
+from mgoe.training import PairScorer
 
 DEPTH = 10
 WIDTH = 64

@@ -1,10 +1,15 @@
+"""The bar; and TensorBoard and MLflow, which receive the curves, once, also if a fit was interrupted."""
+
+import importlib
 import sys
 
 import pytest
-import torch
 
-from mgoe.errors import TrainingError
-from mgoe.training import FitProgress, progress_bar, resolve_device, uses_bfloat16
+from mgoe.errors import MissingExtra
+from mgoe.training import FitProgress, fit, progress_bar
+from mgoe.training.progress import of_epoch, tracking
+from tests.training.fakes import Model
+from tests.training.test_loop import TRAIN, VALID, training
 
 NOW = FitProgress(epoch=1, epochs=2, step=5, steps=20, samples_per_second=61234.0, loss=0.69, monitor=0.71)
 
@@ -29,31 +34,83 @@ def test_nothing_is_printed_where_there_is_no_terminal(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
-def test_auto_is_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, avx512, amx):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    cpu = torch.device("cpu")
-    assert uses_bfloat16("auto", cpu) == (avx512 or amx)
-    assert uses_bfloat16("bfloat16", cpu)
-    assert not uses_bfloat16("float32", cpu)
+def cut(now):
+    if now.step >= 17:
+        raise InterruptedError
 
 
-def test_devices_by_name(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert resolve_device("auto") == torch.device("cpu")
-    with pytest.raises(TrainingError, match="'cuda' needs a GPU that is not there"):
-        resolve_device("cuda")
-    for other in ("gpuu", "mps", "meta"):
-        with pytest.raises(TrainingError, match=f"must be auto, cpu, cuda or cuda:N, found '{other}'"):
-            resolve_device(other)
+def in_two_parts(out, monkeypatch, track):
+    """Interrupt a fit in its second epoch, and resume it."""
+    monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 2)
+    with pytest.raises(InterruptedError):
+        fit(Model(), TRAIN, VALID, training(track=track, checkpoint="0s"), out, cut, resume=True)
+    return fit(Model(), TRAIN, VALID, training(track=track), out, resume=True)
 
 
-def test_a_gpu_is_named_with_its_number(monkeypatch):
-    """The one that the process has chosen, which its threads do not know of."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
-    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:2")
-    assert resolve_device("cuda:3") == torch.device("cuda:3")
+def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch):
+    result = in_two_parts(tmp_path, monkeypatch, "tensorboard")
+    reading = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert {
+        "loss",
+        "loss/click",
+        "loss/buy",
+        "samples_per_second",
+        "validation/buy/gauc",
+        "conflict/0/1",
+    } <= set(found.Tags()["scalars"])
+    assert [point.step for point in found.Scalars("loss")] == list(range(2, 37, 2))
+    assert [point.value for point in found.Scalars("validation/buy/auc")] == pytest.approx(
+        [epoch["validation"]["buy"]["auc"] for epoch in result.curves]
+    )
+
+
+def test_mlflow_continues_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    result = in_two_parts(tmp_path / "fit", monkeypatch, "mlflow")
+    client = importlib.import_module("mlflow").MlflowClient()
+    (run,) = client.search_runs(["0"])
+    history = client.get_metric_history(run.info.run_id, "validation.click.gauc")
+    assert [point.value for point in history] == pytest.approx(
+        [epoch["validation"]["click"]["gauc"] for epoch in result.curves]
+    )
+    assert run.info.status == "FINISHED"
+
+
+def test_mlflow_says_that_a_fit_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+    def track_and_fail() -> None:
+        with tracking("mlflow", tmp_path, 0) as track:
+            assert track is not None
+            track(1, {"loss": 0.5})
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        track_and_fail()
+    (run,) = importlib.import_module("mlflow").MlflowClient().search_runs(["0"])
+    assert run.info.status == "FAILED"
+
+
+def test_numbers_that_do_not_exist_are_left_out():
+    assert of_epoch(
+        {"epoch": 1, "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}}, "conflict": [[1.0, -0.5]]}
+    ) == {
+        "epoch": 1.0,
+        "validation/buy/gauc": 0.5,
+        "conflict/0/0": 1.0,
+        "conflict/0/1": -0.5,
+    }
+
+
+@pytest.mark.parametrize("track", ["tensorboard", "mlflow"])
+def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch, track):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(MissingExtra, match=r"training.track: .*pip install 'mgoe\[track\]'"):
+        fit(Model(), TRAIN, VALID, training(track=track), tmp_path)

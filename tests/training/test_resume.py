@@ -19,8 +19,7 @@ import torch
 from mgoe.errors import TrainingError
 from mgoe.training import fit
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
-from mgoe.training.interrupt import deferred
-from mgoe.training.resume import Checkpoints
+from mgoe.training.resume import Checkpoints, deferred
 from tests.effort import SOAK
 from tests.training import fakes
 from tests.training.fakes import Model, make_feed

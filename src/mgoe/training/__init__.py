@@ -8,15 +8,12 @@ from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
-from mgoe.training.feed import Batch, Feed
+from mgoe.training.feed import Batch, Feed, make_spec
 from mgoe.training.loop import CHECKPOINTS, fit
 from mgoe.training.monitor import Monitor, measure
-from mgoe.training.optim import RowwiseAdagrad
-from mgoe.training.pairs import PairScorer
-from mgoe.training.predict import predict
-from mgoe.training.progress import FitProgress, OnProgress, progress_bar
-from mgoe.training.result import FitResult
-from mgoe.training.spec import make_spec
+from mgoe.training.predict import PairScorer, predict
+from mgoe.training.progress import FitProgress, FitResult, OnProgress, progress_bar
+from mgoe.training.step import RowwiseAdagrad
 
 __all__ = [
     "CHECKPOINTS",

@@ -4,21 +4,17 @@ they are applied.
 Axes: `T` tasks, `P` numbers of the dense part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mgoe._util.extras import load
 from mgoe.errors import TrainingError
+from mgoe.models import Batch, RankingModel
 from mgoe.training.distributed.process_group import ProcessGroup
-
-if TYPE_CHECKING:
-    from mgoe.models import RankingModel
 
 AGGREGATIONS = {
     "upgrad": "UPGradWeighting",
@@ -150,7 +146,7 @@ def make_balance(name: str, model: RankingModel) -> Fixed:
     return Aggregated(model, name)
 
 
-def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]:
+def conflict(model: RankingModel, batch: Batch) -> list[list[float]]:
     """Return the cosine between the gradients of each two tasks, on the dense numbers that more than one task
     moves.
 
@@ -162,8 +158,8 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
     parameters = model.dense()
     if not parameters:
         return []
-    gradients = gradients_per_task(model.loss(batch)[1], parameters)
-    jacobian = torch.stack([_flat(parameters, of_task) for of_task in gradients]).float()
+    of_tasks = gradients_per_task(model.loss(batch)[1], parameters)
+    jacobian = torch.stack([_flat(parameters, gradients) for gradients in of_tasks]).float()
     shared = _shared(jacobian)
     unit = nn.functional.normalize(jacobian * shared, dim=1)
     return (unit @ unit.T).tolist() if shared.any() else []
@@ -172,17 +168,20 @@ def conflict(model: RankingModel, batch: dict[str, Tensor]) -> list[list[float]]
 def gradients_per_task(losses: Tensor, parameters: Sequence[Tensor]) -> list[tuple[Tensor | None, ...]]:
     """Return the gradients of the loss of each task, (T,); None for a parameter that the task does not
     read."""
-    last = len(losses) - 1
     return [
-        torch.autograd.grad(loss, parameters, retain_graph=t < last, allow_unused=True)
+        torch.autograd.grad(loss, parameters, retain_graph=t < len(losses) - 1, allow_unused=True)
         for t, loss in enumerate(losses)
     ]
 
 
 def _flat(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
     """Return one task's gradients of the dense part side by side; 0 where it reads nothing. Shape (P,)."""
-    each = zip(parameters, gradients, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in each])
+    return torch.cat(
+        [
+            (torch.zeros_like(parameter) if gradient is None else gradient).reshape(-1)
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        ]
+    )
 
 
 def _shared(jacobian: Tensor) -> Tensor:
@@ -196,6 +195,10 @@ def load_weighting(name: str) -> Any:
     Raises:
         MissingExtra: TorchJD is not installed.
     """
-    needs = f"{name!r} needs TorchJD, which"
-    found = load("torchjd.aggregation", "training.balance", needs, "pip install 'mgoe[balance]'")
-    return getattr(found, AGGREGATIONS[name])
+    library = load(
+        "torchjd.aggregation",
+        "training.balance",
+        what=f"{name!r} needs TorchJD, which",
+        fix="pip install 'mgoe[balance]'",
+    )
+    return getattr(library, AGGREGATIONS[name])

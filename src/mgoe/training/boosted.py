@@ -3,12 +3,10 @@
 Axes: `N` examples, `T` tasks, `F` columns.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +16,10 @@ from mgoe._util.extras import load
 from mgoe._util.files import write_json, write_text
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.models import BoostedTrees, TaskSpec
 from mgoe.training.feed import BLOCK_ROWS, Feed
-from mgoe.training.monitor import Monitor, Scores, measure
-from mgoe.training.progress import FitProgress, OnProgress
-from mgoe.training.result import CURVES, FitResult, check_examples
-
-if TYPE_CHECKING:
-    from mgoe.models import BoostedTrees, TaskSpec
+from mgoe.training.monitor import Monitor, Scores, check_examples, measure
+from mgoe.training.progress import CURVES, FitProgress, FitResult, OnProgress
 
 EVERY = 10
 """Rounds between validations: GAUC on a large split takes longer than a tree."""
@@ -76,7 +71,15 @@ def fit_trees(
     lightgbm = load_lightgbm()
     monitor = Monitor.parse(settings.monitor, tasks)
     check_examples(monitor, train, valid)
-    _check_memory(len(train), len(valid), len(model.columns), settings.memory)
+    columns = len(model.columns)
+    # Bytes per value: 5 of training (raw and binned), 8 of validation (all, and one task's).
+    needed = columns * (5 * len(train) + 8 * len(valid)) / 2**30
+    if needed > settings.memory:
+        raise TrainingError(
+            "training.memory",
+            f"boosted trees hold every row: {len(train):,} and {len(valid):,} rows of {columns} columns take "
+            f"{needed:.1f} GiB, found a limit of {settings.memory:g} GiB; raise it, or take fewer inputs",
+        )
     curves = {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
     write_json(out / CURVES, curves)  # refuses an unwritable folder before training
     torch.set_num_threads(settings.threads)
@@ -192,15 +195,16 @@ class _Grower:
         data.set_weight(self.weight[rows])
         labels, users = self.held_out.labels[held, t], self.held_out.user[held]
         watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
-        features = self.held_out.features[held]
-        seen = [self.lightgbm.Dataset(features, _standardised(labels, task), reference=self.binned)]
+        seen = self.lightgbm.Dataset(
+            self.held_out.features[held], _standardised(labels, task), reference=self.binned
+        )
         share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree without rows
         booster = self.lightgbm.train(
             self.parameters
             | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
             data,
             o.rounds,
-            valid_sets=seen if len(held) else [],
+            valid_sets=[seen] if len(held) else [],
             callbacks=[watch] if len(held) else [],
             keep_training_booster=True,
         )
@@ -235,7 +239,12 @@ class _Watch:
         if self.monitor.better(value, self.best):
             self.best, self.best_round, self.best_trees = value, done, state.model.num_trees()
         if self.grower.report is not None:
-            self.grower.report(self._progress(done, value))
+            rounds, tasks = self.grower.model.options.rounds, len(self.grower.model.spec.tasks)
+            rate = len(self.grower.weight) * done / (time.perf_counter() - self.started)
+            loss = self.scores[self.task.name]["logloss" if self.task.kind == "binary" else "rmse"]
+            # A task counts as an epoch and a round as a step; the loss is that of validation.
+            step, steps = self.t * rounds + done, tasks * rounds
+            self.grower.report(FitProgress(self.t + 1, tasks, step, steps, rate, loss, value))
         if done - self.best_round >= self.grower.model.options.patience:
             raise self.grower.lightgbm.callback.EarlyStopException(self.best_round - 1, [])
 
@@ -243,13 +252,6 @@ class _Watch:
         values = predictions if self.task.kind == "binary" else predictions * self.task.std + self.task.mean
         self.scores = measure([self.task], self.labels[:, None], values[:, None], self.users)
         return self.monitor.text, self.monitor.value(self.scores), not self.monitor.lower_is_better
-
-    def _progress(self, done: int, value: float) -> FitProgress:
-        """Count a task as an epoch and a round as a step; the loss is that of validation."""
-        rounds, tasks = self.grower.model.options.rounds, len(self.grower.model.spec.tasks)
-        rate = len(self.grower.weight) * done / (time.perf_counter() - self.started)
-        loss = self.scores[self.task.name]["logloss" if self.task.kind == "binary" else "rmse"]
-        return FitProgress(self.t + 1, tasks, self.t * rounds + done, tasks * rounds, rate, loss, value)
 
 
 def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
@@ -262,22 +264,11 @@ def _loss_of(task: TaskSpec) -> Any:
 
     def loss(predictions: NDArray[np.float64], data: Any) -> tuple[str, float, bool]:
         labels = data.get_label()
-        if task.kind == "binary":
-            each = -np.log(np.clip(np.where(labels == 1, predictions, 1 - predictions), 1e-15, None))
-        else:
-            each = (predictions - labels) ** 2
+        each = (
+            -np.log(np.clip(np.where(labels == 1, predictions, 1 - predictions), 1e-15, None))
+            if task.kind == "binary"
+            else (predictions - labels) ** 2
+        )
         return "loss", float(np.average(each, weights=data.get_weight())), False
 
     return loss
-
-
-def _check_memory(rows: int, held_out: int, columns: int, limit: float) -> None:
-    """Check that all rows fit: 5 bytes per value of training (raw and binned), 8 of validation (all, and one
-    task's)."""
-    needed = columns * (5 * rows + 8 * held_out) / 2**30
-    if needed > limit:
-        raise TrainingError(
-            "training.memory",
-            f"boosted trees hold every row: {rows:,} and {held_out:,} rows of {columns} columns take "
-            f"{needed:.1f} GiB, found a limit of {limit:g} GiB; raise it, or take fewer inputs",
-        )

@@ -1,11 +1,17 @@
-"""Tensors on disk: one safetensors file with a description and a checksum, complete or absent."""
+"""Tensors on disk: one safetensors file with a description and a checksum, complete or absent.
+
+One process writes it, or several together, each the rows of tensors that it holds. The file is the same:
+whole tensors, rows in order, which any number of processes can read.
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,10 +20,59 @@ from torch import Tensor, nn
 
 from mgoe.errors import TrainingError
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
-from mgoe.training.distributed.shards import Shard, write_together
 
+DTYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.bool: "BOOL",
+}
+"""Names of the format, https://github.com/huggingface/safetensors."""
+CHUNK = 1 << 26
+"""Bytes copied from a device at a time."""
 UNKNOWN = "?" * 64
 """Placeholder of the checksum until everything is written."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows of a tensor; other processes hold the others.
+
+    Attributes:
+        rows: The rows held here. Shape (n, ...).
+        first: Index of the first of them.
+        total: Number of rows over all processes.
+    """
+
+    rows: Tensor
+    first: int
+    total: int
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the whole tensor."""
+        return torch.Size((self.total, *self.rows.shape[1:]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the elements."""
+        return self.rows.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.shape.numel() * self.rows.element_size()
+
+    def take(self, whole: Tensor) -> Self:
+        """Copy the rows held here from the whole tensor."""
+        self.rows.copy_(whole[self.first : self.first + len(self.rows)])
+        return self
 
 
 def save_checkpoint(
@@ -41,7 +96,7 @@ def save_checkpoint(
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if any(isinstance(tensor, Shard) for tensor in tensors.values()):
-            _save_together(unfinished, tensors, described, processes)
+            _write_together(unfinished, tensors, described, processes)
         elif processes.leads:
             on_cpu = {
                 name: tensor.detach().cpu().contiguous()
@@ -64,16 +119,78 @@ def save_checkpoint(
             unfinished.unlink(missing_ok=True)
 
 
-def _save_together(
-    unfinished: Path, tensors: Mapping[str, Tensor | Shard], described: str, processes: ProcessGroup
+def _write_together(
+    path: Path, tensors: Mapping[str, Tensor | Shard], described: str, processes: ProcessGroup
 ) -> None:
-    """Write one file with the rows of every process; the first process adds the checksum at the end."""
-    head = write_together(unfinished, tensors, {"meta": described, "sha256": UNKNOWN}, processes)
+    """Write one file: the first process writes whole tensors, each process the rows that it holds, and the
+    first process adds the checksum at the end.
+
+    All processes make this call with tensors of the same names and shapes, and must see the same folder. The
+    description of the first process is written.
+
+    Raises:
+        OSError: A process could not write; raised on all processes.
+    """
+    head, places = _layout(tensors, {"meta": described, "sha256": UNKNOWN})
+    path, start = Path(processes.agree(str(path))), processes.agree(len(head))
+
+    with _failing_together(processes):
+        if processes.leads:
+            with path.open("wb") as file:
+                file.write(head)
+                file.truncate(start + sum(tensor.nbytes for tensor in tensors.values()))
+    with _failing_together(processes), path.open("r+b") as file:
+        for name, tensor in tensors.items():
+            if isinstance(tensor, Shard):
+                file.seek(start + places[name] + tensor.first * (tensor.nbytes // max(tensor.total, 1)))
+                _write_rows(file, tensor.rows)
+            elif processes.leads:
+                file.seek(start + places[name])
+                _write_rows(file, tensor)
+        file.flush()
+        os.fsync(file.fileno())
     if processes.leads:
-        with safe_open(unfinished, framework="pt") as file, unfinished.open("rb+") as same:
+        with safe_open(path, framework="pt") as file, path.open("rb+") as same:
             written = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             same.seek(head.index(UNKNOWN.encode()))
             same.write(_checksum(written, described).encode())
+
+
+@contextmanager
+def _failing_together(processes: ProcessGroup) -> Iterator[None]:
+    """Fail on all processes if the block fails on one."""
+    trouble: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        trouble = error
+    if processes.any(trouble is not None)[0]:
+        raise trouble or OSError("another process could not write its rows")
+
+
+def _layout(tensors: Mapping[str, Tensor | Shard], meta: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """Return the header, and the offset of each tensor after it: wide elements first, so that all are
+    aligned."""
+    header: dict[str, Any] = {"__metadata__": dict(meta)}
+    places: dict[str, int] = {}
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        places[name], end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [places[name], end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, places
+
+
+def _write_rows(file: Any, rows: Tensor) -> None:
+    flat = rows.detach().reshape(-1)
+    step = max(1, CHUNK // flat.element_size())
+    for low in range(0, flat.numel(), step):
+        file.write(flat[low : low + step].cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -138,8 +255,7 @@ def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str
 
 def _checksum(tensors: Mapping[str, Tensor], described: str) -> str:
     digest = hashlib.sha256(described.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,16 +1,30 @@
-"""What training needs of a machine: its device, its precision, its compiler and its libraries."""
+"""What training needs of a machine: its device, precision, libraries, compiler and allocator."""
 
+import ctypes
+import os
+import shutil
+import sys
+from functools import cache
 from typing import Literal
 
 import torch
+from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.models import RankingModel
 from mgoe.training.balance import AGGREGATIONS, load_weighting
-from mgoe.training.compiling import require_compiler
-from mgoe.training.track import LIBRARIES, load_tracker
+from mgoe.training.progress import LIBRARIES, load_tracker
 
-Precision = Literal["auto", "float32", "bfloat16"]
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+"""Numbers of glibc's settings, see mallopt(3)."""
+LARGEST = (1 << 26, 1 << 25)
+"""Bytes of the largest block that is kept; larger ones are returned to the system. The second is for old
+versions of glibc."""
+KEPT = 1 << 29
+"""Largest number of free bytes that are kept."""
+GROWTH = 1 << 26
+"""Bytes that are requested at a time."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -39,7 +53,7 @@ def resolve_device(name: str) -> torch.device:
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
-def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
+def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> bool:
     """Return whether matrix products run in bfloat16.
 
     `auto`: only where the hardware supports it; emulation is slower.
@@ -66,3 +80,57 @@ def check_available(settings: TrainingSettings) -> None:
         load_tracker(settings.track)
     if settings.compile:
         require_compiler(resolve_device(settings.device))
+
+
+def compile_dense(model: RankingModel, device: torch.device) -> None:
+    """Compile the dense part of a model: element-wise work between matrix products becomes one pass over
+    memory.
+
+    Takes the largest submodules without an embedding table; parameters keep their names. Tables have sparse
+    gradients, which cannot be compiled. Layers that a model calls by a method, such as the experts of MGOE,
+    MMoE and Shared-Bottom, are not compiled; they would gain nothing on a CPU.
+
+    Args:
+        model: The model, on its device.
+        device: Its device; a CPU needs a C++ compiler.
+
+    Raises:
+        TrainingError: There is no compiler.
+    """
+    require_compiler(device)
+    tables = {id(table) for table in model.tables()}
+    for part in model.children():
+        _compile(part, tables)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Check that there is a C++ compiler if the device needs one; see `compile_dense`."""
+    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
+    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+        raise TrainingError(
+            "training.compile",
+            "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off",
+        )
+
+
+def _compile(module: nn.Module, tables: set[int]) -> None:
+    if isinstance(module, nn.ModuleList | nn.ModuleDict) or any(id(p) in tables for p in module.parameters()):
+        for part in module.children():
+            _compile(part, tables)
+    elif any(True for _ in module.parameters()):
+        module.compile(dynamic=True)  # the last batch is smaller, and validation's batches are larger
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Make this process keep the memory that it frees, since every step allocates blocks of some megabytes
+    again. Acts once per process.
+
+    By default glibc returns each block to the system and requests it again, page by page, and the kernel
+    clears every page: a third of a step on a CPU. Other allocators keep blocks by themselves. Environment
+    variables such as `MALLOC_TRIM_THRESHOLD_` have the same effect for a process as a whole.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None and any(mallopt(MMAP_THRESHOLD, largest) for largest in LARGEST):
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(TOP_PAD, GROWTH)

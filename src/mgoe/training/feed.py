@@ -1,38 +1,35 @@
-"""Batches from examples: shuffled with a seed, gathered from the graph in blocks, ahead of the training
-thread.
+"""What models are made for and what they are fed: the specification of the data, and batches of examples.
+
+Batches are shuffled with a seed and gathered from the graph in blocks, ahead of the training thread.
 
 Axes: `N` examples, `B` batch, `T` tasks.
 """
 
-from __future__ import annotations
-
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mgoe._util.prefetch import prefetched
-from mgoe.data import ExampleFile, Examples, join
-from mgoe.features import Arrays, FeatureSpec, Reader, View
+from mgoe.config import TaskSettings
+from mgoe.data import ExampleFile, Examples, FeatureEncoders, Prepared, join
+from mgoe.errors import TrainingError
+from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View
+from mgoe.graph import MacroGraph
+from mgoe.models import Batch
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 
-if TYPE_CHECKING:
-    from mgoe.data import Prepared
-    from mgoe.graph import MacroGraph
-
-Batch = dict[str, Tensor]
-Batches = Generator[Batch, None, None]
 CPU = torch.device("cpu")
 
 BLOCK_ROWS = 65_536
 """Rows gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter.
 Several blocks are held at a time, so a block of streamed examples is at most half a window."""
+MOMENT_ROWS = 200_000
+"""Training examples that means and deviations are estimated from."""
 
 
 class Feed:
@@ -54,9 +51,9 @@ class Feed:
         needs: frozenset[str],
         spec: FeatureSpec,
     ):
+        self.graph = graph
         self.examples = examples
         self.spec = spec
-        self._graph = graph
         self._sides = prepared.user_side, prepared.item_side
         self._read = Reader(needs, spec)
 
@@ -69,11 +66,6 @@ class Feed:
         memory."""
         return self.examples.window_rows if isinstance(self.examples, ExampleFile) else None
 
-    @property
-    def fingerprint(self) -> str:
-        """Checksum of the graph that the examples read."""
-        return self._graph.checksum
-
     def batches(
         self,
         batch_size: int,
@@ -82,7 +74,7 @@ class Feed:
         start: int = 0,
         processes: ProcessGroup = ALONE,
         rows: slice | None = None,
-    ) -> Batches:
+    ) -> Generator[Batch, None, None]:
         """Yield every example once, in order or in the order of a seed; the last batch may be smaller.
 
         Args:
@@ -104,8 +96,7 @@ class Feed:
         )
         with closing(prefetched(blocks)) as ready:
             for block, counts in ready:
-                places = np.cumsum([0, *counts]).tolist()
-                for low, high in pairwise(places):
+                for low, high in pairwise(np.cumsum([0, *counts]).tolist()):
                     yield {name: tensor[low:high] for name, tensor in block.items()}
 
     def block(self, rows: np.ndarray) -> Batch:
@@ -118,11 +109,13 @@ class Feed:
         numbers, starts = np.unique(examples.snapshot[by_snapshot], return_index=True)
         block: Arrays = {}
         for number, places in zip(numbers, np.split(by_snapshot, starts[1:]), strict=True):
-            part = self._inputs(examples if len(numbers) == 1 else examples.take(places), int(number))
+            part = examples if len(numbers) == 1 else examples.take(places)
+            view = View.of(self.graph.snapshots[int(number)], *self._sides)
+            arrays = self._read(view, part.user, part.item, part.context)
             if len(numbers) == 1:
-                block = part
+                block = arrays
                 break
-            for name, values in part.items():
+            for name, values in arrays.items():
                 if name not in block:
                     block[name] = np.empty((len(examples), *values.shape[1:]), values.dtype)
                 block[name][places] = values
@@ -131,10 +124,6 @@ class Feed:
         block["labels"] = examples.labels
         block["weight"] = examples.weight
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}
-
-    def _inputs(self, examples: Examples, snapshot: int) -> Arrays:
-        view = View.of(self._graph.snapshots[snapshot], *self._sides)
-        return self._read(view, examples.user, examples.item, examples.context)
 
 
 def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:
@@ -177,12 +166,117 @@ def _shares(
         if processes.size == 1:
             yield chunk, sizes
             continue
+        counts = [len(range(processes.rank, rows, processes.size)) for rows in sizes]
         of_batch = np.arange(len(chunk)) % batch_size
-        counts = [
-            -(-(rows - processes.rank) // processes.size) if rows > processes.rank else 0 for rows in sizes
-        ]
         mine = chunk.take(np.flatnonzero(of_batch % processes.size == processes.rank))
         if counts[-1] == 0:
             spare = chunk.take(np.array([len(chunk) - 1]))
             mine, counts[-1] = join([mine, replace(spare, weight=np.zeros_like(spare.weight))]), 1
         yield mine, counts
+
+
+def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS) -> FeatureSpec:
+    """The specification of data that models are made for.
+
+    Moments come from training examples alone. A user or item that the log holds only after them has no row
+    of its own in the embedding tables: it reads the row of the unseen, in evaluation as in service. One of
+    the history alone has a row, which no example moves.
+
+    Args:
+        prepared: Examples, side features and sizes.
+        graph: Snapshots of the same data.
+        needs: Input groups whose widths and moments are wanted; all that have any by default.
+
+    Raises:
+        TrainingError: There is no training example.
+    """
+    examples = prepared.streamed("train")
+    if len(examples) == 0:
+        raise TrainingError(
+            "training examples",
+            "there must be at least one, found none; widen the time range or move split.cuts",
+        )
+    labels, positions = Moments(), 0  # no position where the log has none
+    for part in examples.parts():
+        labels.add(part.labels)
+        if part.position is not None and len(part):
+            positions = max(positions, int(part.position.max()) + 1)
+    known = len(prepared.cuts) - 2  # the snapshot that holds every training window
+    latest = graph.snapshots[-1]
+    spec = FeatureSpec(
+        tasks=_tasks(prepared, labels),
+        n_users=int(prepared.users_at[known]),
+        n_items=int(prepared.items_at[known]),
+        macro_users=latest.macro_users,
+        macro_items=latest.macro_items,
+        recents=graph.meta["settings"]["recents"],
+        widths={},
+        moments={},
+        user_side=_categories(prepared.user_side.encoders),
+        item_side=_categories(prepared.item_side.encoders),
+        context=_categories(prepared.context_features),
+        positions=positions,
+        task_mask_scores=tuple(graph.task_mask_scores),
+    )
+    keys = {name: [key.name for key in GROUPS[name].keys(spec) if key.kind == "dense"] for name in GROUPS}
+    feed = Feed(prepared, graph, examples, frozenset(name for name in needs if keys[name]), spec)
+    sample = feed.block(some_rows(len(examples), MOMENT_ROWS, 0))
+    dense = {key: sample[key].double() for name in GROUPS for key in keys[name] if key in sample}
+    return replace(
+        spec,
+        widths={key: values.shape[1] for key, values in dense.items()},
+        moments={
+            key: (tuple(values.mean(0).tolist()), tuple(values.std(0, correction=0).tolist()))
+            for key, values in dense.items()
+        },
+    )
+
+
+class Moments:
+    """Mean and deviation of columns that come in parts, missing values aside."""
+
+    def __init__(self) -> None:
+        self._count: np.ndarray | float = 0.0
+        self._mean: np.ndarray | float = 0.0
+        self._square: np.ndarray | float = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take further rows, (n, T), into account (Chan's update)."""
+        known = ~np.isnan(rows)
+        count = known.sum(0)
+        values = np.where(known, rows, 0).astype(np.float64)
+        mean = values.sum(0) / np.maximum(count, 1)
+        square = (np.where(known, values - mean, 0) ** 2).sum(0)
+        whole = np.maximum(self._count + count, 1)
+        shift = mean - self._mean
+        self._square = self._square + square + shift**2 * self._count * count / whole
+        self._mean = self._mean + shift * count / whole
+        self._count = self._count + count
+
+    def of(self, column: int) -> dict[str, float]:
+        """`mean` and `std`; nothing where every value is missing."""
+        count, mean, square = (np.asarray(part)[column] for part in (self._count, self._mean, self._square))
+        return {"mean": float(mean), "std": float(np.sqrt(square / count)) or 1.0} if count else {}
+
+
+def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
+    settings = [TaskSettings.model_validate(task) for task in prepared.settings["tasks"]]
+    names = [task.name for task in settings]
+    return tuple(
+        TaskSpec(
+            name=task.name,
+            kind=task.kind,
+            weight=task.weight,
+            given=None if task.given is None else names.index(task.given),
+            **(labels.of(t) if task.kind == "regression" else {}),
+        )
+        for t, task in enumerate(settings)
+    )
+
+
+def _categories(encoders: FeatureEncoders) -> tuple[CategoricalSpec, ...]:
+    return tuple(
+        CategoricalSpec(feature.name, encoders.sizes[feature.name], multi=feature.kind == "multi")
+        for feature in encoders.features
+        if feature.kind != "numeric"
+    )

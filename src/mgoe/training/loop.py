@@ -4,13 +4,10 @@ resume from.
 Axes: `N` examples, `B` batch, `T` tasks.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,24 +15,26 @@ import torch
 from mgoe._util.files import clear_unfinished, write_json
 from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
+from mgoe.models import RankingModel
 from mgoe.training.checkpoint import load_weights, read_meta, save_checkpoint
-from mgoe.training.compiling import compile_dense
-from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.devices import compile_dense, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.feed import Feed
-from mgoe.training.interrupt import deferred
-from mgoe.training.loss_check import LossCheck, first_not_finite
-from mgoe.training.monitor import Monitor, measure
+from mgoe.training.monitor import Monitor, check_examples, measure
 from mgoe.training.predict import look_inside, predict
-from mgoe.training.progress import FitProgress, OnProgress
-from mgoe.training.result import CURVES, FitResult, check_examples
-from mgoe.training.resume import Checkpoints, FitState, check_same_fit, identity_of
-from mgoe.training.step import Stepper
-from mgoe.training.track import Tracker, of_epoch, of_progress, tracking
-
-if TYPE_CHECKING:
-    from mgoe.models import RankingModel
+from mgoe.training.progress import (
+    CURVES,
+    FitProgress,
+    FitResult,
+    OnProgress,
+    Write,
+    of_epoch,
+    of_progress,
+    tracking,
+)
+from mgoe.training.resume import Checkpoints, FitState, check_same_fit, deferred, identity_of
+from mgoe.training.step import LossCheck, Stepper, first_not_finite
 
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -83,16 +82,21 @@ def fit(
     """
     torch.set_num_threads(settings.threads)
     run = _Fit(model, train, valid, settings, out, on_progress, seed)
-    with torch.random.fork_rng([run.device] if run.on_gpu else []), run.best_weights_at_end():
-        torch.manual_seed(seed)
-        if not (resume and run.resume()):
-            run.start()
-        track = settings.track if run.processes.leads else "none"
-        with deferred() as stop_requested, tracking(track, out, run.state.steps) as run.tracker:
-            while not run.finished:
-                run.train_epoch(stop_requested)
-                run.validate()
-                run.save()
+    with torch.random.fork_rng([run.device] if run.on_gpu else []):
+        try:
+            torch.manual_seed(seed)
+            run.begin(resume)
+            track = settings.track if run.processes.leads else "none"
+            state = run.state
+            with deferred() as stop_requested, tracking(track, out, state.steps) as run.track:
+                while state.epochs < settings.epochs and state.epochs - state.best_epoch < settings.patience:
+                    run.train_epoch(stop_requested)
+                    run.validate()
+                    run.save()
+        finally:
+            if run.state.best_epoch:
+                unshard(run.model)
+                load_weights(run.model, out / WEIGHTS)
     return run.result()
 
 
@@ -129,31 +133,23 @@ class _Fit:
         self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
         self.saved_at = self.started
         self.state = FitState(losses=torch.zeros(len(self.names), device=self.device))
-        self.tracker: Tracker | None = None
+        self.identity = identity_of(model, train, valid, settings, seed)
+        self.track: Write | None = None
         if self.processes.leads:
             clear_unfinished(out)
             self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
         self._write_curves()  # refuses an unwritable folder before training
 
-    @property
-    def finished(self) -> bool:
-        """Whether the last epoch is done or patience has ended."""
-        state, settings = self.state, self.settings
-        return state.epochs >= settings.epochs or state.epochs - state.best_epoch >= settings.patience
-
-    def start(self) -> None:
-        """Remove the files of an earlier fit."""
-        self.checkpoints.clear()
-        if self.processes.leads:
-            (self.out / WEIGHTS).unlink(missing_ok=True)
-
-    def resume(self) -> bool:
-        """Take the state of the latest checkpoint; return whether there was one."""
-        found = self.checkpoints.latest(self.processes)
+    def begin(self, resume: bool) -> None:
+        """Resume from the latest checkpoint if there is one; otherwise remove the files of an earlier fit."""
+        found = self.checkpoints.latest(self.processes) if resume else None
         if found is None:
-            return False
+            self.checkpoints.clear()
+            if self.processes.leads:
+                (self.out / WEIGHTS).unlink(missing_ok=True)
+            return
         tensors, meta = found
-        check_same_fit(self.checkpoints.folder, self._identity, meta.get("fit", {}))
+        check_same_fit(self.checkpoints.folder, self.identity, meta.get("fit", {}))
         self.step.load(tensors)
         self.state = FitState(**meta["state"], losses=tensors["losses"].to(self.device))
         self.started -= meta["seconds"]
@@ -168,7 +164,6 @@ class _Fit:
         if epoch > self.state.epochs:
             self.state.best, self.state.best_epoch = value, epoch
         self._write_curves()
-        return True
 
     def train_epoch(self, stop_requested: Callable[[], bool]) -> None:
         """Take the remaining steps of an epoch.
@@ -181,14 +176,21 @@ class _Fit:
         first = state.steps - state.epochs * self.epoch_steps
         if first == self.epoch_steps:
             return  # the checkpoint is of the moment before validation
-        every = REPORT_STEPS if self.on_gpu else 1
-        check = LossCheck(self.model, self.names, epoch, self.epoch_steps, every, first)
+        check = LossCheck(
+            self.model,
+            self.names,
+            epoch,
+            self.epoch_steps,
+            every=REPORT_STEPS if self.on_gpu else 1,
+            seen=first,
+        )
         since_report = torch.zeros((), device=self.device)
         started = time.perf_counter() - state.epoch_seconds
         self.model.train()
-        order = (self.seed, epoch)
-        feeding = self.train.batches(self.settings.batch_size, order, self.device, first, self.processes)
-        with closing(feeding) as batches:
+        batches = self.train.batches(
+            self.settings.batch_size, (self.seed, epoch), self.device, first, self.processes
+        )
+        with closing(batches):
             for number, batch in enumerate(batches, first + 1):
                 loss, losses = self.step(batch, state.steps, check)
                 state.steps += 1
@@ -196,22 +198,26 @@ class _Fit:
                 state.epoch_seconds = time.perf_counter() - started
                 since_report += loss
                 if number % REPORT_STEPS == 0 or number == self.epoch_steps:
-                    if self.on_progress or self.tracker:
+                    if self.on_progress or self.track:
                         steps = min((number - 1) % REPORT_STEPS + 1, number - first)  # of this process
                         self._report(float(since_report) / steps, number)
                     since_report.zero_()
-                self._save_if_due(stop_requested())
+                due = time.perf_counter() - self.saved_at >= seconds(self.settings.checkpoint)
+                stop, due = self.processes.any(stop_requested(), due and self.processes.leads)
+                if stop or due:
+                    self.save()
+                if stop:
+                    raise KeyboardInterrupt
 
     def validate(self) -> None:
         """Measure on validation, record the epoch, and keep the weights if they are the best so far."""
         state, epoch, started = self.state, self.state.epochs + 1, time.perf_counter()
         predictions = predict(self.model, self.valid)
         if not np.isfinite(predictions).all():
-            culprit = first_not_finite(self.model)
             raise TrainingError(
                 f"epoch {epoch}",
-                f"predictions on validation are not finite (first parameter: {culprit!r}); "
-                "lower training.learning_rate",
+                "predictions on validation are not finite (first parameter: "
+                f"{first_not_finite(self.model)!r}); lower training.learning_rate",
             )
         examples = self.valid.examples
         scores = measure(self.train.spec.tasks, examples.labels, predictions, examples.user)
@@ -229,9 +235,12 @@ class _Fit:
                 "validation_seconds": time.perf_counter() - started,
             }
         )
-        if self.tracker:
-            self.tracker.write(state.steps, of_epoch(state.curves[-1]))
-        state.end_epoch()
+        if self.track:
+            self.track(state.steps, of_epoch(state.curves[-1]))
+        state.epochs += 1
+        state.train_seconds += state.epoch_seconds
+        state.epoch_seconds = 0.0
+        state.losses.zero_()
         if self.monitor.better(state.last, state.best):
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": state.last, "seed": self.seed}
             save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.processes)
@@ -244,19 +253,13 @@ class _Fit:
         tensors = self.step.tensors() | {"losses": self.state.losses, "random": torch.get_rng_state()}
         if self.on_gpu:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        meta = {"fit": self._identity, "state": self.state.numbers(), **self._times()}
+        meta = {
+            "fit": self.identity,
+            "state": {name: value for name, value in vars(self.state).items() if name != "losses"},
+            **self._times(),
+        }
         self.checkpoints.save(self.state.steps, tensors, meta, self.processes)
         self.saved_at = time.perf_counter()
-
-    @contextmanager
-    def best_weights_at_end(self) -> Iterator[None]:
-        """Put the best epoch's weights into the model, however the block ends."""
-        try:
-            yield
-        finally:
-            if self.state.best_epoch:
-                unshard(self.model)
-                load_weights(self.model, self.out / WEIGHTS)
 
     def result(self) -> FitResult:
         """Return the outcome of the finished fit."""
@@ -273,10 +276,6 @@ class _Fit:
             device=str(self.device),
             curves=state.curves,
         )
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return identity_of(self.model, self.train, self.valid, self.settings, self.seed)
 
     def _times(self) -> dict[str, float]:
         """Return the time since the fit started, over all its processes in turn, and their processor time."""
@@ -306,22 +305,16 @@ class _Fit:
         )
         if self.on_progress:
             self.on_progress(now)
-        if self.tracker:
-            self.tracker.write(state.steps, of_progress(now))
-
-    def _save_if_due(self, stop: bool) -> None:
-        due = time.perf_counter() - self.saved_at >= seconds(self.settings.checkpoint)
-        stop, due = self.processes.any(stop, due and self.processes.leads)
-        if stop or due:
-            self.save()
-        if stop:
-            raise KeyboardInterrupt
+        if self.track:
+            self.track(state.steps, of_progress(now))
 
     def _write_curves(self) -> None:
         if self.processes.leads:
-            curves = {
-                "monitor": self.monitor.text,
-                "best_epoch": self.state.best_epoch,
-                "epochs": self.state.curves,
-            }
-            write_json(self.out / CURVES, curves)
+            write_json(
+                self.out / CURVES,
+                {
+                    "monitor": self.monitor.text,
+                    "best_epoch": self.state.best_epoch,
+                    "epochs": self.state.curves,
+                },
+            )

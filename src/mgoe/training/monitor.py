@@ -11,15 +11,14 @@ from mgoe import metrics
 from mgoe.config import did_you_mean
 from mgoe.errors import TrainingError
 from mgoe.metrics import Task
+from mgoe.training.feed import Feed
 
 RANKING = "all.ranking"
 """The default monitor; it stands for `all.rmse` if every task is a regression."""
 Scores = dict[str, dict[str, float]]
 """Task -> metric -> value; NaN if a metric is not defined, such as AUC on one class."""
 
-Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-
-_MEASURES: dict[str, dict[str, Measure]] = {
+_MEASURES: dict[str, dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]]] = {
     "binary": {
         "auc": lambda labels, values, users: metrics.auc(labels, values),
         "gauc": lambda labels, values, users: metrics.gauc(labels, values, users).value,
@@ -56,25 +55,27 @@ class Monitor:
         if text not in valid:
             if text == RANKING:
                 return cls(tuple(task.name for task in tasks), "rmse", "all.rmse")
-            hint = did_you_mean(text, sorted(valid))
             raise TrainingError(
-                "training.monitor", f"must be task.metric or all.metric, found {text!r}{hint}"
+                "training.monitor",
+                f"must be task.metric or all.metric, found {text!r}{did_you_mean(text, sorted(valid))}",
             )
-        chosen = tuple(
-            task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind]
+        return cls(
+            tuple(task.name for task in tasks if who in ("all", task.name) and metric in _NAMES[task.kind]),
+            metric,
+            text,
         )
-        return cls(chosen, metric, text)
 
     def of_task(self, task: Task, labels: np.ndarray, users: np.ndarray) -> Monitor:
         """Return the same metric for one task, or its loss if the task lacks the metric or it is undefined on
         these labels, (N,)."""
-        loss = Monitor((task.name,), _LOSS[task.kind], f"{task.name}.{_LOSS[task.kind]}")
         same = Monitor((task.name,), self.metric, f"{task.name}.{self.metric}")
-        guess = np.full_like(labels, 0.5)[:, None]
-        defined = self.metric in _NAMES[task.kind] and not np.isnan(
-            same.value(measure([task], labels[:, None], guess, users))
-        )
-        return same if defined else loss
+        if self.metric in _NAMES[task.kind] and same.is_defined([task], labels[:, None], users):
+            return same
+        return Monitor((task.name,), _LOSS[task.kind], f"{task.name}.{_LOSS[task.kind]}")
+
+    def is_defined(self, tasks: Sequence[Task], labels: np.ndarray, users: np.ndarray) -> bool:
+        """Return whether there is a value on these labels, (N, T)."""
+        return not np.isnan(self.value(measure(tasks, labels, np.full_like(labels, 0.5), users)))
 
     @property
     def lower_is_better(self) -> bool:
@@ -109,3 +110,22 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
         }
         for t, task in enumerate(tasks)
     }
+
+
+def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
+    """Check before training that there are examples, and that the monitor can be measured.
+
+    Raises:
+        TrainingError: There are no examples, or the monitor is not defined on validation.
+    """
+    for place, feed in (("training examples", train), ("validation examples", valid)):
+        if len(feed) == 0:
+            raise TrainingError(
+                place, "there must be at least one, found none; widen the time range or move split.cuts"
+            )
+    if not monitor.is_defined(valid.spec.tasks, valid.examples.labels, valid.examples.user):
+        raise TrainingError(
+            "training.monitor",
+            f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; "
+            "choose another or move split.cuts",
+        )

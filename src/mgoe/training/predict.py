@@ -1,21 +1,20 @@
-"""Use a model without training it: predict every example of a feed, and look at its gates and gradients."""
+"""Use a model without training it: predict the examples of a feed or pairs that share one snapshot, and look
+at its gates and gradients."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from mgoe.features import Reader, Source
+from mgoe.models import Batch, RankingModel
 from mgoe.training.balance import conflict
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.feed import Feed, some_rows, to_device
-
-if TYPE_CHECKING:
-    from mgoe.models import RankingModel
 
 PREDICT_ROWS = 8192
 WATCH_ROWS = 8192
@@ -54,8 +53,7 @@ def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
         `watch`: from the model itself, such as gate use per task. `conflict`: cosines of the tasks'
             gradients, shape (T, T).
     """
-    rows = some_rows(len(feed), WATCH_ROWS, 0)
-    batch = to_device(feed.block(rows), device_of(model))
+    batch = to_device(feed.block(some_rows(len(feed), WATCH_ROWS, 0)), device_of(model))
     with evaluating(model):
         shown = {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}
         with torch.inference_mode(False):
@@ -80,3 +78,48 @@ def device_of(model: nn.Module) -> torch.device:
         buffer.device for buffer in model.buffers()
     ]
     return next((place for place in places if place.type != "cpu"), places[0])
+
+
+PAIR_ROWS = 16_384
+CPU_PAIR_ROWS = 2_048
+"""So many that what the layers put out stays near the core; a larger block is allocated again, page by
+page."""
+
+
+class PairScorer:
+    """Probabilities (or values) of pairs under a model, as of one snapshot.
+
+    Args:
+        model: With its weights.
+        source: What every pair is read from: the view of a snapshot, or of a live state.
+        predict: Computes predictions in place of the model's own method.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel,
+        source: Source,
+        predict: Callable[[Batch], Tensor] | None = None,
+    ):
+        self._model, self._source = model, source
+        self._predict = predict or model.predict
+        self._read = Reader(model.needs, model.spec)
+
+    def __call__(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+    ) -> NDArray[np.float32]:
+        """Score pairs of indices; -1 is unseen. Encoded context has one row per pair. Shape (B, T)."""
+        out = np.empty((len(users), len(self._model.spec.tasks)), np.float32)
+        device = device_of(self._model)
+        rows = CPU_PAIR_ROWS if device.type == "cpu" else PAIR_ROWS
+        with evaluating(self._model):
+            for start in range(0, len(users), rows):
+                part = slice(start, start + rows)
+                own = {name: values[part] for name, values in (context or {}).items()}
+                with self._source.reading() as view:
+                    inputs = self._read(view, users[part], items[part], own)
+                batch = {
+                    name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()
+                }
+                out[part] = self._predict(to_device(batch, device)).float().cpu().numpy()
+        return out

@@ -1,11 +1,18 @@
-"""How far a fit is, and a bar that shows it."""
+"""How far a fit is, the bar and the trackers that show it, and its result."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from mgoe._util.extras import load
+from mgoe._util.files import write_text
 from mgoe._util.progress import ProgressBar, is_terminal
+
+CURVES = "curves.json"
+LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
+"""Module and name of each library, by its name in the settings."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,30 @@ class FitProgress:
         return "  ".join(parts)
 
 
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of a fit. The model holds the best weights, and so does `model.safetensors`."""
+
+    monitor: str
+    best_epoch: int
+    """Epoch of the best value, from 1."""
+    best_value: float
+    epochs: int
+    """Epochs done, at most those of the settings."""
+    seconds: float
+    """Time of the fit, validation included."""
+    cpu_seconds: float
+    """Processor time of the same, over all threads of this process."""
+    samples_per_second: float
+    """Rate of training, without validation."""
+    precision: str
+    device: str
+    curves: list[dict[str, Any]]
+    """One entry per epoch, as in `curves.json`."""
+
+
 OnProgress = Callable[[FitProgress], None]
+Write = Callable[[int, dict[str, float]], None]
 
 
 @contextmanager
@@ -58,7 +88,79 @@ def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress
     with ProgressBar(title) as bar:
 
         def show(now: FitProgress) -> None:
-            state = str(now) if now.monitor is None else f"{now}  {monitor} {now.monitor:.4f}"
-            bar.update(now.step, now.steps, state)
+            latest = "" if now.monitor is None else f"  {monitor} {now.monitor:.4f}"
+            bar.update(now.step, now.steps, f"{now}{latest}")
 
         yield show
+
+
+def load_tracker(name: str) -> Any:
+    """Return the library that `training.track` names.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    module, title = LIBRARIES[name]
+    return load(module, "training.track", title, "pip install 'mgoe[track]'")
+
+
+@contextmanager
+def tracking(name: str, folder: Path, step: int) -> Iterator[Write | None]:
+    """Open the tracker that `training.track` names, until the block ends; yield None if it names none.
+
+    TensorBoard gets event files in the folder, for `tensorboard --logdir`. MLflow gets a run, at
+    MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME, which ends as finished or, if the block raises, as
+    failed.
+
+    Args:
+        name: `tensorboard`, `mlflow` or another name for none.
+        folder: Folder of the fit. It names a run of MLflow and holds its id, so that a resumed fit continues
+            the same run.
+        step: Step the fit resumes from; TensorBoard hides what an earlier process wrote beyond it.
+
+    Yields:
+        Function that writes values by name, at a step of the fit.
+    """
+    if name == "tensorboard":
+        with load_tracker(name).SummaryWriter(str(folder / name), purge_step=step + 1) as writer:
+
+            def add_scalars(step: int, values: dict[str, float]) -> None:
+                for key, value in values.items():
+                    writer.add_scalar(key, value, step)
+
+            yield add_scalars
+    elif name == "mlflow":
+        client, held = load_tracker(name), folder / "mlflow.run"
+        known = held.read_text() if step and held.exists() else None
+        run_name = None if known else "/".join(folder.resolve().parts[-2:])
+        with client.start_run(run_id=known, run_name=run_name) as run:
+            write_text(held, run.info.run_id)
+
+            def log_metrics(step: int, values: dict[str, float]) -> None:
+                # Some stores write one file per name.
+                named = {key.replace("/", ".").replace("@", "_at_"): value for key, value in values.items()}
+                client.log_metrics(named, step=step)
+
+            yield log_metrics
+    else:
+        yield None
+
+
+def of_progress(now: FitProgress) -> dict[str, float]:
+    """Return the numbers of a report during an epoch, by name."""
+    return {"loss": now.loss, "samples_per_second": now.samples_per_second} | {
+        f"loss/{task}": loss for task, loss in now.losses.items()
+    }
+
+
+def of_epoch(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of an entry of `curves.json`, by path, without those that are NaN."""
+    return {name: value for name, value in _flat("", entry) if value == value}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(f"{name}/{key}" if name else str(key), part)
+    elif isinstance(value, int | float):
+        yield name, float(value)

@@ -1,29 +1,28 @@
-"""Resuming a fit: what its loop knows besides weights, its checkpoints, and which of them belong to it.
+"""Interrupting and resuming a fit: what its loop knows besides weights, its checkpoints, which of them belong
+to it, and signals deferred until nothing is lost.
 
 A fit resumes from its newest intact checkpoint. The checkpoint must be of the same fit: everything that
 decides the result is equal, and only the settings in `MAY_CHANGE` differ.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 from torch import Tensor
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
-from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
+from mgoe.models import RankingModel
+from mgoe.training.checkpoint import Shard, load_checkpoint, save_checkpoint
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
-from mgoe.training.distributed.shards import Shard
 from mgoe.training.feed import Feed
-
-if TYPE_CHECKING:
-    from mgoe.models import RankingModel
 
 MAY_CHANGE = {"threads", "device", "memory", "checkpoint", "keep", "compile", "tables", "track"}
 """Settings of training that may change when a fit resumes."""
@@ -55,31 +54,18 @@ class FitState:
     epoch_seconds: float = 0.0
     curves: list[dict[str, Any]] = field(default_factory=list)
 
-    def end_epoch(self) -> None:
-        """Count the epoch as finished."""
-        self.epochs += 1
-        self.train_seconds += self.epoch_seconds
-        self.epoch_seconds = 0.0
-        self.losses.zero_()
-
-    def numbers(self) -> dict[str, Any]:
-        """Return everything but the tensor, as JSON holds it."""
-        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "losses"}
-
 
 def identity_of(
     model: RankingModel, train: Feed, valid: Feed, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
     """Return everything that decides the result of a fit, as JSON holds it."""
-    examples = {"training": len(train), "validation": len(valid)}
-    if train.window is not None:
-        examples["shuffled together"] = train.window
+    shuffled = {} if train.window is None else {"shuffled together": train.window}
     return {
         "parameters": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
         "model": {"class": type(model).__name__, **model.options.model_dump(mode="json")},
         "tasks": [asdict(task) for task in model.spec.tasks],
-        "graph": train.fingerprint,
-        "examples": examples,
+        "graph": train.graph.checksum,
+        "examples": {"training": len(train), "validation": len(valid), **shuffled},
         "settings": settings.model_dump(mode="json", exclude=MAY_CHANGE),
         "seed": seed,
     }
@@ -100,8 +86,11 @@ def check_same_fit(place: Path, ours: Mapping[str, Any], theirs: Mapping[str, An
             found = f"{name!r} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
         else:
             found = f"{there} there and {here} here"
-        fix = "use the settings and the data it was started with, or --resume never to start again"
-        raise TrainingError(place, f"the checkpoint is of another fit, found other {part}: {found}; {fix}")
+        raise TrainingError(
+            place,
+            f"the checkpoint is of another fit, found other {part}: {found}; use the settings and the data "
+            "it was started with, or --resume never to start again",
+        )
 
 
 class Checkpoints:
@@ -183,3 +172,44 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors"))
+
+
+REQUESTS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Record a request to stop, and obey it when the block ends. A second request takes effect at once.
+
+    A signal that the process ignores stays ignored, as in a background job or in a child process of a
+    comparison, whose parent handles Ctrl-C.
+
+    Yields:
+        Function that returns whether there was a request. Only the main thread receives signals; elsewhere it
+        returns False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+
+    before = {
+        number: signal.signal(number, note)
+        for number in REQUESTS
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield lambda: bool(received)
+    finally:
+        restore()
+        if received:
+            signal.raise_signal(received[0])

@@ -60,9 +60,10 @@ class ProcessGroup:
             TrainingError: The parts are not equal.
         """
         if rows % self.size:
-            rule = f"must be a multiple of the {self.size} processes, found {rows}"
             raise TrainingError(
-                "training.batch_size", f"{rule}; change it or start another number of processes"
+                "training.batch_size",
+                f"must be a multiple of the {self.size} processes, found {rows}; change it or start another "
+                "number of processes",
             )
 
     def share(self, rows: int) -> slice:
@@ -86,8 +87,11 @@ class ProcessGroup:
                 continue
             gradient = table.grad
             if gradient is None:
-                none = torch.empty((1, 0), dtype=torch.int64, device=table.device)
-                gradient = torch.sparse_coo_tensor(none, table.new_empty((0, *table.shape[1:])), table.shape)
+                gradient = torch.sparse_coo_tensor(
+                    torch.empty((1, 0), dtype=torch.int64, device=table.device),
+                    table.new_empty((0, *table.shape[1:])),
+                    table.shape,
+                )
             if not gradient.is_sparse:
                 self.sum_([gradient])
                 continue
@@ -135,8 +139,7 @@ class ProcessGroup:
         counts = [torch.empty_like(rows) for _ in range(self.size)]
         with _exchanging():
             dist.all_gather(counts, rows)
-        most = max(int(count) for count in counts)
-        padded = mine.new_zeros((most, *mine.shape[1:]))
+        padded = mine.new_zeros((max(int(count) for count in counts), *mine.shape[1:]))
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         with _exchanging():
@@ -163,10 +166,10 @@ def _exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        rule = "every process must stay to the end, one is gone"
         raise TrainingError(
             "torchrun",
-            f"{rule} ({' '.join(str(error).split())[:200]}); find out why and start all of them again",
+            f"every process must stay to the end, one is gone ({' '.join(str(error).split())[:200]}); "
+            "find out why and start all of them again",
         ) from error
 
 

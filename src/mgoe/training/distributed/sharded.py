@@ -25,8 +25,8 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import draw_rows
 from mgoe.models.layers.inputs import Category
+from mgoe.training.checkpoint import Shard
 from mgoe.training.distributed.process_group import ProcessGroup
-from mgoe.training.distributed.shards import Shard
 
 EPS = 1e-8
 """As in `RowwiseAdagrad`."""
@@ -136,17 +136,24 @@ def place_tables(
     whole = sum(table.weight.nbytes for _, _, table in tables)
     spread = whole > 0 and processes.size > 1 and settings.tables != "replicated"
     if spread and settings.tables == "auto":
-        spread = _too_large(whole, processes, device)
+        # Half of the free memory of a process is for gradients and batches.
+        spread = processes.any(2 * whole > free_memory(device))[0]
     if spread:
-        _check(settings)
+        if settings.balance not in ("fixed", "uncertainty"):
+            raise TrainingError(
+                "training.balance",
+                f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: these "
+                "tables learn in the backward pass; change it, or set training.tables to replicated",
+            )
+        torchrec()  # raises where it is missing
     for number, (parent, name, table) in enumerate(tables):
         if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, processes):
             if table.embedding_dim % 4:
-                rule = "rows of sharded tables must be a multiple of 4 wide"
-                found = (
-                    f"found {table.embedding_dim} in {name!r}; change the model's width, or use replicated"
+                raise TrainingError(
+                    "training.tables",
+                    f"rows of sharded tables must be a multiple of 4 wide, found {table.embedding_dim} in "
+                    f"{name!r}; change the model's width, or use replicated",
                 )
-                raise TrainingError("training.tables", f"{rule}, {found}")
             setattr(parent, name, ShardedTable(table, processes, device, (seed, number)))
         elif table.weight.is_meta:
             table.to_empty(device=device)
@@ -185,9 +192,8 @@ def torchrec() -> SimpleNamespace:
     Raises:
         MissingExtra: They cannot be imported.
     """
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(
-        logging.ERROR
-    )  # its warning does not concern users
+    # Its warning does not concern users.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     names = {
         "torchrec.distributed.comm_ops": ("set_gradient_division",),
         "torchrec.distributed.embedding": ("EmbeddingCollectionSharder",),
@@ -204,19 +210,15 @@ def torchrec() -> SimpleNamespace:
             for module, parts in names.items()
             for name in parts
         }
-    except (
-        ImportError,
-        OSError,
-        AttributeError,
-    ) as error:  # a build for another torch fails in its libraries
+    except (ImportError, OSError, AttributeError) as error:
+        # A build for another torch fails in its libraries.
         raise MissingExtra(
             "training.tables",
             f"sharded tables need TorchRec, which cannot be imported ({error}); "
             "install it with `make distributed`, or use replicated",
         ) from None
-    found["set_gradient_division"](
-        False
-    )  # losses are shares of the whole, so gradients are added up, not averaged
+    # Losses are shares of the whole, so gradients are added up, not averaged.
+    found["set_gradient_division"](False)
     return SimpleNamespace(**found)
 
 
@@ -224,10 +226,13 @@ def _spread(
     rec: SimpleNamespace, rows: int, width: int, processes: ProcessGroup, device: torch.device
 ) -> Any:
     """Return TorchRec's module of one table, sharded by ranges of rows."""
-    table = rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])
-    whole = rec.EmbeddingCollection(tables=[table], device=torch.device("meta"))
-    rule = {"optimizer": rec.EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
-    sharder = rec.EmbeddingCollectionSharder(fused_params=rule)
+    whole = rec.EmbeddingCollection(
+        tables=[rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])],
+        device=torch.device("meta"),
+    )
+    sharder = rec.EmbeddingCollectionSharder(
+        fused_params={"optimizer": rec.EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
+    )
     plan = rec.construct_module_sharding_plan(
         whole,
         {ONE: rec.row_wise(compute_kernel="fused")},
@@ -250,11 +255,11 @@ def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
 
 def _spreads(parent: nn.Module, table: nn.Embedding, processes: ProcessGroup) -> bool:
     """Return whether a table only looks rows up, and has rows for every process."""
-    plain = type(table) is nn.Embedding and table.padding_idx is None and table.max_norm is None
-    looked_up = not (isinstance(parent, Category) and parent.multi)
     return (
-        plain
-        and looked_up
+        type(table) is nn.Embedding
+        and table.padding_idx is None
+        and table.max_norm is None
+        and not (isinstance(parent, Category) and parent.multi)
         and (processes.size - 1) * _rows_per_process(table.num_embeddings, processes) < table.num_embeddings
     )
 
@@ -264,24 +269,8 @@ def _rows_per_process(rows: int, processes: ProcessGroup) -> int:
     return -(-rows // processes.size)
 
 
-def _too_large(whole: int, processes: ProcessGroup, device: torch.device) -> bool:
-    """Return whether tables take more than half of the free memory of a process; the rest is for gradients
-    and batches."""
-    return processes.any(2 * whole > free_memory(device))[0]
-
-
 def free_memory(device: torch.device) -> int:
     """Return the bytes that a process may still take if all processes on this machine take as much."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def _check(settings: TrainingSettings) -> None:
-    if settings.balance not in ("fixed", "uncertainty"):
-        raise TrainingError(
-            "training.balance",
-            f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: these tables "
-            "learn in the backward pass; change it, or set training.tables to replicated",
-        )
-    torchrec()
