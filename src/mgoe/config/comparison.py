@@ -135,8 +135,8 @@ class ComparisonSettings(Settings):
     models: Models = Field(min_length=1)
     """Models, as in a run."""
     variants: dict[str, dict[str, Any]] = {}
-    """Ablations: name to overrides with dotted keys below `graph`, `training` or `model`
-    (`model.options.tau: 1`)."""
+    """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau:
+    1`)."""
     variants_of: Annotated[list[str], BeforeValidator(as_list)] = []
     """The models of which these are variants; by default the reference."""
     tables: dict[str, TableSettings] = {}

@@ -176,8 +176,8 @@ class TrainingSettings(Settings):
     them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
     memory."""
     memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    """GiB that training examples may take; more are streamed from disk and shuffled in windows of an
-    eighth of this."""
+    """GiB that training examples may take; more are streamed from disk and shuffled in windows of an eighth
+    of this."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     keep: int = Field(default=2, ge=1)

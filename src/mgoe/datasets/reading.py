@@ -3,9 +3,9 @@
 A `Workbench` finds the files of a folder, checks their layout, defines views over their rows and writes a
 log.
 
-Synthetic days express a published split that is not a split by time as one (ours). The library splits by
-time only. A split by user, at random or by file becomes one when each row gets a synthetic day: its part of
-the data set, counted from 1 January 2000. Cuts between these days then define the split, and a row reads the
+Synthetic days express a published split that is not a split by time as one (ours). The library splits by time
+only. A split by user, at random or by file becomes one when each row gets a synthetic day: its part of the
+data set, counted from 1 January 2000. Cuts between these days then define the split, and a row reads the
 history of earlier parts only, so it never reads its own label or one of its own part. A part cannot promise
 that its history precedes it in real time. The functions of synthetic days return DuckDB SQL that yields one
 number or one timestamp per row.

@@ -229,8 +229,7 @@ def _ranks(
 
 
 def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has
-    none.
+    """Return ranks of items in a list, from 1; equal scores share their mean, and a list with a NaN has none.
 
     Args:
         scores: Of every item. Shape (I,).
@@ -253,8 +252,7 @@ def unseen(
     Args:
         nodes: Users or items by index; negative if the log never had them. Shape (N,).
         snapshots: Which snapshot each example reads. Shape (N,).
-        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape
-            (snapshots,).
+        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape (snapshots,).
     """
     return (nodes < 0) | (nodes >= known_at[snapshots])
 

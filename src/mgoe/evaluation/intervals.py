@@ -12,8 +12,8 @@ wider than the three. Their mean moves by s / sqrt(seeds) times a draw of Studen
 of freedom, the bootstrap of a normal sample. Both movements add up, and all baselines of a table share the
 draws. With one seed only users vary, and the interval says nothing about seeds.
 
-The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement. p is twice
-the share of movements that reach d, so p < .05 where the interval excludes zero, up to a draw.
+The interval is the basic one, [d - q(.975), d - q(.025)] with the quantiles q of the movement. p is twice the
+share of movements that reach d, so p < .05 where the interval excludes zero, up to a draw.
 
 Axes: `C` users or random groups of them, `M` metrics, `B` draws, `V` baselines.
 """
@@ -30,8 +30,8 @@ from mgoe.evaluation.influence import Influence
 LEVEL = 0.95
 DRAWS = 10_000
 GROUPS = 512
-"""Number of random groups of users that are drawn as one. The variance stays the same, up to three
-hundredths of an interval, and the cost no longer grows with the number of users."""
+"""Number of random groups of users that are drawn as one. The variance stays the same, up to three hundredths
+of an interval, and the cost no longer grows with the number of users."""
 _BLOCK = 1000
 
 
@@ -44,8 +44,7 @@ class Estimate:
         baseline: The model whose value was subtracted, seed by seed; None for the model's own value.
         task, metric: What was measured.
         value: Mean over seeds.
-        low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not
-            exist.
+        low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not exist.
         by_seed: The values of the single seeds.
         users: How many test users (or groups of them) contribute to the metric.
         p: Two-sided p value of no difference; NaN for a model's own value.

@@ -4,7 +4,7 @@ every reader.
 Training, evaluation, batch scoring, the bundle and the live service read pairs through `Reader`.
 
 Axes: `B` pairs, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `R` recent neighbours, `E` distinct
-    pairs.
+pairs.
 """
 
 from mgoe.features.group import (

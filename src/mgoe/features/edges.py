@@ -25,8 +25,7 @@ KINDS: dict[str, Owner] = {
     "macro": PAIR,
 }
 """1st order: the user to the item's macro node, and the item to the user's. 2nd order: each node to its own
-macro node.
-Last, the edge between the two macro nodes."""
+macro node. Last, the edge between the two macro nodes."""
 FORMS = ("count", "share", "lift")
 LONG_RUN = 8
 """Rows of one user from which the user's edges are laid out as a dense row."""
@@ -71,8 +70,8 @@ def _columns(view: View, pairs: Pairs, wanted: Part | None) -> NDArray[np.float3
 
 @cache
 def _layout(wanted: Part | None) -> tuple[NDArray[np.int64], int]:
-    """Return the first column of each kind of a part, or of all, -1 for other kinds, and the columns of
-    a resolution."""
+    """Return the first column of each kind of a part, or of all, -1 for other kinds, and the columns of a
+    resolution."""
     chosen = [wanted is None or owner.part == wanted for owner in KINDS.values()]
     return np.where(chosen, (np.cumsum(chosen) - 1) * len(FORMS), -1), sum(chosen) * len(FORMS)
 
@@ -156,9 +155,8 @@ def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: n
 
 @numba.njit(cache=True, nogil=True)
 def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no cover - compiled
-    """Write count, share and lift of an edge, before the logarithm. Shares and lifts are smoothed by half
-    and a third of a
-    score."""
+    """Write count, share and lift of an edge, before the logarithm. Shares and lifts are smoothed by half and
+    a third of a score."""
     out[row, at] = 1 + edge
     out[row, at + 1] = (edge + 0.5 / width) / (row_sum + 0.5)
     out[row, at + 2] = (edge + 0.3) / (row_sum * column_sum / total + 0.3)

@@ -17,8 +17,8 @@ from mgoe.graph.pair_rows import Side
 
 Arrays: TypeAlias = dict[str, NDArray]
 Part: TypeAlias = Literal["user", "item", "pair"]
-"""When a service computes a column: once per request (`user`), once per item (`item`), or for every
-candidate (`pair`)."""
+"""When a service computes a column: once per request (`user`), once per item (`item`), or for every candidate
+(`pair`)."""
 Kind: TypeAlias = Literal["dense", "category", "index"]
 
 
@@ -59,9 +59,8 @@ class Key:
     Attributes:
         name: Its key in the batch.
         kind: `dense`: float columns that a model reads as numbers. `category`: an integer that a model
-            embeds, or a list of
-            them per row. `index`: an integer per row or a list of them that dedicated layers read, such as a
-            node.
+            embeds, or a list of them per row. `index`: an integer per row or a list of them that dedicated
+            layers read, such as a node.
         owners: The owner of each dense column; otherwise one for all.
         unknown: What an unknown node reads.
         size: Values of a category or an index, the unknown one included where it is not negative.
@@ -103,9 +102,8 @@ class InputGroup(ABC):
     """One group of inputs: a file with its columns, their owners, its value for unknown nodes, and its
     kernel.
 
-    Training, evaluation, the bundle and the live service read it through `read`. What a service prepares
-    once per request
-    or once per item follows from the owners of the columns.
+    Training, evaluation, the bundle and the live service read it through `read`. What a service prepares once
+    per request or once per item follows from the owners of the columns.
     """
 
     name: ClassVar[str]

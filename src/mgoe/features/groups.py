@@ -25,8 +25,7 @@ GROUPS: dict[str, InputGroup] = {
     for group in (Ids(), Side(), Context(), Recents(), Counts(), Pair(), Sketch(), Edges(), Aggregates())
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the
-end, so that
-trained models keep their columns."""
+end, so that trained models keep their columns."""
 
 
 def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:

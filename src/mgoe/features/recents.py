@@ -9,8 +9,8 @@ from mgoe.graph.pair_rows import OTHER, Side
 
 
 class Recents(NodeGroup):
-    """Neighbours, newest first and padded with -1; the tasks done with them as bits; their macro nodes.
-    Shape (B, R) each."""
+    """Neighbours, newest first and padded with -1; the tasks done with them as bits; their macro nodes. Shape
+    (B, R) each."""
 
     name = "recents"
 

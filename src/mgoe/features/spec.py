@@ -18,8 +18,7 @@ class TaskSpec:
     weight: float = 1.0
     given: int | None = None
     """Number of the task that must be done for this label to count. The labels are NaN elsewhere, so the
-    prediction is
-    conditional."""
+    prediction is conditional."""
     mean: float = 0.0
     std: float = 1.0
     """Moments of a regression label over the training examples."""
@@ -27,8 +26,8 @@ class TaskSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CategoricalSpec:
-    """A categorical feature with values `[0, size)`, 0 for the unknown; `multi` holds several per row,
-    padded with -1."""
+    """A categorical feature with values `[0, size)`, 0 for the unknown; `multi` holds several per row, padded
+    with -1."""
 
     name: str
     size: int
@@ -40,8 +39,7 @@ class FeatureSpec:
     """Names, sizes and moments of everything that a batch can hold.
 
     `widths` and `moments` (mean, std) are keyed by the names of dense batch keys. An absent width is 0, and
-    absent moments
-    leave values as they are.
+    absent moments leave values as they are.
     """
 
     tasks: tuple[TaskSpec, ...]

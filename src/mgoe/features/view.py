@@ -2,8 +2,8 @@
 of.
 
 Axes: `B` pairs, `U` users, `I` items, `Z` resolutions, `W` macro nodes of the other side over all
-    resolutions, cold ones
-included, `T` tasks, `R` recent neighbours, `n` changed nodes of one side, `E` changed pairs.
+resolutions, cold ones included, `T` tasks, `R` recent neighbours, `n` changed nodes of one side, `E` changed
+pairs.
 """
 
 from __future__ import annotations

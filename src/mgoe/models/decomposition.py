@@ -1,12 +1,10 @@
 """A model taken apart by what it reads: of the user, of the item, of both. A service computes each part as
-seldom as it
-changes.
+seldom as it changes.
 
 A first layer is linear, so its input `x = [x_u, x_i, x_p]` gives `x W = x_u W_u + x_i W_i + x_p W_p`: what
-the user adds is
-computed once per request, what the item adds once per item, and only the few columns of the pair are left
-for every
-candidate (ours). Which column belongs to which part follows from the owners that the input groups declare.
+the user adds is computed once per request, what the item adds once per item, and only the few columns of the
+pair are left for every candidate (ours). Which column belongs to which part follows from the owners that the
+input groups declare.
 """
 
 import math
@@ -33,15 +31,13 @@ def neutral(spec: FeatureSpec) -> Batch:
 
 
 class Decomposition(nn.Module):
-    """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads
-    what is the user's and `item`
-    what is the item's. This one computes nothing ahead, and so fits every model.
+    """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads what
+    is the user's and `item` what is the item's. This one computes nothing ahead, and so fits every model.
 
     Attributes:
         width: F, floats a row that `user` and `item` give.
         user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In
-            `join` a key of the user's may
-            have one row for all candidates.
+            `join` a key of the user's may have one row for all candidates.
         whole: Whether `join` reads all columns of mixed keys; else these hold the pair's columns alone.
     """
 

@@ -178,9 +178,9 @@ def _shares(
 def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS) -> FeatureSpec:
     """The specification of data that models are made for.
 
-    Moments come from training examples alone. A user or item that the log holds only after them has no row
-    of its own in the embedding tables: it reads the row of the unseen, in evaluation as in service. One of
-    the history alone has a row, which no example moves.
+    Moments come from training examples alone. A user or item that the log holds only after them has no row of
+    its own in the embedding tables: it reads the row of the unseen, in evaluation as in service. One of the
+    history alone has a row, which no example moves.
 
     Args:
         prepared: Examples, side features and sizes.

@@ -153,8 +153,8 @@ class PairColumns(nn.Module):
 
 
 def _read(batch: Batch, columns: DenseInputs | PairColumns, embedded: Sequence[str]) -> list[Tensor]:
-    """Return standardised and clipped numbers, (B, N), embedded categories, and the hinges of each knot,
-    (B, bent) each."""
+    """Return standardised and clipped numbers, (B, N), embedded categories, and the hinges of each knot, (B,
+    bent) each."""
     parts = [category(batch[key]) for category, key in zip(columns.categories, embedded, strict=True)]
     if not columns.keys:
         return parts

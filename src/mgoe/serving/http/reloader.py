@@ -1,9 +1,9 @@
 """The engine that serves now, the events that it lives by, and the watch over the bundle's folder.
 
-A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server
-that watches the path takes the new one by itself: nothing has to reach all of them, and no route lets a
-client change what is served. A refused bundle is tried again when its files change, so that a copy in
-progress is taken when it is complete.
+A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server that
+watches the path takes the new one by itself: nothing has to reach all of them, and no route lets a client
+change what is served. A refused bundle is tried again when its files change, so that a copy in progress is
+taken when it is complete.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 
 LOW = 8
-"""Priority of the threads that come after requests: those that write and apply events, and the one that
-opens a bundle. Under full load they get a seventh of the core, and a bundle is still open in half a
-minute. Give each worker a core of its own: a ranking waits for an event that is being applied."""
+"""Priority of the threads that come after requests: those that write and apply events, and the one that opens
+a bundle. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give
+each worker a core of its own: a ranking waits for an event that is being applied."""
 PAUSE, LONGEST_PAUSE = 5.0, 60.0
 """Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
 LOOKS = 3

@@ -4,8 +4,8 @@ An answer is columns, one list per column, because 500 rows as objects take ten 
 their scores take to compute.
 
 A list is refused at its first wrong entry, and an object with too many names before any of its values is
-checked: pydantic would otherwise make one error per entry, which took 25 s for the million entries of a 2
-MiB body.
+checked: pydantic would otherwise make one error per entry, which took 25 s for the million entries of a 2 MiB
+body.
 """
 
 from dataclasses import dataclass

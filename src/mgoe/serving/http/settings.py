@@ -80,8 +80,8 @@ def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
     """Return the tokens that open the service; without any, everybody may ask.
 
     Raises:
-        ConfigError: The token file cannot be read or is empty, a token is short, or the service would be
-            open to the network.
+        ConfigError: The token file cannot be read or is empty, a token is short, or the service would be open
+            to the network.
     """
     if settings.token_file is None:
         lines = os.environ.get(TOKEN, "").split()

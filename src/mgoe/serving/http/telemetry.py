@@ -19,8 +19,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from mgoe.errors import MgoeError
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder in which workers add up their metrics; prometheus_client reads it
-at import."""
+"""Environment variable with the folder in which workers add up their metrics; prometheus_client reads it at
+import."""
 BUCKETS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0)
 LOGGER = "mgoe.serving"
 

@@ -33,8 +33,8 @@ def take(words, items, shift):  # pragma: no cover - compiled
 def mix(words, items, shift, user, experts, tasks, gates):  # pragma: no cover - compiled
     """Return what `Folded.rest` gives its towers. Shape (T, B, W).
 
-    With [first (S, T, W), scores (gates, S)] the sum of an item's row and the user's,
-    `h_t = sum_s softmax(scores_t)_s first_st`.
+    With [first (S, T, W), scores (gates, S)] the sum of an item's row and the user's, `h_t = sum_s
+    softmax(scores_t)_s first_st`.
     """
     n, length = len(items), words.shape[1]
     width = (length - gates * experts) // (experts * tasks)

@@ -1,7 +1,7 @@
 """Scores one user's candidates.
 
-What the user adds to a model's first layers is computed once per request and what an item adds is stored,
-so only the few columns of each pair and the deeper layers are computed for every candidate.
+What the user adds to a model's first layers is computed once per request and what an item adds is stored, so
+only the few columns of each pair and the deeper layers are computed for every candidate.
 
 Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 """
