@@ -213,8 +213,14 @@ class Placement:
         else:
             sums, vectors = arrays["user_sum"].astype(np.float64), arrays["user_vectors"]
             stretch = divided(np.ones_like(sketch.singular), sketch.singular)
-        chances = tuple(getattr(part, f"{side}_chances") for part in at.resolutions)
-        return cls(graph.fixed_scores, sums, vectors, stretch, settings["normalize"], chances)
+        return cls(
+            graph.fixed_scores,
+            sums,
+            vectors,
+            stretch,
+            settings["normalize"],
+            chances=tuple(getattr(part, f"{side}_chances") for part in at.resolutions),
+        )
 
     def vectors(self, block: PairRows, sums: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the vectors of a block's nodes, given their score sums (n,). Shape (n, rank)."""
@@ -231,8 +237,13 @@ class Placement:
         Returns:
             The cold macro node for a node without others. Shape (n, resolutions).
         """
-        parts = zip(other_macro, self.chances, strict=True)
-        return np.stack([placed(block, self.scores, *part)["macro"] for part in parts], axis=1)
+        return np.stack(
+            [
+                placed(block, self.scores, *part)["macro"]
+                for part in zip(other_macro, self.chances, strict=True)
+            ],
+            axis=1,
+        )
 
 
 def place(
@@ -262,8 +273,8 @@ def place(
     other, masks = other[seen], masks[seen]
     pairs = PairRows(np.array([0, len(other)]), other.astype(np.int32), masks.astype(np.uint16), *NO_TIMES)
     macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
-    vectors = by.vectors(pairs, np.array([by.scores[masks].sum() / UNIT]))
-    return Place(vectors[0], tuple(macro.tolist()))
+    sums = np.array([by.scores[masks].sum() / UNIT])
+    return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))
 
 
 @numba.njit(cache=True, nogil=True)

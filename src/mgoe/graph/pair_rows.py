@@ -47,8 +47,7 @@ class PairColumns(NamedTuple):
     @classmethod
     def empty(cls, pairs: int, task_mask: np.dtype) -> PairColumns:
         """Return columns to be filled."""
-        types = (np.int32, task_mask, np.int64, np.uint16)
-        return cls(*(np.empty(pairs, kind) for kind in types))
+        return cls(*(np.empty(pairs, kind) for kind in (np.int32, task_mask, np.int64, np.uint16)))
 
     def at(self, index: slice | NDArray) -> PairColumns:
         """Return the pairs at some positions."""

@@ -167,8 +167,12 @@ class Shards(AbstractContextManager["Shards"]):
             "use_dictionary": [f.name for f in self.schema if f.type not in _PLAIN and f.name not in times],
             "column_encoding": dict.fromkeys(times, "DELTA_BINARY_PACKED"),
         }
-        file = self.folder / f"part-{self.written // self.rows:05d}.parquet"
-        return pq.ParquetWriter(file, self.schema, compression="zstd", **encoding)
+        return pq.ParquetWriter(
+            self.folder / f"part-{self.written // self.rows:05d}.parquet",
+            self.schema,
+            compression="zstd",
+            **encoding,
+        )
 
 
 def _write_logs(

@@ -328,5 +328,8 @@ def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
 
 
 def _nodes(table: pa.Table, settings: WorldSettings) -> Nodes:
-    bias = np.stack([table[f"bias_{name}"].to_numpy() for name in (*settings.names, "stay")], 1)
-    return Nodes(table["community"].to_numpy(), table["arrival_day"].to_numpy(), bias)
+    return Nodes(
+        table["community"].to_numpy(),
+        table["arrival_day"].to_numpy(),
+        np.stack([table[f"bias_{name}"].to_numpy() for name in (*settings.names, "stay")], 1),
+    )

@@ -393,8 +393,15 @@ class SnapshotBuilder:
             memory = int(self.plan.settings.memory * MATRIX_SHARE * GIB)
             kind = edges.use_matrix(other, self.degree(OTHER[side]), width, largest, memory)
             matrix = other.dense(width, kind) if kind else None
-        given = {"scores": self.plan.scores, "edges": other, "own": own, "width": width, "matrix": matrix}
-        reading = partial(edges.read_second_order, dense=dense, **given)
+        reading = partial(
+            edges.read_second_order,
+            scores=self.plan.scores,
+            edges=other,
+            own=own,
+            width=width,
+            dense=dense,
+            matrix=matrix,
+        )
         with ArrayFolder(self.folder) as out:
             for part in self.read(side, reading, advance):
                 out.append({f"r{r}.{side}_second": part["own"]})

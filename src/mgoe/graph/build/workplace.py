@@ -191,8 +191,14 @@ def finish(
     shutil.rmtree(folder / SPILL, ignore_errors=True)
 
     def write_checksums(_: Advance) -> None:
-        kept = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in NOT_KEPT)
-        found = checksums(folder, (path for path in kept if path.is_file()))
+        found = checksums(
+            folder,
+            (
+                path
+                for path in folder.rglob("*")
+                if path.is_file() and path.relative_to(folder).parts[0] not in NOT_KEPT
+            ),
+        )
         facts = {
             name: {"bytes": (folder / name).stat().st_size, "sha256": one} for name, one in found.items()
         }
@@ -200,15 +206,18 @@ def finish(
 
     done.run("checksums", 0, write_checksums)
     took = {**(spent or {}), **done.spent}
-    made = {
-        "files": read_json(folder / CHECKSUMS),
-        "stages": {
-            name: {"seconds": round(stage.seconds, 3), "peak_gib": round(stage.peak_gib, 3)}
-            for name, stage in took.items()
+    write_json(
+        folder / MANIFEST,
+        meta
+        | {
+            "files": read_json(folder / CHECKSUMS),
+            "stages": {
+                name: {"seconds": round(stage.seconds, 3), "peak_gib": round(stage.peak_gib, 3)}
+                for name, stage in took.items()
+            },
+            "seconds": round(sum(stage.seconds for stage in took.values()), 3),
         },
-        "seconds": round(sum(stage.seconds for stage in took.values()), 3),
-    }
-    write_json(folder / MANIFEST, meta | made)
+    )
     replace_folder(folder, out)
     _tidy(out)
 

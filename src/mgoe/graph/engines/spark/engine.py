@@ -155,8 +155,16 @@ class Spark(Engine, AbstractContextManager["Spark"]):
         are taken.
         """
         carrier = self._carry(snapshot)
-        given = {"rows": rows, "reading": reading, "cuts": cuts, "item_indptr": item_indptr}
-        task = carrier.pack(partial(read_blocks, live=carrier.live, **given))
+        task = carrier.pack(
+            partial(
+                read_blocks,
+                rows=rows,
+                reading=reading,
+                cuts=cuts,
+                live=carrier.live,
+                item_indptr=item_indptr,
+            )
+        )
         blocks = len(cuts) - 1
         run = max(self.cores, int(self.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
 
