@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -430,7 +431,7 @@ def record(log: Log, lines: Lines, work: Path) -> None:
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under the names of this tree."""
-    config = json.loads(json.dumps(config))
+    config = copy.deepcopy(dict(config))
     for old, new in SETTINGS.items():
         *parents, last = old.split(".")
         place = config
