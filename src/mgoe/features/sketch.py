@@ -117,7 +117,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                     if own >= 0
                     else _dot(target, lane, vectors_i, neighbours[k])
                 )
-                value = near / np.sqrt(own_norm * norms[k] + np.float32(1e-20))
+                value = _cosine(near, own_norm, norms[k])
                 largest = max(largest, value)
                 total += value
             out[row, 2 * len(ranks)], out[row, 2 * len(ranks) + 1] = largest, total / n
@@ -173,6 +173,11 @@ def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     for d in range(a.shape[1]):
         product += a[row_a, d] * b[row_b, d]
     return product
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _cosine(product, left, right):  # pragma: no cover - compiled
+    return product / np.sqrt(left * right + np.float32(1e-20))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
