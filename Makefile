@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 JOBS ?= 2
+# tests side by side; many wait for servers, Spark and other processes, so one more than two cores
+TESTS ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 SHARDING := .venv/.sharding
@@ -14,7 +16,7 @@ demo: $(READY)  ## simulated logs, where the best reachable is known: runs/demo/
 	$(BIN)/mgoe run examples/demo.yaml --out runs/demo --overwrite --jobs $(JOBS)
 
 test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(TESTS)
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check
@@ -22,7 +24,7 @@ check: $(READY)  ## style and types
 	$(BIN)/pyright
 
 soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form
-	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(JOBS)
+	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS)
 
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
 	$(BIN)/mgoe doctor

@@ -21,6 +21,7 @@ from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, pred
 from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
 from tests.cli.test_bad_input import assert_refused
+from tests.effort import SOAK
 
 CELL = Path("cells", "mgoe", "0")
 EPOCHS = 12
@@ -152,7 +153,7 @@ def test_what_may_change_is_the_same_for_a_run_and_for_a_fit():
     assert {*FREE["training"]} <= TrainingSettings.model_fields.keys()
 
 
-@pytest.mark.parametrize("name", ["train", "valid", "test", "history"])
+@pytest.mark.parametrize("name", ["train", "history", *["valid", "test"] * SOAK])
 def test_a_file_that_disappears_while_it_trains(mgoe, config, alone, built, at_step, name):
     lost, kept = built / "data" / f"{name}.parquet", built / "kept"
     at_step(2, lambda: lost.rename(kept))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mgoe.data import Vocabulary, arrow, whole_log
 from mgoe.errors import DataError
 from tests.data import logs
+from tests.effort import up_to
 
 
 def numbered(known: list, users: list, folder: Path) -> list:
@@ -27,6 +28,7 @@ def numbered(known: list, users: list, folder: Path) -> list:
     return pq.read_table(folder / "out" / "users.parquet")["id"].to_pylist()
 
 
+@up_to(25)
 @given(
     known=st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True),
     users=st.lists(st.from_regex(r"[0 +]?[1-3]?[0-9]", fullmatch=True), min_size=1, max_size=5, unique=True),

@@ -21,7 +21,7 @@ from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, mak
 from mgoe.training.distributed.process_group import ALONE
 from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 from tests.models.batches import make_spec, random_batch
 from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
 from tests.training.fakes import Model
@@ -221,7 +221,7 @@ def test_learned_weights_do_not_decay():
     torch.testing.assert_close(model.scale, torch.full_like(model.scale, 1 - 0.02 * 10.0))
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "upgrad"])
+@pytest.mark.parametrize("name", ["upgrad", *["uncertainty"] * SOAK])
 def test_two_processes_are_one(tmp_path, name):
     model = Model()
     fit(model, TRAIN, VALID, training(balance=name), tmp_path / "alone", seed=5)
@@ -251,7 +251,7 @@ with joined("cpu") as processes:
 """
 
 
-@pytest.mark.parametrize("name", ["fixed", "uncertainty", "upgrad", "mgda"])
+@pytest.mark.parametrize("name", ["fixed", "upgrad", *["uncertainty", "mgda"] * SOAK])
 def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
     """Looked at before the optimiser, which does not see their scale."""
     together(1, GRADIENTS, str(tmp_path), name)

@@ -18,6 +18,7 @@ from mgoe.models.spec import batch_keys
 from mgoe.serving.scoring import onnx_cache, onnx_sessions
 from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
+from tests.effort import SOAK
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_decomposition import late, of_one_user, part
@@ -100,7 +101,9 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "keep"), [("rest.onnx", 100), ("rest.onnx.data", 8), ("user.onnx", 0)])
+@pytest.mark.parametrize(
+    ("name", "keep"), [("rest.onnx", 100), *[("rest.onnx.data", 8), ("user.onnx", 0)] * SOAK]
+)
 def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, keep: int):
     decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
     sample = of_one_user(make_spec(2), 3, 0)

@@ -131,7 +131,7 @@ with joined("cpu") as processes:
             assert values == pytest.approx(expected[task], abs=1e-6)
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), *([(2, 4)] if SOAK else [])])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), *[(1, 2), (2, 4)] * SOAK])
 def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first, then):
     model, _ = alone
     together(first, PROGRAM, str(tmp_path), json.dumps({"leave": 2}))

@@ -87,8 +87,13 @@ def test_two_processes_with_sharded_tables_are_one(tmp_path, alone):
 @with_torchrec
 @pytest.mark.parametrize(
     ("first", "then"),
-    [((2, "sharded"), (1, "auto")), ((1, "auto"), (2, "sharded"))]
-    + [((2, "sharded"), (4, "sharded")), ((2, "sharded"), (2, "replicated"))] * SOAK,
+    [((2, "sharded"), (1, "auto"))]
+    + [
+        ((1, "auto"), (2, "sharded")),
+        ((2, "sharded"), (4, "sharded")),
+        ((2, "sharded"), (2, "replicated")),
+    ]
+    * SOAK,
 )
 def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first, then):
     together(first[0], PROGRAM, str(tmp_path), json.dumps({"tables": first[1], "leave": 2}))
