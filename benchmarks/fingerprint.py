@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import hashlib
 import io
 import json
@@ -69,21 +68,9 @@ from numpy.typing import NDArray  # noqa: E402
 import mgoe  # noqa: E402
 from mgoe.cli import main as mgoe_command  # noqa: E402
 
-# --- Adapter: the only section that imports the library's inside
-# Lines keep the names of the tree before the redesign, so that old and new files compare. If you rename
-# something, add its name here: nothing below this section changes.
+# --- The only section that imports the library's inside: adapt it where a tree has other names
 
-ARRAYS: dict[str, str] = {
-    "recent_items_task_mask": "recent_items_code",
-    "recent_users_task_mask": "recent_users_code",
-}
-"""Name of a batch's array in this tree -> its name in the old tree."""
-SETTINGS: dict[str, str] = {}
-"""Dotted path of a setting in the old tree -> its path in this tree (`split.cuts` -> `split.times`)."""
-MODELS: dict[str, str] = {}
-"""Preset of the old tree -> its name in this tree."""
-ANSWERS: dict[str, str] = {"baseline": "rival"}
-"""Key of a JSON answer in this tree -> its key in the old tree."""
+
 GROUPS = ("counts", "pair", "sketch", "edges", "aggregates", "recents")
 """Input groups that come from the graph."""
 EVERYTHING = frozenset((*GROUPS, "ids", "side", "context"))
@@ -91,15 +78,12 @@ EVERYTHING = frozenset((*GROUPS, "ids", "side", "context"))
 
 
 def graph_arrays(folder: Path, snapshot: int | None, users: NDArray, items: NDArray) -> dict[str, NDArray]:
-    """Read every group of pairs of codes from snapshot number `snapshot`, or from the latest one."""
+    """Read every group of pairs of indices from snapshot number `snapshot`, or from the latest one."""
+    from mgoe.features import View, read
     from mgoe.graph import MacroGraph
 
     graph = MacroGraph.open(folder)
     at = graph.latest if snapshot is None else graph.snapshots[snapshot]
-    try:
-        from mgoe.features import View, read
-    except ImportError:
-        return at.gather(users, items, GROUPS)
     return read(View.of(at), users, items, GROUPS)
 
 
@@ -113,13 +97,10 @@ def snapshots(folder: Path) -> int:
 def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDArray]:
     """Return what training feeds a model that reads everything: some rows of a split."""
     from mgoe.config import load_settings
+    from mgoe.experiments import Inputs
     from mgoe.training import Feed
 
-    try:
-        from mgoe.pipeline.cells import Inputs
-    except ImportError:
-        from mgoe.experiments import Inputs
-    inputs = getattr(Inputs, "open", Inputs)(run, load_settings(settings))
+    inputs = Inputs.open(run, load_settings(settings))
     examples = inputs.prepared.examples(split)
     feed = Feed(inputs.prepared, inputs.graph, examples, EVERYTHING, inputs.spec)
     block = feed.block(np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(np.int64))
@@ -128,32 +109,18 @@ def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDA
 
 def live_arrays(bundle: Path, state: Path, users: Sequence[Any], items: Sequence[Any]) -> dict[str, NDArray]:
     """Read every group of pairs of ids from a bundle's graph with the live events of a state folder."""
-    from mgoe.serving import open_events
+    from mgoe.features import View, read
+    from mgoe.serving import Consumer, open_events
+    from mgoe.serving.online.overlay import LiveView
 
-    try:
-        from mgoe.serving import Consumer
-    except ImportError:
-        from mgoe.serving import Follower as Consumer
-    consumer = Consumer.of(open_events(state, make=False), mgoe.load(bundle))
-    live = consumer.live
-    try:
-        from mgoe.features import View, read
-        from mgoe.serving.online.overlay import LiveView
-    except ImportError:
-        return live.gather(*looked_up(live, users, items), GROUPS)
+    live = Consumer.of(open_events(state, make=False), mgoe.load(bundle)).live
     with LiveView(View.of(live.snapshot), live).reading() as view:
         return read(view, *looked_up(live, users, items), GROUPS)
 
 
-def codes_of(bundle: Path, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:
-    """Look up the codes of ids in a bundle, -1 where unknown."""
-    return looked_up(mgoe.load(bundle), users, items)
-
-
 def looked_up(nodes: Any, users: Sequence[Any], items: Sequence[Any]) -> tuple[NDArray, NDArray]:
-    """Look up the codes of ids, -1 where unknown, in a bundle or in live nodes."""
-    look_up = nodes.indices if hasattr(nodes, "indices") else nodes.codes  # the old name
-    return look_up("user", users), look_up("item", items)
+    """Look up the indices of ids, -1 where unknown, in a bundle or in live nodes."""
+    return nodes.indices("user", users), nodes.indices("item", items)
 
 
 # --- Lines
@@ -180,13 +147,13 @@ class Lines:
         self.add(name, array_hash(array), **({} if value is None else {"value": float(f"{value:.6g}")}))
 
     def arrays(self, name: str, arrays: Mapping[str, NDArray]) -> None:
-        """Write a line per array, under the old tree's name."""
-        for key, array in sorted((ARRAYS.get(key, key), array) for key, array in arrays.items()):
+        """Write a line per array."""
+        for key, array in sorted(arrays.items()):
             self.array(f"{name}.{key}", array)
 
     def answer(self, name: str, answer: Any) -> None:
         """Write an answer of a service with its text, which is compared to 1e-6."""
-        kept = renamed(answer)
+        kept = without_bundle(answer)
         text = json.dumps(kept, sort_keys=True)
         self.add(name, hashlib.sha256(text.encode()).hexdigest(), answer=kept)
 
@@ -201,11 +168,11 @@ def array_hash(array: NDArray) -> str:
     return hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()).hexdigest()
 
 
-def renamed(answer: Any) -> Any:
-    """Return an answer with the old tree's keys, without the bundle's name, which depends on versions."""
+def without_bundle(answer: Any) -> Any:
+    """Return an answer without the bundle's name, which depends on versions."""
     if isinstance(answer, dict):
-        return {ANSWERS.get(key, key): renamed(value) for key, value in answer.items() if key != "bundle"}
-    return [renamed(value) for value in answer] if isinstance(answer, list) else answer
+        return {key: without_bundle(value) for key, value in answer.items() if key != "bundle"}
+    return [without_bundle(value) for value in answer] if isinstance(answer, list) else answer
 
 
 # --- The library from outside: its command, its bundles, its service
@@ -300,7 +267,7 @@ class Log:
     Attributes:
         name: First part of the lines' names.
         table: Rows of the log, from which ids are drawn.
-        config: Settings of the run, under the old tree's names.
+        config: Settings of the run.
         behaviours: What a live event may be.
         context: Values of each context feature, drawn for every pair; empty for event logs.
         pairs: How many (user, item) pairs.
@@ -397,7 +364,7 @@ def record(log: Log, lines: Lines, work: Path) -> None:
     work.mkdir(parents=True)
     lines.array(f"{log.name}.log", np.array([column_hash(column) for column in log.table.columns]))
     config, run = work / "run.yaml", work / "run"
-    config.write_text(yaml.safe_dump(translated(log.config), sort_keys=False))
+    config.write_text(yaml.safe_dump(log.config, sort_keys=False))
     users, items = log.drawn_pairs(log.pairs, seed=1)
     context = log.drawn_context(log.pairs, seed=2)
     bundles: dict[str, Path] = {}
@@ -412,11 +379,11 @@ def record(log: Log, lines: Lines, work: Path) -> None:
         lines.say(f"{log.name}: {model}")
     command("run", config, "--out", run)
     metrics(log, run, lines)
-    codes = codes_of(run / "bundle", users, items)
+    nodes = looked_up(mgoe.load(run / "bundle"), users, items)
     for snapshot in [*range(snapshots(run / "graph")), None]:
         arrays = graph_arrays(
-            run / "graph", snapshot, *codes
-        )  # a code beyond a snapshot is a node without history there
+            run / "graph", snapshot, *nodes
+        )  # an index beyond a snapshot is a node without history there
         lines.arrays(f"{log.name}.groups.{'latest' if snapshot is None else snapshot}", arrays)
     for split in ("train", "valid", "test"):
         lines.arrays(f"{log.name}.batch.{split}", fed_batch(run, run / "settings.yaml", split, log.pairs))
@@ -427,28 +394,6 @@ def record(log: Log, lines: Lines, work: Path) -> None:
         if number == 0:
             after(log, bundles[model], state, users, items, context, work, lines)
         lines.say(f"{log.name}: {model} served by {engine}")
-
-
-def translated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under the names of this tree."""
-    config = copy.deepcopy(dict(config))
-    for old, new in SETTINGS.items():
-        *parents, last = old.split(".")
-        place = config
-        for name in parents:
-            place = place.get(name, {}) if isinstance(place, dict) else {}
-        if last in place:
-            value, target = place.pop(last), config
-            *parents, last = new.split(".")
-            for name in parents:
-                target = target.setdefault(name, {})
-            target[last] = value
-    for number, model in enumerate(config["models"]):
-        if isinstance(model, str) and model in MODELS:
-            config["models"][number] = {"name": model, "base": MODELS[model]}
-        elif isinstance(model, dict):
-            model["base"] = MODELS.get(model["base"], model["base"])
-    return config
 
 
 def column_hash(column: pa.ChunkedArray) -> str:
@@ -466,7 +411,7 @@ def predictions(
 
 
 def weights(log: Log, model: str, run: Path, lines: Lines) -> None:
-    """Write one hash of a model's parameters, whatever they are called and in whatever order they lie."""
+    """Write one hash of a model's parameters, whatever they are called and in whatever order they are stored."""
     with safetensors.safe_open(run / "bundle" / "model.safetensors", "pt") as tensors:
         hashes = sorted(array_hash(tensors.get_tensor(name).float().numpy()) for name in tensors.keys())  # noqa: SIM118
     lines.add(
