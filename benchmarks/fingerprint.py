@@ -411,7 +411,7 @@ def predictions(
 
 
 def weights(log: Log, model: str, run: Path, lines: Lines) -> None:
-    """Write one hash of a model's parameters, whatever they are called and in whatever order they are stored."""
+    """Write one hash of a model's parameters, whatever their names and their order."""
     with safetensors.safe_open(run / "bundle" / "model.safetensors", "pt") as tensors:
         hashes = sorted(array_hash(tensors.get_tensor(name).float().numpy()) for name in tensors.keys())  # noqa: SIM118
     lines.add(
