@@ -22,7 +22,7 @@ from tests.graph.build import cut_off
 from tests.graph.build.cut_off import child, killed
 from tests.graph.histories import contents, differences, history, planted
 
-KILLS = 50 if SOAK else 3
+KILLS = 50 if SOAK else 2
 EVENTS = planted(60, 40, 2, 400)
 LOG = history(EVENTS, (5,))
 """Two snapshots."""

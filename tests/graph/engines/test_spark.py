@@ -28,6 +28,7 @@ from mgoe.graph.engines.spark.engine import Spark
 from mgoe.graph.engines.spark.session import running_backend
 from mgoe.graph.engines.spark.tasks import opened, parcel
 from mgoe.graph.pair_rows import PairRows
+from tests.effort import SOAK
 from tests.graph.histories import History, contents, differences, history, planted
 
 pytestmark = pytest.mark.skipif(
@@ -72,11 +73,14 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
     assert spark._session.range(3).count() == 3  # a session that ran before the build runs after it
 
 
-def test_a_million_events(spark: Any, tmp_path: Path):
-    """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
+def test_many_events(spark: Any, tmp_path: Path):
+    """A million in the long form. At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
     task.
     """
-    log, settings = a_log(30_000, 8_000, 1_000_000), {"resolutions": [(6, 8), (30, 40)], "dense": 1}
+    log, settings = (
+        a_log(30_000, 8_000, 1_000_000 if SOAK else 300_000),
+        {"resolutions": [(6, 8), (30, 40)], "dense": 1},
+    )
     check_identical(
         log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "local", **settings)
     )

@@ -10,15 +10,16 @@ from tests.graph.engines.test_spark import pytestmark as pytestmark
 
 def test_two_workers_of_a_cluster(tmp_path: Path):
     """What a snapshot carries is removed from the workers with the next one."""
-    log = a_log(5000, 2000, 60_000, (6,))
+    log, sizes = a_log(5000, 2000, 60_000, (6,)), [(6, 8), (12, 20)]
     at: dict[str, Any] = {
         "spark.executor.memory": "512m",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
     }
-    expected = log.build(tmp_path / "local")
+    expected = log.build(tmp_path / "local", resolutions=sizes)
     with cluster(tmp_path / "cluster") as found:
-        graph = log.build(tmp_path / "spark", engine="spark", spark={"master": found.master, "options": at})
+        spark = {"master": found.master, "options": at}
+        graph = log.build(tmp_path / "spark", engine="spark", spark=spark, resolutions=sizes)
         check_identical(graph, expected)
         for worker in ("worker0", "worker1"):
             carried = sorted(file.name for file in (found.folder / worker).rglob("mgoe-*.npy"))
