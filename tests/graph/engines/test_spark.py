@@ -74,7 +74,7 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
 
 
 def test_many_events(spark: Any, tmp_path: Path):
-    """A million in the long form. At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
+    """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
     task.
     """
     log, settings = (
