@@ -27,8 +27,9 @@ from benchmarks.measure import child, size_name
 from benchmarks.world import PLAIN, World, simulated
 from mgoe.config import GraphSettings, TaskSettings
 from mgoe.data import Prepared
-from mgoe.data.examples import ExampleWriter
-from mgoe.data.features import FeatureEncoders, SideFeatures
+from mgoe.data.example_file import ExampleWriter
+from mgoe.data.features import FeatureEncoders
+from mgoe.data.side import SideFeatures
 from mgoe.graph import MacroGraph, Source, build_graph
 
 TASKS = (TaskSettings(name="click"), TaskSettings(name="buy"))

@@ -20,8 +20,9 @@ import torch
 from mgoe.bundle import write_bundle
 from mgoe.config import RunSettings, make_settings
 from mgoe.data import Prepared, Vocabulary
-from mgoe.data.examples import ExampleWriter
-from mgoe.data.features import FeatureEncoders, SideFeatures
+from mgoe.data.example_file import ExampleWriter
+from mgoe.data.features import FeatureEncoders
+from mgoe.data.side import SideFeatures
 from mgoe.features import View, read
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.models import FeatureSpec, TaskSpec, make_model, resolve

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import TaskSettings
 from mgoe.data import ExampleFile, Examples, join
-from mgoe.data.examples import ExampleWriter
+from mgoe.data.example_file import ExampleWriter
 from mgoe.data.prepared import Prepared
 from mgoe.errors import DataError
 from tests.effort import up_to
@@ -157,7 +157,7 @@ def test_a_file_replaced_between_reads_is_refused():
 
 
 def test_a_window_holds_many_row_groups(monkeypatch):
-    monkeypatch.setattr("mgoe.data.examples.GROUP_ROWS", 30)
+    monkeypatch.setattr("mgoe.data.example_file.GROUP_ROWS", 30)
     with example_file([200, 10], window_rows=60) as file:
         assert file._groups.max() == 30
         assert max(int(file._groups[window].sum()) for window in file._windows(3)) <= 60
@@ -177,7 +177,7 @@ def test_memory_decides_what_is_streamed():
 @given(parts=sizes, share=st.floats(0, 1), seed=seeds)
 def test_a_sampled_file_holds_the_rows_sampled_in_memory(group_rows, parts, share, seed):
     with example_file(parts) as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mgoe.data.examples.GROUP_ROWS", group_rows)
+        patch.setattr("mgoe.data.example_file.GROUP_ROWS", group_rows)
         drawn = [np.random.default_rng(seed) for _ in range(2)]
         whole = file.read()
         written = file.sampled(share, drawn[0], file.path.with_name("sample.parquet"))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pyarrow import csv
 
 from mgoe.data import connect, open_log, prepare
-from mgoe.data.log import files_of, stage
+from mgoe.data.log import stage
+from mgoe.data.log_files import files_of
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from tests.data import logs

@@ -10,7 +10,7 @@ import pytest
 
 from mgoe.config import TaskSettings
 from mgoe.data import ExampleFile
-from mgoe.data.examples import ExampleWriter
+from mgoe.data.example_file import ExampleWriter
 from tests.effort import SOAK
 from tests.training.fakes import TASKS, make_examples
 

@@ -6,14 +6,16 @@ recent neighbours, `E` distinct pairs, `N` examples.
 
 from mgoe.data.arrow import to_arrow
 from mgoe.data.events import task_masks
-from mgoe.data.examples import SPLITS, ExampleFile, Examples, Split, join
-from mgoe.data.features import FeatureEncoders, SideFeatures
+from mgoe.data.example_file import ExampleFile
+from mgoe.data.examples import SPLITS, Examples, Split, join
+from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
 from mgoe.data.history import WholeLog, whole_log
 from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spark, place_of
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
+from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 
 __all__ = [

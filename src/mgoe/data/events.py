@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mgoe._util.tables import batches
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
 from mgoe.data.columns import Expr, Table
-from mgoe.data.examples import ExampleWriter
+from mgoe.data.example_file import ExampleWriter
 from mgoe.errors import DataError
 
 BLOCK = 4_000_000

@@ -8,7 +8,7 @@ import numpy as np
 from mgoe._util.tables import batches
 from mgoe.config import RunSettings, seconds
 from mgoe.data.columns import Expr, Table, only_row
-from mgoe.data.examples import ExampleWriter
+from mgoe.data.example_file import ExampleWriter
 from mgoe.data.features import FeatureEncoders, longest
 from mgoe.data.times import bucket_of, within
 from mgoe.errors import DataError

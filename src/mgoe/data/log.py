@@ -1,7 +1,5 @@
 """Opening a log: Parquet or CSV files, folders, globs, or any Ibis table, as one lazy table on DuckDB."""
 
-import glob
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,24 +17,12 @@ from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches
 from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
 from mgoe.errors import DataError
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """Types that a column of a CSV may get. Not dates, because day and month would be guessed: their text is read
 as ISO 8601."""
-_MAGIC = b"PAR1"
-LOG = "data.log"
-"""The setting that names a log."""
-_PARQUET = (".parquet", ".pq")
-_CSV = tuple(kind + packing for kind in (".csv", ".tsv", ".txt") for packing in ("", ".gz", ".zst"))
-_OTHER = re.compile(
-    r"\.(csv|tsv|txt|jsonl?|ndjson|parquet|pq|avro|orc|feather|arrow|xlsx?)"
-    r"(\.(gz|bz2|zst|zip|xz|lz4|snappy|br|7z))?$|^part-\d+$",
-    re.I,
-)
-"""Names of data in a form that is not read."""
-_IGNORED = re.compile(r"[._]|readme\b", re.I)
-"""Names of what writers of tables and people leave beside data."""
 NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
@@ -100,7 +86,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
             "convert one or name one kind",
         )
     for file in files:
-        _check_complete(file, parquet=kinds == {"parquet"})
+        check_complete(file, parquet=kinds == {"parquet"})
     patterns = [as_pattern(file) for file in files]
     try:
         if kinds == {"parquet"}:
@@ -136,7 +122,7 @@ def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.
     for path in map(str, paths):
         files = [] if "://" in path else files_of(path, LOG)
         for file in files:
-            _check_complete(file, parquet=True)
+            check_complete(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
     (
         backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
@@ -309,139 +295,3 @@ def _check_header(con: Backend, file: Path) -> None:
             "SELECT count(*) FROM read_csv(?, delim = ?, columns = ?, header = true, auto_detect = false)",
             [pattern, delimiter[0], kinds],
         ).fetchall()
-
-
-def _check_complete(file: Path, parquet: bool) -> None:
-    """Refuse an empty file, and a Parquet file that does not start and end as one."""
-    try:
-        size = file.stat().st_size
-        if size == 0:
-            raise DataError(file, "the file is empty (0 bytes); write it again or leave it out")
-        if parquet:
-            with file.open("rb") as f:
-                start = f.read(4)
-                f.seek(max(0, size - 4))
-                end = f.read(4)
-            if start != _MAGIC:
-                raise DataError(
-                    file,
-                    f"a Parquet file starts with {_MAGIC!r}, found {start!r}; it is of another format or "
-                    "damaged",
-                )
-            if end != _MAGIC or size < 12:
-                raise DataError(
-                    file,
-                    f"the Parquet file is truncated: it ends without its footer after {size} bytes; "
-                    "copy or write it again",
-                )
-    except OSError as error:
-        raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None
-
-
-def files_of(path: str, key: str) -> list[Path]:
-    """Return the files that a file, folder or glob names, in order.
-
-    Args:
-        path: The file, folder or glob.
-        key: The setting that names it, for messages.
-
-    Raises:
-        DataError: There is no such file, or a folder holds data of another form.
-    """
-    here = Path(path)
-    if here.is_file():
-        return [here]
-    if here.is_dir():
-        if found := _of_folder(here, key):
-            return found
-        raise DataError(
-            f"{key} {path}",
-            "a folder must hold Parquet or CSV files (.parquet, .csv, .tsv, .csv.gz), found none; "
-            "name another folder",
-        )
-    if glob.has_magic(path):
-        if found := _matched(path, key):
-            return found
-        raise DataError(
-            f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}"
-        )
-    near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
-    raise DataError(
-        f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}"
-    )
-
-
-def _matched(pattern: str, key: str) -> list[Path]:
-    """Return the files that a glob matches, and those of the folders that it matches."""
-    found: list[Path] = []
-    for match in map(Path, glob.glob(pattern, recursive=True)):
-        if match.is_file():
-            found.append(match)
-        elif (
-            match.is_dir()
-            and not _IGNORED.match(match.name)
-            # no link to a folder that contains it
-            and not (match.is_symlink() and match.absolute().parent.resolve().is_relative_to(match.resolve()))
-        ):
-            found += _of_folder(match, key)
-    # links may form a circle: of several paths to a file, the dictionary keeps the last and so the shortest
-    found.sort(key=lambda file: len(file.parts), reverse=True)
-    return sorted({(os.path.realpath(file.parent), file.name): file for file in found}.values())
-
-
-def _of_folder(here: Path, key: str) -> list[Path]:
-    """Return the files of a log in a folder, in order; refuse a folder with data of another form."""
-    files = _below(here)
-    found = [file for file in files if _kind(file)]
-    if left := [file for file in files if _OTHER.search(file.name) and not _kind(file)]:
-        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        raise DataError(
-            f"{key} {here}",
-            f"every data file in a folder must be Parquet or CSV, found {left[0].name!r}{more}; "
-            f"convert them, or name the files of the log by a glob: {here}/**/*"
-            f"{found[0].suffix if found else _PARQUET[0]}",
-        )
-    return found
-
-
-def _below(here: Path) -> list[Path]:
-    """Return the files at any depth of a folder that are not to be ignored, in order.
-
-    Links to folders are followed after everything in the folder itself. No folder is read twice, since a link
-    may lead to one that contains it.
-    """
-    seen, found, tops = set(map(str, here.resolve().parents)), [], [here]
-    for top in tops:
-        for folder, folders, files in os.walk(top, onerror=_refuse):
-            if (real := os.path.realpath(folder)) in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = [name for name in folders if not _IGNORED.match(name)]
-            tops += [Path(folder, name) for name in sorted(folders) if Path(folder, name).is_symlink()]
-            found += [Path(folder, name) for name in files if not _IGNORED.match(name)]
-    return sorted(found)
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(error.filename, f"cannot be read: {error.strerror}; check its permissions")
-
-
-def kind_of(file: Path, key: str) -> str:
-    """Return `parquet` or `csv`, by the name of a file.
-
-    Raises:
-        DataError: The file is neither.
-    """
-    if kind := _kind(file):
-        return kind
-    raise DataError(
-        f"{key} {file}",
-        f"a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found {file.suffix or 'no ending'!r}; "
-        "rename or convert it",
-    )
-
-
-def _kind(file: Path) -> str | None:
-    name = file.name.lower()
-    return "parquet" if name.endswith(_PARQUET) else "csv" if name.endswith(_CSV) else None

@@ -23,13 +23,15 @@ from mgoe.data.events import (
     with_task_mask,
     write_event_examples,
 )
-from mgoe.data.examples import ExampleWriter, Split, Tally
+from mgoe.data.example_file import ExampleWriter, Tally
+from mgoe.data.examples import Split
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
-from mgoe.data.features import fit_encoders, read_side
+from mgoe.data.features import fit_encoders
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import drop, open_source, place_of, work_database
 from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import NODES, read_rows
+from mgoe.data.side import read_side
 from mgoe.data.times import (
     bucket_of,
     check_first_snapshot,

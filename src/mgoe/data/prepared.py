@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, as_pattern
-from mgoe.data.examples import ExampleFile, Examples, Split, readable
-from mgoe.data.features import FeatureEncoders, SideFeatures
+from mgoe.data.example_file import ExampleFile, readable
+from mgoe.data.examples import Examples, Split
+from mgoe.data.features import FeatureEncoders
+from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 

@@ -25,7 +25,7 @@ from mgoe._util.files import (
     write_json,
 )
 from mgoe.config import DataSettings, RunSettings
-from mgoe.data.log import files_of
+from mgoe.data.log_files import files_of
 from mgoe.errors import MgoeError, OutputError
 
 STATE = "run.json"

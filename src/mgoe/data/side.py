@@ -1,0 +1,145 @@
+"""Side features of users and items: encoded once, stored once per node, and memory-mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ibis.backends.duckdb import Backend
+from numpy.typing import ArrayLike, NDArray
+
+from mgoe._util.tables import batches
+from mgoe.config import SideTableSettings
+from mgoe.data.columns import Table, enforce, only_row, read_id
+from mgoe.data.features import FeatureEncoders, check_names, fit_encoders, read_feature
+from mgoe.data.log import drop, open_log, require_columns, stage
+from mgoe.data.vocabulary import Vocabulary
+from mgoe.errors import DataError
+
+
+@dataclass
+class SideFeatures:
+    """Encoded features by node index.
+
+    Args:
+        encoders: The encoders that produced the arrays.
+        arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
+    """
+
+    encoders: FeatureEncoders
+    arrays: dict[str, NDArray[Any]]
+
+    def gather(self, indices: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Return the features of nodes by name, numbers under `numeric`. B rows each.
+
+        Args:
+            indices: Node indices; -1, or one beyond the nodes, is an unknown node. Shape (B,).
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        return {name: self._take(name, values, wanted) for name, values in self.arrays.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write encoders and arrays."""
+        self.encoders.save(folder)
+        for k, values in enumerate(self.arrays.values()):
+            np.save(folder / f"values-{k}.npy", values, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> SideFeatures:
+        """Open what `save` wrote; arrays stay on disk until they are read."""
+        encoders = FeatureEncoders.load(folder)
+        arrays = {
+            name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False)
+            for k, name in enumerate(encoders.encode({}, 0))
+        }
+        return cls(encoders, arrays)
+
+    @cached_property
+    def _unknown(self) -> dict[str, NDArray[Any]]:
+        return self.encoders.encode({}, 1)
+
+    def _take(self, name: str, values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+        known = (indices >= 0) & (indices < len(values))
+        taken = np.repeat(self._unknown[name], len(indices), axis=0)
+        taken[known] = values[indices[known]]
+        return taken
+
+
+def read_side(
+    con: Backend, settings: SideTableSettings | None, nodes: Vocabulary, key: str
+) -> tuple[SideFeatures, dict[str, int]]:
+    """Read a side table, encode it and align it with node indices. Ids that are not in the log are left out.
+
+    Categories, means and deviations come from the whole table, so they do not depend on the log.
+
+    Args:
+        con: The work database.
+        settings: Settings of the table; None if there is no table.
+        nodes: Ids of the log.
+        key: Name of the setting, for messages.
+
+    Returns:
+        The features, and counts for the summary.
+
+    Raises:
+        DataError: The table cannot be read, repeats an id, breaks a rule, or has no id of the log.
+    """
+    if settings is None:
+        return SideFeatures(FeatureEncoders(), {}), {}
+    check_names(settings.features, f"{key}.features")
+    source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
+    columns = {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}
+    require_columns(
+        source, [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)], settings.path
+    )
+    theirs = {"id": settings.id, **dict(zip(columns.values(), columns, strict=True))}
+    raw = stage(con, source, theirs, "raw_side", settings.path)
+    ids, checks = read_id(raw["id"], settings.id, settings.path)
+    values = {"id": ids}
+    for feature, ours in zip(settings.features, columns.values(), strict=True):
+        values[ours], more = read_feature(raw[ours], feature, settings.path)
+        checks += more
+    rows = enforce(raw, checks, settings.path)
+    side = raw.select(**values)
+    _refuse_repeats(side, settings)
+    encoders = fit_encoders(side, columns, settings.features)
+    arrays = encoders.encode({}, nodes.size)
+    matched = 0
+    for batch in batches(side):
+        indices = nodes.indices(batch.column("id"))
+        known = indices >= 0
+        given = {name: batch.column(ours) for name, ours in columns.items()}
+        for name, part in encoders.encode(given, len(indices)).items():
+            arrays[name][indices[known]] = part[known]
+        matched += int(known.sum())
+    if not matched:
+        least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
+        raise DataError(
+            f"{settings.path}, column {settings.id!r}",
+            f"some id must be one of the log's, found none of {rows} (the least is {least!r}, the log's "
+            "first is "
+            f"{first!r}); is {key}.id the right column?",
+        )
+    drop(con, "raw_side")
+    return SideFeatures(encoders, arrays), {
+        "rows": rows,
+        "in_log": matched,
+        "nodes_without": nodes.size - matched,
+    }
+
+
+def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
+    counted = side.group_by("id").aggregate(n=side.count())
+    repeated = counted.filter(counted.n > 1).order_by("id")
+    count = int(repeated.count().to_pyarrow().as_py())
+    if count:
+        first = only_row(repeated.limit(1))
+        more = f" and {count - 1} more ids repeated" if count > 1 else ""
+        raise DataError(
+            f"{settings.path}, column {settings.id!r}",
+            f"a side table has one row per id, found {first['id']!r} in {first['n']} rows{more}; keep one of "
+            "each",
+        )
