@@ -9,6 +9,7 @@ import yaml
 from mgoe import experiments
 from mgoe.config import load_comparison
 from mgoe.errors import ConfigError, TrainingError
+from mgoe.experiments.checks import check
 from mgoe.experiments.plan import Plan
 from mgoe.models import PRESETS, MGOEOptions
 from tests.experiments.tiny import settings
@@ -125,7 +126,7 @@ def test_every_comparison_of_the_examples_is_valid(
         pytest.skip("a run's settings")
     monkeypatch.chdir(path.parents[1])
     plan = Plan(load_comparison(path), tmp_path)
-    plan.check(plan.cells)
+    check(plan, plan.cells)
     assert plan.cells
 
 

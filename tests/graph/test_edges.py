@@ -8,6 +8,7 @@ from mgoe.graph import edges
 from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
+from mgoe.graph.task_table import task_table
 from tests.effort import up_to
 from tests.graph.naive import table_of
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbours_of, pairs
@@ -191,6 +192,6 @@ def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixe
 )
 def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
     macro = macro_nodes(graph, width, width, seed)[OTHER[side]]
-    table = edges.task_table(graph.block(side), SCORES, macro, width, TASKS)
+    table = task_table(graph.block(side), SCORES, macro, width, TASKS)
     for node, others in enumerate(neighbours_of(graph, side)):
         assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])

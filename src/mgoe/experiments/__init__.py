@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
     from mgoe.experiments.cell import Inputs
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
-    from mgoe.experiments.report import leads, measured, plain_leads, write_graph_page
+    from mgoe.experiments.pages import write_graph_page
+    from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.runs import ComparisonResult, RunResult, compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
@@ -37,7 +38,8 @@ _MODULE_OF = {
         "bundle_refresh": ("refresh",),
         "cell": ("Inputs",),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
-        "report": ("leads", "measured", "plain_leads", "write_graph_page"),
+        "pages": ("write_graph_page",),
+        "report": ("leads", "measured", "plain_leads"),
         "runs": ("ComparisonResult", "RunResult", "compare", "run", "train"),
         "score": ("measure_pairs", "score_pairs", "write_scores"),
         "stages": ("build", "prepare_data"),

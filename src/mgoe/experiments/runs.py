@@ -32,10 +32,12 @@ from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, Standings, markdown, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
+from mgoe.experiments.checks import check, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import DONE, SETTINGS, mark, run_folder, take_folder
 from mgoe.experiments.imports import take as take_lines
+from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
@@ -44,7 +46,6 @@ from mgoe.experiments.report import (
     standings_of,
     write_comparison,
     write_leads,
-    write_run_report,
 )
 from mgoe.experiments.stages import Say, build
 from mgoe.training import joined
@@ -223,8 +224,8 @@ def begin(
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
     """
-    plan.check(cells)
-    plan.check_installed(cells)
+    check(plan, cells)
+    check_installed(plan, cells)
     [log] = plan.logs.values()
     with exclusive(plan.out, "a run"):
         wait_for_orphans(plan.out)
@@ -301,7 +302,7 @@ def compare(
     settings = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings)
     plan = Plan(settings, Path(out))
     cells = plan.chosen(models, seeds, logs)
-    plan.check(cells)
+    check(plan, cells)
     lines_of = {
         file: list(records.read(file))
         for path in map(Path, take)
@@ -314,7 +315,7 @@ def compare(
             write_text(plan.out / COMPARISON, dump_settings(settings))
         settle(plan, cells, overwrite, COMPARISON, say, command)
         take_lines(plan, lines_of, say)
-        plan.check_installed(cells)  # after imports: finished cells need no library
+        check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
         lines = records.latest(plan.out)
         standings = standings_of(plan, lines)

@@ -25,7 +25,8 @@ from mgoe.config import (
 )
 from mgoe.errors import MgoeError, TrainingError
 from mgoe.experiments.cell import Inputs, fit_model
-from mgoe.experiments.plan import Cell, concerning, load_optuna, training_of
+from mgoe.experiments.checks import load_optuna
+from mgoe.experiments.plan import Cell, concerning, training_of
 from mgoe.models import resolve
 from mgoe.training import Monitor
 

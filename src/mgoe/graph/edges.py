@@ -1,4 +1,4 @@
-"""Macro edges: how strongly a node is tied to each macro node: over one step, over two, and per task.
+"""Macro edges: how strongly a node is tied to each macro node, over one step and over two.
 
 1st order: `N_u1 = S C_i`. 2nd order: `N_u2 = S N_i1` less the way back to the node itself. A row needs its
 own pairs and arrays of the other side alone. Everything but the 2nd-order mass of a macro node is an integer
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
 from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
+from mgoe.graph.task_table import task_table
 
 DENSE_SHARE = 0.3
 """Share of the possible edges, over all pairs, from which a matrix is faster. One of its entries takes a
@@ -245,31 +246,6 @@ def by_macro(
     return out[:k]
 
 
-def task_table(
-    block: PairRows, scores: NDArray[np.int64], macro: NDArray[np.int32], width: int, tasks: int
-) -> NDArray[np.int32]:
-    """Return the macro node of the other side that each node prefers for each task (paper, Figure 2; our
-    rule).
-
-    It is the one with most distinct neighbours for the task; ties go to the higher merged score, then to the
-    lower number. A node without the task takes its merged favourite; one without history the cold node,
-    number `width`.
-
-    Args:
-        block: Of n nodes.
-        scores: Of every task mask. Shape (2^T,).
-        macro: Macro node of each node of the other side. Shape (I,) or (U,).
-        width: Macro nodes of the other side.
-        tasks: T.
-
-    Returns:
-        Shape (n, T).
-    """
-    out = np.full((len(block), tasks), width, np.int32)
-    _task_table(block.scored(scores), macro, width, out)
-    return out
-
-
 @numba.njit(cache=True, nogil=True)
 def _first_order_degrees(pairs, macro, width, degree):  # pragma: no cover - compiled
     indptr, other = pairs.indptr, pairs.other
@@ -396,37 +372,3 @@ def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
         low += half * (columns[low + half] <= column)  # a branch would be mispredicted every other time
         width -= half
     return values[low] if columns[low] == column else 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
-    indptr, other, task_mask, scores = pairs
-    tasks = out.shape[1]
-    merged, count = np.zeros(width + 1, np.int64), np.zeros((tasks, width + 1), np.int32)
-    for row in range(len(indptr) - 1):
-        start, end = indptr[row], indptr[row + 1]
-        if start == end:
-            continue
-        for e in range(start, end):
-            k = macro[other[e]]
-            merged[k] += scores[task_mask[e]]
-            for t in range(tasks):
-                count[t, k] += task_mask[e] >> t & 1
-        favourite = largest(merged, merged, width)
-        for t in range(tasks):
-            best = largest(count[t], merged, width)
-            out[row, t] = best if count[t, best] else favourite
-        for e in range(start, end):
-            k = macro[other[e]]
-            merged[k] = 0
-            count[:, k] = 0
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def largest(values, ties, width):  # pragma: no cover - compiled
-    """Return the place of the largest of the first values; ties go to the larger tie, then to the first."""
-    best = 0
-    for k in range(1, width):
-        if values[k] > values[best] or (values[k] == values[best] and ties[k] > ties[best]):
-            best = k
-    return best

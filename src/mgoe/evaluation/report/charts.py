@@ -173,7 +173,9 @@ def interval_plot(
     values = [mark.value for mark in marks]
     front = 0.0 if differences else (min if lower_is_better else max)(values, default=0.0)
     away = np.abs(np.subtract(values, front))
-    near = math.inf if len(away) < 4 else 5 * np.quantile(away, 1 / 3) if differences else 3 * np.median(away)
+    near = math.inf
+    if len(away) >= 4:
+        near = 5 * np.quantile(away, 1 / 3) if differences else 3 * np.median(away)
     left = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4))
     right = WIDTH - (116 if differences else 56)
     bottom = ROW * len(marks) + 8

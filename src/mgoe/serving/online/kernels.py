@@ -9,7 +9,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.edges import find, largest
+from mgoe.graph.edges import find
+from mgoe.graph.task_table import largest
 
 
 class Change(NamedTuple):
@@ -168,7 +169,7 @@ def add_recents(change, scores, known, rank, neighbour, masks, times):  # pragma
 
 @numba.njit(cache=True, nogil=True)
 def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
-    """Fill the macro task table by the rule of `mgoe.graph.edges.task_table`."""
+    """Fill the macro task table by the rule of `mgoe.graph.task_table`."""
     for row in range(len(out)):
         if degree[row] == 0:
             continue

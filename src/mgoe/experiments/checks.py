@@ -1,0 +1,127 @@
+"""Everything that can be refused before any work: settings that break a rule, and what this machine lacks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.extras import load
+from mgoe.config import (
+    ModelSettings,
+    RunSettings,
+    TuneSettings,
+    did_you_mean,
+    nested,
+)
+from mgoe.errors import ConfigError
+from mgoe.experiments.plan import Cell, Contestant, Log, Plan, concerning, is_boosted, is_done, training_of
+from mgoe.models import options_of
+from mgoe.simulation import Truth, check_reachable
+from mgoe.training import Monitor, check_available, load_lightgbm
+
+
+def check(plan: Plan, cells: Sequence[Cell]) -> None:
+    """Refuse what can be refused before any work.
+
+    Names, options and the space of a search are checked for all cells; monitors, and whether the best
+    reachable result of a simulated log is known, for those that are to run.
+
+    Args:
+        plan: What the cells are part of.
+        cells: The cells that are to run.
+
+    Raises:
+        MgoeError: A setting breaks a rule.
+    """
+    for log in plan.logs.values():
+        for contestant in plan.contestants.values():
+            log.settings(plan.settings.seeds[0], contestant)
+            contestant.settings()
+    for cell in _one_per_model(cells):
+        _check_fit(cell.settings, cell.contestant.settings())
+    for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
+        _check_references(log, plan.settings.seeds[0])
+    if plan.comparison.tune is not None:
+        _check_space(plan, plan.comparison.tune, _one_per_model(map(plan.searched, cells)))
+
+
+def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> None:
+    """Check that every model can be trained with every choice and with both ends of every range."""
+    models = (contestant.settings() for contestant in plan.contestants.values())
+    switches = sorted({name for model in models for name in options_of(model).model_fields})
+    for key in tune.space:
+        name = key.removeprefix("options.")
+        if name != key and name.split(".")[0] not in switches:
+            raise ConfigError(f"tune.space.{key}", f"no model has this switch{did_you_mean(name, switches)}")
+    for cell in searched:
+        settings = cell.settings
+        for model in _choices(cell.contestant, tune):
+            _check_fit(settings, model)
+
+
+def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
+    """Refuse what this machine cannot run: unfinished cells, and searches that they wait for.
+
+    Args:
+        plan: What the cells are part of.
+        cells: The cells that are to run.
+
+    Raises:
+        MgoeError: A library, a compiler or a device is missing.
+    """
+    tune, undone = plan.comparison.tune, [cell for cell in cells if not cell.done]
+    for cell in _one_per_model(undone):
+        _check_installed(cell.settings, cell.model(tune is not None and is_done(cell.search)))
+    for cell in _one_per_model(plan.searched(cell) for cell in undone if not is_done(cell.search)):
+        if tune is not None:
+            load_optuna()
+            for model in _choices(cell.contestant, tune):
+                _check_installed(cell.settings, model)
+
+
+def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:
+    """Keep one cell per log and contestant, whatever its seed."""
+    return [*{(cell.log.name, cell.contestant.name): cell for cell in cells}.values()]
+
+
+def _choices(contestant: Contestant, tune: TuneSettings) -> Iterator[ModelSettings]:
+    """Yield a model with every choice of a search, and with both ends of every range."""
+    for key, values in concerning(contestant.settings(), tune).space.items():
+        for value in values if isinstance(values, list) else (values.low, values.high):
+            yield contestant.settings(nested({key: value}))
+
+
+def _check_fit(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse what training would refuse on every machine: no snapshot to train on, or an unknown monitor."""
+    if settings.graph.snapshots == "last":
+        raise ConfigError(
+            "graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train"
+        )
+    Monitor.parse(training_of(settings, model).monitor, settings.tasks)
+
+
+def _check_installed(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse what training would refuse on this machine: a missing library, compiler or device."""
+    check_available(training_of(settings, model))
+    if is_boosted(model):
+        load_lightgbm()
+
+
+def _check_references(log: Log, seed: int) -> None:
+    settings, world = log.settings(seed), log.world
+    if world is None and settings.data.truth is not None:
+        world = Truth.open(Path(settings.data.truth)).settings
+    if world is not None:
+        try:
+            check_reachable(world, settings)
+        except ConfigError as error:
+            place = f"logs.{log.name}.{error.place}" if log.name else error.place
+            raise ConfigError(place, error.message) from None
+
+
+def load_optuna() -> Any:
+    """Import the library that searches settings.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load("optuna", "tune", "Optuna", "pip install 'mgoe[tune]'")

@@ -1,0 +1,167 @@
+"""The page of a run and the page of a macro graph."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.files import read_json
+from mgoe.config import RunSettings, dump_settings
+from mgoe.data import Prepared, Vocabulary
+from mgoe.evaluation import (
+    Estimate,
+    Row,
+    report,
+)
+from mgoe.experiments.cell import Inputs
+from mgoe.experiments.folder import RELIABILITY
+from mgoe.experiments.plan import Cell, Plan
+from mgoe.graph import MacroGraph
+
+GRAPH_FACTS = (
+    "engine",
+    "events",
+    "from",
+    "to",
+    "users",
+    "items",
+    "pairs",
+    "snapshots",
+    "bytes",
+    "seconds",
+)
+"""Facts of the page of a graph."""
+
+
+def write_graph_page(graph: MacroGraph, path: Path) -> None:
+    """Write a page of pictures.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    described = graph.describe()
+    files = [graph.path / f"{node}s.parquet" for node in ("user", "item")]
+    users, items = [Vocabulary.load(file) if file.exists() else None for file in files]
+    report.write_report(
+        path,
+        report.ReportData(
+            title=f"Macro graph {graph.path.name}",
+            rows=[],
+            facts={name: described[name] for name in GRAPH_FACTS} | {"drift": graph.drift},
+            macro=macro_view(graph, users, items),
+        ),
+    )
+
+
+def macro_view(graph: MacroGraph, users: Vocabulary | None, items: Vocabulary | None) -> report.MacroView:
+    """Return the view of the latest, densest resolution. Without vocabularies members are indices."""
+
+    def ids(vocabulary: Vocabulary | None, nodes: NDArray[np.int64]) -> list[Any]:
+        return nodes.tolist() if vocabulary is None else vocabulary.ids(nodes).to_pylist()
+
+    latest = graph.latest
+    dense = latest.resolutions[latest.dense]
+    return report.MacroView.of(
+        dense.macro_edges,
+        dense.user_macro,
+        dense.item_macro,
+        latest.arrays["user_sum"],
+        latest.arrays["item_sum"],
+        partial(ids, users),
+        partial(ids, items),
+    )
+
+
+def write_run_report(
+    plan: Plan,
+    inputs: Inputs,
+    rows: Sequence[Row],
+    estimates: Sequence[Estimate],
+    best: Cell,
+    command: str,
+    seconds: float,
+) -> None:
+    """Write `report.html`.
+
+    Args:
+        plan: The run.
+        inputs: Its log and graph.
+        rows: Rows of `metrics.json`.
+        estimates: Metrics and leads with their intervals.
+        best: The cell in the bundle.
+        command: The command that makes the report again.
+        seconds: Time that this process took.
+    """
+    [settings] = [log.settings(0) for log in plan.logs.values()]
+    summary, meta = inputs.prepared.summary, inputs.graph.meta
+    models = (inputs.decided(contestant.settings()) for contestant in plan.contestants.values())
+    inputs_of = [f"{model.name}: {', '.join(model.inputs or ())}" for model in models]
+    of = {
+        name: {cell.seed: cell.folder for cell in plan.cells if cell.contestant.name == name}
+        for name in plan.contestants
+    }
+    report.write_report(
+        plan.out / "report.html",
+        report.ReportData(
+            title=f"MGOE on {Path(settings.data.log[0]).name}",
+            rows=rows,
+            lead=plan.comparison.lead,
+            facts={
+                "rows": summary["rows"],
+                "users": summary["users"],
+                "items": summary["items"],
+                "pairs": meta["pairs"][-1],
+                "snapshots": len(meta["cuts"]),
+                "macro nodes": ", ".join(f"{ku}/{ki}" for ku, ki in meta["resolutions"]),
+                "seeds": len(settings.seeds),
+                "graph seconds": round(meta["seconds"], 1),
+                "seconds": round(seconds, 1),
+            },
+            estimates=estimates,
+            curves={
+                name: {seed: read_json(folder / "curves.json") for seed, folder in folders.items()}
+                for name, folders in of.items()
+            },
+            reliability={
+                name: read_json(folders[settings.seeds[0]] / RELIABILITY) for name, folders in of.items()
+            },
+            macro=macro_view(inputs.graph, inputs.prepared.users, inputs.prepared.items),
+            history_age=history_age(settings, inputs.prepared),
+            negatives=negatives(settings, inputs.prepared),
+            notes=[
+                f"The bundle holds {best.title}, the best on validation.",
+                f"Inputs: {'; '.join(inputs_of)}.",
+            ],
+            settings=dump_settings(settings),
+            command=command,
+        ),
+    )
+
+
+def history_age(settings: RunSettings, prepared: Prepared) -> str:
+    """Describe how old the history of examples is, which is the same for every model."""
+    splits = prepared.summary["splits"]
+    ages = ", ".join(f"{split} {facts['history_age']:.1f}" for split, facts in splits.items())
+    return (
+        "Every model reads the same history: the latest snapshot strictly before the window of an example. "
+        f"Mean age of that history in buckets of {settings.data.bucket}: {ages}."
+    )
+
+
+def negatives(settings: RunSettings, prepared: Prepared) -> str:
+    """Describe where negatives come from."""
+    if settings.form == "exposures":
+        return "Every row of the log was shown to somebody; those without the behaviour are the negatives."
+    drawn, training = settings.negatives, settings.negatives.of_training
+    others = f"; for validation and test {drawn.seed}" if training.seed != drawn.seed else ""
+    share = "as often as they occur there" if drawn.distribution == "popularity" else "each once"
+    return (
+        f"The log holds only what happened. Per positive, {drawn.ratio} negatives were drawn (seed "
+        f"{training.seed}{others}) from the items of the same bucket, {share}, and dropped only if the user "
+        "did that item there. "
+        f"{prepared.summary['negatives_per_positive']:.2f} negatives per positive remain in training. "
+        "Validation and test hold the same kind."
+    )
