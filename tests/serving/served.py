@@ -18,7 +18,7 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from mgoe.serving.events.event import EventLog  # noqa: E402
-from mgoe.serving.events.file_log import FileLog  # noqa: E402
+from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402
@@ -79,7 +79,7 @@ def served(
     runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
-    reloader = Reloader(bundle, log or FileLog(state / "events"), state, runtime, every=EVERY)
+    reloader = Reloader(bundle, log or SqliteLog(state / "log.sqlite"), state, runtime, every=EVERY)
     app = create_app(reloader, limits or Limits(), tokens, access_log=False)
     how = {
         "http": LimitedProtocol,

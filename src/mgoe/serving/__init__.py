@@ -4,7 +4,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, 
 nodes."""
 
 from mgoe.serving.events.event import Event, EventLog, EventReader, Position, every
-from mgoe.serving.events.file_log import FileLog, check_no_events, open_events
+from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events, open_events
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.overlay import LiveBundle
 from mgoe.serving.scoring.scorer import Scorer
@@ -14,11 +14,11 @@ __all__ = [
     "Event",
     "EventLog",
     "EventReader",
-    "FileLog",
     "LiveBundle",
     "LiveNodes",
     "Position",
     "Scorer",
+    "SqliteLog",
     "check_no_events",
     "every",
     "open_events",

@@ -1,29 +1,25 @@
-"""Both kinds of log, and what only a log in a folder does."""
+"""Both kinds of log, and what only a log in a file does."""
 
 import itertools
 import json
-import os
+import shutil
 import signal
-import stat
+import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mgoe.errors import EventError, StoreError
+from mgoe.errors import StoreError
 from mgoe.serving.events.event import START, Event, EventLog, every
-from mgoe.serving.events.file_log import FileLog
 from mgoe.serving.events.redis_log import RedisLog
+from mgoe.serving.events.sqlite_log import SqliteLog
 from mgoe.serving.online.live import HELD, position_of
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK
 from tests.serving.events.stores import Server, events, when_back
 
 KILLS = 20 if SOAK else 2
@@ -42,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens the same empty log again and again."""
     if request.param == "file":
-        return lambda: FileLog(tmp_path / "events", segment=400)
+        return lambda: SqliteLog(tmp_path / "log.sqlite")
     url = request.getfixturevalue("server").url
     return lambda: RedisLog(url, f"test:{tmp_path.name}")
 
@@ -208,188 +204,82 @@ def test_an_invalid_address_is_refused():
         RedisLog("localhost:6379")
 
 
-# --- a folder ---
-
-
-@up_to(30)
-@given(n=st.integers(1, 12), cut=st.integers(0, 200), data=st.data())
-def test_a_torn_tail_is_cut_off(n, cut, data):
-    """Complete records are read, whatever a killed process left of its last ones, and appends follow them."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = FileLog(Path(folder))
-        ends = [0]
-        for event in events(n):
-            log.append([event])
-            ends.append(int(log.read()[-1][0]))
-        file = next(Path(folder).glob("*.log"))
-        size = max(0, ends[-1] - cut)
-        os.truncate(file, size)
-        if data.draw(st.booleans(), "opened again"):
-            log = FileLog(Path(folder))
-            assert file.stat().st_size == max(end for end in ends if end <= size)
-        whole = sum(end <= size for end in ends) - 1
-        assert held(FileLog(Path(folder))) == events(whole)
-        other = FileLog(Path(folder))
-        other.append(events(2, first=50))
-        assert held(other) == events(whole) + events(2, first=50)
-
-
-def test_another_process_cuts_off_a_torn_tail_of_an_open_log(tmp_path: Path):
-    one, other = FileLog(tmp_path), FileLog(tmp_path)
-    one.append(events(3))
-    with next(tmp_path.glob("*.log")).open("ab") as file:
-        file.write(b"\x40\x00\x00\x00half")
-    assert held(one) == events(3)
-    other.append(events(1, first=3))
-    one.append(events(1, first=4))
-    assert held(one) == held(other) == events(5)
-    assert [kept.read_bytes() for kept in tmp_path.glob("*.cut")] == [b"\x40\x00\x00\x00half"]
-
-
-def test_a_damaged_last_record_is_kept_aside(tmp_path: Path):
-    log = FileLog(tmp_path)
-    log.append(events(3))
-    file = next(tmp_path.glob("*.log"))
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 1
-    file.write_bytes(content)
-    again = FileLog(tmp_path)
-    assert held(again) == events(2)
-    assert len(list(tmp_path.glob("*.cut"))) == 1
-
-
-def test_corruption_in_the_middle_is_an_error(tmp_path: Path):
-    log = FileLog(tmp_path, segment=200)
-    for event in events(20):
-        log.append([event])
-    first = sorted(tmp_path.glob("*.log"))[0]
-    content = bytearray(first.read_bytes())
-    content[10] ^= 1
-    first.write_bytes(content)
-    with pytest.raises(StoreError, match="damaged at byte 0"):
-        log.read()
+# --- a file ---
 
 
 def test_a_position_of_another_log_is_an_error(tmp_path: Path):
-    log = FileLog(tmp_path)
+    log = SqliteLog(tmp_path / "log.sqlite")
+    for position in ("1", "5000"):
+        with pytest.raises(StoreError, match=f"ends before position {position}"):
+            log.read(position)
     log.append(events(1))
-    with pytest.raises(StoreError, match="ends before position 5000"):
-        log.read("5000")
+    assert log.read("1") == []
+    log.forget("1")
+    assert log.read("1") == []
+    with pytest.raises(StoreError, match="ends before position 2"):
+        log.read("2")
 
 
 def test_a_folder_knows_at_once_whether_events_came(tmp_path: Path):
-    log = FileLog(tmp_path / "events", segment=400)
-    for number in range(20):
+    log = SqliteLog(tmp_path / "state" / "log.sqlite")
+    for number in range(5):
         held(log, position := log.read()[-1][0] if number else START)
         assert not log.may_have(position)
         log.append(events(1, first=number))
-    (tmp_path / "events").rename(tmp_path / "away")
+    (tmp_path / "state").rename(tmp_path / "away")
     assert log.may_have(position)
 
 
 def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path):
-    log = FileLog(tmp_path / "events")
+    log = SqliteLog(tmp_path / "state" / "log.sqlite")
     log.append(events(2))
-    (tmp_path / "events").rename(tmp_path / "away")
-    with pytest.raises(StoreError):
-        log.append(events(1, first=2))
-    (tmp_path / "away").rename(tmp_path / "events")
+    (tmp_path / "state").rename(tmp_path / "away")
+    for use in (lambda: log.append(events(1, first=2)), log.read):
+        with pytest.raises(StoreError, match="check that the folder exists"):
+            use()
+    (tmp_path / "away").rename(tmp_path / "state")
     log.append(events(1, first=2))
     assert held(log) == events(3)
+
+
+def test_a_folder_that_another_takes_the_place_of(tmp_path: Path):
+    """What is acknowledged is in the log that others open, not in one that was deleted."""
+    log, other = (SqliteLog(tmp_path / name / "log.sqlite") for name in ("state", "other"))
+    log.append(events(3))
+    other.append(events(1, first=3))
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "other").rename(tmp_path / "state")
+    log.append(events(1, first=4))
+    assert held(SqliteLog(tmp_path / "state" / "log.sqlite")) == events(2, first=3) == held(log)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="free space"):
-        FileLog(tmp_path / "file" / "events")
+        SqliteLog(tmp_path / "file" / "log.sqlite")
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    log, real = FileLog(tmp_path), os.pwrite
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path):
+    log = SqliteLog(tmp_path / "log.sqlite")
     log.append(events(2))
-
-    def full(file: int, view: memoryview, at: int) -> int:
-        if len(view) > 5:
-            return real(file, view[:5], at)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(
-        os, "pwrite", lambda file, view, at: full(file, view, at) if at < 10_000 and len(view) != 0 else 0
-    )
-    with pytest.raises(StoreError, match="No space left"):
-        log.append([Event(1, 1, "click", 1, "12345")])
-    monkeypatch.undo()
+    log._store.write(lambda connection: connection.execute("PRAGMA max_page_count = 5"))
+    with pytest.raises(StoreError, match="full; check that"):
+        log.append([Event("u" * 500, 1, "click", k) for k in range(1000)])
+    log.close()
     log.append(events(1, first=2))
     assert held(log) == events(3)
 
 
-def test_what_was_read_of_a_write_that_fails_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The disk takes one record and a half, and a reader reads before the append fails."""
-    log, reader, real = FileLog(tmp_path), FileLog(tmp_path), os.pwrite
+def test_every_append_waits_for_the_disk(tmp_path: Path):
+    log = SqliteLog(tmp_path / "log.sqlite")
     log.append(events(1))
-    size, found = next(tmp_path.glob("*.log")).stat().st_size, reader.read()
 
-    def full(file: int, view: memoryview, at: int) -> int:
-        if at == size:
-            return real(file, view[: 3 * len(view) // 4], at)
-        found.extend(reader.read(found[-1][0]))
-        raise OSError(28, "No space left on device")
+    def settings(connection: sqlite3.Connection) -> list[object]:
+        return [
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+        ]
 
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StoreError, match="No space left"):
-        log.append(events(2, first=1))
-    monkeypatch.undo()
-    assert [event for _, event in found] == events(2)
-    for event in events(3, first=2):
-        log.append([event])
-    assert held(reader, found[-1][0]) == events(3, first=2)
-    assert held(log) == events(5)
-
-
-@pytest.mark.parametrize("segment", [10, 10_000])
-@pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize("syncs", range(3))
-def test_an_acknowledged_event_survives_a_crash_of_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int, before: int, syncs: int
-):
-    """A process is killed after some syncs, another appends, and the machine loses what was not synced."""
-    folder, lost = tmp_path / "events", tmp_path / "lost"
-    one, other = FileLog(folder, segment), FileLog(folder, segment)
-    left, names, sizes, real = [-1], set[str](), dict[int, int](), os.fsync
-
-    def sync(file: int) -> None:
-        if left[0] == 0:
-            raise OSError(5, "killed")
-        left[0] -= 1
-        real(file)
-        facts = os.fstat(file)
-        if stat.S_ISDIR(facts.st_mode):
-            names.update(path.name for path in folder.glob("*.log"))
-        else:
-            sizes[facts.st_ino] = facts.st_size
-
-    monkeypatch.setattr(os, "fsync", sync)
-    for event in events(before):
-        one.append([event])
-    left[0] = syncs
-    with suppress(StoreError):
-        one.append(events(1, first=before))
-    left[0] = -1
-    other.append(events(1, first=before + 1))
-    lost.mkdir()
-    for name in names:
-        content = (folder / name).read_bytes()
-        (lost / name).write_bytes(content[: sizes.get((folder / name).stat().st_ino, 0)])
-    found = held(FileLog(lost))
-    assert [event for event in found if event.id != f"e{before}"] == events(before) + events(
-        1, first=before + 1
-    )
-
-
-def test_an_event_too_long_is_refused(tmp_path: Path):
-    log = FileLog(tmp_path)
-    with pytest.raises(EventError, match="at most"):
-        log.append([Event("u" * 2_000_000, 1, "click", 1)])
+    assert log._store.write(settings) == ["wal", 2]
 
 
 # --- kills ---
@@ -397,9 +287,10 @@ def test_an_event_too_long_is_refused(tmp_path: Path):
 
 def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
     """Two processes append; one is killed at a random moment, again and again."""
-    log, acknowledged = FileLog(tmp_path / "events", segment=4000), []
+    file, acknowledged = tmp_path / "log.sqlite", []
+    log = SqliteLog(file)
     for kill in range(KILLS):
-        words = [sys.executable, "-m", "tests.serving.events.test_log", str(tmp_path / "events"), str(kill)]
+        words = [sys.executable, "-m", "tests.serving.events.test_log", str(file), str(kill)]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             acknowledged += [
@@ -413,14 +304,14 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
             ]
         log.append([Event("here", kill, "click", kill, f"after {kill}")])
         acknowledged.append(f"after {kill}")
-    found = [event.id for event in held(FileLog(tmp_path / "events"))]
+    found = [event.id for event in held(SqliteLog(file))]
     assert len(acknowledged) > 20 * KILLS
     assert len(set(found)) == len(found)
     assert set(acknowledged) <= set(found)
 
 
 if __name__ == "__main__":
-    writer, run = FileLog(Path(sys.argv[1]), segment=4000), sys.argv[2]
+    writer, run = SqliteLog(Path(sys.argv[1])), sys.argv[2]
     for number in range(1_000_000):
         writer.append([Event(run, number, "click", number, f"{run}:{number}")])
         print(f"{run}:{number}", flush=True)

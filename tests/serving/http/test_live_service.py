@@ -16,7 +16,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.errors import BundleError, StoreError
 from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.events.file_log import FileLog
+from mgoe.serving.events.sqlite_log import SqliteLog
 from tests.serving.served import Served, served
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
@@ -132,7 +132,7 @@ def test_a_store_that_goes_away_and_comes_back(
     finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
-    log = FileLog(tmp_path / "events")
+    log = SqliteLog(tmp_path / "log.sqlite")
     with served(finished / "bundle", tmp_path, log=log) as service, monkeypatch.context() as away:
 
         def gone(*_: object) -> None:

@@ -17,8 +17,8 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.errors import MgoeError  # noqa: E402
 from mgoe.serving.events.event import Event, EventLog  # noqa: E402
-from mgoe.serving.events.file_log import FileLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
+from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
@@ -61,7 +61,7 @@ def test_a_redis_that_may_lose_events_gets_a_warning(
 def test_a_folder_needs_no_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    assert said_of(FileLog(tmp_path / "events"), tmp_path, monkeypatch, caplog) == []
+    assert said_of(SqliteLog(tmp_path / "log.sqlite"), tmp_path, monkeypatch, caplog) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_workers_are_not_started_if_each_would_fail(
         bundle=own, state=tmp_path / "state", workers=2, runtime=Runtime(engine="torch"), port=0
     )
     if wrong == "log":
-        log = FileLog(tmp_path / "state" / "events")
+        log = SqliteLog(tmp_path / "state" / "log.sqlite")
         log.append([cast(Event, SimpleNamespace(encode=lambda: b"[]"))])
         log.close()
     else:

@@ -18,13 +18,13 @@ from numba.core.dispatcher import Dispatcher
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.events.event import Event
-from mgoe.serving.events.file_log import FileLog
+from mgoe.serving.events.sqlite_log import SqliteLog
 
 def compiled():
     kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]
     return {kernel.py_func.__name__: len(kernel.signatures) for kernel in kernels}
 
-log = FileLog(Path(sys.argv[2]) / "events")
+log = SqliteLog(Path(sys.argv[2]) / "log.sqlite")
 engine = Engine(Path(sys.argv[1]), log, runtime=Runtime(engine="torch"))
 ready = compiled()
 assert engine.live.stats["events"] == 0

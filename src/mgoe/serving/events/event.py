@@ -33,8 +33,6 @@ START: Position = ""
 """Before the first event."""
 BATCH = 10_000
 """Events read at once."""
-IDENTITY = "identity"
-"""File in a log's folder with its identity."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.serving.events.event import every
-from mgoe.serving.events.file_log import open_events
 from mgoe.serving.events.redis_log import RedisLog
+from mgoe.serving.events.sqlite_log import open_events
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader, is_opening
 from mgoe.serving.http.settings import ServeSettings, read_tokens

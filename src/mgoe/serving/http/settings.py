@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from mgoe._util.extras import load
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
-from mgoe.serving.events.file_log import REDIS
+from mgoe.serving.events.sqlite_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")

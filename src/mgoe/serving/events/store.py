@@ -1,0 +1,197 @@
+"""The database of a service: one SQLite file in WAL mode, which several threads and processes write to.
+
+What is written is on the disk when `write` returns (`synchronous=FULL`). A process that is killed leaves
+whole transactions: SQLite ignores the end of its write-ahead log where a checksum does not match.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from mgoe.errors import StoreError
+
+FILE = "log.sqlite"
+"""Name of the file in the folder of a service's state."""
+CACHE = 64 << 10
+"""KiB of pages that each connection holds."""
+PATIENCE = 60.0
+"""Seconds to wait for another process, which may be recovering what a killed one left."""
+_SCHEMA = "CREATE TABLE IF NOT EXISTS identity(id TEXT NOT NULL)"
+T = TypeVar("T")
+
+
+class _Write(Generic[T]):
+    """Work that waits for its turn."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]):
+        self.work, self.done = work, False
+        self.result: T | None = None
+        self.error: StoreError | None = None
+
+
+class Store:
+    """A database in a file of this machine, for any number of processes and threads.
+
+    Args:
+        path: The file; its folder is created if it is missing.
+        schema: SQL statements that create the tables where they are missing.
+        make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
+
+    Raises:
+        StoreError: The file cannot be opened, or is damaged.
+    """
+
+    def __init__(self, path: Path, schema: str, make: bool = True):
+        self.path, self._schema, self._make = Path(path), schema, make
+        self._queue: list[_Write[Any]] = []
+        self._mutex, self._reading = threading.Condition(), threading.Lock()
+        self._writing = False
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+        with self._store_errors():
+            if make:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self._locked(), closing(self._connect("rwc")) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.executescript(f"{_SCHEMA}; {schema}")
+                    connection.execute(
+                        "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)",
+                        (uuid.uuid4().hex,),
+                    )
+            self._check_place()
+
+    @property
+    def identity(self) -> str:
+        """A text that no other database has."""
+        return self.read("SELECT id FROM identity")[0][0]
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do some work in a transaction, and wait until it is on the disk.
+
+        Works that wait for the disk are written in one transaction: they all succeed or all fail.
+
+        Returns:
+            What the work returned.
+
+        Raises:
+            StoreError: Nothing of it was written.
+        """
+        mine = _Write(work)
+        with self._mutex:
+            self._queue.append(mine)
+            while self._writing and not mine.done:
+                self._mutex.wait()
+            together = [] if mine.done else self._queue
+            if together:
+                self._writing, self._queue = True, []
+        if together:
+            self._write_all(together)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result  # type: ignore[return-value]
+
+    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, as of the last transaction of any process."""
+        with self._store_errors(), self._reading:
+            self._check_place()
+            if self._reader is None:
+                self._reader = self._connect("rw" if self._make else "ro")
+            return self._reader.execute(query, values).fetchall()
+
+    def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a long query in lists of some size, all as of the moment when it began."""
+        with self._store_errors(), closing(self._connect("rw" if self._make else "ro")) as connection:
+            cursor = connection.execute(query, values)
+            while rows := cursor.fetchmany(size):
+                yield rows
+
+    def close(self) -> None:
+        """Close the connections; the next use opens them again."""
+        for connection in (self._writer, self._reader):
+            if connection is not None:
+                connection.close()
+        self._writer = self._reader = None
+
+    def _write_all(self, together: list[_Write[Any]]) -> None:
+        """Do works in one transaction, and wake the threads that wait for them."""
+        error: StoreError | None = StoreError(self.path, "writing was interrupted; send the events again")
+        try:
+            with self._store_errors(), self._locked():
+                self._check_place()
+                if self._writer is None:
+                    self._writer = self._connect("rw")
+                with self._transaction(self._writer) as connection:
+                    for one in together:
+                        one.result = one.work(connection)
+            error = None
+        except StoreError as found:
+            error = found
+        finally:
+            with self._mutex:
+                for one in together:
+                    one.done, one.error = True, error
+                self._writing = False
+                self._mutex.notify_all()
+
+    @staticmethod
+    @contextmanager
+    def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        """Open the file to read (`ro`), to write (`rw`), or to create it (`rwc`)."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        # SQLite puts files beside the log even to read it, unless nothing can change
+        fixed = (
+            "&immutable=1" if mode == "ro" and not os.access(wal.parent, os.W_OK) and not wal.exists() else ""
+        )
+        connection = sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode={mode}{fixed}",
+            uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE}")
+        return connection
+
+    def _check_place(self) -> None:
+        """Open the file again if another stands in its place; what a deleted file takes would be lost."""
+        found = os.stat(self.path)
+        if (found.st_dev, found.st_ino) != self._opened:
+            self.close()
+            self._opened = found.st_dev, found.st_ino
+
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                message = f"the log is damaged ({error}); restore it from an intact copy"
+            else:
+                reason = error.strerror or error if isinstance(error, OSError) else error
+                message = (
+                    f"the log of events cannot be used: {reason}; "
+                    "check that the folder exists and may be written, or free space"
+                )
+            raise StoreError(self.path, message) from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold a lock that ends with the process. Others wake at once and in turn; SQLite would poll."""
+        with self.path.with_name(f"{self.path.name}-lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
