@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chi2
 
 from mgoe.simulation import make_truth
-from mgoe.simulation.draw import Day, alias_table, pick, uniform
+from mgoe.simulation.alias import alias_table, pick, uniform
+from mgoe.simulation.draw import Day
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, Drawn, drawn, worlds
 

@@ -4,9 +4,6 @@ For each exposure: a user, by activity among those who have arrived; an item com
 exposures of the user's community are targeted; one of its items, by the day's popularity; device and
 position; then each behaviour with a parent that happened. A chunk is drawn user after user, so that the data
 of 20 M users stream through the cache, and then shuffled into its time slots.
-
-A discrete distribution is drawn from in constant time, by an alias table (Walker 1977, Vose 1991). A uniform
-number is a hash of a key and a counter, so no draw depends on earlier ones.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.simulation.alias import alias_table, pick, uniform
 from mgoe.simulation.chance import position_losses
 from mgoe.simulation.settings import DEVICE_SHARES
 from mgoe.simulation.truth import Truth
@@ -32,11 +30,6 @@ _MS_PER_DAY = 86_400_000
 _BLOCK = 512
 _STRIDE = 16
 _DRAWS = np.uint64(32)  # uniform numbers reserved for each row: device, position, 16 behaviours, stay
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_LOW = np.uint64(0xFFFFFFFF)
-_FULL = 2.0**32
 
 
 @dataclass(frozen=True)
@@ -314,82 +307,3 @@ def _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out):
             radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
             turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
             stay[n] = np.exp(mean + noise * radius * np.cos(turn)) if done & 1 else np.nan
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def uniform(key, counter):
-    """Return number `counter` of the SplitMix64 stream of `key`, in [0, 1)."""
-    z = key + counter * _STEP
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    z = z ^ (z >> np.uint64(31))
-    return np.float64(z >> np.uint64(11)) * 2.0**-53
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def pick(u, start, stop, table):
-    """Return the entry of the group `start:stop` of an alias table that a uniform number u selects."""
-    x = u * (stop - start)
-    slot = int(x)
-    entry = table[start + slot]
-    other = np.int64(entry & _LOW)
-    keeps = np.int64((x - slot) * _FULL) < np.int64(entry >> np.uint64(32))
-    return start + other + keeps * (slot - other)  # no branch, so none is mispredicted
-
-
-def alias_table(weights: NDArray[np.floating], offsets: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Return a table for `pick`, with one distribution per group of entries.
-
-    Args:
-        weights: Not negative. An entry of weight 0 is never drawn; a group of zeros must not be drawn from.
-            Shape (n,).
-        offsets: Group g is entries offsets[g]:offsets[g + 1]. Shape (groups + 1,).
-
-    Returns:
-        High 32 bits: share of its slot that an entry keeps. Low 32 bits: the entry that gets the rest,
-        counted from the group's start. Shape (n,).
-    """
-    return _alias_table(np.asarray(weights, np.float64), np.asarray(offsets, np.int64))
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _entry(keep, other):
-    return np.uint64(min(keep * _FULL, _FULL - 1)) << np.uint64(32) | np.uint64(other)
-
-
-@numba.njit(cache=True, nogil=True)
-def _alias_table(weights, offsets):
-    table = np.zeros(len(weights), np.uint64)
-    waiting = np.empty(
-        (offsets[1:] - offsets[:-1]).max(), np.int64
-    )  # light entries from the left, heavy ones from the right
-    for g in range(len(offsets) - 1):
-        start, n = offsets[g], offsets[g + 1] - offsets[g]
-        total = weights[start : start + n].sum()
-        if total == 0:
-            continue
-        scaled = weights[start : start + n] * (n / total)
-        small, large = 0, n
-        for j in range(n):
-            if scaled[j] < 1:
-                waiting[small] = j
-                small += 1
-            else:
-                large -= 1
-                waiting[large] = j
-        while small > 0 and large < n:
-            small -= 1
-            j, giver = waiting[small], waiting[large]
-            table[start + j] = _entry(scaled[j], giver)
-            scaled[giver] -= 1 - scaled[j]
-            if scaled[giver] < 1:
-                large += 1
-                waiting[small] = giver
-                small += 1
-        for k in range(large, n):
-            table[start + waiting[k]] = _entry(1.0, waiting[k])
-        heaviest = np.argmax(weights[start : start + n])
-        for k in range(small):  # left over by rounding: nearly full, or of weight 0
-            j = waiting[k]
-            table[start + j] = _entry(0.0, heaviest) if weights[start + j] == 0 else _entry(1.0, j)
-    return table
