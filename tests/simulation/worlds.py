@@ -10,13 +10,27 @@ from mgoe.simulation import Truth, WorldSettings, make_truth
 from mgoe.simulation.draw import Day, Exposures
 
 SMALL = WorldSettings(users=400, items=200, exposures=60_000, days=12, user_communities=4, item_communities=5)
+RANKED = SMALL.model_copy(
+    update={
+        "popular_first": True,
+        "examination": 0.7,
+        "uniform": 0.25,
+        "personalised": 0.0,
+        "position_effect": 0.0,
+        "device_spread": 0.0,
+        "popularity_drift": 1.0,
+    }
+)
+"""Popular items are shown first, users look at what comes first, and a quarter of the exposures is random."""
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> WorldSettings:
     """Return any world small enough to draw in a tenth of a second."""
     users, items, tasks = draw(st.integers(1, 60)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
-    behaviours = [{"name": "click", "rate": draw(st.floats(0.05, 0.9))}]
+    examination = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    highest = 0.2 if examination else 0.9  # of twelve positions the lesser half is looked at
+    behaviours = [{"name": "click", "rate": draw(st.floats(0.05, highest))}]
     for t in range(1, tasks):
         given = draw(st.sampled_from([None, *(b["name"] for b in behaviours)]))
         correlation = draw(st.floats(-1, 1))
@@ -42,6 +56,9 @@ def worlds(draw: st.DrawFn) -> WorldSettings:
             "popularity": draw(st.floats(0, 1.5)),
             "personalised": draw(st.floats(0, 1)),
             "positions": draw(st.integers(1, 12)),
+            "examination": examination,
+            "popular_first": draw(st.booleans()),
+            "uniform": draw(st.sampled_from([0.0, 0.3, 1.0])),
             "affinity_drift": draw(st.floats(0, 1)),
             "popularity_drift": draw(st.floats(0, 1)),
             "arriving_users": draw(st.floats(0, 1)),

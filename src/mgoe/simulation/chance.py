@@ -26,6 +26,7 @@ def reachable(
     items: ArrayLike,
     times: ArrayLike,
     device: ArrayLike | None = None,
+    uniform: bool | None = None,
 ) -> NDArray[np.float64]:
     """Return the predictions of a model that knows the world: Bayes-optimal probabilities, and expected
     seconds of stay.
@@ -40,18 +41,19 @@ def reachable(
         items: Item ids. Shape (N,).
         times: Times (or starts of buckets), as `datetime64`. Shape (N,).
         device: Names of devices, if models see them. Shape (N,).
+        uniform: Whether all items were shown uniformly at random, or none; None where that is not known.
 
     Returns:
         Shape (N, T), tasks in the order of the settings.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
-            known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
+            positives is not known.
         DataError: An id or a device is not of this world.
     """
     names = check_reachable(truth.settings, settings)
     chance = (
-        truth.probability(users, items, times, device)
+        truth.probability(users, items, times, device, uniform)
         if settings.form == "exposures"
         else truth.scores(users, items, times, settings.negatives.ratio)
     )
@@ -82,14 +84,20 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         The behaviour, or `stay`, of each task.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives is not
-            known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
+            positives is not known.
     """
     names = [_behaviour(task, world) for task in settings.tasks]
     if settings.form == "events" and settings.negatives.distribution != "popularity":
         raise ConfigError(
             "negatives.distribution",
             "the best reachable is known for negatives drawn by popularity; choose `popularity`",
+        )
+    if settings.form == "events" and world.policy_matters:
+        raise ConfigError(
+            "data.form",
+            "the best reachable of a world with `uniform` or `popular_first` is known on its exposure log; "
+            "set `exposures`",
         )
     if settings.form == "events" and world.names[0] not in names:
         raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
@@ -132,30 +140,75 @@ def position_losses(truth: Truth) -> NDArray[np.float64]:
     return truth.settings.position_effect * np.log1p(np.arange(truth.settings.positions))
 
 
+def looks(truth: Truth) -> NDArray[np.float64]:
+    """Return the probability that a user looks at each position. Shape (positions,)."""
+    return np.arange(1.0, truth.settings.positions + 1) ** -truth.settings.examination
+
+
 def chances(
-    truth: Truth, user: NDArray, item: NDArray, day: NDArray, device: NDArray | None = None
+    truth: Truth,
+    user: NDArray,
+    item: NDArray,
+    day: NDArray,
+    device: NDArray | None = None,
+    uniform: bool | None = None,
 ) -> NDArray[np.float64]:
     """Return the probability of each behaviour on an exposure. Shape (N, T).
 
-    It is averaged over positions, and over devices where none (-1) is given.
+    It is averaged over positions, and over devices where none (-1) is given. `uniform` says whether all
+    items were shown uniformly at random, or none; None where that is not known.
     """
     logits = pair_logits(truth, user, item, day)[:, :-1]
     given = np.full(len(logits), -1) if device is None else device
+    positions = _position_shares(truth, user, item, day, uniform)
     mean = np.zeros_like(logits)
     for d, share in enumerate(DEVICE_SHARES):
         rows = np.flatnonzero((given == d) | (given < 0))
         mean[rows] += np.where(given[rows] < 0, share, 1.0)[:, None] * _funnel(
-            truth, logits[rows] + truth.device[:, d]
+            truth, logits[rows] + truth.device[:, d], positions[rows]
         )
     return mean
 
 
-def _funnel(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
+def _funnel(truth: Truth, logits: NDArray, positions: NDArray) -> NDArray[np.float64]:
     chance = expit(logits)
-    chance[:, 0] = np.mean([expit(logits[:, 0] - loss) for loss in position_losses(truth)], 0)
+    chance[:, 0] = 0
+    for p, (look, loss) in enumerate(zip(looks(truth), position_losses(truth), strict=True)):
+        chance[:, 0] += positions[:, p] * look * expit(logits[:, 0] - loss)
     for t, parent in enumerate(truth.settings.parents[1:], start=1):
         chance[:, t] *= chance[:, parent]
     return chance
+
+
+def _position_shares(
+    truth: Truth, user: NDArray, item: NDArray, day: NDArray, uniform: bool | None
+) -> NDArray[np.float64]:
+    """Return how often each position is that of an exposure of a user and an item. Shape (N, positions).
+
+    Bayes' rule says how likely an item was drawn uniformly, where that is not known: with the share s of such
+    exposures among n items, s / n against (1 - s) times the policy's own probability of the item.
+    """
+    s = truth.settings
+    shares = np.full((len(item), s.positions), 1 / s.positions)
+    if uniform or not s.popular_first:
+        return shares
+    edges = np.linspace(0, 1, s.positions + 1)
+    for d in np.unique(day):
+        popularity = truth.popularity(int(d))
+        rows = np.flatnonzero(
+            (day == d) & (popularity[item] > 0)
+        )  # no policy shows an item before it is there
+        i, communities = item[rows], truth.items.community
+        start, length = truth.pages(popularity)[:, i, None]
+        by_policy = np.diff(np.clip((edges - start) / length, 0, 1), axis=1)
+        drawn = np.zeros(len(rows))
+        if s.uniform and uniform is None:
+            mass = np.bincount(communities, popularity)[communities[i]]
+            aim = truth.aim(int(d), popularity)[truth.users.community[user[rows]], communities[i]]
+            at_random = s.uniform / np.count_nonzero(popularity)
+            drawn = at_random / (at_random + (1 - s.uniform) * aim * popularity[i] / mass)
+        shares[rows] = drawn[:, None] * shares[rows] + (1 - drawn[:, None]) * by_policy
+    return shares
 
 
 def label_chances(
@@ -198,7 +251,7 @@ def _click(truth: Truth, logits: NDArray) -> NDArray[np.float64]:
     """
     xs = np.linspace(logits.min(), logits.max(), 4096)
     shifts = truth.device[0][:, None] - position_losses(truth)  # (devices, positions)
-    table = expit(xs[:, None, None] + shifts).mean(2) @ np.array(DEVICE_SHARES)
+    table = (looks(truth) * expit(xs[:, None, None] + shifts)).mean(2) @ np.array(DEVICE_SHARES)
     return np.interp(logits, xs, table)
 
 

@@ -2,8 +2,9 @@
 
 For each exposure: a user, by activity among those who have arrived; an item community, by how the day's
 exposures of the user's community are targeted; one of its items, by the day's popularity; device and
-position; then each behaviour with a parent that happened. A chunk is drawn user after user, so that the data
-of 20 M users stream through the cache, and then shuffled into its time slots.
+position; then each behaviour with a parent that happened. A share of the exposures shows any item that has
+arrived, all equally often, at a random position. A chunk is drawn user after user, so that the data of 20 M
+users stream through the cache, and then shuffled into its time slots.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.simulation.alias import alias_table, pick, uniform
-from mgoe.simulation.chance import position_losses
+from mgoe.simulation.chance import looks, position_losses
 from mgoe.simulation.settings import DEVICE_SHARES
 from mgoe.simulation.truth import Truth
 
@@ -43,6 +44,7 @@ class Exposures:
         time: Milliseconds since the epoch, rising. Shape (N,).
         device: Shape (N,).
         position: From 1. Shape (N,).
+        uniform: Whether the item was drawn uniformly at random. Shape (N,).
         stay: Seconds; NaN without the first behaviour. Shape (N,).
         chance: True probability of each behaviour given device and position, and expected stay. Shape (N, T +
             1).
@@ -54,6 +56,7 @@ class Exposures:
     time: NDArray[np.int64]
     device: NDArray[np.int8]
     position: NDArray[np.int8]
+    uniform: NDArray[np.bool_]
     stay: NDArray[np.float32]
     chance: NDArray[np.float32]
 
@@ -84,6 +87,9 @@ class Day:
         aims: Alias table of item communities for each user community. Shape (user communities x item
             communities,).
         items: Alias table of items for each item community. Shape (I,).
+        arrived: Items that may be drawn uniformly. Shape (n,).
+        pages: Part of a page that each item takes, see `Truth.pages`. Shape (2, I), or (2, 0) if positions
+            are random.
         offsets: Where each item community starts. Shape (item communities + 1,).
         logits: Shape (user communities, item communities, T + 1).
     """
@@ -94,6 +100,8 @@ class Day:
     stream: int
     aims: NDArray[np.uint64]
     items: NDArray[np.uint64]
+    arrived: NDArray[np.int64]
+    pages: NDArray[np.float64]
     offsets: NDArray[np.int64]
     logits: NDArray[np.float32]
 
@@ -110,6 +118,8 @@ class Day:
             stream=stream,
             aims=alias_table(aim.ravel(), np.arange(len(aim) + 1) * aim.shape[1]),
             items=alias_table(popularity, offsets),
+            arrived=np.flatnonzero(popularity) if truth.settings.uniform else np.zeros(0, np.int64),
+            pages=truth.pages(popularity) if truth.settings.popular_first else np.zeros((2, 0)),
             offsets=offsets,
             logits=truth.logits(day),
         )
@@ -148,10 +158,13 @@ class Day:
         truth, settings = self.truth, self.truth.settings
         n = min(CHUNK, self.rows - chunk * CHUNK)
         keys = np.random.SeedSequence([settings.seed, self.stream, self.day, chunk]).generate_state(
-            5, np.uint64
+            6, np.uint64
         )
         user = _draw_users(keys[0], n, self._reached)
-        item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
+        flags = _draw_flags(keys[5], n, settings.uniform)
+        item = _draw_items(
+            keys[1], user, flags, truth.users.community, self.aims, self.offsets, self.items, self.arrived
+        )
         tasks, extra = len(settings.behaviours), n if whole else 0
         device, position = np.empty(n, np.int8), np.empty(n, np.int8)
         stay, chance = np.empty(extra, np.float32), np.empty((extra, tasks + 1), np.float32)
@@ -161,16 +174,13 @@ class Day:
             (truth.users.community, truth.items.community),
             (truth.users.bias, truth.items.bias),
             self.logits,
-            (
-                np.cumsum(DEVICE_SHARES),
-                truth.device.astype(np.float32),
-                position_losses(truth).astype(np.float32),
-            ),
+            (np.cumsum(DEVICE_SHARES), truth.device.astype(np.float32)),
+            (position_losses(truth).astype(np.float32), looks(truth), self.pages, flags),
             np.array(settings.parents),
             settings.stay.noise,
             (device, position, stay, chance),
         )
-        drawn = Exposures(user, item, task_mask, np.empty(0, np.int64), device, position, stay, chance)
+        drawn = Exposures(user, item, task_mask, np.empty(0, np.int64), device, position, flags, stay, chance)
         return drawn, _draw_order(keys[3], n), keys[4]
 
 
@@ -198,10 +208,22 @@ def _draw_users(key, n, reached):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_items(key, user, community, aims, offsets, items):
+def _draw_flags(key, n, share):
+    flags = np.zeros(n, np.bool_)
+    if share > 0:
+        for k in range(n):
+            flags[k] = uniform(key, np.uint64(k)) < share
+    return flags
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_items(key, user, flags, community, aims, offsets, items, arrived):
     item = np.empty(len(user), np.int32)
     communities = len(offsets) - 1
     for n in range(len(user)):
+        if flags[n]:
+            item[n] = arrived[int(uniform(key, np.uint64(2 * n)) * len(arrived))]
+            continue
         cell = community[user[n]] * communities
         chosen = pick(uniform(key, np.uint64(2 * n)), cell, cell + communities, aims) - cell
         item[n] = pick(uniform(key, np.uint64(2 * n + 1)), offsets[chosen], offsets[chosen + 1], items)
@@ -256,13 +278,13 @@ def _events(key, order, user, item, task_mask, day_start, first, rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_outcomes(key, pairs, communities, biases, logits, setting, parents, noise, out):
+def _draw_outcomes(key, pairs, communities, biases, logits, devices, places, parents, noise, out):
     task_mask = np.zeros(len(pairs[0]), np.uint16)
     x = np.empty((_BLOCK, len(parents) + 1), np.float32)
     for start in range(0, len(task_mask), _BLOCK):
         stop = min(start + _BLOCK, len(task_mask))
         _pair_logits(start, stop, pairs, communities, biases, logits, x)
-        _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out)
+        _draw_block(key, start, stop, x, pairs[1], devices, places, parents, noise, task_mask, out)
     return task_mask
 
 
@@ -277,8 +299,9 @@ def _pair_logits(start, stop, pairs, communities, biases, logits, x):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out):
-    device_ends, device_effect, losses = setting
+def _draw_block(key, start, stop, x, item, devices, places, parents, noise, task_mask, out):
+    device_ends, device_effect = devices
+    losses, look, pages, flags = places
     device, position, stay, chance = out
     tasks, whole = len(parents), len(stay) > 0
     for n in range(start, stop):
@@ -287,13 +310,19 @@ def _draw_block(key, start, stop, x, setting, parents, noise, task_mask, out):
         d = 0
         while d < len(device_ends) - 1 and draw >= device_ends[d]:
             d += 1
-        p = int(uniform(key, counter + np.uint64(1)) * len(losses))
+        place = uniform(key, counter + np.uint64(1))
+        if pages.shape[1] > 0 and not flags[n]:
+            place = pages[0, item[n]] + place * pages[1, item[n]]
+        p = min(int(place * len(losses)), len(losses) - 1)
         device[n], position[n] = d, p + 1
         done = 0
         for t in range(tasks):
             happens = t == 0 or done >> parents[t] & 1
             if happens or whole:
-                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
+                loss = losses[p] if t == 0 else 0
+                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - loss)))
+                if t == 0:
+                    q *= look[p]
                 if happens and uniform(key, counter + np.uint64(2 + t)) < q:
                     done |= 1 << t
                 if whole:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
 from mgoe.config import check_settings
-from mgoe.errors import OutputError
+from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation.draw import CHECK, CHUNK, Day, Events, Exposures
 from mgoe.simulation.settings import DEVICES, WorldSettings
@@ -83,9 +83,10 @@ def simulate(
     """Draw a world and write `exposures/`, `events/` and `truth/` below `out`.
 
     Rows do not depend on the size of the shards. An exposure log has `user_id, item_id, timestamp, position,
-    device`, one 0/1 column per behaviour, and `stay` (null without the first behaviour). `truth/exposures/`
-    holds, in the same order of rows, the probabilities they were drawn with. An event log has `user_id,
-    item_id, timestamp, behavior`; all events of one exposure have its time.
+    device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), and `uniform` (0/1) if
+    some items are drawn uniformly at random. `truth/exposures/` holds, in the same order of rows, the
+    probabilities they were drawn with. An event log has `user_id, item_id, timestamp, behavior`; all events
+    of one exposure have its time.
 
     Args:
         settings: Settings of the world; `exposures` is the size.
@@ -97,9 +98,16 @@ def simulate(
         on_progress: Called with the number of exposures drawn so far, and in all.
 
     Raises:
+        ConfigError: An event log is asked for alone of a world whose best AUC is known on exposures alone.
         OutputError: The folder cannot be written, or holds something else.
     """
     out = Path(out)
+    if form == "events" and settings.policy_matters:
+        raise ConfigError(
+            "form",
+            "a world with `uniform` or `popular_first` is known by its exposures, found `events`; write "
+            "`exposures` or `both`",
+        )
     with exclusive(out, "a simulated log"):
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if taken and not (out / SUMMARY).exists():
@@ -216,6 +224,7 @@ def _exposure_schema(settings: WorldSettings) -> pa.Schema:
             "device": pa.dictionary(pa.int8(), pa.string()),
             **{name: pa.int8() for name in settings.names},
             "stay": pa.float32(),
+            **({"uniform": pa.int8()} if settings.uniform else {}),
         }
     )
 
@@ -242,6 +251,7 @@ def _exposure_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Tab
             pa.DictionaryArray.from_arrays(shown.device, list(DEVICES)),
             *(shown.done(t) for t in range(len(truth.settings.names))),
             pa.array(shown.stay, from_pandas=True),
+            *([shown.uniform.astype(np.int8)] if truth.settings.uniform else []),
         ],
         schema=schema,
     )

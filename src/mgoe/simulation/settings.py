@@ -84,6 +84,15 @@ class WorldSettings(Settings):
     """Positions on a page, all equally frequent."""
     position_effect: float = Field(default=0.3, ge=0, le=5)
     """The first behaviour loses position_effect x ln(position) logits."""
+    examination: float = Field(default=0.0, ge=0, le=5)
+    """A user looks at position k with probability k^-examination, and does nothing on what is not looked at;
+    0 means that everything shown is looked at."""
+    popular_first: bool = False
+    """Whether popular items are shown at the first positions, the least popular at the last; otherwise
+    positions are random."""
+    uniform: float = Field(default=0.0, ge=0, le=1)
+    """Share of exposures of an item drawn uniformly at random, at a random position, which the exposure log
+    marks in the column `uniform`."""
     device_spread: float = Field(default=0.15, ge=0, le=5)
     """Standard deviation of the device's effect, in logits."""
 
@@ -101,7 +110,12 @@ class WorldSettings(Settings):
     def _fits_together(self) -> Self:
         names = self.names
         for position, behaviour in enumerate(self.behaviours):
-            if behaviour.name in names[:position] or behaviour.name in ("stay", "position", "device"):
+            if behaviour.name in names[:position] or behaviour.name in (
+                "stay",
+                "position",
+                "device",
+                "uniform",
+            ):
                 raise ValueError(
                     f"behaviours need different names, found {behaviour.name!r} twice or taken by another "
                     "column"
@@ -121,6 +135,11 @@ class WorldSettings(Settings):
                     f"{side}_communities must not exceed {side}s, found {communities} of {nodes}"
                 )
         return self
+
+    @property
+    def policy_matters(self) -> bool:
+        """Whether what happens on an exposure depends on why the item was shown."""
+        return self.popular_first or self.uniform > 0
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -140,6 +140,22 @@ class Truth:
             self.items.arrival <= day, ndtr(-score.astype(np.float64)) ** -self.settings.popularity, 0.0
         )
 
+    def pages(self, popularity: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the part of a page that each item takes if popular items are shown first.
+
+        A page is the interval from 0 to 1. An item's part has its share of the popularity as length, and
+        starts behind all more popular items. Within it a position is random, so that positions are equally
+        frequent where exposures follow popularity alone.
+
+        Returns:
+            Start and length. Shape (2, I).
+        """
+        order = np.argsort(-popularity, kind="stable")
+        share = popularity / popularity.sum()
+        start = np.empty_like(share)
+        start[order] = np.cumsum(share[order]) - share[order]
+        return np.stack([start, share])
+
     def aim(self, day: int, popularity: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the share of each user community's exposures that goes to each item community.
 
@@ -165,7 +181,12 @@ class Truth:
         return np.clip(day.astype(np.int64), 0, self.settings.days - 1)
 
     def probability(
-        self, users: ArrayLike, items: ArrayLike, times: ArrayLike, device: ArrayLike | None = None
+        self,
+        users: ArrayLike,
+        items: ArrayLike,
+        times: ArrayLike,
+        device: ArrayLike | None = None,
+        uniform: bool | None = None,
     ) -> NDArray[np.float64]:
         """Return the true probability of each behaviour once an item is shown, averaged over positions (and
         devices).
@@ -175,6 +196,8 @@ class Truth:
             items: Item ids. Shape (N,).
             times: Times, as `datetime64`. Shape (N,).
             device: Names of devices, null where unknown; unknown ones are averaged over. Shape (N,).
+            uniform: Whether all items were shown uniformly at random, or none, which decides their positions
+                in a world with `popular_first`; None where that is not known.
 
         Returns:
             Shape (N, T), behaviours in the order of the settings.
@@ -186,6 +209,7 @@ class Truth:
             self,
             *self._indices(users, items, times),
             None if device is None else self._device_indices(device),
+            uniform,
         )
 
     def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from mgoe.simulation.chance import pair_logits, position_losses
+from mgoe.errors import ConfigError
+from mgoe.simulation.chance import looks, pair_logits, position_losses
 from mgoe.simulation.draw import CALIBRATION, Day
 from mgoe.simulation.settings import DEVICES, WorldSettings
 from mgoe.simulation.truth import Nodes, Truth
@@ -78,16 +79,24 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
         + truth.device[:, device].T
     )
     logits[:, 0] -= position_losses(truth)[position - 1]
+    looked = looks(truth)[position - 1]
     intercept = truth.intercept.copy()
     reached = np.ones((len(s.behaviours) + 1, len(logits)))
     for t, (behaviour, parent) in enumerate(zip(s.behaviours, s.parents, strict=True)):
 
         def excess(shift: float, t: int = t, parent: int = parent, rate: float = behaviour.rate) -> float:
-            return float(np.average(expit(logits[:, t] + shift), weights=reached[parent])) - rate
+            happens = expit(logits[:, t] + shift) * (looked if t == 0 else 1)
+            return float(np.average(happens, weights=reached[parent])) - rate
 
         limit = _LIMIT
         if not excess(-limit) <= 0 <= excess(limit):  # only then, so that all other worlds keep every bit
             limit += float(np.abs(logits[:, t]).max())
+        if excess(limit) < 0:
+            raise ConfigError(
+                f"simulate.behaviours.{behaviour.name}",
+                f"its rate must be below the share of exposures that users look at, found {behaviour.rate:g} "
+                f"of {looked.mean():.3f}; lower its rate or `examination`",
+            )
         intercept[t] = float(brentq(excess, -limit, limit, xtol=1e-9))  # pyright: ignore[reportArgumentType]
-        reached[t] = reached[parent] * expit(logits[:, t] + intercept[t])
+        reached[t] = reached[parent] * expit(logits[:, t] + intercept[t]) * (looked if t == 0 else 1)
     return intercept
