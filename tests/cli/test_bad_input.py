@@ -228,6 +228,11 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         {"data": {"position": "position"}},
         ("data.position", "event log"),
     ),
+    "random rows of an event log": (
+        lambda log: log,
+        {"data": {"uniform": "uniform"}},
+        ("data.uniform", "event log"),
+    ),
     "a truth that is none": (lambda log: log, {"data": {"truth": "nowhere"}}, ("nowhere", "mgoe simulate")),
 }
 

@@ -54,11 +54,17 @@ EVENTS = logs.quiet_events()
 SHOWN = logs.quiet_exposures()
 SHOWN["weight"] = 1.0
 SHOWN["place"] = 1
+SHOWN["random"] = 0
 SHOWN["price"] = 2.5
 SHOWN["spent"] = SHOWN.clicked * 3.5
 RUN = logs.event_settings()
 RUN_SHOWN = logs.exposure_settings(
-    data={"weight": "weight", "position": "place", "context": [{"name": "price", "kind": "numeric"}]}
+    data={
+        "weight": "weight",
+        "position": "place",
+        "uniform": "random",
+        "context": [{"name": "price", "kind": "numeric"}],
+    }
 )
 RUN_SPENT = logs.exposure_settings(tasks=[{"name": "spend", "label": "spent", "kind": "regression"}])
 
@@ -82,6 +88,17 @@ ROWS = {
         SHOWN.drop(columns="weight"),
         RUN_SHOWN,
         r"column 'weight' \(data.weight\) is missing",
+    ),
+    "missing mark of random rows": (
+        SHOWN.drop(columns="random"),
+        RUN_SHOWN,
+        r"column 'random' \(data.uniform\) is missing",
+    ),
+    "mark of random rows that is none": (
+        change(SHOWN, "random", [2]),
+        RUN_SHOWN,
+        r"column 'random': a mark of random rows must be 0, 1 or null \(not random\), found '2' in row 3; "
+        r"fix the column or drop `data.uniform`",
     ),
     "missing context": (
         SHOWN.drop(columns="price"),

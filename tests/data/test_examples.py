@@ -111,9 +111,16 @@ def test_a_behaviour_may_do_several_tasks_and_a_task_have_several_behaviours(tmp
 def test_exposures_are_used_as_they_are(tmp_path):
     log = logs.quiet_exposures()
     log["weight"], log["place"] = np.arange(36) / 10, np.arange(36) % 4
+    log["random"] = pd.array([1, 0, None] * 12, "Int8")
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     run = logs.exposure_settings(
-        tasks=tasks, data={"weight": "weight", "position": "place", "context": [{"name": "hour"}]}
+        tasks=tasks,
+        data={
+            "weight": "weight",
+            "position": "place",
+            "uniform": "random",
+            "context": [{"name": "hour"}],
+        },
     )
     log.loc[log.index % 3 == 2, "bought"] = np.where(log.index[log.index % 3 == 2] % 2, 0.0, np.nan)
     data = logs.prepared(log, run, tmp_path / "out")
@@ -128,10 +135,12 @@ def test_exposures_are_used_as_they_are(tmp_path):
             "bought": np.concatenate([e.labels[:, 1] for e in examples]),
             "weight": np.concatenate([e.weight for e in examples]),
             "place": np.concatenate([e.position for e in examples]),
+            "random": np.concatenate([data.streamed(split).column("uniform") for split in SPLITS]),
         }
     )
     expected = kept.assign(bucket=kept.timestamp // logs.DAY, user=kept.user_id, item=kept.item_id)
     expected["bought"] = expected.bought.where(expected.clicked == 1)
+    expected["random"] = expected.random.fillna(0)
     expected = expected.sort_values(["bucket", "user", "item"])[list(together)].reset_index(drop=True)
     pd.testing.assert_frame_equal(together, expected, check_dtype=False)
     assert (data.context_features.encode({"hour": [0]}, 1)["hour"] == examples[0].context["hour"][0]).all()

@@ -79,6 +79,16 @@ WRONG = [
         r"logs\.a\.tasks: the best reachable is known where 'click' is a task",
     ),
     (
+        {"logs": {"a": {"simulate": {}, "tasks": [{"name": "click", "label": "click"}]}}},
+        ConfigError,
+        r"logs\.a: labels are columns of the world's exposure log, found its event log; set `data\.form: exp",
+    ),
+    (
+        {"logs": {"a": {"simulate": {"uniform": 0.1}}}},
+        ConfigError,
+        r"logs\.a\.data\.form: the best reachable of a world with `uniform` or `popular_first` is known on",
+    ),
+    (
         {"tune": {"first": [{"training.epochs": 2}], "trials": 1}},
         ConfigError,
         "more than the 1 points of `first`, found 1",

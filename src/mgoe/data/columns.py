@@ -177,6 +177,21 @@ def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check
     ]
 
 
+def read_uniform(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
+    """Return whether an item was shown uniformly at random as int8, 0 where it is missing, and the check on
+    it."""
+    number = _number(column, name, place, "a mark of random rows must be 0, 1 or a boolean")
+    return number.fill_null(0).try_cast("int8"), [
+        Check(
+            name,
+            ~number.isin([0.0, 1.0]),
+            column,
+            "a mark of random rows must be 0, 1 or null (not random)",
+            "fix the column or drop `data.uniform`",
+        )
+    ]
+
+
 def read_numeric(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     """Return a numeric feature as float64, null where it is missing (null or NaN), and the check on it."""
     number = _number(column, name, place, "a numeric feature must be a number")

@@ -94,6 +94,7 @@ class ExampleWriter:
         labels: NDArray[np.float32],
         weight: NDArray | None = None,
         position: NDArray | None = None,
+        uniform: NDArray | None = None,
         context: Mapping[str, NDArray] | None = None,
     ) -> None:
         """Write rows of any windows; rows before the first cut are history only and left out."""
@@ -113,6 +114,7 @@ class ExampleWriter:
                     for t, task in enumerate(self._tasks)
                 },
                 **({} if position is None else {"position": pa.array(position, pa.int64())}),
+                **({} if uniform is None else {"uniform": pa.array(uniform, pa.int8())}),
                 **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
             }
         )

@@ -94,7 +94,7 @@ def write_exposure_examples(
     for batch in batches(rows.order_by(keys)):
         columns = {
             name: batch.column(name).to_numpy(zero_copy_only=False)
-            for name in ("user", "item", "bucket", *labels, "weight", "position")
+            for name in ("user", "item", "bucket", *labels, "weight", "position", "uniform")
             if name in batch.schema.names
         }
         writer.write(
@@ -102,6 +102,7 @@ def write_exposure_examples(
             labels=np.stack([columns[label] for label in labels], axis=1).astype(np.float32),
             weight=columns.get("weight"),
             position=columns.get("position"),
+            uniform=columns.get("uniform"),
             context=context.encode(
                 {feature.name: batch.column(f"context_{feature.name}") for feature in context.features},
                 len(batch),

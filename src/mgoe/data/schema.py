@@ -13,6 +13,7 @@ from mgoe.data.columns import (
     read_id,
     read_label,
     read_position,
+    read_uniform,
     read_weight,
 )
 from mgoe.data.features import check_names, read_feature
@@ -37,8 +38,8 @@ def read_rows(
 
     Returns:
         The rows, lazy: user, item (ids), time (microseconds); behavior for an event log; for an exposure log
-        label_<task>, known_<task> (microseconds), weight, position and context_<name> where the settings name
-        them. And the number of rows before the times were compared.
+        label_<task>, known_<task> (microseconds), weight, position, uniform and context_<name> where the
+        settings name them. And the number of rows before the times were compared.
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or there are no rows.
@@ -78,7 +79,11 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
             found[f"label_{task.name}"] = f"tasks.{task.name}.label", str(task.label)
             if task.known_at is not None:
                 found[f"known_{task.name}"] = f"tasks.{task.name}.known_at", task.known_at
-        for key, column in (("weight", data.weight), ("position", data.position)):
+        for key, column in (
+            ("weight", data.weight),
+            ("position", data.position),
+            ("uniform", data.uniform),
+        ):
             if column is not None:
                 found[key] = f"data.{key}", column
         found |= {f"context_{feature.name}": ("data.context", feature.name) for feature in data.context}
@@ -118,7 +123,11 @@ def read_columns(
                     known_at,
                     [Check(names[known], bad, raw[known], rule, "fix the column, or use `delay` instead")],
                 )
-        for name, reader in (("weight", read_weight), ("position", read_position)):
+        for name, reader in (
+            ("weight", read_weight),
+            ("position", read_position),
+            ("uniform", read_uniform),
+        ):
             if name in names:
                 read[name] = reader(raw[name], names[name], place)
         read |= {
@@ -146,7 +155,7 @@ def _refuse_other_form(settings: RunSettings) -> None:
         )
     else:
         used = [
-            *(f"data.{key}" for key in ("weight", "context", "position") if getattr(data, key)),
+            *(f"data.{key}" for key in ("weight", "context", "position", "uniform") if getattr(data, key)),
             *(f"tasks.{task.name}.known_at" for task in tasks if task.known_at),
             *(f"tasks.{task.name}.delay" for task in tasks if seconds(task.delay)),
         ]

@@ -18,7 +18,7 @@ from mgoe.evaluation.evaluate import (
 )
 from mgoe.evaluation.influence import Influence, pack, unpack, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
-from mgoe.evaluation.rows import ALL, Row, Summary, read_rows, summarise, write_rows
+from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarise, write_rows
 from mgoe.evaluation.tables import (
     Cost,
     Standings,
@@ -32,6 +32,7 @@ from mgoe.evaluation.tables import (
 
 __all__ = [
     "ALL",
+    "UNIFORM",
     "Cost",
     "Estimate",
     "Influence",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe import metrics
-from mgoe.evaluation.rows import ALL, Row
+from mgoe.evaluation.rows import ALL, UNIFORM, Row
 from mgoe.metrics import Task
 
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
@@ -335,6 +335,7 @@ def make_slices(
     users_at: NDArray[np.integer],
     items_at: NDArray[np.integer],
     history: Iterable[Part],
+    uniform: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
     """Return all slices of a set of examples by name.
 
@@ -343,6 +344,7 @@ def make_slices(
         cuts: Last bucket of each snapshot.
         users_at, items_at: Nodes known at each snapshot.
         history: Read once, part by part.
+        uniform: 1 where the item was shown uniformly at random, if the log says so. Shape (N,).
     """
     events, new = known_before(history, users, items, snapshots)
     return {
@@ -351,4 +353,5 @@ def make_slices(
         "unseen-items": unseen(items, snapshots, items_at),
         **activity(events),
         **history_age(buckets, snapshots, cuts),
+        **({} if uniform is None else {UNIFORM: uniform > 0}),
     }

@@ -19,6 +19,9 @@ from mgoe.errors import OutputError
 ALL = "all"
 """Name of the slice of all examples, and of the task that stands for the mean over tasks."""
 
+UNIFORM = "uniform"
+"""Name of the slice of rows whose item was shown uniformly at random."""
+
 Column = tuple[str, str]
 """Task and metric."""
 

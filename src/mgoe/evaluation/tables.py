@@ -17,6 +17,7 @@ from mgoe.evaluation.rows import (
     ALL,
     LOWER,
     MEAN,
+    UNIFORM,
     Column,
     Row,
     Summary,
@@ -233,11 +234,13 @@ def is_significant(lead: Estimate) -> bool:
     return (lead.low > 0 or lead.high < 0) and lead.adjusted < SIGNIFICANT
 
 
-def reachable_shares(rows: Sequence[Row]) -> dict[str, float]:
+def reachable_shares(rows: Sequence[Row], slice: str = ALL) -> dict[str, float]:
     """Return the share of the reachable gain, (mean - .5) / (best - .5), by model; empty if the best is
     unknown.
     """
-    means = {model: found[MEAN].mean for model, found in summarise(rows).items() if MEAN in found}
+    means = {
+        model: found[MEAN].mean for model, found in summarise(rows, slice=slice).items() if MEAN in found
+    }
     best_value = means.pop(REACHABLE, math.nan)
     return {
         model: (mean - 0.5) / (best_value - 0.5)
@@ -306,6 +309,24 @@ def quality(standings: Standings) -> Table:
     )
 
 
+def shown_uniformly(standings: Standings) -> Table | None:
+    """Return one line per model: its main metrics on test rows that were shown uniformly at random, and the
+    share of the reachable gain there if it is known. None without such rows.
+    """
+    summaries = summarise(standings.rows, slice=UNIFORM)
+    reach, columns = reachable_shares(standings.rows, UNIFORM), main_columns(summaries)
+    lines = [
+        (
+            model,
+            [Cell(show(found.get(column))) for column in columns]
+            + [Cell(f"{reach[model]:.1%}" if model in reach else "-")] * bool(reach),
+        )
+        for model, found in summaries.items()
+    ]
+    heads = ["on uniformly shown rows", *map(head, columns), *(["reachable gain"] if reach else [])]
+    return Table(heads, lines) if lines else None
+
+
 def differences(standings: Standings) -> Table | None:
     """Return one line per baseline: the lead over it with its interval in every main metric.
 
@@ -352,7 +373,11 @@ def markdown(standings: Sequence[Standings]) -> str:
         parts += [
             f"## {one.question}: {one.log}\n",
             *(f"{text}\n" for text in [verdict(one)] if text),
-            *(as_markdown(table) for table in (quality(one), differences(one)) if table is not None),
+            *(
+                as_markdown(table)
+                for table in (quality(one), differences(one), shown_uniformly(one))
+                if table is not None
+            ),
             *(f"- {line}\n" for line in one.remarks),
         ]
     return "\n".join(parts)
@@ -367,4 +392,6 @@ def latex(standings: Sequence[Standings]) -> str:
         if (compared := differences(one)) is not None:
             title += f". {one.reference} minus each baseline, 95 % intervals"
             parts.append(as_latex(compared, title, []))
+        if (random := shown_uniformly(one)) is not None:
+            parts.append(as_latex(random, f"{one.question}: {one.log}. Uniformly shown rows", []))
     return "\n".join(parts)

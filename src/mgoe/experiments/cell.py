@@ -90,6 +90,7 @@ class Inputs:
             users_at=self.prepared.users_at,
             items_at=self.prepared.items_at,
             history=self.prepared.history_parts(),
+            uniform=test.column("uniform") if self.prepared.settings["data"].get("uniform") else None,
         )
 
     @cached_property

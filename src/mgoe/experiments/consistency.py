@@ -34,6 +34,7 @@ from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concern
 from mgoe.experiments.stages import Say
 from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
+from mgoe.simulation import WorldSettings
 
 Measured = Mapping[str, Sequence[str]]
 """Titles of what was measured on the same rows, by the checksums of these rows; the largest group first."""
@@ -93,7 +94,7 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
 
     for cell in cells:
         log, stage, source = cell.log, cell.log.stage(cell.seed), {SOURCE: sources[cell.log.name]}
-        world = {"world": None if log.world is None else log.world.model_dump(mode="json")}
+        world = {"world": None if log.world is None else _drawn(log.world)}
         plain = run_settings(cell.settings)
         data = {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | world | source
         add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
@@ -101,7 +102,10 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         tune = _searched(plan, cell)
         add(cell.folder, _asked(cell) | world | source | {"tune": tune}, DONE)
         if log.world is not None:
-            add(log.path / "world", world)
+            add(
+                log.path / "world",
+                world | ({"form": "exposures"} if log.settings(0).form == "exposures" else {}),
+            )
         if tune is not None:
             asked = _asked(plan.searched(cell)) | world | source | {"tune": tune}
             del asked["evaluation"]  # no search reads it
@@ -217,6 +221,13 @@ def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
         return None
     asked = concerning(plan.searched(cell).contestant.settings(), plan.comparison.tune)
     return asked.model_dump(mode="json", exclude=None if asked.first else {"first"})
+
+
+def _drawn(world: WorldSettings) -> dict[str, Any]:
+    """Return the settings of a world as plain values. What a plain policy does not have is left out, so that
+    results of worlds that were drawn before it could be set stay valid."""
+    rare = ("examination", "popular_first", "uniform")
+    return world.model_dump(mode="json", exclude={name for name in rare if not getattr(world, name)})
 
 
 def _asked(cell: Cell) -> dict[str, Any]:

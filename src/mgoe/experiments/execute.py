@@ -14,7 +14,7 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
-from mgoe.evaluation import Row, measure, write_rows
+from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
@@ -163,7 +163,7 @@ def note_searches(plan: Plan, command: str) -> None:
 def draw_world(log: Log) -> None:
     """Draw a simulated log."""
     assert log.world is not None
-    simulate(log.world, log.path / "world", form="events")
+    simulate(log.world, log.path / "world", form=log.settings(0).form)
 
 
 def prepare_log(
@@ -204,7 +204,7 @@ def build_graph_of(cell: Cell) -> None:
 
 
 def reference_rows(settings: RunSettings, prepared: Prepared) -> list[Row]:
-    """Return rows of `chance` and `best-reachable` on validation and test.
+    """Return rows of `chance` and `best-reachable` on validation and test, and on uniformly shown test rows.
 
     There are none unless `data.truth` names a simulated world. Chance predicts one half for every example,
     and for a regression the mean of the training labels.
@@ -221,6 +221,9 @@ def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
     ]
     for split in ("valid", "test"):
         examples = prepared.examples(split)
+        parts: dict[str, tuple[Any, bool | None]] = {ALL: (slice(None), None)}
+        if split == "test" and settings.data.uniform is not None and settings.evaluation.slices:
+            parts[UNIFORM] = prepared.streamed(split).column("uniform") > 0, True
         users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
         items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)
         times = (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
@@ -228,14 +231,17 @@ def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
         if "device" in features.names("categorical"):
             indices = examples.context["device"].astype(np.int64) - 1
             devices = np.array(features.vocabularies["device"].ids(indices).to_pylist(), object)
-        best = reachable(truth, settings, users, items, times, devices)
-        for model, scores in (("chance", np.broadcast_to(chance, best.shape)), ("best-reachable", best)):
-            yield from measure(
-                scores,
-                examples.labels,
-                examples.user,
-                settings.tasks,
-                model=model,
-                seed=settings.seeds[0],
-                split=split,
-            )
+        for name, (part, uniform) in parts.items():
+            ids = users[part], items[part], times[part]
+            best = reachable(truth, settings, *ids, None if devices is None else devices[part], uniform)
+            for model, scores in (("chance", np.broadcast_to(chance, best.shape)), ("best-reachable", best)):
+                of_part = measure(
+                    scores,
+                    examples.labels[part],
+                    examples.user[part],
+                    settings.tasks,
+                    model=model,
+                    seed=settings.seeds[0],
+                    split=split,
+                )
+                yield from (Row(**{**row, "slice": name}) for row in of_part)

@@ -253,12 +253,13 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
 def run_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
     side = {"path"}  # the checksum of the files stands for their paths
+    unused = {"uniform": True} if settings.data.uniform is None else {}  # older results stay valid
     return settings.model_dump(
         mode="json",
         exclude={
             **dict.fromkeys(("models", "jobs", "seeds"), True),
             **FREE,
-            "data": {"log": True, "truth": True, "users": side, "items": side},
+            "data": {"log": True, "truth": True, "users": side, "items": side, **unused},
         },
     )
 

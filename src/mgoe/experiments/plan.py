@@ -262,15 +262,20 @@ class Plan:
         if given.tasks is not None:
             raw["tasks"] = given.tasks
         path, world = self.out / "logs" / name, None
+        shown = raw.get("data", {}).get("form") == "exposures"
         if given.simulate is not None:
             world = check_settings(WorldSettings, given.simulate, f"{place}.simulate")
-            raw.setdefault("tasks", list(world.names))
-            files = {"log": str(path / "world" / "events"), "truth": str(path / "world" / "truth")}
+            labels = [{"name": name, "label": name} for name in world.names]
+            raw.setdefault("tasks", labels if shown else list(world.names))
+            form = "exposures" if shown else "events"
+            files = {"log": str(path / "world" / form), "truth": str(path / "world" / "truth")}
             raw = laid_over(raw, {"data": files})
         log = Log(name, path, raw, world)
-        if world is not None and log.settings(0).form != "events":
+        if world is not None and not shown and log.settings(0).form != "events":
             raise ConfigError(
-                place, "a simulated world is compared on its event log; leave `data.form` and labels out"
+                place,
+                "labels are columns of the world's exposure log, found its event log; set `data.form: "
+                "exposures`, or leave labels out",
             )
         return log
 

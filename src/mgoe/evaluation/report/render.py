@@ -10,7 +10,14 @@ from mgoe.evaluation.report.charts import Svg
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import lead_plot, sections
 from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarise
-from mgoe.evaluation.tables import Standings, differences, is_significant, quality, verdict
+from mgoe.evaluation.tables import (
+    Standings,
+    differences,
+    is_significant,
+    quality,
+    shown_uniformly,
+    verdict,
+)
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
@@ -59,6 +66,7 @@ def render_comparison(
                 "verdict": verdict(one),
                 "quality": quality(one),
                 "differences": differences(one),
+                "uniform": shown_uniformly(one),
                 "plots": forest_plots(one),
             }
             for one in standings
