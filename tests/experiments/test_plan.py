@@ -140,7 +140,7 @@ def test_every_comparison_of_the_examples_is_valid(
     assert plan.cells
 
 
-@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds"])
+@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds", "arena-exposures"])
 def test_every_baseline_is_in_the_arenas(name: str):
     settings = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     tables = settings.tables
@@ -155,6 +155,16 @@ def test_every_baseline_is_in_the_arenas(name: str):
         if not isinstance(model, str) and model.name == "shared-bottom-knots"
     ]
     assert tuple(bent.options["knots"]) == MGOEOptions().knots
+
+
+def test_the_same_worlds_are_compared_on_both_forms_of_log():
+    events, exposures = (
+        load_comparison(Path(__file__).parents[2] / "examples" / f"arena-{name}.yaml").logs
+        for name in ("worlds", "exposures")
+    )
+    assert exposures.keys() - events.keys() == {"ranked"}
+    for name, log in events.items():
+        assert (exposures[name].simulate, exposures[name].split) == (log.simulate, log.split)
 
 
 def test_a_log_whose_best_is_not_known_is_refused_before_any_work(raw: dict[str, Any], tmp_path: Path):

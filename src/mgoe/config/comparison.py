@@ -146,6 +146,7 @@ class ComparisonSettings(Settings):
     seeds: Seeds = Field(default=[0], min_length=1)
     """A seed varies initialisation, order of batches, negatives of training and macro nodes, but not the rows
     of evaluation."""
+    data: dict[str, Any] = {}
     split: dict[str, Any] = {}
     negatives: dict[str, Any] = {}
     graph: dict[str, Any] = {}
