@@ -141,7 +141,7 @@ def kuairand(folder: Path, version: str = "pure") -> None:
             zero + 30_000,
             zero,
             zero,
-            zero,
+            chance(rng, ROWS, 0.1),
             zero + shown,
             tab,
         )

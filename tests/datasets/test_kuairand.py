@@ -20,6 +20,7 @@ LABELS = {
     "click": "is_click",
     "long_view": "long_view",
     "like": "is_like",
+    "profile_enter": "is_profile_enter",
     "comment": "is_comment",
     "follow": "is_follow",
     "forward": "is_forward",

@@ -151,6 +151,7 @@ def test_kuairand(published: dict[str, Path], prepared: dict[str, PreparedLog]):
     shown = read(prepared["kuairand-pure"], "log/random.parquet")
     assert (shown.timestamp == pd.to_datetime(raw.time_ms, unit="ms")).all()
     assert (shown.forward == raw.is_forward).all()
+    assert (shown.profile_enter == raw.is_profile_enter).all()
     assert (shown.hour == raw.hourmin // 100).all()
     assert shown.play.to_numpy() == pytest.approx(raw.play_time_ms / 1000)
     users, items = (read(prepared["kuairand-pure"], f"{node}s.parquet") for node in ("user", "item"))

@@ -140,7 +140,7 @@ def test_every_comparison_of_the_examples_is_valid(
     assert plan.cells
 
 
-@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds", "arena-exposures"])
+@pytest.mark.parametrize("name", ["arena-tmall", "arena-worlds", "arena-exposures", "arena-kuairand"])
 def test_every_baseline_is_in_the_arenas(name: str):
     settings = load_comparison(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     tables = settings.tables

@@ -18,6 +18,7 @@ _LABELS = {
     "forward": "is_forward",
     "follow": "is_follow",
     "hate": "is_hate",
+    "profile_enter": "is_profile_enter",
 }
 _COLUMNS = ("user_id", "video_id", "hourmin", "time_ms", *_LABELS.values(), "play_time_ms", "is_rand", "tab")
 _USER = (
