@@ -49,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lightgcn import light_gcn
 from benchmarks.measure import line, use_cores
 from mgoe import experiments
-from mgoe.bundle.calibration import in_whole_space, recalibrate, shifted_tasks
+from mgoe.bundle.sampling import in_whole_space, shifted_tasks, undo_sampling
 from mgoe.config import RunSettings, did_you_mean, load_settings, make_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import draw_queries, ranks_in
@@ -309,7 +309,7 @@ class Ranking:
 
             def score(users: NDArray[np.int64], shift: NDArray[np.float32] = shift) -> NDArray[np.floating]:
                 rows = said[np.searchsorted(task.queries, users)]
-                whole = (in_whole_space(recalibrate(row, shift, self.shifted), self.tasks) for row in rows)
+                whole = (in_whole_space(undo_sampling(row, shift, self.shifted), self.tasks) for row in rows)
                 return np.stack([row[:, self.columns].sum(1) for row in whole])
 
             yield score

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import lightgcn, topn
-from mgoe.bundle.calibration import shifted_tasks
+from mgoe.bundle.sampling import shifted_tasks
 from mgoe.config import RunSettings, make_settings
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.runs import begin

@@ -19,7 +19,7 @@ import mgoe
 import mgoe.errors
 from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
-from mgoe.bundle.calibration import in_whole_space, recalibrate, sampling_prior
+from mgoe.bundle.sampling import in_whole_space, sampling_prior, undo_sampling
 from mgoe.config import (
     FeatureSettings,
     NegativeSettings,
@@ -59,6 +59,11 @@ def test_a_bundle_opened_through_a_link_stays_the_same_when_the_link_moves(finis
     assert all(parts)
 
 
+def uncalibrated(bundle: mgoe.Bundle) -> mgoe.Bundle:
+    """The same, opened again."""
+    return Bundle(bundle.path, bundle.manifest | {"calibration": {}})
+
+
 def by_hand(
     run: Path, bundle: mgoe.Bundle, users: np.ndarray, items: np.ndarray, context: dict[str, np.ndarray]
 ) -> np.ndarray:
@@ -86,7 +91,7 @@ def test_predictions_equal_the_models_with_context_and_side_features(shown: Path
     test = prepared.examples("test")
     devices = pa.array(np.resize(["phone", "desktop", "never seen"], len(test)).tolist())
     users, items = bundle.encoders.users.ids(test.user), bundle.encoders.items.ids(test.item)
-    found = bundle.predict(users, items, {"device": devices})
+    found = bundle.predict(users, items, {"device": devices}, recalibrated=False)
     encoded = prepared.context_features.encode({"device": devices}, len(test))
     assert_allclose(
         found[list(bundle.tasks)].to_numpy(), by_hand(shown, bundle, test.user, test.item, encoded), atol=1e-6
@@ -299,7 +304,7 @@ def test_a_manifest_that_is_none_is_refused(copy: Path, text: str):
 )
 def test_recalibration_adds_to_the_log_odds_and_leaves_values(odds: float, shift: float):
     p = np.array([[odds / (1 + odds), 2.5]], np.float32)
-    found = recalibrate(p, np.array([shift], np.float32), np.array([True, False]))
+    found = undo_sampling(p, np.array([shift], np.float32), np.array([True, False]))
     assert_allclose(found[0, 0], 1 / (1 + np.exp(-(np.log(odds) + shift))), rtol=1e-3)
     assert found[0, 1] == 2.5
 
@@ -315,7 +320,7 @@ def test_recalibration_undoes_the_sampling_for_rarer_tasks_too(
     """The best model of sampled examples sees `drawn` negatives for each pair on which nothing was done."""
     true = anything * np.array([1, *shares])  # a click, and what only some of the clicked pairs have
     learned = (true / (anything + drawn * (1 - anything))).astype(np.float32)
-    found = recalibrate(learned[None], np.log([drawn]).astype(np.float32), np.ones(len(true), np.bool_))
+    found = undo_sampling(learned[None], np.log([drawn]).astype(np.float32), np.ones(len(true), np.bool_))
     assert_allclose(found[0], true, rtol=2e-3, atol=1e-9)
 
 
@@ -354,7 +359,7 @@ def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rat
     positives = np.bincount(world.all_items, world.labels[:, 0], 8)
     learned = positives / np.bincount(world.all_items, minlength=8)
     prior = sampling_prior(world, "events", NegativeSettings(ratio=ratio))  # pyright: ignore[reportArgumentType]
-    found = recalibrate(learned[:, None].astype(np.float32), prior[:8], np.array([True]))[:, 0]
+    found = undo_sampling(learned[:, None].astype(np.float32), prior[:8], np.array([True]))[:, 0]
     odds = found / (1 - found)
     held = np.bincount(world.all_items, minlength=8)
     noise = 5 * np.sqrt(
@@ -391,18 +396,18 @@ def test_recalibration_undoes_draws_that_were_dropped(distribution: Any, most: f
     done = np.bincount(item, minlength=len(true))
     learned = done / np.bincount(world.all_items, minlength=len(true))
     prior = sampling_prior(world, "events", settings)  # pyright: ignore[reportArgumentType]
-    found = recalibrate(learned[:, None].astype(np.float32), prior[:-1], np.array([True]))[:, 0]
+    found = undo_sampling(learned[:, None].astype(np.float32), prior[:-1], np.array([True]))[:, 0]
     assert_allclose(found[:2], done[:2] / active, rtol=0.08)
     assert_allclose(found[2:].mean(), (done[2:] / active).mean(), rtol=0.08)
 
 
 def test_the_tasks_that_no_sampled_negative_enters_are_not_shifted(copy: Path):
     """A task within a sample space learns from real negatives."""
-    sampled, settings = mgoe.load(copy), copy / "settings.yaml"
+    sampled, settings = uncalibrated(mgoe.load(copy)), copy / "settings.yaml"
     raw = sampled.settings.model_dump(mode="json")
     raw["tasks"][1]["given"] = "click"
     settings.write_text(dump_settings(RunSettings.model_validate(raw)))
-    within = Bundle.open(copy, verify=False)
+    within = uncalibrated(sampled)
     assert_array_equal(sampled.shifted, [True, True])
     assert_array_equal(within.shifted, [True, False])
     items = np.arange(50)

@@ -61,6 +61,7 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
         "fit.json",
         "metrics.json",
         "reliability.json",
+        "calibration.json",
         "influence.safetensors",
     )
     assert {path.name for path in (finished / "cells/mgoe/0").iterdir()} == {

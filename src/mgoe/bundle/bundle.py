@@ -1,6 +1,6 @@
 """The artefact that a service needs: a folder that scores without the training data.
 
-bundle.json          format, versions, checksums, the model's settings, tasks
+bundle.json          format, versions, checksums, the model's settings, tasks, calibration
 settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
 graph/               the latest snapshot, with the pairs that updates need
@@ -26,9 +26,10 @@ from torch import Tensor
 
 from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, sha256, write_json, write_text
-from mgoe.bundle.calibration import chain, in_whole_space, recalibrate, sampling_prior, shifted_tasks
+from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
+from mgoe.bundle.sampling import chain, in_whole_space, sampling_prior, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
-from mgoe.data import Encoders, Prepared, Vocabulary, to_arrow
+from mgoe.data import Encoders, Examples, Prepared, Vocabulary, to_arrow
 from mgoe.data.arrow import is_list
 from mgoe.errors import BundleError
 from mgoe.features import FeatureSpec, Source, View
@@ -53,6 +54,7 @@ def write_bundle(
     prepared: Prepared,
     graph: MacroGraph,
     metrics: Sequence[Mapping[str, Any]],
+    calibration: Calibration = Calibration(),
 ) -> None:
     """Write a bundle atomically.
 
@@ -63,6 +65,7 @@ def write_bundle(
         cell: Folder with its `model.safetensors` and `spec.json`.
         prepared, graph: Data and graph of the training; the latest snapshot is copied.
         metrics: Rows to store with it.
+        calibration: Maps from its probabilities to calibrated ones.
     """
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
@@ -84,6 +87,7 @@ def write_bundle(
                 },
                 "model": written_out(model).model_dump(mode="json"),
                 "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
+                "calibration": calibration.model_dump(mode="json"),
                 "log": prepared.summary,
                 "checksums": checksums(folder, (path for path in folder.rglob("*") if path.is_file())),
             },
@@ -97,6 +101,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
+        self.calibration = read_calibration(manifest, path / MANIFEST)
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Self:
@@ -240,7 +245,8 @@ class Bundle:
                 Arrow columns. Unseen ids are scored as nodes without history.
             context: Context features by name, as in the log, one value per pair or one for all; a missing one
                 is unknown.
-            recalibrated: Undo the sampling of negatives (see `sampling_prior`).
+            recalibrated: Undo the sampling of negatives and calibrate, see `recalibrate`; without it, the
+                model's own probabilities.
 
         Returns:
             One row per pair: `user`, `item`, and the probability (or value) of each task.
@@ -320,22 +326,37 @@ class Bundle:
         return self.recalibrate(scores, items) if recalibrated else scores
 
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Undo the sampling of negatives in the scores (B, T) of items by index (B,)."""
-        return recalibrate(scores, self.shift(items), self.shifted)
+        """Undo the sampling of negatives in the model's scores (B, T) of items by index (B,), then calibrate.
+
+        Every score that a bundle gives passes here: in this process, over HTTP, and by ONNX Runtime.
+        """
+        return calibrate(undo_sampling(scores, self.shift(items), self.shifted), *self._maps)
+
+    @cached_property
+    def _maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.calibration.numbers(self.settings.tasks)
+
+    def fit_calibration(self, examples: Examples) -> Calibration:
+        """Fit the next calibration to examples that the graph does not hold, and measure the present one."""
+        learned = self.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
+        shift = self.shift(examples.item)
+        window = Window.of(learned, shift, examples.labels, examples.bucket, self.settings)
+        return fit_calibration(window, self.settings.tasks, self.calibration)
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what `recalibrate` adds to the log-odds of items by index. Shape (B,)."""
+        """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""
         return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
 
     @cached_property
     def shifted(self) -> NDArray[np.bool_]:
-        """Which tasks are recalibrated. Shape (T,)."""
+        """Which tasks sampled negatives enter. Shape (T,)."""
         return shifted_tasks(self.settings.tasks)
 
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe describe BUNDLE` prints."""
         return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
-            "graph": self.graph.describe()
+            "calibration": self.calibration.model_dump(mode="json"),
+            "graph": self.graph.describe(),
         }
 
     def __repr__(self) -> str:

@@ -1,96 +1,269 @@
-"""Undo the sampling of negatives: from the odds that a model learns to a meaningful probability.
+"""Calibration: probabilities that agree with the newest labels, by one map per task (Platt, 1999).
 
-Axes: `B` pairs, `T` tasks, `I` items.
+    p' = sigmoid(slope * logit(p) + intercept)
+
+where the sampling of negatives is undone in p. The slope is positive, so the order within a task stays. Both
+numbers maximise the likelihood of the newest labels of a window, given predictions from before the window
+entered the history. Undoing the sampling moved the log-odds of each example by a known offset, so a label
+among the sampled rows has the log-odds of p' less that offset. A task within a sample space (`given`) is
+calibrated within it, and a regression is left alone.
+
+Axes: `N` examples, `B` pairs, `T` tasks.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
-from mgoe.config import NegativeSettings, TaskSettings
-from mgoe.data import Prepared
+from mgoe import metrics
+from mgoe.bundle.sampling import shifted_tasks, undo_sampling
+from mgoe.config import RunSettings, Settings, TaskSettings, check_settings
+from mgoe.data.times import moment_of
+from mgoe.errors import BundleError, ConfigError
 
-Floats = TypeVar("Floats", bound=np.floating)
+FEWEST, ENOUGH = 30, 300
+"""Labels of the rarer kind, positive or not. Below `FEWEST` a task keeps its map, since the standard error of
+an intercept would exceed 1 / sqrt(30), 18 %. Below `ENOUGH` it keeps its slope. Where the newest time buckets
+of a window hold `ENOUGH`, which is an error of 6 %, older ones are left out, so that the map is of today."""
+SLOPES = (0.2, 5.0)
+"""Range of the slope. Beyond it a window that is not like others would decide how sure the model is."""
+SMALLEST, LARGEST = 1e-30, 1 - 2.0**-25
+"""Probabilities whose log-odds are finite; the larger one is the closest to 1 in float32."""
 
 
-def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -> NDArray[np.float32]:
-    """Return, per item, what to add to the log-odds to undo the sampling of negatives (ours).
+class Agreement(Settings):
+    """How far predictions agree with labels; None where it does not exist.
 
-    With `r` draws per positive from `q(i)`, and `n` positives of an active user in a bucket, `r n q(i) (1 -
-    p(u, i))` negatives stand beside `p(u, i)` positives: a draw that the user did is dropped. So the odds
-    that a model learns, times `r n q(i)`, are those that a user who is active in a bucket does something on
-    the item in it. Exposure logs hold real negatives: nothing is added.
-
-    Draws by popularity follow the positives, of which `q` is counted. Uniform ones depend on how many buckets
-    an item occurs in, so that they are counted themselves, the dropped ones in proportion added.
-
-    Returns:
-        Shape (I + 1,); the last entry is for items the log never had.
+    Attributes:
+        predicted_over_observed: Sum of probabilities over number of positives.
+        calibration_error: Expected calibration error, see `mgoe.metrics.calibration`.
     """
-    items = prepared.items.size
-    if form == "exposures":
-        return np.zeros(items + 1, np.float32)
-    done, kept = np.zeros(items + 1), np.zeros(items + 1)
-    for train in prepared.streamed("train").parts():
-        positive = (np.nan_to_num(train.labels) > 0).any(axis=1)
-        for counted, rows in ((done, positive), (kept, ~positive)):
-            counted += np.bincount(train.item[rows], minlength=items + 1)[: items + 1]
-    n = prepared.summary["positives_per_user_bucket"]
-    if negatives.distribution == "popularity":
-        return np.log(negatives.ratio * n * _share(done)).astype(np.float32)
-    active = done.sum() / n  # users times the buckets in which they did anything
-    not_dropped = np.maximum(active - done, 1) / active
-    return np.log(prepared.summary["negatives_per_positive"] * n * _share(kept) / not_dropped).astype(
-        np.float32
-    )
+
+    predicted_over_observed: float | None = Field(default=None, allow_inf_nan=False)
+    calibration_error: float | None = Field(default=None, allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, labels: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Self:
+        """Measure one task. Shape (N,) each."""
+        found = metrics.calibration(labels, probabilities)
+        ratio, error = (float(one) if np.isfinite(one) else None for one in (found.ratio, found.error))
+        return cls(predicted_over_observed=ratio, calibration_error=error)
 
 
-def _share(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return shares of the total after adding one to each count, so that no item is impossible."""
-    return (counts + 1) / (counts + 1).sum()
+class TaskCalibration(Settings):
+    """The map of one task, and what it was fitted on.
 
-
-def shifted_tasks(tasks: Sequence[TaskSettings]) -> NDArray[np.bool_]:
-    """Return which tasks are recalibrated: binary ones without a sample space.
-
-    Shape (T,).
+    Attributes:
+        slope, intercept: Of the map.
+        since: First time bucket of the labels that it was fitted to; empty without any.
+        positives, negatives: Number of these labels.
+        before: How uncalibrated predictions agreed with all labels of the window.
+        after: How predictions did that were calibrated on the window before; the labels of a window never
+            judge the map that they fitted.
     """
-    return np.array([task.kind == "binary" and task.given is None for task in tasks])
+
+    slope: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    intercept: float = Field(default=0.0, allow_inf_nan=False)
+    since: str = ""
+    positives: int = 0
+    negatives: int = 0
+    before: Agreement = Agreement()
+    after: Agreement = Agreement()
 
 
-def chain(name: str, tasks: Sequence[TaskSettings]) -> list[str]:
-    """Return a task after those it is given; their product of probabilities is that of doing it at all."""
-    above = next(task.given for task in tasks if task.name == name)
-    return [name] if above is None else [*chain(above, tasks), name]
+class Calibration(Settings):
+    """The maps of the binary tasks by name; without any, probabilities stay as they are.
+
+    Attributes:
+        window: First and last time bucket of the window.
+        tasks: By name.
+    """
+
+    window: tuple[str, str] | None = None
+    tasks: dict[str, TaskCalibration] = Field(default={})
+
+    def numbers(self, tasks: Sequence[TaskSettings]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return slopes and intercepts in the order of tasks; 1 and 0 change nothing. Shape (T,) each."""
+        maps = [self.tasks.get(task.name, TaskCalibration()) for task in tasks]
+        return np.array([one.slope for one in maps]), np.array([one.intercept for one in maps])
 
 
-def in_whole_space(probabilities: NDArray[Floats], tasks: Sequence[TaskSettings]) -> NDArray[Floats]:
-    """Turn probabilities (B, T) within a sample space into those over all pairs."""
-    names = [task.name for task in tasks]
-    return np.stack(
-        [probabilities[:, [names.index(one) for one in chain(name, tasks)]].prod(axis=1) for name in names],
-        axis=1,
-    )
+def read_calibration(manifest: Mapping[str, Any], place: Path) -> Calibration:
+    """Return the calibration of a bundle's manifest; bundles of earlier versions have none.
+
+    Raises:
+        BundleError: It breaks a rule.
+    """
+    binary = [task["name"] for task in manifest["tasks"] if task["kind"] == "binary"]
+    try:
+        found = check_settings(Calibration, manifest.get("calibration", {}), place)
+    except ConfigError as error:
+        raise BundleError(place, f"calibration: {error.message}; copy the bundle again") from None
+    if found.tasks and sorted(found.tasks) != sorted(binary):
+        raise BundleError(
+            place,
+            f"calibration.tasks must name the binary tasks ({', '.join(binary)}), found "
+            f"{', '.join(found.tasks)}; copy the bundle again",
+        )
+    return found
 
 
-def recalibrate(
-    probabilities: NDArray[np.float32], shift: NDArray[np.float32], shifted: NDArray[np.bool_]
+@dataclass(frozen=True)
+class Window:
+    """Predictions of a window that the history did not hold, and its labels.
+
+    Attributes:
+        learned: As the model gives them. Shape (N, T).
+        undone: The same with the sampling of negatives undone. Shape (N, T).
+        labels: NaN where missing. Shape (N, T).
+        buckets: Time buckets. Shape (N,).
+        length: Length of a bucket.
+    """
+
+    learned: NDArray[np.float64]
+    undone: NDArray[np.float64]
+    labels: NDArray[np.float32]
+    buckets: NDArray[np.int32]
+    length: str
+
+    @classmethod
+    def of(
+        cls,
+        predictions: NDArray[np.float32],
+        shift: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        buckets: NDArray[np.int32],
+        settings: RunSettings,
+    ) -> Self:
+        """Make a window of predictions (N, T), see `undo_sampling` for the shift (N,)."""
+        tasks = settings.tasks
+        binary = np.array([task.kind == "binary" for task in tasks])
+        learned = np.where(binary, np.clip(predictions, SMALLEST, LARGEST, dtype=np.float64), predictions)
+        undone = undo_sampling(learned, shift, shifted_tasks(tasks))
+        return cls(learned, undone, labels, buckets, settings.data.bucket)
+
+    def newest(self, t: int) -> NDArray[np.bool_]:
+        """Return where labels of a task are that count: in the newest buckets with `ENOUGH`, else everywhere.
+
+        Shape (N,).
+        """
+        labels = self.labels[:, t]
+        held = ~np.isnan(labels)
+        buckets, number = np.unique(self.buckets[held], return_inverse=True)
+        positive = np.bincount(number, labels[held] > 0, len(buckets))[::-1].cumsum()
+        every = np.bincount(number, minlength=len(buckets))[::-1].cumsum()
+        enough = np.flatnonzero(np.minimum(positive, every - positive) >= ENOUGH)
+        return held & (self.buckets >= buckets[-1 - enough[0]]) if len(enough) else held
+
+
+def calibrate(
+    probabilities: NDArray[np.float32], slopes: NDArray[np.float64], intercepts: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Undo the sampling of negatives in the tasks of `shifted_tasks`; other values stay (ours).
+    """Map probabilities (B, T) by task; where slope and intercept are 1 and 0, values stay bit for bit.
 
-    A sampled negative stands for pairs on which nothing was done. It changes the odds that anything is done,
-    to whose logarithm the shift is added, and not what share of what is done each task has. The likeliest
-    task stands for anything, exactly so if every positive has it, as a click.
+    Example:
+        >>> calibrate(np.array([[0.5, 0.5]], np.float32), np.array([1.0, 1.0]), np.array([0.0, np.log(3)]))
+        array([[0.5 , 0.75]], dtype=float32)
+    """
+    changed = (slopes != 1) | (intercepts != 0)
+    if not changed.any():
+        return probabilities
+    found = probabilities.copy()
+    log_odds = logit(probabilities[:, changed].astype(np.float64))
+    found[:, changed] = expit(slopes[changed] * log_odds + intercepts[changed])
+    return found
+
+
+def calibrated_sample(
+    window: Window, tasks: Sequence[TaskSettings], calibration: Calibration
+) -> NDArray[np.float64]:
+    """Return what a calibration predicts for the sampled rows of a window: calibrated, and sampled again.
+
+    Shape (N, T).
+    """
+    found = window.learned.copy()
+    for t, (slope, intercept) in enumerate(zip(*calibration.numbers(tasks), strict=True)):
+        if tasks[t].kind == "binary":
+            log_odds, offset = _log_odds(window, t)
+            found[:, t] = expit(slope * log_odds + intercept - offset)
+    return found
+
+
+def fit_calibration(window: Window, tasks: Sequence[TaskSettings], former: Calibration) -> Calibration:
+    """Fit the map of each binary task, and measure the former calibration on the same window.
 
     Args:
-        probabilities: Shape (B, T).
-        shift: Added to the log-odds, see `sampling_prior`. Shape (B,).
-        shifted: Shape (T,).
+        window: Predictions and labels of at least one row.
+        tasks: T of them.
+        former: What the window before gave; where labels are few its maps stay, or their slopes.
     """
-    if not shifted.any():
-        return probabilities
-    anything = probabilities[:, shifted].max(axis=1)
-    share = 1 / (anything + (1 - anything) * np.exp(-shift))
-    return np.where(shifted, probabilities * share[:, None], probabilities)
+    after, found = calibrated_sample(window, tasks, former), {}
+    for t, task in enumerate(tasks):
+        if task.kind == "binary":
+            labels, newest = window.labels[:, t], window.newest(t)
+            positive = labels[newest] > 0
+            log_odds, offset = (values[newest] for values in _log_odds(window, t))
+            slope, intercept = _fit(
+                log_odds, offset, positive, former.tasks.get(task.name, TaskCalibration())
+            )
+            found[task.name] = TaskCalibration(
+                slope=slope,
+                intercept=intercept,
+                since=moment_of(int(window.buckets[newest].min()), window.length) if newest.any() else "",
+                positives=int(positive.sum()),
+                negatives=int((~positive).sum()),
+                before=Agreement.of(labels, window.learned[:, t]),
+                after=Agreement.of(labels, after[:, t]),
+            )
+    first, last = (
+        moment_of(int(bucket), window.length) for bucket in (window.buckets.min(), window.buckets.max())
+    )
+    return Calibration(window=(first, last), tasks=found)
+
+
+def _log_odds(window: Window, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-odds of a task with the sampling undone, and what the undoing added. Shape (N,) each."""
+    log_odds = logit(window.undone[:, t])
+    return log_odds, log_odds - logit(window.learned[:, t])
+
+
+def _fit(
+    log_odds: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    positive: NDArray[np.bool_],
+    former: TaskCalibration,
+) -> tuple[float, float]:
+    """Return slope and intercept. scikit-learn's logistic regression takes no offset, SciPy's optimiser
+    does."""
+    rarer = min(int(positive.sum()), int((~positive).sum()))
+    if rarer < FEWEST:
+        return former.slope, former.intercept
+    centre = log_odds.mean()  # so that the two numbers hardly depend on each other
+    centred = log_odds - centre
+
+    def loss(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope, level = numbers
+        logits = slope * centred + level - offset
+        error = expit(logits) - positive
+        value = (np.logaddexp(0, logits) - positive * logits).sum()
+        return value / rarer, np.array([error @ centred, error.sum()]) / rarer
+
+    found = minimize(
+        loss,
+        [former.slope, former.intercept + former.slope * centre],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[SLOPES if rarer >= ENOUGH else (former.slope, former.slope), (None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-8},
+    )
+    slope, level = found.x.tolist()
+    return slope, level - slope * centre

@@ -149,6 +149,7 @@ for _command, _examples in {
     bundles.refresh: (
         "mgoe refresh runs/mine/bundle --events state --out bundles/today",
         "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
+        "mgoe refresh bundles/today --log today.parquet --out bundles/next",
     ),
     doctor.doctor: (
         "mgoe doctor",

@@ -270,16 +270,25 @@ def serve(
 
 def refresh(
     bundle: BundlePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.", show_default=False)],
     events: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--events",
             metavar="STATE",
             help="State folder of the service, or redis://host:port.",
             show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.", show_default=False)],
+    ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="LOG",
+            help="Instead: a file, folder or glob with only the new rows of the bundle's log. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     recluster: Annotated[
         bool,
         typer.Option(
@@ -297,14 +306,19 @@ def refresh(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle whose graph holds the events that a service has taken. The weights stay."""
-    graph = experiments.refresh(
-        bundle, events, out, recluster=recluster, trim=trim, overwrite=overwrite, say=say
-    ).graph.describe()
+    """Write a bundle whose graph holds new events, calibrated on how the old one predicted them. The weights
+    stay."""
+    refreshed = experiments.refresh(
+        bundle, events, out, log=log or (), recluster=recluster, trim=trim, overwrite=overwrite, say=say
+    )
+    found = {
+        "calibration": refreshed.calibration.model_dump(mode="json"),
+        "graph": refreshed.graph.describe(),
+    }
     if as_json:
-        show_json({"path": str(out), "graph": graph})
+        show_json({"path": str(out)} | found)
     else:
-        show(facts(graph))
+        show(facts(found))
         say(f"wrote {out}")
 
 

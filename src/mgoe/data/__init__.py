@@ -17,6 +17,7 @@ from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
+from mgoe.data.window import newest_window
 
 __all__ = [
     "SPLITS",
@@ -33,6 +34,7 @@ __all__ = [
     "connect",
     "guess",
     "join",
+    "newest_window",
     "on_a_cluster",
     "open_log",
     "open_on_spark",

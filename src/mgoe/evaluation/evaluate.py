@@ -65,6 +65,38 @@ def measure(
     ]
 
 
+def measure_calibrated(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    tasks: Sequence[Task],
+    *,
+    model: str,
+    seed: int,
+    split: str,
+) -> list[Row]:
+    """Measure the probabilities of binary tasks after calibration: their order, and so AUC, are as before.
+
+    Args:
+        scores: Calibrated on labels of another split. Shape (N, T).
+        labels: NaN where missing. Shape (N, T).
+        tasks: T of them.
+        model, seed, split: Written into the rows.
+
+    Returns:
+        Rows `logloss_after`, `calibration_error_after` and `predicted_over_observed_after`.
+    """
+    found = {
+        (task.name, f"{metric}_after"): value
+        for t, task in enumerate(tasks)
+        if task.kind == "binary"
+        for metric, value in _believed(scores[:, t], labels[:, t]).items()
+    }
+    return [
+        Row(model=model, seed=seed, split=split, slice=ALL, task=task, metric=metric, value=value)
+        for (task, metric), value in found.items()
+    ]
+
+
 def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:
@@ -113,12 +145,19 @@ def _measure(
 
 def _binary(probs: NDArray, labels: NDArray, users: NDArray) -> dict[str, float]:
     grouped = metrics.gauc(labels, probs, users)
-    calibrated = metrics.calibration(labels, probs)
     return {
         "auc": metrics.auc(labels, probs),
         "gauc": grouped.value,
         "gauc_users": float(grouped.groups_used),
         "gauc_users_skipped": float(grouped.groups_skipped),
+        **_believed(probs, labels),
+    }
+
+
+def _believed(probs: NDArray, labels: NDArray) -> dict[str, float]:
+    """Return how far probabilities can be believed."""
+    calibrated = metrics.calibration(labels, probs)
+    return {
         "logloss": metrics.log_loss(labels, probs),
         "calibration_error": calibrated.error,
         "predicted_over_observed": calibrated.ratio,

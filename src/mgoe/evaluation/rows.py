@@ -27,7 +27,7 @@ Column = tuple[str, str]
 
 MEAN: Column = (ALL, "ranking")
 """Mean of AUC and GAUC over tasks."""
-LOWER = re.compile(r"logloss|calibration_error|rmse|mae")
+LOWER = re.compile(r"(logloss|calibration_error)(_after)?|rmse|mae")
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
 """The main metrics of a task."""
@@ -38,6 +38,9 @@ TITLES = {
     "logloss": "log loss",
     "calibration_error": "calibration error",
     "predicted_over_observed": "predicted / observed",
+    "logloss_after": "log loss, calibrated",
+    "calibration_error_after": "calibration error, calibrated",
+    "predicted_over_observed_after": "predicted / observed, calibrated",
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",
@@ -154,7 +157,7 @@ def head(column: Column) -> str:
 
 def distance(metric: str, value: float) -> float:
     """Return the distance of a value from the best possible one, up to a constant; smaller is better."""
-    if metric == "predicted_over_observed":
+    if metric.startswith("predicted_over_observed"):
         return abs(np.log(value)) if value > 0 else np.inf
     return value if LOWER.fullmatch(metric) else -value
 

@@ -1,17 +1,24 @@
-"""`mgoe refresh`: a bundle with the same weights and the events that a service has taken since."""
+"""`mgoe refresh`: the same weights over a graph with new events, and probabilities that hold now."""
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import ibis
+import ibis.expr.types as ir
 import pyarrow as pa
 
 from mgoe._util.files import atomic_folder, checksums, sha256, write_json
 from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.calibration import Calibration
 from mgoe.config import RunSettings
-from mgoe.errors import BundleError, OutputError
-from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
+from mgoe.data import newest_window, place_of
+from mgoe.data.log import unreadable
+from mgoe.errors import BundleError, ConfigError, OutputError
+from mgoe.experiments.graphs import add_events, opened_log, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
@@ -21,23 +28,30 @@ from mgoe.serving.online.live import HELD, position_of, positions
 
 def refresh(
     bundle: Path | str,
-    events: Path | str | EventLog,
+    events: Path | str | EventLog | None,
     out: Path | str,
     *,
+    log: Sequence[str] = (),
     recluster: bool = False,
     trim: bool = False,
     overwrite: bool = False,
     say: Say = lambda line: None,
 ) -> Bundle:
-    """Write a bundle with live events in its graph.
+    """Write a bundle with live events, or those of new files, in its graph.
 
     New nodes get the indices that they have in the live service; all else is as after a rebuild that keeps
-    the macro nodes. A service that swaps to the new bundle applies only later events.
+    the macro nodes. A service that swaps to the new bundle applies only later live events.
+
+    Before the new events enter the graph, the former bundle scores them, and the new one is calibrated on
+    these scores. Live events of a bundle of exposures do not include what was shown and not done, so they
+    leave its calibration as it is.
 
     Args:
         bundle: The bundle that is served; it stays unchanged.
-        events: State folder or Redis server of the service, or its log.
+        events: State folder or Redis server of the service, or its log; None to read files.
         out: Folder of the new bundle.
+        log: Parquet or CSV files, folders or globs that hold only new rows, in the columns of the bundle's
+            log.
         recluster: Learn macro nodes again. The model was trained on the former ones and may get worse.
         trim: Remove from the log what the graph of `bundle` already held. No service may then return to an
             earlier bundle.
@@ -47,16 +61,18 @@ def refresh(
     Raises:
         MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
     """
+    if (events is None) == (not log) or (log and trim):
+        rule = "the new events are live ones (--events) or files (--log), and only live ones can be trimmed"
+        raise ConfigError("refresh", f"{rule}; give one of the two")
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
-    log = open_events(events, make=False) if isinstance(events, str | Path) else events
-    identity, held = log.identity, position_of(opened.path, log)
-    found, position, strange = _later(log, held, EventReader.of(opened))
-    if strange:
-        say(f"{strange:,} events are left out: their ids are not of the type that the bundle's are")
-    if not found and not recluster:
-        raise BundleError(bundle, "holds every event of that log; refresh it when there are new ones")
-    say(f"{len(found):,} events since the bundle's graph")
+    live = open_events(events, make=False) if isinstance(events, str | Path) else events
+    if live is None:
+        added, ends = _Added(settings_of(opened.graph, log), list(log)), dict[str, Position]()
+    else:
+        added, ends = _since(opened, live, say)
+        if added is None and not recluster:
+            raise BundleError(bundle, "holds every event of that log; refresh it when there are new ones")
     with atomic_folder(out) as folder:
         for name in [name for name in opened.manifest["checksums"] if name != HELD]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,20 +81,74 @@ def refresh(
                 raise BundleError(
                     opened.path / name, "was replaced while it was read; refresh the bundle again"
                 )
+        calibration = _calibrate(opened, added, folder / "window", say)
         graph = MacroGraph.open(folder / "graph")
         graph = (
-            add_events(graph, _settings(graph), [], recluster=recluster, table=_table(found, opened), say=say)
-            if found
-            else update_graph(graph, None, ShowBuild(say), recluster)
+            update_graph(graph, None, ShowBuild(say), recluster)
+            if added is None
+            else add_events(graph, added.settings, added.log, recluster=recluster, table=added.table, say=say)
         )
         for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
-        write_json(folder / HELD, {"positions": positions(opened.path) | {identity: position}})
+        if ends := positions(opened.path) | ends:
+            write_json(folder / HELD, {"positions": ends})
         sums = checksums(folder, (path for path in folder.rglob("*") if path.is_file()))
-        write_json(folder / MANIFEST, opened.manifest | {"checksums": sums})
-    if trim:
-        log.forget(held)
+        changed = {"checksums": sums, "calibration": calibration.model_dump(mode="json")}
+        write_json(folder / MANIFEST, opened.manifest | changed)
+    if trim and live is not None:
+        live.forget(position_of(opened.path, live))
     return Bundle.open(out, verify=False)
+
+
+@dataclass(frozen=True)
+class _Added:
+    """New events: how they are read, the files or the table that hold them, and whether those not done are
+    among them or can be drawn."""
+
+    settings: RunSettings
+    log: list[str]
+    table: ir.Table | None = None
+    whole: bool = True
+
+
+def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[_Added | None, dict[str, Position]]:
+    """Return the live events that a bundle's graph lacks, if any, and where the log ends, by its identity."""
+    found, position, strange = _later(log, position_of(bundle.path, log), EventReader.of(bundle))
+    if strange:
+        say(f"{strange:,} events are left out: their ids are not of the type that the bundle's are")
+    say(f"{len(found):,} events since the bundle's graph")
+    ends = {log.identity: position}
+    if not found:
+        return None, ends
+    settings, table = _settings(bundle.graph), _table(found, bundle)
+    return _Added(settings, [], table, bundle.settings.form == "events"), ends
+
+
+def _calibrate(bundle: Bundle, added: _Added | None, folder: Path, say: Say) -> Calibration:
+    """Return the calibration that new events give, scored by the bundle that does not hold them."""
+    if added is None or not added.whole:
+        return bundle.calibration
+    settings, place = added.settings, "the live events" if added.table is not None else place_of(added.log)
+    spaces = {task.name: task.given for task in bundle.settings.tasks}
+    tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in settings.tasks]
+    settings = settings.model_copy(update={"tasks": tasks, "negatives": bundle.settings.negatives})
+    folder.mkdir()
+    try:
+        with opened_log(settings, added.log, folder, added.table) as source:
+            examples = newest_window(source, settings, bundle.encoders, place)
+    except duckdb.Error as error:
+        raise unreadable(place, error) from None
+    finally:
+        shutil.rmtree(folder)
+    found = bundle.fit_calibration(examples)
+    for name, task in found.tasks.items():
+        ratios = (task.before.predicted_over_observed, task.after.predicted_over_observed)
+        before, after = ("none" if ratio is None else f"{ratio:.3g}" for ratio in ratios)
+        say(
+            f"{name}: {task.positives:,} positives; predicted over observed {before}, calibrated until now "
+            f"{after}"
+        )
+    return found
 
 
 def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:

@@ -18,12 +18,22 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_json, write_text
-from mgoe.bundle.calibration import in_whole_space, recalibrate, sampling_prior, shifted_tasks
+from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
+from mgoe.bundle.sampling import in_whole_space, sampling_prior, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings
-from mgoe.data import SPLITS, ExampleFile, Examples, Prepared
+from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, Split
 from mgoe.errors import TrainingError
-from mgoe.evaluation import Row, make_slices, measure, rank_catalogue, reliability, user_influence, write_rows
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE, RELIABILITY
+from mgoe.evaluation import (
+    Row,
+    make_slices,
+    measure,
+    measure_calibrated,
+    rank_catalogue,
+    reliability,
+    user_influence,
+    write_rows,
+)
+from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
 from mgoe.experiments.plan import Cell, training_of
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph
@@ -270,7 +280,10 @@ def _write(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
+    calibration, calibrated = calibrate_cell(scores, settings, inputs)
     test = feeds["test"].examples
+    rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
+    write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
     user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
@@ -279,6 +292,32 @@ def _write(
     write_json(folder / FIT, facts)
     write_rows(folder / DONE, rows)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def calibrate_cell(
+    scores: Mapping[str, NDArray[np.float32]], settings: RunSettings, inputs: Inputs
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """Calibrate on validation and predict test; then calibrate on test, whose labels are the newest.
+
+    Test examples read a snapshot from before the test window, so both calibrations come from predictions that
+    did not know their labels.
+
+    Returns:
+        The calibration for a bundle, fitted on test, and the calibrated predictions of the test examples,
+        fitted on validation. Shape (N, T).
+    """
+
+    def window(split: Split) -> Window:
+        examples = inputs.prepared.streamed(split)
+        shift = inputs.prior[examples.column("item")]
+        return Window.of(scores[split], shift, examples.labels, examples.column("bucket"), settings)
+
+    test = window("test")
+    of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
+    return (
+        fit_calibration(test, settings.tasks, of_valid),
+        calibrated_sample(test, settings.tasks, of_valid),
+    )
 
 
 def catalogue(
@@ -296,8 +335,8 @@ def catalogue(
 
     def score(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         probabilities = scorer(users, items, unknown.encode({}, len(users)))
-        shifted = recalibrate(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
-        return in_whole_space(shifted, settings.tasks)
+        undone = undo_sampling(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
+        return in_whole_space(undone, settings.tasks)
 
     return rank_catalogue(
         score,

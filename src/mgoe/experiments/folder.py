@@ -41,6 +41,8 @@ INFLUENCE = "influence.safetensors"
 """Influence of each test user on each metric of a cell."""
 RELIABILITY = "reliability.json"
 """Observed against predicted rates of a cell on test."""
+CALIBRATION = "calibration.json"
+"""Calibration of a cell, fitted on test."""
 SOURCE = "source"
 """Key of the checksum of a log's files, which stands for their paths. An unknown checksum is compared with
 nothing."""

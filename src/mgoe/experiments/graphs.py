@@ -286,7 +286,7 @@ def numbered_log(
     folder.mkdir(parents=True, exist_ok=True)
     say("reading and numbering the log")
     started = time.perf_counter()
-    opened = _opened(settings, log, folder, None if table is None else as_table(table))
+    opened = opened_log(settings, log, folder, None if table is None else as_table(table))
     try:
         with opened as source:
             place = "the table" if table is not None else place_of(log)
@@ -313,10 +313,17 @@ def vocabularies(folder: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _opened(
+def opened_log(
     settings: RunSettings, log: list[str], folder: Path, table: ir.Table | None
 ) -> Iterator[ir.Table]:
-    """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB."""
+    """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB.
+
+    Args:
+        settings: How the log is read; `graph.engine` and `graph.memory`.
+        log: Its files.
+        folder: An existing folder for what does not fit in memory.
+        table: Yielded instead of the files.
+    """
     memory = settings.graph.memory * LOG_SHARE
     if table is not None:
         with bounded(table.get_backend(), memory):

@@ -133,6 +133,8 @@ def write_run_report(
             negatives=negatives(settings, inputs.prepared),
             notes=[
                 f"The bundle holds {best.title}, the best on validation.",
+                "“Calibrated” columns are of test probabilities after calibration on validation; the bundle "
+                "is calibrated on test, the newest labels.",
                 f"Inputs: {'; '.join(inputs_of)}.",
             ],
             settings=dump_settings(settings),

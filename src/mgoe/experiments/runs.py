@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgoe._util.files import exclusive, write_text
+from mgoe._util.files import exclusive, read_json, write_text
 from mgoe._util.tables import Frame
 from mgoe.bundle import Bundle, write_bundle
+from mgoe.bundle.calibration import Calibration
 from mgoe.config import (
     SEEDS,
     ComparisonSettings,
     ModelSettings,
     RunSettings,
+    check_settings,
     did_you_mean,
     dump_settings,
     load_comparison,
@@ -35,7 +37,7 @@ from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.checks import check, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
 from mgoe.experiments.execute import execute, note_finished, prepare_log
-from mgoe.experiments.folder import DONE, SETTINGS, mark, run_folder, take_folder
+from mgoe.experiments.folder import CALIBRATION, DONE, SETTINGS, mark, run_folder, take_folder
 from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
@@ -339,6 +341,8 @@ def _check_bundled(model: ModelSettings) -> None:
 
 
 def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:
+    file = cell.folder / CALIBRATION
+    calibration = read_json(file) if file.exists() else {}  # cells of earlier versions have none
     write_bundle(
         cell.log.path / "bundle",
         settings=cell.settings,
@@ -347,4 +351,5 @@ def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:
         prepared=inputs.prepared,
         graph=inputs.graph,
         metrics=rows,
+        calibration=check_settings(Calibration, calibration, file),
     )

@@ -59,7 +59,9 @@ def test_an_event_changes_the_next_answer(finished: Path, bundle: mgoe.Bundle, t
         assert [one["id"] for one in explained["recents"]["items"]] == [items[0]]
         service.add(event, event)
         assert service.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
-        assert "mgoe_live_duplicates" in service.client.get("/metrics").text
+        page = service.client.get("/metrics").text
+        assert "mgoe_live_duplicates" in page
+        assert 'mgoe_calibration_error{calibration="after",task="buy"}' in page
     with served(finished / "bundle", tmp_path) as again:
         assert again.rank(user=event["user"], candidates=items)["scores"] == after["scores"]
 

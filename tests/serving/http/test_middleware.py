@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 for _name in ("orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
+from mgoe.bundle.calibration import Calibration  # noqa: E402
 from mgoe.serving.http.middleware import Middleware, names_loopback  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
 from mgoe.serving.http.telemetry import Telemetry  # noqa: E402
@@ -57,7 +58,7 @@ async def statuses(middleware: Middleware, *asked: tuple[str, bytes]) -> list[in
 @pytest.fixture
 def middleware() -> Middleware:
     limits = Limits(requests=2, seconds=30)
-    return Middleware(done, limits, (TOKEN,), Telemetry(dict), frozenset(), access_log=False)
+    return Middleware(done, limits, (TOKEN,), Telemetry(dict, Calibration), frozenset(), access_log=False)
 
 
 def test_requests_without_a_token_take_no_place(middleware: Middleware):
@@ -136,7 +137,13 @@ ELSEWHERE = st.one_of(
 def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **headers: str) -> int:
     """Return the status of a request with some headers, at a middleware with or without a token."""
     middleware = Middleware(
-        done, Limits(), (TOKEN,) if token else (), Telemetry(dict), frozenset(), access_log=False, local=local
+        done,
+        Limits(),
+        (TOKEN,) if token else (),
+        Telemetry(dict, Calibration),
+        frozenset(),
+        access_log=False,
+        local=local,
     )
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     given += [(b"authorization", b"Bearer " + TOKEN)] if token else []

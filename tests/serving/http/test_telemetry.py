@@ -13,7 +13,12 @@ for _name in ("orjson", "prometheus_client"):
 WORKER = """
 import os, sys, time
 from mgoe.serving.http.telemetry import Telemetry
-telemetry = Telemetry(dict)
+from types import SimpleNamespace
+click = SimpleNamespace(
+    before=SimpleNamespace(predicted_over_observed=3.0, calibration_error=0.25),
+    after=SimpleNamespace(predicted_over_observed=1.5, calibration_error=None),
+)
+telemetry = Telemetry(dict, lambda: SimpleNamespace(tasks={"click": click}))
 telemetry.in_flight.inc(int(sys.argv[1]))
 telemetry.scored.inc(int(sys.argv[1]))
 if sys.argv[2] == "die":
@@ -35,3 +40,9 @@ def test_requests_in_flight_of_a_dead_worker_are_not_counted(tmp_path: Path):
     page = worker(tmp_path, 2, "tell").splitlines()
     assert "mgoe_in_flight 2.0" in page
     assert "mgoe_scored_total 9.0" in page
+    assert [line for line in page if line.startswith(("mgoe_predicted", "mgoe_calibration"))] == [
+        'mgoe_predicted_over_observed{calibration="before",task="click"} 3.0',
+        'mgoe_predicted_over_observed{calibration="after",task="click"} 1.5',
+        'mgoe_calibration_error{calibration="before",task="click"} 0.25',
+        'mgoe_calibration_error{calibration="after",task="click"} NaN',
+    ]

@@ -67,7 +67,7 @@ def create_app(
         access_log: Log one line per request.
         local: See `Middleware`.
     """
-    telemetry = Telemetry(lambda: reloader.engine.live.stats)
+    telemetry = Telemetry(lambda: reloader.engine.live.stats, lambda: reloader.engine.bundle.calibration)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,6 +1,9 @@
 """What a service reports: one line of JSON per event on standard error, and metrics for Prometheus."""
 
+from __future__ import annotations
+
 import logging
+import math
 import os
 import sys
 import time
@@ -8,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import psutil
@@ -17,6 +20,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from mgoe.errors import MgoeError
+
+if TYPE_CHECKING:
+    from mgoe.bundle.calibration import Calibration
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder in which workers add up their metrics; prometheus_client reads it at
@@ -62,15 +68,42 @@ def configure_logs() -> None:
         logging.getLogger(name).propagate = name != "uvicorn.access"
 
 
+class Agreements:
+    """Collector of how the served bundle's probabilities agreed with the newest labels.
+
+    Args:
+        calibration: Returns its calibration, read when the page is.
+    """
+
+    def __init__(self, calibration: Callable[[], Calibration]):
+        self._calibration = calibration
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield one gauge per measure, by task, before and after calibration; NaN where it does not exist."""
+        found = self._calibration()
+        for name, text in (
+            ("predicted_over_observed", "Predicted over observed positives in the newest labelled window."),
+            ("calibration_error", "Expected calibration error in the newest labelled window."),
+        ):
+            gauge = GaugeMetricFamily(f"mgoe_{name}", text, labels=("task", "calibration"))
+            for task, one in found.tasks.items():
+                for when, agreement in (("before", one.before), ("after", one.after)):
+                    value = getattr(agreement, name)
+                    gauge.add_metric((task, when), math.nan if value is None else value)
+            yield gauge
+
+
 class Telemetry:
     """The metrics of one worker; `page` adds up those of all workers.
 
     Args:
         stats: Counts of the live state, read when the page is.
+        calibration: Calibration of the served bundle, likewise.
     """
 
-    def __init__(self, stats: Callable[[], Mapping[str, float]]):
+    def __init__(self, stats: Callable[[], Mapping[str, float]], calibration: Callable[[], Calibration]):
         self._stats, self.registry = stats, CollectorRegistry()
+        self._agreements = Agreements(calibration)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"mgoe_{name}", text, labels, registry=self.registry)
@@ -89,6 +122,7 @@ class Telemetry:
             multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
         self.registry.register(self)
+        self.registry.register(self._agreements)
 
     def answered(self, route: str, status: int, started: float) -> None:
         """Count a request."""
@@ -106,6 +140,7 @@ class Telemetry:
                     mark_process_dead(worker)
         total = CollectorRegistry()
         MultiProcessCollector(total)
+        total.register(self._agreements)  # the same in every worker
         return generate_latest(total)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:

@@ -1,0 +1,91 @@
+"""The newest rows of a log, which the history does not hold yet, as labelled examples: to calibrate with."""
+
+import ibis
+import numpy as np
+
+from mgoe.config import RunSettings, TaskSettings, seconds
+from mgoe.data.arrow import one_array
+from mgoe.data.columns import Expr, Table
+from mgoe.data.events import positives, sample_negatives, task_masks, with_task_mask
+from mgoe.data.examples import Examples, mask_given
+from mgoe.data.prepared import Encoders
+from mgoe.data.schema import NODES, read_rows
+from mgoe.data.times import bucket_of
+from mgoe.errors import DataError
+
+
+def newest_window(source: Table, settings: RunSettings, known: Encoders, place: str) -> Examples:
+    """Return new rows as examples: every exposure, or every positive with its sampled negatives.
+
+    A label that was not known by the last exposure of the log is missing.
+
+    Args:
+        source: The new rows alone.
+        settings: Settings of the run; `data`, `tasks` and `negatives` are read.
+        known: What the model knows; ids that are not in its vocabularies get -1.
+        place: What the rows are, for messages.
+
+    Returns:
+        The examples, all of snapshot 0.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a row breaks a rule, or no row does a task.
+    """
+    rows, _ = read_rows(source, settings, place)
+    rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()
+    examples = (_exposures if settings.form == "exposures" else _events)(rows, settings, known)
+    if not len(examples):
+        raise DataError(place, "some rows must do a task, found none; name other files, or fix the tasks")
+    return examples
+
+
+def _events(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
+    """Return positives and the negatives drawn for them, as preparation draws them for validation."""
+    ordered = positives(with_task_mask(rows, task_masks(settings))).order_by(["bucket", "user", "item"])
+    found = ordered.to_pyarrow()
+    users, items = (one_array(found[node]).dictionary_encode() for node in NODES)
+    user, item = (codes.indices.to_numpy().astype(np.int64) for codes in (users, items))
+    bucket, task_mask = (found[name].to_numpy().astype(np.int64) for name in ("bucket", "task_mask"))
+    if len(found):
+        source, drawn = sample_negatives(user, item, bucket, settings.negatives)
+        user, item, bucket = np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]]
+        task_mask = np.r_[task_mask, np.zeros(len(source), np.int64)]
+    labels = (task_mask[:, None] >> np.arange(len(settings.tasks)) & 1).astype(np.float32)
+    return Examples(
+        user=known.users.indices(users.dictionary)[user],
+        item=known.items.indices(items.dictionary)[item],
+        bucket=bucket.astype(np.int32),
+        snapshot=np.zeros(len(user), np.int16),
+        labels=mask_given(labels, settings.tasks),
+        weight=np.ones(len(user), np.float32),
+    )
+
+
+def _exposures(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
+    """Return every exposure, with the labels that were known by the last one."""
+    last = int(rows.time.max().to_pyarrow().as_py())
+    labels = {f"label_{task.name}": _label(rows, task, last) for task in settings.tasks}
+    contexts = [f"context_{feature.name}" for feature in settings.data.context]
+    wanted = rows.select("user", "item", "bucket", *contexts, **labels)
+    found = wanted.order_by(wanted.columns).to_pyarrow()  # sums of floats depend on the order
+    return Examples(
+        user=known.users.indices(found["user"]),
+        item=known.items.indices(found["item"]),
+        bucket=found["bucket"].to_numpy().astype(np.int32),
+        snapshot=np.zeros(len(found), np.int16),
+        labels=mask_given(
+            np.stack([found[name].to_numpy().astype(np.float32) for name in labels], axis=1), settings.tasks
+        ),
+        weight=np.ones(len(found), np.float32),
+        context=known.context_features.encode(
+            {name.removeprefix("context_"): found[name] for name in contexts}, len(found)
+        ),
+    )
+
+
+def _label(rows: Table, task: TaskSettings, last: int) -> Expr:
+    """Return a task's label, null where it was not known by a moment."""
+    known: Expr = rows.time + seconds(task.delay) * 1_000_000
+    if task.known_at is not None:
+        known = ibis.coalesce(rows[f"known_{task.name}"], known)
+    return ibis.ifelse(known <= last, rows[f"label_{task.name}"], None)
