@@ -71,8 +71,8 @@ def drawn(seed: int, rows: int, scale: float = 1.0, moved: float = 0.0) -> tuple
 def test_the_map_rises_strictly(log_odds: list[int], slope: float, intercept: float):
     p = expit(np.sort(log_odds) / 100)[:, None].astype(np.float32)
     found = calibrate(p, np.array([slope]), np.array([intercept]))[:, 0]
-    assert (np.diff(found) > 0).all() or slope * log_odds[-1] / 100 + intercept > 10  # float32 ends near 1
-    assert (np.diff(found) >= 0).all()
+    assert (np.diff(found[found < 0.99]) > 0).all()
+    assert (np.diff(found) >= 0).all()  # float32 has few numbers close to 1
     assert ((found >= 0) & (found <= 1)).all()
 
 
