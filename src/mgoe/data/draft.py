@@ -36,7 +36,7 @@ class Draft:
         tasks: Name to its behaviour or label column, weakest first.
         amounts: Tasks among these that are regressions.
         rare: Behaviours that do not become tasks, with their rows.
-        position, weight: Columns of an exposure log.
+        position, weight, uniform: Columns of an exposure log.
         context: Other columns of an exposure log, which may be features, and the kind of feature.
     """
 
@@ -49,6 +49,7 @@ class Draft:
     rare: dict[str, int] = field(default_factory=dict)
     position: str | None = None
     weight: str | None = None
+    uniform: str | None = None
     context: dict[str, str] = field(default_factory=dict)
 
 
@@ -160,6 +161,7 @@ def _data_lines(paths: Sequence[str], draft: Draft, size: _Size) -> list[tuple[s
     lines += _settings(
         position=(draft.position, "where it was shown: a bias in training only"),
         weight=(draft.weight, "of a row in the loss"),
+        uniform=(draft.uniform, "shown uniformly at random: test rows that are measured on their own too"),
     )
     if draft.context:
         lines += [

@@ -36,6 +36,7 @@ TIME = r"time|timestamp|ts|date|datetime|day|when|created"
 BEHAVIOR = r"behaviou?r|action|event|interaction|activity|operation|type|verb"
 POSITION = r"position|pos|slot|rank|place"
 WEIGHT = r"weight"
+UNIFORM = r"uniform(?:ly)?|rand(?:om|omly)?"
 AMOUNT = r"rating|stars|score|amount|spent|revenue|gmv|price|duration|dwell|stay|watch|play|seconds|minutes"
 STRENGTH: tuple[str, ...] = (
     r"impression|show|expos\w*",
@@ -265,6 +266,8 @@ def _draft_of_labels(
     free = [column for column in columns if column.name not in keys]
     position = _best([column for column in free if column.kind == "integer"], POSITION)
     weight = _best([column for column in free if column.kind == "float"], WEIGHT)
+    uniform = _best([column for column in free if column.binary], UNIFORM)
+    labels = [column for column in labels if column != uniform]
     named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
     named = [column for column in named if column.name not in keys]
     amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
@@ -282,10 +285,11 @@ def _draft_of_labels(
         amounts=[name for name, column in zip(names, tasks, strict=True) if not column.binary],
         position=position and position.name,
         weight=weight and weight.name,
+        uniform=uniform and uniform.name,
         context={
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
-            if column not in (*tasks, position, weight)
+            if column not in (*tasks, position, weight, uniform)
             and column.kind not in ("time", "other")
             and not column.moment
         },

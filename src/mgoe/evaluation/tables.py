@@ -311,9 +311,11 @@ def quality(standings: Standings) -> Table:
 
 def shown_uniformly(standings: Standings) -> Table | None:
     """Return one line per model: its main metrics on test rows that were shown uniformly at random, and the
-    share of the reachable gain there if it is known. None without such rows.
+    share of the reachable gain there if it is known. None if no model was measured on such rows.
     """
     summaries = summarise(standings.rows, slice=UNIFORM)
+    if summaries.keys() <= set(BOUNDS):
+        return None
     reach, columns = reachable_shares(standings.rows, UNIFORM), main_columns(summaries)
     lines = [
         (
@@ -324,7 +326,7 @@ def shown_uniformly(standings: Standings) -> Table | None:
         for model, found in summaries.items()
     ]
     heads = ["on uniformly shown rows", *map(head, columns), *(["reachable gain"] if reach else [])]
-    return Table(heads, lines) if lines else None
+    return Table(heads, lines)
 
 
 def differences(standings: Standings) -> Table | None:

@@ -226,8 +226,8 @@ def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
 def _drawn(world: WorldSettings) -> dict[str, Any]:
     """Return the settings of a world as plain values. What a plain policy does not have is left out, so that
     results of worlds that were drawn before it could be set stay valid."""
-    rare = ("examination", "popular_first", "uniform")
-    return world.model_dump(mode="json", exclude={name for name in rare if not getattr(world, name)})
+    policy = ("examination", "popular_first", "uniform")
+    return world.model_dump(mode="json", exclude={name for name in policy if not getattr(world, name)})
 
 
 def _asked(cell: Cell) -> dict[str, Any]:

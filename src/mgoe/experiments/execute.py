@@ -222,7 +222,7 @@ def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
     for split in ("valid", "test"):
         examples = prepared.examples(split)
         parts: dict[str, tuple[Any, bool | None]] = {ALL: (slice(None), None)}
-        if split == "test" and settings.data.uniform is not None and settings.evaluation.slices:
+        if split == "test" and settings.data.uniform is not None:
             parts[UNIFORM] = prepared.streamed(split).column("uniform") > 0, True
         users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
         items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)

@@ -195,9 +195,8 @@ def _position_shares(
     edges = np.linspace(0, 1, s.positions + 1)
     for d in np.unique(day):
         popularity = truth.popularity(int(d))
-        rows = np.flatnonzero(
-            (day == d) & (popularity[item] > 0)
-        )  # no policy shows an item before it is there
+        here = popularity[item] > 0  # no policy shows an item that has not arrived
+        rows = np.flatnonzero((day == d) & here)
         i, communities = item[rows], truth.items.community
         start, length = truth.pages(popularity)[:, i, None]
         by_policy = np.diff(np.clip((edges - start) / length, 0, 1), axis=1)
