@@ -161,13 +161,12 @@ class Day:
             6, np.uint64
         )
         user = _draw_users(keys[0], n, self._reached)
-        flags = _draw_flags(keys[5], n, settings.uniform)
-        item = _draw_items(
-            keys[1], user, flags, truth.users.community, self.aims, self.offsets, self.items, self.arrived
-        )
+        item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
+        flags = _draw_uniformly(keys[5], item, settings.uniform, self.arrived)
         tasks, extra = len(settings.behaviours), n if whole else 0
-        device, position = np.empty(n, np.int8), np.empty(n, np.int8)
-        stay, chance = np.empty(extra, np.float32), np.empty((extra, tasks + 1), np.float32)
+        position = _draw_positions(keys[2], item, flags, self.pages, settings.positions)
+        device, stay = np.empty(n, np.int8), np.empty(extra, np.float32)
+        chance = np.empty((extra, tasks + 1), np.float32)
         task_mask = _draw_outcomes(
             keys[2],
             (user, item),
@@ -175,10 +174,10 @@ class Day:
             (truth.users.bias, truth.items.bias),
             self.logits,
             (np.cumsum(DEVICE_SHARES), truth.device.astype(np.float32)),
-            (position_losses(truth).astype(np.float32), looks(truth), self.pages, flags),
+            (position, position_losses(truth).astype(np.float32), looks(truth)),
             np.array(settings.parents),
             settings.stay.noise,
-            (device, position, stay, chance),
+            (device, stay, chance),
         )
         drawn = Exposures(user, item, task_mask, np.empty(0, np.int64), device, position, flags, stay, chance)
         return drawn, _draw_order(keys[3], n), keys[4]
@@ -208,26 +207,38 @@ def _draw_users(key, n, reached):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_flags(key, n, share):
-    flags = np.zeros(n, np.bool_)
-    if share > 0:
-        for k in range(n):
-            flags[k] = uniform(key, np.uint64(k)) < share
-    return flags
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw_items(key, user, flags, community, aims, offsets, items, arrived):
+def _draw_items(key, user, community, aims, offsets, items):
     item = np.empty(len(user), np.int32)
     communities = len(offsets) - 1
     for n in range(len(user)):
-        if flags[n]:
-            item[n] = arrived[int(uniform(key, np.uint64(2 * n)) * len(arrived))]
-            continue
         cell = community[user[n]] * communities
         chosen = pick(uniform(key, np.uint64(2 * n)), cell, cell + communities, aims) - cell
         item[n] = pick(uniform(key, np.uint64(2 * n + 1)), offsets[chosen], offsets[chosen + 1], items)
     return item
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_uniformly(key, item, share, arrived):
+    """Replace a share of the items by any that have arrived. Return which."""
+    flags = np.zeros(len(item), np.bool_)
+    if share > 0:
+        for n in range(len(item)):
+            if uniform(key, np.uint64(2 * n)) < share:
+                flags[n] = True
+                item[n] = arrived[int(uniform(key, np.uint64(2 * n + 1)) * len(arrived))]
+    return flags
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_positions(key, item, flags, pages, positions):
+    """Return a random position, within the item's part of the page unless the item was drawn uniformly."""
+    position = np.empty(len(item), np.int8)
+    for n in range(len(item)):
+        place = uniform(key, np.uint64(n) * _DRAWS + np.uint64(1))
+        if pages.shape[1] > 0 and not flags[n]:
+            place = pages[0, item[n]] + place * pages[1, item[n]]
+        position[n] = min(int(place * positions), positions - 1) + 1
+    return position
 
 
 @numba.njit(cache=True, nogil=True)
@@ -278,13 +289,13 @@ def _events(key, order, user, item, task_mask, day_start, first, rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_outcomes(key, pairs, communities, biases, logits, devices, places, parents, noise, out):
+def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, parents, noise, out):
     task_mask = np.zeros(len(pairs[0]), np.uint16)
     x = np.empty((_BLOCK, len(parents) + 1), np.float32)
     for start in range(0, len(task_mask), _BLOCK):
         stop = min(start + _BLOCK, len(task_mask))
         _pair_logits(start, stop, pairs, communities, biases, logits, x)
-        _draw_block(key, start, stop, x, pairs[1], devices, places, parents, noise, task_mask, out)
+        _draw_block(key, start, stop, x, devices, positions, parents, noise, task_mask, out)
     return task_mask
 
 
@@ -299,10 +310,10 @@ def _pair_logits(start, stop, pairs, communities, biases, logits, x):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_block(key, start, stop, x, item, devices, places, parents, noise, task_mask, out):
+def _draw_block(key, start, stop, x, devices, positions, parents, noise, task_mask, out):
     device_ends, device_effect = devices
-    losses, look, pages, flags = places
-    device, position, stay, chance = out
+    position, losses, look = positions
+    device, stay, chance = out
     tasks, whole = len(parents), len(stay) > 0
     for n in range(start, stop):
         counter = np.uint64(n) * _DRAWS
@@ -310,17 +321,12 @@ def _draw_block(key, start, stop, x, item, devices, places, parents, noise, task
         d = 0
         while d < len(device_ends) - 1 and draw >= device_ends[d]:
             d += 1
-        place = uniform(key, counter + np.uint64(1))
-        if pages.shape[1] > 0 and not flags[n]:
-            place = pages[0, item[n]] + place * pages[1, item[n]]
-        p = min(int(place * len(losses)), len(losses) - 1)
-        device[n], position[n] = d, p + 1
+        device[n], p = d, position[n] - 1
         done = 0
         for t in range(tasks):
             happens = t == 0 or done >> parents[t] & 1
             if happens or whole:
-                loss = losses[p] if t == 0 else 0
-                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - loss)))
+                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
                 if t == 0:
                     q *= look[p]
                 if happens and uniform(key, counter + np.uint64(2 + t)) < q:
