@@ -16,7 +16,7 @@ from mgoe.datasets import find, prepare
 
 REAL = Path(os.environ.get("MGOE_TEST_DATA", "no folder")) / "kuairand"
 SCRIPT = Path(__file__).parents[2] / "examples" / "kuairand.py"
-LABELS = {
+COLUMNS = {
     "click": "is_click",
     "long_view": "long_view",
     "like": "is_like",
@@ -24,6 +24,8 @@ LABELS = {
     "comment": "is_comment",
     "follow": "is_follow",
     "forward": "is_forward",
+    "tab": "tab",
+    "hour": "hourmin // 100",
 }
 pytestmark = pytest.mark.skipif(
     not REAL.is_dir(), reason="needs kuairand in the folder that MGOE_TEST_DATA names"
@@ -31,16 +33,16 @@ pytestmark = pytest.mark.skipif(
 
 
 def rows(query: str) -> pd.DataFrame:
-    """Return the labels of each exposure in an order that does not depend on the file's."""
+    """Return what is known of each exposure, in an order that does not depend on the file's."""
     found = duckdb.sql(query).df()
-    keys = ["user_id", "item_id", "ms", *LABELS]
+    keys = ["user_id", "item_id", "ms", *COLUMNS]
     return found[keys].astype("int64").sort_values(keys, ignore_index=True)
 
 
 def real_rows() -> pd.DataFrame:
-    labels = ", ".join(f"{column} AS {name}" for name, column in LABELS.items())
+    columns = ", ".join(f"{column} AS {name}" for name, column in COLUMNS.items())
     return rows(
-        f"SELECT user_id, video_id AS item_id, time_ms AS ms, {labels} FROM '{REAL}/exposures.parquet'"
+        f"SELECT user_id, video_id AS item_id, time_ms AS ms, {columns} FROM '{REAL}/exposures.parquet'"
     )
 
 
