@@ -84,7 +84,9 @@ def test_the_command_prints_the_calibration(finished: Path, world: Path, tmp_pat
     assert result.exit_code == 0, result.output
     found = Calibration.model_validate(json.loads(result.stdout)["calibration"])
     assert found == mgoe.load(tmp_path / "new").calibration
-    assert "click: " in result.stderr
-    assert "predicted over observed" in result.stderr
+    assert "scored before they enter the graph" in result.stderr
+    again = CliRunner().invoke(app, [str(word) for word in words[:-1]] + ["--overwrite"])
+    ratio = found.tasks["buy"].after.predicted_over_observed
+    assert f"{ratio:.4f}" in again.stdout
     described = CliRunner().invoke(app, ["describe", str(tmp_path / "new"), "--json"])
     assert json.loads(described.stdout)["calibration"] == json.loads(result.stdout)["calibration"]

@@ -311,15 +311,20 @@ def refresh(
     refreshed = experiments.refresh(
         bundle, events, out, log=log or (), recluster=recluster, trim=trim, overwrite=overwrite, say=say
     )
-    found = {
-        "calibration": refreshed.calibration.model_dump(mode="json"),
-        "graph": refreshed.graph.describe(),
-    }
+    calibration, graph = refreshed.calibration, refreshed.graph.describe()
     if as_json:
-        show_json({"path": str(out)} | found)
-    else:
-        show(facts(found))
-        say(f"wrote {out}")
+        show_json({"path": str(out), "calibration": calibration.model_dump(mode="json"), "graph": graph})
+        return
+    show(facts(graph))
+    found = table(("calibration", "positives", "predicted / observed", "after", "calibration error", "after"))
+    for name, task in calibration.tasks.items():
+        measured = ("predicted_over_observed", "calibration_error")
+        values = [getattr(when, measure) for measure in measured for when in (task.before, task.after)]
+        numbers = ("-" if value is None else f"{value:.4f}" for value in values)
+        found.add_row(name, f"{task.positives:,}", *numbers)
+    if calibration.tasks:
+        show(found)
+    say(f"wrote {out}")
 
 
 def _opened(path: Path, state: str | None) -> "Bundle":

@@ -140,15 +140,8 @@ def _calibrate(bundle: Bundle, added: _Added | None, folder: Path, say: Say) -> 
         raise unreadable(place, error) from None
     finally:
         shutil.rmtree(folder)
-    found = bundle.fit_calibration(examples)
-    for name, task in found.tasks.items():
-        ratios = (task.before.predicted_over_observed, task.after.predicted_over_observed)
-        before, after = ("none" if ratio is None else f"{ratio:.3g}" for ratio in ratios)
-        say(
-            f"{name}: {task.positives:,} positives; predicted over observed {before}, calibrated until now "
-            f"{after}"
-        )
-    return found
+    say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
+    return bundle.fit_calibration(examples)
 
 
 def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
