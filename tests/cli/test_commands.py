@@ -21,7 +21,8 @@ from tests.cli.conftest import Mgoe
 NAMES = (
     "init; describe; simulate; data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; compare; doctor"
+    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; exposures; "
+    "compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]
 

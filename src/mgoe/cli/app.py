@@ -151,6 +151,10 @@ for _command, _examples in {
         "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
         "mgoe refresh bundles/today --log today.parquet --out bundles/next",
     ),
+    bundles.exposures: (
+        "mgoe exposures runs/mine/bundle --events state --out logs/taken.parquet",
+        "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
+    ),
     doctor.doctor: (
         "mgoe doctor",
         "mgoe doctor --json",

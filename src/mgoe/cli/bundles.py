@@ -1,4 +1,4 @@
-"""Commands on a bundle: measure it, score with it, export it, serve it, refresh it with live events."""
+"""Commands on a bundle: measure it, score with it, export it, serve it, and use what a service has taken."""
 
 import math
 from contextlib import suppress
@@ -211,6 +211,12 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="How long exposures and labels wait for each other, and duplicates are recognised at least."
+        ),
+    ] = "1d",
     engine: Annotated[
         Literal["onnx", "torch"],
         typer.Option(help="ONNX Runtime, or `torch`, the reference, runs the model."),
@@ -246,6 +252,7 @@ def serve(
         "workers": workers,
         "state": state,
         "redis": redis,
+        "window": window,
         "token_file": token_file,
         "runtime": {"engine": engine, "precision": precision},
         "public": public,
@@ -324,6 +331,23 @@ def refresh(
         found.add_row(name, f"{task.positives:,}", *numbers)
     if calibration.tasks:
         show(found)
+    say(f"wrote {out}")
+
+
+def exposures(
+    bundle: BundlePath,
+    state: Annotated[
+        Path,
+        typer.Option("--events", metavar="STATE", help="State folder of the service.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.", show_default=False)],
+) -> None:
+    """Write the exposures that a service has taken, with their labels, as a log.
+
+    The columns are those of the log that the bundle was trained on. Exposures that still wait for labels are
+    left out.
+    """
+    experiments.write_exposures(bundle, state, out, say)
     say(f"wrote {out}")
 
 

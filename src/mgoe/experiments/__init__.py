@@ -13,6 +13,7 @@ report          tables, leads and HTML pages
 runs            mgoe run, mgoe train, mgoe compare
 graphs          mgoe graph
 bundle_refresh  mgoe refresh
+taken           mgoe exposures
 score           mgoe predict, mgoe evaluate
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mgoe.experiments.runs import ComparisonResult, RunResult, compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
+    from mgoe.experiments.taken import write_exposures
 
 _MODULE_OF = {
     name: module
@@ -43,6 +45,7 @@ _MODULE_OF = {
         "runs": ("ComparisonResult", "RunResult", "compare", "run", "train"),
         "score": ("measure_pairs", "score_pairs", "write_scores"),
         "stages": ("build", "prepare_data"),
+        "taken": ("write_exposures",),
     }.items()
     for name in names
 }

@@ -20,6 +20,7 @@ from mgoe.data.log import unreadable
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.experiments.graphs import add_events, opened_log, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
+from mgoe.experiments.taken import TakenExposures
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
@@ -42,9 +43,11 @@ def refresh(
     New nodes get the indices that they have in the live service; all else is as after a rebuild that keeps
     the macro nodes. A service that swaps to the new bundle applies only later live events.
 
+    Of a service that takes exposures, those that wait for no more labels enter the graph too, each once.
+
     Before the new events enter the graph, the former bundle scores them, and the new one is calibrated on
     these scores. Live events of a bundle of exposures do not include what was shown and not done, so they
-    leave its calibration as it is.
+    leave its calibration as it is; the exposures that a service has taken do not.
 
     Args:
         bundle: The bundle that is served; it stays unchanged.
@@ -67,12 +70,16 @@ def refresh(
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
     live = open_events(events, make=False) if isinstance(events, str | Path) else events
+    taken = None if live is None or live is events else TakenExposures.of(opened, str(events))
     if live is None:
-        added, ends = _Added(settings_of(opened.graph, log), list(log)), dict[str, Position]()
+        added, ends = [_Added(settings_of(opened.graph, log), list(log))], dict[str, Position]()
     else:
         added, ends = _since(opened, live, say)
-        if added is None and not recluster:
-            raise BundleError(bundle, "holds every event of that log; refresh it when there are new ones")
+        if not (added or recluster or (taken and taken.upto > taken.after)):
+            wait = ", or when exposures have waited for their labels" if taken else ""
+            raise BundleError(
+                bundle, f"holds every event of that log; refresh it when there are new ones{wait}"
+            )
     with atomic_folder(out) as folder:
         for name in [name for name in opened.manifest["checksums"] if name != HELD]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +88,18 @@ def refresh(
                 raise BundleError(
                     opened.path / name, "was replaced while it was read; refresh the bundle again"
                 )
+        if taken is not None:
+            ends |= {taken.log.identity: str(taken.upto)}
+            if taken.write(file := folder / "taken.parquet", say):
+                added.append(_Added(taken.settings(file), [str(file)]))
         calibration = _calibrate(opened, added, folder / "window", say)
         graph = MacroGraph.open(folder / "graph")
-        graph = (
-            update_graph(graph, None, ShowBuild(say), recluster)
-            if added is None
-            else add_events(graph, added.settings, added.log, recluster=recluster, table=added.table, say=say)
-        )
+        for one in added:  # events first: their newcomers have numbers in the live service
+            last = recluster and one is added[-1]
+            graph = add_events(graph, one.settings, one.log, recluster=last, table=one.table, say=say)
+        if not added and recluster:
+            graph = update_graph(graph, None, ShowBuild(say), recluster)
+        (folder / "taken.parquet").unlink(missing_ok=True)
         for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
         if ends := positions(opened.path) | ends:
@@ -97,6 +109,8 @@ def refresh(
         write_json(folder / MANIFEST, opened.manifest | changed)
     if trim and live is not None:
         live.forget(position_of(opened.path, live))
+        if taken is not None:
+            taken.forget()
     return Bundle.open(out, verify=False)
 
 
@@ -111,7 +125,7 @@ class _Added:
     whole: bool = True
 
 
-def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[_Added | None, dict[str, Position]]:
+def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[_Added], dict[str, Position]]:
     """Return the live events that a bundle's graph lacks, if any, and where the log ends, by its identity."""
     found, position, strange = _later(log, position_of(bundle.path, log), EventReader.of(bundle))
     if strange:
@@ -119,15 +133,17 @@ def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[_Added | None, dict
     say(f"{len(found):,} events since the bundle's graph")
     ends = {log.identity: position}
     if not found:
-        return None, ends
+        return [], ends
     settings, table = _settings(bundle.graph), _table(found, bundle)
-    return _Added(settings, [], table, bundle.settings.form == "events"), ends
+    return [_Added(settings, [], table, bundle.settings.form == "events")], ends
 
 
-def _calibrate(bundle: Bundle, added: _Added | None, folder: Path, say: Say) -> Calibration:
+def _calibrate(bundle: Bundle, found: list[_Added], folder: Path, say: Say) -> Calibration:
     """Return the calibration that new events give, scored by the bundle that does not hold them."""
-    if added is None or not added.whole:
+    whole = [one for one in found if one.whole]
+    if not whole:
         return bundle.calibration
+    added = whole[-1]
     settings, place = added.settings, "the live events" if added.table is not None else place_of(added.log)
     spaces = {task.name: task.given for task in bundle.settings.tasks}
     tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in settings.tasks]

@@ -144,34 +144,38 @@ class EventReader:
         Raises:
             EventError: A field is missing, unknown, or breaks its rule.
         """
-        for name in raw:
-            if name not in FIELDS:
-                raise EventError(
-                    name[:80],
-                    f"is no field of an event{did_you_mean(name, FIELDS)}; it has {', '.join(FIELDS)}",
-                )
+        check_fields(raw, FIELDS, "an event")
         user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
-        behavior, written, key = raw.get("behavior"), raw.get("time"), raw.get("id")
+        behavior, key = raw.get("behavior"), raw.get("id")
         if not isinstance(behavior, str) or behavior not in self.behaviors:
             near = did_you_mean(behavior, list(self.behaviors)) if isinstance(behavior, str) else ""
             raise EventError(
-                "behavior", f"must be one of {', '.join(self.behaviors)}, found {_shown(behavior)}{near}"
+                "behavior", f"must be one of {', '.join(self.behaviors)}, found {shown(behavior)}{near}"
             )
-        time = now if written is None else self._microseconds(written)
+        time = self.read_time(raw.get("time"), now)
+        if key is not None and (not isinstance(key, str) or not key):
+            raise EventError(
+                "id", f"must be a text that no other event has, found {shown(key)}; or leave it out"
+            )
+        return Event(user, item, behavior, time, None if key is None else checked_text(key, "id"))
+
+    def read_time(self, value: Any, now: int) -> int:
+        """Return a time in microseconds since 1970; now if there is none.
+
+        Raises:
+            EventError: It is not a time, or more than five minutes ahead.
+        """
+        time = now if value is None else self._microseconds(value)
         if time > now + AHEAD:
             raise EventError(
                 "time",
-                f"must be at most {AHEAD // 60_000_000} minutes ahead, found {_shown(written)}; "
+                f"must be at most {AHEAD // 60_000_000} minutes ahead, found {shown(value)}; "
                 "fix the clock that wrote it, or leave the time out",
             )
-        if key is not None and (not isinstance(key, str) or not key):
-            raise EventError(
-                "id", f"must be a text that no other event has, found {_shown(key)}; or leave it out"
-            )
-        return Event(user, item, behavior, time, None if key is None else _text(key, "id"))
+        return time
 
     def _microseconds(self, value: Any) -> int:
-        rule = f"must be a number since 1970 or a time as in 2026-05-01T12:00:00Z, found {_shown(value)}"
+        rule = f"must be a number since 1970 or a time as in 2026-05-01T12:00:00Z, found {shown(value)}"
         if isinstance(value, str):
             try:
                 return microseconds(datetime.fromisoformat(value))
@@ -223,6 +227,19 @@ def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Ev
         after = found[-1][0]
 
 
+def check_fields(raw: Mapping[str, Any], fields: Sequence[str], what: str) -> None:
+    """Refuse a record with a field that it cannot have.
+
+    Raises:
+        EventError: It has one.
+    """
+    for name in raw:
+        if name not in fields:
+            raise EventError(
+                name[:80], f"is no field of {what}{did_you_mean(name, fields)}; it has {', '.join(fields)}"
+            )
+
+
 def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
     """Return an id as a vocabulary of this type holds it: 7, 7.0 and "7" are one id.
 
@@ -232,14 +249,14 @@ def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2.0**53:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise EventError(place, f"must be an id, a number or a text, found {_shown(value)}")
+        raise EventError(place, f"must be an id, a number or a text, found {shown(value)}")
     if not pa.types.is_integer(kind):
-        return _text(str(value), place)
+        return checked_text(str(value), place)
     number, limits = whole_number(value), np.iinfo(kind.to_pandas_dtype())
     if number is None or not limits.min <= number <= limits.max:
         raise EventError(
             place,
-            f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {_shown(value)}; "
+            f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {shown(value)}; "
             "send the log's own ids",
         )
     return number
@@ -284,7 +301,12 @@ def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
     )
 
 
-def _text(value: str, place: str) -> str:
+def checked_text(value: str, place: str) -> str:
+    """Return a text that is an id.
+
+    Raises:
+        EventError: It is too long, or no Unicode.
+    """
     if len(value) > LONGEST_ID:
         raise EventError(
             place, f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
@@ -296,7 +318,7 @@ def _text(value: str, place: str) -> str:
     return value
 
 
-def _shown(value: Any) -> str:
-    """A value in a message, at most 60 characters of it."""
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, at most 60 characters of it."""
     text = repr(value) if isinstance(value, str | int | float) else type(value).__name__
     return "none" if value is None else text if len(text) <= 60 else f"{text[:60]}..."

@@ -67,7 +67,11 @@ def create_app(
         access_log: Log one line per request.
         local: See `Middleware`.
     """
-    telemetry = Telemetry(lambda: reloader.engine.live.stats, lambda: reloader.engine.bundle.calibration)
+    telemetry = Telemetry(
+        lambda: reloader.engine.live.stats,
+        lambda: reloader.engine.bundle.calibration,
+        lambda: reloader.exposure_counts,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -117,13 +121,16 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
         return _json(answer)
 
     @app.post(
-        "/v1/events", summary="Add events, durably",
+        "/v1/events", summary="Add events, exposures and labels, durably",
         **_describe(schemas.EventsAnswer, **_body(schemas.EventsRequest)),
     )  # fmt: skip
     async def events(request: Request) -> Response:
         asked = _read(schemas.EventsRequest, request.state.body)
-        _check_size("events", asked.events, limits.events)
-        errors = await reloader.add(asked.events)
+        given = [*asked.events, *asked.exposures, *asked.labels]
+        _check_size("events", given, limits.events)
+        if not given:
+            raise RequestError("events", "must hold an event, an exposure or a label, found none")
+        errors = await reloader.add(asked.events, asked.exposures, asked.labels)
         refused = sum(error is not None for error in errors)
         telemetry.events.labels("accepted").inc(len(errors) - refused)
         telemetry.events.labels("refused").inc(refused)

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import BundleError, EventError, StoreError
+from mgoe.errors import BundleError, EventError, RequestError, StoreError
 from mgoe.serving.events.event import EventLog
+from mgoe.serving.events.exposure import label_too_early
+from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -41,6 +43,8 @@ OPENS = "bundle"
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
 T = TypeVar("T")
+Record = Mapping[str, Any]
+"""A record as JSON has it."""
 
 
 class Reloader:
@@ -53,6 +57,7 @@ class Reloader:
         runtime: See `Engine`.
         every: Seconds between looks at the folder.
         url: Where the service listens, for its log.
+        exposures: Where exposures and labels go; without one they are refused.
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
@@ -68,8 +73,10 @@ class Reloader:
         runtime: Runtime = Runtime(),
         every: float = 1.0,
         url: str = "",
+        exposures: ExposureLog | None = None,
     ):
         self.path, self.log, self.every, self.url = path, log, every, url
+        self.exposures = exposures
         self._open = partial(Engine, path, log, index, runtime)
         self._seen, self.engine = self._open_unchanged()
         self.refused: str | None = None
@@ -91,31 +98,64 @@ class Reloader:
             self._writers.shutdown()
             self._reader.shutdown()
             self.log.close()
+            if self.exposures is not None:
+                self.exposures.close()
             log("stopped")
 
-    async def add(self, raw: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        """Make events durable, and let them count in whatever this process answers from now on.
+    async def add(
+        self,
+        events: Sequence[Record],
+        exposures: Sequence[Record] = (),
+        labels: Sequence[Record] = (),
+    ) -> list[str | None]:
+        """Make records durable, and let events count in whatever this process answers from now on.
 
         Returns:
-            What is wrong with each; None if nothing is.
+            What is wrong with each, in the order of the arguments; None if nothing is.
 
         Raises:
-            StoreError: The log is away; no event of the batch may be relied on.
+            RequestError: There are exposures or labels, and this service takes none.
+            StoreError: The log is away; no record of the batch may be relied on.
         """
-        reader, now = self.engine.events, time.time_ns() // 1000
-        errors: list[str | None] = []
-        events = []
-        for one in raw:
-            try:
-                events.append(reader.read(one, now))
-                errors.append(None)
-            except EventError as error:
-                errors.append(str(error))
-        if events:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._writers, self.log.append, events)  # several batches share a sync
+        loop, now, reader = asyncio.get_running_loop(), time.time_ns() // 1000, self.engine.events
+        others = await self._add_exposures(exposures, labels, now) if exposures or labels else []
+        read, errors = _checked(events, lambda one: reader.read(one, now))
+        if read:  # several batches share a sync
+            await loop.run_in_executor(self._writers, self.log.append, [*read.values()])
             await loop.run_in_executor(self._reader, self._catch_up)
-        return errors
+        return errors + others
+
+    async def _add_exposures(
+        self, exposures: Sequence[Record], labels: Sequence[Record], now: int
+    ) -> list[str | None]:
+        reader, store = self.engine.exposures, self.exposures
+        place = "exposures" if exposures else "labels"
+        if reader is None:
+            raise RequestError(
+                place, "are for a bundle of an exposure log, found one of an event log; send them as events"
+            )
+        if store is None:
+            raise RequestError(
+                place,
+                "are stored in the state folder of one service, found a log on Redis; serve without --redis",
+            )
+        shown, errors = _checked(exposures, lambda one: reader.read_exposure(one, now))
+        read, unread = _checked(labels, lambda one: reader.read_labels(one, now))
+        known = [(record, label) for record, several in read.items() for label in several]
+        if shown or known:
+            append = partial(store.append, [*shown.values()], [label for _, label in known], reader.delay)
+            refused = await asyncio.get_running_loop().run_in_executor(self._writers, append)
+            for number, exposure in refused.items():
+                unread[known[number][0]] = str(label_too_early(exposure))
+        return errors + unread
+
+    @property
+    def exposure_counts(self) -> dict[str, int]:
+        """See `ExposureLog.counts`; empty where there is none, or the store is away."""
+        with suppress(StoreError):
+            if self.exposures is not None and self.engine.exposures is not None:
+                return self.exposures.counts
+        return {}
 
     def _catch_up(self) -> None:
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""
@@ -192,6 +232,18 @@ class Reloader:
             engine.catch_up()
         self.engine, self.refused = engine, None
         return before
+
+
+def _checked(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[dict[int, T], list[str | None]]:
+    """Read records, and return those that are right by their number, and what is wrong with each."""
+    found: dict[int, T] = {}
+    errors: list[str | None] = [None] * len(records)
+    for number, record in enumerate(records):
+        try:
+            found[number] = read(record)
+        except EventError as error:
+            errors[number] = str(error)
+    return found, errors
 
 
 def fingerprint(path: Path) -> tuple[Any, ...] | None:

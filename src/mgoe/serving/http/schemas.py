@@ -168,17 +168,34 @@ class EventsRequest(
                         "time": "2026-05-01T12:00:00Z",
                     }
                 ]
-            }
+            },
+            {
+                "exposures": [{"request": "r1", "user": 42, "item": 7, "position": 0}],
+                "labels": [{"request": "r1", "item": 7, "labels": {"click": 1}}],
+            },
         ]
     },
 ):
-    """Events in any order. Each is checked for itself, so that a wrong one does not hold up the others."""
+    """Events, or exposures and their labels, in any order. Each is checked for itself, so that a wrong one
+    does not hold up the others."""
 
     events: list[dict[str, Any]] = Field(
-        min_length=1,
+        default=[],
         fail_fast=True,
         description="Objects with user, item, behavior and, optionally, time (ISO 8601, or a number since "
         "1970; now by default) and id (a retry with the same id counts once).",
+    )
+    exposures: list[dict[str, Any]] = Field(
+        default=[],
+        fail_fast=True,
+        description="Of a bundle of an exposure log: objects with user, item and, optionally, time, request "
+        "(its id; with the item it makes a retry harmless), position (from 0), propensity and context.",
+    )
+    labels: list[dict[str, Any]] = Field(
+        default=[],
+        fail_fast=True,
+        description="What became of exposures: objects with request or user, with item, labels (a value by "
+        "task) and, optionally, time, when they became known; now by default.",
     )
 
 
@@ -231,7 +248,7 @@ class Outcome(BaseModel):
 
 
 class EventsAnswer(BaseModel):
-    """Outcomes in the order given."""
+    """Outcomes in the order given: of events, then of exposures, then of labels."""
 
     accepted: int
     refused: int

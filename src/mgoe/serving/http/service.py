@@ -18,10 +18,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mgoe.bundle import Bundle
+from mgoe.config import seconds
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.serving.events.event import every
+from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.sqlite_log import open_events
+from mgoe.serving.events.store import FILE
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader, is_opening
 from mgoe.serving.http.settings import ServeSettings, read_tokens
@@ -147,9 +150,12 @@ def application(settings: ServeSettings) -> ASGIApp:
             "give Redis `appendonly yes` and `appendfsync always`",
         )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    window = seconds(settings.window) * 1_000_000
+    exposures = None if settings.redis else ExposureLog(state / FILE, window)
     reloader = Reloader(
-        settings.bundle, events, state, settings.runtime, url=f"http://{host}:{settings.port}"
-    )
+        settings.bundle, events, state, settings.runtime, url=f"http://{host}:{settings.port}",
+        exposures=exposures,
+    )  # fmt: skip
     app = create_app(
         reloader, settings.limits, tokens, settings.access_log, local=not (tokens or settings.public)
     )

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from mgoe._util.extras import load
 from mgoe.config import Settings
+from mgoe.config.base import PositiveLength
 from mgoe.errors import ConfigError
 from mgoe.serving.events.sqlite_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
@@ -46,6 +47,9 @@ class ServeSettings(Settings):
     """Folder of the event log, and of what workers share; BUNDLE.state by default."""
     redis: str | None = None
     """URL of a Redis that holds the event log for several servers, instead of a folder."""
+    window: PositiveLength = "1d"
+    """How long exposures and labels wait for each other, and duplicates of exposures are recognised at
+    least."""
     runtime: Runtime = Runtime()
     """What runs the model."""
     token_file: Path | None = None

@@ -29,6 +29,7 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 import."""
 BUCKETS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0)
 LOGGER = "mgoe.serving"
+Stats = Callable[[], Mapping[str, float]]
 
 
 class Json(logging.Formatter):
@@ -97,13 +98,14 @@ class Telemetry:
     """The metrics of one worker; `page` adds up those of all workers.
 
     Args:
-        stats: Counts of the live state, read when the page is.
+        live: Counts of the live state, read when the page is.
         calibration: Calibration of the served bundle, likewise.
+        exposures: Counts of the exposures that all workers have taken, likewise.
     """
 
-    def __init__(self, stats: Callable[[], Mapping[str, float]], calibration: Callable[[], Calibration]):
-        self._stats, self.registry = stats, CollectorRegistry()
-        self._agreements = Agreements(calibration)
+    def __init__(self, live: Stats, calibration: Callable[[], Calibration], exposures: Stats = dict):
+        self.registry = CollectorRegistry()
+        self._of_all = Agreements(calibration), _Gauges("mgoe", exposures)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"mgoe_{name}", text, labels, registry=self.registry)
@@ -121,8 +123,8 @@ class Telemetry:
             "mgoe_in_flight", "Requests in flight, of those whose number is limited.",
             multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
-        self.registry.register(self)
-        self.registry.register(self._agreements)
+        for collector in (_Gauges("mgoe_live", live), *self._of_all):
+            self.registry.register(collector)
 
     def answered(self, route: str, status: int, started: float) -> None:
         """Count a request."""
@@ -140,12 +142,20 @@ class Telemetry:
                     mark_process_dead(worker)
         total = CollectorRegistry()
         MultiProcessCollector(total)
-        total.register(self._agreements)  # the same in every worker
+        for collector in self._of_all:  # the same in every worker
+            total.register(collector)
         return generate_latest(total)
 
+
+class _Gauges:
+    """Counts that are read when the page is, as a collector of a registry."""
+
+    def __init__(self, prefix: str, stats: Stats):
+        self._prefix, self._stats = prefix, stats
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Yield gauges of the live state, as a collector of the registry."""
+        """Yield one gauge per count."""
         for name, value in self._stats().items():
             yield GaugeMetricFamily(
-                f"mgoe_live_{name.replace(' ', '_')}", f"Of the live state: {name}.", value=value
+                f"{self._prefix}_{name.replace(' ', '_')}", f"{name.capitalize()}.", value=value
             )

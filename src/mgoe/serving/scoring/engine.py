@@ -14,6 +14,7 @@ from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import Event, EventLog, EventReader, Id
+from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
@@ -39,6 +40,7 @@ class Engine:
     Attributes:
         name: Identifies the bundle, in answers and in logs.
         events: Reads events of this bundle.
+        exposures: Reads exposures of this bundle and their labels; None if it is of an event log.
         live: The live state.
         scorer: Scores pairs, with live events.
     """
@@ -48,6 +50,7 @@ class Engine:
         self.tasks = bundle.tasks
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
+        self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
         self._consumer = Consumer.of(log, bundle, index)
         self.live = self._consumer.live
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)

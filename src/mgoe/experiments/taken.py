@@ -1,0 +1,96 @@
+"""The exposures that a service has taken and that wait for no more labels: `mgoe exposures`, and for `mgoe
+refresh`."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Self
+
+import pyarrow.parquet as pq
+
+from mgoe._util.files import atomic_file
+from mgoe.bundle import Bundle
+from mgoe.config import RunSettings
+from mgoe.data.arrow import pc
+from mgoe.errors import BundleError, StoreError
+from mgoe.experiments.graphs import settings_of
+from mgoe.experiments.stages import Say
+from mgoe.serving import EventReader
+from mgoe.serving.events.exposure import longest_delay
+from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
+from mgoe.serving.events.taken import taken_rows
+from mgoe.serving.online.live import positions
+
+
+def write_exposures(
+    bundle: Path | str, state: Path | str, out: Path | str, say: Say = lambda line: None
+) -> None:
+    """Write the exposures of a service that wait for no more labels as a log, in the columns of the bundle's.
+
+    Args:
+        bundle: A bundle of an exposure log.
+        state: State folder of the service.
+        out: The Parquet file to write; one that is there is replaced.
+        say: Callback for lines of progress.
+
+    Raises:
+        MgoeError: The bundle is of an event log, there are no exposures, or `out` cannot be written.
+    """
+    opened = Bundle.open(bundle)
+    if opened.settings.form != "exposures":
+        raise BundleError(bundle, "must be of an exposure log, found one of an event log (data.form)")
+    found = TakenExposures.of(opened, state)
+    if found is None:
+        raise StoreError(state, "holds no exposures; name the state folder of a service that has taken some")
+    with atomic_file(Path(out)) as file:
+        replace(found, after=0).write(file, say)
+
+
+@dataclass(frozen=True)
+class TakenExposures:
+    """Exposures of a service that wait for no more labels and that a bundle's graph lacks.
+
+    Attributes:
+        bundle: The bundle.
+        log: Where the exposures are.
+        after, upto: Positions between which they are.
+    """
+
+    bundle: Bundle
+    log: ExposureLog
+    after: int
+    upto: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, state: Path | str) -> Self | None:
+        """Return the exposures in the folder of a service's state; None if it takes none."""
+        log = open_exposures(state) if bundle.settings.form == "exposures" else None
+        if log is None:
+            return None
+        held = int(positions(bundle.path).get(log.identity, 0))
+        return cls(bundle, log, held, max(held, log.settled(longest_delay(bundle.settings.tasks))))
+
+    def write(self, file: Path, say: Say) -> int:
+        """Write them as a Parquet file, and return the number of those with a label above 0."""
+        tasks, kinds = self.bundle.settings.tasks, EventReader.of(self.bundle).kinds
+        now, rows, done = time.time_ns() // 1000, 0, 0
+        reader = taken_rows(self.log, self.bundle.settings, kinds, now, self.after, self.upto)
+        with pq.ParquetWriter(file, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+                above = [pc.fill_null(pc.greater(batch[str(task.label)], 0), False) for task in tasks]
+                rows, done = rows + len(batch), done + (pc.sum(reduce(pc.or_, above)).as_py() or 0)
+        say(f"{rows:,} exposures that have waited for their labels, {done:,} of them with a task done")
+        return done
+
+    def settings(self, file: Path) -> RunSettings:
+        """Return how the file is read: as the log of the bundle, but without positions and weights, which
+        neither a graph nor scores need and a service need not know."""
+        read = settings_of(self.bundle.graph, [str(file)])
+        data = read.data.model_copy(update={"position": None, "weight": None})
+        return read.model_copy(update={"data": data})
+
+    def forget(self) -> None:
+        """Drop the exposures that the graph of the bundle already held."""
+        self.log.forget(self.after, longest_delay(self.bundle.settings.tasks))

@@ -1,0 +1,241 @@
+"""Exposures and labels from outside: which item a user was shown, and what became of it, checked as they
+come in."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+from mgoe.bundle import Bundle
+from mgoe.config import FeatureSettings, TaskSettings, did_you_mean, seconds
+from mgoe.data.columns import POSITIONS
+from mgoe.errors import EventError
+from mgoe.serving.events.event import EventReader, check_fields, checked_text, read_id, shown
+
+EXPOSURE = ("user", "item", "time", "request", "position", "propensity", "context")
+LABEL = ("user", "item", "request", "time", "labels")
+_LARGEST = 1e100
+"""Numbers are within it, as numeric features of a log are."""
+
+
+class Exposure(NamedTuple):
+    """An item that a user was shown.
+
+    Ids are texts: 7 and "7" are one id, whatever the bundle.
+
+    Attributes:
+        request: Identifies the exposure together with the item: the request's id after an `r`; for an
+            exposure without one, the moment and the user after an `m`.
+        user, item: Ids.
+        time: Microseconds since 1970, UTC.
+        position: Where the item was shown, from 0; None if it is unknown.
+        propensity: Probability with which it was shown there; None if it is unknown.
+        context: Context features as JSON: texts, numbers, or lists of texts; None if there are none.
+    """
+
+    request: str
+    user: str
+    item: str
+    time: int
+    position: int | None = None
+    propensity: float | None = None
+    context: str | None = None
+
+
+class Label(NamedTuple):
+    """What became of an exposure, for one task.
+
+    Attributes:
+        request: As of its exposure; empty if the label names the user instead.
+        user: Id of the user; empty if the label names the request.
+        item: Id of the item.
+        task: Name of the task.
+        time: Microseconds since 1970, UTC, when the label became known; None for the moment it is taken.
+        value: 0 or 1, or the value of a regression.
+    """
+
+    request: str
+    user: str
+    item: str
+    task: str
+    time: int | None
+    value: float
+
+
+@dataclass(frozen=True)
+class ExposureReader:
+    """Checks exposures and labels from outside.
+
+    Attributes:
+        events: Reads ids and times.
+        tasks: Tasks by name.
+        context: Context features by name.
+    """
+
+    events: EventReader
+    tasks: Mapping[str, TaskSettings]
+    context: Mapping[str, FeatureSettings]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """Return a reader that reads exposures as the bundle's log was read."""
+        return cls(
+            EventReader.of(bundle),
+            {task.name: task for task in bundle.settings.tasks},
+            {feature.name: feature for feature in bundle.settings.data.context},
+        )
+
+    @cached_property
+    def delay(self) -> int:
+        """See `longest_delay`."""
+        return longest_delay(self.tasks.values())
+
+    def read_exposure(self, raw: Mapping[str, Any], now: int) -> Exposure:
+        """Check one exposure.
+
+        Args:
+            raw: `user`, `item`, and optionally `time` (as of an event), `request`, `position`, `propensity`
+                and `context`.
+            now: Microseconds since 1970; the time of an exposure that has none.
+
+        Raises:
+            EventError: A field is missing, unknown, or breaks its rule.
+        """
+        check_fields(raw, EXPOSURE, "an exposure")
+        user, item = (self._id(raw, node) for node in ("user", "item"))
+        time = self.events.read_time(raw.get("time"), now)
+        position, propensity = raw.get("position"), raw.get("propensity")
+        if position is not None and not (_is_number(position) and position in range(POSITIONS)):
+            raise EventError(
+                "position",
+                f"must be a whole number, at least 0 and below {POSITIONS:,}, found {shown(position)}; "
+                "or leave it out",
+            )
+        if propensity is not None and not (_is_number(propensity) and 0 < propensity <= 1):
+            raise EventError(
+                "propensity",
+                f"must be a probability above 0, at most 1, found {shown(propensity)}; or leave it out",
+            )
+        request = f"m{time}:{user}" if raw.get("request") is None else _request(raw["request"])
+        return Exposure(
+            request,
+            user,
+            item,
+            time,
+            None if position is None else int(position),
+            None if propensity is None else float(propensity),
+            self._context(raw.get("context")),
+        )
+
+    def read_labels(self, raw: Mapping[str, Any], now: int) -> list[Label]:
+        """Check the labels of one exposure.
+
+        Args:
+            raw: `request` or `user`, `item`, `labels` (values by task) and optionally `time`, when they
+                became known.
+            now: Microseconds since 1970.
+
+        Raises:
+            EventError: A field is missing, unknown, or breaks its rule.
+        """
+        check_fields(raw, LABEL, "a label")
+        request = "" if raw.get("request") is None else _request(raw["request"])
+        # with a request's id the user need not be given, but must be one
+        user = "" if request and raw.get("user") is None else self._id(raw, "user")
+        item, values = self._id(raw, "item"), raw.get("labels")
+        time = None if raw.get("time") is None else self.events.read_time(raw["time"], now)
+        if not isinstance(values, Mapping) or not values:
+            raise EventError(
+                "labels",
+                f'must be values by task, as in {{"{next(iter(self.tasks))}": 1}}, found {shown(values)}',
+            )
+        return [
+            Label(request, "" if request else user, item, task, time, self._value(task, value))
+            for task, value in values.items()
+        ]
+
+    def _id(self, raw: Mapping[str, Any], node: str) -> str:
+        return str(read_id(raw.get(node), self.events.kinds[node], node))
+
+    def _value(self, name: str, value: Any) -> float:
+        task, place = self.tasks.get(name), f"labels.{name[:80]}"
+        if task is None:
+            near = did_you_mean(name, list(self.tasks))
+            raise EventError(place, f"is no task{near}; the tasks are {', '.join(self.tasks)}")
+        number = float(value) if _is_number(value) or isinstance(value, bool) else math.nan
+        if task.kind == "binary" and number not in (0.0, 1.0):
+            raise EventError(place, f"must be 0 or 1, found {shown(value)}; leave an unknown label out")
+        if not number >= 0:
+            raise EventError(
+                place,
+                f"must be a number from 0 to {_LARGEST:g}, found {shown(value)}; leave an unknown label out",
+            )
+        return number
+
+    def _context(self, given: Any) -> str | None:
+        if given is None:
+            return None
+        if not isinstance(given, Mapping):
+            raise EventError("context", f"must be values by feature, found {shown(given)}")
+        for name in given:
+            if name not in self.context:
+                near = did_you_mean(name, list(self.context))
+                raise EventError(f"context.{name[:80]}", f"is no context feature of this bundle{near}")
+        read = {
+            name: _feature(self.context[name], value) for name, value in given.items() if value is not None
+        }
+        return json.dumps(read, ensure_ascii=False) if read else None
+
+
+def label_too_early(exposure: int) -> EventError:
+    """Return the error of a label that was known before its exposure, at so many microseconds since 1970."""
+    moment = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=exposure)).isoformat()
+    return EventError(
+        "time",
+        f"a label must not be known before its exposure, which was at {moment}; "
+        "fix the clock that wrote it, or leave the time out",
+    )
+
+
+def longest_delay(tasks: Iterable[TaskSettings]) -> int:
+    """Return the microseconds after an exposure when the labels of all tasks are known."""
+    return max(seconds(task.delay) for task in tasks) * 1_000_000
+
+
+def _request(value: Any) -> str:
+    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
+        raise EventError("request", f"must be the id of a request, a number or a text, found {shown(value)}")
+    return f"r{checked_text(str(value), 'request')}"
+
+
+def _feature(feature: FeatureSettings, value: Any) -> float | str | list[str]:
+    place = f"context.{feature.name}"
+    if feature.kind == "numeric":
+        if not _is_number(value):
+            raise EventError(place, f"must be a number within {_LARGEST:g}, found {shown(value)}")
+        return float(value)
+    if feature.kind == "multi":
+        values = value.split(feature.separator) if isinstance(value, str) else value
+        if not isinstance(values, list):
+            rule = "takes a list, or a text with separators"
+            raise EventError(place, f"{rule}, found {shown(value)}; put it into a list")
+        return [category for one in values if one is not None and (category := _category(one, place).strip())]
+    return _category(value, place)
+
+
+def _category(value: Any, place: str) -> str:
+    """Return a category as text; 7, 7.0 and "7" are one."""
+    if isinstance(value, str):
+        return checked_text(value, place)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not _is_number(value):
+        raise EventError(place, f"must be a text, a number, true or false, found {shown(value)}")
+    return str(int(value) if float(value).is_integer() else value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

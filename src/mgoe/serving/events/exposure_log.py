@@ -1,0 +1,247 @@
+"""A durable log of exposures and their labels in a file, which says of each what became of it.
+
+An exposure is identified by its request's id and its item, or without such an id by user, item and moment. It
+counts once while the log holds it. A label names its exposure by the request's id and the item, or by user
+and item: then it belongs to their latest exposure that is not after it. Labels and exposures wait for each
+other for the same time, the window; a label for which no exposure was taken within it is dropped and counted.
+Which label belongs to which exposure is decided when they are read, so the order in which records arrive
+changes nothing.
+"""
+
+import json
+import sqlite3
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgoe.serving.events.event import AHEAD
+from mgoe.serving.events.exposure import Exposure, Label
+from mgoe.serving.events.sqlite_log import AT_ONCE, REDIS
+from mgoe.serving.events.store import FILE, Store
+
+DAY = 86_400 * 1_000_000
+COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS exposures(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
+    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS exposures_by_request ON exposures(request, item);
+CREATE INDEX IF NOT EXISTS exposures_by_user ON exposures(user, item, time);
+CREATE TABLE IF NOT EXISTS labels(
+    id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
+    time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
+    UNIQUE(request, user, item, task, time, value));
+CREATE INDEX IF NOT EXISTS labels_waiting ON labels(taken) WHERE waiting;
+CREATE TABLE IF NOT EXISTS exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
+"""
+# the moment up to which the exposure of label l may be: a label that the service dated is late at most
+_UNTIL = f"l.time + (l.time = l.taken) * {AHEAD}"
+EXPOSURE_OF = f"""
+coalesce(
+    (SELECT e.id FROM exposures e WHERE l.request <> '' AND e.request = l.request AND e.item = l.item
+        AND e.time <= {_UNTIL} AND e.taken BETWEEN l.taken - :wait AND l.taken + :wait),
+    (SELECT e.id FROM exposures e WHERE l.request = '' AND e.user = l.user AND e.item = l.item
+        AND e.time <= {_UNTIL} AND e.taken BETWEEN l.taken - :wait AND l.taken + :wait
+        ORDER BY e.time DESC, e.request DESC LIMIT 1))
+"""
+"""SQL: the exposure that a label l belongs to."""
+_TAKE = """
+INSERT INTO exposures(request, user, item, time, position, propensity, context, taken)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, :now
+FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
+"""
+_TAKE_LABELS = """
+INSERT INTO labels(request, user, item, task, time, value, taken, waiting)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, coalesce(value ->> 4, :now), value ->> 5, :now, 1
+FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
+"""
+_TOO_EARLY = """
+SELECT n.key, e.time FROM json_each(:rows) n
+JOIN exposures e ON e.request = n.value ->> 0 AND e.item = n.value ->> 2 WHERE n.value ->> 4 < e.time
+"""
+_LABELS_OF_NEW = """
+SELECT l.id FROM exposures e JOIN labels l ON l.request = e.request AND l.user = '' AND l.item = e.item
+WHERE e.id > :exposures AND l.waiting
+UNION ALL
+SELECT l.id FROM exposures e JOIN labels l ON l.request = '' AND l.user = e.user AND l.item = e.item
+WHERE e.id > :exposures AND l.waiting
+"""
+_FOUND = f"UPDATE labels AS l SET waiting = 0 WHERE id IN ({{}}) AND ({EXPOSURE_OF}) IS NOT NULL"
+_CONFLICTS = """
+SELECT count(*) FROM labels n WHERE n.id > :labels AND EXISTS (
+    SELECT 1 FROM labels l WHERE l.request = n.request AND l.user = n.user AND l.item = n.item
+    AND l.task = n.task AND l.id < n.id AND l.value <> n.value
+    AND (l.request <> '' OR l.time >= (SELECT max(e.time) FROM exposures e
+        WHERE e.user = n.user AND e.item = n.item AND e.time <= n.time)))
+"""
+
+
+class ExposureLog:
+    """A log in a file of this machine, for any number of processes and threads.
+
+    Positions are numbers of exposures in the order in which they were taken, which are never given twice.
+
+    Args:
+        path: The file; its folder is created if it is missing.
+        window: Microseconds for which labels wait for their exposure and exposures for their labels, and for
+            which a duplicate is recognised at least; by default as the log was last opened with, or a day.
+        make: Whether to create a log that is missing. Otherwise the log is only read.
+
+    Raises:
+        StoreError: The file cannot be opened, or is damaged.
+    """
+
+    def __init__(self, path: Path, window: int | None = None, make: bool = True):
+        self._store = Store(path, _SCHEMA, make)
+        if window is not None:
+            self._store.write(lambda connection: _set(connection, "window", window))
+        self.window = self._counts.get("window", DAY)
+
+    @property
+    def identity(self) -> str:
+        """The log that positions belong to; that of the events in the same file is another."""
+        return f"{self._store.identity}/exposures"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was taken so far; labels that wait for their exposure or were dropped without one; and labels
+        that differ from one that their exposure had."""
+        held = self._counts
+        ((waiting,),) = self._store.read("SELECT count(*) FROM labels WHERE waiting")
+        return {name: held.get(name, 0) for name in COUNTS} | {"labels waiting": waiting}
+
+    def append(
+        self, exposures: Sequence[Exposure], labels: Sequence[Label], delay: int = 0, now: int | None = None
+    ) -> dict[int, int]:
+        """Write exposures and labels, which are then durable. If that fails, send them again.
+
+        Args:
+            exposures, labels: Several of each, in any order.
+            delay: See `wait`.
+            now: Microseconds since 1970; by default the present.
+
+        Returns:
+            The labels that are refused, since they became known before their exposure: the number of each in
+            the sequence, and when its exposure was.
+        """
+        shown, known, wait = json.dumps(exposures), json.dumps(labels), self.wait(delay)
+
+        def take(connection: sqlite3.Connection) -> dict[int, int]:
+            moment = {"now": time.time_ns() // 1000 if now is None else now, "wait": wait}
+            counted = {
+                "labels dropped": connection.execute(
+                    "DELETE FROM labels WHERE waiting AND taken < :now - :wait", moment
+                ).rowcount
+            }
+            if exposures:
+                counted |= _take_exposures(connection, shown, len(exposures), moment)
+            refused = {}
+            if labels:
+                refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
+                rows = [label for n, label in enumerate(labels) if n not in refused]
+                counted |= _take_labels(connection, json.dumps(rows) if refused else known, moment)
+            for name, number in counted.items():
+                if number:
+                    _add(connection, name, number)
+            return refused
+
+        return self._store.write(take)
+
+    def wait(self, delay: int) -> int:
+        """Return how many microseconds exposures and labels wait for each other.
+
+        Args:
+            delay: Microseconds after an exposure when all of its labels are known, for tasks that take longer
+                than the window.
+        """
+        return max(self.window, delay + AHEAD)
+
+    def settled(self, delay: int = 0, now: int | None = None) -> int:
+        """Return the position up to which no exposure waits for labels any more.
+
+        Args:
+            delay: See `wait`.
+            now: Microseconds since 1970; by default the present.
+        """
+        before = (time.time_ns() // 1000 if now is None else now) - self.wait(delay)
+        ((first, last),) = self._store.read(
+            "SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM exposures"
+        )
+        query = "SELECT taken FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
+        ids = range(first, last + 1)  # taken one after the other, so their moments rise
+        settled = bisect_left(ids, before, key=lambda number: self._store.read(query, number)[0][0])
+        return first + settled - 1 if last else 0
+
+    def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query in lists of some size, all as of one moment."""
+        return self._store.stream(query, values, size)
+
+    def forget(self, before: int, delay: int = 0) -> None:
+        """Drop the exposures up to a position, as far as they are settled, with their labels."""
+        before = min(before, self.settled(delay))
+        theirs = (
+            f"SELECT id FROM (SELECT l.id, {EXPOSURE_OF} AS exposure FROM labels l) WHERE exposure <= :before"
+        )
+        values = {"before": before, "wait": self.wait(delay)}
+        for rows in self.stream(theirs, values, AT_ONCE):
+            self._delete("labels", [number for (number,) in rows])
+        for rows in self.stream("SELECT id FROM exposures WHERE id <= :before", values, AT_ONCE):
+            self._delete("exposures", [number for (number,) in rows])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._store.close()
+
+    def _delete(self, table: str, ids: list[int]) -> None:
+        query = f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))"
+        self._store.write(lambda connection: connection.execute(query, (json.dumps(ids),)))
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return dict(self._store.read("SELECT name, n FROM exposure_counts"))
+
+
+def open_exposures(where: str | Path) -> ExposureLog | None:
+    """Open the exposures that a service has taken, to read them; None if it has taken none.
+
+    Args:
+        where: Folder of the service's state. A log on Redis holds no exposures.
+    """
+    if str(where).startswith(REDIS) or not (Path(where) / FILE).is_file():
+        return None
+    file = Path(where) / FILE
+    table = Store(file, "", make=False).read("SELECT 1 FROM sqlite_master WHERE name = 'exposures'")
+    return ExposureLog(file, make=False) if table else None
+
+
+def _take_exposures(
+    connection: sqlite3.Connection, rows: str, count: int, moment: dict[str, int]
+) -> dict[str, int]:
+    last = _last(connection, "exposures")
+    new = connection.execute(_TAKE, {"rows": rows, **moment}).rowcount
+    if new and connection.execute("SELECT 1 FROM labels WHERE waiting LIMIT 1").fetchone():
+        connection.execute(_FOUND.format(_LABELS_OF_NEW), {"exposures": last, **moment})
+    return {"exposures taken": new, "exposure duplicates": count - new}
+
+
+def _take_labels(connection: sqlite3.Connection, rows: str, moment: dict[str, int]) -> dict[str, int]:
+    last = {"labels": _last(connection, "labels")}
+    new = connection.execute(_TAKE_LABELS, {"rows": rows, **moment}).rowcount
+    connection.execute(_FOUND.format("SELECT id FROM labels WHERE id > :labels"), last | moment)
+    ((conflicts,),) = connection.execute(_CONFLICTS, last).fetchall()
+    return {"labels taken": new, "label conflicts": conflicts}
+
+
+def _last(connection: sqlite3.Connection, table: str) -> int:
+    return connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]
+
+
+def _add(connection: sqlite3.Connection, name: str, number: int) -> None:
+    query = "INSERT INTO exposure_counts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n"
+    connection.execute(query, (name, number))
+
+
+def _set(connection: sqlite3.Connection, name: str, number: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO exposure_counts VALUES (?, ?)", (name, number))
