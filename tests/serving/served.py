@@ -18,6 +18,8 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from mgoe.serving.events.event import EventLog  # noqa: E402
+from mgoe.serving.events.exposure_log import DAY, ExposureLog  # noqa: E402
+from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
 from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
@@ -46,7 +48,10 @@ class Served:
         return answered(self.client.post("/v1/score", json=request))
 
     def add(self, *events: dict[str, Any]) -> dict[str, Any]:
-        return answered(self.client.post("/v1/events", json={"events": list(events)}))
+        return self.take(events=list(events))
+
+    def take(self, **records: list[dict[str, Any]]) -> dict[str, Any]:
+        return answered(self.client.post("/v1/events", json=records))
 
     def explain(self, **query: Any) -> dict[str, Any]:
         return answered(self.client.get("/v1/explain", params=query))
@@ -77,9 +82,12 @@ def served(
     tokens: tuple[bytes, ...] = (),
     log: EventLog | None = None,
     runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
+    window: int = DAY,
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
-    reloader = Reloader(bundle, log or SqliteLog(state / "log.sqlite"), state, runtime, every=EVERY)
+    file = state / "log.sqlite"
+    exposures = None if isinstance(log, RedisLog) else ExposureLog(file, window)
+    reloader = Reloader(bundle, log or SqliteLog(file), state, runtime, every=EVERY, exposures=exposures)
     app = create_app(reloader, limits or Limits(), tokens, access_log=False)
     how = {
         "http": LimitedProtocol,

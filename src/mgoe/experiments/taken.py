@@ -42,7 +42,7 @@ def write_exposures(
         raise BundleError(bundle, "must be of an exposure log, found one of an event log (data.form)")
     found = TakenExposures.of(opened, state)
     if found is None:
-        raise StoreError(state, "holds no exposures; name the state folder of a service that has taken some")
+        raise StoreError(state, "holds no log of a service; name the state folder of `mgoe serve`")
     with atomic_file(Path(out)) as file:
         replace(found, after=0).write(file, say)
 

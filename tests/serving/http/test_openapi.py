@@ -97,10 +97,16 @@ RANK = {
     "filters": {"exclude": [1], "exclude_known": True, "at_least": {"click": 0.0}},
 }  # fmt: skip
 EVENT = {"user": 1, "item": 2, "behavior": "click", "time": "2026-05-01T12:00:00Z", "id": "a"}
+EXPOSURE = {
+    "user": 1, "item": 2, "time": "2026-05-01T12:00:00Z", "request": "r", "position": 3, "propensity": 0.1,
+    "context": {"device": "phone"},
+}  # fmt: skip
+LABEL = {"request": "r", "item": 2, "labels": {"click": 1, "stay": 2.5}}
 VALID = [
     ("POST", "/v1/rank", RANK),
     ("POST", "/v1/score", {"users": [1, 2], "items": [3, 4], "context": {"device": "phone"}}),
     ("POST", "/v1/events", {"events": [EVENT]}),
+    ("POST", "/v1/events", {"exposures": [EXPOSURE], "labels": [LABEL]}),
     ("GET", "/v1/explain?user=1&item=2&context=%7B%7D", None),
     ("GET", "/v1/macro?limit=5", None),
     ("GET", "/v1/about", None),

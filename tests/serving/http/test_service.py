@@ -151,7 +151,7 @@ def test_only_a_service_of_this_machine_alone_checks_host_names(
 ):
     said: list[object] = []
     monkeypatch.setenv("MGOE_TOKEN", token)
-    monkeypatch.setattr(service, "Reloader", lambda *_, url: said.append(url))
+    monkeypatch.setattr(service, "Reloader", lambda *_, url, **__: said.append(url))
     monkeypatch.setattr(service, "create_app", lambda *_, local: said.append(local))
     service.application(ServeSettings(bundle=tmp_path, state=tmp_path, **given))
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]

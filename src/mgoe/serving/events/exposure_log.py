@@ -23,19 +23,6 @@ from mgoe.serving.events.store import FILE, Store
 
 DAY = 86_400 * 1_000_000
 COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS exposures(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
-    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS exposures_by_request ON exposures(request, item);
-CREATE INDEX IF NOT EXISTS exposures_by_user ON exposures(user, item, time);
-CREATE TABLE IF NOT EXISTS labels(
-    id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
-    time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
-    UNIQUE(request, user, item, task, time, value));
-CREATE INDEX IF NOT EXISTS labels_waiting ON labels(taken) WHERE waiting;
-CREATE TABLE IF NOT EXISTS exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
-"""
 # the moment up to which the exposure of label l may be: a label that the service dated is late at most
 _UNTIL = f"l.time + (l.time = l.taken) * {AHEAD}"
 EXPOSURE_OF = f"""
@@ -94,7 +81,7 @@ class ExposureLog:
     """
 
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
-        self._store = Store(path, _SCHEMA, make)
+        self._store = Store(path, make)
         if window is not None:
             self._store.write(lambda connection: _set(connection, "window", window))
         self.window = self._counts.get("window", DAY)
@@ -167,12 +154,12 @@ class ExposureLog:
         """
         before = (time.time_ns() // 1000 if now is None else now) - self.wait(delay)
         ((first, last),) = self._store.read(
-            "SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM exposures"
+            "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM exposures"
         )
         query = "SELECT taken FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
         ids = range(first, last + 1)  # taken one after the other, so their moments rise
         settled = bisect_left(ids, before, key=lambda number: self._store.read(query, number)[0][0])
-        return first + settled - 1 if last else 0
+        return first + settled - 1
 
     def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query in lists of some size, all as of one moment."""
@@ -204,16 +191,13 @@ class ExposureLog:
 
 
 def open_exposures(where: str | Path) -> ExposureLog | None:
-    """Open the exposures that a service has taken, to read them; None if it has taken none.
+    """Open the exposures that a service has taken, to read them; None if it takes none.
 
     Args:
         where: Folder of the service's state. A log on Redis holds no exposures.
     """
-    if str(where).startswith(REDIS) or not (Path(where) / FILE).is_file():
-        return None
     file = Path(where) / FILE
-    table = Store(file, "", make=False).read("SELECT 1 FROM sqlite_master WHERE name = 'exposures'")
-    return ExposureLog(file, make=False) if table else None
+    return None if str(where).startswith(REDIS) or not file.is_file() else ExposureLog(file, make=False)
 
 
 def _take_exposures(

@@ -16,10 +16,6 @@ from mgoe.serving.events.store import FILE, Store
 REDIS = ("redis://", "rediss://", "unix://")
 AT_ONCE = 10_000
 """Events that are dropped in one transaction, so that appends need not wait long."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, checksum INTEGER NOT NULL)
-"""
 
 
 class SqliteLog:
@@ -36,7 +32,7 @@ class SqliteLog:
     """
 
     def __init__(self, path: Path, make: bool = True):
-        self._store = Store(path, _SCHEMA, make)
+        self._store = Store(path, make)
 
     @property
     def identity(self) -> str:

@@ -8,7 +8,6 @@ import fcntl
 import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,7 +22,23 @@ CACHE = 64 << 10
 """KiB of pages that each connection holds."""
 PATIENCE = 60.0
 """Seconds to wait for another process, which may be recovering what a killed one left."""
-_SCHEMA = "CREATE TABLE IF NOT EXISTS identity(id TEXT NOT NULL)"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS identity(id TEXT NOT NULL);
+INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT 1 FROM identity);
+CREATE TABLE IF NOT EXISTS events(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS exposures(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
+    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS exposures_by_request ON exposures(request, item);
+CREATE INDEX IF NOT EXISTS exposures_by_user ON exposures(user, item, time);
+CREATE TABLE IF NOT EXISTS labels(
+    id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
+    time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
+    UNIQUE(request, user, item, task, time, value));
+CREATE INDEX IF NOT EXISTS labels_waiting ON labels(taken) WHERE waiting;
+CREATE TABLE IF NOT EXISTS exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
+"""
 T = TypeVar("T")
 
 
@@ -41,15 +56,14 @@ class Store:
 
     Args:
         path: The file; its folder is created if it is missing.
-        schema: SQL statements that create the tables where they are missing.
         make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
 
     Raises:
         StoreError: The file cannot be opened, or is damaged.
     """
 
-    def __init__(self, path: Path, schema: str, make: bool = True):
-        self.path, self._schema, self._make = Path(path), schema, make
+    def __init__(self, path: Path, make: bool = True):
+        self.path, self._make = Path(path), make
         self._queue: list[_Write[Any]] = []
         self._mutex, self._reading = threading.Condition(), threading.Lock()
         self._writing = False
@@ -61,11 +75,7 @@ class Store:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self._locked(), closing(self._connect("rwc")) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
-                    connection.executescript(f"{_SCHEMA}; {schema}")
-                    connection.execute(
-                        "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)",
-                        (uuid.uuid4().hex,),
-                    )
+                    connection.executescript(_SCHEMA)
             self._check_place()
 
     @property

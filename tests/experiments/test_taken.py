@@ -1,0 +1,151 @@
+"""What a service has taken of exposures: into a new bundle, and as a log."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import mgoe
+from mgoe import experiments
+from mgoe.bundle import Bundle
+from mgoe.cli.app import app
+from mgoe.errors import BundleError, StoreError
+from mgoe.serving import Consumer, Event, open_events
+from mgoe.serving.events.exposure import ExposureReader
+from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from tests.experiments.test_bundle_refresh import check_as_rebuilt
+from tests.graph.histories import contents, differences
+
+SECOND = 1_000_000
+LONG_AGO = time.time_ns() // 1000 - 10 * DAY
+"""When what no longer waits was taken."""
+
+
+def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Requests of four items each, after the bundle's log: some of new users, some of new items, a few
+    clicked."""
+    rng, last = np.random.default_rng(seed), bundle.graph.meta["last"] // SECOND
+    users, items = (
+        [*ids.ids(np.arange(30)).to_pylist(), *range(first, first + 5)]
+        for ids, first in ((bundle.encoders.users, 10**6), (bundle.encoders.items, 10**6))
+    )
+    found = []
+    for k in range(n):
+        shown = [items[i] for i in rng.choice(len(items), 4, replace=False)]
+        user = users[rng.integers(len(users))]
+        name = f"{seed}.{k}"
+        found.append(
+            {
+                "exposures": [
+                    {"request": name, "user": user, "item": item, "time": last + k + 1, "position": place,
+                     "context": {"device": "phone"}}
+                    for place, item in enumerate(shown)
+                ],
+                "labels": [
+                    {"request": name, "item": item, "time": last + k + 1,
+                     "labels": {"click": int(place < k % 3), "buy": int(place < k % 2), "stay": 0.5 * place}}
+                    for place, item in enumerate(shown)
+                ],
+            }
+        )  # fmt: skip
+    return found
+
+
+def take(state: Path, bundle: Bundle, asked: list[dict[str, Any]], now: int = LONG_AGO) -> ExposureLog:
+    log, reader = ExposureLog(state / "log.sqlite"), ExposureReader.of(bundle)
+    for one in asked:
+        log.append(
+            [reader.read_exposure(record, now) for record in one["exposures"]],
+            [label for record in one["labels"] for label in reader.read_labels(record, now)],
+            now=now,
+        )
+    return log
+
+
+def done(asked: list[dict[str, Any]]) -> list[Event]:
+    """The tasks done, as events."""
+    return [
+        Event(exposure["user"], label["item"], task, label["time"] * SECOND)
+        for one in asked
+        for exposure, label in zip(one["exposures"], one["labels"], strict=True)
+        for task, value in label["labels"].items()
+        if value > 0
+    ]
+
+
+def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, tmp_path: Path):
+    old = mgoe.load(shown / "bundle")
+    asked = requests(old, 40)
+    take(tmp_path / "state", old, asked)
+    said: list[str] = []
+    new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new", say=said.append)
+    check_as_rebuilt(new, old, shown / "data", done(asked), tmp_path)
+    Bundle.open(tmp_path / "new", verify=True).graph.verify()
+    assert not (tmp_path / "new" / "taken.parquet").exists()
+    assert any("160 exposures that have waited" in line for line in said)
+    with pytest.raises(BundleError, match="when exposures have waited for their labels"):
+        experiments.refresh(tmp_path / "new", tmp_path / "state", tmp_path / "again")
+
+
+def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: Path):
+    """Refreshed in parts, with live events between them, the graph is that of everything that has waited."""
+    old, state = mgoe.load(shown / "bundle"), tmp_path / "state"
+    asked, events = requests(old, 30), open_events(state)
+    early, late = asked[:20], asked[20:]
+    take(state, old, early)
+    first = experiments.refresh(shown / "bundle", state, tmp_path / "first")
+    newcomer = Event(2 * 10**6, early[0]["exposures"][0]["item"], "click", done(early)[-1].time)
+    events.append([newcomer])
+    live = Consumer.of(open_events(state, make=False), first).live
+    log = take(state, old, early[:5] + late)  # some are sent again
+    waiting = requests(old, 5, seed=7)
+    take(state, old, waiting, time.time_ns() // 1000)
+    second = experiments.refresh(first.path, state, tmp_path / "second", trim=True)
+    check_as_rebuilt(second, first, shown / "data", [*done(asked), newcomer], tmp_path)
+    assert second.indices("user", [newcomer.user]).tolist() == live.look_up("user", [newcomer.user]).tolist()
+    assert log.counts["exposure duplicates"] == 20
+    assert log._store.read("SELECT count(*) FROM exposures") == [(60,)]  # the first bundle held 80
+
+
+def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_path: Path):
+    old, run = mgoe.load(shown / "bundle"), Path(shutil.copytree(shown, tmp_path / "run"))
+    take(tmp_path / "state", old, requests(old, 40))
+    file = tmp_path / "taken.parquet"
+    words = ["exposures", str(shown / "bundle"), "--events", str(tmp_path / "state"), "--out", str(file)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "160 exposures" in result.output
+    rows = pq.read_table(file)
+    log = pq.read_schema(next(Path(old.settings.data.log[0]).glob("*.parquet")))
+    assert {"user_id", "item_id", "timestamp", "click", "buy", "stay", "device", "position"} <= {
+        *rows.column_names
+    } & {*log.names}
+    assert rows["position"].to_pylist() == [0, 1, 2, 3] * 40
+    updated = experiments.update(run, [str(file)])
+    new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    assert differences(contents(new.graph, 0), contents(updated, len(updated.snapshots) - 1)) == []
+
+
+def test_what_cannot_be_written_is_refused(shown: Path, finished: Path, tmp_path: Path):
+    with pytest.raises(BundleError, match="must be of an exposure log, found one of an event log"):
+        experiments.write_exposures(finished / "bundle", tmp_path, tmp_path / "out.parquet")
+    with pytest.raises(StoreError, match="holds no log of a service"):
+        experiments.write_exposures(shown / "bundle", tmp_path, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
+    old = mgoe.load(shown / "bundle")
+    asked = requests(old, 10)
+    del asked[3]["exposures"][0]["position"], asked[3]["exposures"][1]["context"]
+    take(tmp_path / "state", old, asked)
+    new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    held = json.loads((tmp_path / "new" / "live.json").read_text())["positions"]
+    assert "40" in held.values()
+    assert new.graph.meta["events"] > old.graph.meta["events"]
