@@ -24,6 +24,8 @@ from .logs import DAY, START, event_settings, events, exposure_settings, exposur
 HOURS = 3600
 BUCKET = DAY * 1_000_000
 IDS = st.integers(0, 5)
+NOW = 2**57
+"""Long after every exposure."""
 
 
 def newest_rows(folder: Path, after: int) -> ibis.Table:
@@ -44,7 +46,7 @@ def test_exposures_are_those_of_preparation(shown: Path, exposures: RunSettings)
     known = Prepared.open(shown / "data")
     expected = known.examples("test")
     found = newest_window(
-        newest_rows(Path(exposures.data.log[0]), int(known.cuts[-1])), exposures, known, "log"
+        newest_rows(Path(exposures.data.log[0]), int(known.cuts[-1])), exposures, known, "log", NOW
     )
     every = np.ones(len(expected), np.bool_)
     assert rows_of(found, every) == rows_of(expected, every)
@@ -55,7 +57,7 @@ def test_positives_are_those_of_preparation_and_negatives_are_drawn_as_there(
 ):
     known = Prepared.open(finished / "data")
     expected = known.examples("test")
-    found = newest_window(newest_rows(Path(small.data.log[0]), int(known.cuts[-1])), small, known, "log")
+    found = newest_window(newest_rows(Path(small.data.log[0]), int(known.cuts[-1])), small, known, "log", NOW)
     drawn, wanted = ((one.labels == 0).all(1) for one in (found, expected))
     positives = rows_of(found, ~drawn)
     assert positives == rows_of(expected, ~wanted)
@@ -77,7 +79,7 @@ def knowing(ids: range) -> Any:
 @given(rows=st.lists(st.tuples(IDS, IDS, st.integers(12, 14)), min_size=1, max_size=30))
 def test_newcomers_are_drawn_for_like_others_and_have_no_index(rows: list[tuple[int, int, int]]):
     log = ibis.memtable(events([(user, item, day, "click") for user, item, day in rows]))
-    every, found = (newest_window(log, event_settings(), knowing(range(n)), "log") for n in (6, 2))
+    every, found = (newest_window(log, event_settings(), knowing(range(n)), "log", NOW) for n in (6, 2))
     done = {(user, item, START // DAY + day) for user, item, day in rows}
     positive = every.labels[:, 0] == 1
     pairs = list(zip(every.user.tolist(), every.item.tolist(), every.bucket.tolist(), strict=True))
@@ -89,16 +91,17 @@ def test_newcomers_are_drawn_for_like_others_and_have_no_index(rows: list[tuple[
 
 
 @up_to(20)
-@given(hours=st.lists(st.integers(0, 100), min_size=1, max_size=20))
-def test_a_label_that_was_not_known_by_the_last_exposure_is_missing(hours: list[int]):
+@given(hours=st.lists(st.integers(0, 100), min_size=1, max_size=20), now=st.integers(0, 150))
+def test_a_label_that_is_not_known_yet_is_missing(hours: list[int], now: int):
     """Purchases are known after 36 hours."""
     settings = exposure_settings()
     log = exposures([(0, item, 0, 1.0, 0.0) for item in range(len(hours))])
     log["timestamp"] = START + np.array(hours) * HOURS
-    found = newest_window(ibis.memtable(log), settings, knowing(range(20)), "log")
+    moment = (START + now * HOURS) * 1_000_000
+    found = newest_window(ibis.memtable(log), settings, knowing(range(20)), "log", moment)
     missing = np.isnan(found.labels)[np.argsort(found.item)]
-    assert not missing[:, 0].any()
-    assert_array_equal(missing[:, 1], np.array(hours) + 36 > max(hours))
+    assert_array_equal(missing[:, 0], np.array(hours) > now)
+    assert_array_equal(missing[:, 1], np.array(hours) + 36 > now)
 
 
 def test_known_at_comes_before_the_delay():
@@ -110,11 +113,12 @@ def test_known_at_comes_before_the_delay():
     log = exposures([(0, item, 0, 1.0, 0.0) for item in range(3)])
     log["timestamp"] = START + np.array([0, 10, 20]) * HOURS
     log["known"] = pd.array([START, START + 30 * HOURS, None], dtype="Int64")
-    found = newest_window(ibis.memtable(log), settings, knowing(range(3)), "log")
+    now = (START + 20 * HOURS) * 1_000_000
+    found = newest_window(ibis.memtable(log), settings, knowing(range(3)), "log", now)
     assert_array_equal(np.isnan(found.labels[np.argsort(found.item), 1]), [False, True, True])
 
 
 def test_rows_without_a_task_are_refused():
     log = events([(0, 0, 12, "cart")])
     with pytest.raises(DataError, match="some rows must do a task, found none"):
-        newest_window(ibis.memtable(log), event_settings(), knowing(range(2)), "log")
+        newest_window(ibis.memtable(log), event_settings(), knowing(range(2)), "log", NOW)

@@ -38,7 +38,8 @@ def test_the_former_bundle_scores_what_the_new_one_is_calibrated_on(
     run = request.getfixturevalue({"events": "finished", "exposures": "shown"}[form])
     before, new = mgoe.load(run / "bundle"), later(world / form, tmp_path / "new.parquet")
     bundle = experiments.refresh(before.path, None, tmp_path / "bundle", log=[str(new)])
-    examples = newest_window(ibis.read_parquet(new), before.settings, before.encoders, "log")
+    now = 2**57  # every label is known
+    examples = newest_window(ibis.read_parquet(new), before.settings, before.encoders, "log", now)
     assert bundle.calibration == before.fit_calibration(examples)
     assert bundle.calibration != mgoe.load(tmp_path / "bundle").fit_calibration(examples)
     assert bundle.calibration != before.calibration

@@ -14,16 +14,17 @@ from mgoe.data.times import bucket_of
 from mgoe.errors import DataError
 
 
-def newest_window(source: Table, settings: RunSettings, known: Encoders, place: str) -> Examples:
+def newest_window(source: Table, settings: RunSettings, known: Encoders, place: str, now: int) -> Examples:
     """Return new rows as examples: every exposure, or every positive with its sampled negatives.
 
-    A label that was not known by the last exposure of the log is missing.
+    A label that is not known yet, as `known_at` or `delay` of its task say, is missing.
 
     Args:
         source: The new rows alone.
         settings: Settings of the run; `data`, `tasks` and `negatives` are read.
         known: What the model knows; ids that are not in its vocabularies get -1.
         place: What the rows are, for messages.
+        now: The present in microseconds since 1970.
 
     Returns:
         The examples, all of snapshot 0.
@@ -33,7 +34,10 @@ def newest_window(source: Table, settings: RunSettings, known: Encoders, place: 
     """
     rows, _ = read_rows(source, settings, place)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()
-    examples = (_exposures if settings.form == "exposures" else _events)(rows, settings, known)
+    if settings.form == "exposures":
+        examples = _exposures(rows, settings, known, now)
+    else:
+        examples = _events(rows, settings, known)
     if not len(examples):
         raise DataError(place, "some rows must do a task, found none; name other files, or fix the tasks")
     return examples
@@ -61,10 +65,9 @@ def _events(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
     )
 
 
-def _exposures(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
-    """Return every exposure, with the labels that were known by the last one."""
-    last = int(rows.time.max().to_pyarrow().as_py())
-    labels = {f"label_{task.name}": _label(rows, task, last) for task in settings.tasks}
+def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) -> Examples:
+    """Return every exposure, with the labels that are known."""
+    labels = {f"label_{task.name}": _label(rows, task, now) for task in settings.tasks}
     contexts = [f"context_{feature.name}" for feature in settings.data.context]
     wanted = rows.select("user", "item", "bucket", *contexts, **labels)
     found = wanted.order_by(wanted.columns).to_pyarrow()  # sums of floats depend on the order
@@ -83,9 +86,9 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
     )
 
 
-def _label(rows: Table, task: TaskSettings, last: int) -> Expr:
-    """Return a task's label, null where it was not known by a moment."""
+def _label(rows: Table, task: TaskSettings, now: int) -> Expr:
+    """Return a task's label, null where it is not known yet."""
     known: Expr = rows.time + seconds(task.delay) * 1_000_000
     if task.known_at is not None:
         known = ibis.coalesce(rows[f"known_{task.name}"], known)
-    return ibis.ifelse(known <= last, rows[f"label_{task.name}"], None)
+    return ibis.ifelse(known <= now, rows[f"label_{task.name}"], None)

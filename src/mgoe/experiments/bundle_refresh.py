@@ -1,6 +1,7 @@
 """`mgoe refresh`: the same weights over a graph with new events, and probabilities that hold now."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def _calibrate(bundle: Bundle, found: list[_Added], folder: Path, say: Say) -> C
     folder.mkdir()
     try:
         with opened_log(settings, added.log, folder, added.table) as source:
-            examples = newest_window(source, settings, bundle.encoders, place)
+            examples = newest_window(source, settings, bundle.encoders, place, time.time_ns() // 1000)
     except duckdb.Error as error:
         raise unreadable(place, error) from None
     finally:
