@@ -92,7 +92,7 @@ def refresh(
         if taken is not None:
             ends |= {taken.log.identity: str(taken.upto)}
             if taken.write(file := folder / "taken.parquet", say):
-                added.append(_Added(taken.settings(file), [str(file)]))
+                added.append(_Added(settings_of(opened.graph, [str(file)]), [str(file)]))
         calibration = _calibrate(opened, added, folder / "window", say)
         graph = MacroGraph.open(folder / "graph")
         for one in added:  # events first: their newcomers have numbers in the live service

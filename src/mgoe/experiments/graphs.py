@@ -213,8 +213,9 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
 def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
     """Return how the graph's log was read, for further files of it.
 
-    All of their events count, whatever start and end the first log had. The process that updates sorts the
-    events itself, so local files stay in it; only a log that is stored elsewhere is read through Spark.
+    All of their events count, whatever start and end the first log had. Columns that only training reads may
+    be missing. The process that updates sorts the events itself, so local files stay in it; only a log that
+    is stored elsewhere is read through Spark.
 
     Raises:
         MgoeError: The graph does not say how its log was read.
@@ -224,7 +225,8 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
             graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`"
         )
     engine = {} if any("://" in path for path in log) else {"engine": "local"}
-    data = {**graph.meta["log"]["data"], "log": list(log) or ["-"], "start": None, "end": None}
+    left_out = dict.fromkeys(("start", "end", "position", "weight", "uniform"))
+    data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
     return saved_settings(graph, graph.meta["log"] | {"data": data, "graph": graph.meta["settings"] | engine})
 
 

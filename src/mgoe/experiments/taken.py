@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_file
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings
 from mgoe.data.arrow import pc
 from mgoe.errors import BundleError, StoreError
-from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.stages import Say
 from mgoe.serving import EventReader
 from mgoe.serving.events.exposure import longest_delay
@@ -83,13 +81,6 @@ class TakenExposures:
                 rows, done = rows + len(batch), done + (pc.sum(reduce(pc.or_, above)).as_py() or 0)
         say(f"{rows:,} exposures that have waited for their labels, {done:,} of them with a task done")
         return done
-
-    def settings(self, file: Path) -> RunSettings:
-        """Return how the file is read: as the log of the bundle, but without positions and weights, which
-        neither a graph nor scores need and a service need not know."""
-        read = settings_of(self.bundle.graph, [str(file)])
-        data = read.data.model_copy(update={"position": None, "weight": None})
-        return read.model_copy(update={"data": data})
 
     def forget(self) -> None:
         """Drop the exposures that the graph of the bundle already held."""

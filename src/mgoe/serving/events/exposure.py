@@ -5,9 +5,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from mgoe.bundle import Bundle
 from mgoe.config import FeatureSettings, TaskSettings, did_you_mean, seconds
@@ -192,10 +193,9 @@ class ExposureReader:
 
 def label_too_early(exposure: int) -> EventError:
     """Return the error of a label that was known before its exposure, at so many microseconds since 1970."""
-    moment = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=exposure)).isoformat()
     return EventError(
         "time",
-        f"a label must not be known before its exposure, which was at {moment}; "
+        f"a label must not be known before its exposure, which was at {np.datetime64(exposure, 'us')}Z; "
         "fix the clock that wrote it, or leave the time out",
     )
 

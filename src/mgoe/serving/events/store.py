@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from mgoe.errors import StoreError
@@ -51,6 +51,13 @@ class _Write(Generic[T]):
         self.error: StoreError | None = None
 
 
+class _Opened(NamedTuple):
+    """A connection, and the file that it is to."""
+
+    connection: sqlite3.Connection
+    file: tuple[int, int]
+
+
 class Store:
     """A database in a file of this machine, for any number of processes and threads.
 
@@ -67,16 +74,15 @@ class Store:
         self._queue: list[_Write[Any]] = []
         self._mutex, self._reading = threading.Condition(), threading.Lock()
         self._writing = False
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None
+        self._writer: _Opened | None = None
+        self._reader: _Opened | None = None
         with self._store_errors():
             if make:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self._locked(), closing(self._connect("rwc")) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.executescript(_SCHEMA)
-            self._check_place()
+            os.stat(self.path)
 
     @property
     def identity(self) -> str:
@@ -111,10 +117,8 @@ class Store:
     def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query, as of the last transaction of any process."""
         with self._store_errors(), self._reading:
-            self._check_place()
-            if self._reader is None:
-                self._reader = self._connect("rw" if self._make else "ro")
-            return self._reader.execute(query, values).fetchall()
+            self._reader = self._current(self._reader, "rw" if self._make else "ro")
+            return self._reader.connection.execute(query, values).fetchall()
 
     def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a long query in lists of some size, all as of the moment when it began."""
@@ -125,9 +129,9 @@ class Store:
 
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
-        for connection in (self._writer, self._reader):
-            if connection is not None:
-                connection.close()
+        for opened in (self._writer, self._reader):
+            if opened is not None:
+                opened.connection.close()
         self._writer = self._reader = None
 
     def _write_all(self, together: list[_Write[Any]]) -> None:
@@ -135,10 +139,8 @@ class Store:
         error: StoreError | None = StoreError(self.path, "writing was interrupted; send the events again")
         try:
             with self._store_errors(), self._locked():
-                self._check_place()
-                if self._writer is None:
-                    self._writer = self._connect("rw")
-                with self._transaction(self._writer) as connection:
+                self._writer = self._current(self._writer, "rw")
+                with self._transaction(self._writer.connection) as connection:
                     for one in together:
                         one.result = one.work(connection)
             error = None
@@ -177,27 +179,32 @@ class Store:
         connection.execute(f"PRAGMA cache_size = -{CACHE}")
         return connection
 
-    def _check_place(self) -> None:
-        """Open the file again if another stands in its place; what a deleted file takes would be lost."""
+    def _current(self, opened: _Opened | None, mode: str) -> _Opened:
+        """Return a connection to the file at the path: what one that was deleted takes would be lost."""
         found = os.stat(self.path)
-        if (found.st_dev, found.st_ino) != self._opened:
-            self.close()
-            self._opened = found.st_dev, found.st_ino
+        if opened is None or opened.file != (found.st_dev, found.st_ino):
+            if opened is not None:
+                opened.connection.close()
+            return _Opened(self._connect(mode), (found.st_dev, found.st_ino))
+        return opened
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                message = f"the log is damaged ({error}); restore it from an intact copy"
-            else:
-                reason = error.strerror or error if isinstance(error, OSError) else error
-                message = (
-                    f"the log of events cannot be used: {reason}; "
-                    "check that the folder exists and may be written, or free space"
-                )
-            raise StoreError(self.path, message) from None
+        except (OSError, sqlite3.OperationalError) as error:
+            reason = error.strerror or error if isinstance(error, OSError) else error
+            raise StoreError(
+                self.path,
+                f"the log of events cannot be used: {reason}; "
+                "check that the folder exists and may be written, or free space",
+            ) from None
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a defect of ours
+                raise
+            raise StoreError(
+                self.path, f"the log is damaged ({error}); restore it from an intact copy"
+            ) from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -39,8 +39,9 @@ def taken_rows(
 
     A label is null where none was sent, and where it was not yet known: at the exposure plus the task's
     `delay`, or where the task has a column `known_at`, at the time that was sent with the label. Of several
-    labels of a task the largest counts (done wins), and of its times the first. A sample weight is 1. What a
-    client did not send is null. Besides, there are the columns `request` and `propensity`.
+    labels of a task the largest counts (done wins), and of its times the first. A sample weight is 1,
+    and no row is marked as random. What a client did not send is null. Besides, there are the columns
+    `request` and `propensity`.
 
     Args:
         log: The exposures of a service.
@@ -94,6 +95,8 @@ def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[st
         columns[name] = _Column(MOMENT, f"max(e.time, {', '.join(known[name])})")
     if data.weight:
         columns[data.weight] = _Column(pa.float64(), "1.0")
+    if data.uniform:
+        columns[data.uniform] = _Column(pa.int8(), "0")
     if data.position:
         columns[data.position] = _Column(pa.int32(), "e.position")
     return columns

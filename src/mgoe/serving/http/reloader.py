@@ -29,9 +29,11 @@ from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 
 LOW = 8
-"""Priority of the threads that come after requests: those that write and apply events, and the one that opens
-a bundle. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give
-each worker a core of its own: a ranking waits for an event that is being applied."""
+"""Priority of the threads that come after requests: the one that applies events, and the one that opens a
+bundle. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give each
+worker a core of its own: a ranking waits for an event that is being applied."""
+LOWER = 3
+"""Priority of the threads that write events and exposures, which get a third of the core if they need it."""
 PAUSE, LONGEST_PAUSE = 5.0, 60.0
 """Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
 LOOKS = 3
@@ -81,8 +83,8 @@ class Reloader:
         self._seen, self.engine = self._open_unchanged()
         self.refused: str | None = None
         self.away: str | None = None
-        self._writers = ThreadPoolExecutor(WRITERS, "append", initializer=_lower_priority)
-        self._reader = ThreadPoolExecutor(1, "follow", initializer=_lower_priority)
+        self._writers = ThreadPoolExecutor(WRITERS, "append", _lower_priority, (LOWER,))
+        self._reader = ThreadPoolExecutor(1, "follow", _lower_priority, (LOW,))
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
@@ -270,7 +272,7 @@ async def _behind_requests(work: Callable[[], T]) -> T:
     done.set_running_or_notify_cancel()  # from here on nobody cancels it
 
     def run() -> None:
-        _lower_priority()
+        _lower_priority(LOW)
         try:
             done.set_result(work())
         except BaseException as error:
@@ -285,6 +287,6 @@ def is_opening() -> bool:
     return any(thread.name == OPENS for thread in threading.enumerate())
 
 
-def _lower_priority() -> None:
+def _lower_priority(priority: int) -> None:
     with suppress(OSError, AttributeError):  # where threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)
