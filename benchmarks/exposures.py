@@ -1,6 +1,6 @@
 """Intake of exposures: how many a service takes per second, each request durable before it is acknowledged.
 
-    python benchmarks/exposures.py [--users 20000] [--clients 8] [--seconds 20] [--fill 1e7] [--work FOLDER]
+    python benchmarks/exposures.py [--users 20000] [--clients 16] [--seconds 20] [--fill 1e7] [--work FOLDER]
 
 A real `mgoe serve` takes requests of 20 exposures, and with them two labels of the client's request before.
 Each client sends its next request when the last one is acknowledged. The load runs alone, then beside one
@@ -63,7 +63,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--users", type=int, default=20_000, help="of the simulated log; 20000 by default")
-    parser.add_argument("--clients", type=int, default=8, help="that send exposures at once; 8 by default")
+    parser.add_argument("--clients", type=int, default=16, help="that send exposures at once; 16 by default")
     parser.add_argument("--seconds", type=float, default=20, help="of each load; 20 by default")
     parser.add_argument("--fill", type=float, default=0, help="exposures of a filled log; none by default")
     parser.add_argument(
